@@ -1,0 +1,62 @@
+"""Every error the relay raises on purpose, in one tree.
+
+Owns: the exceptions, the process exit code of each, and the words a person reads. It must not know any
+other module of the package.
+
+    RelayError                  something the operator can act on; `exit_code` is the process's
+    +-- ConfigError             an option, environment variable or config key is wrong          (2)
+    +-- ListenError             a door cannot be opened: port in use, socket path refused       (3)
+    +-- JournalError            the journal cannot be used as it is                             (4)
+        +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
+    +-- RequestError            a viewer asked for something that is not there; has a `code`
+    +-- ProtocolError           a trader broke the wire protocol; the connection ends
+"""
+
+from __future__ import annotations
+
+
+class RelayError(Exception):
+    """Something went wrong that a person can act on. The text says what, what was allowed, what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(RelayError):
+    """A setting is wrong. Nothing has been opened yet."""
+
+    exit_code = 2
+
+
+class ListenError(RelayError):
+    """A listening door cannot be opened."""
+
+    exit_code = 3
+
+
+class JournalError(RelayError):
+    """The journal failed. `retry` says whether trying the same again later can help."""
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, retry: bool = True) -> None:
+        super().__init__(message)
+        self.retry = retry
+
+
+class JournalRefused(JournalError):
+    """The file at the journal's path must not be touched: foreign, newer, or in use by another relay."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry=False)
+
+
+class RequestError(RelayError):
+    """A viewer's request cannot be met. `code` is one of the codes in docs/protocol.md."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ProtocolError(RelayError):
+    """A trader sent bytes that cannot be understood; the relay answers `refused` and closes."""
