@@ -172,7 +172,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "tail",
-        whole(0, 5000),
+        whole(0, 100_000),
         500,
         "Lines a new viewer gets first, unless it asks for another number.",
         "What the mobile app can hold.",
