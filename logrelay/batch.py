@@ -75,8 +75,20 @@ def _join(pieces: Sequence[bytes], form: Form) -> bytes:
 class Batch:
     """Lines with contiguous seqs. Reads message and context from the caller while fresh, from the body later."""
 
-    __slots__ = ("_cache", "_columns", "_contexts", "_lowered", "_messages", "alias", "first", "keys", "keyset", "last",
-                 "lines", "size")
+    __slots__ = (
+        "_cache",
+        "_columns",
+        "_contexts",
+        "_lowered",
+        "_messages",
+        "alias",
+        "first",
+        "keys",
+        "keyset",
+        "last",
+        "lines",
+        "size",
+    )
 
     def __init__(
         self,
@@ -105,7 +117,7 @@ class Batch:
         contexts: list[dict[str, object]] = []
         for batch in batches:
             lines += batch.lines
-            fresh = batch._fresh()
+            fresh = batch._fresh()  # noqa: SLF001  (the same class)
             messages += fresh[0]
             contexts += fresh[1]
         return cls(lines, messages, contexts)

@@ -164,7 +164,9 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     viewers.stop_accepting()
     await ingest.drain()
     if not await relay.settle(SETTLE_TIMEOUT_S):
-        say(f"{relay.pending_lines} lines could not be committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them")
+        say(
+            f"{relay.pending_lines} lines could not be committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them"
+        )
     await ingest.close()
     await viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - loop.time()))
     watchdog.cancel()
@@ -223,7 +225,9 @@ async def _bind(config: Config) -> list[socket.socket]:
     try:
         found = await loop.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ListenError(f"host {config.host!r} is not an address of this machine: {error.strerror or error}") from error
+        raise ListenError(
+            f"host {config.host!r} is not an address of this machine: {error.strerror or error}"
+        ) from error
     bound: list[socket.socket] = []
     port = config.port
     for family, kind, proto, _, address in dict.fromkeys(found):

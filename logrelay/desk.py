@@ -68,7 +68,10 @@ class Desk:
         """Decide about a request; see docs/protocol.md, doors."""
         headers = request.headers
         offered = [
-            name.strip() for value in headers.get_all("Sec-WebSocket-Protocol") for name in value.split(",") if name.strip()
+            name.strip()
+            for value in headers.get_all("Sec-WebSocket-Protocol")
+            for name in value.split(",")
+            if name.strip()
         ]
         target = request.path
         tokens = messages.query_tokens(target)
@@ -134,7 +137,12 @@ class Desk:
 
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`."""
-        relay, hub, counters, stats = self.relay, self.relay.hub, self.relay.traders.counters, self.relay.writer.stats()
+        relay, hub, counters, stats = (
+            self.relay,
+            self.relay.hub,
+            self.relay.traders.counters,
+            self.relay.writer.stats(),
+        )
         return {
             "lines_total": relay.sequencer.lines_total,
             "bytes_total": relay.sequencer.bytes_total,
@@ -182,7 +190,10 @@ class Session:
         relay, hub = desk.relay, desk.relay.hub
         connection.send(
             messages.connection(
-                relay.id_of(hub.head), relay.id_of(hub.oldest), relay.traders.shown(time.monotonic()), desk.version
+                relay.id_of(hub.head),
+                relay.id_of(hub.oldest),
+                relay.traders.shown(time.monotonic()),
+                desk.version,
             )
         )
         try:

@@ -108,8 +108,21 @@ class _Skip:
 class Viewer:
     """One subscription: where it stands and what it wants. Made by `Hub.join`."""
 
-    __slots__ = ("asking", "cursor", "epoch_gap", "filter", "form", "generation", "group", "page_bytes", "sink",
-                 "skip", "skipped", "stalled", "start_left")
+    __slots__ = (
+        "asking",
+        "cursor",
+        "epoch_gap",
+        "filter",
+        "form",
+        "generation",
+        "group",
+        "page_bytes",
+        "sink",
+        "skip",
+        "skipped",
+        "stalled",
+        "start_left",
+    )
 
     def __init__(self, sink: Sink, wanted: Filter, form: Form) -> None:
         self.sink = sink
@@ -385,7 +398,13 @@ class Hub:
         viewer.page_bytes = MIN_PAGE_BYTES
 
     def _fetch(
-        self, viewer: Viewer, kind: Literal["start", "page", "levels"], after: int, until: int, limit: int, max_bytes: int
+        self,
+        viewer: Viewer,
+        kind: Literal["start", "page", "levels"],
+        after: int,
+        until: int,
+        limit: int,
+        max_bytes: int,
     ) -> None:
         viewer.asking = True
         wanted = skip_filter(viewer.filter) if viewer.skip is not None else viewer.filter

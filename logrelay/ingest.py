@@ -63,7 +63,17 @@ class Intake(Protocol):
 class Connection(asyncio.Protocol):
     """One trader's connection."""
 
-    __slots__ = ("_ack_timer", "_ack_wanted", "_acked", "_decoder", "_door", "_fd", "_hello_timer", "greeted", "transport")
+    __slots__ = (
+        "_ack_timer",
+        "_ack_wanted",
+        "_acked",
+        "_decoder",
+        "_door",
+        "_fd",
+        "_hello_timer",
+        "greeted",
+        "transport",
+    )
 
     def __init__(self, door: Ingest) -> None:
         self._door = door
@@ -142,7 +152,7 @@ class Connection(asyncio.Protocol):
             return False
 
     def ack(self, seq: int, *, now: bool) -> None:
-        """Tell the trader that everything up to `seq` is in the journal; at most once in ACK_INTERVAL_S unless `now`."""
+        """Tell the trader that everything up to `seq` is kept; at most once in ACK_INTERVAL_S unless `now`."""
         if seq <= self._ack_wanted and not now:
             return
         self._ack_wanted = max(self._ack_wanted, seq)
@@ -178,7 +188,7 @@ class Connection(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing() and not self.transport.is_reading():
             self.transport.resume_reading()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (the end is the end)
         """Report the end."""
         for timer in (self._hello_timer, self._ack_timer):
             if timer is not None:
@@ -385,9 +395,7 @@ _DRAIN_TURN_S = 0.002
 
 
 def _in_use(path: Path) -> ListenError:
-    return ListenError(
-        f"another relay is listening on {path}; stop it, or give this one another place with --socket"
-    )
+    return ListenError(f"another relay is listening on {path}; stop it, or give this one another place with --socket")
 
 
 def _listen_error(what: str, error: OSError) -> ListenError:

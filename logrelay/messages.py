@@ -135,7 +135,16 @@ def notice_line(
     """Make a line the relay itself says; it takes a place in the journal like any other."""
     context: dict[str, object] = {"notice": notice, **details}
     return (
-        Line(seq, time_us, rank, RELAY_SOURCE, RELAY_RUN, notice_body(f"{epoch}-{seq}", time_us, rank, message, context), "", EMPTY),
+        Line(
+            seq,
+            time_us,
+            rank,
+            RELAY_SOURCE,
+            RELAY_RUN,
+            notice_body(f"{epoch}-{seq}", time_us, rank, message, context),
+            "",
+            EMPTY,
+        ),
         message,
         context,
     )
@@ -300,8 +309,10 @@ def parse_request(text: str | bytes) -> Request:
     try:
         message = orjson.loads(text)
     except ValueError:
-        raise RequestError("bad_json", f"{_clip(text)} is not JSON; send an object such as "
-                           '{"type":"subscribe","channel":"logs"}') from None
+        raise RequestError(
+            "bad_json",
+            f'{_clip(text)} is not JSON; send an object such as {{"type":"subscribe","channel":"logs"}}',
+        ) from None
     if not isinstance(message, dict):
         raise RequestError("bad_json", f"{_clip(text)} is not a JSON object")
     match message.get("type"):

@@ -16,6 +16,7 @@ before that, the alias was never written, and a viewer that resumes with such an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -239,7 +240,9 @@ class Relay:
         self._say("journal works again")
         self.trouble = None
         self.notice(
-            WARNING, "the journal works again: the lines that were only shown live are kept now", {"state": "recovered"}
+            WARNING,
+            "the journal works again: the lines that were only shown live are kept now",
+            {"state": "recovered"},
         )
         self.flush()
         self.hub.retry()
@@ -297,10 +300,8 @@ class Relay:
         future.add_done_callback(lambda done: self._later(self._answered, fetch, done))
 
     def _later(self, *call: object) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for the answer any more
             self.loop.call_soon_threadsafe(*call)  # type: ignore[arg-type]
-        except RuntimeError:
-            pass  # the loop has closed: nobody waits for the answer any more
 
     def _answered(self, fetch: Fetch, future: Future[Found]) -> None:
         if future.cancelled():
@@ -331,7 +332,9 @@ class Relay:
         if epoch not in (self.epoch, self._alias) and epoch not in self.aliases:
             raise RequestError("expired", f"{id_} is an id of another journal; this one's ids begin with {self.epoch}-")
         if seq > self.hub.head:
-            raise RequestError("expired", f"{id_} is ahead of this journal, whose newest line is {self.id_of(self.hub.head)}")
+            raise RequestError(
+                "expired", f"{id_} is ahead of this journal, whose newest line is {self.id_of(self.hub.head)}"
+            )
         return seq
 
     def _render_gap(self, gap: Gap) -> bytes:

@@ -18,8 +18,18 @@ from logrelay.record import CRITICAL, Commit, Line, Run
 class Sequencer:
     """Collects the lines of one tick; `take` hands them out as one commit and one batch."""
 
-    __slots__ = ("_contexts", "_durable", "_lines", "_messages", "_runs", "bytes_total", "epoch", "lines_total", "next_seq",
-                 "notice_us")
+    __slots__ = (
+        "_contexts",
+        "_durable",
+        "_lines",
+        "_messages",
+        "_runs",
+        "bytes_total",
+        "epoch",
+        "lines_total",
+        "next_seq",
+        "notice_us",
+    )
 
     def __init__(self, epoch: str, next_seq: int) -> None:
         self.epoch = epoch

@@ -173,7 +173,10 @@ class Traders:
         """Say that a connection was turned away, as a notice."""
         self.counters.refused += 1
         self._sequencer.notice(
-            now_us, WARNING, "trader", f"a connection to the log socket was refused: {reason}",
+            now_us,
+            WARNING,
+            "trader",
+            f"a connection to the log socket was refused: {reason}",
             {"state": "refused", "reason": reason, "app": app},
         )
 
@@ -192,15 +195,31 @@ class Traders:
             run = trader.run
             if trader.connection is not None:
                 silence = round(mono - trader.last_line)
-                self._say(trader, now_us, WARNING, f"{_name(run)} is connected but has been quiet for {silence} s", QUIET)
+                self._say(
+                    trader,
+                    now_us,
+                    WARNING,
+                    f"{_name(run)} is connected but has been quiet for {silence} s",
+                    QUIET,
+                )
                 self._enter(trader, QUIET, now_us)
             elif not trader.here:
-                self._say(trader, now_us, WARNING, f"{_name(run)} did not come back after the relay was restarted", GONE)
+                self._say(
+                    trader,
+                    now_us,
+                    WARNING,
+                    f"{_name(run)} did not come back after the relay was restarted",
+                    GONE,
+                )
                 self._enter(trader, GONE, now_us)
             else:
                 self.counters.crashed += 1
                 self._say(
-                    trader, now_us, ERROR, f"{_name(run)} is gone without saying goodbye: it crashed or was killed", CRASHED
+                    trader,
+                    now_us,
+                    ERROR,
+                    f"{_name(run)} is gone without saying goodbye: it crashed or was killed",
+                    CRASHED,
                 )
                 self._enter(trader, CRASHED, now_us)
 
@@ -217,7 +236,9 @@ class Traders:
     def shown(self, mono: float) -> list[dict[str, object]]:
         """Return the traders for viewers and health checks, the most recently seen first."""
         order = sorted(
-            self._by_key.values(), key=lambda t: (t.connection is not None, t.run.seen_us, t.run.id), reverse=True
+            self._by_key.values(),
+            key=lambda t: (t.connection is not None, t.run.seen_us, t.run.id),
+            reverse=True,
         )
         here = [t for t in order if t.connection is not None]
         return [self._shape(t, mono) for t in order[: max(SHOWN_RUNS, len(here))]]
@@ -246,16 +267,32 @@ class Traders:
 
     def _say(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
         run = trader.run
-        details = {"state": state, "app": run.app, "host": run.host, "pid": run.pid, "run": run.key.hex(),
-                   "last_line": rfc3339(run.last_us) if run.last_us else None}
+        details = {
+            "state": state,
+            "app": run.app,
+            "host": run.host,
+            "pid": run.pid,
+            "run": run.key.hex(),
+            "last_line": rfc3339(run.last_us) if run.last_us else None,
+        }
         self._sequencer.notice(now_us, rank, "trader", message, details)
 
     def _gap(self, trader: Trader, now_us: int, cause: str, first: int, last: int, message: str) -> None:
         run = trader.run
         self._sequencer.notice(
-            now_us, WARNING, "gap", message,
-            {"cause": cause, "count": last - first + 1, "first": first, "last": last, "app": run.app, "pid": run.pid,
-             "run": run.key.hex()},
+            now_us,
+            WARNING,
+            "gap",
+            message,
+            {
+                "cause": cause,
+                "count": last - first + 1,
+                "first": first,
+                "last": last,
+                "app": run.app,
+                "pid": run.pid,
+                "run": run.key.hex(),
+            },
         )
         run.last_seq = last
 
@@ -279,7 +316,14 @@ class Traders:
         if frame.seq > run.last_seq + 1:
             self._unexplained(trader, frame.seq - 1, now_us)
         self.counters.rejected += 1
-        self._gap(trader, now_us, "rejected", frame.seq, frame.seq, f"1 line of {_name(run)} rejected: {frame.reason}")
+        self._gap(
+            trader,
+            now_us,
+            "rejected",
+            frame.seq,
+            frame.seq,
+            f"1 line of {_name(run)} rejected: {frame.reason}",
+        )
 
     def _unexplained(self, trader: Trader, last: int, now_us: int) -> None:
         run = trader.run
@@ -287,7 +331,11 @@ class Traders:
         count = last - first + 1
         self.counters.unexplained_lines += count
         self._gap(
-            trader, now_us, "unexplained", first, last,
+            trader,
+            now_us,
+            "unexplained",
+            first,
+            last,
             f"{_lines(count)} of {_name(run)} missing, and the trader did not say why",
         )
 
@@ -298,10 +346,18 @@ class Traders:
         if back > CLOCK_STEP_US and not trader.stepped_back:
             trader.stepped_back = True
             self._sequencer.notice(
-                now_us, WARNING, "trader",
+                now_us,
+                WARNING,
+                "trader",
                 f"the clock of {_name(run)} was set back by {back / 1e6:.1f} s; "
                 "its timestamps stand still until it has caught up",
-                {"state": "clock", "app": run.app, "pid": run.pid, "run": run.key.hex(), "back_s": round(back / 1e6, 3)},
+                {
+                    "state": "clock",
+                    "app": run.app,
+                    "pid": run.pid,
+                    "run": run.key.hex(),
+                    "back_s": round(back / 1e6, 3),
+                },
             )
         return run.last_us + 1
 

@@ -32,11 +32,21 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("normal", "the viewer closed; nothing to do"),
     1001: ("going away", "the viewer's page or app went away; nothing to do"),
     1002: ("protocol error", "the client broke RFC 6455; fix the client"),
+    1003: ("unsupported data", "a message was binary; fix the client"),
     1007: ("bad data", "a message was not UTF-8; fix the client"),
     1009: ("message too big", "a request was longer than 64 KiB; fix the client"),
-    1011: ("no answer to pings", "the relay heard nothing for too long; connect again and resume behind the last id"),
-    1012: ("service restart", "the relay is stopping; connect again with backoff and resume behind the last id"),
-    4400: ("bad request", "the subscription in the URL is wrong, an error message said how; do not retry unchanged"),
+    1011: (
+        "no answer to pings",
+        "the relay heard nothing for too long; connect again and resume behind the last id",
+    ),
+    1012: (
+        "service restart",
+        "the relay is stopping; connect again with backoff and resume behind the last id",
+    ),
+    4400: (
+        "bad request",
+        "the subscription in the URL is wrong, an error message said how; do not retry unchanged",
+    ),
 }
 """Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""
 
@@ -102,8 +112,20 @@ class Desk(Protocol):
 class ViewerConnection(asyncio.Protocol):
     """One connection: an HTTP request, and then perhaps a WebSocket."""
 
-    __slots__ = ("_closing", "_door", "_full", "_peer", "_pings", "_protocol", "_session", "_stream", "_timer", "_transport",
-                 "deflate", "subprotocol")
+    __slots__ = (
+        "_closing",
+        "_door",
+        "_full",
+        "_peer",
+        "_pings",
+        "_protocol",
+        "_session",
+        "_stream",
+        "_timer",
+        "_transport",
+        "deflate",
+        "subprotocol",
+    )
 
     def __init__(self, door: Viewers) -> None:
         self._door = door
@@ -164,7 +186,7 @@ class ViewerConnection(asyncio.Protocol):
         if self._session is not None and not self._closing:
             self._session.drained()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (the end is the end)
         """Forget everything about the connection."""
         if self._timer is not None:
             self._timer.cancel()
@@ -365,9 +387,7 @@ class ViewerConnection(asyncio.Protocol):
 class Viewers:
     """Listens on TCP and keeps the connections."""
 
-    def __init__(
-        self, desk: Desk, *, max_viewers: int, compression: str, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, desk: Desk, *, max_viewers: int, compression: str, loop: asyncio.AbstractEventLoop) -> None:
         self.desk = desk
         self.max_viewers = max_viewers
         self.loop = loop
