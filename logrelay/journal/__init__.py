@@ -41,7 +41,8 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A stretch of the journal: `after < seq <= until`, ascending unless `newest`, at most `limit` matches."""
+    """A stretch of the journal: `after < seq <= until`, ascending unless `newest`, at most `limit`
+    matches."""
 
     after: int
     until: int
@@ -70,7 +71,8 @@ class Page:
     complete: bool
     """True: the whole stretch, as far as there were lines, was looked at."""
     oldest: int
-    """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's gap."""
+    """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's
+    gap."""
 
 
 class Journal(Protocol):
@@ -108,7 +110,8 @@ class Journal(Protocol):
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
 
     def levels(self, first: int, last: int) -> dict[int, int]:
-        """Count the kept lines of a stretch (both ends included) by level rank; levels without lines are left out."""
+        """Count the kept lines of a stretch (both ends included) by level rank; levels without lines are left
+        out."""
 
     @property
     def pruned(self) -> int:

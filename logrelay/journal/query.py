@@ -34,16 +34,18 @@ FIRST_VISITS, FEWEST_VISITS, MOST_VISITS = 8192, 512, 1 << 20
 """Lines looked at in one step: where it begins, and what it is adapted between (1 to 10 million are looked at
 in a second, depending on the filter)."""
 MOST_MERGED_SOURCES = 8
-"""Up to this many sources are read through their index and merged; more are no longer selective, and are scanned."""
+"""Up to this many sources are read through their index and merged; more are no longer selective, and are
+scanned."""
 STEP_BYTES = 1 << 20
 """Body bytes one step aims at; with READ_LIMIT it keeps the memory of a reader small."""
 READ_LIMIT = 4 << 20
-"""Hard limit for what one step may glue together, kept by SQLite: it answers TOOBIG and the step is halved. Above
-any single body (a frame is 64 KiB, and JSON at most six times as long)."""
+"""Hard limit for what one step may glue together, kept by SQLite: it answers TOOBIG and the step is halved.
+Above any single body (a frame is 64 KiB, and JSON at most six times as long)."""
 _FIRST_MEAN = 512
 """Body bytes expected before any have been seen."""
 _NUL = "'*\\u0000*'"
-"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so such lines are looked at in Python."""
+"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so such lines are looked at in
+Python."""
 
 _READ = "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq) FROM ({})"
 
@@ -125,7 +127,8 @@ def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
 
 
 def _source_numbers(names: Mapping[str, int], globs: tuple[str, ...]) -> list[int]:
-    """Return the ids that pass, notices first. The globs are matched here so that both sides have one meaning."""
+    """Return the ids that pass, notices first. The globs are matched here so that both sides have one
+    meaning."""
     numbers = [number for name, number in names.items() if source_matches(globs, name)]
     overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
     return [NOTICE_SOURCE, *overflow, *sorted(numbers)]
@@ -148,8 +151,8 @@ def _content(plan: Plan, wanted: Filter) -> list[str]:
             plan.judge_all = True
             continue
         path = f":path{n}"
-        # With two paths json_extract answers `[a,b]` with both exactly as they stand in the body; with one path it
-        # would turn numbers into SQLite's own.
+        # With two paths json_extract answers `[a,b]` with both exactly as they stand in the body; with one
+        # path it would turn numbers into SQLite's own.
         conditions.append(
             f"CASE json_type(body, {path}) WHEN 'text' THEN json_extract(body, {path}) = :value{n} "
             f"ELSE json_type(body, {path}) IS NOT NULL AND json_extract(body, {path}, {path}) = :twice{n} END"
@@ -168,12 +171,14 @@ class Reader:
     def __init__(
         self, names: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`names` gives the ids of the sources at the moment; `clock` counts seconds, to bound a page's time."""
+        """`names` gives the ids of the sources at the moment; `clock` counts seconds, to bound a page's
+        time."""
         self._names, self._clock = names, clock
         self._mean = _FIRST_MEAN
 
     def page(self, db: sqlite3.Connection, query: Query) -> Page:
-        """Answer a query in one read transaction. Raises sqlite3.Error, JournalError for a file tampered with."""
+        """Answer a query in one read transaction. Raises sqlite3.Error, JournalError for a file tampered
+        with."""
         db.execute("BEGIN")
         try:
             return self._page(db, query)
@@ -248,7 +253,8 @@ class _Walk:
         return self.low >= self.high
 
     def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int]]:
-        """Return the next matches, in walking order, at most `rows`; look at about `visits` lines for them."""
+        """Return the next matches, in walking order, at most `rows`; look at about `visits` lines for
+        them."""
         low, high = self._window(visits)
         values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         while True:
@@ -302,8 +308,8 @@ class _Walk:
         seqs: list[int] = orjson.loads(f"[{numbers}]")
         if len(bodies) == len(seqs) and _in_order(seqs, down=self.query.newest):
             return bodies, seqs
-        # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a newline
-        # into a body by hand. The slow way round is right in every case.
+        # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a
+        # newline into a body by hand. The slow way round is right in every case.
         rows = self._db.execute(self._slow_sql, values).fetchall()
         rows.sort(reverse=self.query.newest)
         return [body.replace(b"\n", b" ") for _, body in rows], [seq for seq, _ in rows]
@@ -367,7 +373,8 @@ def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple
 
 
 def count_levels(db: sqlite3.Connection, first: int, last: int) -> dict[int, int]:
-    """Count lines by level: whole blocks from their marks, the two ends from the lines. Raises sqlite3.Error."""
+    """Count lines by level: whole blocks from their marks, the two ends from the lines. Raises
+    sqlite3.Error."""
     db.execute("BEGIN")
     try:
         oldest, head = bounds(db)

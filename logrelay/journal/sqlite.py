@@ -39,14 +39,16 @@ CHUNKS = (512, 64, 8, 1)
 """Rows per INSERT: four statements, prepared once each, make up any number."""
 IDLE_CHECKPOINT_BYTES = 4 << 20
 BUSY_CHECKPOINT_BYTES = 16 << 20
-"""Bytes of lines since the last checkpoint after which the next one is taken: when nobody waits, and at last."""
+"""Bytes of lines since the last checkpoint after which the next one is taken: when nobody waits, and at
+last."""
 COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
 
 MAX_RUNS = 2000
-"""Runs remembered. A bot that dies at every start makes one a second; the connected ones are never forgotten."""
+"""Runs remembered. A bot that dies at every start makes one a second; the connected ones are never
+forgotten."""
 MAX_ALIASES = 64
 """Provisional epochs remembered: one per time of trouble that viewers lived through."""
 LIVE_STATES = frozenset({"connected", "quiet"})
@@ -122,7 +124,7 @@ class SqliteJournal:
         """The absolute path of the file."""
         return self._place.path
 
-    # --- opening -----------------------------------------------------------------------------------------------
+    # --- opening --------------------------------------------------------------------------------------------
 
     def open(self) -> Opening:
         """Open or create. A damaged journal is set aside and a new one begun; `Opening.notices` says so."""
@@ -160,7 +162,8 @@ class SqliteJournal:
             self._place.put_in_place(path)
 
     def _load(self, notices: list[str]) -> Opening:
-        """Connect to the file in place and take over what it holds. Raises JournalLost when it makes no sense."""
+        """Connect to the file in place and take over what it holds. Raises JournalLost when it makes no
+        sense."""
         try:
             self._take_over()
         except (KeyError, TypeError, ValueError) as error:
@@ -203,7 +206,8 @@ class SqliteJournal:
         return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._aliases), notices)
 
     def reopen(self) -> Opening:
-        """Save what can be saved after JournalLost. Epoch and numbering go on, so every id ever given out holds."""
+        """Save what can be saved after JournalLost. Epoch and numbering go on, so every id ever given out
+        holds."""
         self._drain()
         if self._saved is None:
             self._saved = _Saved(
@@ -230,7 +234,8 @@ class SqliteJournal:
         return self._opening(saved.notices)
 
     def _replace(self, saved: _Saved) -> None:
-        """Put a sound file in place: the old one rescued, or else an empty one that goes on where it ended."""
+        """Put a sound file in place: the old one rescued, or else an empty one that goes on where it
+        ended."""
         moved = self._place.moved()
         if moved and self._db is not None and self._rescue(saved):
             return
@@ -246,7 +251,8 @@ class SqliteJournal:
         )
 
     def _rescue(self, saved: _Saved) -> bool:
-        """Copy the deleted file, which is still open here, back to its name. False: it cannot be read any more."""
+        """Copy the deleted file, which is still open here, back to its name. False: it cannot be read any
+        more."""
         path = ""
         try:
             with self._errors():
@@ -264,7 +270,8 @@ class SqliteJournal:
             saved.notices.append(
                 f"Another file had been put in the journal's place; it was set aside as {name}."
             )
-        # Closing the old connection removes a log of the journal's name: so it comes before the new file, not after.
+        # Closing the old connection removes a log of the journal's name: so it comes before the new file, not
+        # after.
         self._disconnect()
         with self._errors():
             self._place.put_in_place(path)
@@ -285,7 +292,7 @@ class SqliteJournal:
         with self._errors():
             return self._place.set_aside(reason, self._now_us())
 
-    # --- writing -----------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------------------------
 
     def append(self, commit: Commit) -> None:
         """Write all of it in one transaction, or nothing."""
@@ -370,7 +377,8 @@ class SqliteJournal:
         dropped, self._aliases = self._aliases[:-MAX_ALIASES], self._aliases[-MAX_ALIASES:]
         for run in gone:
             del self._runs[run.id]
-        # Forgetting is a convenience: when it fails the rows are still there at the next opening, and go then.
+        # Forgetting is a convenience: when it fails the rows are still there at the next opening, and go
+        # then.
         with suppress(JournalError), self._transaction(db):
             db.executemany("DELETE FROM runs WHERE id = ?", [(run.id,) for run in gone])
             db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])
@@ -381,7 +389,7 @@ class SqliteJournal:
                 db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
             self._syncing = full
 
-    # --- upkeep ------------------------------------------------------------------------------------------------
+    # --- upkeep ---------------------------------------------------------------------------------------------
 
     def prune(self) -> int:
         """Take one small step of retention. Returns the oldest seq kept now."""
@@ -404,10 +412,11 @@ class SqliteJournal:
         db = self._require()
         with self._errors():
             busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        # A reader in the middle of an old page keeps the rest in the log; it is tried again after as much more.
+        # A reader in the middle of an old page keeps the rest in the log; it is tried again after as much
+        # more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
 
-    # --- reading -----------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def page(self, query: Query) -> Page:
         """Answer a query; any thread. Raises JournalError."""
@@ -453,7 +462,7 @@ class SqliteJournal:
         """Lines taken away by retention since the journal was opened."""
         return self._retention.pruned
 
-    # --- closing -----------------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close every file and give the lock back. Waits for pages that are being read."""
@@ -482,7 +491,7 @@ class SqliteJournal:
                 self._db.close()
             self._db = None
 
-    # --- errors ------------------------------------------------------------------------------------------------
+    # --- errors ---------------------------------------------------------------------------------------------
 
     def _require(self) -> sqlite3.Connection:
         if self._db is None:
