@@ -227,8 +227,9 @@ class SqliteJournal:
             self._load([])
             if not self._runs:
                 self._restore(saved)
-        except JournalLost:
-            saved.done = False  # the new file is no good either: begin again
+        except JournalError as error:
+            self._disconnect()  # half reopened is not open: append says so
+            saved.done = not isinstance(error, JournalLost)  # a file that makes no sense either is put away, too
             raise
         self._saved = None
         return self._opening(saved.notices)
