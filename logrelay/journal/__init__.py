@@ -1,9 +1,11 @@
 """Where lines are kept: the interface every journal keeps, and nothing else.
 
-Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQLite, threads or sockets: `sqlite`
-is the embedded default, `memory` keeps nothing, `writer` runs one of them on a thread of its own. Read `sqlite` next.
+Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQLite, threads or sockets:
+`sqlite` is the embedded default, `memory` keeps nothing, `writer` runs one of them on a thread of its own.
+Read `sqlite` next.
 
-A position is (epoch, seq). The epoch names the journal: another file, another epoch. Seq rises by one per line.
+A position is (epoch, seq). The epoch names the journal: another file, another epoch (except where a journal lost
+while the relay ran goes on in a new file, see `reopen`). Seq rises by one per line.
 """
 
 from __future__ import annotations

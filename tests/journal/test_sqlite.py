@@ -271,8 +271,8 @@ def test_bodies_changed_by_hand_are_still_read_in_order(journal_at, lines):
 
 def test_more_sources_than_numbers_are_still_filtered(journal_at, line, monkeypatch):
     """Beyond the bound a name gets no number, and its lines are found all the same."""
-    monkeypatch.setattr("logrelay.journal.sqlite.MAX_SOURCES", 3)
-    monkeypatch.setattr("logrelay.journal.query.MAX_SOURCES", 3)
+    monkeypatch.setattr("logrelay.journal.rows.MAX_SOURCES", 3)
+    monkeypatch.setattr("logrelay.journal.plan.MAX_SOURCES", 3)
     journal = journal_at()
     journal.open()
     journal.append(Commit([line(n, source=f"s{n}") for n in range(1, 8)] + [line(8, run=0)]))
@@ -295,8 +295,8 @@ def test_a_durable_commit_syncs_whatever_the_setting(journal_at, lines):
 
 def test_runs_and_aliases_are_bounded(journal_at, run, monkeypatch):
     """The longest unseen runs are forgotten, connected ones never; the newest aliases stay."""
-    monkeypatch.setattr("logrelay.journal.sqlite.MAX_RUNS", 10)
-    monkeypatch.setattr("logrelay.journal.sqlite.MAX_ALIASES", 3)
+    monkeypatch.setattr("logrelay.journal.rows.MAX_RUNS", 10)
+    monkeypatch.setattr("logrelay.journal.rows.MAX_ALIASES", 3)
     journal = journal_at()
     journal.open()
     for n in range(1, 31):
