@@ -81,7 +81,7 @@ class Outbox:
 
     __slots__ = (
         "acked", "blocked", "broken", "cautious", "direct", "dirty", "dropped", "fd", "gaps", "heard_wrong", "held",
-        "inbox", "inbox_bytes", "limit", "overrun", "rest", "sent_high", "sent_low", "seq", "tag", "token",
+        "inbox", "inbox_bytes", "limit", "manned", "overrun", "rest", "sent_high", "sent_low", "seq", "tag", "token",
         "unencoded", "unsent_high", "unsent_low", "untold", "wired",
     )  # fmt: skip
 
@@ -120,6 +120,8 @@ class Outbox:
         """A holder of the token was interrupted: counters and the wire are in doubt."""
         self.broken = False
         """The connection must be closed; everything sent on it is in doubt until the next welcome."""
+        self.manned = False
+        """A thread runs that will take the lines from here. Callers test nothing else when a line is only queued."""
         self.cautious = False
         """One frame at a time, because connections keep ending around here."""
         self.blocked: Callable[[], object] = _nothing
@@ -244,8 +246,7 @@ class Outbox:
                 wired = wire.seq_of(parts[-1])
                 data = b"".join(parts)
             data = self.rest + data
-            if wired > self.wired:
-                self.wired = wired
+            self.wired = max(self.wired, wired)
             for frame in parts:
                 sent_low += (frame,)
                 del low[0]
@@ -277,8 +278,7 @@ class Outbox:
                         del low[0]
                 else:
                     break
-                if last > self.wired:
-                    self.wired = last
+                self.wired = max(self.wired, last)
         finally:
             self.rest += b"".join(parts)
 
@@ -347,7 +347,7 @@ class Outbox:
         for gaps in (self.gaps, self.untold):
             while gaps and gaps[0].first <= seq:
                 gap = gaps[0]
-                last = seq if seq < gap.last else gap.last
+                last = min(seq, gap.last)  # a call, but before anything changes
                 count = last - gap.first + 1
                 if not gap.lost:
                     self.acked += count
