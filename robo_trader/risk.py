@@ -29,9 +29,9 @@ class RiskLimits:
 
     position: Decimal = Decimal(25_000)
     """Value of one position."""
-    exposure: Decimal = Decimal(70_000)
+    exposure: Decimal = Decimal(45_000)
     """Value of all positions."""
-    daily_loss: Decimal = Decimal(1_500)
+    daily_loss: Decimal = Decimal(600)
     """Loss since the session opened at which trading is suspended for the rest of it."""
     orders_per_minute: int = 6
     """Orders in any 60 simulated seconds: a broken strategy shows itself by its pace."""

@@ -109,7 +109,7 @@ _LINE = re.compile(r"[ \t]{0,8}([^\r\n\"']++)")
 _BRACKET = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|[\[\](){}]", re.DOTALL)
 _CLOSERS = ",;)]}>\"'"
 
-_HARMLESS = _set("none null nil true false undefined str bytes int bool any ... | none")
+_HARMLESS = _set("none null nil true false undefined str bytes int bool any ... |") | {""}
 """Values that give nothing away: nothing, None, a type in a source line."""
 
 _PEM = "[A-Z0-9 ]{0,32} PRIVATE KEY(?: BLOCK)?"
