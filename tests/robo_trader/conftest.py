@@ -104,6 +104,7 @@ def relay():
     folder = tempfile.mkdtemp(prefix="rt-")
     running = Relay(os.path.join(folder, "s"))
     yield running
+    logger.reset_structlog()  # says goodbye while there is still someone to hear it
     running.close()
     shutil.rmtree(folder, ignore_errors=True)
 

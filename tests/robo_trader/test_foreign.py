@@ -34,7 +34,10 @@ def test_foreign_records_come_once_with_any_number_of_root_handlers(chain, root,
         handler = logging.StreamHandler(io.StringIO())
         handler.setFormatter(
             structlog.stdlib.ProcessorFormatter(
-                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()]
+                processors=[
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    structlog.processors.JSONRenderer(),
+                ]
             )
         )
         root.addHandler(handler)
@@ -62,7 +65,15 @@ def test_records_that_structlog_made_are_not_shipped_again(chain, root):
 
 @pytest.mark.parametrize(
     ("number", "level"),
-    [(1, "debug"), (5, "debug"), (15, "debug"), (25, "info"), (35, "warning"), (45, "error"), (60, "critical")],
+    [
+        (1, "debug"),
+        (5, "debug"),
+        (15, "debug"),
+        (25, "info"),
+        (35, "warning"),
+        (45, "error"),
+        (60, "critical"),
+    ],
 )
 def test_custom_levels_go_by_their_number(chain, root, number, level):
     """A library's own level becomes the next known one below, and its name is kept."""
@@ -80,7 +91,16 @@ def test_custom_levels_go_by_their_number(chain, root, number, level):
 def test_odd_extras_do_not_replace_ours(chain):
     """Extras arrive as fields; those with the names of ours get a prefix; objects and odd keys do no harm."""
     recorder, _ = chain()
-    extra = {"event": "e", "level": "l", "logger": "x", "timestamp": 1, "exception": 2, "order": {"a": 1}, "o": object(), 5: 6}
+    extra = {
+        "event": "e",
+        "level": "l",
+        "logger": "x",
+        "timestamp": 1,
+        "exception": 2,
+        "order": {"a": 1},
+        "o": object(),
+        5: 6,
+    }
     logging.getLogger("lib").warning("text", extra=extra)
     (event,) = recorder.events
     assert (event["event"], event["level"], event["logger"]) == ("text", "warning", "lib")
@@ -91,9 +111,12 @@ def test_odd_extras_do_not_replace_ours(chain):
     assert not any(key.startswith("_") for key in event)
 
 
-@pytest.mark.parametrize("arguments", [("%d", "x"), ("%s %s", 1), (object(),), ({"a": 1},), (None,), ("%(a)s", {"a": 1})])
-def test_odd_messages_never_raise(chain, arguments, capsys):
+@pytest.mark.parametrize(
+    "arguments", [("%d", "x"), ("%s %s", 1), (object(),), ({"a": 1},), (None,), ("%(a)s", {"a": 1})]
+)
+def test_odd_messages_never_raise(chain, root, arguments, capsys):
     """Arguments that do not fit, objects and dicts as message: the line comes, nothing is printed by logging."""
+    root.handlers.clear()
     recorder, _ = chain()
     logging.getLogger("lib").warning(*arguments)
     assert len(recorder.events) == 1
@@ -108,7 +131,9 @@ def test_exceptions_of_libraries_arrive_as_text(chain):
     except ValueError:
         logging.getLogger("lib").exception("failed")
     logging.getLogger("lib").error("failed", exc_info=(None, None, None))
-    with_text = logging.makeLogRecord({"name": "lib", "levelno": 40, "msg": "m", "exc_text": "Traceback text"})
+    with_text = logging.makeLogRecord(
+        {"name": "lib", "levelno": 40, "msg": "m", "exc_text": "Traceback text"}
+    )
     logging.getLogger("lib").handle(with_text)
     first, second, third = recorder.events
     assert first["exception"].endswith("ValueError: boom")
@@ -206,6 +231,7 @@ def test_ctrl_c_and_exits_are_no_failures(chain, monkeypatch):
     """KeyboardInterrupt reaches the original hook without a critical line; SystemExit ends a thread silently."""
     ran = []
     monkeypatch.setattr(sys, "excepthook", lambda *a: ran.append(a[0]))
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     recorder, _ = chain()
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
     thread = threading.Thread(target=sys.exit)

@@ -47,7 +47,7 @@ def test_every_method_has_its_level(chain, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_async_method_has_its_level(chain, method):
     """The async methods do the same from a coroutine, with the context variables of the task."""
-    recorder, _ = chain(level="debug", stream_level="debug")
+    recorder, _ = chain(level="debug", stream_level="debug", foreign=False)
 
     async def say():
         structlog.contextvars.bind_contextvars(task="t1")
@@ -69,14 +69,16 @@ def test_every_async_method_has_its_level(chain, method):
 )  # fmt: skip
 def test_log_takes_any_number(chain, number, word):
     """`log(25, ...)` is no error: it counts as the next level below."""
-    recorder, _ = chain(level="debug", stream_level="debug")
+    recorder, _ = chain(level="debug", stream_level="debug", foreign=False)
     calls.TraderLogger.threshold(0)
     get_logger().log(number, "x %d", 1)
     asyncio.run(get_logger().alog(number, "y"))
     assert [(e["level"], e["event"]) for e in recorder.events] == [(word, "x 1"), (word, "y")]
 
 
-@pytest.mark.parametrize("name", ["warn", "fatal", "msg", "exception", "ainfo", "err", "notice", "trace", "level 17", ""])
+@pytest.mark.parametrize(
+    "name", ["warn", "fatal", "msg", "exception", "ainfo", "err", "notice", "trace", "level 17", ""]
+)
 def test_the_chain_takes_unknown_method_names(chain, name):
     """A generic structlog logger passes any method name on; none of them may raise, and the name is not lost."""
     recorder, _ = chain()
@@ -93,7 +95,9 @@ def test_the_chain_takes_unknown_method_names(chain, name):
     assert len(recorder.seen) == 1
 
 
-@pytest.mark.parametrize("arguments", [("%d and %d", 1), ("%d", "x"), ("100% sure", 5), (None, 1), (5, 1), ("%(a)s", {"b": 1})])
+@pytest.mark.parametrize(
+    "arguments", [("%d and %d", 1), ("%d", "x"), ("100% sure", 5), (None, 1), (5, 1), ("%(a)s", {"b": 1})]
+)
 def test_arguments_that_do_not_fit_never_raise(chain, arguments):
     """A wrong format costs the format, not the line and not the trade."""
     recorder, _ = chain()
@@ -281,7 +285,16 @@ def test_audit_and_security_are_never_streamed(relay, monkeypatch):
     monkeypatch.setenv("LOGRELAY_EXCLUDE", "billing, ,secret.plan")
     console = io.StringIO()
     setup_structlog(socket=relay.path, stream=console, form="json")
-    names = ["audit", "audit.trail", "security", "billing", "billing.x", "secret.plan", "auditor", "robo_trader.risk"]
+    names = [
+        "audit",
+        "audit.trail",
+        "security",
+        "billing",
+        "billing.x",
+        "secret.plan",
+        "auditor",
+        "robo_trader.risk",
+    ]
     for name in names:
         get_logger(name).info("x")
         logging.getLogger(name).info("y")
@@ -431,15 +444,27 @@ def test_loggers_that_exist_follow_a_new_setup(chain):
     for log in (early, early_bound, cached, bound):
         log.debug("second")
     assert [e["event"] for e in recorder.events] == ["second"] * 4
-    assert len(lines(console)) == 3  # what was bound before any setup prints through structlog's own stdout logger
+    assert (
+        len(lines(console)) == 3
+    )  # what was bound before any setup prints through structlog's own stdout logger
 
 
 def test_reset_takes_everything_back(chain):
     """After a reset there is no handler, no hook, and the root logger's level is what it was."""
-    before = (list(logging.getLogger().handlers), logging.getLogger().level, sys.excepthook, threading.excepthook)
+    before = (
+        list(logging.getLogger().handlers),
+        logging.getLogger().level,
+        sys.excepthook,
+        threading.excepthook,
+    )
     chain(level="debug")
     reset_structlog()
-    after = (list(logging.getLogger().handlers), logging.getLogger().level, sys.excepthook, threading.excepthook)
+    after = (
+        list(logging.getLogger().handlers),
+        logging.getLogger().level,
+        sys.excepthook,
+        threading.excepthook,
+    )
     assert after == before
 
 

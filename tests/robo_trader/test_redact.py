@@ -177,19 +177,35 @@ def test_true_false_none_and_counts_under_a_secret_name_stay(redactor):
 
 def test_the_callers_containers_are_never_changed(redactor):
     """What is replaced is replaced in copies; what holds nothing is passed on as the same object."""
-    held = {"list": [{"password": SECRET}, {"a": 1}], "tuple": ("x", {"token": SECRET}), "clean": {"b": [1, 2]}}
+    held = {
+        "list": [{"password": SECRET}, {"a": 1}],
+        "tuple": ("x", {"token": SECRET}),
+        "clean": {"b": [1, 2]},
+    }
     before = copy.deepcopy(held)
     shown = show(redactor, held=held)["held"]
     assert held == before
-    assert shown == {"list": [{"password": MARK}, {"a": 1}], "tuple": ("x", {"token": MARK}), "clean": {"b": [1, 2]}}
+    assert shown == {
+        "list": [{"password": MARK}, {"a": 1}],
+        "tuple": ("x", {"token": MARK}),
+        "clean": {"b": [1, 2]},
+    }
     assert shown["clean"] is held["clean"]
     assert shown["list"][1] is held["list"][1]
 
 
 def test_headers_as_pairs_are_hidden(redactor):
     """Clients log headers as lists of pairs; the first of a pair is its name."""
-    shown = show(redactor, headers=[("Accept", "*/*"), ("X-Api-Key", "zzz"), ["Cookie", "a=b"], (b"Authorization", b"q")])
-    assert shown["headers"] == [("Accept", "*/*"), ("X-Api-Key", MARK), ["Cookie", MARK], (b"Authorization", MARK)]
+    shown = show(
+        redactor,
+        headers=[("Accept", "*/*"), ("X-Api-Key", "zzz"), ["Cookie", "a=b"], (b"Authorization", b"q")],
+    )
+    assert shown["headers"] == [
+        ("Accept", "*/*"),
+        ("X-Api-Key", MARK),
+        ["Cookie", MARK],
+        (b"Authorization", MARK),
+    ]
 
 
 @dataclass
@@ -298,7 +314,8 @@ class HostileDict(dict):
 
 
 @pytest.mark.parametrize(
-    "make", [Hostile, LyingClass, lambda: HostileDict(a=1), lambda: [Hostile()], lambda: {"a": HostileDict(b=2)}]
+    "make",
+    [Hostile, LyingClass, lambda: HostileDict(a=1), lambda: [Hostile()], lambda: {"a": HostileDict(b=2)}],
 )
 def test_a_value_that_fails_is_replaced_and_counted(redactor, make):
     """A failure costs that value only: it is replaced as a whole, counted, and the other fields are there."""
@@ -360,7 +377,9 @@ def test_remembered_names_and_texts_are_bounded(redactor):
     assert len(redactor._clean) <= 4096
 
 
-@pytest.mark.parametrize("thing", ["a string password=" + SECRET, b"token=" + SECRET.encode(), ("x", SECRET), None, 5])
+@pytest.mark.parametrize(
+    "thing", ["a string password=" + SECRET, b"token=" + SECRET.encode(), ("x", SECRET), None, 5]
+)
 def test_something_else_than_a_dict_is_taken(redactor, thing):
     """A chain in the wrong order gives us a rendered line; it is redacted, not refused."""
     shown = redactor(None, "info", thing)
@@ -410,7 +429,9 @@ def test_planted_secrets_never_survive(data):
     value = data.draw(planted)
     for _ in range(data.draw(st.integers(0, 6))):
         other = data.draw(nested)
-        value = data.draw(st.sampled_from(["list", "dict", "tuple", "set", "pair"]).map(lambda how: (how, value)))
+        value = data.draw(
+            st.sampled_from(["list", "dict", "tuple", "set", "pair"]).map(lambda how: (how, value))
+        )
         how, inner = value
         value = {
             "list": [other, inner],
