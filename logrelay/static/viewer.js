@@ -15,6 +15,8 @@ const TAIL = 500;
 const HISTORY = 200;
 /** Rows built per animation frame; a burst is spread over frames instead of stopping the page. */
 const ROWS_PER_FRAME = 250;
+/** Rows that the browser lays out, skips and drops together; single rows would cost it too much in a burst. */
+const CHUNK = 100;
 /** Pixels from the bottom that still count as being there. */
 const AT_BOTTOM = 24;
 /** Pixels from the top at which older lines are asked for. */
@@ -59,8 +61,10 @@ function clock(timestamp) {
   return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${timestamp.slice(20, 23)}`;
 }
 
-function day(timestamp) {
-  return new Date(timestamp).toDateString();
+/** Head a row with its date when the line before it is of another day. */
+function markDay(row, before) {
+  const [day, other] = [data.get(row), before].map((line) => line && new Date(line.timestamp).toDateString());
+  if (other && day !== other) row.dataset.day = day;
 }
 
 function buildRow(line) {
@@ -121,11 +125,13 @@ function buildDetails(line) {
 function toggle(row) {
   const details = row.querySelector(".details");
   const top = row.getBoundingClientRect().top;
-  if (!details && !paused) hold(false); // what is being read must not move away
+  if (!details && !paused) hold("row"); // what is being read must not move away
   if (details) details.remove();
   else row.append(buildDetails(data.get(row)));
   row.classList.toggle("open", !details);
-  scroller.scrollTop += row.getBoundingClientRect().top - top;
+  scroller.scrollTop += row.getBoundingClientRect().top - top; // growing at the bottom must not lift it off
+  if (!details) row.scrollIntoView({ block: "nearest" });
+  else if (held === "row" && -scroller.scrollTop <= AT_BOTTOM) resume();
 }
 
 list.addEventListener("click", (event) => {
@@ -143,6 +149,7 @@ let waiting = []; // lines without a row yet: a few frames' worth, or, while pau
 let unseen = 0; // lines since the pause, those given up included
 let paused = false;
 let detached = false; // more came during the pause than is kept: going on means beginning again at the end
+let count = 0; // rows in the list; asking the list counts them one by one
 let frame = 0;
 let loading = false;
 let more = false; // the journal may have lines before the first row
@@ -169,25 +176,32 @@ function drawSome() {
   if (paused) return;
   if (waiting.length > MAX_LINES) {
     waiting = waiting.slice(-MAX_LINES); // the page slept; these would be drawn and removed again
-    list.replaceChildren();
+    empty();
     more = true;
   }
   // Behind by much: more per frame, so that drawing always overtakes arriving.
-  const rows = document.createDocumentFragment();
-  let before = list.lastElementChild && data.get(list.lastElementChild);
+  let chunk = list.lastChild;
+  let before = chunk && data.get(chunk.lastChild);
   for (const line of waiting.splice(0, Math.max(ROWS_PER_FRAME, waiting.length >> 2))) {
     const row = buildRow(line);
-    if (before && day(before.timestamp) !== day(line.timestamp)) row.dataset.day = day(line.timestamp);
-    rows.append(row);
+    markDay(row, before);
+    if (!chunk || chunk.childElementCount >= CHUNK) list.append(chunk = element("ol"));
+    chunk.append(row);
     before = line;
+    count += 1;
   }
-  list.append(rows);
-  while (list.childElementCount > MAX_LINES) {
-    list.firstElementChild.remove();
+  while (count > MAX_LINES) {
+    count -= list.firstChild.childElementCount;
+    list.firstChild.remove();
     more = true;
   }
   showEdges();
   draw();
+}
+
+function empty() {
+  list.replaceChildren();
+  count = 0;
 }
 
 function reset() {
@@ -195,25 +209,24 @@ function reset() {
   unseen = 0;
   detached = loading = false;
   more = true;
-  list.replaceChildren();
+  empty();
   setPaused(false);
   scroller.scrollTop = 0;
   showEdges();
 }
 
 function showEdges() {
-  const any = list.childElementCount > 0;
-  $("empty").hidden = any || waiting.length > 0;
-  older.hidden = !any;
-  older.disabled = loading || !more || list.childElementCount >= MAX_LINES;
-  older.textContent = loading ? "loading\u2026" : !more ? "the oldest line that is kept"
-    : list.childElementCount >= MAX_LINES ? `no more than ${MAX_LINES} lines fit in this page` : "load older lines";
+  $("empty").hidden = count > 0 || waiting.length > 0;
+  older.hidden = count === 0;
+  older.disabled = loading || !more || count >= MAX_LINES;
+  const text = loading ? "loading\u2026" : !more ? "the oldest line that is kept"
+    : count >= MAX_LINES ? `no more than ${MAX_LINES} lines fit in this page` : "load older lines";
+  if (older.textContent !== text) older.textContent = text;
 }
 
 function loadOlder() {
-  const first = list.firstElementChild && data.get(list.firstElementChild);
-  if (!first || loading || !more || list.childElementCount >= MAX_LINES) return;
-  loading = client.history(first.id, HISTORY);
+  if (!count || loading || !more || count >= MAX_LINES) return;
+  loading = client.history(data.get(list.firstChild.firstChild).id, HISTORY);
   showEdges();
 }
 
@@ -221,9 +234,15 @@ function addOlder(lines, hasMore) {
   if (!loading) return; // the list was emptied meanwhile
   loading = false;
   more = hasMore;
-  const rows = document.createDocumentFragment();
-  rows.append(...lines.map(buildRow));
-  list.prepend(rows);
+  if (lines.length) markDay(list.firstChild.firstChild, lines.at(-1));
+  const rows = lines.map(buildRow);
+  rows.forEach((row, i) => markDay(row, lines[i - 1]));
+  for (let end = rows.length; end > 0; end -= CHUNK) {
+    const chunk = element("ol");
+    chunk.append(...rows.slice(Math.max(0, end - CHUNK), end));
+    list.prepend(chunk);
+  }
+  count += lines.length;
   showEdges();
 }
 
@@ -250,20 +269,20 @@ function resume() {
   if (behind) client.subscribe(client.filter);
 }
 
-let byHand = false; // paused by the button: scrolling to the bottom does not undo it
-function hold(hand) {
-  byHand = hand;
+let held = ""; // what the pause came from: "scroll" ends at the bottom, "row" by closing the row, "button" by the button
+function hold(by) {
+  held = by;
   setPaused(true);
 }
 
-pause.onclick = () => (paused ? resume() : hold(true));
+pause.onclick = () => (paused ? resume() : hold("button"));
 fresh.onclick = resume;
 older.onclick = loadOlder;
 scroller.addEventListener("scroll", () => {
   const up = -scroller.scrollTop;
   if (up > AT_BOTTOM && !paused) {
-    hold(false);
-  } else if (up <= AT_BOTTOM && paused && !byHand) {
+    hold("scroll");
+  } else if (up <= AT_BOTTOM && paused && held === "scroll") {
     resume();
   }
   if (up > AT_BOTTOM && scroller.scrollHeight - scroller.clientHeight - up < NEAR_TOP) loadOlder();
