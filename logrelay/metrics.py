@@ -46,9 +46,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("viewer_bytes_total", "counter", "Bytes written to viewers."),
     Metric("viewer_gaps_total", "counter", "Gap notices that single viewers got."),
     Metric("viewer_lines_skipped_total", "counter", "Lines that viewers were told they would not get."),
-    Metric(
-        "handshakes_refused_total", "counter", "Connections of viewers and HTTP clients that were refused."
-    ),
+    Metric("handshakes_refused_total", "counter", "Connections of viewers and HTTP clients that were refused."),
     Metric("uptime_seconds", "gauge", "Seconds since the relay started."),
     Metric("searches", "gauge", "Answers to GET /logs that are being written now."),
     Metric("searches_total", "counter", "Answers to GET /logs that were begun."),
@@ -66,8 +64,7 @@ def expose(values: Mapping[str, int | float]) -> str:
     rows = [metric for metric in METRICS if metric.name in values]
     rows += [Metric(name, "untyped", "Not described.") for name in sorted(values.keys() - known)]
     return "".join(
-        f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} {kind}\n"
-        f"{PREFIX}{name} {_number(values[name])}\n"
+        f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} {kind}\n{PREFIX}{name} {_number(values[name])}\n"
         for name, kind, text in rows
     )
 

@@ -37,9 +37,7 @@ _RFC3339 = re.compile(
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _END_OF_TIME = 253_402_300_800
 """Seconds from 1970 to the year 10000, where RFC 3339 ends; milliseconds given by mistake are beyond it."""
-_TIME_FORMS = (
-    "RFC 3339 (2026-01-23T10:00:00Z), seconds since 1970 (1769162400.5) or an age (90s, 15m, 2h, 7d, 1w)"
-)
+_TIME_FORMS = "RFC 3339 (2026-01-23T10:00:00Z), seconds since 1970 (1769162400.5) or an age (90s, 15m, 2h, 7d, 1w)"
 
 
 def parse_search(query: str, head: int, resolve: Callable[[str], int], now_us: int) -> Query:
@@ -66,9 +64,7 @@ def parse_search(query: str, head: int, resolve: Callable[[str], int], now_us: i
     limit = one.get("limit", str(DEFAULT_LIMIT))
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_LIMIT:
         raise RequestError("bad_limit", f"limit {_short(limit)} is not a number from 1 to {MAX_LIMIT}")
-    since, until = (
-        parse_time(name, one[name], now_us) if name in one else None for name in ("since", "until")
-    )
+    since, until = (parse_time(name, one[name], now_us) if name in one else None for name in ("since", "until"))
     if since is not None and until is not None and since >= until:
         message = f"since {_short(one['since'])} is not before until {_short(one['until'])}"
         raise RequestError("bad_time", message)
