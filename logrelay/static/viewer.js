@@ -27,6 +27,10 @@ const TYPING = 300;
 const VALUE_SHOWN = 120;
 const TRACEBACKS = new Set(["exception", "traceback", "exc_info", "stack"]);
 const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
+const TRADER_STATES = new Set(["connected", "quiet", "closed", "crashed", "gone"]);
+const ENDED = new Set(["closed", "crashed", "gone"]);
+/** Traders shown; more would push everything else off a phone's screen. */
+const MAX_TRADERS = 12;
 const TOKEN_KEY = "logrelay.token";
 
 const $ = (id) => document.getElementById(id);
@@ -307,11 +311,18 @@ function freshen(lines) {
 }
 
 function seeTrader(trader, since) {
-  if (!trader.app || !trader.state) return;
-  const name = `${trader.app}@${trader.host}:${trader.pid}`;
-  traders.delete(name); // the order is that of the last change
-  traders.set(name, { app: trader.app, host: trader.host, pid: trader.pid, state: trader.state, since });
-  if (traders.size > 20) traders.delete(traders.keys().next().value);
+  if (!TRADER_STATES.has(trader.state)) return; // a notice about something else, such as its clock
+  traders.delete(trader.run); // the order is that of the last change
+  traders.set(trader.run, { ...trader, since });
+  for (const [run, { app }] of traders) { // a restarted trader replaces the run that ended before it
+    if (traders.size > MAX_TRADERS || (app === trader.app && run !== trader.run && ENDED.has(traders.get(run).state))) {
+      traders.delete(run);
+    }
+  }
+  showTraders();
+}
+
+function showTraders() {
   $("traders").replaceChildren(...[...traders.values()].reverse().map((seen) => {
     const chip = element("li", "trader", `${seen.app} ${seen.state}`);
     chip.dataset.state = seen.state;
@@ -329,7 +340,8 @@ function ago(milliseconds) {
 
 function showState() {
   const catching = state === "open" && head !== null;
-  const word = { connecting: "connecting", open: catching ? "catching up" : "live", waiting: "reconnecting", stopped: "stopped" };
+  const word = { connecting: "connecting", open: catching ? "catching up" : "live", waiting: "reconnecting",
+    refused: "refused", stopped: "stopped" };
   $("state").dataset.state = catching ? "catching" : state;
   if ($("state").textContent !== word[state]) $("state").textContent = word[state];
   $("state").title = detail;
@@ -354,7 +366,8 @@ async function diagnose() {
     } else if (answer.status === 403) {
       say("The relay does not let this page in. Its address has to be among the allowed origins.");
     } else {
-      say(answer.ok ? "" : `The relay answers, but not to this page (HTTP ${answer.status}).`);
+      say(answer.ok ? "The relay answers, but refuses the stream: it has too many viewers, or just restarted."
+        : `The relay answers, but not to this page (HTTP ${answer.status}).`);
     }
   } catch {
     say("The relay cannot be reached. Lines are kept there and will follow.");
@@ -474,8 +487,8 @@ const client = new LogRelayClient({
     head = Object.values(current()).some((value) => value.length) ? null : splitId(message.head);
     if (head && (head.seq === 0 || (client.lastId && splitId(client.lastId).seq >= head.seq))) head = null;
     traders.clear();
-    $("traders").replaceChildren();
-    for (const trader of message.traders ?? []) {
+    showTraders();
+    for (const trader of [...(message.traders ?? [])].reverse()) { // the most recently seen comes first
       seeTrader(trader, "");
       if (trader.last_line) lastLine = Math.max(lastLine, Date.parse(trader.last_line));
     }

@@ -74,9 +74,7 @@ class ListDesk:
         if not seq.isdigit():
             raise RequestError("bad_id", f"{id!r} is not an id")
         if epoch != self.epoch:
-            raise RequestError("unknown_epoch", f"{id!r} is of another journal")
-        if int(seq) < self.oldest - 1:
-            raise RequestError("expired", f"{id!r} is no longer kept")
+            raise RequestError("expired", f"{id!r} is of another journal")
         return int(seq)
 
     async def page(self, query: Query) -> Page:
