@@ -72,7 +72,8 @@ export interface Options {
   onReset?(): void;
   /** First message of each connection. */
   onConnection?(message: ConnectionMessage): void;
-  onHistory?(lines: LogLine[], more: boolean): void;
+  /** The answer to history(before, ...); `more` says whether to ask again. */
+  onHistory?(lines: LogLine[], more: boolean, before: string): void;
   onError?(message: ErrorMessage): void;
   onState?(state: State, detail: string): void;
   /** `greeted` is false when the server never said a word; `wait` is in milliseconds. */

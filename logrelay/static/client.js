@@ -44,6 +44,7 @@ export class LogRelayClient {
   #patience = PONG_WITHIN;
   #asked = 0; // subscriptions without an answer yet: until the last answer, lines belong to an older one
   #confirmed; // the filter of the last subscription that was accepted
+  #history = null; // the id whose older lines are being asked for; answers do not repeat it
   #stopped = true;
 
   /** See client.d.ts for the options. Nothing happens before start(). */
@@ -96,9 +97,11 @@ export class LogRelayClient {
     this.wake(); // after a refusal nothing is open and nothing is tried
   }
 
-  /** Ask for up to `limit` lines before the line `before`; the answer comes to `onHistory`. False: not connected. */
+  /** Ask for up to `limit` lines before the line `before`, for `onHistory`. False: not connected, or busy with another. */
   history(before, limit) {
-    return this.#send({ type: "history", before, limit });
+    if (this.#history !== null || !this.#send({ type: "history", before, limit })) return false;
+    this.#history = before;
+    return true;
   }
 
   #say(state, detail = "") {
@@ -129,6 +132,7 @@ export class LogRelayClient {
     }
     this.#socket = socket;
     this.#asked = 0;
+    this.#history = null;
     let greeted = false;
     socket.onmessage = (event) => {
       this.#heard = Date.now();
@@ -203,11 +207,15 @@ export class LogRelayClient {
     if (Array.isArray(message)) this.#lines(message);
     else if (message.type === "log") this.#lines([message]);
     else if (message.type === "connection") this.#greeted(message);
-    else if (message.type === "history") this.#options.onHistory?.(message.logs, message.more);
-    else if (message.type === "subscribed" && this.#asked > 0 && --this.#asked === 0) {
+    else if (message.type === "history") {
+      const before = this.#history;
+      this.#history = null;
+      this.#options.onHistory?.(message.logs, message.more, before);
+    } else if (message.type === "subscribed" && this.#asked > 0 && --this.#asked === 0) {
       this.#confirmed = this.filter;
       this.#options.onReset?.();
     } else if (message.type === "error") {
+      this.#history = null;
       if (this.#asked > 0 && --this.#asked === 0) this.filter = this.#confirmed; // the old one goes on
       this.#options.onError?.(message);
     }

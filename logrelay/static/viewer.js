@@ -155,7 +155,7 @@ let paused = false;
 let detached = false; // more came during the pause than is kept: going on means beginning again at the end
 let count = 0; // rows in the list; asking the list counts them one by one
 let frame = 0;
-let loading = false;
+let loading = null; // the id before which older lines were asked for
 let more = false; // the journal may have lines before the first row
 
 function add(lines) {
@@ -166,6 +166,10 @@ function add(lines) {
     if (detached) waiting = [];
     showFresh();
   } else {
+    if (waiting.length > MAX_LINES) { // the page sleeps: these would be drawn and removed again
+      waiting = waiting.slice(-MAX_LINES);
+      empty();
+    }
     draw();
   }
   freshen(lines);
@@ -178,11 +182,6 @@ function draw() {
 function drawSome() {
   frame = 0;
   if (paused) return;
-  if (waiting.length > MAX_LINES) {
-    waiting = waiting.slice(-MAX_LINES); // the page slept; these would be drawn and removed again
-    empty();
-    more = true;
-  }
   // Behind by much: more per frame, so that drawing always overtakes arriving.
   let chunk = list.lastChild;
   let before = chunk && data.get(chunk.lastChild);
@@ -206,13 +205,14 @@ function drawSome() {
 function empty() {
   list.replaceChildren();
   count = 0;
+  loading = null;
+  more = true;
 }
 
 function reset() {
   waiting = [];
   unseen = 0;
-  detached = loading = false;
-  more = true;
+  detached = false;
   empty();
   setPaused(false);
   scroller.scrollTop = 0;
@@ -221,6 +221,8 @@ function reset() {
 
 function showEdges() {
   $("empty").hidden = count > 0 || waiting.length > 0;
+  $("empty").textContent = state !== "open" ? "Not connected yet."
+    : filtering() ? "No line matches so far." : "Nothing has been logged yet.";
   older.hidden = count === 0;
   older.disabled = loading || !more || count >= MAX_LINES;
   const text = loading ? "loading\u2026" : !more ? "the oldest line that is kept"
@@ -230,13 +232,14 @@ function showEdges() {
 
 function loadOlder() {
   if (!count || loading || !more || count >= MAX_LINES) return;
-  loading = client.history(data.get(list.firstChild.firstChild).id, HISTORY);
+  const { id } = data.get(list.firstChild.firstChild);
+  if (client.history(id, HISTORY)) loading = id;
   showEdges();
 }
 
-function addOlder(lines, hasMore) {
-  if (!loading) return; // the list was emptied meanwhile
-  loading = false;
+function addOlder(lines, hasMore, before) {
+  if (loading !== before) return; // the list was emptied meanwhile
+  loading = null;
   more = hasMore;
   if (lines.length) markDay(list.firstChild.firstChild, lines.at(-1));
   const rows = lines.map(buildRow);
@@ -346,8 +349,9 @@ function showState() {
   if ($("state").textContent !== word[state]) $("state").textContent = word[state];
   $("state").title = detail;
   const silence = Date.now() - lastLine;
-  const age = !lastLine ? "" : silence < 2000 ? "last line just now" : `last line ${ago(silence)} ago`;
+  const age = !lastLine ? "" : silence < 2000 ? "last line just now" : `last line ${state === "open" ? "" : "seen "}${ago(silence)} ago`;
   if ($("age").textContent !== age) $("age").textContent = age;
+  $("traders").classList.toggle("stale", state !== "open"); // what they were; what they are is not known
 }
 
 function say(text) {
@@ -366,11 +370,12 @@ async function diagnose() {
     } else if (answer.status === 403) {
       say("The relay does not let this page in. Its address has to be among the allowed origins.");
     } else {
+      if (state === "open") return; // it came back while we asked
       say(answer.ok ? "The relay answers, but refuses the stream: it has too many viewers, or just restarted."
         : `The relay answers, but not to this page (HTTP ${answer.status}).`);
     }
   } catch {
-    say("The relay cannot be reached. Lines are kept there and will follow.");
+    if (state !== "open") say("The relay cannot be reached from here. What it keeps meanwhile will follow.");
   }
 }
 
@@ -386,6 +391,10 @@ const filter = {
 
 function current() {
   return { ...filter, level: filter.level === "DEBUG" ? "" : filter.level };
+}
+
+function filtering() {
+  return Object.values(current()).some((value) => value.length > 0);
 }
 
 function showFilter() {
@@ -405,8 +414,6 @@ function showFilter() {
     item.append(chip);
     return item;
   })));
-  $("empty").textContent = Object.values(current()).some((value) => value.length)
-    ? "No line matches so far." : "Nothing has been logged yet.";
   const address = new URLSearchParams();
   for (const [name, value] of Object.entries(current())) [value].flat().forEach((one) => one && address.append(name, one));
   history.replaceState(null, "", `${location.pathname}${address.size ? `?${address}` : ""}`);
@@ -478,13 +485,14 @@ const client = new LogRelayClient({
   onReset: reset,
   onHistory: addOlder,
   onError: (error) => {
-    loading = false;
+    loading = null;
     say(error.message);
+    showEdges();
   },
   onConnection: (message) => {
     say("");
     $("login").hidden = true;
-    head = Object.values(current()).some((value) => value.length) ? null : splitId(message.head);
+    head = filtering() ? null : splitId(message.head);
     if (head && (head.seq === 0 || (client.lastId && splitId(client.lastId).seq >= head.seq))) head = null;
     traders.clear();
     showTraders();
@@ -499,7 +507,8 @@ const client = new LogRelayClient({
     showState();
   },
   onLost: ({ code, reason, greeted }) => {
-    loading = false;
+    loading = null;
+    showEdges();
     if (!greeted) diagnose();
     else if (reason) say(`The connection ended: ${reason}${code > 1001 ? ` (${code})` : ""}.`);
   },
