@@ -87,14 +87,10 @@ class Door:
         split at the commas; `query_token` is every `token` of the URL. Never raises: what is odd is refused.
         """
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
-            return Refuse(
-                400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed"
-            )
+            return Refuse(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
         host = split_authority(host_header[0])
         if host is None:
-            return Refuse(
-                400, "bad_host", f"Host {_short(host_header[0])} is not of the form name or name:port"
-            )
+            return Refuse(400, "bad_host", f"Host {_short(host_header[0])} is not of the form name or name:port")
         if origin and not self._same_origin(origin[0], host):
             return Refuse(
                 403,

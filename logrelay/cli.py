@@ -103,14 +103,10 @@ def serve(**flags: str | None) -> None:
 def check(as_json: bool, **flags: str | None) -> None:
     """Check the settings, and print each with where it came from. Opens nothing."""
     effective = read_settings(flags)
-    rows = {
-        setting.name: (_shown(setting, effective), effective.origins[setting.name]) for setting in SETTINGS
-    }
+    rows = {setting.name: (_shown(setting, effective), effective.origins[setting.name]) for setting in SETTINGS}
     if as_json:
         settings = {name: {"value": value, "from": origin} for name, (value, origin) in rows.items()}
-        click.echo(
-            json.dumps({"settings": settings, "unknown_variables": effective.unknown_variables}, indent=2)
-        )
+        click.echo(json.dumps({"settings": settings, "unknown_variables": effective.unknown_variables}, indent=2))
     else:
         name_width = max(map(len, rows))
         value_width = max(len(_text(name, value)) for name, (value, _) in rows.items())
@@ -159,8 +155,6 @@ def print_units(unit: str, trader_user: str) -> None:
 
 def _for_user(text: str, name: str, user: str) -> str:
     if name == "logrelay.sysusers":  # the user exists already: keep the membership, drop the creation
-        text = "".join(
-            f"{line}\n" for line in text.splitlines() if not line.startswith(f"u {PACKAGED_TRADER} ")
-        )
+        text = "".join(f"{line}\n" for line in text.splitlines() if not line.startswith(f"u {PACKAGED_TRADER} "))
         return text.replace(f"m {PACKAGED_TRADER} ", f"m {user} ")
     return text.replace(f"User={PACKAGED_TRADER}\n", f"User={user}\n")

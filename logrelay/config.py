@@ -287,9 +287,7 @@ def load(flags: Mapping[str, str | None], around: Surroundings) -> Effective:
         try:
             found[setting.name] = read(given)
         except ValueError:
-            shown = (
-                "hidden here" if setting is BY_NAME["token"] else _short(given)
-            )  # a secret stays out of logs
+            shown = "hidden here" if setting is BY_NAME["token"] else _short(given)  # a secret stays out of logs
             raise ConfigError(f"{where} is {shown}; allowed: {setting.kind.allowed}") from None
         origins[setting.name] = where
 
@@ -399,9 +397,7 @@ def _expand_home(path: str, environ: Mapping[str, str]) -> str:
     if not path.startswith("~/"):
         return path
     if not environ.get("HOME"):
-        raise ConfigError(
-            f"{path} cannot be resolved: HOME is not set. Give a full path with --journal and --socket"
-        )
+        raise ConfigError(f"{path} cannot be resolved: HOME is not set. Give a full path with --journal and --socket")
     return environ["HOME"] + path[1:]
 
 

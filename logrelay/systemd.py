@@ -95,12 +95,7 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
     Half the manager's limit, as sd_watchdog_enabled(3) recommends.
     """
     usec = environ.get("WATCHDOG_USEC", "")
-    if (
-        environ.get("WATCHDOG_PID", str(pid)) != str(pid)
-        or not usec.isascii()
-        or not usec.isdigit()
-        or int(usec) == 0
-    ):
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid) or not usec.isascii() or not usec.isdigit() or int(usec) == 0:
         return None
     return int(usec) / 2_000_000
 
