@@ -1,6 +1,6 @@
 """The documentation says what the code does: every name a user can meet is in it, and the tables are the code's.
 
-`python tests/test_docs.py` writes the settings table into docs/operations.md.
+`python tests/test_docs.py` writes the tables of docs/operations.md anew.
 """
 
 from __future__ import annotations
@@ -15,20 +15,26 @@ ROOT = Path(__file__).parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from logrelay import access, errors, messages, metrics, viewers  # noqa: E402
-from logrelay.config import SETTINGS  # noqa: E402
+from logrelay import errors, messages, metrics, viewers  # noqa: E402
+from logrelay.config import OTHER_VARIABLES, SETTINGS  # noqa: E402
 
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
-BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->"
 
 
 def page(name):
     return PAGES[name].read_text("utf-8")
 
 
+def markers(name):
+    return f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+
+
 def settings_table():
     """The table of docs/operations.md, as the code has it."""
-    rows = ["| option | variable | key in the file | default | allowed | what it does, and why the default |", "|" + "---|" * 6]
+    rows = [
+        "| option | variable | key in the file | default | allowed | what it does, and why the default |",
+        "|" + "---|" * 6,
+    ]
     for setting in SETTINGS:
         cells = [
             f"`{setting.flag}`" if setting.by_flag else "none",
@@ -40,13 +46,6 @@ def settings_table():
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
-
-
-def test_the_settings_table_is_the_one_of_the_code():
-    """docs/operations.md should list exactly the settings there are; `python tests/test_docs.py` renews it."""
-    written = page("docs/operations.md").partition(BEGIN)[2].partition(END)[0]
-
-    assert settings_table() == written
 
 
 def test_every_exit_code_is_documented():
@@ -68,7 +67,6 @@ def test_every_exit_code_is_documented():
         ("error code", messages.ERROR_CODES),
         ("notice", messages.NOTICES),
         ("close code", viewers.CLOSE_CODES),
-        ("refusal", access.REFUSALS),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -80,12 +78,38 @@ def test_every_name_of_the_viewer_protocol_is_documented(what, names):
     assert missing == [], f"{what} not in docs/protocol.md"
 
 
-def test_every_metric_is_documented():
-    """What a scraper finds should be in docs/operations.md under its full name."""
-    text = page("docs/operations.md")
-    names = [metrics.PREFIX + metric.name for metric in metrics.METRICS]
+def metrics_table():
+    """The metrics as docs/operations.md has them."""
+    rows = ["| metric | type | meaning |", "|---|---|---|"]
+    rows += [f"| `{metrics.PREFIX}{m.name}` | {m.type} | {m.help} |" for m in metrics.METRICS]
+    return "\n".join(rows) + "\n"
 
-    assert [n for n in names if f"`{n}`" not in text] == []
+
+TABLES = {"settings": settings_table, "metrics": metrics_table}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_are_those_of_the_code(name):
+    """docs/operations.md should list exactly what there is; `python tests/test_docs.py` renews the tables."""
+    begin, end = markers(name)
+
+    assert page("docs/operations.md").partition(begin)[2].partition(end)[0] == TABLES[name]()
+
+
+def test_every_refusal_is_explained():
+    """Whoever is turned away at the door should find the words in docs/operations.md."""
+    text = page("docs/operations.md")
+    source = (ROOT / "logrelay" / "access.py").read_text("utf-8")
+    sentences = {
+        "a token is needed", "the token is wrong", "Authorization is not of the form", "is not this relay's own page",
+        "is a name this relay does not know", "this relay has no token", "one Host and at most one Origin",
+        "not of the form name or name:port",
+    }  # fmt: skip
+
+    refusals = len(re.findall(r"Refuse\(\s*4", source))
+    assert len(sentences) == refusals, "a refusal was added or removed: explain it, and list it here"
+    assert [s for s in sentences if s not in source] == []
+    assert [s for s in sentences if s not in text] == []
 
 
 def test_every_module_is_on_the_map():
@@ -103,7 +127,9 @@ def test_every_module_is_on_the_map():
 
 def test_every_dependency_is_justified():
     """A dependency nobody can explain should not be there."""
-    declared = re.search(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)[1]
+    declared = re.search(
+        r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
     section = page("docs/architecture.md").partition("## Dependencies")[2]
     names = re.findall(r'^\s*"([a-z-]+)', declared, re.MULTILINE)
 
@@ -133,8 +159,6 @@ def test_the_make_targets_that_are_named_exist(name):
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_the_options_that_are_named_exist(name):
     """A `logrelay serve` option or a LOGRELAY_ variable in the text should be one."""
-    from logrelay.config import OTHER_VARIABLES
-
     variables = {s.variable for s in SETTINGS} | set(OTHER_VARIABLES)
     named = set(re.findall(r"\bLOGRELAY_[A-Z_]*[A-Z]\b", page(name)))
     assert named <= variables
@@ -151,5 +175,7 @@ def test_the_changelog_begins_with_what_is_unreleased():
 
 if __name__ == "__main__":
     operations = PAGES["docs/operations.md"]
-    before, _, rest = operations.read_text("utf-8").partition(BEGIN)
-    operations.write_text(before + BEGIN + settings_table() + END + rest.partition(END)[2], "utf-8")
+    for name, table in TABLES.items():
+        begin, end = markers(name)
+        before, _, rest = operations.read_text("utf-8").partition(begin)
+        operations.write_text(before + begin + table() + end + rest.partition(end)[2], "utf-8")

@@ -45,11 +45,10 @@ SHELLS = {"ingest", "journal", "pages", "systemd", "viewers"}
 ON_TOP = ("logrelay.relay", "logrelay.desk", "logrelay.daemon", "logrelay.cli", "logrelay.__main__")
 """Those who introduce the shells to each other, lowest first."""
 
-TOUCHES_THE_WORLD = {
-    "asyncio", "concurrent", "datetime.datetime.now", "fcntl", "glob", "http", "logging", "mmap", "multiprocessing", "os",
-    "pathlib", "queue", "random", "secrets", "select", "selectors", "shutil", "signal", "socket", "socketserver", "sqlite3",
-    "ssl", "subprocess", "tempfile", "threading", "time", "uvloop",
-}  # fmt: skip
+TOUCHES_THE_WORLD = set(
+    "asyncio concurrent fcntl glob http logging mmap multiprocessing os pathlib queue random secrets select selectors "
+    "shutil signal socket socketserver sqlite3 ssl subprocess tempfile threading time uvloop".split()
+)
 PURE_OF_WEBSOCKETS = {"websockets.frames", "websockets.extensions.permessage_deflate"}
 """The parts of that library that are bytes in, bytes out."""
 
