@@ -165,7 +165,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     await ingest.drain()
     if not await relay.settle(SETTLE_TIMEOUT_S):
         say(
-            f"{relay.pending_lines} lines could not be committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them"
+            f"{relay.pending_lines} lines not committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them"
         )
     await ingest.close()
     await viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - loop.time()))

@@ -17,7 +17,7 @@ import socket
 import stat
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from logrelay import wire
 from logrelay.errors import ListenError
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Admit the connection, or refuse it when there are too many."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self.transport = transport
         self._fd: int = transport.get_extra_info("socket").fileno()
         door = self._door

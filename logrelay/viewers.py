@@ -16,7 +16,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
@@ -145,7 +145,7 @@ class ViewerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request, not for ever."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
         # The buffer holds only what the kernel refused: at most one segment, because `write` then says stop.
         transport.set_write_buffer_limits(high=0)
