@@ -115,7 +115,7 @@ def logs(url, query):
 
 
 def test_ctrl_c_ends_relay_and_trader_cleanly(arguments, terminal, tmp_path):
-    """Both should run, the printed URL should show the trader's lines, and Ctrl-C should leave nothing and end with 0."""
+    """Both should run, the printed URL should show the trader's lines, and Ctrl-C should leave nothing, with 0."""
     run = terminal("make", "run", *arguments)
     url = run.wait_for(r"browser +(http://localhost:\d+/)$")[1]
     assert run.wait_for(r"terminal +npx wscat -c (ws://\S+)$")[1] == url.replace("http", "ws").rstrip("/")
