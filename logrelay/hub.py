@@ -399,19 +399,19 @@ class Hub:
 
     def _start_in_tail(self, viewer: Viewer, lines: int) -> None:
         """Look for the newest matches in memory first, in the journal for the rest."""
+        kept = self.oldest - 1  # memory may hold lines that the journal no longer does: they are over for a newcomer
         for batch in reversed(self._tail):
             chosen = batch.select(viewer.filter)
             places = range(len(batch.lines)) if chosen is None else chosen
             if len(places) >= lines:
-                viewer.cursor = batch.first + places[-lines] - 1
+                viewer.cursor = max(batch.first + places[-lines] - 1, kept)
                 self._serve(viewer)
                 return
             lines -= len(places)
-            viewer.cursor = batch.first - 1
         first = self._tail[0].first if self._tail else self.head + 1
-        viewer.cursor = first - 1
+        viewer.cursor = max(first - 1, kept)
         viewer.start_left = lines
-        self._fetch(viewer, "start", self.oldest - 1, first - 1, lines, MAX_PAGE_BYTES)
+        self._fetch(viewer, "start", kept, viewer.cursor, lines, MAX_PAGE_BYTES)
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants; nothing is sent until `start_after` or `start_tail` is called."""
