@@ -170,6 +170,7 @@ class Viewer:
         "skipped",
         "stalled",
         "start_left",
+        "start_lines",
     )
 
     def __init__(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool) -> None:
@@ -188,7 +189,10 @@ class Viewer:
         self.generation = 0
         """Rises when the subscription changes, so that an answer to an old Fetch is recognised."""
         self.page_bytes = MIN_PAGE_BYTES
+        self.start_lines = 0
+        """Lines asked for by the last `start_tail`."""
         self.start_left = 0
+        """How many of them the journal is still to find; 0: the cursor is where it belongs."""
         self.epoch_gap: Gap | None = None
         self.skip: _Skip | None = None
         self.skipped = 0
@@ -387,6 +391,7 @@ class Hub:
     def start_tail(self, viewer: Viewer, lines: int) -> None:
         """Begin with the newest `lines` lines that pass the viewer's filter."""
         self._restart(viewer)
+        viewer.start_lines = lines
         if lines <= 0 or self.head < self.oldest:
             viewer.cursor = self.head
             self._serve(viewer)
@@ -411,7 +416,7 @@ class Hub:
         first = self._tail[0].first if self._tail else self.head + 1
         viewer.cursor = max(first - 1, kept)
         viewer.start_left = lines
-        self._fetch(viewer, "start", kept, viewer.cursor, lines, MAX_PAGE_BYTES)
+        self._serve(viewer)
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants; nothing is sent until `start_after` or `start_tail` is called."""
@@ -420,6 +425,11 @@ class Hub:
 
     def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants, from its cursor on."""
+        if viewer.start_left:
+            # It stands nowhere yet: what it asked for is the newest lines, now of another kind.
+            self.change(viewer, wanted)
+            self.start_tail(viewer, viewer.start_lines)
+            return
         viewer.cursor = self.position(viewer)
         self.change(viewer, wanted)
         self._serve(viewer)
@@ -471,6 +481,9 @@ class Hub:
     def _serve(self, viewer: Viewer) -> None:
         """Send what the tail has; ask the journal for the rest; join the head when it is reached."""
         if viewer.stalled:
+            return
+        if viewer.start_left:
+            self._fetch(viewer, "start", self.oldest - 1, viewer.cursor, viewer.start_left, MAX_PAGE_BYTES)
             return
         if viewer.epoch_gap is not None and not self._tell(viewer, viewer.epoch_gap):
             return
@@ -574,11 +587,7 @@ class Hub:
         """Serve every viewer that is behind, has room and is waiting for nothing."""
         for viewer in list(self.viewers):
             if viewer.group is None and not viewer.stalled and not viewer.asking:
-                if viewer.start_left:
-                    first = viewer.cursor + 1
-                    self._fetch(viewer, "start", self.oldest - 1, first - 1, viewer.start_left, MAX_PAGE_BYTES)
-                else:
-                    self._serve(viewer)
+                self._serve(viewer)
 
     def _started(self, viewer: Viewer, fetch: Fetch, found: Found) -> None:
         if found.seqs:
