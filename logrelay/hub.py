@@ -431,7 +431,12 @@ class Hub:
             self.start_tail(viewer, viewer.start_lines)
             return
         viewer.cursor = self.position(viewer)
+        untold, skip = viewer.epoch_gap, viewer.skip
         self.change(viewer, wanted)
+        viewer.epoch_gap = untold
+        if skip is not None and skip.levels is not None:
+            # The notice about what it has been skipped over already is still owed.
+            viewer.skip = skip
         self._serve(viewer)
 
     def leave(self, viewer: Viewer) -> None:
