@@ -228,7 +228,7 @@ class _Group:
         """Packs on their way."""
         self.packs_bytes = 0
         self.delivered = 0
-        """Last seq of the newest pack that came back."""
+        """While packs are on their way: everything up to here was sent or not wanted."""
 
 
 class Hub:
@@ -311,12 +311,16 @@ class Hub:
             return
         size = sum(map(len, bodies))
         if group.packs_bytes + size > PACK_BYTES and group.packs:
-            for viewer in list(group.live):
+            left = list(group.live)
+            for viewer in left:
                 viewer.cursor = self.position(viewer, before=batch.first)
                 self._leave(viewer)
-            for viewer in [v for v in self.viewers if v.group is None and not v.stalled and not v.asking]:
+            # Only these: anybody else could join a group that is still to get this batch, and get it twice.
+            for viewer in left:
                 self._serve(viewer)
             return
+        if not group.packs:
+            group.delivered = batch.first - 1
         group.packs += 1
         group.packs_bytes += size
         group.number += 1
