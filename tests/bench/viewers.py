@@ -66,7 +66,9 @@ class Crowd:
         end = time.monotonic() + limit
         while (ready := self._poll.poll(seconds)) and time.monotonic() < end:
             for fd, _ in ready:
-                self._read(fd)
+                data = self._read(fd)
+                if self._viewers[fd].deflate:  # the window of what follows
+                    self._viewers[fd].frames.feed(data)
         return {"ended": sum(1 for viewer in self._viewers.values() if viewer.ended)}
 
     def count(self, cell: int, expect: int | list[int], limit: float) -> dict[str, Any]:
