@@ -43,7 +43,7 @@ class JournalError(RelayError):
         self.retry = retry
 
 
-class JournalRefused(JournalError):
+class JournalRefused(JournalError):  # noqa: N818  (it was refused: a decision, not an accident)
     """The file at the journal's path must not be touched: foreign, newer, or in use by another relay."""
 
     def __init__(self, message: str) -> None:

@@ -111,16 +111,22 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
         key, equals, value = condition.partition("=")
         if not equals or not key or '"' in key:
             raise RequestError(
-                "bad_where", f"where {_short(condition)} is not of the form field=value, with no quote in field"
+                "bad_where",
+                f"where {_short(condition)} is not of the form field=value, with no quote in field",
             )
         where.append((key, value))
     if len(where) > MAX_WHERE:
         raise RequestError("bad_where", f"{len(where)} where conditions given; at most {MAX_WHERE} are allowed")
-    for code, values in (("bad_source", sources), ("bad_text", (text,)), ("bad_where", [k + v for k, v in where])):
+    for code, values in (
+        ("bad_source", sources),
+        ("bad_text", (text,)),
+        ("bad_where", [k + v for k, v in where]),
+    ):
         for value in values:
             if len(value) > MAX_PATTERN_CHARS or "\0" in value:
                 raise RequestError(
-                    code, f"{_short(value)} has {len(value)} characters or a NUL; at most {MAX_PATTERN_CHARS} are allowed"
+                    code,
+                    f"{_short(value)} has {len(value)} characters or a NUL; at most {MAX_PATTERN_CHARS} are allowed",
                 )
     return Filter(level, tuple(sorted(sources)), text, tuple(sorted(set(where))))
 

@@ -13,7 +13,13 @@ from typing import NamedTuple
 DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
 """Level ranks, the numbers of Python's logging module, so that a filter is one comparison."""
 
-RANKS: dict[str, int] = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR, "critical": CRITICAL}
+RANKS: dict[str, int] = {
+    "debug": DEBUG,
+    "info": INFO,
+    "warning": WARNING,
+    "error": ERROR,
+    "critical": CRITICAL,
+}
 """The five level words of the wire protocol (docs/protocol.md, log frame)."""
 
 SHOWN: dict[int, str] = {DEBUG: "DEBUG", INFO: "INFO", WARNING: "WARNING", ERROR: "ERROR", CRITICAL: "ERROR"}

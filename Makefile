@@ -1,0 +1,120 @@
+# make alone lists what there is. Nothing is assumed but GNU make, bash and Python 3.11 or newer with venv.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lint fmt types bench bench-trader chaos clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## create .venv with everything that run and test need
+
+# Again when the list of dependencies is newer than the last installation, so the second time costs nothing.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' || { echo 'the venv module is missing: apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both
+	@bash -c "$$RUN_IN_FRONT"
+
+test: $(READY) ## run every test this machine can run (ARGS='-k name' narrows it)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types test ## what CI runs
+
+lint: $(READY) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(READY) ## let ruff format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(READY) ## mypy --strict
+	$(BIN)/mypy
+
+bench: $(READY) ## measure the fan-out to many viewers
+	$(BIN)/python tests/bench/fanout.py $(ARGS)
+
+bench-trader: $(READY) ## measure what a log call costs the trader
+	$(BIN)/python tests/bench/trader.py $(ARGS)
+
+chaos: $(READY) ## kill things at random and count lines
+	$(BIN)/python -m pytest tests/chaos $(ARGS)
+
+clean: ## remove .venv and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Ctrl-C reaches every process in front of the terminal, and make, being one, would end as interrupted whatever
+# its recipe did. So on a terminal the recipe moves to a process group of its own, in front.
+define RUN_IN_FRONT
+if [ -t 0 ]; then
+  set -m
+  if command -v setpriv >/dev/null; then setpriv --pdeathsig TERM bash -c "$$RUN"; else bash -c "$$RUN"; fi
+else
+  exec bash -c "$$RUN"
+fi
+endef
+export RUN_IN_FRONT
+
+# Relay and trader are background jobs in groups of their own (set -m): only this shell hears Ctrl-C, and it
+# stops the trader first, so that its last words are in the journal when the relay stops.
+define RUN
+set -m
+home=$$(mktemp -d "$${TMPDIR:-/tmp}/logrelay-run.XXXXXX")
+relay= trader= code=0
+stop() {
+  trap "" INT TERM HUP
+  for pid in $$trader $$relay; do
+    kill -TERM $$pid 2>/dev/null
+    wait $$pid; ended=$$?
+    [ $$ended -eq 0 ] || [ $$code -ne 0 ] || code=$$ended
+  done
+  wait
+  rm -rf "$$home"
+  exit $$code
+}
+trap stop INT TERM HUP
+export LOGRELAY_SOCKET="$$home/ingest.sock" LOGRELAY_JOURNAL="$$home/journal.db" PYTHONUNBUFFERED=1
+unset LOGRELAY_DISABLED
+mkfifo "$$home/relay" "$$home/trader" "$$home/news"
+exec 5<>"$$home/news"
+( trap "" INT TERM HUP
+  while IFS= read -r line; do
+    printf 'relay  | %s\n' "$$line"
+    [[ $$line =~ ready.*(ws://[^[:space:]]+) ]] && echo "$${BASH_REMATCH[1]}" >&5
+  done <"$$home/relay"; echo gone >&5 ) &
+( trap "" INT TERM HUP; exec sed -u 's/^/trader | /' <"$$home/trader" ) &
+$(BIN)/logrelay serve >"$$home/relay" 2>&1 5>&- & relay=$$!
+read -r url <&5
+if [ "$$url" = gone ]; then
+  wait $$relay; code=$$?; relay=
+  : >"$$home/trader"
+  echo "make run: the relay did not start (exit code $$code)" >&2
+  [ $$code -ne 0 ] || code=1
+  stop
+fi
+url=$${url/127.0.0.1/localhost}
+$(BIN)/robo-trader >"$$home/trader" 2>&1 5>&- & trader=$$!
+printf '\n  browser   http%s\n  terminal  npx wscat -c %s\n  stop      Ctrl-C\n\n' "$${url#ws}" "$$url"
+while [ -n "$$relay" ]; do
+  wait -n -p who $$relay $$trader; ended=$$?
+  case $$who in
+    "$$relay") relay=; code=$$ended; [ $$code -ne 0 ] || code=1
+      echo "make run: the relay ended by itself (exit code $$ended)" >&2; stop ;;
+    "$$trader") trader=
+      echo "make run: the trader ended (exit code $$ended); the relay goes on until Ctrl-C" >&2
+      [ $$ended -eq 0 ] || code=$$ended ;;
+  esac
+done
+endef
+export RUN

@@ -1,0 +1,178 @@
+"""Who may come in, decided on plain values.
+
+Owns: `Door`, which looks at the headers of one request and answers `Admit` or `Refuse`. It must not know
+sockets, HTTP parsing or paths: `viewers` and `pages` hand it what they read. Imports nothing of the package.
+Read `viewers` next.
+
+Three attacks shape the rules. A web page of another site can open a WebSocket to this machine: its Origin is
+not our Host. A hostile name can be made to resolve to this machine (DNS rebinding), and then Origin and Host
+agree: so without a token Host must not be a name we do not know. And a neighbour on the network can simply
+connect: so beyond loopback there is always a token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hmac import compare_digest
+from ipaddress import ip_address
+
+BATCH = "logrelay.v1.batch"
+"""The subprotocol whose messages are arrays of lines."""
+
+BEARER = "bearer."
+"""Prefix of the subprotocol that carries a token: the only header a browser's WebSocket lets a page set."""
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+SHOWN_CHARS = 80
+"""How much of a peer's header a refusal repeats: it goes into a response and a log."""
+
+_AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s\[\]:/?#@]+)(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"(https?)://([^/?#@\s]+)", re.IGNORECASE)
+_BEARER_HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The peer may come in."""
+
+    subprotocol: str | None = None
+    """What to answer in Sec-WebSocket-Protocol; None: leave the header out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """The peer may not come in: an HTTP status, a code for the metrics, words for a person."""
+
+    status: int
+    code: str
+    """bad_host, bad_origin, no_token, bad_token or bad_request."""
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+REFUSALS = ("bad_host", "bad_origin", "no_token", "bad_token", "bad_request")
+"""Every `Refuse.code`."""
+
+CHALLENGE = (("WWW-Authenticate", "Bearer"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The rules for one relay. Without a token it is for this machine only, wherever it listens."""
+
+    token: str | None = field(repr=False)
+    host: str = "127.0.0.1"
+    """What `--host` says: a name given there is a name we know."""
+    allowed_hosts: tuple[str, ...] = ()
+    """More names that may stand in Host when there is no token."""
+    allowed_origins: tuple[str, ...] = ()
+    """More origins that may connect, such as `http://localhost:8081`."""
+
+    def decide(
+        self,
+        *,
+        origin: Sequence[str],
+        host_header: Sequence[str],
+        authorization: Sequence[str],
+        subprotocols: Sequence[str],
+        query_token: Sequence[str],
+        peer_is_loopback: bool,
+    ) -> Admit | Refuse:
+        """Decide about one request, plain HTTP or WebSocket.
+
+        Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered,
+        split at the commas; `query_token` is every `token` of the URL. Never raises: what is odd is refused.
+        """
+        if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
+            return Refuse(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
+        host = split_authority(host_header[0])
+        if host is None:
+            return Refuse(400, "bad_host", f"Host {_short(host_header[0])} is not of the form name or name:port")
+        if origin and not self._same_origin(origin[0], host):
+            return Refuse(
+                403,
+                "bad_origin",
+                f"Origin {_short(origin[0])} is not this relay's own page ({_short(host_header[0])}); "
+                "another one has to be listed in --allow-origins",
+            )
+        carried = [name for name in subprotocols if name.startswith(BEARER)]
+        refusal = self._check_peer(host[0], peer_is_loopback) if self.token is None else None
+        if self.token is not None:
+            refusal = self._check_token(self.token, authorization, carried, query_token)
+        if refusal is not None:
+            return refusal
+        return Admit(BATCH if BATCH in subprotocols else next(iter(carried), None))
+
+    def _same_origin(self, origin: str, host: tuple[str, int | None]) -> bool:
+        match = _ORIGIN.fullmatch(origin)
+        theirs = split_authority(match[2]) if match else None
+        if match is None or theirs is None:
+            return False  # "null", file:, an extension, or nonsense
+        if origin.lower() in [allowed.lower() for allowed in self.allowed_origins]:
+            return True
+        # A Host without a port means the default one of the scheme that was used, which only Origin names:
+        # behind a TLS proxy that is 443.
+        default = DEFAULT_PORTS[match[1].lower()]
+        return (theirs[0], theirs[1] or default) == (host[0], host[1] or default)
+
+    def _check_peer(self, name: str, peer_is_loopback: bool) -> Refuse | None:
+        if not peer_is_loopback:
+            return Refuse(403, "no_token", "this relay has no token, so only its own machine may connect")
+        known = {"localhost", self.host.lower(), *(allowed.lower() for allowed in self.allowed_hosts)}
+        if name in known or name.endswith(".localhost") or _is_address(name):
+            return None
+        return Refuse(
+            403,
+            "bad_host",
+            f"Host {_short(name)} is a name this relay does not know, which is how DNS rebinding looks; "
+            "use an IP address or localhost, list the name in --allow-hosts, or set a token",
+        )
+
+    @staticmethod
+    def _check_token(
+        token: str, authorization: Sequence[str], carried: Sequence[str], query_token: Sequence[str]
+    ) -> Refuse | None:
+        shown = [name[len(BEARER) :] for name in carried] + list(query_token)
+        for value in authorization:
+            match = _BEARER_HEADER.fullmatch(value)
+            if match is None:
+                return Refuse(401, "bad_token", "Authorization is not of the form: Bearer <token>", CHALLENGE)
+            shown.append(match[1])
+        if not shown:
+            return Refuse(
+                401,
+                "no_token",
+                "a token is needed: as the header Authorization: Bearer <token>, as the WebSocket "
+                "subprotocol bearer.<token>, or as ?token=<token>",
+                CHALLENGE,
+            )
+        # Everything shown has to be right: a wrong token beside the right one is a mistake worth hearing of.
+        wrong = [value for value in shown if not compare_digest(_bytes(value), _bytes(token))]
+        return Refuse(401, "bad_token", "the token is wrong", CHALLENGE) if wrong else None
+
+
+def split_authority(text: str) -> tuple[str, int | None] | None:
+    """Split `name`, `name:port` or `[v6]:port` into lower-case name and port, or return None."""
+    match = _AUTHORITY.fullmatch(text)
+    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
+        return None
+    return match[1].lower(), None if match[2] is None else int(match[2])
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name[1:-1] if name.startswith("[") else name)
+    except ValueError:
+        return False
+    return True
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "...")

@@ -1,0 +1,217 @@
+"""Consecutive lines that are kept and sent together, and the bytes they become.
+
+Owns: `Batch`: which of its lines a filter selects, and the WebSocket frames of a selection, each computed
+once however many viewers share it. It must not know viewers, sockets or the journal. Pure. Read `hub` next.
+
+The cost of fan-out is here: a line is framed once, a selection is joined once, and every viewer with the same
+selection gets the very same bytes objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal, NamedTuple
+
+from logrelay.filters import Filter, ascii_lower, field_text
+from logrelay.messages import read_body
+from logrelay.record import RELAY_RUN, Line
+
+Form = Literal["plain", "batch"]
+"""plain: one line per message. batch: a message is a JSON array of lines (subprotocol logrelay.v1.batch)."""
+
+SEGMENT_BYTES = 48 * 1024
+"""Bytes handed to a viewer's socket at once. What the kernel does not take stays in the relay's memory, and a
+stalled viewer is promised to cost less than 64 KiB; one line can be 64 KiB, so it may stand alone over this."""
+
+_TEXT_FRAME = 0x81
+"""FIN and opcode 1 (RFC 6455 section 5.2)."""
+
+Key = tuple[int, str, int]
+"""Level, source, and 0 for notices (the relay's run) or 1: what most filters look at."""
+
+
+class Segment(NamedTuple):
+    """Bytes for a viewer's socket, and where it stands when it has them."""
+
+    payload: bytes
+    last: int
+    """Every line up to this seq has been considered, sent or not wanted."""
+    lines: int
+
+
+def frame(payload: bytes) -> bytes:
+    """Wrap a text message in an unmasked, final WebSocket frame (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (_TEXT_FRAME, size, payload)
+    if size < 65536:
+        return b"%c\x7e%b%b" % (_TEXT_FRAME, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (_TEXT_FRAME, size.to_bytes(8, "big"), payload)
+
+
+def segments_of(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> list[Segment]:
+    """Cut rendered lines into segments of about `SEGMENT_BYTES`, in order."""
+    if not bodies:
+        return []
+    pieces = [frame(body) for body in bodies] if form == "plain" else bodies
+    sizes = list(accumulate(map(len, pieces)))
+    if sizes[-1] <= SEGMENT_BYTES:
+        return [Segment(_join(pieces, form), seqs[-1], len(pieces))]
+    out = []
+    start, base = 0, 0
+    for index, size in enumerate(sizes):
+        if size - base > SEGMENT_BYTES and index > start:
+            out.append(Segment(_join(pieces[start:index], form), seqs[index - 1], index - start))
+            start, base = index, sizes[index - 1]
+    out.append(Segment(_join(pieces[start:], form), seqs[-1], len(pieces) - start))
+    return out
+
+
+def _join(pieces: Sequence[bytes], form: Form) -> bytes:
+    return b"".join(pieces) if form == "plain" else frame(b"[%b]" % b",".join(pieces))
+
+
+class Batch:
+    """Lines with contiguous seqs. Reads message and context from the caller while fresh, from the body later."""
+
+    __slots__ = (
+        "_cache",
+        "_columns",
+        "_contexts",
+        "_lowered",
+        "_messages",
+        "alias",
+        "first",
+        "keys",
+        "keyset",
+        "last",
+        "lines",
+        "size",
+    )
+
+    def __init__(
+        self,
+        lines: list[Line],
+        messages: list[str] | None = None,
+        contexts: list[dict[str, object]] | None = None,
+    ) -> None:
+        self.lines = lines
+        self.first = lines[0].seq
+        self.last = lines[-1].seq
+        self.size = sum(len(line.body) for line in lines)
+        self.keys: list[Key] = [(line.level, line.source, line.run and 1) for line in lines]
+        self.keyset: frozenset[Key] = frozenset(self.keys)
+        self.alias: tuple[str, str] | None = None
+        self._messages = messages
+        self._contexts = contexts
+        self._lowered: list[bytes] | None = None
+        self._columns: dict[str, dict[str, list[int]]] = {}
+        self._cache: dict[object, list[Segment]] = {}
+
+    @classmethod
+    def merge(cls, batches: Sequence[Batch]) -> Batch:
+        """Make one batch of several that follow each other, while they are fresh."""
+        lines: list[Line] = []
+        messages: list[str] = []
+        contexts: list[dict[str, object]] = []
+        for batch in batches:
+            lines += batch.lines
+            fresh = batch._fresh()  # noqa: SLF001  (the same class)
+            messages += fresh[0]
+            contexts += fresh[1]
+        return cls(lines, messages, contexts)
+
+    def provisional(self, epoch: str, alias: str) -> None:
+        """Send these lines under the epoch `alias`, because the journal does not hold them yet.
+
+        Call before the first `segments`.
+        """
+        self.alias = (epoch, alias)
+
+    def settle(self) -> None:
+        """Forget what only matters while the lines are fresh: decoded contexts and shared bytes."""
+        self._messages = self._contexts = self._lowered = None
+        self._columns = {}
+        self._cache = {}
+
+    def bodies(self) -> list[bytes]:
+        """Return the viewer messages, with provisional ids where `provisional` was called."""
+        if self.alias is None:
+            return [line.body for line in self.lines]
+        old, new = (f'"id":"{epoch}-'.encode() for epoch in self.alias)
+        return [line.body.replace(old, new, 1) for line in self.lines]
+
+    def select(self, wanted: Filter) -> Sequence[int] | None:
+        """Return the indices of the lines that pass, ascending; None stands for all of them."""
+        if wanted.everything:
+            return None
+        passing = frozenset(k for k in self.keyset if k[2] == RELAY_RUN or wanted.wants(k[0], k[1]))
+        content = bool(wanted.text or wanted.where)
+        if not content:
+            if len(passing) == len(self.keyset):
+                return None
+            if not passing:
+                return ()
+            return [i for i, key in enumerate(self.keys) if key in passing]
+        return self._select_content(wanted, passing)
+
+    def _select_content(self, wanted: Filter, passing: frozenset[Key]) -> Sequence[int]:
+        keys = self.keys
+        if wanted.where:
+            chosen: set[int] | None = None
+            for name, value in wanted.where:
+                found = self._column(name).get(value, ())
+                chosen = set(found) if chosen is None else chosen.intersection(found)
+            candidates = sorted(i for i in chosen or () if keys[i] in passing)
+        else:
+            candidates = [i for i, key in enumerate(keys) if key in passing]
+        if wanted.text:
+            needle, hay = ascii_lower(wanted.text), self._lower()
+            candidates = [i for i in candidates if needle in hay[i]]
+        notices = [i for i, key in enumerate(keys) if key[2] == RELAY_RUN]
+        return sorted({*candidates, *notices}) if notices else candidates
+
+    def _fresh(self) -> tuple[list[str], list[dict[str, object]]]:
+        if self._messages is None or self._contexts is None:
+            read = [read_body(line.body) for line in self.lines]
+            self._messages = [message for message, _ in read]
+            self._contexts = [context for _, context in read]
+        return self._messages, self._contexts
+
+    def _lower(self) -> list[bytes]:
+        if self._lowered is None:
+            self._lowered = [ascii_lower(message) for message in self._fresh()[0]]
+        return self._lowered
+
+    def _column(self, name: str) -> dict[str, list[int]]:
+        """Index the lines by one context field, once per batch: a hundred viewers may ask for a hundred values."""
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = {}
+            for index, context in enumerate(self._fresh()[1]):
+                if name in context:
+                    column.setdefault(field_text(context[name]), []).append(index)
+        return column
+
+    def segments(self, wanted: Filter, form: Form, behind: int = 0) -> list[Segment]:
+        """Return the selected lines after seq `behind` as segments; the same objects for equal selections.
+
+        The last segment's `last` may lie before the batch's: lines that were not wanted follow it.
+        """
+        chosen = self.select(wanted)
+        whole = behind < self.first
+        key = (form, None if chosen is None else tuple(chosen)) if whole else None
+        if whole and key in self._cache:
+            return self._cache[key]
+        bodies = self.bodies()
+        if not whole:
+            start = behind - self.first + 1
+            chosen = [i for i in (range(len(bodies)) if chosen is None else chosen) if i >= start]
+        if chosen is None:
+            made = segments_of(bodies, range(self.first, self.last + 1), form)
+        else:
+            made = segments_of([bodies[i] for i in chosen], [self.first + i for i in chosen], form)
+        if whole:
+            self._cache[key] = made
+        return made

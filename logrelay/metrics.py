@@ -1,0 +1,73 @@
+"""The names the relay is measured by, and their Prometheus text.
+
+Owns: `METRICS`, the one table of names that /metrics, its documentation and the tests share, and `expose`.
+It must not know who counts. No I/O, no clock. `pages` serves the text.
+
+The text is written by hand: with neither labels nor histograms it is three lines per metric, and the client
+library would cost every relay its import and memory for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+PREFIX = "logrelay_"
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The Prometheus text format, which every scraper understands."""
+
+
+class Metric(NamedTuple):
+    """One row of the table; the exported name is `logrelay_<name>`."""
+
+    name: str
+    type: str
+    """`counter` (only rises, from 0 at the start of the process; its name ends in `_total`) or `gauge`."""
+    help: str
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric("lines_total", "counter", "Lines committed to the journal, notices included."),
+    Metric("bytes_total", "counter", "Bytes of viewer messages committed to the journal."),
+    Metric("commits_total", "counter", "Transactions committed to the journal."),
+    Metric("pending_lines", "gauge", "Lines received and not yet committed."),
+    Metric("journal_bytes", "gauge", "Size of the journal on disk."),
+    Metric("journal_trouble", "gauge", "1 while the journal cannot be written, else 0."),
+    Metric("traders", "gauge", "Traders connected now, quiet ones included."),
+    Metric("traders_quiet", "gauge", "Traders connected now that have said nothing for longer than usual."),
+    Metric("trader_connections_total", "counter", "Trader connections that were welcomed."),
+    Metric("trader_refused_total", "counter", "Trader connections that were refused."),
+    Metric("trader_rejected_frames_total", "counter", "Frames of traders that could never be accepted."),
+    Metric("trader_lost_lines_total", "counter", "Lines that traders had to drop, by their own account."),
+    Metric("viewers", "gauge", "Viewers connected now."),
+    Metric("viewers_behind", "gauge", "Viewers that are reading from the journal to catch up."),
+    Metric("viewer_lines_total", "counter", "Lines written to viewers."),
+    Metric("viewer_bytes_total", "counter", "Bytes written to viewers."),
+    Metric("viewer_gaps_total", "counter", "Gap notices that single viewers got."),
+    Metric("viewer_lines_skipped_total", "counter", "Lines that viewers were told they would not get."),
+    Metric("handshakes_refused_total", "counter", "Connections of viewers and HTTP clients that were refused."),
+    Metric("uptime_seconds", "gauge", "Seconds since the relay started."),
+    Metric("searches", "gauge", "Answers to GET /logs that are being written now."),
+    Metric("searches_total", "counter", "Answers to GET /logs that were begun."),
+    Metric("search_lines_total", "counter", "Lines written in answers to GET /logs."),
+)
+
+
+def expose(values: Mapping[str, int | float]) -> str:
+    """Write the values in the Prometheus text format, in the order of the table.
+
+    A metric without a value is left out, which a scraper can tell from zero. A value without a row in the
+    table is written as `untyped`: a forgotten row must not hide a number from the person who needs it.
+    """
+    known = {metric.name for metric in METRICS}
+    rows = [metric for metric in METRICS if metric.name in values]
+    rows += [Metric(name, "untyped", "Not described.") for name in sorted(values.keys() - known)]
+    return "".join(
+        f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} {kind}\n{PREFIX}{name} {_number(values[name])}\n"
+        for name, kind, text in rows
+    )
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if isinstance(value, int) else repr(value)

@@ -1,0 +1,405 @@
+"""The way of a line through the relay: taken from a trader, committed, acked, published.
+
+Owns: the order of those steps, and what happens when the journal does not keep up. It must not know sockets or
+SQLite: it gets an `Ingest`, a journal writer and a `Hub` from the daemon and introduces them to each other.
+Read `hub` next for what viewers get, `journal.writer` for the other thread.
+
+    traders -> sequencer -> writer thread: commit -> ack to the traders, batch to the hub -> viewers
+
+**Trouble.** While the journal cannot be written (disk full, a stalled fsync), viewers go on getting live lines. Those
+lines are provisional: they are not acked, so the traders keep them, and they go out under an epoch of their own
+(`<epoch>.<random>`), so that an id still always means the same line. When the journal works again the lines
+are committed, and with them the provisional epoch as an alias: ids that viewers hold become good. If the relay dies
+before that, the alias was never written, and a viewer that resumes with such an id is told of a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from logrelay import wire
+from logrelay.batch import Batch
+from logrelay.errors import JournalError, RequestError
+from logrelay.hub import Fetch, Found, Gap, Hub
+from logrelay.ingest import Connection, Ingest
+from logrelay.journal import Opening, Page, Query
+from logrelay.journal.writer import Writer
+from logrelay.messages import notice_body, split_id
+from logrelay.record import DEBUG, ERROR, SHOWN, WARNING, Commit
+from logrelay.sequencer import Sequencer
+from logrelay.traders import Trader, Traders
+
+PATIENCE_S = 1.0
+"""A commit that takes longer than this is trouble: a viewer should not wait for a disk for more than a second."""
+
+PENDING_BYTES = 64 * 1024 * 1024
+"""Lines held in memory while the journal cannot take them. Beyond it the relay stops reading, and the traders'
+own bounded memory takes over; at a bot's ten lines a second this is some hours."""
+
+RETRY_READ_S = 1.0
+"""After a failed read of the journal, viewers that wait for it are served again this much later."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    batch: Batch
+    since: float
+    """Monotonic time of its submission."""
+    runs: list[tuple[int, int]]
+    """Run id and the seq to ack when the batch is committed."""
+
+
+class Relay:
+    """Everything between the two doors. Lives on the event loop; the writer calls back through it."""
+
+    def __init__(
+        self,
+        opening: Opening,
+        writer: Writer,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        quiet_after_s: float,
+        max_lag: int,
+        tail: int,
+        random_text: Callable[[int], str],
+        say: Callable[[str], None],
+    ) -> None:
+        self.epoch = opening.epoch
+        self.aliases = set(opening.aliases)
+        self.loop = loop
+        self.writer = writer
+        self.sequencer = Sequencer(opening.epoch, opening.head + 1)
+        self.traders = Traders(opening.runs, self.sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic())
+        self.hub = Hub(
+            head=opening.head,
+            oldest=opening.oldest,
+            max_lag=max_lag,
+            tail=tail,
+            ask=self._ask,
+            render_gap=self._render_gap,
+        )
+        self.ingest: Ingest | None = None
+        self.trouble: str | None = None
+        """Why the journal is not being written, or None."""
+        self._alias: str | None = None
+        self._pending: deque[_Pending] = deque()
+        self._pending_bytes = 0
+        self._holding = False
+        self._of: dict[Connection, Trader] = {}
+        self._settled: asyncio.Event | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._clock: asyncio.TimerHandle | None = None
+        self._clock_at = float("inf")
+        self._retry: asyncio.TimerHandle | None = None
+        self._random_text = random_text
+        self._say = say
+        self._stopping = False
+        for notice in opening.notices:
+            self.notice(WARNING, notice, {"state": "journal"})
+
+    # --- Intake: what the traders' door calls -----------------------------------------------------------------
+
+    def hello(self, connection: Connection, hello: wire.Hello) -> int:
+        """Admit a run; a second connection of the same run replaces the first."""
+        trader, replaced = self.traders.hello(connection, hello, _now_us(), time.monotonic())
+        if isinstance(replaced, Connection) and replaced is not connection:
+            self._of.pop(replaced, None)
+            if replaced.transport is not None:
+                replaced.transport.abort()
+        self._of[connection] = trader
+        self._set_clock(trader.deadline)
+        return trader.committed
+
+    def frames(self, connection: Connection, frames: list[wire.Frame]) -> list[bytes]:
+        """Give frames their place in the stream."""
+        trader = self._of.get(connection)
+        if trader is None:
+            return []  # replaced by a newer connection, which will send the rest again
+        return self.traders.receive(trader, frames, _now_us(), time.monotonic())
+
+    def refused(self, connection: Connection, reason: str) -> None:
+        """Say in the stream that a connection was turned away."""
+        trader = self._of.get(connection)
+        self.traders.refused(reason, _now_us(), trader.run.app if trader else None)
+
+    def ended(self, connection: Connection) -> None:
+        """Note the end of a connection."""
+        trader = self._of.pop(connection, None)
+        if trader is not None and not self._stopping:
+            self.traders.ended(trader, connection, _now_us(), time.monotonic())
+            self._set_clock(trader.deadline)
+
+    def tick(self) -> None:
+        """Hand what has gathered to the writer; in trouble, to the viewers as well."""
+        taken = self.sequencer.take()
+        if taken is None:
+            return
+        commit, batch = taken
+        self.writer.submit(commit)
+        if batch is None:
+            return
+        runs = [(run.id, run.last_seq) for run in commit.runs]
+        self._pending.append(_Pending(batch, time.monotonic(), runs))
+        self._pending_bytes += batch.size
+        if self._alias is not None:
+            self._publish_provisional(batch)
+        if self._patience is None:
+            self._patience = self.loop.call_later(PATIENCE_S, self._lose_patience)
+        if self._pending_bytes > PENDING_BYTES and not self._holding and self.ingest is not None:
+            self._holding = True
+            self.ingest.hold()
+            self.notice(
+                ERROR,
+                f"{PENDING_BYTES >> 20} MiB of lines wait for the journal: the relay stops reading; "
+                "the traders keep their lines in their own bounded memory",
+                {"state": "full"},
+            )
+
+    # --- the writer's reports ---------------------------------------------------------------------------------
+
+    def on_committed(self, upto: int, oldest: int) -> None:
+        """Publish and ack everything up to `upto`."""
+        pending = self._pending
+        fresh: list[Batch] = []
+        acks: dict[int, int] = {}
+        while pending and pending[0].batch.last <= upto:
+            done = pending.popleft()
+            self._pending_bytes -= done.batch.size
+            acks.update(done.runs)
+            if done.batch.alias is None:
+                fresh.append(done.batch)
+        if fresh:
+            self.hub.publish(fresh[0] if len(fresh) == 1 else Batch.merge(fresh))
+        self.hub.commit(upto, oldest)
+        for run_id, seq in acks.items():
+            trader = self.traders.by_id.get(run_id)
+            if trader is not None:
+                trader.committed = seq
+                if isinstance(trader.connection, Connection):
+                    trader.connection.ack(seq, now=trader.said_bye)
+        if self._holding and self._pending_bytes < PENDING_BYTES // 2 and self.ingest is not None:
+            self._holding = False
+            self.ingest.release()
+        if not pending:
+            if self.trouble is not None:
+                self._recover()
+            elif self._settled is not None:
+                self._settled.set()
+
+    def on_trouble(self, error: JournalError) -> None:
+        """The journal refuses lines: go on without it, and say so."""
+        self._degrade(str(error))
+
+    def on_recovered(self, notices: list[str]) -> None:
+        """The journal takes lines again; `notices` say what became of it (a corrupt file set aside, ...)."""
+        for text in notices:
+            self.notice(WARNING, text, {"state": "journal"})
+        self.flush()
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        if not self._pending:
+            return
+        waited = time.monotonic() - self._pending[0].since
+        if waited >= PATIENCE_S and self._alias is None and not self._stopping:
+            self._degrade(f"a commit has taken more than {PATIENCE_S:.0f} s")
+        wait = PATIENCE_S if self._alias is not None else max(PATIENCE_S - waited, 0.01)
+        self._patience = self.loop.call_later(wait, self._lose_patience)
+
+    def _degrade(self, why: str) -> None:
+        self._say(f"journal trouble: {why}")
+        self.trouble = why
+        if self._alias is not None:
+            return
+        self._alias = f"{self.epoch}.{self._random_text(4)}"
+        self.writer.submit(Commit(aliases=[self._alias]))
+        for pending in self._pending:
+            self._publish_provisional(pending.batch)
+        self.notice(
+            ERROR,
+            f"the journal cannot be written: {why}; lines are shown live, the traders keep them until it works again",
+            {"state": "trouble", "reason": why},
+        )
+        self.flush()
+
+    def _publish_provisional(self, batch: Batch) -> None:
+        assert self._alias is not None
+        batch.provisional(self.epoch, self._alias)
+        self.hub.publish(batch)
+
+    def _recover(self) -> None:
+        if self._alias is not None:
+            self.aliases.add(self._alias)
+            self._alias = None
+        self._say("journal works again")
+        self.trouble = None
+        self.notice(
+            WARNING,
+            "the journal works again: the lines that were only shown live are kept now",
+            {"state": "recovered"},
+        )
+        self.flush()
+        self.hub.retry()
+
+    # --- time ---------------------------------------------------------------------------------------------------
+
+    def _set_clock(self, at: float) -> None:
+        """See to it that `pass_time` is called at the monotonic time `at`."""
+        if at >= self._clock_at or at == float("inf"):
+            return
+        if self._clock is not None:
+            self._clock.cancel()
+        self._clock_at = at
+        self._clock = self.loop.call_later(max(0.0, at - time.monotonic()), self._ring)
+
+    def _ring(self) -> None:
+        self._clock = None
+        self._clock_at = float("inf")
+        self.traders.pass_time(_now_us(), time.monotonic())
+        self.flush()
+        # A quiet trader's deadline moves with every line; the clock is set only when it rings.
+        self._set_clock(self.traders.next_deadline())
+
+    def start(self, ingest: Ingest) -> None:
+        """Learn the traders' door; begin to watch the time."""
+        self.ingest = ingest
+        self._set_clock(self.traders.next_deadline())
+        self.flush()
+
+    def notice(self, rank: int, message: str, details: dict[str, object]) -> None:
+        """Say something about the relay in the stream; it goes out with the next tick or `flush`."""
+        self.sequencer.notice(_now_us(), rank, "relay", message, details)
+
+    def flush(self) -> None:
+        """Have a tick soon, though nothing was read."""
+        if self.ingest is not None:
+            self.ingest.schedule_tick()
+
+    # --- what the hub asks --------------------------------------------------------------------------------------
+
+    def _ask(self, fetch: Fetch) -> None:
+        future: Future[Found]
+        if fetch.kind == "levels":
+            future = self.writer.run(lambda journal: _levels(journal.levels(fetch.after + 1, fetch.until)))
+        else:
+            query = Query(
+                after=fetch.after,
+                until=fetch.until,
+                limit=fetch.limit,
+                filter=fetch.filter,
+                newest=fetch.kind == "start",
+                max_bytes=fetch.max_bytes,
+            )
+            future = self.writer.run(lambda journal: _found(journal.page(query)))
+        future.add_done_callback(lambda done: self._later(self._answered, fetch, done))
+
+    def _later(self, *call: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for the answer any more
+            self.loop.call_soon_threadsafe(*call)  # type: ignore[arg-type]
+
+    def _answered(self, fetch: Fetch, future: Future[Found]) -> None:
+        if future.cancelled():
+            self.hub.failed(fetch)
+            return
+        error = future.exception()
+        if error is None:
+            self.hub.fetched(fetch, future.result())
+            return
+        self.hub.failed(fetch)
+        self._say(f"journal cannot be read: {error}")
+        if self._retry is None and not self._stopping:
+            self._retry = self.loop.call_later(RETRY_READ_S, self._retry_reads)
+
+    def _retry_reads(self) -> None:
+        self._retry = None
+        self.hub.retry()
+
+    def id_of(self, seq: int) -> str:
+        """Return the id of a position; a provisional one while the journal does not hold it."""
+        if self._alias is not None and seq > self.hub.committed:
+            return f"{self._alias}-{seq}"
+        return f"{self.epoch}-{seq}"
+
+    def resolve(self, id_: str) -> int:
+        """Return the seq of an id of this journal. Raises RequestError (`bad_id`, `expired`)."""
+        epoch, seq = split_id(id_)
+        if epoch not in (self.epoch, self._alias) and epoch not in self.aliases:
+            raise RequestError("expired", f"{id_} is an id of another journal; this one's ids begin with {self.epoch}-")
+        if seq > self.hub.head:
+            raise RequestError(
+                "expired", f"{id_} is ahead of this journal, whose newest line is {self.id_of(self.hub.head)}"
+            )
+        return seq
+
+    def _render_gap(self, gap: Gap) -> bytes:
+        """Render a gap for one viewer; see docs/protocol.md, notices."""
+        details: dict[str, object] = {"notice": "gap", "cause": gap.cause, "count": gap.count}
+        if gap.cause == "epoch":
+            message = f"lines may be missing: {gap.detail}; what follows begins with the oldest line kept"
+            details["reason"] = gap.detail
+        else:
+            details["first"] = f"{self.epoch}-{gap.first}"
+            details["last"] = f"{self.epoch}-{gap.last}"
+            lines = "1 line" if gap.count == 1 else f"{gap.count:,} lines"
+            if gap.cause == "retention":
+                message = f"{lines} missing: no longer kept (retention)"
+            else:
+                message = f"{lines} skipped: this viewer was too far behind"
+                if gap.kept:
+                    message += f"; {gap.kept:,} of WARNING and above were sent"
+                    details["kept"] = gap.kept
+        if gap.levels is not None:
+            details["levels"] = _levels_shape(gap.levels)
+        return notice_body(self.id_of(gap.last), _now_us(), WARNING, message, details)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    async def settle(self, timeout_s: float) -> bool:
+        """Wait until everything taken is committed, at most `timeout_s`. Returns whether it is.
+
+        What is not committed stays with the traders.
+        """
+        self._stopping = True
+        self.tick()
+        if self._pending:
+            self._settled = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._settled.wait(), timeout_s)
+            except TimeoutError:
+                return False
+        for timer in (self._clock, self._patience, self._retry):
+            if timer is not None:
+                timer.cancel()
+        return True
+
+    @property
+    def pending_lines(self) -> int:
+        """Lines taken from traders and not committed yet."""
+        return sum(len(pending.batch.lines) for pending in self._pending)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _found(page: Page) -> Found:
+    return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest)
+
+
+def _levels(levels: dict[int, int]) -> Found:
+    return Found([], [], 0, True, 0, levels)
+
+
+def _levels_shape(levels: object) -> dict[str, int]:
+    shape: dict[str, int] = {}
+    assert isinstance(levels, dict)
+    for rank in sorted(levels):
+        name = SHOWN.get(rank, SHOWN[DEBUG])
+        shape[name] = shape.get(name, 0) + levels[rank]
+    return shape

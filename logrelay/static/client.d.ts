@@ -1,0 +1,93 @@
+/** Types of client.js and of the messages between a relay and its viewers (docs/protocol.md). */
+
+export type Level = "DEBUG" | "INFO" | "WARNING" | "ERROR";
+export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
+
+/** One line. `id` is opaque but for splitId(); an id once seen always means the same line. */
+export interface LogLine {
+  type: "log";
+  id: string;
+  level: Level;
+  source: string;
+  message: string;
+  /** `notice` marks what the relay itself says; `severity` is "CRITICAL" on critical lines. */
+  context: { [key: string]: Json };
+  /** RFC 3339, UTC, six fractional digits. */
+  timestamp: string;
+}
+
+export interface Trader {
+  app: string;
+  host: string;
+  pid: number;
+  state: "connected" | "quiet" | "closed" | "crashed" | "gone";
+  last_line?: string | null;
+}
+
+export interface ConnectionMessage {
+  type: "connection";
+  status: "connected";
+  head: string;
+  oldest: string;
+  traders: Trader[];
+  version: string;
+}
+
+export interface ErrorMessage {
+  type: "error";
+  code: string;
+  message: string;
+}
+
+/** What to see: lines at or above `level`, from sources that match, with the text and the context fields. */
+export interface Filter {
+  level?: Level | "CRITICAL" | "";
+  source?: string[];
+  text?: string;
+  where?: string[];
+}
+
+export type State = "connecting" | "open" | "waiting" | "stopped";
+
+export interface Options {
+  /** ws:// or wss://, without a query. */
+  url: string;
+  token?: string | null;
+  filter?: Filter;
+  /** Lines to begin with; 500 unless told. */
+  tail?: number;
+  /** An id to begin behind, instead of `tail`. */
+  after?: string | null;
+  /** When more lines than this were missed, begin again with `tail` instead of resuming. */
+  maxResume?: number;
+  /** Lines in order, none twice. */
+  onLines(lines: LogLine[]): void;
+  /** What was shown so far does not join what comes next: begin an empty list. */
+  onReset?(): void;
+  /** First message of each connection. */
+  onConnection?(message: ConnectionMessage): void;
+  onHistory?(lines: LogLine[], more: boolean): void;
+  onError?(message: ErrorMessage): void;
+  onState?(state: State, detail: string): void;
+  /** `greeted` is false when the server never said a word; `wait` is in milliseconds. */
+  onLost?(lost: { code: number; reason: string; greeted: boolean; wait: number }): void;
+}
+
+export const BATCH_PROTOCOL: "logrelay.v1.batch";
+export function splitId(id: string): { epoch: string; seq: number };
+
+export class LogRelayClient {
+  constructor(options: Options);
+  /** The last line seen; the next connection resumes behind it. */
+  lastId: string | null;
+  readonly filter: Filter;
+  start(): void;
+  stop(): void;
+  /** Connect now, or check now that the connection is alive. */
+  wake(): void;
+  /** The network is known to be gone. */
+  offline(): void;
+  setToken(token: string): void;
+  subscribe(filter: Filter): void;
+  history(before: string, limit: number): boolean;
+}

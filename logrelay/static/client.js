@@ -1,0 +1,227 @@
+/**
+ * The relay's JavaScript client: one live stream of log lines that survives whatever the network does.
+ *
+ * Owns: connecting, resuming behind the last line, noticing a dead connection, the subscription. It must not
+ * know the page: it runs in any browser, in React Native and in Node, without a dependency. Types are in
+ * client.d.ts; the messages are described in docs/protocol.md. Read viewer.js next.
+ */
+
+/** Milliseconds of silence after which the server is asked whether it is there. Below the usual 30-60 s of proxies. */
+const PING_AFTER = 20_000;
+/** Milliseconds the answer may take; a phone that changes cells needs some seconds. */
+const PONG_WITHIN = 10_000;
+/** The same when the page was just woken: a socket that died in its sleep should not look alive for long. */
+const PONG_WITHIN_AWAKE = 4_000;
+/** Milliseconds from connecting to the first message before the attempt is given up. */
+const OPEN_WITHIN = 15_000;
+/** First and longest wait before connecting again; the real wait is random below it, so that viewers spread. */
+const RETRY_FIRST = 500;
+const RETRY_LONGEST = 15_000;
+
+export const BATCH_PROTOCOL = "logrelay.v1.batch";
+
+/** Split an id into its journal and its number; lines of one journal are numbered without holes. */
+export function splitId(id) {
+  const dash = id.lastIndexOf("-");
+  return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
+}
+
+export class LogRelayClient {
+  #options;
+  #socket = null;
+  #timer = null; // the next heartbeat check, or the next attempt
+  #retry = RETRY_FIRST;
+  #heard = 0;
+  #pinged = 0;
+  #patience = PONG_WITHIN;
+  #asked = 0; // subscriptions without an answer yet: until the last answer, lines belong to an older one
+  #confirmed; // the filter of the last subscription that was accepted
+  #stopped = true;
+
+  /** See client.d.ts for the options. Nothing happens before start(). */
+  constructor(options) {
+    this.#options = { filter: {}, tail: 500, maxResume: Infinity, ...options };
+    this.lastId = options.after ?? null;
+    this.filter = this.#confirmed = this.#options.filter;
+  }
+
+  start() {
+    if (!this.#stopped) return;
+    this.#stopped = false;
+    this.#connect();
+  }
+
+  /** Close for good; start() begins again behind the last line. */
+  stop() {
+    this.#stopped = true;
+    clearTimeout(this.#timer);
+    this.#drop();
+    this.#say("stopped");
+  }
+
+  setToken(token) {
+    this.#options.token = token;
+    this.wake();
+  }
+
+  /** Connect now, or find out now whether the connection is alive: for `online`, a page shown again, a tap. */
+  wake() {
+    if (this.#stopped) return;
+    if (this.#socket?.readyState === 1) {
+      this.#ping(PONG_WITHIN_AWAKE);
+    } else if (!this.#socket) {
+      this.#retry = RETRY_FIRST;
+      this.#connect();
+    }
+  }
+
+  /** The network is known to be gone: an open socket would only pretend. */
+  offline() {
+    if (!this.#stopped) this.#lost("offline");
+  }
+
+  /** Ask for other lines, the newest `tail` first. `onReset` tells when lines of the new kind begin. */
+  subscribe(filter) {
+    this.filter = filter;
+    this.lastId = null;
+    this.#subscribe();
+  }
+
+  /** Ask for up to `limit` lines before the line `before`; the answer comes to `onHistory`. False: not connected. */
+  history(before, limit) {
+    return this.#send({ type: "history", before, limit });
+  }
+
+  #say(state, detail = "") {
+    this.#options.onState?.(state, detail);
+  }
+
+  #address() {
+    const url = new URL(this.#options.url);
+    for (const [name, given] of Object.entries(this.filter)) {
+      for (const value of [given].flat()) if (value) url.searchParams.append(name, value);
+    }
+    if (this.lastId) url.searchParams.set("after", this.lastId);
+    else url.searchParams.set("tail", this.#options.tail);
+    return url.href;
+  }
+
+  #connect() {
+    clearTimeout(this.#timer);
+    this.#say("connecting");
+    const protocols = [BATCH_PROTOCOL];
+    if (this.#options.token) protocols.push(`bearer.${this.#options.token}`);
+    let socket;
+    try {
+      socket = new WebSocket(this.#address(), protocols);
+    } catch (error) { // a token with characters that no header may have
+      this.#lost(error.message);
+      return;
+    }
+    this.#socket = socket;
+    this.#asked = 0;
+    let greeted = false;
+    socket.onmessage = (event) => {
+      this.#heard = Date.now();
+      if (!greeted) {
+        greeted = true;
+        this.#retry = RETRY_FIRST;
+        this.#watch();
+      }
+      this.#receive(event.data);
+    };
+    socket.onclose = (event) => this.#lost(event.reason, event.code, greeted);
+    this.#timer = setTimeout(() => this.#lost("no answer"), OPEN_WITHIN);
+  }
+
+  #drop() {
+    const socket = this.#socket;
+    this.#socket = null;
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+  }
+
+  #lost(reason, code = 0, greeted = true) {
+    clearTimeout(this.#timer);
+    this.#drop();
+    const wait = Math.round(this.#retry * (0.5 + Math.random() / 2));
+    this.#retry = Math.min(this.#retry * 2, RETRY_LONGEST);
+    this.#timer = setTimeout(() => this.#connect(), wait);
+    this.#say("waiting", reason);
+    this.#options.onLost?.({ code, reason, greeted, wait });
+  }
+
+  // --- heartbeat: the server's own pings are invisible to a script, and a dead socket looks open
+
+  #watch() {
+    clearTimeout(this.#timer);
+    const now = Date.now();
+    const waiting = this.#pinged > this.#heard;
+    if (waiting && now - this.#pinged >= this.#patience) {
+      this.#lost("the connection is silent");
+      return;
+    }
+    if (!waiting && now - this.#heard >= PING_AFTER) {
+      this.#ping(PONG_WITHIN);
+      return;
+    }
+    const next = waiting ? this.#pinged + this.#patience : this.#heard + PING_AFTER;
+    this.#timer = setTimeout(() => this.#watch(), next - now);
+  }
+
+  #ping(patience) {
+    this.#patience = patience;
+    this.#pinged = Math.max(Date.now(), this.#heard + 1);
+    this.#send({ type: "ping" });
+    this.#watch();
+  }
+
+  #send(message) {
+    if (this.#socket?.readyState !== 1) return false;
+    this.#socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  // --- messages
+
+  #receive(data) {
+    const message = JSON.parse(data);
+    if (Array.isArray(message)) this.#lines(message);
+    else if (message.type === "log") this.#lines([message]);
+    else if (message.type === "connection") this.#greeted(message);
+    else if (message.type === "history") this.#options.onHistory?.(message.logs, message.more);
+    else if (message.type === "subscribed" && this.#asked > 0 && --this.#asked === 0) {
+      this.#confirmed = this.filter;
+      this.#options.onReset?.();
+    } else if (message.type === "error") {
+      if (this.#asked > 0 && --this.#asked === 0) this.filter = this.#confirmed; // the old one goes on
+      this.#options.onError?.(message);
+    }
+  }
+
+  #greeted(message) {
+    const head = splitId(message.head);
+    const last = this.lastId && splitId(this.lastId);
+    this.#confirmed = this.filter;
+    this.#say("open");
+    this.#options.onConnection?.(message);
+    if (last && last.epoch === head.epoch && head.seq - last.seq > this.#options.maxResume) {
+      this.lastId = null;
+      this.#subscribe(); // away for so long that the newest lines are worth more than all lines
+    } else if (!last) {
+      this.#options.onReset?.();
+    }
+  }
+
+  #subscribe() {
+    const filter = Object.fromEntries(Object.entries(this.filter).filter(([, value]) => value?.length));
+    if (this.#send({ type: "subscribe", channel: "logs", ...filter, tail: this.#options.tail })) this.#asked += 1;
+  }
+
+  #lines(lines) {
+    if (this.#asked > 0) return;
+    this.lastId = lines.at(-1)?.id ?? this.lastId;
+    this.#options.onLines(lines);
+  }
+}

@@ -1,0 +1,33 @@
+"""What every test shares: CI turns a skip into a failure.
+
+Nothing here imports the packages under test, so that a broken module breaks its own tests only.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+STRICT = os.environ.get("LOGRELAY_CI") == "1"
+"""In CI every part a test needs is installed first: a skip there is a test that silently does not run."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    return _as_failure(report) if STRICT and report.skipped and not hasattr(report, "wasxfail") else report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    return _as_failure(report) if STRICT and report.skipped else report
+
+
+def _as_failure(report):
+    """Turn the report of a skip into one of a failure; the closing line of pytest counts it as such."""
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"skipped, which LOGRELAY_CI=1 does not allow: {reason}"
+    return report
