@@ -106,7 +106,8 @@ class Server:
         self._fleet = fleet
         command = self.command(folder, deflate)
         began = time.perf_counter()
-        self._process, self._errors = fleet.start(self.name, command, cwd=CHECKOUT)
+        env = {key: value for key, value in os.environ.items() if not key.startswith("LOGRELAY_")}
+        self._process, self._errors = fleet.start(self.name, command, cwd=CHECKOUT, env=env)
         end = began + START_SECONDS
         while not self.ready():
             if self._process.poll() is not None:
@@ -145,8 +146,6 @@ class LogRelay(Server):
     path = "/?tail=0"
     acks = True
     ids = True
-    options: tuple[str, ...] = ()
-    """More options of `serve`."""
     program: tuple[str, ...] = (sys.executable, "-m", "logrelay")
     """How it is called; --relay replaces it, to measure another version."""
 
@@ -162,11 +161,12 @@ class LogRelay(Server):
             return f"{importlib.metadata.version('logrelay')} {commit}".strip()
         return commit or "no git here"
 
-    def command(self, folder: Path, deflate: bool) -> list[str]:  # noqa: ARG002  (it compresses for who asks)
+    def command(self, folder: Path, deflate: bool) -> list[str]:
         self.address = str(folder / "ingest.sock")
         journal = str(folder / "journal.db")
-        paths = ["--socket", self.address, "--journal", journal]
-        return [*self.program, "serve", "--host", HOST, "--port", "0", *paths, *self.options]
+        compression = ["--compression", "on"] if deflate else []  # its default on loopback is not to compress
+        doors = ["--host", HOST, "--port", "0", "--socket", self.address]
+        return [*self.program, "serve", *doors, "--journal", journal, *compression]
 
     def ready(self) -> bool:
         found = re.search(rb"ready.*?ws://[^\s:/]+:(\d+)", self._errors.read_bytes(), re.DOTALL)

@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG = 1
 TERM_SECONDS = 5.0
 """How long a process may take to end after SIGTERM before it gets SIGKILL; a relay closing 1,000 viewers needs about 1."""
 STDERR_TAIL_BYTES = 600
-"""How much of a process's last words goes into an error: its last few lines."""
+"""How much of a process's last words is looked at: more than a line that says something."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -175,9 +175,10 @@ def serve_commands(commands: Mapping[str, Any]) -> None:
 
 
 def last_words(path: Path) -> str:
-    """Return the end of a stderr file on one line."""
+    """Return the last line of a stderr file: of a traceback the one that says what it was."""
     with contextlib.suppress(OSError):
-        return path.read_bytes()[-STDERR_TAIL_BYTES:].decode("utf-8", "replace").strip().replace("\n", " | ")
+        lines = path.read_bytes()[-STDERR_TAIL_BYTES:].decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else ""
     return ""
 
 

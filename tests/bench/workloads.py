@@ -176,7 +176,6 @@ class Bench:
 
     def server(self, name: str, *, deflate: bool = False) -> Server:
         """Return the server that serves the whole run; start it when it does not run yet."""
-        deflate = deflate and name != LogRelay.name  # logrelay compresses for whoever asks, nothing to configure
         if (name, deflate) not in self._running:
             self._running[name, deflate] = self.fresh(name, deflate=deflate)
         return self._running[name, deflate]
@@ -321,7 +320,13 @@ class Bench:
 
     def warm_up(self) -> None:
         """Start every server and send it lines that nobody counts: caches, allocators and just-in-time compilers."""
-        for name in self.servers():
+        for name in list(self.servers()):
+            try:
+                self.server(name)
+            except BenchError as error:
+                self.absent[name] = str(error)
+                del self.versions[name]
+                continue
             with self.guarded(f"warm-up, {name}"), self.viewing(name, 10) as group:
                 self.cell(group, "", 2000, MAX)
 
