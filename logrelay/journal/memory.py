@@ -1,0 +1,214 @@
+"""The journal that keeps nothing: `--journal :memory:`.
+
+Owns: `MemoryJournal`, the newest lines in a bounded amount of memory, under a new epoch at each start. It must not
+touch the disk. Read `writer` next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import replace
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from logrelay.errors import JournalError
+from logrelay.journal import Opening, Page, Query
+from logrelay.record import RELAY_RUN, Commit, Line, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MAX_BYTES = 64 << 20
+"""What is kept when nobody says otherwise: about 150,000 lines."""
+LINE_COST = 160
+"""Bytes a kept line takes besides its body: the row, its numbers, its slot."""
+BLOCK_LINES = 512
+"""Lines per block; whole blocks are dropped, and a reader copies one at a time."""
+PAGE_SECONDS = 0.05
+"""One page() call looks at lines for about this long."""
+MAX_RUNS = 2000
+"""Runs remembered; the connected ones are never forgotten. The same bound as on disk."""
+
+
+class _Row(NamedTuple):
+    time_us: int
+    level: int
+    source: str
+    run: int
+    body: bytes
+
+
+class _Block:
+    __slots__ = ("first", "rows", "size")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.rows: list[_Row] = []
+        self.size = 0
+
+
+class MemoryJournal:
+    """Keeps the newest lines in memory. See `Journal` for what each method promises; nothing here waits for a disk."""
+
+    def __init__(
+        self,
+        *,
+        random_epoch: Callable[[], str],
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Keep up to `max_bytes`, bookkeeping included."""
+        self._epoch, self._max_bytes, self._clock = random_epoch(), max_bytes, clock
+        self._lock = Lock()
+        self._blocks: deque[_Block] = deque()
+        self._size = 0
+        self._head = 0
+        self._runs: dict[int, Run] = {}
+        self._aliases: set[str] = set()
+        self._open = False
+        self._pruned = 0
+
+    @property
+    def pruned(self) -> int:
+        """Lines dropped so far."""
+        return self._pruned
+
+    def open(self) -> Opening:
+        """Begin; always under an epoch of its own."""
+        self._open = True
+        with self._lock:
+            runs = [replace(run) for run in self._runs.values()]
+            return Opening(self._epoch, self._oldest(), self._head, runs, set(self._aliases))
+
+    def reopen(self) -> Opening:
+        """There is nothing that could have been lost."""
+        return self.open()
+
+    def append(self, commit: Commit) -> None:
+        """Keep the lines, and drop the oldest beyond the limit (the newest block stays whatever its size)."""
+        self._check()
+        lines = commit.lines
+        if lines and (lines[0].seq != self._head + 1 or lines[-1].seq != self._head + len(lines)):
+            raise JournalError(
+                f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {self._head} of the journal",
+                retry=False,
+            )
+        with self._lock:
+            for line in lines:
+                if not self._blocks or len(self._blocks[-1].rows) >= BLOCK_LINES:
+                    self._blocks.append(_Block(line.seq))
+                block = self._blocks[-1]
+                cost = len(line.body) + LINE_COST
+                block.rows.append(_Row(line.time_us, line.level, line.source, line.run, line.body))
+                block.size += cost
+                self._size += cost
+            self._head += len(lines)
+            while self._size > self._max_bytes and len(self._blocks) > 1:
+                gone = self._blocks.popleft()
+                self._size -= gone.size
+                self._pruned += len(gone.rows)
+            self._aliases.update(commit.aliases)
+            self._runs.update((run.id, run) for run in commit.runs)
+            if len(self._runs) > MAX_RUNS:
+                dead = [run for run in self._runs.values() if run.state not in ("connected", "quiet")]
+                for run in sorted(dead, key=lambda run: run.seen_us)[: len(self._runs) - MAX_RUNS]:
+                    del self._runs[run.id]
+
+    def prune(self) -> int:
+        """Return the oldest seq; `append` has dropped what is too much already."""
+        with self._lock:
+            return self._oldest()
+
+    def due(self) -> float:
+        """There is never anything to do."""
+        return float("inf")
+
+    def checkpoint(self, *, idle: bool) -> None:
+        """There is no log."""
+
+    def page(self, query: Query) -> Page:
+        """Read, block by block; a block is looked at without the lock."""
+        self._check()
+        with self._lock:
+            oldest, head, blocks = self._oldest(), self._head, list(self._blocks)
+        low, high = max(query.after, oldest - 1), min(query.until, head)
+        floor = query.after if query.newest else max(query.after, high)
+        page = Page([], [], floor, complete=True, oldest=oldest)
+        began, left, room = self._clock(), query.limit, query.max_bytes
+        for block in reversed(blocks) if query.newest else blocks:
+            start, stop = max(low + 1, block.first), min(high, block.first + len(block.rows) - 1)
+            if start > stop:
+                continue
+            rows = list(islice(block.rows, start - block.first, stop - block.first + 1))
+            numbered = list(enumerate(rows, start))
+            for seq, row in reversed(numbered) if query.newest else numbered:
+                matched = _matches(query, seq, row)
+                full = left <= 0 or (matched and room < len(row.body) and bool(page.bodies))
+                if full or self._clock() - began > PAGE_SECONDS:
+                    page.complete, page.reached = False, seq if query.newest else seq - 1
+                    return _ascending(page, query)
+                if matched:
+                    page.bodies.append(row.body)
+                    page.seqs.append(seq)
+                    left -= 1
+                    room -= len(row.body)
+        return _ascending(page, query)
+
+    def levels(self, first: int, last: int) -> dict[int, int]:
+        """Count the kept lines of a stretch by level rank."""
+        self._check()
+        with self._lock:
+            counts = Counter(
+                row.level
+                for block in self._blocks
+                if block.first <= last and block.first + len(block.rows) > first
+                for row in islice(block.rows, max(0, first - block.first), max(0, last - block.first + 1))
+            )
+        return dict(sorted(counts.items()))
+
+    def disk_bytes(self) -> int:
+        """Bytes of memory the lines take, near enough."""
+        return self._size
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._open = False
+        with self._lock:
+            self._blocks.clear()
+            self._size = 0
+
+    def _check(self) -> None:
+        if not self._open:
+            raise JournalError("the journal is not open", retry=False)
+
+    def _oldest(self) -> int:
+        return self._blocks[0].first if self._blocks else self._head + 1
+
+
+def _ascending(page: Page, query: Query) -> Page:
+    if query.newest:
+        page.bodies.reverse()
+        page.seqs.reverse()
+    return page
+
+
+def _matches(query: Query, seq: int, row: _Row) -> bool:
+    """Ask the filter; the body is parsed only when text or fields are asked for."""
+    if query.since_us is not None and row.time_us < query.since_us:
+        return False
+    if query.until_us is not None and row.time_us >= query.until_us:
+        return False
+    wanted = query.filter
+    if row.run == RELAY_RUN or wanted.everything:
+        return True
+    if not wanted.wants(row.level, row.source):
+        return False
+    if not wanted.text and not wanted.where:
+        return True
+    said = orjson.loads(row.body)
+    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
+    return wanted.content_matches(line)

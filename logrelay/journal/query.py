@@ -1,0 +1,395 @@
+"""Reading lines: a Query becomes SQL that walks a stretch of the journal in bounded steps.
+
+Owns: the translation of `Filter` into SQL (same answers as `Filter.matches`; a test holds them together), the
+choice of index, and the walk. It must not open files or write. Read `retention` next.
+
+Why the SQL looks as it does: Python's sqlite3 lets go of the GIL around every sqlite3_step, so reading a
+thousand rows means asking for the GIL back a thousand times, against the event loop. Here SQLite glues the
+bodies of a page together (they hold no raw newline), so that a page is one step.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import orjson
+
+from logrelay.filters import Filter, ascii_lower, source_matches
+from logrelay.journal import Page, Query
+from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
+from logrelay.record import DEBUG, RELAY_RUN, RELAY_SOURCE, WARNING, Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PAGE_SECONDS = 0.05
+"""One page() call looks at lines for about this long, then says how far it got."""
+STEP_SECONDS = 0.01
+"""What one SQL step aims at, so that the call ends near PAGE_SECONDS."""
+FIRST_VISITS, FEWEST_VISITS, MOST_VISITS = 8192, 512, 1 << 20
+"""Lines looked at in one step: where it begins, and what it is adapted between (1 to 10 million are looked at
+in a second, depending on the filter)."""
+MOST_MERGED_SOURCES = 8
+"""Up to this many sources are read through their index and merged; more are no longer selective, and are scanned."""
+STEP_BYTES = 1 << 20
+"""Body bytes one step aims at; with READ_LIMIT it keeps the memory of a reader small."""
+READ_LIMIT = 4 << 20
+"""Hard limit for what one step may glue together, kept by SQLite: it answers TOOBIG and the step is halved. Above
+any single body (a frame is 64 KiB, and JSON at most six times as long)."""
+_FIRST_MEAN = 512
+"""Body bytes expected before any have been seen."""
+_NUL = "'*\\u0000*'"
+"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so such lines are looked at in Python."""
+
+_READ = "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq) FROM ({})"
+
+
+@dataclass(slots=True)
+class Plan:
+    """How one filter is answered."""
+
+    conditions: list[str] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
+    merged: tuple[int, ...] = ()
+    """Source ids to read through their index; empty: see `warnings`."""
+    warnings: bool = False
+    """Read through the index of lines at WARNING and above."""
+    judge_all: bool = False
+    """SQL gives too many lines: Python has the last word on each."""
+    judge_nul: bool = False
+    """The same, only for lines with a NUL in them."""
+
+    @property
+    def indexed(self) -> bool:
+        """True when an index leads the walk, so that a step is counted in its entries."""
+        return self.warnings or bool(self.merged)
+
+    def select(self, columns: str, order: str, tail: str) -> str:
+        """Return the SELECT of the matches in `after < seq <= until`."""
+        where = " AND ".join(["seq > :after", "seq <= :until", *self.conditions])
+        if self.merged:
+            arms = " UNION ALL ".join(
+                f"SELECT {columns} FROM lines INDEXED BY lines_source WHERE source = {number} AND {where}"  # noqa: S608
+                for number in self.merged
+            )
+            return f"{arms} ORDER BY seq {order} {tail}"
+        index = "INDEXED BY lines_warning" if self.warnings else "NOT INDEXED"
+        return f"SELECT {columns} FROM lines {index} WHERE {where} ORDER BY seq {order} {tail}"  # noqa: S608
+
+    def visits(self, order: str) -> str:
+        """Return the SELECT of the seq at which `:visits` index entries have been looked at."""
+        where = "seq > :after AND seq <= :until"
+        if self.merged:
+            arms = " UNION ALL ".join(
+                f"SELECT seq FROM lines INDEXED BY lines_source WHERE source = {number} AND {where}"  # noqa: S608
+                for number in self.merged
+            )
+            return f"{arms} ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
+        return (
+            f"SELECT seq FROM lines INDEXED BY lines_warning WHERE (level >= 30 OR source = {NOTICE_SOURCE}) AND "  # noqa: S608
+            f"{where} ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
+        )
+
+
+def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
+    """Choose conditions and index; `names` are the ids of the sources."""
+    plan, wanted = Plan(), query.filter
+    if wanted.level >= WARNING:
+        plan.warnings = True
+        plan.conditions.append(f"(level >= 30 OR source = {NOTICE_SOURCE})")
+    if wanted.level > DEBUG:
+        plan.conditions.append(f"(level >= :level OR source = {NOTICE_SOURCE})")
+        plan.values["level"] = wanted.level
+    if wanted.sources:
+        numbers = _source_numbers(names, wanted.sources)
+        plan.judge_all = OVERFLOW_SOURCE in numbers
+        if len(numbers) <= MOST_MERGED_SOURCES and not plan.warnings:
+            plan.merged = tuple(numbers)
+        else:
+            plan.conditions.append(f"source IN ({','.join(map(str, numbers))})")
+    content = _content(plan, wanted)
+    if content:
+        plan.judge_nul = True
+        plan.conditions.append(f"(source = {NOTICE_SOURCE} OR body GLOB {_NUL} OR ({' AND '.join(content)}))")
+    if query.since_us is not None:
+        plan.conditions.append("time_us >= :since")
+        plan.values["since"] = query.since_us
+    if query.until_us is not None:
+        plan.conditions.append("time_us < :before")
+        plan.values["before"] = query.until_us
+    return plan
+
+
+def _source_numbers(names: Mapping[str, int], globs: tuple[str, ...]) -> list[int]:
+    """Return the ids that pass, notices first. The globs are matched here so that both sides have one meaning."""
+    numbers = [number for name, number in names.items() if source_matches(globs, name)]
+    overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
+    return [NOTICE_SOURCE, *overflow, *sorted(numbers)]
+
+
+def _content(plan: Plan, wanted: Filter) -> list[str]:
+    """Translate text and where; what SQL cannot say exactly is left to Python (`judge_all`)."""
+    conditions = []
+    if wanted.text:
+        conditions.append("instr(lower(json_extract(body, '$.message')), :text)")
+        plan.values["text"] = ascii_lower(wanted.text).decode()
+    for n, (key, value) in enumerate(wanted.where):
+        try:
+            (key + value).encode()
+        except UnicodeEncodeError:
+            conditions.append("0")  # half a surrogate pair stands in no JSON text
+            continue
+        if not key or any(c in '"\\' or c < " " for c in key):
+            # How such a key is written in a JSON path differs between SQLite versions.
+            plan.judge_all = True
+            continue
+        path = f":path{n}"
+        # With two paths json_extract answers `[a,b]` with both exactly as they stand in the body; with one path it
+        # would turn numbers into SQLite's own.
+        conditions.append(
+            f"CASE json_type(body, {path}) WHEN 'text' THEN json_extract(body, {path}) = :value{n} "
+            f"ELSE json_type(body, {path}) IS NOT NULL AND json_extract(body, {path}, {path}) = :twice{n} END"
+        )
+        plan.values |= {
+            f"path{n}": f'$.context."{key}"',
+            f"value{n}": value,
+            f"twice{n}": f"[{value},{value}]",
+        }
+    return conditions
+
+
+class Reader:
+    """Reads pages from connections it is given. Holds no connection; any thread may use it."""
+
+    def __init__(
+        self, names: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`names` gives the ids of the sources at the moment; `clock` counts seconds, to bound a page's time."""
+        self._names, self._clock = names, clock
+        self._mean = _FIRST_MEAN
+
+    def page(self, db: sqlite3.Connection, query: Query) -> Page:
+        """Answer a query in one read transaction. Raises sqlite3.Error, JournalError for a file tampered with."""
+        db.execute("BEGIN")
+        try:
+            return self._page(db, query)
+        finally:
+            db.execute("COMMIT")
+
+    def _page(self, db: sqlite3.Connection, query: Query) -> Page:
+        oldest, head = bounds(db)
+        low, high = max(query.after, oldest - 1), min(query.until, head)
+        if query.since_us is not None or query.until_us is not None:
+            low, high = _by_time(db, query, low, high)
+        floor = query.after if query.newest else max(query.after, min(query.until, head))
+        page = Page([], [], floor, complete=True, oldest=oldest)
+        if low >= high:
+            return page
+        if query.limit > 0:
+            # The names are asked for after the transaction has begun: they know every source it can see.
+            walk = _Walk(db, query, make_plan(query, self._names()), low, high)
+            self._take(walk, page)
+            if not walk.done:
+                page.complete = False
+                page.reached = walk.low if not query.newest else walk.high
+        else:
+            page.complete, page.reached = False, high if query.newest else low
+        if query.newest:
+            page.bodies.reverse()
+            page.seqs.reverse()
+        return page
+
+    def _take(self, walk: _Walk, page: Page) -> None:
+        """Fill the page step by step until something is enough: lines, bytes, time, or the stretch."""
+        query, began = walk.query, self._clock()
+        left, room, visits, now = query.limit, query.max_bytes, FIRST_VISITS, began
+        while not walk.done and left > 0 and room > 0 and now - began < PAGE_SECONDS:
+            rows = max(1, min(left, min(room, STEP_BYTES) // self._mean + 1))
+            bodies, seqs = walk.step(rows, visits)
+            size = sum(map(len, bodies))
+            if size > room and (len(bodies) > 1 or page.bodies):
+                keep = max(
+                    sum(total <= room for total in accumulate(map(len, bodies))), 0 if page.bodies else 1
+                )
+                if keep < len(bodies):
+                    walk.back_to(seqs[keep])
+                    bodies, seqs, room = bodies[:keep], seqs[:keep], 0
+            if bodies:
+                # A plain store: two readers at once lose one of two estimates, which harms nobody.
+                self._mean = max(1, (self._mean + sum(map(len, bodies)) // len(bodies)) // 2)
+            page.bodies += bodies
+            page.seqs += seqs
+            left -= len(bodies)
+            room -= size
+            before, now = now, self._clock()
+            pace = STEP_SECONDS / max(now - before, 1e-6)
+            visits = int(max(FEWEST_VISITS, min(MOST_VISITS, visits * min(pace, 4.0))))
+
+
+class _Walk:
+    """A walk over one stretch, `low < seq <= high` being what is left of it."""
+
+    def __init__(self, db: sqlite3.Connection, query: Query, plan: Plan, low: int, high: int) -> None:
+        self.query, self.low, self.high = query, low, high
+        self._db, self._plan = db, plan
+        order = "DESC" if query.newest else "ASC"
+        rows = plan.select("seq, body", order, "LIMIT :rows")
+        self._sql = _READ.format(rows)
+        self._slow_sql = f"SELECT seq, CAST(body AS BLOB) FROM ({rows})"
+        self._visits_sql = plan.visits(order) if plan.indexed else ""
+
+    @property
+    def done(self) -> bool:
+        """True when nothing is left of the stretch."""
+        return self.low >= self.high
+
+    def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int]]:
+        """Return the next matches, in walking order, at most `rows`; look at about `visits` lines for them."""
+        low, high = self._window(visits)
+        values = {**self._plan.values, "after": low, "until": high, "rows": rows}
+        while True:
+            try:
+                bodies, seqs = self._read(values)
+                break
+            except sqlite3.DataError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG or rows == 1:
+                    raise
+                rows //= 2
+                values["rows"] = rows
+        if len(seqs) == rows:
+            low, high = (low, seqs[-1] - 1) if self.query.newest else (seqs[-1], high)
+            self.low, self.high = (self.low, high) if self.query.newest else (low, self.high)
+        elif self.query.newest:
+            self.high = low
+        else:
+            self.low = high
+        if self._plan.judge_all or self._plan.judge_nul:
+            return self._judge(bodies, seqs)
+        return bodies, seqs
+
+    def back_to(self, seq: int) -> None:
+        """The line at `seq` was not taken after all: it is the next one."""
+        if self.query.newest:
+            self.high = seq
+        else:
+            self.low = seq - 1
+
+    def _window(self, visits: int) -> tuple[int, int]:
+        """Return the part of what is left that one step may look at."""
+        if not self._plan.conditions:
+            if not self._plan.merged:
+                return self.low, self.high  # every line is a match: the row limit bounds the step
+            return self.low, self.high
+        if self._plan.indexed:
+            values = {"after": self.low, "until": self.high, "visits": visits}
+            row = self._db.execute(self._visits_sql, values).fetchone()
+            if row is None:
+                return self.low, self.high
+            return (row[0] - 1, self.high) if self.query.newest else (self.low, row[0])
+        if self.query.newest:
+            return max(self.low, self.high - visits), self.high
+        return self.low, min(self.high, self.low + visits)
+
+    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int]]:
+        glued, numbers = self._db.execute(self._sql, values).fetchone()
+        if numbers is None:
+            return [], []
+        bodies: list[bytes] = glued.split(b"\n")
+        seqs: list[int] = orjson.loads(f"[{numbers}]")
+        if len(bodies) == len(seqs) and _in_order(seqs, down=self.query.newest):
+            return bodies, seqs
+        # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a newline
+        # into a body by hand. The slow way round is right in every case.
+        rows = self._db.execute(self._slow_sql, values).fetchall()
+        rows.sort(reverse=self.query.newest)
+        return [body.replace(b"\n", b" ") for _, body in rows], [seq for seq, _ in rows]
+
+    def _judge(self, bodies: list[bytes], seqs: list[int]) -> tuple[list[bytes], list[int]]:
+        """Let Filter decide where SQL cannot: keeps what really matches."""
+        everything = self._plan.judge_all
+        kept = [
+            (body, seq)
+            for body, seq in zip(bodies, seqs, strict=True)
+            if not (everything or b"\\u0000" in body) or self._matches(body, seq)
+        ]
+        return [body for body, _ in kept], [seq for _, seq in kept]
+
+    def _matches(self, body: bytes, seq: int) -> bool:
+        level, source, run = self._db.execute(
+            "SELECT level, source, run FROM lines WHERE seq = ?", (seq,)
+        ).fetchone()
+        if source == NOTICE_SOURCE:
+            run = RELAY_RUN
+        said = orjson.loads(body)
+        name = said.get("source", RELAY_SOURCE)
+        return self.query.filter.matches(
+            Line(seq, 0, level, name, run, b"", said["message"], said["context"])
+        )
+
+
+def _in_order(seqs: list[int], *, down: bool) -> bool:
+    first, last, count = seqs[0], seqs[-1], len(seqs)
+    if abs(last - first) + 1 == count and seqs == list(
+        range(first, last + (-1 if down else 1), -1 if down else 1)
+    ):
+        return True  # the usual page, compared at C speed
+    return all(a > b for a, b in pairwise(seqs)) if down else all(a < b for a, b in pairwise(seqs))
+
+
+def bounds(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return the oldest seq kept (`head + 1` when none is) and the head."""
+    oldest, newest = db.execute(
+        "SELECT (SELECT min(seq) FROM lines), (SELECT max(seq) FROM lines)"
+    ).fetchone()
+    if newest is not None:
+        return oldest, newest
+    head = db.execute(
+        "SELECT coalesce((SELECT max(last) FROM marks), (SELECT value FROM meta WHERE key = 'base'))"
+    ).fetchone()[0]
+    return head + 1, head
+
+
+def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple[int, int]:
+    """Narrow a stretch to the blocks that can hold a line of the time asked for."""
+    since = query.since_us if query.since_us is not None else -(1 << 62)
+    before = query.until_us if query.until_us is not None else 1 << 62
+    first, last = db.execute(
+        "SELECT min(first), max(last) FROM marks WHERE last > ? AND first <= ? AND max_us >= ? AND min_us < ?",
+        (low, high, since, before),
+    ).fetchone()
+    if first is None:
+        return high, high
+    return max(low, first - 1), min(high, last)
+
+
+def count_levels(db: sqlite3.Connection, first: int, last: int) -> dict[int, int]:
+    """Count lines by level: whole blocks from their marks, the two ends from the lines. Raises sqlite3.Error."""
+    db.execute("BEGIN")
+    try:
+        oldest, head = bounds(db)
+        first, last = max(first, oldest), min(last, head)
+        counts: dict[int, int] = {}
+        if first > last:
+            return counts
+        inner = db.execute(
+            "SELECT min(first), max(last), sum(debug), sum(info), sum(warning), sum(error), sum(critical) "
+            "FROM marks WHERE first >= ? AND last <= ?",
+            (first, last),
+        ).fetchone()
+        ends = [(first, last)]
+        if inner[0] is not None:
+            counts = dict(zip((10, 20, 30, 40, 50), inner[2:], strict=True))
+            ends = [(first, inner[0] - 1), (inner[1] + 1, last)]
+        for start, stop in ends:
+            for level, count in db.execute(
+                "SELECT level, count(*) FROM lines NOT INDEXED WHERE seq BETWEEN ? AND ? GROUP BY level",
+                (start, stop),
+            ):
+                counts[level] = counts.get(level, 0) + count
+        return {level: counts[level] for level in sorted(counts) if counts[level]}
+    finally:
+        db.execute("COMMIT")

@@ -1,0 +1,518 @@
+"""The embedded journal: one SQLite file in WAL mode, one row per line.
+
+Owns: `SqliteJournal`, which puts place, schema, retention and reader together, and the insert itself. It must not
+know threads (any thread may read, one thread at a time may write) or who the lines are for. Read `writer` next.
+
+Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
+row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Condition
+from typing import TYPE_CHECKING, Literal
+
+from logrelay.errors import ConfigError, JournalError
+from logrelay.journal import JournalLost, Opening, Page, Query, schema, trouble
+from logrelay.journal.place import Place
+from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
+from logrelay.journal.retention import Retention
+from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
+from logrelay.record import RELAY_RUN, Commit, Line, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DAY_S = 86_400
+MAX_AGE_S = 7 * DAY_S
+MAX_BYTES = 1 << 30
+"""What is kept when nobody says otherwise: a week, or about three million lines."""
+LEAST_BYTES = 1 << 20
+"""A journal smaller than this would be busier with retention than with lines."""
+
+CHUNKS = (512, 64, 8, 1)
+"""Rows per INSERT: four statements, prepared once each, make up any number."""
+IDLE_CHECKPOINT_BYTES = 4 << 20
+BUSY_CHECKPOINT_BYTES = 16 << 20
+"""Bytes of lines since the last checkpoint after which the next one is taken: when nobody waits, and at last."""
+COMMIT_BYTES = 20_000
+"""What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
+ROW_BYTES = 40
+"""What a line costs besides its body."""
+
+MAX_RUNS = 2000
+"""Runs remembered. A bot that dies at every start makes one a second; the connected ones are never forgotten."""
+MAX_ALIASES = 64
+"""Provisional epochs remembered: one per time of trouble that viewers lived through."""
+LIVE_STATES = frozenset({"connected", "quiet"})
+
+_INSERTS = {
+    n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "
+    + ",".join(f"(?1 + {k}, ?, ?, ?, ?, CAST(? AS TEXT))" for k in range(n))
+    for n in CHUNKS
+}
+
+
+@dataclass(slots=True)
+class _Saved:
+    """What a reopening has to carry over, however often it is tried."""
+
+    epoch: str
+    head: int
+    runs: list[Run]
+    aliases: list[str]
+    notices: list[str]
+    done: bool
+    """True: a sound file is in place and has only to be loaded."""
+
+
+class SqliteJournal:
+    """A journal in the SQLite file at `path`. See `Journal` for what each method promises."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        now_us: Callable[[], int],
+        random_epoch: Callable[[], str],
+        sync: Literal["normal", "full"] = "normal",
+        max_age_s: float = MAX_AGE_S,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Describe a journal; nothing is opened. Raises ConfigError for limits that make no sense.
+
+        `sync`: "full" syncs to the disk at every commit; "normal" leaves that to the kernel for lines of
+        the last seconds: a killed relay loses nothing either way, a power cut may.
+        """
+        if max_bytes < LEAST_BYTES or max_age_s <= 0:
+            raise ConfigError(
+                f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} bytes and "
+                "more than 0 s are needed"
+            )
+        self._place = Place(path)
+        self._now_us, self._random_epoch = now_us, random_epoch
+        self._full = sync == "full"
+        self._retention = Retention(
+            max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock
+        )
+        self._reader = Reader(lambda: self._sources, clock)
+        self._db: sqlite3.Connection | None = None
+        self._syncing = self._full
+        self._epoch = ""
+        self._sources: dict[str, int] = {}
+        self._unnamed: dict[str, int] = {}
+        self._last_source = NOTICE_SOURCE
+        self._saved: _Saved | None = None
+        self._runs: dict[int, Run] = {}
+        self._aliases: list[str] = []
+        self._unchecked = 0
+        self._readers: list[sqlite3.Connection] = []
+        self._reading = 0
+        self._gate = Condition()
+        self._shut = True
+
+    @property
+    def path(self) -> str:
+        """The absolute path of the file."""
+        return self._place.path
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    def open(self) -> Opening:
+        """Open or create. A damaged journal is set aside and a new one begun; `Opening.notices` says so."""
+        self._place.claim()
+        try:
+            notices: list[str] = []
+            state = self._place.inspect()
+            if state == "ours":
+                try:
+                    return self._load(notices)
+                except JournalLost as error:
+                    self._disconnect()
+                    damage = str(error)
+            elif state == "damaged":
+                damage = "its header makes no sense"
+            else:
+                damage = ""
+            if damage:
+                name = self._set_aside("corrupt")
+                notices.append(
+                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as {name} "
+                    "and a new one was begun: lines from before are not shown."
+                )
+            self._create(self._random_epoch(), base=0)
+            return self._load(notices)
+        except BaseException:
+            self._disconnect()
+            self._place.release()
+            raise
+
+    def _create(self, epoch: str, *, base: int) -> None:
+        with self._errors():
+            path = self._place.blank(".new")
+            schema.create(path, epoch=epoch, base=base, created_us=self._now_us())
+            self._place.put_in_place(path)
+
+    def _load(self, notices: list[str]) -> Opening:
+        """Connect to the file in place and take over what it holds. Raises JournalLost when it makes no sense."""
+        try:
+            self._take_over()
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalLost(f"journal {self.path} is damaged (it lacks {error})") from error
+        except JournalError as error:
+            cause = error.__cause__
+            if isinstance(cause, sqlite3.Error) and trouble.primary_code(cause) == sqlite3.SQLITE_ERROR:
+                raise JournalLost(f"journal {self.path} is damaged ({cause})") from cause
+            raise
+        with self._gate:
+            self._shut = False
+        return self._opening(notices)
+
+    def _take_over(self) -> None:
+        with self._errors():
+            self._db = db = schema.connect_writer(self._place.path, full=self._full)
+            self._syncing = self._full
+            schema.migrate(db)
+            db.execute("PRAGMA journal_mode = WAL").fetchall()
+            meta = dict(db.execute("SELECT key, value FROM meta"))
+            self._epoch = str(meta["epoch"])
+            oldest, head = bounds(db)
+            marked = db.execute("SELECT max(last) FROM marks").fetchone()[0]
+            if marked is not None and marked != head:
+                raise JournalLost(f"its last line is {head}, its index says {marked}")
+            self._retention.load(db, oldest, head)
+            self._sources = {
+                name: number for number, name in db.execute("SELECT id, name FROM sources") if number
+            }
+            self._unnamed = {}
+            self._last_source = max(self._sources.values(), default=NOTICE_SOURCE)
+            self._aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
+            self._runs = {row[0]: Run(*row) for row in db.execute("SELECT * FROM runs ORDER BY id")}
+            self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
+            self._place.remember()
+
+    def _opening(self, notices: list[str]) -> Opening:
+        kept = self._retention
+        runs = [replace(run) for run in self._runs.values()]
+        return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._aliases), notices)
+
+    def reopen(self) -> Opening:
+        """Save what can be saved after JournalLost. Epoch and numbering go on, so every id ever given out holds."""
+        self._drain()
+        if self._saved is None:
+            self._saved = _Saved(
+                self._epoch,
+                self._retention.head,
+                list(self._runs.values()),
+                list(self._aliases),
+                [],
+                done=False,
+            )
+        saved = self._saved
+        self._place.reclaim()
+        if not saved.done:
+            self._replace(saved)
+            saved.done = True
+        try:
+            self._load([])
+            if not self._runs:
+                self._restore(saved)
+        except JournalLost:
+            saved.done = False  # the new file is no good either: begin again
+            raise
+        self._saved = None
+        return self._opening(saved.notices)
+
+    def _replace(self, saved: _Saved) -> None:
+        """Put a sound file in place: the old one rescued, or else an empty one that goes on where it ended."""
+        moved = self._place.moved()
+        if moved and self._db is not None and self._rescue(saved):
+            return
+        self._disconnect()
+        if self._place.exists():
+            name = self._set_aside("found" if moved else "corrupt")
+            what = "was replaced by another one" if moved else "was damaged"
+            saved.notices.append(f"The journal file {what}; what is there now was set aside as {name}.")
+        self._create(saved.epoch, base=saved.head)
+        saved.notices.append(
+            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all lines after "
+            "it are kept."
+        )
+
+    def _rescue(self, saved: _Saved) -> bool:
+        """Copy the deleted file, which is still open here, back to its name. False: it cannot be read any more."""
+        path = ""
+        try:
+            with self._errors():
+                path = self._place.blank(".rescue")
+                with closing(sqlite3.connect(path, isolation_level=None)) as target:
+                    self._require().backup(target)
+        except JournalLost:
+            return False
+        except JournalError:
+            with suppress(OSError):
+                Path(path).unlink()
+            raise
+        if self._place.exists():
+            name = self._set_aside("found")
+            saved.notices.append(
+                f"Another file had been put in the journal's place; it was set aside as {name}."
+            )
+        # Closing the old connection removes a log of the journal's name: so it comes before the new file, not after.
+        self._disconnect()
+        with self._errors():
+            self._place.put_in_place(path)
+        saved.notices.append(
+            "The journal file was deleted or replaced while the relay ran; it was written again, complete."
+        )
+        return True
+
+    def _restore(self, saved: _Saved) -> None:
+        db = self._require()
+        with self._transaction(db):
+            self._write_runs(db, saved.runs)
+            self._write_aliases(db, saved.aliases)
+        self._runs = {run.id: run for run in saved.runs}
+        self._aliases = saved.aliases
+
+    def _set_aside(self, reason: str) -> str:
+        with self._errors():
+            return self._place.set_aside(reason, self._now_us())
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def append(self, commit: Commit) -> None:
+        """Write all of it in one transaction, or nothing."""
+        db = self._require()
+        if self._place.moved():
+            raise JournalLost(f"journal {self.path} was deleted or replaced while the relay was running")
+        lines, head = commit.lines, self._retention.head
+        if lines and (lines[0].seq != head + 1 or lines[-1].seq != head + len(lines)):
+            raise JournalError(
+                f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",
+                retry=False,
+            )
+        self._sync(db, full=self._full or commit.durable)
+        with self._transaction(db):
+            if lines:
+                self._name_sources(db, lines)
+                self._insert(db, lines)
+                self._retention.mark(db, lines)
+            self._write_runs(db, commit.runs)
+            self._write_aliases(db, commit.aliases)
+        self._unnamed.clear()
+        if lines:
+            self._retention.settle(lines[-1].seq)
+            self._unchecked += sum(len(line.body) for line in lines) + ROW_BYTES * len(lines)
+        self._unchecked += COMMIT_BYTES
+        self._remember(db, commit)
+
+    def _insert(self, db: sqlite3.Connection, lines: list[Line]) -> None:
+        at, count, numbers = 0, len(lines), self._sources
+        for rows in CHUNKS:
+            while count - at >= rows:
+                values: list[object] = [lines[at].seq]
+                for _, time_us, level, source, run, body, _, _ in lines[at : at + rows]:
+                    number = numbers.get(source, OVERFLOW_SOURCE) if run else NOTICE_SOURCE
+                    values += (time_us, level, number, run, body)
+                db.execute(_INSERTS[rows], values)
+                at += rows
+
+    def _name_sources(self, db: sqlite3.Connection, lines: list[Line]) -> None:
+        """Give new logger names their numbers, as long as there are any.
+
+        Readers get to know a name before the commit, never after: a filter must not miss its first line.
+        """
+        new = {line.source for line in lines if line.run != RELAY_RUN} - self._sources.keys()
+        for name in sorted(new)[: MAX_SOURCES - len(self._sources)]:
+            self._last_source += 1
+            self._unnamed[name] = self._last_source
+        if self._unnamed:
+            self._sources = (
+                self._sources | self._unnamed
+            )  # a new dict: readers may be going through the old one
+            rows = [(number, name) for name, number in self._unnamed.items()]
+            db.executemany("INSERT INTO sources (id, name) VALUES (?, ?)", rows)
+
+    def _write_runs(self, db: sqlite3.Connection, runs: list[Run]) -> None:
+        db.executemany(
+            "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
+                for r in runs
+            ],
+        )
+
+    def _write_aliases(self, db: sqlite3.Connection, aliases: list[str]) -> None:
+        db.executemany("INSERT OR IGNORE INTO aliases (alias) VALUES (?)", [(alias,) for alias in aliases])
+
+    def _remember(self, db: sqlite3.Connection, commit: Commit) -> None:
+        """Keep in mind what `reopen` would have to write again, and forget what is beyond its bound."""
+        self._runs.update((run.id, run) for run in commit.runs)
+        self._aliases += [alias for alias in commit.aliases if alias not in self._aliases]
+        gone = (
+            sorted(
+                (run for run in self._runs.values() if run.state not in LIVE_STATES),
+                key=lambda run: run.seen_us,
+            )[: max(0, len(self._runs) - MAX_RUNS)]
+            if len(self._runs) > MAX_RUNS
+            else []
+        )
+        if not gone and len(self._aliases) <= MAX_ALIASES:
+            return
+        dropped, self._aliases = self._aliases[:-MAX_ALIASES], self._aliases[-MAX_ALIASES:]
+        for run in gone:
+            del self._runs[run.id]
+        # Forgetting is a convenience: when it fails the rows are still there at the next opening, and go then.
+        with suppress(JournalError), self._transaction(db):
+            db.executemany("DELETE FROM runs WHERE id = ?", [(run.id,) for run in gone])
+            db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])
+
+    def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
+        if full != self._syncing:
+            with self._errors():
+                db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+            self._syncing = full
+
+    # --- upkeep ------------------------------------------------------------------------------------------------
+
+    def prune(self) -> int:
+        """Take one small step of retention. Returns the oldest seq kept now."""
+        db = self._require()
+        self._sync(db, full=False)  # a deletion that a power cut undoes is done again
+        with self._errors():
+            if self._retention.step(db):
+                self._unchecked += COMMIT_BYTES * 10
+        return self._retention.oldest
+
+    def due(self) -> float:
+        """Tell in how many seconds `prune` has work: 0.0 for now."""
+        with self._errors():
+            return self._retention.due(self._require())
+
+    def checkpoint(self, *, idle: bool) -> None:
+        """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
+        if self._unchecked < (IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
+            return
+        db = self._require()
+        with self._errors():
+            busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        # A reader in the middle of an old page keeps the rest in the log; it is tried again after as much more.
+        self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def page(self, query: Query) -> Page:
+        """Answer a query; any thread. Raises JournalError."""
+        with self._reading_connection() as db:
+            return self._reader.page(db, query)
+
+    def levels(self, first: int, last: int) -> dict[int, int]:
+        """Count the kept lines of a stretch by level rank; any thread. Raises JournalError."""
+        with self._reading_connection() as db:
+            return count_levels(db, first, last)
+
+    @contextmanager
+    def _reading_connection(self) -> Iterator[sqlite3.Connection]:
+        """Lend a read-only connection. There are as many as there were readers at once."""
+        with self._gate:
+            if self._shut:
+                raise JournalError(f"journal {self.path} is not open at the moment")
+            self._reading += 1
+            db = self._readers.pop() if self._readers else None
+        sound = False
+        try:
+            with self._errors():
+                if db is None:
+                    db = schema.connect_reader(self._place.read_uri)
+                    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, READ_LIMIT)
+                yield db
+            sound = True
+        finally:
+            if db is not None and not sound:
+                db.close()
+            with self._gate:
+                if db is not None and sound:
+                    self._readers.append(db)
+                self._reading -= 1
+                self._gate.notify_all()
+
+    def disk_bytes(self) -> int:
+        """Bytes of the file and its log."""
+        return self._place.disk_bytes()
+
+    @property
+    def pruned(self) -> int:
+        """Lines taken away by retention since the journal was opened."""
+        return self._retention.pruned
+
+    # --- closing -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close every file and give the lock back. Waits for pages that are being read."""
+        self._drain()
+        self._disconnect()
+        self._place.release()
+
+    def _drain(self) -> None:
+        """Let no reader in, wait for those inside, close their connections.
+
+        It matters that none is left: the last connection to a deleted file removes a log by its *name*.
+        """
+        with self._gate:
+            self._shut = True
+            while self._reading:
+                self._gate.wait()
+            for db in self._readers:
+                db.close()
+            self._readers.clear()
+
+    def _disconnect(self) -> None:
+        with self._gate:
+            self._shut = True
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+    # --- errors ------------------------------------------------------------------------------------------------
+
+    def _require(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise JournalLost(f"journal {self.path} is not open")
+        return self._db
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn SQLite's and the OS's errors into ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise trouble.from_sqlite(error, self.path) from error
+        except OSError as error:
+            raise trouble.from_os(error, self.path) from error
+
+    @contextmanager
+    def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:
+        """All or nothing."""
+        with self._errors():
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                db.execute("COMMIT")
+            except BaseException as error:
+                with suppress(sqlite3.Error):
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                if isinstance(error, (TypeError, ValueError, OverflowError)):
+                    raise JournalError(
+                        f"journal {self.path} cannot hold this value: {error}", retry=False
+                    ) from error
+                raise
