@@ -1,7 +1,7 @@
 """The log line that every server under test carries, in each of the forms a server takes it in.
 
-Owns: what a line of the benchmark looks like and how a viewer recognises it. No I/O. `traders` sends lines,
-`viewers` counts them. Read `traders` next.
+Owns: what a line of the benchmark looks like and how a viewer recognises it. No I/O. `feeders` sends lines,
+`viewers` counts them. Read `feeders` next.
 
 A viewer line is about 265 bytes of JSON. Its context has eight fields, two of which make it countable without parsing:
 `cell` (the number of the measurement; the marker a viewer searches) and `n` (its place in it, from 0).
@@ -22,7 +22,7 @@ STRATEGIES = 100
 """Line n belongs to strategy n % 100: what the `where` workload splits the viewers by."""
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "GOOG", "TSLA", "META", "INTC", "AMZN")
 CENTS = 99_991
-"""A prime, the range of the price in cents: prices repeat no sooner than that, so that compression gets nothing for free."""
+"""The range of the price in cents, a prime: no price comes twice in so many lines, or compression had an easy time."""
 
 
 def marker(cell: int) -> bytes:

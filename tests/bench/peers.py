@@ -69,7 +69,7 @@ class Server:
     fairness = ""
     """What it does more or less than logrelay; printed below the tables."""
     trader = ""
-    """The kind of trader (traders.KINDS) it is fed by."""
+    """The kind of trader (feeders.KINDS) it is fed by."""
     dialect = "plain"
     """The dialect of its viewer stream (streams)."""
     path = "/"
@@ -286,7 +286,7 @@ class Nchan(Server):
 
     def command(self, folder: Path, deflate: bool) -> list[str]:
         self.port = free_port()
-        self.address = f"{HOST} {self.port} /pub"
+        self.address = f"{self.port} /pub"
         temporary = " ".join(
             f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )

@@ -21,9 +21,9 @@ from typing import IO, Any
 import orjson
 
 PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal a process gets when its parent dies, so that not even SIGKILL of the benchmark leaves servers."""
+"""prctl(2): the signal a process gets when its parent dies, so that killing the benchmark leaves no servers."""
 TERM_SECONDS = 5.0
-"""How long a process may take to end after SIGTERM before it gets SIGKILL; a relay closing 1,000 viewers needs about 1."""
+"""How long a process may take from SIGTERM to its end before it gets SIGKILL; closing 1,000 viewers takes about 1."""
 STDERR_TAIL_BYTES = 600
 """How much of a process's last words is looked at: more than a line that says something."""
 
@@ -158,7 +158,7 @@ class Child:
 
 def serve_commands(commands: Mapping[str, Any]) -> None:
     """Be the other end of a Child: call `commands[do](**arguments)` per line of stdin until it ends."""
-    source: IO[bytes] = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  (stdin, open as long as we are)
+    source: IO[bytes] = open(0, "rb", buffering=0, closefd=False)
     buffer = b""
     while data := source.read(1 << 20):
         buffer += data

@@ -28,8 +28,8 @@ HOW_TO_READ = (
     "Each figure is the median of the runs, the smallest and largest run in brackets. "
     "15x: so many times logrelay's figure in that column. "
     "~ fell behind: the lines arrived much later than they were logged. ! lines were missing or disordered, see below. "
-    "CPU time is user + system time of the server's own processes, all threads, from the kernel's clock for them; on loopback it "
-    "holds the kernel's work of delivering to the viewers' sockets too. "
+    "CPU time is user + system time of the server's own processes, all threads, from the kernel's clock for them; on "
+    "loopback it holds the kernel's work of delivering to the viewers' sockets too. "
     "Viewers, traders and servers share the machine: the CPU figures hardly depend on that, latency and lines/s do."
 )
 
@@ -134,7 +134,7 @@ def fanout(samples: list[Sample]) -> list[Table]:
         columns = [(viewers_text(count), "cpu_us_delivered", {"viewers": count}) for count in counts]
         note = {
             0: "logrelay's trader is closed by acks; the others are sent as much as they take.",
-            1000: "One line at a time, evenly. With 1,000 viewers that is a million deliveries a second, for a short while.",
+            1000: "One line at a time, evenly. With 1,000 viewers that is a million deliveries a second.",
             50: "A bot on an ordinary day: no line meets another, so there is nothing to put together.",
         }[rate]
         if some:
@@ -142,7 +142,10 @@ def fanout(samples: list[Sample]) -> list[Table]:
     full = select(samples, rate=0)
     counts = sorted({sample["viewers"] for sample in full})
     columns = [(viewers_text(count), "lines_per_s", {"viewers": count}) for count in counts]
-    note = "From the first byte a trader sends to the last line in the last viewer's hands; logrelay's are journaled and acked."
+    note = (
+        "From the first byte a trader sends until the last viewer has the last line; "
+        "logrelay's are journaled and acked by then."
+    )
     if full:
         tables.append(_grid("Lines per second, log socket to viewers, as fast as it goes", note, full, columns))
     return tables
@@ -164,8 +167,8 @@ def latency(samples: list[Sample]) -> list[Table]:
             rows.append(row)
     head = [f"{rate:,}/s, {viewers_text(viewers)}" for rate, viewers in columns]
     note = (
-        "p50 / p99 / worst. From the clock just before the log call (or just before a line is packed and sent) until the line "
-        "is in the hands of one viewer among them, read by a process of its own."
+        "p50 / p99 / worst. From the clock just before the log call (or just before a line is packed and sent) until "
+        "one viewer among them, a process of its own, has read the line."
     )
     return [Table("Latency, log call to viewer, ms", note, ["server", *head], rows)] if samples else []
 
@@ -196,7 +199,11 @@ def traders(samples: list[Sample]) -> list[Table]:
         ("the same, as fast as it goes", "cpu_us_delivered", {"rate": 0}),
         ("lines/s", "lines_per_s", {"rate": 0}),
     ]
-    return [_grid("8 traders at once, 10 viewers", "The rate is that of all together.", samples, columns)] if samples else []
+    return (
+        [_grid("8 traders at once, 10 viewers", "The rate is that of all together.", samples, columns)]
+        if samples
+        else []
+    )
 
 
 def _variants(title: str, note: str, samples: list[Sample], columns: list[tuple[str, str, int]]) -> list[Table]:
@@ -246,7 +253,7 @@ def compress(samples: list[Sample]) -> list[Table]:
     if not samples:
         return []
     title = f"permessage-deflate, {viewers_text(samples[0]['viewers'])}, {samples[0]['rate']} lines/s"
-    note = "Bytes on the wire to one viewer, WebSocket headers included. Fewer bytes at a low rate cost a shared window: see the page."
+    note = "Bytes on the wire to one viewer, WebSocket headers included."
     return [_grid(title, note, samples, columns)]
 
 
@@ -274,8 +281,9 @@ def storm(samples: list[Sample]) -> list[Table]:
         ("CPU ms per connection", "cpu_ms_per_viewer", {}),
     ]
     note = (
-        "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines/s flow "
-        "to a healthy viewer: how late was its latest line. logrelay sends each newcomer the last 500 lines, the others nothing."
+        "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines/s "
+        "flow to a healthy viewer: how late was its latest line. logrelay sends each newcomer the last 500 lines, the "
+        "others send nothing."
     )
     return [_grid("Reconnect storm", note, samples, columns)] if samples else []
 
@@ -298,8 +306,10 @@ def facts(result: dict[str, Any]) -> list[str]:
     machine = result["machine"]
     return [
         f"{machine['date']}, {machine['cpu']}, {machine['kernel']}, {machine['python']}, {machine['libraries']}",
-        f"{result['kind']} run, {result['rounds']} run(s) of each cell, {result['seconds'] / 60:.1f} minutes, "
-        f"load average before: {machine['load_before']}",
+        (
+            f"{result['kind']} run, {result['rounds']} run(s) of each cell, {result['seconds'] / 60:.1f} minutes, "
+            f"load average before: {machine['load_before']}"
+        ),
         *(f"{LABELS[name]}: {version}; {FAIRNESS[name]}" for name, version in result["versions"].items()),
     ]
 

@@ -4,8 +4,8 @@ Owns: the viewer side of every measurement. It must not know which server it is 
 its stream. `fanout` starts `python viewers.py` and asks it with the commands at the end. Read `peers` next.
 
 The crowd counts lines by their marker in the raw bytes, without parsing. It answers no pings: no measurement lasts as
-long as a server's ping timeout. The probe is one connection that parses every frame and every line: it finds lines that are
-missing, repeated or out of order, checks that logrelay's ids rise by one, notes when each line was in its hands,
+long as a server's ping timeout. The probe is one connection that parses every frame and every line: it finds lines
+that are missing, repeated or out of order, checks that logrelay's ids rise by one, notes when each line was in its hands,
 and answers pings.
 """
 

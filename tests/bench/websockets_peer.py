@@ -1,4 +1,4 @@
-"""A small relay on `websockets.broadcast`: the same job as logrelay's hot path, written the way the library's manual says.
+"""A small relay on `websockets.broadcast`: the same job as logrelay's hot path, as the manual shows it.
 
 Reads wire protocol v1 from a Unix socket, decodes it, encodes each line as JSON once, calls broadcast() once per line.
 It has no journal, no acks, no replay and no filters. usage: websockets_peer.py SOCKET PORT deflate|plain

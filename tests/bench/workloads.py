@@ -101,7 +101,7 @@ QUICK = Plan(
     storm_seconds=2,
 )
 COMPRESS_RATE = 200
-"""Lines a second in the compression section: with 100 viewers about what compressing for each viewer apart can keep up with."""
+"""Lines a second in the compression section: about what a server that compresses for each of 100 viewers apart can do."""
 MANY_TRADERS = 8
 MEMORY_VIEWERS = 10
 STORM_RATE = 100
@@ -183,7 +183,7 @@ class Bench:
     def load(self, role: str) -> Child:
         """Return the load process of that role; `desk...` are traders, all others viewers."""
         if role not in self._load:
-            script = "traders.py" if role.startswith("desk") else "viewers.py"
+            script = "feeders.py" if role.startswith("desk") else "viewers.py"
             self._load[role] = Child(self.fleet, role, [sys.executable, str(HERE / script)])
         return self._load[role]
 

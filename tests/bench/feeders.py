@@ -1,7 +1,7 @@
 """Traders: what puts the benchmark's lines into a server, at a pace or as fast as the server takes them.
 
 Owns: one class per way in (wire protocol v1, lines of JSON, NATS PUB, Nchan's WebSocket publisher, and robo_trader's
-own processor). It must not know who views. `fanout` starts `python traders.py`; read `viewers` next.
+own processor). It must not know who views. `fanout` starts `python feeders.py`; read `viewers` next.
 
 Paced lines are made and sent one at a time, each with the clock taken just before, as a trader's log calls would be.
 Lines sent as fast as possible are packed beforehand and written in large pieces with a plain blocking send, so that the
@@ -168,7 +168,7 @@ class NchanTrader:
     def __init__(self, address: str, index: int) -> None:
         self._seq = 0
         self._answered = 0
-        host, port, path = address.split(" ")
+        port, path = address.split(" ")
         publisher = Connection(int(port), path)
         self._socket = publisher.socket
         self._frames = publisher.frames
@@ -236,7 +236,7 @@ class Desk:
         return {}
 
     def pace(self, cell: int, count: int, rate: float) -> dict[str, Any]:
-        """Log `count` lines at `rate` a second, taking turns among the traders; then wait for what answers there are."""
+        """Log `count` lines at `rate` a second, taking turns among the traders; return after the last ack."""
         traders = self._traders
         start = time.perf_counter()
         for n in range(count):
