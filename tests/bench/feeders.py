@@ -17,15 +17,17 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgpack
+import structlog
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout, for robo_trader
 
-from lines import json_line, masked, wire_frame
+from lines import MESSAGE, SOURCE, fields, json_line, masked, wire_frame
 from processes import serve_commands
 from streams import RECEIVE_BYTES, Connection
 
@@ -35,7 +37,32 @@ ACK_SECONDS = 60.0
 """The longest wait for an ack: more than any run's lines take."""
 
 
-class WireTrader:
+class Feeder:
+    """One trader. `address` is where the server takes lines."""
+
+    rejected = 0
+    """Lines the server said it will never take."""
+
+    def encode(self, cell: int, n: int, ns: int) -> bytes:
+        """Return the next line as the server takes it."""
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        """Hand bytes to the kernel, waiting for room."""
+        raise NotImplementedError
+
+    def log(self, cell: int, n: int, ns: int) -> None:
+        """Log one line: what latency is counted from the beginning of."""
+        self.send(self.encode(cell, n, ns))
+
+    def finish(self) -> None:
+        """Return when everything logged has its answer, where there are answers. Raises OSError."""
+
+    def close(self) -> None:
+        """End the connection, with a bye where the protocol has one."""
+
+
+class WireTrader(Feeder):
     """Speaks wire protocol v1 and waits for acks."""
 
     handshake = True
@@ -44,7 +71,6 @@ class WireTrader:
         self._seq = 0
         self._unpacker = msgpack.Unpacker()
         self._acked = 0
-        self.rejected = 0
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(ACK_SECONDS)
         self._socket.connect(address)
@@ -105,7 +131,7 @@ class UnackedTrader(WireTrader):
         """Nothing says more than the sending itself."""
 
 
-class JsonTrader:
+class JsonTrader(Feeder):
     """Ready JSON, one line each, over a Unix socket."""
 
     def __init__(self, address: str, index: int) -> None:
@@ -121,14 +147,11 @@ class JsonTrader:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
-    def finish(self) -> None:
-        """Nothing says more than the sending itself."""
-
     def close(self) -> None:
         self._socket.close()
 
 
-class NatsTrader:
+class NatsTrader(Feeder):
     """Ready JSON by PUB over TCP; done when the server has answered a PING sent behind the last line."""
 
     def __init__(self, address: str, index: int) -> None:
@@ -162,7 +185,7 @@ class NatsTrader:
         self._socket.close()
 
 
-class NchanTrader:
+class NchanTrader(Feeder):
     """Ready JSON as WebSocket messages to Nchan's publisher location; closed by its replies."""
 
     def __init__(self, address: str, index: int) -> None:
@@ -199,14 +222,30 @@ class NchanTrader:
         self._answered += len(self._frames.feed(data))
 
 
-class RoboTrader:
-    """robo_trader's own processor behind a structlog logger: the log call itself."""
+class RoboTrader(Feeder):
+    """robo_trader's own processor behind a structlog logger: `log` is a log call and nothing else."""
 
     def __init__(self, address: str, index: int) -> None:
-        raise NotImplementedError
+        from robo_trader.log_relay import LogRelayProcessor  # noqa: PLC0415  (not there in every checkout)
+
+        self._processor = LogRelayProcessor(address, app=f"bench{index}", disabled=False)
+        chain = [structlog.processors.add_log_level, self._processor, lambda *_: ""]
+        self._log = structlog.wrap_logger(structlog.ReturnLogger(), processors=chain).bind(logger=SOURCE)
+        self.log(0, 0, 0)  # connects; cell 0 is nobody's
+        self.finish()
+
+    def log(self, cell: int, n: int, ns: int) -> None:
+        self._log.info(MESSAGE, **fields(cell, n, ns))
+
+    def finish(self) -> None:
+        if not self._processor.flush(ACK_SECONDS):
+            raise ConnectionError(f"not everything was acked: {self._processor.stats()}")
+
+    def close(self) -> None:
+        self._processor.close()
 
 
-KINDS = {
+KINDS: dict[str, Callable[[str, int], Feeder]] = {
     "wire": WireTrader,
     "unacked": UnackedTrader,
     "json": JsonTrader,
@@ -220,7 +259,7 @@ class Desk:
     """Commands of the traders' process."""
 
     def __init__(self) -> None:
-        self._traders: list[Any] = []
+        self._traders: list[Feeder] = []
 
     def open(self, kind: str, address: str, traders: int = 1) -> dict[str, Any]:
         """Connect."""
@@ -242,9 +281,7 @@ class Desk:
         for n in range(count):
             if (ahead := start + n / rate - time.perf_counter()) > 0:
                 time.sleep(ahead)
-            trader = traders[n % len(traders)]
-            ns = time.perf_counter_ns()
-            trader.send(trader.encode(cell, n, ns))
+            traders[n % len(traders)].log(cell, n, time.perf_counter_ns())
         sent = time.perf_counter()
         for trader in traders:
             trader.finish()
@@ -264,7 +301,7 @@ class Desk:
             loads.append([*pieces, bytes(piece)])
         failures: list[Exception] = []
 
-        def run(trader: Any, pieces: list[bytes]) -> None:
+        def run(trader: Feeder, pieces: list[bytes]) -> None:
             try:
                 for piece in pieces:
                     trader.send(piece)
@@ -291,7 +328,7 @@ class Desk:
             "start_ns": int(start * 1e9),
             "sent_ns": int(sent * 1e9),
             "acked_ns": time.perf_counter_ns(),
-            "rejected": sum(getattr(trader, "rejected", 0) for trader in self._traders),
+            "rejected": sum(trader.rejected for trader in self._traders),
         }
 
 

@@ -1,7 +1,8 @@
 """A raw WebSocket viewer connection and the byte streams that servers put on it.
 
 Owns: the client handshake, frames -> messages, messages -> lines. It must not know what is measured.
-`viewers` drives it. Without I/O apart from `Connection`; no library is used, so that a viewer costs a fraction of what a server does.
+`viewers` drives it. Without I/O apart from `Connection`; no library is used, so that a viewer costs a fraction of
+what a server does.
 """
 
 from __future__ import annotations

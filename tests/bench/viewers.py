@@ -5,8 +5,8 @@ its stream. `fanout` starts `python viewers.py` and asks it with the commands at
 
 The crowd counts lines by their marker in the raw bytes, without parsing. It answers no pings: no measurement lasts as
 long as a server's ping timeout. The probe is one connection that parses every frame and every line: it finds lines
-that are missing, repeated or out of order, checks that logrelay's ids rise by one, notes when each line was in its hands,
-and answers pings.
+that are missing, repeated or out of order, checks that logrelay's ids rise by one, notes when it had each line, and
+answers pings.
 """
 
 from __future__ import annotations

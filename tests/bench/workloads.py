@@ -101,7 +101,7 @@ QUICK = Plan(
     storm_seconds=2,
 )
 COMPRESS_RATE = 200
-"""Lines a second in the compression section: about what a server that compresses for each of 100 viewers apart can do."""
+"""Lines a second in the compression section: what a server that compresses for each of 100 viewers apart can do."""
 MANY_TRADERS = 8
 MEMORY_VIEWERS = 10
 STORM_RATE = 100
@@ -528,4 +528,4 @@ SECTIONS = ("footprint", "idle", "fanout", "latency", "traders", "filters", "bat
 
 def robo_trader_ships() -> bool:
     """Tell whether robo_trader's own processor is in this checkout."""
-    return (HERE.parents[1] / "robo_trader" / "log_relay").exists()
+    return (HERE.parents[1] / "robo_trader" / "log_relay" / "processor.py").exists()
