@@ -20,6 +20,9 @@ from logrelay.record import RELAY_RUN, Line
 Form = Literal["plain", "batch"]
 """plain: one line per message. batch: a message is a JSON array of lines (subprotocol logrelay.v1.batch)."""
 
+Chosen = tuple[Sequence[bytes], Sequence[int]]
+"""Viewer messages and their seqs."""
+
 SEGMENT_BYTES = 48 * 1024
 """Bytes handed to a viewer's socket at once. What the kernel does not take stays in the relay's memory, and a
 stalled viewer is promised to cost less than 64 KiB; one line can be 64 KiB, so it may stand alone over this."""
@@ -199,19 +202,25 @@ class Batch:
 
         The last segment's `last` may lie before the batch's: lines that were not wanted follow it.
         """
-        chosen = self.select(wanted)
-        whole = behind < self.first
-        key = (form, None if chosen is None else tuple(chosen)) if whole else None
-        if whole and key in self._cache:
-            return self._cache[key]
-        bodies = self.bodies()
-        if not whole:
-            start = behind - self.first + 1
-            chosen = [i for i in (range(len(bodies)) if chosen is None else chosen) if i >= start]
-        if chosen is None:
-            made = segments_of(bodies, range(self.first, self.last + 1), form)
-        else:
-            made = segments_of([bodies[i] for i in chosen], [self.first + i for i in chosen], form)
-        if whole:
-            self._cache[key] = made
+        if behind >= self.first:
+            return segments_of(*self.chosen(wanted, behind), form)
+        indices = self.select(wanted)
+        key = (form, None if indices is None else tuple(indices))
+        made = self._cache.get(key)
+        if made is None:
+            made = self._cache[key] = segments_of(*self._pick(indices), form)
         return made
+
+    def chosen(self, wanted: Filter, behind: int = 0) -> Chosen:
+        """Return the selected lines after seq `behind`."""
+        indices = self.select(wanted)
+        if behind >= self.first:
+            start = behind - self.first + 1
+            indices = [i for i in (range(len(self.lines)) if indices is None else indices) if i >= start]
+        return self._pick(indices)
+
+    def _pick(self, indices: Sequence[int] | None) -> Chosen:
+        bodies = self.bodies()
+        if indices is None:
+            return bodies, range(self.first, self.last + 1)
+        return [bodies[i] for i in indices], [self.first + i for i in indices]

@@ -61,7 +61,9 @@ class Deflater:
         return compressed_frame(data.removesuffix(_TAIL))
 
 
-def deflate_segments(deflater: Deflater, bodies: Sequence[bytes], seqs: Sequence[int], *, arrays: bool) -> list[Segment]:
+def deflate_segments(
+    deflater: Deflater, bodies: Sequence[bytes], seqs: Sequence[int], *, arrays: bool
+) -> list[Segment]:
     """Compress lines, one per message or in JSON arrays, into segments of about SEGMENT_BYTES on the wire."""
     out: list[Segment] = []
     pieces: list[bytes] = []

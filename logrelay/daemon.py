@@ -27,7 +27,7 @@ from logrelay import __version__
 from logrelay.access import Door
 from logrelay.config import MEMORY, Config
 from logrelay.desk import Answer, Desk
-from logrelay.errors import ListenError, RelayError
+from logrelay.errors import JournalError, ListenError, RelayError
 from logrelay.ingest import Ingest
 from logrelay.journal import Journal, Opening
 from logrelay.journal.writer import Writer
@@ -87,7 +87,7 @@ def _journal(config: Config) -> Journal:
 
     return SqliteJournal(
         config.journal,
-        sync=config.sync,
+        sync="full" if config.sync == "full" else "normal",
         max_age_s=config.keep_days * 86_400,
         max_bytes=config.keep_bytes,
         now_us=lambda: time.time_ns() // 1000,
@@ -116,10 +116,8 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
-    writer = Writer(journal, loop.call_soon_threadsafe)
     relay = Relay(
         opening,
-        writer,
         loop=loop,
         quiet_after_s=config.quiet_after,
         max_lag=config.max_lag,
@@ -129,9 +127,21 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     )
     for text in opening.notices:
         say(text)
-    writer.on_committed = relay.on_committed
-    writer.on_trouble = relay.on_trouble
-    writer.on_recovered = relay.on_recovered
+    writer = Writer(
+        journal,
+        loop.call_soon_threadsafe,
+        on_committed=relay.on_committed,
+        on_trouble=relay.on_trouble,
+        on_recovered=relay.on_recovered,
+    )
+    exit_code = 0
+
+    def give_up(_why: str) -> None:
+        nonlocal exit_code
+        exit_code = JournalError.exit_code
+        stop.set()
+
+    relay.hopeless = give_up
     door = Door(config.token, config.host, config.allow_hosts, config.allow_origins)
     desk = Desk(relay, door, tail=config.tail, version=__version__, loop=loop)
     viewers = Viewers(desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
@@ -145,8 +155,8 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
         await ingest.close()
         viewers.stop_accepting()
         raise
-    writer.start()
-    relay.start(ingest)
+    writer.start(opening.head, opening.oldest)
+    relay.start(ingest, writer)
     desk.serving = True
     status = f"ready on ws://{shown}, log socket {config.socket}, journal {config.journal}"
     say(status)
@@ -164,15 +174,14 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     viewers.stop_accepting()
     await ingest.drain()
     if not await relay.settle(SETTLE_TIMEOUT_S):
-        say(
-            f"{relay.pending_lines} lines not committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them"
-        )
+        say(f"{relay.pending_lines} lines not committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them")
     await ingest.close()
     await viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - loop.time()))
     watchdog.cancel()
+    relay.close()
     await asyncio.to_thread(writer.stop, max(0.1, deadline - loop.time()))
     notifier.close()
-    return 0
+    return exit_code
 
 
 def _add_pages(desk: Desk) -> None:

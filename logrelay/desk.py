@@ -126,7 +126,7 @@ class Desk:
             "traders": relay.traders.shown(time.monotonic()),
             "journal": {
                 "trouble": relay.trouble,
-                "bytes": relay.writer.stats().bytes_on_disk,
+                "bytes": relay.writer.stats().disk_bytes,
                 "pending_lines": relay.pending_lines,
             },
         }
@@ -147,7 +147,7 @@ class Desk:
             "lines_total": relay.sequencer.lines_total,
             "bytes_total": relay.sequencer.bytes_total,
             "commits_total": stats.commits,
-            "journal_bytes": stats.bytes_on_disk,
+            "journal_bytes": stats.disk_bytes,
             "journal_trouble": int(relay.trouble is not None),
             "pending_lines": relay.pending_lines,
             "viewers": len(hub.viewers),
@@ -169,7 +169,7 @@ class Desk:
 
     async def page(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""
-        return await asyncio.wrap_future(self.relay.writer.run(lambda journal: journal.page(query)))
+        return await asyncio.wrap_future(self.relay.writer.read(query))
 
     def resolve(self, id: str) -> int:  # noqa: A002  (the protocol's word)
         """Return the seq an id means. Raises RequestError."""
@@ -203,7 +203,7 @@ class Session:
             connection.close(4400, f"{error}"[:100])
             return
         form: Form = "batch" if connection.subprotocol == BATCH else "plain"
-        self._viewer = hub.join(connection, wanted.filter or Filter(), form)
+        self._viewer = hub.join(connection, wanted.filter or Filter(), form, deflate=connection.deflate)
         self._start(self._viewer, wanted)
 
     def _start(self, viewer: Viewer, wanted: Subscribe) -> None:

@@ -18,11 +18,12 @@ its group in the same step, so nothing can be published in between (no hole) and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from logrelay.batch import Batch, Form, Segment, segments_of
+from logrelay.batch import Batch, Chosen, Form, Segment, segments_of
+from logrelay.compression import Deflater
 from logrelay.filters import Filter
 from logrelay.record import WARNING
 
@@ -43,6 +44,15 @@ PAGE_LINES = 4096
 """Lines in a page; bounds the time of one journal read."""
 
 
+PACK_BYTES = 2 * 1024 * 1024
+"""Lines of a compressed group waiting for the compressor. Beyond it the compressor does not keep up (some 250,000
+lines/s), and the group's viewers become readers of the journal like any other slow ones."""
+
+SMALL_BYTES = 8 * 1024
+"""So little is sent uncompressed rather than through the compressor's thread, while a viewer of a compressed group
+catches up: it is then at the head in this very step, however fast lines come."""
+
+
 class Sink(Protocol):
     """The way to one viewer's socket."""
 
@@ -56,13 +66,47 @@ class Fetch:
 
     viewer: Viewer
     generation: int
-    kind: Literal["start", "page", "levels"]
-    """start: the newest `limit` matches. page: the next lines. levels: how many lines of each level there are."""
+    kind: Literal["start", "page", "levels", "pack"]
+    """start: the newest `limit` matches. page: the next lines. levels: how many lines of each level there are.
+    pack: compress `chosen`, which the hub has from memory."""
     after: int
     until: int
     limit: int
     max_bytes: int
     filter: Filter
+    chosen: Chosen = ((), ())
+
+    @property
+    def compress(self) -> bool:
+        """True: the answer's lines are to come as compressed segments."""
+        return self.viewer.deflate and self.kind in ("page", "pack")
+
+
+@dataclass(eq=False, slots=True)
+class Pack:
+    """Lines of a compressed group on their way through its compressor; the shell answers with `Hub.packed`.
+
+    Packs of one group must be compressed, and answered, in the order in which they were handed out.
+    """
+
+    group: _Group
+    number: int
+    bodies: Sequence[bytes]
+    seqs: Sequence[int]
+    last: int
+    fresh: bool
+    """Reset the compressor first: somebody has joined."""
+    size: int
+
+    @property
+    def deflater(self) -> Deflater:
+        """The group's compressor."""
+        return self.group.deflater
+
+    @property
+    def form(self) -> Form:
+        """How lines become messages."""
+        return self.group.form
 
 
 @dataclass(slots=True)
@@ -78,6 +122,8 @@ class Found:
     """Oldest seq kept when the journal was read."""
     levels: Mapping[int, int] = field(default_factory=dict)
     """levels: lines of the stretch by level rank."""
+    segments: list[Segment] | None = None
+    """The lines, compressed, where the Fetch wanted it."""
 
 
 @dataclass(slots=True)
@@ -111,11 +157,13 @@ class Viewer:
     __slots__ = (
         "asking",
         "cursor",
+        "deflate",
         "epoch_gap",
         "filter",
         "form",
         "generation",
         "group",
+        "joined",
         "page_bytes",
         "sink",
         "skip",
@@ -124,11 +172,14 @@ class Viewer:
         "start_left",
     )
 
-    def __init__(self, sink: Sink, wanted: Filter, form: Form) -> None:
+    def __init__(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool) -> None:
         self.sink = sink
         self.filter = wanted
         self.form: Form = form
+        self.deflate = deflate
         self.cursor = 0
+        self.joined = 0
+        """Number of the first pack of the group that is for this viewer."""
         self.group: _Group | None = None
         """The group while live, else None."""
         self.stalled = False
@@ -145,12 +196,35 @@ class Viewer:
 
 
 class _Group:
-    __slots__ = ("filter", "form", "live")
+    """Viewers at the head with an equal subscription. A compressed group is as far as its compressor is."""
 
-    def __init__(self, wanted: Filter, form: Form) -> None:
+    __slots__ = (
+        "deflate",
+        "deflater",
+        "delivered",
+        "filter",
+        "form",
+        "fresh",
+        "live",
+        "number",
+        "packs",
+        "packs_bytes",
+    )
+
+    def __init__(self, wanted: Filter, form: Form, *, deflate: bool) -> None:
         self.filter = wanted
         self.form: Form = form
         self.live: dict[Viewer, None] = {}
+        self.deflate = deflate
+        if deflate:
+            self.deflater = Deflater()
+        self.fresh = True
+        self.number = 0
+        self.packs = 0
+        """Packs on their way."""
+        self.packs_bytes = 0
+        self.delivered = 0
+        """Last seq of the newest pack that came back."""
 
 
 class Hub:
@@ -168,6 +242,7 @@ class Hub:
         max_lag: int,
         tail: int,
         ask: Callable[[Fetch], None],
+        pack: Callable[[Pack], None],
         render_gap: Callable[[Gap], bytes],
     ) -> None:
         self.head = head
@@ -179,11 +254,12 @@ class Hub:
         self.landing = tail
         """A viewer skipped forward lands this many lines before the head."""
         self.viewers: dict[Viewer, None] = {}
-        self._groups: dict[tuple[Filter, Form], _Group] = {}
+        self._groups: dict[tuple[Filter, Form, bool], _Group] = {}
         self._tail: deque[Batch] = deque()
         self._tail_bytes = 0
         self._tail_lines = 0
         self._ask = ask
+        self._pack = pack
         self._render_gap = render_gap
         self.lines_sent = 0
         self.bytes_sent = 0
@@ -205,6 +281,9 @@ class Hub:
         for group in list(self._groups.values()):
             if not group.live:
                 continue
+            if group.deflate:
+                self._hand_out(group, batch)
+                continue
             segments = batch.segments(group.filter, group.form)
             if not segments:
                 continue
@@ -220,6 +299,36 @@ class Hub:
                 self._leave(viewer)
                 viewer.stalled = True
         self._trim()
+
+    def _hand_out(self, group: _Group, batch: Batch) -> None:
+        """Send a batch through the group's compressor."""
+        bodies, seqs = batch.chosen(group.filter)
+        if not bodies:
+            return
+        size = sum(map(len, bodies))
+        if group.packs_bytes + size > PACK_BYTES and group.packs:
+            for viewer in list(group.live):
+                viewer.cursor = self.position(viewer, before=batch.first)
+                self._leave(viewer)
+            for viewer in [v for v in self.viewers if v.group is None and not v.stalled and not v.asking]:
+                self._serve(viewer)
+            return
+        group.packs += 1
+        group.packs_bytes += size
+        group.number += 1
+        self._pack(Pack(group, group.number, bodies, seqs, batch.last, group.fresh, size))
+        group.fresh = False
+
+    def packed(self, pack: Pack, segments: list[Segment]) -> None:
+        """Take a compressed pack and send it to those it is for."""
+        group = pack.group
+        group.packs -= 1
+        group.packs_bytes -= pack.size
+        group.delivered = pack.last
+        for viewer in list(group.live):
+            if viewer.joined <= pack.number and not self._write_all(viewer, segments, pack.last):
+                self._leave(viewer)
+                viewer.stalled = True
 
     def _write_all(self, viewer: Viewer, segments: list[Segment], end: int) -> bool:
         """Write segments until the socket is full. The cursor is then behind the last one written, or at `end`."""
@@ -259,9 +368,12 @@ class Hub:
 
     # --- viewers come and go ----------------------------------------------------------------------------
 
-    def join(self, sink: Sink, wanted: Filter, form: Form) -> Viewer:
-        """Add a viewer that gets nothing until `start_after` or `start_tail` says where it begins."""
-        viewer = Viewer(sink, wanted, form)
+    def join(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool = False) -> Viewer:
+        """Add a viewer that gets nothing until `start_after` or `start_tail` says where it begins.
+
+        `deflate`: it can read compressed frames made by `compression`.
+        """
+        viewer = Viewer(sink, wanted, form, deflate=deflate)
         self.viewers[viewer] = None
         return viewer
 
@@ -308,8 +420,7 @@ class Hub:
 
     def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants, from its cursor on."""
-        if viewer.group is not None:
-            viewer.cursor = self.head
+        viewer.cursor = self.position(viewer)
         self.change(viewer, wanted)
         self._serve(viewer)
 
@@ -318,9 +429,14 @@ class Hub:
         self._restart(viewer)
         self.viewers.pop(viewer, None)
 
-    def position(self, viewer: Viewer) -> int:
-        """Return the viewer's cursor."""
-        return self.head if viewer.group is not None else viewer.cursor
+    def position(self, viewer: Viewer, *, before: int = 0) -> int:
+        """Return the viewer's cursor; for a live one as of the batch that begins at `before`, else as of now."""
+        group = viewer.group
+        if group is None:
+            return viewer.cursor
+        if group.deflate and group.packs:
+            return max(viewer.cursor, group.delivered)
+        return before - 1 if before else self.head
 
     def behind(self) -> int:
         """Count the viewers that are not at the head."""
@@ -341,7 +457,7 @@ class Hub:
             viewer.group = None
             group.live.pop(viewer, None)
             if not group.live:
-                self._groups.pop((group.filter, group.form), None)
+                self._groups.pop((group.filter, group.form, group.deflate), None)
 
     # --- catching up ---------------------------------------------------------------------------------------
 
@@ -373,11 +489,31 @@ class Hub:
         if viewer.cursor + 1 < first:
             self._fetch(viewer, "page", viewer.cursor, first - 1, PAGE_LINES, viewer.page_bytes)
             return
+        if viewer.deflate and self._serve_packed(viewer):
+            return
         for batch in self._batches_after(viewer.cursor):
             if not self._write_all(viewer, batch.segments(viewer.filter, viewer.form, viewer.cursor), batch.last):
                 viewer.stalled = True
                 return
         self._go_live(viewer)
+
+    def _serve_packed(self, viewer: Viewer) -> bool:
+        """Have the next stretch of the tail compressed for one viewer; False when it is not worth it."""
+        bodies: list[bytes] = []
+        seqs: list[int] = []
+        size, reached = 0, viewer.cursor
+        for batch in self._batches_after(viewer.cursor):
+            more, places = batch.chosen(viewer.filter, viewer.cursor)
+            bodies += more
+            seqs += places
+            size += sum(map(len, more))
+            reached = batch.last
+            if size >= viewer.page_bytes:
+                break
+        if size <= SMALL_BYTES:
+            return False
+        self._fetch(viewer, "pack", viewer.cursor, reached, 0, 0, (bodies, seqs))
+        return True
 
     def _batches_after(self, cursor: int) -> Iterator[Batch]:
         # From the right: a viewer is nearly always only a few batches behind.
@@ -389,26 +525,29 @@ class Hub:
         return reversed(wanted)
 
     def _go_live(self, viewer: Viewer) -> None:
-        key = (viewer.filter, viewer.form)
+        key = (viewer.filter, viewer.form, viewer.deflate)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = _Group(viewer.filter, viewer.form)
+            group = self._groups[key] = _Group(viewer.filter, viewer.form, deflate=viewer.deflate)
         group.live[viewer] = None
+        group.fresh = True
+        viewer.joined = group.number + 1
         viewer.group = group
         viewer.page_bytes = MIN_PAGE_BYTES
 
     def _fetch(
         self,
         viewer: Viewer,
-        kind: Literal["start", "page", "levels"],
+        kind: Literal["start", "page", "levels", "pack"],
         after: int,
         until: int,
         limit: int,
         max_bytes: int,
+        chosen: Chosen = ((), ()),
     ) -> None:
         viewer.asking = True
         wanted = skip_filter(viewer.filter) if viewer.skip is not None else viewer.filter
-        self._ask(Fetch(viewer, viewer.generation, kind, after, until, limit, max_bytes, wanted))
+        self._ask(Fetch(viewer, viewer.generation, kind, after, until, limit, max_bytes, wanted, chosen))
 
     def fetched(self, fetch: Fetch, found: Found) -> None:
         """Take the journal's answer to `fetch`; an answer nobody waits for any more is ignored."""
@@ -454,7 +593,9 @@ class Hub:
     def _paged(self, viewer: Viewer, fetch: Fetch, found: Found) -> None:
         if found.oldest > viewer.cursor + 1 and not self._overtaken(viewer, min(found.oldest, fetch.until + 1)):
             return
-        segments = segments_of(found.bodies, found.seqs, viewer.form)
+        segments = found.segments
+        if segments is None:
+            segments = segments_of(found.bodies, found.seqs, viewer.form)
         for segment in segments:
             room = viewer.sink.write(segment.payload)
             self._count(segment, 1)

@@ -20,13 +20,15 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from logrelay import wire
-from logrelay.batch import Batch
+from logrelay.batch import Batch, Chosen, Segment
+from logrelay.compression import Deflater, deflate_segments
 from logrelay.errors import JournalError, RequestError
-from logrelay.hub import Fetch, Found, Gap, Hub
+from logrelay.hub import Fetch, Found, Gap, Hub, Pack
 from logrelay.ingest import Connection, Ingest
 from logrelay.journal import Opening, Page, Query
 from logrelay.journal.writer import Writer
@@ -61,7 +63,6 @@ class Relay:
     def __init__(
         self,
         opening: Opening,
-        writer: Writer,
         *,
         loop: asyncio.AbstractEventLoop,
         quiet_after_s: float,
@@ -73,7 +74,8 @@ class Relay:
         self.epoch = opening.epoch
         self.aliases = set(opening.aliases)
         self.loop = loop
-        self.writer = writer
+        self.writer: Writer
+        """Set by `start`."""
         self.sequencer = Sequencer(opening.epoch, opening.head + 1)
         self.traders = Traders(opening.runs, self.sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic())
         self.hub = Hub(
@@ -82,6 +84,7 @@ class Relay:
             max_lag=max_lag,
             tail=tail,
             ask=self._ask,
+            pack=self._pack,
             render_gap=self._render_gap,
         )
         self.ingest: Ingest | None = None
@@ -100,6 +103,11 @@ class Relay:
         self._random_text = random_text
         self._say = say
         self._stopping = False
+        # Threads are made when there is something to compress, not before.
+        self._compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
+        self._packers = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
+        self.hopeless: Callable[[str], None] = say
+        """Called when the journal will not work again in this process; the daemon ends it."""
         for notice in opening.notices:
             self.notice(WARNING, notice, {"state": "journal"})
 
@@ -195,6 +203,8 @@ class Relay:
     def on_trouble(self, error: JournalError) -> None:
         """The journal refuses lines: go on without it, and say so."""
         self._degrade(str(error))
+        if not error.retry:
+            self.hopeless(str(error))
 
     def on_recovered(self, notices: list[str]) -> None:
         """The journal takes lines again; `notices` say what became of it (a corrupt file set aside, ...)."""
@@ -266,9 +276,10 @@ class Relay:
         # A quiet trader's deadline moves with every line; the clock is set only when it rings.
         self._set_clock(self.traders.next_deadline())
 
-    def start(self, ingest: Ingest) -> None:
-        """Learn the traders' door; begin to watch the time."""
+    def start(self, ingest: Ingest, writer: Writer) -> None:
+        """Learn the traders' door and the journal's thread; begin to watch the time."""
         self.ingest = ingest
+        self.writer = writer
         self._set_clock(self.traders.next_deadline())
         self.flush()
 
@@ -285,8 +296,10 @@ class Relay:
 
     def _ask(self, fetch: Fetch) -> None:
         future: Future[Found]
-        if fetch.kind == "levels":
-            future = self.writer.run(lambda journal: _levels(journal.levels(fetch.after + 1, fetch.until)))
+        if fetch.kind == "pack":
+            future = self._packers.submit(_compressed, fetch, Found([], [], fetch.until, True, 0), fetch.chosen)
+        elif fetch.kind == "levels":
+            future = _then(self.writer.levels(fetch.after + 1, fetch.until), lambda n: Found([], [], 0, True, 0, n))
         else:
             query = Query(
                 after=fetch.after,
@@ -296,17 +309,19 @@ class Relay:
                 newest=fetch.kind == "start",
                 max_bytes=fetch.max_bytes,
             )
-            future = self.writer.run(lambda journal: _found(journal.page(query)))
+            future = _then(self.writer.read(query), lambda page: _found(fetch, page))
         future.add_done_callback(lambda done: self._later(self._answered, fetch, done))
+
+    def _pack(self, pack: Pack) -> None:
+        """Compress away from the event loop; one thread, so that packs stay in order."""
+        future = self._compressor.submit(_packed, pack)
+        future.add_done_callback(lambda done: self._later(self.hub.packed, pack, done.result()))
 
     def _later(self, *call: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for the answer any more
             self.loop.call_soon_threadsafe(*call)  # type: ignore[arg-type]
 
     def _answered(self, fetch: Fetch, future: Future[Found]) -> None:
-        if future.cancelled():
-            self.hub.failed(fetch)
-            return
         error = future.exception()
         if error is None:
             self.hub.fetched(fetch, future.result())
@@ -378,6 +393,11 @@ class Relay:
                 timer.cancel()
         return True
 
+    def close(self) -> None:
+        """End the compressors' threads; what they have not begun is dropped."""
+        for pool in (self._compressor, self._packers):
+            pool.shutdown(wait=False, cancel_futures=True)
+
     @property
     def pending_lines(self) -> int:
         """Lines taken from traders and not committed yet."""
@@ -388,12 +408,35 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _found(page: Page) -> Found:
-    return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest)
+def _then(source: Future[Any], convert: Callable[[Any], Found]) -> Future[Found]:
+    """Convert a future's result on the thread that made it, or hand on its error."""
+    target: Future[Found] = Future()
+
+    def done(ended: Future[Any]) -> None:
+        try:
+            target.set_result(convert(ended.result()))
+        except (Exception, CancelledError) as error:
+            target.set_exception(error)
+
+    source.add_done_callback(done)
+    return target
 
 
-def _levels(levels: dict[int, int]) -> Found:
-    return Found([], [], 0, True, 0, levels)
+def _found(fetch: Fetch, page: Page) -> Found:
+    found = Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest)
+    return _compressed(fetch, found, (page.bodies, page.seqs)) if fetch.compress else found
+
+
+def _compressed(fetch: Fetch, found: Found, chosen: Chosen) -> Found:
+    """Compress lines for one viewer, for itself alone: nothing it refers to lies before it."""
+    found.segments = deflate_segments(Deflater(), *chosen, arrays=fetch.viewer.form == "batch")
+    return found
+
+
+def _packed(pack: Pack) -> list[Segment]:
+    if pack.fresh:
+        pack.deflater.reset()
+    return deflate_segments(pack.deflater, pack.bodies, pack.seqs, arrays=pack.form == "batch")
 
 
 def _levels_shape(levels: object) -> dict[str, int]:

@@ -20,13 +20,14 @@ from typing import Any, Protocol, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
 from logrelay.batch import frame
+from logrelay.compression import WINDOW_BITS
 
 CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("normal", "the viewer closed; nothing to do"),
@@ -264,8 +265,7 @@ class ViewerConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.deflate = bool(protocol.extensions)
-        # What we send ourselves never passes through the library's compressor; what comes in may be compressed.
+        self.deflate = any(map(_shares_context, protocol.extensions))
         door.open[self] = None
         door.arm_pings()
         self._session = door.desk.open(self, request)
@@ -456,6 +456,15 @@ class Viewers:
 _TCP_NOTSENT_LOWAT: int = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
 _DEFLATE: list[Any] = [
-    # Only for what viewers send: see `compression` for what they get.
+    # The library only decompresses, without keeping a window per viewer; what goes out is made by `compression`.
     ServerPerMessageDeflateFactory(server_no_context_takeover=False, client_no_context_takeover=True)
 ]
+
+
+def _shares_context(extension: object) -> bool:
+    """Tell whether the client keeps a whole window between messages; one that does not is served uncompressed."""
+    return (
+        isinstance(extension, PerMessageDeflate)
+        and not extension.local_no_context_takeover
+        and extension.local_max_window_bits == WINDOW_BITS
+    )

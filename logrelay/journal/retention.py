@@ -196,9 +196,7 @@ class Retention:
         try:
             gone = db.execute("DELETE FROM lines WHERE seq <= ?", (upto,)).rowcount
             # The last mark stays even without lines: it remembers the head and the time.
-            db.execute(
-                "DELETE FROM marks WHERE last <= ? AND first < (SELECT max(first) FROM marks)", (upto,)
-            )
+            db.execute("DELETE FROM marks WHERE last <= ? AND first < (SELECT max(first) FROM marks)", (upto,))
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:

@@ -141,9 +141,7 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
     """
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         allowed = ".".join(map(str, OLDEST_SQLITE))
-        raise JournalError(
-            f"SQLite {sqlite3.sqlite_version} is too old; at least {allowed} is needed", retry=False
-        )
+        raise JournalError(f"SQLite {sqlite3.sqlite_version} is too old; at least {allowed} is needed", retry=False)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         # Has to be set before the first table is made; it is what lets retention give space back in small steps.

@@ -98,9 +98,7 @@ class SqliteJournal:
         self._place = Place(path)
         self._now_us, self._random_epoch = now_us, random_epoch
         self._full = sync == "full"
-        self._retention = Retention(
-            max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock
-        )
+        self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
         self._reader = Reader(lambda: self._sources, clock)
         self._db: sqlite3.Connection | None = None
         self._syncing = self._full
@@ -187,9 +185,7 @@ class SqliteJournal:
             if marked is not None and marked != head:
                 raise JournalLost(f"its last line is {head}, its index says {marked}")
             self._retention.load(db, oldest, head)
-            self._sources = {
-                name: number for number, name in db.execute("SELECT id, name FROM sources") if number
-            }
+            self._sources = {name: number for number, name in db.execute("SELECT id, name FROM sources") if number}
             self._unnamed = {}
             self._last_source = max(self._sources.values(), default=NOTICE_SOURCE)
             self._aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
@@ -261,9 +257,7 @@ class SqliteJournal:
             raise
         if self._place.exists():
             name = self._set_aside("found")
-            saved.notices.append(
-                f"Another file had been put in the journal's place; it was set aside as {name}."
-            )
+            saved.notices.append(f"Another file had been put in the journal's place; it was set aside as {name}.")
         # Closing the old connection removes a log of the journal's name: so it comes before the new file, not after.
         self._disconnect()
         with self._errors():
@@ -334,9 +328,7 @@ class SqliteJournal:
             self._last_source += 1
             self._unnamed[name] = self._last_source
         if self._unnamed:
-            self._sources = (
-                self._sources | self._unnamed
-            )  # a new dict: readers may be going through the old one
+            self._sources = self._sources | self._unnamed  # a new dict: readers may be going through the old one
             rows = [(number, name) for name, number in self._unnamed.items()]
             db.executemany("INSERT INTO sources (id, name) VALUES (?, ?)", rows)
 
@@ -512,7 +504,5 @@ class SqliteJournal:
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                 if isinstance(error, (TypeError, ValueError, OverflowError)):
-                    raise JournalError(
-                        f"journal {self.path} cannot hold this value: {error}", retry=False
-                    ) from error
+                    raise JournalError(f"journal {self.path} cannot hold this value: {error}", retry=False) from error
                 raise

@@ -250,9 +250,7 @@ class Writer:
                 elif not error.retry:
                     return False
             except Exception as error:
-                self._say_trouble(
-                    JournalError(f"the journal failed in an unexpected way: {error!r}", retry=False)
-                )
+                self._say_trouble(JournalError(f"the journal failed in an unexpected way: {error!r}", retry=False))
                 return False
             else:
                 self._written(commit, self._clock() - began)
