@@ -282,7 +282,7 @@ def storm(samples: list[Sample]) -> list[Table]:
     ]
     note = (
         "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines/s "
-        "flow to a healthy viewer: how late was its latest line. logrelay sends each newcomer 500 lines, "
+        "flow to a healthy viewer: how late was its latest line. logrelay sends newcomers 500 lines, "
         "the others send nothing."
     )
     return [_grid("Reconnect storm", note, samples, columns)] if samples else []
