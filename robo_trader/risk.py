@@ -46,9 +46,7 @@ class RiskLimits:
         if exposure + value > self.exposure:
             return Violation("total_exposure", exposure + value, self.exposure)
         if len(self._recent) >= self.orders_per_minute:
-            return Violation(
-                "orders_per_minute", Decimal(len(self._recent) + 1), Decimal(self.orders_per_minute)
-            )
+            return Violation("orders_per_minute", Decimal(len(self._recent) + 1), Decimal(self.orders_per_minute))
         self._recent.append(now)
         return None
 

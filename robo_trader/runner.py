@@ -150,9 +150,7 @@ class Engine:
         return False
 
     def _trade(self, order: Order, bar: Bar) -> None:
-        log.info(
-            "order.submitted", order_id=order.id, symbol=order.symbol, side=order.side, qty=order.quantity
-        )
+        log.info("order.submitted", order_id=order.id, symbol=order.symbol, side=order.side, qty=order.quantity)
         try:
             fills = self.broker.execute(order, bar)
             for number, trade in enumerate(fills, 1):

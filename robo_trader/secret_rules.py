@@ -160,9 +160,7 @@ class Rules:
     secret values to find literally anywhere; those shorter than `SHORTEST_KNOWN` are ignored.
     """
 
-    def __init__(
-        self, *, keys: Iterable[str] = (), allow: Iterable[str] = (), known: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, *, keys: Iterable[str] = (), allow: Iterable[str] = (), known: Iterable[str] = ()) -> None:
         self._keys = frozenset(_words(key) for key in keys)
         self._allow = frozenset(_words(key) for key in allow)
         values = sorted({value for value in known if len(value) >= SHORTEST_KNOWN}, key=len, reverse=True)

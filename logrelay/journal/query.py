@@ -46,9 +46,7 @@ _READ = "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq) FR
 class Reader:
     """Reads pages from connections it is given. Holds no connection; any thread may use it."""
 
-    def __init__(
-        self, names: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, names: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic) -> None:
         """`names` gives the ids of the sources at the moment; `clock` counts seconds and bounds a page."""
         self._names, self._clock = names, clock
         self._mean = _FIRST_MEAN
@@ -94,9 +92,7 @@ class Reader:
             bodies, seqs = walk.step(rows, visits)
             size = sum(map(len, bodies))
             if size > room and (len(bodies) > 1 or page.bodies):
-                keep = max(
-                    sum(total <= room for total in accumulate(map(len, bodies))), 0 if page.bodies else 1
-                )
+                keep = max(sum(total <= room for total in accumulate(map(len, bodies))), 0 if page.bodies else 1)
                 if keep < len(bodies):
                     walk.back_to(seqs[keep])
                     bodies, seqs, room = bodies[:keep], seqs[:keep], 0
@@ -203,32 +199,24 @@ class _Walk:
         return [body for body, _ in kept], [seq for _, seq in kept]
 
     def _matches(self, body: bytes, seq: int) -> bool:
-        level, source, run = self._db.execute(
-            "SELECT level, source, run FROM lines WHERE seq = ?", (seq,)
-        ).fetchone()
+        level, source, run = self._db.execute("SELECT level, source, run FROM lines WHERE seq = ?", (seq,)).fetchone()
         if source == NOTICE_SOURCE:
             run = RELAY_RUN
         said = orjson.loads(body)
         name = said.get("source", RELAY_SOURCE)
-        return self.query.filter.matches(
-            Line(seq, 0, level, name, run, b"", said["message"], said["context"])
-        )
+        return self.query.filter.matches(Line(seq, 0, level, name, run, b"", said["message"], said["context"]))
 
 
 def _in_order(seqs: list[int], *, down: bool) -> bool:
     first, last, count = seqs[0], seqs[-1], len(seqs)
-    if abs(last - first) + 1 == count and seqs == list(
-        range(first, last + (-1 if down else 1), -1 if down else 1)
-    ):
+    if abs(last - first) + 1 == count and seqs == list(range(first, last + (-1 if down else 1), -1 if down else 1)):
         return True  # the usual page, compared at C speed
     return all(a > b for a, b in pairwise(seqs)) if down else all(a < b for a, b in pairwise(seqs))
 
 
 def bounds(db: sqlite3.Connection) -> tuple[int, int]:
     """Return the oldest seq kept (`head + 1` when none is) and the head."""
-    oldest, newest = db.execute(
-        "SELECT (SELECT min(seq) FROM lines), (SELECT max(seq) FROM lines)"
-    ).fetchone()
+    oldest, newest = db.execute("SELECT (SELECT min(seq) FROM lines), (SELECT max(seq) FROM lines)").fetchone()
     if newest is not None:
         return oldest, newest
     head = db.execute(

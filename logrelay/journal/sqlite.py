@@ -87,9 +87,7 @@ class SqliteJournal:
         self._place = Place(path)
         self._now_us, self._random_epoch = now_us, random_epoch
         self._full = sync == "full"
-        self._retention = Retention(
-            max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock
-        )
+        self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
         self._rows = Rows()
         self._reader = Reader(lambda: self._rows.names, clock)
         self._lending = Lending(self._connect_reader)
@@ -193,9 +191,7 @@ class SqliteJournal:
                 self._restore(saved)
         except JournalError as error:
             self._disconnect()  # half reopened is not open: append says so
-            saved.done = not isinstance(
-                error, JournalLost
-            )  # a file that makes no sense either is put away, too
+            saved.done = not isinstance(error, JournalLost)  # a file that makes no sense either is put away, too
             raise
         self._saved = None
         return self._opening(saved.notices)
@@ -232,9 +228,7 @@ class SqliteJournal:
             raise
         if self._place.exists():
             name = self._set_aside("found")
-            saved.notices.append(
-                f"Another file had been put in the journal's place; it was set aside as {name}."
-            )
+            saved.notices.append(f"Another file had been put in the journal's place; it was set aside as {name}.")
         # Closing the old connection removes a log of the journal's name: so that comes first.
         self._disconnect()
         with self._errors():
@@ -397,7 +391,5 @@ class SqliteJournal:
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                 if isinstance(error, (TypeError, ValueError, OverflowError)):
-                    raise JournalError(
-                        f"journal {self.path} cannot hold this value: {error}", retry=False
-                    ) from error
+                    raise JournalError(f"journal {self.path} cannot hold this value: {error}", retry=False) from error
                 raise

@@ -155,14 +155,8 @@ def main() -> None:
     try:
         print("append          lines/s   CPU us/line   slowest commit ms")
         for batch in BATCHES:
-            print(
-                "  batch {:5}  {:9,.0f}   {:11.2f}   {:17.1f}".format(
-                    batch, *append(place, batch, given.seconds)
-                )
-            )
-        print(
-            "  1000, full  {:9,.0f}   {:11.2f}   {:17.1f}".format(*append(place, 1000, given.seconds, "full"))
-        )
+            print("  batch {:5}  {:9,.0f}   {:11.2f}   {:17.1f}".format(batch, *append(place, batch, given.seconds)))
+        print("  1000, full  {:9,.0f}   {:11.2f}   {:17.1f}".format(*append(place, 1000, given.seconds, "full")))
         pruning = append(place, 1000, given.seconds * 2, max_bytes=16 << 20)
         print("  1000, prune {:9,.0f}   {:11.2f}   {:17.1f}".format(*pruning))
         print(f"  GIL held while appending batches of 1000: {gil_share(place, 1000, given.seconds):.0%}")

@@ -55,9 +55,7 @@ def lines() -> Callable[..., list[Line]]:
 @pytest.fixture(scope="session")
 def run() -> Callable[..., Run]:
     """Describe a trader process."""
-    return lambda number=1, **kwargs: Run(
-        number, bytes([number % 256]) * 16, "robo_trader", "host", 4242, 1, **kwargs
-    )
+    return lambda number=1, **kwargs: Run(number, bytes([number % 256]) * 16, "robo_trader", "host", 4242, 1, **kwargs)
 
 
 @dataclass

@@ -35,9 +35,7 @@ value = st.recursive(
     leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=6
 )
 context = st.dictionaries(text, value, max_size=4)
-source = st.one_of(
-    st.sampled_from(["robo.a", "robo.b", "x", "[x]", "r*"]), odd.filter(lambda s: "\0" not in s)
-)
+source = st.one_of(st.sampled_from(["robo.a", "robo.b", "x", "[x]", "r*"]), odd.filter(lambda s: "\0" not in s))
 
 
 @st.composite
@@ -45,9 +43,7 @@ def scene(draw):
     """Some lines, and a filter that has a chance to match them."""
     rows = draw(
         st.lists(
-            st.tuples(
-                st.sampled_from([10, 20, 30, 40, 50]), source, st.sampled_from([0, 1, 1, 1, 2]), text, context
-            ),
+            st.tuples(st.sampled_from([10, 20, 30, 40, 50]), source, st.sampled_from([0, 1, 1, 1, 2]), text, context),
             min_size=1,
             max_size=8,
         )
@@ -72,11 +68,7 @@ def scene(draw):
                 )
             )
         ),
-        draw(
-            st.one_of(
-                st.just(""), st.sampled_from(messages).map(str.swapcase), st.sampled_from(messages), text
-            )
-        ),
+        draw(st.one_of(st.just(""), st.sampled_from(messages).map(str.swapcase), st.sampled_from(messages), text)),
         tuple(where),
     )
     return rows, wanted
@@ -104,9 +96,7 @@ def test_sql_and_python_agree(both, line, scene, newest, limit):
     """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any pages."""
     sqlite, memory, numbers = both
     rows, wanted = scene
-    assume(
-        all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where)))
-    )  # parse_filter refuses it
+    assume(all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where))))  # parse_filter refuses it
     made = [
         line(next(numbers), level=level, source=source, run=run, message=message, context=context)
         for level, source, run, message, context in rows

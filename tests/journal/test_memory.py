@@ -55,9 +55,7 @@ def test_pages_say_how_far_they_got(journal, fill):
 
 def test_the_time_of_a_page_is_bounded(fill):
     """With a clock that runs fast a page of rare matches ends early and goes on where it was."""
-    journal = MemoryJournal(
-        random_epoch=lambda: "abc123", clock=iter(n * 0.001 for n in range(10**7)).__next__
-    )
+    journal = MemoryJournal(random_epoch=lambda: "abc123", clock=iter(n * 0.001 for n in range(10**7)).__next__)
     journal.open()
     fill(journal, 1, 1000)
     found, after, pages = [], 0, 0

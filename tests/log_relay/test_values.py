@@ -247,9 +247,11 @@ ANYTHING = st.recursive(
     | st.uuids()
     | st.complex_numbers()
     | st.just(object()),
-    lambda inner: st.lists(inner)
-    | st.dictionaries(st.text(st.characters(exclude_categories=())) | st.integers(), inner)
-    | st.tuples(inner, inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text(st.characters(exclude_categories=())) | st.integers(), inner)
+        | st.tuples(inner, inner)
+    ),
     max_leaves=30,
 )
 

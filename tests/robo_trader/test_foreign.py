@@ -131,9 +131,7 @@ def test_exceptions_of_libraries_arrive_as_text(chain):
     except ValueError:
         logging.getLogger("lib").exception("failed")
     logging.getLogger("lib").error("failed", exc_info=(None, None, None))
-    with_text = logging.makeLogRecord(
-        {"name": "lib", "levelno": 40, "msg": "m", "exc_text": "Traceback text"}
-    )
+    with_text = logging.makeLogRecord({"name": "lib", "levelno": 40, "msg": "m", "exc_text": "Traceback text"})
     logging.getLogger("lib").handle(with_text)
     first, second, third = recorder.events
     assert first["exception"].endswith("ValueError: boom")

@@ -444,9 +444,7 @@ def test_loggers_that_exist_follow_a_new_setup(chain):
     for log in (early, early_bound, cached, bound):
         log.debug("second")
     assert [e["event"] for e in recorder.events] == ["second"] * 4
-    assert (
-        len(lines(console)) == 3
-    )  # what was bound before any setup prints through structlog's own stdout logger
+    assert len(lines(console)) == 3  # what was bound before any setup prints through structlog's own stdout logger
 
 
 def test_reset_takes_everything_back(chain):

@@ -95,9 +95,7 @@ def test_wrong_usage_is_one_clear_line_and_code_2(python, arguments, said):
 
 def test_audit_lines_stay_here(python, relay):
     """The session's report goes to the console and not to the relay."""
-    process = trader(
-        python, "--speed", "0", "--duration", "3", LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED=""
-    )
+    process = trader(python, "--speed", "0", "--duration", "3", LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED="")
     out, _ = process.communicate(timeout=60)
     assert any(e["logger"] == "audit" for e in lines(out))
     assert relay.logs

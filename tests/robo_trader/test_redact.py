@@ -377,9 +377,7 @@ def test_remembered_names_and_texts_are_bounded(redactor):
     assert len(redactor._clean) <= 4096
 
 
-@pytest.mark.parametrize(
-    "thing", ["a string password=" + SECRET, b"token=" + SECRET.encode(), ("x", SECRET), None, 5]
-)
+@pytest.mark.parametrize("thing", ["a string password=" + SECRET, b"token=" + SECRET.encode(), ("x", SECRET), None, 5])
 def test_something_else_than_a_dict_is_taken(redactor, thing):
     """A chain in the wrong order gives us a rendered line; it is redacted, not refused."""
     shown = redactor(None, "info", thing)
@@ -429,9 +427,7 @@ def test_planted_secrets_never_survive(data):
     value = data.draw(planted)
     for _ in range(data.draw(st.integers(0, 6))):
         other = data.draw(nested)
-        value = data.draw(
-            st.sampled_from(["list", "dict", "tuple", "set", "pair"]).map(lambda how: (how, value))
-        )
+        value = data.draw(st.sampled_from(["list", "dict", "tuple", "set", "pair"]).map(lambda how: (how, value)))
         how, inner = value
         value = {
             "list": [other, inner],

@@ -152,9 +152,7 @@ def test_selling_realises_the_difference_to_the_average_price():
     """Bought at 10 and 20, half sold at 30: average 15, gain 15 a share, fees apart."""
     books = Portfolio()
     for number, (side, quantity, price) in enumerate([("buy", 10, 10), ("buy", 10, 20), ("sell", 10, 30)]):
-        gain = books.apply(
-            Trade(NOW, f"P-{number}", "A", side, Decimal(quantity), Decimal(price), Decimal(1))
-        )
+        gain = books.apply(Trade(NOW, f"P-{number}", "A", side, Decimal(quantity), Decimal(price), Decimal(1)))
     assert gain == Decimal(150)
     assert (books.realised, books.fees, books.cash) == (150, 3, Decimal(99_997))
     assert books.held("A").average == 15
@@ -283,9 +281,7 @@ def test_a_quoted_line_break_does_not_shift_the_numbers(tmp_path):
     assert [line for line, _ in read(file)[1]] == [2, 4]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"a,b,c\n1,2,3\n", b"\x00\xff\xfe\x01" * 50, b"time,open,high,low,close\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"a,b,c\n1,2,3\n", b"\x00\xff\xfe\x01" * 50, b"time,open,high,low,close\n"])
 def test_a_file_without_a_header_is_refused_at_once(tmp_path, content):
     """One clear error, before anything is traded."""
     file = tmp_path / "x.csv"
