@@ -4,7 +4,7 @@ Owns: fills, refusals, and the chatter of a client library. It must not know pos
 placed. Read `runner` next.
 
 `brokerlink.http` is a stand-in. A real bot talks through somebody's library, and such a library logs through
-the logging module, in its own words and without asking; this one does that, down to writing a token into a line.
+the logging module, in its own words and without asking; this one does that, down to a token in a line.
 """
 
 from __future__ import annotations

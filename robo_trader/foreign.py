@@ -129,9 +129,7 @@ class Hooks:
             threading.excepthook = self._threading
         self._sys = self._threading = None
 
-    def _unhandled(
-        self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-    ) -> None:
+    def _unhandled(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         try:
             if not issubclass(kind, KeyboardInterrupt):
                 self._say("exception.unhandled", exc_info=(kind, error, traceback))

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,9 @@ EXCLUDED = ("audit", "security")
 
 APP = "robo_trader"
 """The name under which the relay knows this trader, and the logger name of lines that have none."""
+
+_EARLY = 8
+"""Foreign processor lists that follow our chain. A process has one; only tests that reset have more."""
 
 _CALLSITE = CallsiteParameterAdder(
     [CallsiteParameter.FILENAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME],
@@ -158,6 +162,8 @@ class _State:
     def __init__(self) -> None:
         self.console = Console()
         self.chain: list[Processor] = []
+        self.early: deque[list[Processor]] = deque(maxlen=_EARLY)
+        """Processor lists that were configured before ours; loggers bound early hold them."""
         self.relay: Any = None
         self.relay_settings: Any = None
         self.handler: ForeignHandler | None = None
@@ -250,10 +256,10 @@ def _outlet(*args: Any) -> Outlet:
 def _install_chain(chain: list[Processor]) -> None:
     """Change the lists in place that loggers already hold: bound and cached ones then follow too."""
     current = structlog.get_config()["processors"]
-    _state.chain[:] = chain
-    if isinstance(current, list) and current is not _state.chain:
-        current[:] = chain
-        _state.chain = current
+    if isinstance(current, list) and all(current is not known for known in (_state.chain, *_state.early)):
+        _state.early.append(current)
+    for known in (_state.chain, *_state.early):
+        known[:] = chain
 
 
 def _relay(wanted: Any, socket: str | None, streamed: str, app: str, excluded: tuple[str, ...]) -> Any:

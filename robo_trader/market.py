@@ -80,9 +80,7 @@ class SimulatedMarket:
         self._quotes = {s: _Quote(_PRICES.get(s) or dice.uniform(20, 400)) for s in self.symbols}
         day = 0
         while True:
-            begin = _FIRST_DAY + timedelta(
-                days=day // 5 * 7 + day % 5, hours=OPENS.hour, minutes=OPENS.minute
-            )
+            begin = _FIRST_DAY + timedelta(days=day // 5 * 7 + day % 5, hours=OPENS.hour, minutes=OPENS.minute)
             yield from self._session(dice, begin, day + 1)
             day += 1
 
@@ -103,13 +101,15 @@ class SimulatedMarket:
                 if outage == 0:
                     happened.append(("feed.back", {}))
             elif dice.random() < 0.006:
-                outage = dice.randint(2, 6)
+                outage = dice.randint(2, 5)
                 happened.append(("feed.lost", {"minutes": outage}))
             wild = _BURST if burst else 1.0
             bars = [b for s in self.symbols if (b := self._bar(dice, now, s, wild, happened)) is not None]
             yield Minute(now, () if outage else tuple(bars), tuple(happened), 1 / wild)
             burst = max(burst - 1, 0)
-        yield Minute(begin + timedelta(minutes=MINUTES), happened=(("session.closed", {"day": day}),), pace=6)
+        back: tuple[tuple[str, dict[str, object]], ...] = (("feed.back", {}),) if outage else ()
+        end = begin + timedelta(minutes=MINUTES)
+        yield Minute(end, happened=(*back, ("session.closed", {"day": day})), pace=6)
 
     def _bar(
         self,
@@ -122,7 +122,7 @@ class SimulatedMarket:
         """Move one symbol by a minute; None while it is halted or when its bar got lost."""
         quote = self._quotes[symbol]
         if dice.random() < 0.03:
-            quote.drift = dice.gauss(0, _VOLATILITY * 0.6)  # a trend begins; crossovers live on them
+            quote.drift = dice.gauss(0, _VOLATILITY * 0.4)  # a trend begins; crossovers live on them
         path = [quote.price]
         for _ in range(4):
             path.append(max(path[-1] * (1 + quote.drift / 4 + dice.gauss(0, _VOLATILITY * wild / 2)), 0.05))
@@ -156,7 +156,7 @@ _TIMES = ("time", "timestamp", "datetime", "date")
 def read_bars(path: Path, warn: Callable[[int, str], None]) -> Iterator[Minute]:
     """Return the minutes of a CSV file: time, open, high, low, close, volume, symbol if several.
 
-    Column names in any case and order; times are ISO 8601 (UTC if no zone is named) or Unix seconds, and rise.
+    Column names in any case and order; times are ISO 8601 (UTC without a zone) or Unix seconds, and rise.
     A bad row is skipped and told to `warn(line number, reason)`.
     Raises BarsError, at once, when the file or its header cannot be used.
     """

@@ -29,9 +29,9 @@ class RiskLimits:
 
     position: Decimal = Decimal(25_000)
     """Value of one position."""
-    exposure: Decimal = Decimal(70_000)
+    exposure: Decimal = Decimal(45_000)
     """Value of all positions."""
-    daily_loss: Decimal = Decimal(1_500)
+    daily_loss: Decimal = Decimal(600)
     """Loss since the session opened at which trading is suspended for the rest of it."""
     orders_per_minute: int = 6
     """Orders in any 60 simulated seconds: a broken strategy shows itself by its pace."""
@@ -46,9 +46,7 @@ class RiskLimits:
         if exposure + value > self.exposure:
             return Violation("total_exposure", exposure + value, self.exposure)
         if len(self._recent) >= self.orders_per_minute:
-            return Violation(
-                "orders_per_minute", Decimal(len(self._recent) + 1), Decimal(self.orders_per_minute)
-            )
+            return Violation("orders_per_minute", Decimal(len(self._recent) + 1), Decimal(self.orders_per_minute))
         self._recent.append(now)
         return None
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from robo_trader.market import Bar, Minute
 
 MINUTE = 0.4
-"""Seconds that a calm simulated minute takes at speed 1: some lines a second, in a burst four times as many."""
+"""Seconds that a calm simulated minute takes at speed 1: some lines a second, in a burst more."""
 
 REPORT = 10
 """Minutes between two pnl.update lines."""
@@ -56,7 +56,7 @@ class Engine:
     orders: int = 0
     minutes: int = 0
     suspended: bool = False
-    """The day's loss limit was reached: out of everything, and no more orders until the next session."""
+    """The day's loss limit was reached: out of everything, nothing is bought until the next session."""
     _seen: dict[str, datetime] = field(default_factory=dict)
     _day_began: Decimal | None = None
     _retries: int = 0
@@ -119,7 +119,7 @@ class Engine:
     def _decide(self, bar: Bar) -> None:
         held = self.portfolio.held(bar.symbol)
         signal = self.strategy.on_bar(bar, held.average if held.quantity else None)
-        if signal is None or self.suspended:
+        if signal is None or (self.suspended and signal.side == "buy"):
             return
         signal_log.info(
             "signal.generated",
@@ -150,9 +150,7 @@ class Engine:
         return False
 
     def _trade(self, order: Order, bar: Bar) -> None:
-        log.info(
-            "order.submitted", order_id=order.id, symbol=order.symbol, side=order.side, qty=order.quantity
-        )
+        log.info("order.submitted", order_id=order.id, symbol=order.symbol, side=order.side, qty=order.quantity)
         try:
             fills = self.broker.execute(order, bar)
             for number, trade in enumerate(fills, 1):

@@ -109,7 +109,7 @@ _LINE = re.compile(r"[ \t]{0,8}([^\r\n\"']++)")
 _BRACKET = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|[\[\](){}]", re.DOTALL)
 _CLOSERS = ",;)]}>\"'"
 
-_HARMLESS = _set("none null nil true false undefined str bytes int bool any ... | none")
+_HARMLESS = _set("none null nil true false undefined str bytes int bool any ... |") | {""}
 """Values that give nothing away: nothing, None, a type in a source line."""
 
 _PEM = "[A-Z0-9 ]{0,32} PRIVATE KEY(?: BLOCK)?"
@@ -160,9 +160,7 @@ class Rules:
     secret values to find literally anywhere; those shorter than `SHORTEST_KNOWN` are ignored.
     """
 
-    def __init__(
-        self, *, keys: Iterable[str] = (), allow: Iterable[str] = (), known: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, *, keys: Iterable[str] = (), allow: Iterable[str] = (), known: Iterable[str] = ()) -> None:
         self._keys = frozenset(_words(key) for key in keys)
         self._allow = frozenset(_words(key) for key in allow)
         values = sorted({value for value in known if len(value) >= SHORTEST_KNOWN}, key=len, reverse=True)

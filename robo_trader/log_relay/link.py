@@ -47,6 +47,8 @@ TICK: Final = 1.0
 """Seconds between two looks around when nothing happens: mends what an interruption or a closed descriptor left."""
 KERNEL_BUFFER: Final = 4 * 1024 * 1024
 """Bytes asked for as send buffer (the kernel caps it): a relay that reads in pulses must not look stalled."""
+BATCHES: Final = 32
+"""Batches sent before the answers get their turn: about a megabyte."""
 HEARD: Final = 65_536
 """Bytes read at once."""
 DEATHS: Final = 5
@@ -122,17 +124,31 @@ class Link:
 
     # -- for callers: never wait, never raise ------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the thread unless it runs. Cannot be done while the interpreter shuts down: then `finish` does the work."""
+    def start(self) -> bool:
+        """Start the thread unless it runs. True: this call did.
+
+        Impossible while the interpreter shuts down: then `finish` does the thread's work.
+        """
+        if self.closing:
+            return False
         try:
             del self._starter[0]
         except IndexError:
-            return
+            self.out.manned = True
+            if self._starter:  # it ended just now; the next call starts another
+                self.out.manned = False
+            return False
+        self.out.manned = True
         try:
             self._open_bell()
             _original("_thread", "start_new_thread")(_serve, (self,))
-        except Exception:
-            self._starter.append(None)
+        except BaseException as error:
+            self.out.manned = False
+            self._starter += (None,)
+            if not isinstance(error, Exception):
+                raise
+            return False
+        return True
 
     @property
     def running(self) -> bool:
@@ -172,7 +188,10 @@ class Link:
         """
         deadline = time.monotonic() + timeout
         self.finishing = True
-        self.out.locked(self._stop_direct)
+        try:
+            self.out.locked(self._stop_direct)
+        except TimeoutError:
+            return False
         self._next_try = 0.0
         self.wake()
         done = self._until(self._gone, deadline)
@@ -206,7 +225,15 @@ class Link:
                 time.sleep(min(nap, left))
                 nap = min(nap * 1.5, 0.02)
             else:
-                self._turn(min(left, 0.02))
+                try:
+                    del self._driver[0]
+                except IndexError:
+                    time.sleep(min(nap, left))
+                    continue
+                try:
+                    self._turn(min(left, 0.02))
+                finally:
+                    self._driver += (None,)
         return True
 
     # -- the thread ----------------------------------------------------------------------------------------------------
@@ -223,9 +250,7 @@ class Link:
                     give_up = now + self.patience if give_up is None else give_up
                     if self._gone() or now >= give_up:
                         return
-            except (
-                BaseException
-            ) as error:  # the thread has no caller to tell; an exception thrown in must not end it
+            except BaseException as error:  # the thread has no caller to tell; an exception thrown in must not end it
                 self.failures += 1
                 self._trouble = f"{type(error).__name__} in the sender thread"
                 self.out.broken = True
@@ -241,7 +266,8 @@ class Link:
                 self._close_bell()
         finally:
             self.state = "closed" if self.closing else "down"
-            self._starter.append(None)
+            self.out.manned = False
+            self._starter += (None,)
 
     def _turn(self, most: float) -> None:
         """Do what is due, wait at most `most` seconds for something to happen, and serve that."""
@@ -270,7 +296,7 @@ class Link:
             poll.register(self._fd, select.POLLIN | (select.POLLOUT if eager else 0))
             if self.state == "greeting":
                 most = min(most, max(self._deadline - now, 0.0))
-        for fd, events in poll.poll(most * 1000 + 0.999):
+        for fd, events in poll.poll(most * 1000):
             if fd == self._bell:
                 self._hush()
             elif fd == self._fd and self._sock is not None:
@@ -330,9 +356,7 @@ class Link:
             self._suspect()
         self._trouble = why
         self.out.locked(self._lose_connection, why)
-        self._later(
-            time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None
-        )
+        self._later(time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None)
 
     def _lose_connection(self, _why: str) -> None:
         out = self.out
@@ -416,7 +440,6 @@ class Link:
         """Settle what was in doubt and start sending."""
         out = self.out
         before = out.acked
-        out.locked(self._recall)
         self._release(acked)
         out.locked(out.reconnected)
         if out.acked != before:
@@ -435,10 +458,6 @@ class Link:
             if self._said_at is not None and away > RETRY_MOST:
                 self._say(f"the relay is back after {away:.1f} s; {self._sums()}")
 
-    def _recall(self) -> None:
-        # Everything of this run up to `seq` may have been wired on some connection.
-        self.out.wired = max(self.out.wired, 0)
-
     def _release(self, seq: int) -> None:
         """Forget what is acked, in slices, letting callers in between."""
         out = self.out
@@ -449,11 +468,12 @@ class Link:
 
     def _drain(self) -> bool:
         """Give the kernel what it takes. True: there is more, wait until it takes again."""
-        while True:
+        for _ in range(BATCHES):
             outcome = self.out.locked(self._drain_some)
             self.out.settle_inbox()
             if outcome is not None:
                 return outcome and self._sock is not None
+        return True  # poll returns at once: the answers get their turn
 
     def _drain_some(self) -> bool | None:
         """One batch. None: go on; True: the kernel is full; False: nothing is left (or the connection is)."""
@@ -469,12 +489,10 @@ class Link:
                 return False
             out.fill(1 if out.cautious else SLICE)
         if not out.rest:
-            if not self.finishing:
+            if not self.finishing or self._bye_for == out.seq or not out.seq:
                 if not out.cautious:
                     out.fd, out.tag = self._fd, self._tag
-                    out.direct = sock.send
-                return False
-            if self._bye_for == out.seq or not out.seq:
+                    out.direct = self._send_last if self.finishing else sock.send
                 return False
             self._bye_for = out.seq
             out.rest = wire.bye(out.seq)
@@ -490,6 +508,19 @@ class Link:
             return False  # poll reports it as well, and there it is dealt with
         out.rest = out.rest[taken:]
         return True if out.rest else None
+
+    def _send_last(self, data: bytes, flags: int) -> int:
+        """Send a line that came after the bye, and the bye again. Takes the place of the socket's send; same errors."""
+        sock = self._sock
+        if sock is None:
+            raise BrokenPipeError(errno.EPIPE, "no connection")
+        last = wire.bye(self.out.seq)
+        taken = sock.send(data + last, flags)
+        self._bye_for = self.out.seq
+        if len(data) <= taken < len(data) + len(last):
+            self.out.broken = True  # half a bye cannot be finished later: start over
+            self.wake()
+        return min(taken, len(data))
 
     # -- descriptors -------------------------------------------------------------------------------------------------------
 
@@ -547,9 +578,7 @@ class Link:
         dropped = {cause: count for cause, count in out.dropped.items() if count}
         if waiting or dropped:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items()) or "none"
-            self._say(
-                f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}"
-            )
+            self._say(f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}")
 
     def _say(self, text: str) -> None:
         """Write one line to stderr if that can be done at once and it is still stderr."""
@@ -562,9 +591,7 @@ class Link:
             if ready and ready[0][1] & select.POLLOUT:
                 os.write(
                     2,
-                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[
-                        :1000
-                    ],
+                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[:1000],
                 )
         except Exception:
             pass
@@ -580,7 +607,7 @@ def _serve(link: Link) -> None:
     except BaseException:
         pass
     finally:
-        link._driver.append(None)  # noqa: SLF001
+        link._driver += (None,)  # noqa: SLF001
         link.leave()
 
 
@@ -602,9 +629,7 @@ def _safe(path: str) -> None:
         return
     seen = os.lstat(parent)
     if seen.st_uid != os.getuid() or seen.st_mode & 0o022 or not stat.S_ISDIR(seen.st_mode):
-        raise PermissionError(
-            errno.EACCES, "the directory belongs to or can be changed by another user", parent
-        )
+        raise PermissionError(errno.EACCES, "the directory belongs to or can be changed by another user", parent)
 
 
 def _high(fd: int) -> int:

@@ -48,6 +48,9 @@ LEVEL: Final = 21
 """Where the first letter of the level word stands in a frame."""
 NAP: Final = 0.000_05
 """Seconds between two looks at the token by someone who may wait; longer than anybody holds it."""
+PATIENCE: Final = 5.0
+"""Seconds to wait for the token: thousands of times longer than it is ever held by a thread that runs. A process must
+not hang at its end because a thread is suspended (by a debugger, say) with the token in its hand."""
 SLICE: Final = 256
 """Frames settled or sent while the token and the GIL are held: some 30 microseconds, less than a caller can feel."""
 BATCH: Final = 32_768
@@ -81,7 +84,7 @@ class Outbox:
 
     __slots__ = (
         "acked", "blocked", "broken", "cautious", "direct", "dirty", "dropped", "fd", "gaps", "heard_wrong", "held",
-        "inbox", "inbox_bytes", "limit", "overrun", "rest", "sent_high", "sent_low", "seq", "tag", "token",
+        "inbox", "inbox_bytes", "limit", "manned", "overrun", "rest", "sent_high", "sent_low", "seq", "tag", "token",
         "unencoded", "unsent_high", "unsent_low", "untold", "wired",
     )  # fmt: skip
 
@@ -120,6 +123,8 @@ class Outbox:
         """A holder of the token was interrupted: counters and the wire are in doubt."""
         self.broken = False
         """The connection must be closed; everything sent on it is in doubt until the next welcome."""
+        self.manned = False
+        """A thread runs that will take the lines from here. Callers test nothing else when a line is only queued."""
         self.cautious = False
         """One frame at a time, because connections keep ending around here."""
         self.blocked: Callable[[], object] = _nothing
@@ -129,11 +134,16 @@ class Outbox:
     # -- taking the token -------------------------------------------------------------------------------------------
 
     def locked(self, work: Callable[..., Result], *args: Any) -> Result:
-        """Run `work(*args)` with the token; wait for it as long as needed. For those who may wait."""
+        """Run `work(*args)` with the token. For those who may wait; TimeoutError after `PATIENCE` seconds."""
+        deadline = 0.0
         while True:
             try:
                 del self.token[0]
             except IndexError:
+                now = time.monotonic()
+                deadline = deadline or now + PATIENCE
+                if now >= deadline:
+                    raise TimeoutError("somebody keeps the token") from None
                 time.sleep(NAP)
                 continue
             try:
@@ -143,7 +153,7 @@ class Outbox:
                 self.dirty = True
                 raise
             finally:
-                self.token.append(None)
+                self.token += (None,)  # not a call: those fail at the recursion limit
 
     def settle_inbox(self) -> None:
         """Give the lines that came meanwhile their place. For one who does not hold the token and will not wait."""
@@ -160,7 +170,7 @@ class Outbox:
                 self.blocked()
                 raise
             finally:
-                self.token.append(None)
+                self.token += (None,)  # not a call: those fail at the recursion limit
 
     # -- lines in -----------------------------------------------------------------------------------------------
 
@@ -244,8 +254,7 @@ class Outbox:
                 wired = wire.seq_of(parts[-1])
                 data = b"".join(parts)
             data = self.rest + data
-            if wired > self.wired:
-                self.wired = wired
+            self.wired = max(self.wired, wired)
             for frame in parts:
                 sent_low += (frame,)
                 del low[0]
@@ -277,8 +286,7 @@ class Outbox:
                         del low[0]
                 else:
                     break
-                if last > self.wired:
-                    self.wired = last
+                self.wired = max(self.wired, last)
         finally:
             self.rest += b"".join(parts)
 
@@ -347,7 +355,7 @@ class Outbox:
         for gaps in (self.gaps, self.untold):
             while gaps and gaps[0].first <= seq:
                 gap = gaps[0]
-                last = seq if seq < gap.last else gap.last
+                last = min(seq, gap.last)  # a call, but before anything changes
                 count = last - gap.first + 1
                 if not gap.lost:
                     self.acked += count
@@ -409,9 +417,7 @@ class Outbox:
 
     def first(self) -> int:
         """Return the lowest seq that is not acked: the next after the last one if there is none."""
-        firsts = [
-            wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q
-        ]
+        firsts = [wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q]
         firsts += [gaps[0].first for gaps in (self.gaps, self.untold) if gaps]
         return min(firsts, default=self.seq + 1)
 
@@ -462,9 +468,7 @@ class Outbox:
             at = next(index for index, gap in enumerate(gaps) if gap.first > first)
         before = gaps[at - 1] if at else None
         after = gaps[at] if at < len(gaps) else None
-        joins = (
-            before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
-        )
+        joins = before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
         meets = after is not None and last + 1 == after.first and after.lost is lost and after.cause == cause
         if joins and meets and before is not None and after is not None:
             before.last = after.last
@@ -509,9 +513,7 @@ class Outbox:
         held = 0
         last = self.seq
         seqs: list[int] = []
-        for frame in heapq.merge(
-            self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes
-        ):
+        for frame in heapq.merge(self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes):
             seq = wire.seq_of(frame)
             if seqs and seqs[-1] == seq:
                 continue  # was being moved
@@ -532,9 +534,7 @@ class Outbox:
             if gap is not None:
                 gaps.append(Gap(first, end, gap.cause, lost=gap.lost))
                 # A frame that is also in a gap was being dropped: finish that.
-                for seq in (
-                    range(first, end + 1) if end - first < len(there) else there & set(range(first, end + 1))
-                ):
+                for seq in range(first, end + 1) if end - first < len(there) else there & set(range(first, end + 1)):
                     if seq in there:
                         both.add(seq)
                         if gap.lost:

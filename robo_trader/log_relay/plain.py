@@ -100,6 +100,7 @@ class _Nesting(threading.local):
 
 _nesting = _Nesting()
 
+_base_text: Final[Callable[[Any], str]] = str.__str__
 _name_of: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 _mro_of: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
 
@@ -123,12 +124,15 @@ def type_name(value: object) -> str:
     return _clean(_name_of(type(value)))[:80]
 
 
-def text_of(value: object) -> str:
+def text_of(value: Any) -> str:
     """Return what a rendered line says: text as it is, bytes decoded, anything else as a placeholder."""
-    if isinstance(value, str):
-        return _clean(str.__str__(value)[: ROUNDS[0].text])
-    if isinstance(value, bytes):
-        return value[: ROUNDS[0].text].decode("utf-8", "backslashreplace")
+    kind = type(value)
+    if issubclass(kind, str):
+        text: str = _base_text(value)
+        return _clean(text[: ROUNDS[0].text])
+    if kind is bytes:
+        data: bytes = value
+        return data[: ROUNDS[0].text].decode("utf-8", "backslashreplace")
     return f"<{type_name(value)}>"
 
 
@@ -137,10 +141,11 @@ def traceback_text(exc_info: object) -> str | None:
 
     Understands all its forms: True, an exception, the three-tuple, and false values. Keeps no reference.
     """
-    if isinstance(exc_info, BaseException):
-        error: BaseException | None = exc_info
-    elif isinstance(exc_info, tuple) and len(exc_info) == 3:
-        error = exc_info[1] if isinstance(exc_info[1], BaseException) else None
+    error: Any
+    if issubclass(type(exc_info), BaseException):
+        error = exc_info
+    elif type(exc_info) is tuple:
+        error = exc_info[1] if len(exc_info) == 3 and issubclass(type(exc_info[1]), BaseException) else None
     else:
         error = sys.exc_info()[1] if exc_info else None
     if error is None:
@@ -263,16 +268,16 @@ class _Copier:
         return _clean(text)
 
     def _key(self, key: Any, taken: dict[str, Any]) -> str:
+        name: str
         if type(key) is not str:
-            if isinstance(key, str):
-                key = str.__str__(key)
+            if issubclass(type(key), str):
+                key = _base_text(key)
             else:
-                shown = self.value(key, MAX_DEPTH + 1)
+                shown = self.value(key, MAX_DEPTH)
                 key = shown if type(shown) is str else repr(shown)
-        key = self._text(key)
+        key = name = self._text(key)
         # Two keys may become one (1 and "1", or two cut at the same place); neither value may vanish for it.
         twin = 2
-        name = key
         while name in taken and twin <= self.bounds.items:
             name = f"{key}#{twin}"
             twin += 1
@@ -331,7 +336,7 @@ class _Copier:
         if size > bound:
             self.cut = True
         self.room -= min(size, bound)
-        if isinstance(value, memoryview):
+        if type(value) is memoryview:
             # A strided or typed view cannot be sliced by bytes; a contiguous one is not copied whole.
             return bytes(value.cast("B")[:bound]) if value.c_contiguous else value.tobytes()[:bound]
         return bytes(memoryview(value)[:bound])
@@ -339,7 +344,7 @@ class _Copier:
     def _exception(self, value: BaseException, _depth: int) -> str:
         said = str(value) if self.trusting else ""
         if type(said) is not str:
-            said = str.__str__(said)
+            said = _base_text(said)
         name = type_name(value)
         return self._text(f"{name}: {said}" if said else name)
 
@@ -351,9 +356,7 @@ class _Copier:
         if type(shape) is tuple:
             if shape == () and callable(getattr(value, "item", None)):
                 plain = value.item()
-                return (
-                    self.value(plain, depth) if type(plain) is not type(value) else self._shown(value, depth)
-                )
+                return self.value(plain, depth) if type(plain) is not type(value) else self._shown(value, depth)
             size = getattr(value, "size", None)
             if type(size) is int and size <= self.bounds.items and callable(getattr(value, "tolist", None)):
                 return self.value(value.tolist(), depth)
@@ -366,8 +369,7 @@ class _Copier:
         if not self.trusting:
             self.faults += 1
             return f"<{type_name(value)}>"
-        shown = repr(value)
-        return self._text(shown if type(shown) is str else str.__str__(shown))
+        return self._text(_base_text(repr(value)))
 
 
 _Convert = Callable[[_Copier, Any, int], Any]
@@ -388,7 +390,7 @@ def _whole(value: int) -> int:
 
 
 _CONVERT: Final[dict[type, _Convert]] = {
-    str: lambda copier, value, _: copier._text(str.__str__(value)),
+    str: lambda copier, value, _: copier._text(_base_text(value)),
     int: lambda copier, value, depth: copier.value(_whole(value), depth),
     float: lambda _c, value, _d: float.__pos__(value),
     dict: lambda copier, value, depth: copier._dict(iter(dict.items(value)), depth),

@@ -15,10 +15,11 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
+import struct
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgpack
@@ -34,8 +35,10 @@ MIN_BYTES: Final = 256 * 1024
 """Below this a few large lines would push out everything else."""
 FAST_TEXT: Final = 4_096
 """Characters up to which a string goes into the packer unlooked at."""
-FAST_KEYS: Final = 2_048
-"""Characters of all keys together up to which the same holds."""
+FAST_KEY: Final = 100
+"""Characters of a key up to which the same holds."""
+KEYS: Final = 2_048
+"""Keys that are remembered as harmless; programs have tens, made-up keys must not grow it for ever."""
 SOURCES: Final = 4_096
 """Logger names whose exclusion is remembered; made-up names must not grow it for ever."""
 SCALARS: Final = frozenset({int, float, bool, type(None)})
@@ -59,14 +62,13 @@ ALIASES: Final = {
 }
 """Method names and level words that people use, and the protocol's word for each."""
 
-_pack_header = wire.HEADER.pack
 _time_ns = time.time_ns
 _fcntl = fcntl.fcntl
 _HEAD, _U64 = wire.HEAD, wire.U64
 _MAX_BODY = wire.MAX_BODY
 
-_Level = tuple[bytes, bool]
-"""Packed level word (empty: below the threshold) and whether it is WARNING or above."""
+_Level = tuple[bytes, bool, Callable[..., bytes]]
+"""Packed level word (empty: below the threshold), whether it is WARNING or above, and what packs a header with it."""
 
 
 class LogRelayProcessor:
@@ -111,13 +113,17 @@ class LogRelayProcessor:
         self._levels = _level_table(self._threshold)
         self._exclude = exclude
         self._sources: dict[Any, bool] = {None: False}
+        self._keys: set[str] = set()
         self._exit_timeout = exit_timeout
         self._excluded = 0
         self._degraded = 0
         self._truncated = 0
         self._ignored = 0
-        self._closed = False
         self._disabled = os.environ.get("LOGRELAY_DISABLED") == "1" if disabled is None else disabled
+        self._closed = self._disabled
+        if self._closed:
+            # An empty table sends every event the careful way, which looks at `_closed`: no test in the hot path.
+            self._levels = {}
         self._new_run()
         if not self._disabled:
             _register(self)
@@ -131,7 +137,7 @@ class LogRelayProcessor:
         def hello() -> bytes:
             return wire.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
 
-        self._pool: list[Any] = []
+        self._pool: list[Callable[[Any], bytes]] = []
         out = Outbox(settings["max_bytes"])
         self._link = Link(out, path=settings["socket"], hello=hello, patience=self._exit_timeout)
         self._run = run
@@ -151,23 +157,17 @@ class LogRelayProcessor:
 
     def __call__(self, logger: Any, method_name: str, event_dict: Any) -> Any:
         """Ship one event and return the same object."""
-        if self._disabled:
-            return event_dict
         body = None
         try:
-            prefix, high = self._levels[event_dict.get("level", method_name)]
+            prefix, high, pack_header = self._levels[event_dict.get("level", method_name)]
             if not prefix:
                 return event_dict
             if self._sources[event_dict.get("logger")]:
                 self._excluded += 1
                 return event_dict
-            if (
-                type(event_dict) is dict
-                and "exc_info" not in event_dict
-                and len("".join(event_dict)) < FAST_KEYS
-            ):
+            if "exc_info" not in event_dict and (self._keys.issuperset(event_dict) or self._learn(event_dict)):
                 pool = self._pool
-                packer = pool.pop() if pool else _new_packer()
+                pack = pool.pop() if pool else _new_packer()
                 for value in event_dict.values():
                     kind = type(value)
                     if kind is str:
@@ -176,13 +176,13 @@ class LogRelayProcessor:
                     elif kind not in SCALARS:
                         break
                 else:
-                    body = packer.pack(event_dict)
+                    body = pack(event_dict)
                     if len(body) > _MAX_BODY:
                         body = None
-                pool.append(packer)
+                pool.append(pack)
         except Exception:
-            # A value, key or level that is not what the fast path takes: the careful one looks at it again. Not from
-            # in here, where sys.exc_info() would be this exception and not the caller's.
+            # A value, key or level that is not what the fast path takes: the careful one looks at it again. Not
+            # from in here, where sys.exc_info() would be this exception and not the caller's.
             body = None
         if body is None:
             try:
@@ -192,7 +192,7 @@ class LogRelayProcessor:
                 return event_dict
             if careful is None:
                 return event_dict
-            prefix, high, body = careful
+            (prefix, high, pack_header), body = careful
         now = _time_ns()
         out = self._out
         token = out.token
@@ -201,13 +201,14 @@ class LogRelayProcessor:
         except IndexError:
             self._taken(out, now, prefix, body)
             return event_dict
+        frame = None
+        seq = out.seq + 1
         try:
             send = out.direct
             if send is None:
                 out.queue(now, prefix, body)
             else:
-                seq = out.seq + 1
-                frame = _pack_header(_HEAD, _U64, seq, _U64, now) + prefix + body
+                frame = pack_header(_HEAD, _U64, seq, _U64, now, prefix) + body
                 size = len(frame)
                 if high:
                     out.sent_high.append(frame)
@@ -226,15 +227,21 @@ class LogRelayProcessor:
                 if held > out.limit:
                     out.shed()
         except BaseException as error:
-            # Out of memory, recursion limit, or an exception thrown in from outside: the books are mended by the next
-            # holder of the token. Only the last kind is the caller's.
-            out.direct = None
+            # Out of memory, the recursion limit, or an exception thrown in from outside: the next holder of the token
+            # mends the books. Only the last kind is the caller's; for the others the line must not vanish uncounted.
+            send = out.direct = None
             out.dirty = True
+            out.manned = False
             if not isinstance(error, Exception):
                 raise
+            if out.seq < seq and (
+                frame is None
+                or not (out.sent_low and out.sent_low[-1] is frame or out.sent_high and out.sent_high[-1] is frame)
+            ):
+                out.unencoded += 1
         finally:
-            token.append(None)
-        if out.inbox or send is None:
+            token += (None,)  # not a call: those fail at the recursion limit
+        if out.inbox or (send is None and not out.manned):
             self._afterwards(out)
         return event_dict
 
@@ -248,19 +255,18 @@ class LogRelayProcessor:
                 out.inbox_bytes += size
                 out.inbox.append((now, prefix, body))
             out.settle_inbox()
-            if not self._link.running:
-                self._link.start()
+            if not out.manned:
+                self._start()
         except Exception:
             self._degraded += 1
 
     def _afterwards(self, out: Outbox) -> None:
         """Do what the short way leaves: lines that came meanwhile, the thread, a thread that died."""
         try:
-            if out.dirty:
-                out.blocked()
             out.settle_inbox()
-            if not self._link.running:
+            if not out.manned:
                 self._start()
+                out.blocked()
         except Exception:
             self._degraded += 1
 
@@ -269,27 +275,35 @@ class LogRelayProcessor:
         out.unencoded += 1
         try:
             out.settle_inbox()
-            if not self._link.running:
+            if not out.manned:
                 self._start()
         except Exception:
             self._degraded += 1
 
     def _start(self) -> None:
-        if not self._closed:
-            self._link.start()
+        if not self._closed and self._link.start():
             _in_multiprocessing_child(self)
 
     # -- the careful way -----------------------------------------------------------------------------------------------
 
-    def _careful(self, method_name: Any, event_dict: Any) -> tuple[bytes, bool, bytes] | None:
+    def _learn(self, event_dict: dict[Any, Any]) -> bool:
+        """Return whether all keys are short exact strings, and remember them."""
+        for key in event_dict:
+            if type(key) is not str or len(key) > FAST_KEY:
+                return False
+        if len(self._keys) + len(event_dict) <= KEYS:
+            self._keys.update(event_dict)
+        return len(event_dict) <= KEYS
+
+    def _careful(self, method_name: Any, event_dict: Any) -> tuple[_Level, bytes] | None:
         """Encode what the fast path does not take. None: not to be shipped."""
         if self._closed:
             self._ignored += 1
             return None
-        odd = not isinstance(event_dict, dict)
+        odd = not _is(event_dict, dict)
         source = _event_in(event_dict) if odd else event_dict
-        prefix, high = self._level_of(method_name, source)
-        if not prefix:
+        level = self._level_of(method_name, source)
+        if not level[0]:
             return None
         if self._is_excluded(source):
             self._excluded += 1
@@ -302,28 +316,27 @@ class LogRelayProcessor:
             if copied.cut:
                 event[plain.MARK] = copied.cut
             faults = copied.faults
-            packer = _new_packer()
-            body = packer.pack(event)
+            body = _new_packer()(event)
             if len(body) <= _MAX_BODY:
                 break
         if copied.cut:
             self._truncated += 1
         if faults or odd:
             self._degraded += 1
-        return prefix, high, body
+        return level, body
 
     def _level_of(self, method_name: Any, source: dict[Any, Any]) -> _Level:
         """Return the level of an event whose level word or method name is not one of the usual ones."""
         levels = self._levels
         for word in (dict.get(source, "level"), method_name):
-            if isinstance(word, str):
+            if _is(word, str):
                 known = levels.get(str.__str__(word).lower())
                 if known is not None:
                     return known
         number = dict.get(source, "level_number")
         if type(number) is not int:
             number = getattr(dict.get(source, "_record"), "levelno", None)
-        if type(number) is not int and isinstance(method_name, str) and method_name.startswith("level "):
+        if type(number) is not int and type(method_name) is str and method_name.startswith("level "):
             digits = method_name[6:]
             number = int(digits) if digits.isdecimal() and len(digits) < 10 else None
         if type(number) is int:
@@ -332,7 +345,7 @@ class LogRelayProcessor:
 
     def _is_excluded(self, source: dict[Any, Any]) -> bool:
         name = dict.get(source, "logger")
-        if not isinstance(name, str):
+        if not _is(name, str):
             return False
         name = str.__str__(name)
         excluded = any(name == parent or name.startswith(parent + ".") for parent in self._exclude)
@@ -387,7 +400,6 @@ class LogRelayProcessor:
         if link.state != "idle" or out.produced():
             done = link.finish(self._exit_timeout if timeout is None else timeout, close=True)
         self._closed = True
-        # An empty table sends every later event the careful way, which looks at `_closed`: no test in the hot path.
         self._levels = {}
         return done
 
@@ -403,9 +415,15 @@ class LogRelayProcessor:
         self._new_run()
 
 
-def _new_packer() -> Any:
+def _new_packer() -> Callable[[Any], bytes]:
     # strict_types and no default: an object of any other type is an error, so nothing but C code runs while packing.
-    return msgpack.Packer(strict_types=True)
+    pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
+    return pack
+
+
+def _is(value: object, kind: type) -> bool:
+    """Like isinstance, without asking the value for its `__class__`."""
+    return issubclass(type(value), kind)
 
 
 def _threshold(level: str | int) -> int:
@@ -425,8 +443,9 @@ def _level_table(threshold: int) -> dict[Any, _Level]:
     for word, alias in words.items():
         rank = RANKS[alias or word]
         packed = wire.LEVELS[alias or word] if rank >= threshold else b""
+        header = struct.Struct(f"{wire.HEADER.format}{len(packed)}s").pack
         for name in (word, f"a{word}"):  # ainfo() and the like carry their own name in a generic BoundLogger
-            table[name] = table[name.upper()] = (packed, bool(packed) and packed[1] in HIGH)
+            table[name] = table[name.upper()] = (packed, bool(packed) and packed[1] in HIGH, header)
     return table
 
 
