@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite, isnan
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgpack
 import orjson
 
 from logrelay.errors import RequestError
-from logrelay.filters import Filter, parse_filter
+from logrelay.filters import Filter, field_text, parse_filter
 from logrelay.record import CRITICAL, RELAY_RUN, RELAY_SOURCE, SHOWN, Line
 
 MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
@@ -63,13 +63,15 @@ MAX_SAFE_INTEGER = 2**53 - 1
 MAX_DEPTH = 32
 """Deeper values are shown as text. Honest traders stop at 16; orjson would give up at 254."""
 
-_EXPONENT_MAX_US = 253_402_300_799_999_999
+_LAST_US = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z, the last moment RFC 3339 can write; later clocks are shown as it."""
 
 _JSON = orjson.OPT_STRICT_INTEGER
 EMPTY: Mapping[str, object] = {}
 
 _ID = re.compile(r"([a-z0-9]{1,16}(?:\.[a-z0-9]{1,16})?)-([0-9]{1,19})")
+
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 _second = -1
 _second_text = ""
@@ -78,12 +80,10 @@ _second_text = ""
 def rfc3339(us: int) -> str:
     """Render microseconds since 1970 as `2026-01-23T10:00:00.123456Z`; out-of-range clocks are clamped."""
     global _second, _second_text  # noqa: PLW0603  (one remembered second: lines come in bunches)
-    us = min(max(us, 0), _EXPONENT_MAX_US)
+    us = min(max(us, 0), _LAST_US)
     second, fraction = divmod(us, 1_000_000)
     if second != _second:
         _second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        if len(_second_text) < 19:  # strftime pads years inconsistently between platforms
-            _second_text = _second_text.rjust(19, "0")
         _second = second
     return f"{_second_text}.{fraction:06d}Z"
 
@@ -337,12 +337,19 @@ def parse_target(target: str) -> Subscribe:
 
     Raises RequestError.
     """
-    return _subscribe(parse_qs(urlsplit(target).query, keep_blank_values=True))
+    return _subscribe(_query(target))
 
 
 def query_tokens(target: str) -> list[str]:
     """Return every `token` parameter of a request target."""
-    return parse_qs(urlsplit(target).query, keep_blank_values=True).get("token", [])
+    return _query(target).get("token", [])
+
+
+def _query(target: str) -> dict[str, list[str]]:
+    """Return the parameters behind the first `?`; every target has some, however little it looks like a URL."""
+    # The HTTP parser hands on bytes beyond ASCII as lone surrogates, which JSON and SQLite cannot say.
+    text = target.partition("?")[2].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return parse_qs(text, keep_blank_values=True)
 
 
 def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
@@ -353,7 +360,10 @@ def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
         if value is None:
             continue
         if key == "where" and isinstance(value, dict):
-            value = [f"{name}={v if isinstance(v, str) else orjson.dumps(v).decode()}" for name, v in value.items()]
+            try:
+                value = [f"{name}={field_text(v)}" for name, v in value.items()]
+            except TypeError:  # orjson reads deeper than it writes
+                raise RequestError("bad_where", "where is nested too deep") from None
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(v, str | int) and not isinstance(v, bool) for v in values):
             raise RequestError(f"bad_{'id' if key == 'after' else key}", f"{key} {_clip(value)} is not a string")
@@ -374,11 +384,9 @@ def _subscribe(params: Mapping[str, list[str]]) -> Subscribe:
 
 
 def _number(value: object, name: str, low: int, high: int) -> int:
-    try:
-        number = int(str(value), 10)
-    except ValueError:
-        number = low - 1
-    if isinstance(value, bool) or not low <= number <= high:
+    text = str(value)
+    number = int(text) if _DIGITS.fullmatch(text) else low - 1
+    if not low <= number <= high:
         raise RequestError(f"bad_{name}", f"{name} {_clip(value)} is not a whole number from {low} to {high}")
     return number
 
