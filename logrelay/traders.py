@@ -109,7 +109,7 @@ class Traders:
             self._say(trader, now_us, INFO, f"{_name(run)} connected")
         else:
             replaced = trader.connection
-            if trader.run.state in (CRASHED, GONE):
+            if trader.run.state in (CLOSED, CRASHED, GONE):
                 self._say(trader, now_us, INFO, f"{_name(trader.run)} is back", CONNECTED)
         trader.connection = connection
         trader.here = True
@@ -148,6 +148,8 @@ class Traders:
                 answers.append(wire.reject(frame.seq, frame.reason))
                 self._bad(trader, frame, now_us)
             elif type(frame) is wire.Bye:
+                if frame.last > run.last_seq:
+                    self._unexplained(trader, frame.last, now_us)
                 trader.said_bye = True
         if taken:
             trader.lines += taken
