@@ -158,6 +158,27 @@ def check_viewer(
         _check_stretch(viewer.name, stretch, ledger, match, begin, whole=index == len(stretches) - 1)
 
 
+def check_accounted(lines: Iterable[Got], after: int, head: int) -> int:
+    """Every number from `after` to `head` came as a line, or lies in a gap notice, once; for a viewer that wants all.
+
+    Needs no journal: for tests in which that is what goes missing. Returns how many lines were told to be missing.
+    """
+    at, told = after, 0
+    for got in lines:
+        if is_private(got):
+            context = got.data["context"]
+            first, last = (int(str(context[key]).rpartition("-")[2]) for key in ("first", "last"))
+            assert first == at + 1, f"a gap from {first} when everything up to {at} was there"
+            assert context["count"] == last - first + 1, context
+            at, told = last, told + context["count"]
+        else:
+            seq = int(got.id.rpartition("-")[2])
+            assert seq == at + 1, f"line {seq} behind {at}, and nothing was said"
+            at = seq
+    assert at >= head, f"the last is {at}, not {head}"
+    return told
+
+
 def cut_at_epoch_gaps(lines: Iterable[Got]) -> list[list[Got]]:
     """Cut what a viewer got where it was told that its id means nothing any more."""
     stretches: list[list[Got]] = [[]]

@@ -58,6 +58,7 @@ class Relay:
         self.socket = home / "ingest.sock"
         self.journal = journal if journal is not None else home / "journal.db"
         self.options = list(options)
+        self.python = sys.executable
         self.process: subprocess.Popen[bytes] | None = None
         self.said: list[str] = []
         """Every line on stderr, of all starts."""
@@ -70,7 +71,7 @@ class Relay:
         assert self.process is None or self.process.poll() is not None, "the relay runs already"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("LOGRELAY_")}
         environ["PYTHONPATH"] = str(ROOT)
-        command = [sys.executable, "-m", "logrelay", "serve", "--port", str(self.port)]
+        command = [self.python, "-m", "logrelay", "serve", "--port", str(self.port)]
         command += ["--socket", str(self.socket), "--journal", str(self.journal), *self.options]
         self.starts += 1
         self.process = subprocess.Popen(
