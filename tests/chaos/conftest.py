@@ -12,9 +12,11 @@ import pytest
 # The rig is a package beside the tests, not one of theirs: test modules import it by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rig.feeder import Feeder, Nursery, Trader  # noqa: E402
-from rig.relay import Relay  # noqa: E402
-from rig.viewer import Stalled, Viewer  # noqa: E402
+from rig import real_trader
+from rig.feeder import Feeder, Nursery, Trader
+from rig.real_trader import RealTrader
+from rig.relay import Relay
+from rig.viewer import Stalled, Viewer
 
 
 class Scene:
@@ -42,9 +44,15 @@ class Scene:
         self._ends.append(feeder.end)
         return feeder
 
-    def nursery(self, relay: Relay, **options) -> Nursery:
+    def real_trader(self, relay: Relay, name: str = "robo", **options: int) -> RealTrader:
+        """A trader with the real chain, in a process of its own."""
+        trader = RealTrader(relay.socket, name, **options)
+        self._ends.append(trader.end)
+        return trader
+
+    def nursery(self, relay: Relay, *, real: bool = False) -> Nursery:
         """A maker of traders that are going to be killed."""
-        nursery = Nursery(relay.socket, **options)
+        nursery = Nursery(relay.socket, script=real_trader.SCRIPT) if real else Nursery(relay.socket)
         self._ends.append(nursery.end)
         return nursery
 

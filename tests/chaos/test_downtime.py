@@ -40,7 +40,7 @@ def test_what_is_in_the_sockets_at_sigterm_is_committed_and_acked(scene):
 
 
 def test_sigterm_under_load_exits_in_time_and_the_next_relay_goes_on(scene):
-    """SIGTERM while four traders log and viewers watch: exit code 0 in time, 1012 for the viewers, nothing lost or twice."""
+    """SIGTERM while four traders log and viewers watch: exit code 0 in time, 1012 for viewers, no loss, no repeat."""
     relay = scene.relay().start()
     viewers = [scene.viewer(relay, name=name).start() for name in ("one", "two")]
     sleeper = scene.viewer(relay, name="sleeper", rcvbuf=4096).start()

@@ -26,7 +26,7 @@ def test_kill_under_load_loses_nothing_and_repeats_nothing(scene):
     for _ in range(KILLS):
         before = {feeder: feeder.acked for feeder in feeders}
         more = dice.randrange(1, 300)
-        wait_for(lambda: all(f.acked >= before[f] + more for f in feeders), relay.tell)
+        wait_for(lambda b=before, m=more: all(f.acked >= b[f] + m for f in feeders), relay.tell)
         relay.restart()
     for feeder in feeders:
         feeder.finish()
@@ -47,16 +47,14 @@ def test_kill_under_load_loses_nothing_and_repeats_nothing(scene):
     check_rising_times(ledger)
     check_viewer(plain, ledger)
     check_viewer(slow, ledger)
-    check_viewer(
-        picky, ledger, match=lambda entry: entry.level >= 30 and entry.data["context"].get("symbol") == "AAPL"
-    )
+    check_viewer(picky, ledger, match=lambda entry: entry.level >= 30 and entry.data["context"].get("symbol") == "AAPL")
     assert plain.connections == KILLS + 1
     assert not ledger.notices(notice="gap")
     print(f"\n{KILLS} kills, {len(ledger.entries)} lines, {plain.connections} connections of the plain viewer")
 
 
 def test_kill_in_the_middle_of_a_frame_brings_every_line_once(scene):
-    """The relay is killed when it has read half a frame of each trader; behind the next welcome comes the whole frame."""
+    """The relay is killed when it has read half a frame of each trader; it comes as a whole after the welcome."""
     dice = chance("mid-frame")
     relay = scene.relay().start()
     traders = [scene.trader(relay, f"cut{n}").connect() for n in range(CUT_AT_ONCE)]
@@ -127,7 +125,7 @@ def test_kill_before_any_ack_leaves_the_lines_with_the_trader(scene):
 
 
 def test_committed_lines_whose_acks_were_lost_do_not_come_twice(scene):
-    """The trader reads no acks, the relay is killed: the welcome says what is kept, and a stubborn resend is ignored."""
+    """The trader reads no acks, the relay is killed: the welcome says what is kept, a stubborn resend is ignored."""
     relay = scene.relay().start()
     trader = scene.trader(relay).connect()
     trader.burst(200)

@@ -66,7 +66,7 @@ def test_killed_while_the_relay_does_not_read(scene):
     pid = nursery.spawn("doomed", run, shared, reads_acks=False)
     wait_for(lambda: shared.take(SENT) >= 50, relay.tell)
     relay.pause()
-    # As far as the socket's buffer goes: then this trader, which waits for room as the real one never does, stands still.
+    # As far as the socket's buffer goes: then this trader, unlike the real one, waits for room.
     looks = [-1]
     wait_for(lambda: (looks.append(shared.take(SENT)), looks[-40:] == [looks[-1]] * 40)[1], "it does not stand still")
     nursery.kill(pid)

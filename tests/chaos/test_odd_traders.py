@@ -135,7 +135,9 @@ NONSENSE = {
     "wrong types in hello": lambda trader, dice: hello(trader, pid="1"),
     "noise behind hello": lambda trader, dice: hello(trader) + b"\xc1" + dice.randbytes(3000),
     "an unknown kind": lambda trader, dice: hello(trader) + pack([9, 1, 2]),
-    "a frame without end": lambda trader, dice: hello(trader) + b"\x95\x01\x01\x01\xa4info\xc6\x00\x20\x00\x00" + bytes(1_200_000),
+    "a frame without end": lambda trader, dice: (
+        hello(trader) + b"\x95\x01\x01\x01\xa4info\xc6\x00\x20\x00\x00" + bytes(1_200_000)
+    ),
     "a huge array": lambda trader, dice: hello(trader) + b"\xdd\xff\xff\xff\xff" + bytes(5000),
     "a huge map": lambda trader, dice: hello(trader) + b"\xdf\xff\xff\xff\xff" + bytes(5000),
     "endless nesting": lambda trader, dice: hello(trader) + b"\x91" * 100_000,
@@ -222,7 +224,7 @@ def test_frames_that_cannot_be_accepted_are_rejected_one_by_one(scene, company):
 
 
 def test_largest_frames(scene, company):
-    """Frames of exactly 64 KiB are taken, whole and in order, from several traders at once; one byte more is rejected."""
+    """Frames of exactly 64 KiB are taken, whole and in order, from several traders; one byte more is rejected."""
     relay, viewer, honest = company
     traders = [scene.trader(relay, f"large{n}").connect() for n in range(3)]
     overhead = len(traders[0].add("line", padding="x" * 60_000)) - 60_000
@@ -248,7 +250,7 @@ def test_largest_frames(scene, company):
 
 
 def test_a_trader_that_never_reads_its_acks(scene, company):
-    """Acks pile up until the socket is full: the trader's lines are still taken, and after it is killed, all are there."""
+    """Acks pile up until the socket is full: its lines are still taken, and after it is killed all are there."""
     relay, viewer, honest = company
     deaf = scene.trader(relay, "deaf").connect()
     for _ in range(3_000):

@@ -64,14 +64,15 @@ def test_stalled_viewers_cost_little_and_disturb_nobody(scene):
     each = (after - before) / STALLED
     crowded = p99(latencies(healthy, alone))
     print(
-        f"\n{STALLED} stalled viewers, {count} lines: {each / 1024:.1f} KiB each, of which {(connected - before) / STALLED / 1024:.1f} "
-        f"KiB for the connection; p99 of the healthy one {quiet} alone, {crowded} among them"
+        f"\n{STALLED} stalled viewers, {count} lines: {each / 1024:.1f} KiB each, "
+        f"of which {(connected - before) / STALLED / 1024:.1f} KiB for the connection"
+        f"; p99 of the healthy one {quiet} alone, {crowded} among them"
     )
     assert each < STALLED_BYTES
 
 
 def test_stalled_viewer_goes_on_where_it_stood(scene):
-    """A viewer that stops reading for thousands of lines and goes on then has missed nothing, on the same connection."""
+    """A viewer that stops reading for thousands of lines and then goes on has missed nothing, on one connection."""
     relay = scene.relay().start()
     trader = scene.trader(relay).connect()
     viewer = scene.viewer(relay, rcvbuf=4096).start()
@@ -95,7 +96,7 @@ def test_stalled_viewer_goes_on_where_it_stood(scene):
 
 
 def test_resume_is_exact_from_every_id(scene):
-    """Behind whichever id a viewer resumes, exactly the lines behind it follow; and a filter changes nothing about that."""
+    """Behind whichever id a viewer resumes, exactly the lines behind it follow; a filter changes nothing."""
     relay = scene.relay().start()
     trader = scene.trader(relay).connect()
     for n in range(40):
@@ -110,7 +111,9 @@ def test_resume_is_exact_from_every_id(scene):
             if any(e.seq > entry.seq and (e.level >= 30 or level == "DEBUG") for e in ledger.entries):
                 viewer.wait_for_id(max(e.seq for e in ledger.entries if e.level >= 30 or level == "DEBUG"))
             viewer.stop()
-            check_viewer(viewer, ledger, match=lambda e, level=level: level == "DEBUG" or e.level >= 30, after=entry.seq)
+            check_viewer(
+                viewer, ledger, match=lambda e, level=level: level == "DEBUG" or e.level >= 30, after=entry.seq
+            )
             assert not private_notices(viewer.lines)
 
 
@@ -221,7 +224,9 @@ def test_retention_overtakes_a_slow_viewer(scene):
     slow.hurry()
     trader.wait_acked()
     # Retention goes on a little behind the last line.
-    wait_for(lambda: relay.journal.stat().st_size <= limit, lambda: f"the journal has {relay.journal.stat().st_size} bytes")
+    wait_for(
+        lambda: relay.journal.stat().st_size <= limit, lambda: f"the journal has {relay.journal.stat().st_size} bytes"
+    )
     head = Ledger.read(relay.journal).head
     slow.wait_for_id(head)
     slow.stop()
@@ -239,17 +244,20 @@ def test_retention_overtakes_a_slow_viewer(scene):
     viewer.wait_for_id(ledger.head)
     viewer.stop()
     (gap,) = private_notices(viewer.lines)
-    assert gap["context"].items() >= {
-        "cause": "retention",
-        "first": f"{ledger.epoch}-101",
-        "last": f"{ledger.epoch}-{ledger.oldest - 1}",
-        "count": ledger.oldest - 101,
-    }.items()
+    assert (
+        gap["context"].items()
+        >= {
+            "cause": "retention",
+            "first": f"{ledger.epoch}-101",
+            "last": f"{ledger.epoch}-{ledger.oldest - 1}",
+            "count": ledger.oldest - 101,
+        }.items()
+    )
     assert [got.id for got in viewer.lines[1:]] == [entry.id for entry in ledger.entries]
 
 
 def test_the_file_shrinks_when_less_is_to_be_kept(scene):
-    """A journal grown large, and a relay started with a small --keep-bytes: the file gets small, the newest lines stay."""
+    """A journal grown large, and a relay started with a small --keep-bytes: the file shrinks, the newest lines stay."""
     relay = scene.relay().start()
     trader = scene.trader(relay).connect()
     fill(relay, trader, lambda: trader.seq >= 15_000)
@@ -262,7 +270,9 @@ def test_the_file_shrinks_when_less_is_to_be_kept(scene):
     trader.connect()
     trader.burst(10)
     trader.wait_acked()
-    wait_for(lambda: relay.journal.stat().st_size <= 2 << 20, lambda: f"still {relay.journal.stat().st_size} of {large}")
+    wait_for(
+        lambda: relay.journal.stat().st_size <= 2 << 20, lambda: f"still {relay.journal.stat().st_size} of {large}"
+    )
     ledger = Ledger.read(relay.journal)
     assert [e.data["context"]["n"] for e in ledger.of("trader")][-1] == 15_010
     viewer = scene.viewer(relay).start()

@@ -67,7 +67,9 @@ class Ledger:
             epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
             rows = db.execute("SELECT seq, level, run, CAST(body AS BLOB) FROM lines ORDER BY seq").fetchall()
             aliases = {row[0] for row in db.execute("SELECT alias FROM aliases")}
-            runs = {key: (i, last, state) for i, key, last, state in db.execute("SELECT id,key,last_seq,state FROM runs")}
+            runs = {
+                key: (i, last, state) for i, key, last, state in db.execute("SELECT id,key,last_seq,state FROM runs")
+            }
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         ledger = cls(epoch, [Entry(*row) for row in rows], aliases, runs)
         seqs = [entry.seq for entry in ledger.entries]
@@ -204,7 +206,8 @@ def _check_stretch(
             entry = by_seq.get(seq)
             if entry is None:
                 raise AssertionError(f"{name}: nothing was said about line {seq}, which is not kept any more")
-            assert not (match(entry) or entry.is_notice), f"{name} missed line {seq}: {entry.raw.decode()[:300]}"
+            wanted = match(entry) or entry.is_notice
+            assert not wanted, f"{name} missed line {seq}: {entry.raw.decode()[:300]}"
         at = max(at, until)
 
     for line in got:
@@ -221,9 +224,10 @@ def _check_stretch(
         skip_unwanted(seq - 1)
         entry = by_seq.get(seq)
         if entry is not None:
-            assert line.raw.partition(b'"id":')[2].partition(b",")[2] == entry.raw.partition(b'"id":')[2].partition(b",")[2], (
-                f"{name} saw another line {seq} than the journal holds:\n{line.raw.decode()}\n{entry.raw.decode()}"
-            )
+            assert (
+                line.raw.partition(b'"id":')[2].partition(b",")[2]
+                == entry.raw.partition(b'"id":')[2].partition(b",")[2]
+            ), f"{name} saw another line {seq} than the journal holds:\n{line.raw.decode()}\n{entry.raw.decode()}"
             assert match(entry) or entry.is_notice, f"{name} got line {seq}, which it did not want"
         at = seq
     if whole:

@@ -169,7 +169,7 @@ class Relay:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def limit_file_size(self, size: int | None) -> None:
-        """Let no write of the relay go beyond `size` bytes into a file (None: lift it); what a full disk is to SQLite."""
+        """Let no write of the relay go beyond `size` bytes into a file (None: lift it): to SQLite, a full disk."""
         soft = resource.RLIM_INFINITY if size is None else size
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
 
