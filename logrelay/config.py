@@ -22,8 +22,8 @@ from logrelay.errors import ConfigError
 from logrelay.kinds import GIB, MIB, TIB, Kind, choice, number, several, size, text, whole
 
 ENV_PREFIX = "LOGRELAY_"
-OTHER_VARIABLES = ("LOGRELAY_DISABLED", "LOGRELAY_CI")
-"""Variables of that prefix that are no settings of the relay: the trader's off switch, CI's strictness."""
+OTHER_VARIABLES = ("LOGRELAY_DISABLED", "LOGRELAY_LEVEL", "LOGRELAY_EXCLUDE", "LOGRELAY_CI")
+"""Variables of that prefix that are no settings of the relay: the trader's own, and CI's strictness."""
 
 MEMORY = ":memory:"
 """The journal that keeps nothing beyond the life of the process."""

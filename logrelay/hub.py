@@ -170,6 +170,7 @@ class Viewer:
         "skipped",
         "stalled",
         "start_left",
+        "start_lines",
     )
 
     def __init__(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool) -> None:
@@ -188,7 +189,10 @@ class Viewer:
         self.generation = 0
         """Rises when the subscription changes, so that an answer to an old Fetch is recognised."""
         self.page_bytes = MIN_PAGE_BYTES
+        self.start_lines = 0
+        """Lines asked for by the last `start_tail`."""
         self.start_left = 0
+        """How many of them the journal is still to find; 0: the cursor is where it belongs."""
         self.epoch_gap: Gap | None = None
         self.skip: _Skip | None = None
         self.skipped = 0
@@ -224,7 +228,7 @@ class _Group:
         """Packs on their way."""
         self.packs_bytes = 0
         self.delivered = 0
-        """Last seq of the newest pack that came back."""
+        """While packs are on their way: everything up to here was sent or not wanted."""
 
 
 class Hub:
@@ -307,12 +311,16 @@ class Hub:
             return
         size = sum(map(len, bodies))
         if group.packs_bytes + size > PACK_BYTES and group.packs:
-            for viewer in list(group.live):
+            left = list(group.live)
+            for viewer in left:
                 viewer.cursor = self.position(viewer, before=batch.first)
                 self._leave(viewer)
-            for viewer in [v for v in self.viewers if v.group is None and not v.stalled and not v.asking]:
+            # Only these: anybody else could join a group that is still to get this batch, and get it twice.
+            for viewer in left:
                 self._serve(viewer)
             return
+        if not group.packs:
+            group.delivered = batch.first - 1
         group.packs += 1
         group.packs_bytes += size
         group.number += 1
@@ -387,6 +395,7 @@ class Hub:
     def start_tail(self, viewer: Viewer, lines: int) -> None:
         """Begin with the newest `lines` lines that pass the viewer's filter."""
         self._restart(viewer)
+        viewer.start_lines = lines
         if lines <= 0 or self.head < self.oldest:
             viewer.cursor = self.head
             self._serve(viewer)
@@ -399,19 +408,19 @@ class Hub:
 
     def _start_in_tail(self, viewer: Viewer, lines: int) -> None:
         """Look for the newest matches in memory first, in the journal for the rest."""
+        kept = self.oldest - 1  # memory may hold lines that the journal no longer does: they are over for a newcomer
         for batch in reversed(self._tail):
             chosen = batch.select(viewer.filter)
             places = range(len(batch.lines)) if chosen is None else chosen
             if len(places) >= lines:
-                viewer.cursor = batch.first + places[-lines] - 1
+                viewer.cursor = max(batch.first + places[-lines] - 1, kept)
                 self._serve(viewer)
                 return
             lines -= len(places)
-            viewer.cursor = batch.first - 1
         first = self._tail[0].first if self._tail else self.head + 1
-        viewer.cursor = first - 1
+        viewer.cursor = max(first - 1, kept)
         viewer.start_left = lines
-        self._fetch(viewer, "start", self.oldest - 1, first - 1, lines, MAX_PAGE_BYTES)
+        self._serve(viewer)
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants; nothing is sent until `start_after` or `start_tail` is called."""
@@ -420,8 +429,18 @@ class Hub:
 
     def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants, from its cursor on."""
+        if viewer.start_left:
+            # It stands nowhere yet: what it asked for is the newest lines, now of another kind.
+            self.change(viewer, wanted)
+            self.start_tail(viewer, viewer.start_lines)
+            return
         viewer.cursor = self.position(viewer)
+        untold, skip = viewer.epoch_gap, viewer.skip
         self.change(viewer, wanted)
+        viewer.epoch_gap = untold
+        if skip is not None and skip.levels is not None:
+            # The notice about what it has been skipped over already is still owed.
+            viewer.skip = skip
         self._serve(viewer)
 
     def leave(self, viewer: Viewer) -> None:
@@ -471,6 +490,9 @@ class Hub:
     def _serve(self, viewer: Viewer) -> None:
         """Send what the tail has; ask the journal for the rest; join the head when it is reached."""
         if viewer.stalled:
+            return
+        if viewer.start_left:
+            self._fetch(viewer, "start", self.oldest - 1, viewer.cursor, viewer.start_left, MAX_PAGE_BYTES)
             return
         if viewer.epoch_gap is not None and not self._tell(viewer, viewer.epoch_gap):
             return
@@ -574,11 +596,7 @@ class Hub:
         """Serve every viewer that is behind, has room and is waiting for nothing."""
         for viewer in list(self.viewers):
             if viewer.group is None and not viewer.stalled and not viewer.asking:
-                if viewer.start_left:
-                    first = viewer.cursor + 1
-                    self._fetch(viewer, "start", self.oldest - 1, first - 1, viewer.start_left, MAX_PAGE_BYTES)
-                else:
-                    self._serve(viewer)
+                self._serve(viewer)
 
     def _started(self, viewer: Viewer, fetch: Fetch, found: Found) -> None:
         if found.seqs:
