@@ -111,7 +111,7 @@ def test_d3_torn_frame(ship, make_peer, balanced, wait_for):
     """The kernel takes half a frame, then the relay dies: the whole frame comes again, the half counts for nothing."""
     peer = make_peer().start()
     peer.keep_raw = True
-    processor = ship()
+    processor = ship(max_bytes=64 * 1024 * 1024)
     processor(None, "info", {"event": "t", "i": 0})
     assert processor.flush(10)
     peer.reading = False
@@ -135,7 +135,7 @@ def test_d3_torn_frame(ship, make_peer, balanced, wait_for):
 def test_d3_partial_write_goes_on(ship, make_peer, balanced):
     """The kernel takes half a frame and the relay reads on later: the other half follows, without a reconnect."""
     peer = make_peer().start()
-    processor = ship()
+    processor = ship(max_bytes=64 * 1024 * 1024)
     processor(None, "info", {"event": "t", "i": 0})
     assert processor.flush(10)
     peer.reading = False
@@ -191,7 +191,7 @@ def test_d4_odd_acks(ship, make_peer, balanced, wait_for):
         msgpack.packb({"a": 1}),
         msgpack.packb([0, {"protocol": 1, "acked": 0}]),
         msgpack.packb([0, {"protocol": 2, "acked": 0}]),
-        b"\xdb\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff" + b"a" * 5000,
         b"\xdd\xff\xff\xff\xff",
         b"\x91" * 3000,
     ],
