@@ -31,7 +31,6 @@ from structlog.processors import (
     CallsiteParameter,
     CallsiteParameterAdder,
     StackInfoRenderer,
-    format_exc_info,
 )
 
 from robo_trader import levels
@@ -39,7 +38,7 @@ from robo_trader.calls import TraderLogger, warn_once
 from robo_trader.console import Console, Outlet, Renderer
 from robo_trader.foreign import ForeignHandler, Hooks
 from robo_trader.log_relay import LogRelayProcessor
-from robo_trader.redact import Redactor
+from robo_trader.redact import Redactor, exception_to_text
 from robo_trader.secret_rules import from_environment
 
 if TYPE_CHECKING:
@@ -115,11 +114,7 @@ def format_exception(logger: Any, method_name: str, event: MutableMapping[str, A
     if event.get("stack_info"):
         _STACK(logger, method_name, event)
     if "exc_info" in event:
-        try:
-            format_exc_info(logger, method_name, event)
-        except Exception as error:  # not an exception at all, or one that cannot be shown
-            event["exception"] = f"[exc_info could not be formatted: {type(error).__name__}]"
-        event.pop("exc_info", None)
+        exception_to_text(logger, method_name, event)
     return event
 
 

@@ -13,6 +13,7 @@ Any other object becomes its redacted `repr`.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -134,7 +135,7 @@ class Redactor:
         if type(event_dict) is not dict:
             return self._safely(event_dict, 0, [MAX_NODES])
         if "exc_info" in event_dict:
-            self._format_exception(logger, method_name, event_dict)
+            self.failures += not exception_to_text(logger, method_name, event_dict)
         judged, clean, trusted = self._judged, self._clean, self._trusted
         changes: list[tuple[Any, _Judgement, Any]] | None = None
         budget: list[int] | None = None
@@ -161,15 +162,6 @@ class Redactor:
                     del event_dict[key]
                 event_dict[judgement.shown] = new
         return event_dict
-
-    def _format_exception(self, logger: Any, method_name: str, event_dict: dict[str, Any]) -> None:
-        """Turn `exc_info` into the string `exception`: a traceback can only be searched as text."""
-        try:
-            format_exc_info(logger, method_name, event_dict)
-        except Exception as error:
-            self.failures += 1
-            event_dict["exception"] = _failed(event_dict.get("exc_info"), error)
-        event_dict.pop("exc_info", None)
 
     def _judge(self, key: Any) -> _Judgement:
         """Judge a key and remember it. Keys of event dicts are strings; nested dicts may have any."""
@@ -332,6 +324,26 @@ class _Asking(threading.local):
 
 _asking = _Asking()
 """How many objects of this thread are being asked for their `repr` right now."""
+
+
+def exception_to_text(logger: Any, method_name: str, event: MutableMapping[str, Any]) -> bool:
+    """Replace `exc_info`, in whatever form, by the string `exception`; without an exception it just goes.
+
+    The text has no values of local variables. Never raises; returns False if there was something that could
+    not be formatted, which `exception` then says.
+    """
+    given = event["exc_info"]
+    found = sys.exc_info() if given is True else given
+    try:
+        if found and not (isinstance(found, tuple) and found[:2] == (None, None)):
+            format_exc_info(logger, method_name, event)
+    except Exception as error:
+        event["exception"] = f"[exc_info was {type(given).__name__}: {type(error).__name__}]"
+        return False
+    finally:
+        event.pop("exc_info", None)
+        del given, found  # they hold frames
+    return True
 
 
 def _is_container(value: Any) -> bool:
