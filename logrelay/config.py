@@ -212,13 +212,6 @@ SETTINGS: tuple[Setting, ...] = (
         "permessage-deflate for viewers. auto: for those that are not on loopback.",
         "On loopback bytes cost nothing, and compressing them does.",
     ),
-    Setting(
-        "log_level",
-        choice("debug", "info", "warning", "error"),
-        "info",
-        "What the relay says about itself on stderr.",
-        "info says what changes: start, stop, traders coming and going; nothing per log line.",
-    ),
 )
 
 BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -250,7 +243,6 @@ class Config:
     max_viewers: int = 4096
     max_traders: int = 256
     compression: str = "auto"
-    log_level: str = "info"
 
 
 @dataclass(frozen=True, slots=True)
