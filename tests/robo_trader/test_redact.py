@@ -392,9 +392,7 @@ def test_remembered_names_and_texts_are_bounded(redactor):
     assert len(redactor._clean) <= 4096
 
 
-@pytest.mark.parametrize(
-    "thing", ["a string password=" + SECRET, b"token=" + SECRET.encode(), ("x", SECRET), None, 5]
-)
+@pytest.mark.parametrize("thing", ["a string password=" + SECRET, b"token=" + SECRET.encode(), ("x", SECRET), None, 5])
 def test_something_else_than_a_dict_is_taken(redactor, thing):
     """A chain in the wrong order gives us a rendered line; it is redacted, not refused."""
     shown = redactor(None, "info", thing)
