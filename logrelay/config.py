@@ -212,7 +212,6 @@ SETTINGS: tuple[Setting, ...] = (
         "permessage-deflate for viewers. auto: for those that are not on loopback.",
         "On loopback bytes cost nothing, and compressing them does.",
     ),
-<<<<<<< HEAD
     Setting(
         "log_level",
         choice("info", "warning", "error"),
@@ -220,8 +219,6 @@ SETTINGS: tuple[Setting, ...] = (
         "Which of the relay's own notices are also said on stderr.",
         "They are in the stream anyway; info adds traders coming and going. Nothing is ever said per log line.",
     ),
-=======
->>>>>>> edges
 )
 
 BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -253,10 +250,7 @@ class Config:
     max_viewers: int = 4096
     max_traders: int = 256
     compression: str = "auto"
-<<<<<<< HEAD
     log_level: str = "warning"
-=======
->>>>>>> edges
 
 
 @dataclass(frozen=True, slots=True)
