@@ -212,6 +212,13 @@ SETTINGS: tuple[Setting, ...] = (
         "permessage-deflate for viewers. auto: for those that are not on loopback.",
         "On loopback bytes cost nothing, and compressing them does.",
     ),
+    Setting(
+        "log_level",
+        choice("info", "warning", "error"),
+        "warning",
+        "Which of the relay's own notices are also said on stderr.",
+        "They are in the stream anyway; info adds traders coming and going. Nothing is ever said per log line.",
+    ),
 )
 
 BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
@@ -243,6 +250,7 @@ class Config:
     max_viewers: int = 4096
     max_traders: int = 256
     compression: str = "auto"
+    log_level: str = "warning"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ FILE_MODE = 0o600
 """Log lines of a trading bot are nobody else's business."""
 LOCK_MARK = "logrelay journal"
 """First line of the lock file. Where it stands, a file that makes no sense was once ours."""
+MOST_CORRUPT = 3
+"""Damaged files kept for a post-mortem: each may be as large as the journal, and a bad disk makes many."""
 
 _HEADER_BYTES = 100
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -29,7 +31,10 @@ _COMPANIONS = ("", "-wal", "-shm")
 
 
 class Place:
-    """The file at `path`, its lock, and its companions. Belongs to the thread that writes the journal."""
+    """The file at `path`, its lock, and its companions. Belongs to the thread that writes the journal.
+
+    The file is never opened here while SQLite has it open: closing it would drop SQLite's POSIX locks.
+    """
 
     def __init__(self, path: str) -> None:
         """Name a place; nothing is touched."""
@@ -161,15 +166,29 @@ class Place:
         for companion in _COMPANIONS:
             with suppress(FileNotFoundError):
                 Path(self.path + companion).rename(name + companion)
+        if reason == "corrupt":
+            self._forget_corrupt()
         return Path(name).name
+
+    def _forget_corrupt(self) -> None:
+        """Delete the oldest damaged files beyond MOST_CORRUPT; files that are not ours are never deleted."""
+        prefix, directory = f"{Path(self.path).name}.corrupt-", Path(self.path).parent
+        names = sorted(
+            path.name
+            for path in directory.iterdir()
+            if path.name.startswith(prefix) and not path.name.endswith(("-wal", "-shm"))
+        )
+        for name in names[:-MOST_CORRUPT]:
+            for companion in _COMPANIONS:
+                with suppress(FileNotFoundError):
+                    (directory / f"{name}{companion}").unlink()
 
     def remember(self) -> None:
         """Note which files the open journal consists of."""
         self._identity = self._now()
 
     def moved(self) -> bool:
-        """Tell whether the files under the journal's name are no longer those that are open. Two stat
-        calls."""
+        """Tell whether the files of the journal's name are no longer those that are open. Three stat calls."""
         return self._now() != self._identity
 
     def exists(self) -> bool:
@@ -177,7 +196,7 @@ class Place:
         return os.path.lexists(self.path)
 
     def _now(self) -> tuple[object, ...]:
-        return _identity(self.path), _identity(self.path + "-wal")
+        return tuple(_identity(self.path + companion) for companion in _COMPANIONS)
 
     def disk_bytes(self) -> int:
         """Return the size of the file and its companions."""

@@ -413,6 +413,7 @@ class Link:
         out = self.out
         if isinstance(answer, wire.Welcome):
             if self.state != "greeting":
+                out.heard_wrong += 1
                 self._fail("a second welcome")
             elif answer.acked > out.seq:
                 self.refusal = f"the relay says it has line {answer.acked} of a run that has {out.seq}"
