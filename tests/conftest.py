@@ -16,6 +16,11 @@ INCURABLE = ("root may write everywhere",)
 """Reasons for a skip that installing something cannot take away: CI is root."""
 
 
+def pytest_configure(config):
+    if STRICT:  # a module that is skipped as a whole fails, and must not keep the others from running
+        config.option.continue_on_collection_errors = True
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
