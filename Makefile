@@ -66,10 +66,9 @@ fi
 endef
 export RUN_IN_FRONT
 
-# Relay and trader are background jobs in groups of their own (set -m): only this shell hears Ctrl-C, and it
-# stops the trader first, so that its last words are in the journal when the relay stops.
+# Relay and trader are in sessions of their own (setsid): only this shell hears Ctrl-C, and it stops the trader
+# first, so that its last words are in the journal when the relay stops.
 define RUN
-set -m
 home=$$(mktemp -d "$${TMPDIR:-/tmp}/logrelay-run.XXXXXX")
 relay= trader= code=0
 stop() {
@@ -91,10 +90,10 @@ exec 5<>"$$home/news"
 ( trap "" INT TERM HUP
   while IFS= read -r line; do
     printf 'relay  | %s\n' "$$line"
-    [[ $$line =~ ready.*(ws://[^[:space:]]+) ]] && echo "$${BASH_REMATCH[1]}" >&5
+    [[ $$line =~ ready.*(ws://[^[:space:],]+) ]] && echo "$${BASH_REMATCH[1]}" >&5
   done <"$$home/relay"; echo gone >&5 ) &
 ( trap "" INT TERM HUP; exec sed -u 's/^/trader | /' <"$$home/trader" ) &
-$(BIN)/logrelay serve >"$$home/relay" 2>&1 5>&- & relay=$$!
+setsid $(BIN)/logrelay serve >"$$home/relay" 2>&1 5>&- & relay=$$!
 read -r url <&5
 if [ "$$url" = gone ]; then
   wait $$relay; code=$$?; relay=
@@ -104,8 +103,8 @@ if [ "$$url" = gone ]; then
   stop
 fi
 url=$${url/127.0.0.1/localhost}
-$(BIN)/robo-trader >"$$home/trader" 2>&1 5>&- & trader=$$!
-printf '\n  browser   http%s\n  terminal  npx wscat -c %s\n  stop      Ctrl-C\n\n' "$${url#ws}" "$$url"
+setsid $(BIN)/robo-trader >"$$home/trader" 2>&1 5>&- & trader=$$!
+printf '\n  browser   http%s/\n  terminal  npx wscat -c %s\n  stop      Ctrl-C\n\n' "$${url#ws}" "$$url"
 while [ -n "$$relay" ]; do
   wait -n -p who $$relay $$trader; ended=$$?
   case $$who in

@@ -9,8 +9,9 @@ selection gets the very same bytes objects.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Literal, NamedTuple
 
 from logrelay.filters import Filter, ascii_lower, field_text
@@ -34,6 +35,9 @@ one viewer that changes its subscription all the time would fill the memory of a
 _TEXT_FRAME = 0x81
 """FIN and opcode 1 (RFC 6455 section 5.2)."""
 
+MAX_HEADERS = 4096
+"""Sizes whose header is remembered; all that occur in practice, in some 200 KB."""
+
 Key = tuple[int, str, int]
 """Level, source, and 0 for notices (the relay's run) or 1: what most filters look at."""
 
@@ -47,36 +51,51 @@ class Segment(NamedTuple):
     lines: int
 
 
+class _Headers(dict[int, bytes]):
+    """Headers of unmasked, final text frames by payload size (RFC 6455 section 5.2); lines have few sizes."""
+
+    def __missing__(self, size: int) -> bytes:
+        if size < 126:
+            header = b"%c%c" % (_TEXT_FRAME, size)
+        elif size < 65536:
+            header = b"%c\x7e%b" % (_TEXT_FRAME, size.to_bytes(2, "big"))
+        else:
+            header = b"%c\x7f%b" % (_TEXT_FRAME, size.to_bytes(8, "big"))
+        if len(self) < MAX_HEADERS:
+            self[size] = header
+        return header
+
+
+_header = _Headers()
+
+
 def frame(payload: bytes) -> bytes:
-    """Wrap a text message in an unmasked, final WebSocket frame (RFC 6455 section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return b"%c%c%b" % (_TEXT_FRAME, size, payload)
-    if size < 65536:
-        return b"%c\x7e%b%b" % (_TEXT_FRAME, size.to_bytes(2, "big"), payload)
-    return b"%c\x7f%b%b" % (_TEXT_FRAME, size.to_bytes(8, "big"), payload)
+    """Wrap a text message in a WebSocket frame."""
+    return _header[len(payload)] + payload
 
 
 def segments_of(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> list[Segment]:
     """Cut rendered lines into segments of about `SEGMENT_BYTES`, in order."""
     if not bodies:
         return []
-    pieces = [frame(body) for body in bodies] if form == "plain" else bodies
-    sizes = list(accumulate(map(len, pieces)))
+    sizes = list(accumulate(map(len, bodies)))
     if sizes[-1] <= SEGMENT_BYTES:
-        return [Segment(_join(pieces, form), seqs[-1], len(pieces))]
+        return [Segment(_join(bodies, form), seqs[-1], len(bodies))]
     out = []
     start, base = 0, 0
-    for index, size in enumerate(sizes):
-        if size - base > SEGMENT_BYTES and index > start:
-            out.append(Segment(_join(pieces[start:index], form), seqs[index - 1], index - start))
-            start, base = index, sizes[index - 1]
-    out.append(Segment(_join(pieces[start:], form), seqs[-1], len(pieces) - start))
+    while start < len(bodies):
+        end = max(bisect_right(sizes, base + SEGMENT_BYTES, start), start + 1)
+        out.append(Segment(_join(bodies[start:end], form), seqs[end - 1], end - start))
+        start, base = end, sizes[end - 1]
     return out
 
 
-def _join(pieces: Sequence[bytes], form: Form) -> bytes:
-    return b"".join(pieces) if form == "plain" else frame(b"[%b]" % b",".join(pieces))
+def _join(bodies: Sequence[bytes], form: Form) -> bytes:
+    if form == "batch":
+        return frame(b"[%b]" % b",".join(bodies))
+    # Header and body go into the one join that makes the segment: a line is copied once.
+    headers = map(_header.__getitem__, map(len, bodies))
+    return b"".join(chain.from_iterable(zip(headers, bodies, strict=True)))
 
 
 class Batch:

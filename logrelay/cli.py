@@ -30,6 +30,9 @@ UNIT_FILES = ("logrelay.service", "logrelay.socket", "robo-trader.service", "log
 PACKAGED_BIN = "/opt/logrelay/venv/bin/"
 """Where the unit files say the commands are; replaced by where they are."""
 
+HIDDEN_FROM_SERVICES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (nothing is put there)
+"""Where an installation cannot be started from: the units hide these directories."""
+
 PACKAGED_TRADER = "robo-trader"
 """The trader's user in the unit files; replaced by `--trader-user`."""
 
@@ -145,6 +148,11 @@ def print_units(unit: str, trader_user: str) -> None:
     docs/operations.md says where each goes.
     """
     bin_directory = Path(sys.executable).parent
+    if bin_directory.as_posix().startswith(HIDDEN_FROM_SERVICES):
+        click.echo(
+            f"logrelay: services cannot read {bin_directory} (ProtectHome=, PrivateTmp=); install into /opt instead",
+            err=True,
+        )
     for name in UNIT_FILES if unit == "all" else (unit,):
         text = resources.files("logrelay").joinpath("units", name).read_text("utf-8")
         text = text.replace(PACKAGED_BIN, f"{bin_directory}/")

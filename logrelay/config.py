@@ -22,8 +22,8 @@ from logrelay.errors import ConfigError
 from logrelay.kinds import GIB, MIB, TIB, Kind, choice, number, several, size, text, whole
 
 ENV_PREFIX = "LOGRELAY_"
-OTHER_VARIABLES = ("LOGRELAY_DISABLED", "LOGRELAY_CI")
-"""Variables of that prefix that are no settings of the relay: the trader's off switch, CI's strictness."""
+OTHER_VARIABLES = ("LOGRELAY_DISABLED", "LOGRELAY_LEVEL", "LOGRELAY_EXCLUDE", "LOGRELAY_CI")
+"""Variables of that prefix that are no settings of the relay: the trader's own, and CI's strictness."""
 
 MEMORY = ":memory:"
 """The journal that keeps nothing beyond the life of the process."""
@@ -214,10 +214,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "log_level",
-        choice("debug", "info", "warning", "error"),
-        "info",
-        "What the relay says about itself on stderr.",
-        "info says what changes: start, stop, traders coming and going; nothing per log line.",
+        choice("info", "warning", "error"),
+        "warning",
+        "Which of the relay's own notices are also said on stderr.",
+        "They are in the stream anyway; info adds traders coming and going. Nothing is ever said per log line.",
     ),
 )
 
@@ -250,7 +250,7 @@ class Config:
     max_viewers: int = 4096
     max_traders: int = 256
     compression: str = "auto"
-    log_level: str = "info"
+    log_level: str = "warning"
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,10 +92,12 @@ class Connection(asyncio.Protocol):
         self._fd: int = transport.get_extra_info("socket").fileno()
         door = self._door
         if len(door.connections) >= door.max_connections or door.closing:
-            self.refuse(f"{len(door.connections)} traders are connected; at most {door.max_connections} are allowed")
+            self._turn_away(
+                f"{len(door.connections)} traders are connected; at most {door.max_connections} are allowed"
+            )
             return
         door.connections[self] = None
-        self._hello_timer = door.loop.call_later(HELLO_TIMEOUT_S, self.refuse, "no hello came")
+        self._hello_timer = door.loop.call_later(HELLO_TIMEOUT_S, self._turn_away, "no hello came")
 
     def data_received(self, data: bytes) -> None:
         """Decode at once, so that no later error of the socket can take the bytes away; then let it rest."""
@@ -171,6 +173,12 @@ class Connection(asyncio.Protocol):
             return
         if self._answer(wire.ack(self._ack_wanted)):
             self._acked = self._ack_wanted
+
+    def _turn_away(self, reason: str) -> None:
+        if not self._door.closing:
+            self._door.intake.refused(self, reason)
+            self._door.schedule_tick()
+        self.refuse(reason)
 
     def refuse(self, reason: str) -> None:
         """Answer refused and close."""

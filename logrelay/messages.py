@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from math import isfinite, isnan
 from typing import Any
 from urllib.parse import parse_qs
@@ -68,6 +69,8 @@ _LAST_US = 253_402_300_799_999_999
 
 _JSON = orjson.OPT_STRICT_INTEGER
 EMPTY: Mapping[str, object] = {}
+_line: Callable[[tuple[object, ...]], Line] = partial(tuple.__new__, Line)
+"""Line of a ready tuple, without the detour over keyword arguments that a NamedTuple's constructor takes."""
 
 _ID = re.compile(r"([a-z0-9]{1,16}(?:\.[a-z0-9]{1,16})?)-([0-9]{1,19})")
 
@@ -80,12 +83,14 @@ _second_text = ""
 def rfc3339(us: int) -> str:
     """Render microseconds since 1970 as `2026-01-23T10:00:00.123456Z`; out-of-range clocks are clamped."""
     global _second, _second_text  # noqa: PLW0603  (one remembered second: lines come in bunches)
-    us = min(max(us, 0), _LAST_US)
-    second, fraction = divmod(us, 1_000_000)
+    second = us // 1_000_000
     if second != _second:
-        _second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        us = min(max(us, 0), _LAST_US)
+        second = us // 1_000_000
+        # strftime pads years below 1000 differently from platform to platform; isoformat does not.
+        _second_text = datetime.fromtimestamp(second, UTC).isoformat()[:19]
         _second = second
-    return f"{_second_text}.{fraction:06d}Z"
+    return f"{_second_text}.{us - second * 1_000_000:06d}Z"
 
 
 def log_line(
@@ -126,7 +131,7 @@ def log_line(
     except TypeError:
         shape["context"] = event = json_safe(event)
         body = orjson.dumps(shape, option=_JSON)
-    return Line(seq, time_us, rank, source, run, body, "", EMPTY), message, event
+    return _line((seq, time_us, rank, source, run, body, "", EMPTY)), message, event
 
 
 def notice_line(

@@ -240,7 +240,8 @@ class Pages:
         self._searches += 1
         self._searches_total += 1
         try:
-            exact = query.after > 0  # what is missing behind it was there: it must be told
+            # Behind a line that was asked for by its id, what is missing was there and must be told.
+            exact = not query.newest and query.since_us is None
             if query.newest:
                 start, kept = await self._walk_back(query)
                 for page in kept:
@@ -253,7 +254,7 @@ class Pages:
                 page = await self._read(replace(query, limit=min(left, PAGE_LINES)))
                 missing = min(page.oldest - 1, query.until) - query.after
                 if exact and missing > 0:
-                    yield _error_line("expired", f"retention removed {missing} lines while this was read")
+                    yield _error_line("expired", f"{missing} lines are missing here: no longer kept (retention)")
                 if page.bodies:
                     yield self._chunk(page.bodies)
                 left -= len(page.bodies)

@@ -7,6 +7,8 @@ the same bytes by tests/vectors. Read `traders` next: it gives the frames their 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import msgpack
@@ -88,6 +90,9 @@ class Broken(NamedTuple):
 
 Frame = Hello | Log | Lost | Bye | Bad | Broken
 
+_log: Callable[[tuple[object, ...]], Log] = partial(tuple.__new__, Log)
+"""Log of a ready tuple, without the detour over keyword arguments that a NamedTuple's constructor takes."""
+
 _HELLO, _LOG, _LOST, _BYE = 0, 1, 2, 3
 
 
@@ -147,7 +152,7 @@ class Decoder:
                         and type(time_ns) is int
                         and type(event) is dict
                     ):
-                        append(Log(seq, time_ns, rank, event))
+                        append(_log((seq, time_ns, rank, event)))
                         continue
                 frame = _uncommon(raw, size)
                 append(frame)

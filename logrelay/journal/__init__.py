@@ -1,9 +1,11 @@
 """Where lines are kept: the interface every journal keeps, and nothing else.
 
-Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQLite, threads or sockets: `sqlite`
-is the embedded default, `memory` keeps nothing, `writer` runs one of them on a thread of its own. Read `sqlite` next.
+Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQLite, threads or sockets:
+`sqlite` is the embedded default, `memory` keeps nothing, `writer` runs one of them on a thread of its own.
+Read `sqlite` next.
 
-A position is (epoch, seq). The epoch names the journal: another file, another epoch. Seq rises by one per line.
+A position is (epoch, seq). The epoch names the journal: another file, another epoch (except where a journal lost
+while the relay ran goes on in a new file, see `reopen`). Seq rises by one per line.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A stretch of the journal: `after < seq <= until`, ascending unless `newest`, at most `limit` matches."""
+    """A stretch of the journal: `after < seq <= until`, ascending unless `newest`, at most `limit`
+    matches."""
 
     after: int
     until: int
@@ -70,7 +73,8 @@ class Page:
     complete: bool
     """True: the whole stretch, as far as there were lines, was looked at."""
     oldest: int
-    """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's gap."""
+    """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's
+    gap."""
 
 
 class Journal(Protocol):
@@ -108,7 +112,8 @@ class Journal(Protocol):
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
 
     def levels(self, first: int, last: int) -> dict[int, int]:
-        """Count the kept lines of a stretch (both ends included) by level rank; levels without lines are left out."""
+        """Count the kept lines of a stretch (both ends included) by level rank; levels without lines are left
+        out."""
 
     @property
     def pruned(self) -> int:

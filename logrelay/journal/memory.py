@@ -52,7 +52,8 @@ class _Block:
 
 
 class MemoryJournal:
-    """Keeps the newest lines in memory. See `Journal` for what each method promises; nothing here waits for a disk."""
+    """Keeps the newest lines in memory. See `Journal` for what each method promises; nothing here waits for a
+    disk."""
 
     def __init__(
         self,

@@ -89,7 +89,8 @@ class Place:
             self.claim()
 
     def release(self) -> None:
-        """Give the lock back. The lock file stays: removing it would let two relays hold two locks of one name."""
+        """Give the lock back. The lock file stays: removing it would let two relays hold two locks of one
+        name."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -130,7 +131,8 @@ class Place:
         return "ours"
 
     def blank(self, suffix: str) -> str:
-        """Make an empty private file beside the journal, to be filled and then put in place; returns its path."""
+        """Make an empty private file beside the journal, to be filled and then put in place; returns its
+        path."""
         path = self.path + suffix
         for companion in (*_COMPANIONS, "-journal"):
             with suppress(FileNotFoundError):
@@ -149,7 +151,8 @@ class Place:
         _sync(str(Path(self.path).parent))
 
     def set_aside(self, reason: str, now_us: int) -> str:
-        """Rename the file and its companions to a dated name; returns the new file name, without directory."""
+        """Rename the file and its companions to a dated name; returns the new file name, without
+        directory."""
         stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
         name, n = f"{self.path}.{reason}-{stamp}", 1
         while any(Path(name + companion).exists() for companion in _COMPANIONS):
@@ -165,7 +168,8 @@ class Place:
         self._identity = self._now()
 
     def moved(self) -> bool:
-        """Tell whether the files under the journal's name are no longer those that are open. Two stat calls."""
+        """Tell whether the files under the journal's name are no longer those that are open. Two stat
+        calls."""
         return self._now() != self._identity
 
     def exists(self) -> bool:

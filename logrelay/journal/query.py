@@ -1,27 +1,26 @@
-"""Reading lines: a Query becomes SQL that walks a stretch of the journal in bounded steps.
+"""Reading lines: walks a stretch of the journal in bounded steps.
 
-Owns: the translation of `Filter` into SQL (same answers as `Filter.matches`; a test holds them together), the
-choice of index, and the walk. It must not open files or write. Read `retention` next.
+Owns: the walk, its bounds in lines, bytes and time, and counting by level. It must not open files or write, nor know
+how a filter becomes SQL (`plan` does). Read `rows` next.
 
-Why the SQL looks as it does: Python's sqlite3 lets go of the GIL around every sqlite3_step, so reading a
-thousand rows means asking for the GIL back a thousand times, against the event loop. Here SQLite glues the
-bodies of a page together (they hold no raw newline), so that a page is one step.
+Why a page is one value: Python's sqlite3 lets go of the GIL around every sqlite3_step, so reading a thousand
+rows means asking for the GIL back a thousand times, against the event loop. Here SQLite glues the bodies of
+a page together (they hold no raw newline), so that a page is one step.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import orjson
 
-from logrelay.filters import Filter, ascii_lower, source_matches
 from logrelay.journal import Page, Query
-from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
-from logrelay.record import DEBUG, RELAY_RUN, RELAY_SOURCE, WARNING, Line
+from logrelay.journal.plan import Plan, make_plan
+from logrelay.journal.schema import NOTICE_SOURCE
+from logrelay.record import RELAY_RUN, RELAY_SOURCE, Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,145 +32,28 @@ STEP_SECONDS = 0.01
 FIRST_VISITS, FEWEST_VISITS, MOST_VISITS = 8192, 512, 1 << 20
 """Lines looked at in one step: where it begins, and what it is adapted between (1 to 10 million are looked at
 in a second, depending on the filter)."""
-MOST_MERGED_SOURCES = 8
-"""Up to this many sources are read through their index and merged; more are no longer selective, and are scanned."""
 STEP_BYTES = 1 << 20
 """Body bytes one step aims at; with READ_LIMIT it keeps the memory of a reader small."""
 READ_LIMIT = 4 << 20
-"""Hard limit for what one step may glue together, kept by SQLite: it answers TOOBIG and the step is halved. Above
-any single body (a frame is 64 KiB, and JSON at most six times as long)."""
+"""Hard limit for what one step may glue together, kept by SQLite: it answers TOOBIG and the step is halved.
+Above any single body (a frame is 64 KiB, and JSON at most six times as long)."""
 _FIRST_MEAN = 512
 """Body bytes expected before any have been seen."""
-_NUL = "'*\\u0000*'"
-"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so such lines are looked at in Python."""
 
 _READ = "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq) FROM ({})"
-
-
-@dataclass(slots=True)
-class Plan:
-    """How one filter is answered."""
-
-    conditions: list[str] = field(default_factory=list)
-    values: dict[str, object] = field(default_factory=dict)
-    merged: tuple[int, ...] = ()
-    """Source ids to read through their index; empty: see `warnings`."""
-    warnings: bool = False
-    """Read through the index of lines at WARNING and above."""
-    judge_all: bool = False
-    """SQL gives too many lines: Python has the last word on each."""
-    judge_nul: bool = False
-    """The same, only for lines with a NUL in them."""
-
-    @property
-    def indexed(self) -> bool:
-        """True when an index leads the walk, so that a step is counted in its entries."""
-        return self.warnings or bool(self.merged)
-
-    def select(self, columns: str, order: str, tail: str) -> str:
-        """Return the SELECT of the matches in `after < seq <= until`."""
-        where = " AND ".join(["seq > :after", "seq <= :until", *self.conditions])
-        if self.merged:
-            arms = " UNION ALL ".join(
-                f"SELECT {columns} FROM lines INDEXED BY lines_source WHERE source = {number} AND {where}"  # noqa: S608
-                for number in self.merged
-            )
-            return f"{arms} ORDER BY seq {order} {tail}"
-        index = "INDEXED BY lines_warning" if self.warnings else "NOT INDEXED"
-        return f"SELECT {columns} FROM lines {index} WHERE {where} ORDER BY seq {order} {tail}"  # noqa: S608
-
-    def visits(self, order: str) -> str:
-        """Return the SELECT of the seq at which `:visits` index entries have been looked at."""
-        where = "seq > :after AND seq <= :until"
-        if self.merged:
-            arms = " UNION ALL ".join(
-                f"SELECT seq FROM lines INDEXED BY lines_source WHERE source = {number} AND {where}"  # noqa: S608
-                for number in self.merged
-            )
-            return f"{arms} ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
-        return (
-            f"SELECT seq FROM lines INDEXED BY lines_warning WHERE (level >= 30 OR source = {NOTICE_SOURCE}) AND "  # noqa: S608
-            f"{where} ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
-        )
-
-
-def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
-    """Choose conditions and index; `names` are the ids of the sources."""
-    plan, wanted = Plan(), query.filter
-    if wanted.level >= WARNING:
-        plan.warnings = True
-        plan.conditions.append(f"(level >= 30 OR source = {NOTICE_SOURCE})")
-    if wanted.level > DEBUG:
-        plan.conditions.append(f"(level >= :level OR source = {NOTICE_SOURCE})")
-        plan.values["level"] = wanted.level
-    if wanted.sources:
-        numbers = _source_numbers(names, wanted.sources)
-        plan.judge_all = OVERFLOW_SOURCE in numbers
-        if len(numbers) <= MOST_MERGED_SOURCES and not plan.warnings:
-            plan.merged = tuple(numbers)
-        else:
-            plan.conditions.append(f"source IN ({','.join(map(str, numbers))})")
-    content = _content(plan, wanted)
-    if content:
-        plan.judge_nul = True
-        plan.conditions.append(f"(source = {NOTICE_SOURCE} OR body GLOB {_NUL} OR ({' AND '.join(content)}))")
-    if query.since_us is not None:
-        plan.conditions.append("time_us >= :since")
-        plan.values["since"] = query.since_us
-    if query.until_us is not None:
-        plan.conditions.append("time_us < :before")
-        plan.values["before"] = query.until_us
-    return plan
-
-
-def _source_numbers(names: Mapping[str, int], globs: tuple[str, ...]) -> list[int]:
-    """Return the ids that pass, notices first. The globs are matched here so that both sides have one meaning."""
-    numbers = [number for name, number in names.items() if source_matches(globs, name)]
-    overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
-    return [NOTICE_SOURCE, *overflow, *sorted(numbers)]
-
-
-def _content(plan: Plan, wanted: Filter) -> list[str]:
-    """Translate text and where; what SQL cannot say exactly is left to Python (`judge_all`)."""
-    conditions = []
-    if wanted.text:
-        conditions.append("instr(lower(json_extract(body, '$.message')), :text)")
-        plan.values["text"] = ascii_lower(wanted.text).decode()
-    for n, (key, value) in enumerate(wanted.where):
-        try:
-            (key + value).encode()
-        except UnicodeEncodeError:
-            conditions.append("0")  # half a surrogate pair stands in no JSON text
-            continue
-        if not key or any(c in '"\\' or c < " " for c in key):
-            # How such a key is written in a JSON path differs between SQLite versions.
-            plan.judge_all = True
-            continue
-        path = f":path{n}"
-        # With two paths json_extract answers `[a,b]` with both exactly as they stand in the body; with one path it
-        # would turn numbers into SQLite's own.
-        conditions.append(
-            f"CASE json_type(body, {path}) WHEN 'text' THEN json_extract(body, {path}) = :value{n} "
-            f"ELSE json_type(body, {path}) IS NOT NULL AND json_extract(body, {path}, {path}) = :twice{n} END"
-        )
-        plan.values |= {
-            f"path{n}": f'$.context."{key}"',
-            f"value{n}": value,
-            f"twice{n}": f"[{value},{value}]",
-        }
-    return conditions
 
 
 class Reader:
     """Reads pages from connections it is given. Holds no connection; any thread may use it."""
 
     def __init__(self, names: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic) -> None:
-        """`names` gives the ids of the sources at the moment; `clock` counts seconds, to bound a page's time."""
+        """`names` gives the ids of the sources at the moment; `clock` counts seconds and bounds a page."""
         self._names, self._clock = names, clock
         self._mean = _FIRST_MEAN
 
     def page(self, db: sqlite3.Connection, query: Query) -> Page:
-        """Answer a query in one read transaction. Raises sqlite3.Error, JournalError for a file tampered with."""
+        """Answer a query in one read transaction. Raises sqlite3.Error, JournalError for a file tampered
+        with."""
         db.execute("BEGIN")
         try:
             return self._page(db, query)
@@ -244,7 +126,8 @@ class _Walk:
         return self.low >= self.high
 
     def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int]]:
-        """Return the next matches, in walking order, at most `rows`; look at about `visits` lines for them."""
+        """Return the next matches, in walking order, at most `rows`; look at about `visits` lines for
+        them."""
         low, high = self._window(visits)
         values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         while True:
@@ -268,7 +151,7 @@ class _Walk:
         return bodies, seqs
 
     def back_to(self, seq: int) -> None:
-        """The line at `seq` was not taken after all: it is the next one."""
+        """Go back: the line at `seq` was not taken after all, it is the next one."""
         if self.query.newest:
             self.high = seq
         else:
@@ -277,9 +160,10 @@ class _Walk:
     def _window(self, visits: int) -> tuple[int, int]:
         """Return the part of what is left that one step may look at."""
         if not self._plan.conditions:
-            if not self._plan.merged:
-                return self.low, self.high  # every line is a match: the row limit bounds the step
-            return self.low, self.high
+            return (
+                self.low,
+                self.high,
+            )  # every line (of these sources) is a match: the row limit bounds the step
         if self._plan.indexed:
             values = {"after": self.low, "until": self.high, "visits": visits}
             row = self._db.execute(self._visits_sql, values).fetchone()
@@ -298,8 +182,8 @@ class _Walk:
         seqs: list[int] = orjson.loads(f"[{numbers}]")
         if len(bodies) == len(seqs) and _in_order(seqs, down=self.query.newest):
             return bodies, seqs
-        # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a newline
-        # into a body by hand. The slow way round is right in every case.
+        # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a
+        # newline into a body by hand. The slow way round is right in every case.
         rows = self._db.execute(self._slow_sql, values).fetchall()
         rows.sort(reverse=self.query.newest)
         return [body.replace(b"\n", b" ") for _, body in rows], [seq for seq, _ in rows]
@@ -355,7 +239,8 @@ def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple
 
 
 def count_levels(db: sqlite3.Connection, first: int, last: int) -> dict[int, int]:
-    """Count lines by level: whole blocks from their marks, the two ends from the lines. Raises sqlite3.Error."""
+    """Count lines by level: whole blocks from their marks, the two ends from the lines. Raises
+    sqlite3.Error."""
     db.execute("BEGIN")
     try:
         oldest, head = bounds(db)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BLOCK_LINES = 1024
-"""Lines in a block: 10 million lines have 10 thousand marks, and a time query reads at most two blocks too many."""
+"""Lines in a block: 10 million lines have 10 thousand marks, and a time query reads at most two blocks too
+many."""
 BLOCK_US = 60_000_000
 """A block of a quiet bot is closed after a minute, so that age is known to the minute."""
 CLOCK_STEP_US = 3_600_000_000
@@ -136,7 +137,8 @@ class Retention:
         self.head = head
 
     def step(self, db: sqlite3.Connection) -> int:
-        """Take one small step, if there is one to take; returns the lines taken away. Raises sqlite3.Error."""
+        """Take one small step, if there is one to take; returns the lines taken away. Raises
+        sqlite3.Error."""
         upto = self._goal(db)
         if upto >= self.oldest:
             return self._delete(db, upto)
@@ -164,7 +166,8 @@ class Retention:
         free: int = db.execute("PRAGMA freelist_count").fetchone()[0]
         over = (pages - free) * PAGE_SIZE - self._budget
         if over > 0:
-            # The share of the file that is too much is the share of the lines, near enough; a step is smaller anyway.
+            # The share of the file that is too much is the share of the lines, near enough; a step is smaller
+            # anyway.
             lines = self.head - self.oldest + 1
             goal = max(goal, self.oldest + max(1, lines * over // ((pages - free) * PAGE_SIZE)))
         # The newest line stays: an empty journal cannot say where it is in time.

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x6C6F6772
 """`logr` in ASCII, at byte 68 of the file: tells our journals from other SQLite files."""
 VERSION = 1
-"""user_version of the files this code writes. A higher one is refused, a lower one goes through MIGRATIONS."""
+"""user_version of the files this code writes. A higher one is refused, a lower one goes through
+MIGRATIONS."""
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 """From version n to n + 1, inside one transaction; there is no older version yet."""
@@ -37,8 +38,9 @@ OLDEST_SQLITE = (3, 31, 0)
 """What the SQL here and in `query` needs (UPSERT, aggregate FILTER, JSON with several paths)."""
 
 PAGE_SIZE = 4096
-"""Measured against 8192 and 16384: the same speed in batches within a tenth, and half the write-ahead log bytes
-for a commit of one line (five pages are touched however short the line is), which is what a quiet bot makes."""
+"""Measured against 8192 and 16384: the same speed in batches within a tenth, and half the write-ahead log
+bytes for a commit of one line (five pages are touched however short the line is), which is what a quiet bot
+makes."""
 WRITER_CACHE_KIB = 2048
 """The right edges of a table and two indexes and a batch in flight; a larger cache measured no faster."""
 READER_CACHE_KIB = 1024
@@ -51,11 +53,13 @@ STATEMENTS = 64
 """Prepared statements kept per connection: four insert sizes and a handful of others, with room."""
 
 NOTICE_SOURCE = 0
-"""Source id of the relay's own notices: `source = 0` is the same as `run = 0`, and every filter lets it through."""
+"""Source id of the relay's own notices: `source = 0` is the same as `run = 0`, and every filter lets it
+through."""
 OVERFLOW_SOURCE = -1
 """Source id of lines whose logger name did not get a number because MAX_SOURCES had been given away."""
 MAX_SOURCES = 10_000
-"""Logger names with a number. A program has hundreds; one that makes names up must not make every filter slow."""
+"""Logger names with a number. A program has hundreds; one that makes names up must not make every filter
+slow."""
 
 _TABLES = f"""
 CREATE TABLE lines (
@@ -98,12 +102,12 @@ def connect_writer(path: str, *, full: bool) -> sqlite3.Connection:
     )
     try:
         db.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
-        # Checkpoints are taken by hand (see sqlite.checkpoint): an automatic one would put its fsync into the very
-        # commit that viewers are waiting for.
+        # Checkpoints are taken by hand (see sqlite.checkpoint): an automatic one would put its fsync into the
+        # very commit that viewers are waiting for.
         db.execute("PRAGMA wal_autocheckpoint = 0")
         db.execute(f"PRAGMA journal_size_limit = {WAL_FILE_LIMIT}")
-        # Some distributions build SQLite so that deleted rows are overwritten with zeros: retention would pay for
-        # it twice, and whoever can read the file can read the lines that are still in it anyway.
+        # Some distributions build SQLite so that deleted rows are overwritten with zeros: retention would pay
+        # for it twice, and whoever can read the file can read the lines that are still in it anyway.
         db.execute("PRAGMA secure_delete = OFF")
         db.execute("PRAGMA temp_store = MEMORY")
         db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
@@ -144,7 +148,8 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
         raise JournalError(f"SQLite {sqlite3.sqlite_version} is too old; at least {allowed} is needed", retry=False)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        # Has to be set before the first table is made; it is what lets retention give space back in small steps.
+        # Has to be set before the first table is made; it is what lets retention give space back in small
+        # steps.
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
@@ -153,12 +158,14 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
             "INSERT INTO meta (key, value) VALUES (?, ?)",
             [("epoch", epoch), ("base", base), ("created_us", created_us)],
         )
-        # Last: the mode is written into the header, and closing the only connection empties and removes the log.
+        # Last: the mode is written into the header, and closing the only connection empties and removes the
+        # log.
         db.execute("PRAGMA journal_mode = WAL").fetchall()
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring an older file to VERSION, one version per transaction. Raises sqlite3.Error; no half steps stay."""
+    """Bring an older file to VERSION, one version per transaction. Raises sqlite3.Error; no half steps
+    stay."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     while version < VERSION:
         db.execute("BEGIN IMMEDIATE")

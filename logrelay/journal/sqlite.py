@@ -1,10 +1,9 @@
 """The embedded journal: one SQLite file in WAL mode, one row per line.
 
-Owns: `SqliteJournal`, which puts place, schema, retention and reader together, and the insert itself. It must not
-know threads (any thread may read, one thread at a time may write) or who the lines are for. Read `writer` next.
-
-Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
-row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
+Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
+parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading), `retention`. It must
+not know threads (any may read, one at a time may write) or who the lines are for. Read `place` next, `writer` for
+the thread.
 """
 
 from __future__ import annotations
@@ -14,19 +13,21 @@ import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Condition
 from typing import TYPE_CHECKING, Literal
 
 from logrelay.errors import ConfigError, JournalError
 from logrelay.journal import JournalLost, Opening, Page, Query, schema, trouble
+from logrelay.journal.lending import Lending
 from logrelay.journal.place import Place
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
-from logrelay.journal.retention import Retention
-from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
-from logrelay.record import RELAY_RUN, Commit, Line, Run
+from logrelay.journal.retention import MOST_WAL, Retention
+from logrelay.journal.rows import Rows
+from logrelay.record import Commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from logrelay.record import Run
 
 DAY_S = 86_400
 MAX_AGE_S = 7 * DAY_S
@@ -35,27 +36,15 @@ MAX_BYTES = 1 << 30
 LEAST_BYTES = 1 << 20
 """A journal smaller than this would be busier with retention than with lines."""
 
-CHUNKS = (512, 64, 8, 1)
-"""Rows per INSERT: four statements, prepared once each, make up any number."""
 IDLE_CHECKPOINT_BYTES = 4 << 20
 BUSY_CHECKPOINT_BYTES = 16 << 20
-"""Bytes of lines since the last checkpoint after which the next one is taken: when nobody waits, and at last."""
+"""Bytes written since the last checkpoint after which the next one is taken: when nobody waits, and at last."""
 COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
-
-MAX_RUNS = 2000
-"""Runs remembered. A bot that dies at every start makes one a second; the connected ones are never forgotten."""
-MAX_ALIASES = 64
-"""Provisional epochs remembered: one per time of trouble that viewers lived through."""
-LIVE_STATES = frozenset({"connected", "quiet"})
-
-_INSERTS = {
-    n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "
-    + ",".join(f"(?1 + {k}, ?, ?, ?, ?, CAST(? AS TEXT))" for k in range(n))
-    for n in CHUNKS
-}
+STUCK_LOG_BYTES = 4 * MOST_WAL
+"""A log this long means that another program reads without end; it is said, since only a person can end that."""
 
 
 @dataclass(slots=True)
@@ -99,28 +88,21 @@ class SqliteJournal:
         self._now_us, self._random_epoch = now_us, random_epoch
         self._full = sync == "full"
         self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
-        self._reader = Reader(lambda: self._sources, clock)
+        self._rows = Rows()
+        self._reader = Reader(lambda: self._rows.names, clock)
+        self._lending = Lending(self._connect_reader)
         self._db: sqlite3.Connection | None = None
         self._syncing = self._full
         self._epoch = ""
-        self._sources: dict[str, int] = {}
-        self._unnamed: dict[str, int] = {}
-        self._last_source = NOTICE_SOURCE
-        self._saved: _Saved | None = None
-        self._runs: dict[int, Run] = {}
-        self._aliases: list[str] = []
         self._unchecked = 0
-        self._readers: list[sqlite3.Connection] = []
-        self._reading = 0
-        self._gate = Condition()
-        self._shut = True
+        self._saved: _Saved | None = None
 
     @property
     def path(self) -> str:
         """The absolute path of the file."""
         return self._place.path
 
-    # --- opening -----------------------------------------------------------------------------------------------
+    # --- opening --------------------------------------------------------------------------------------------
 
     def open(self) -> Opening:
         """Open or create. A damaged journal is set aside and a new one begun; `Opening.notices` says so."""
@@ -158,7 +140,7 @@ class SqliteJournal:
             self._place.put_in_place(path)
 
     def _load(self, notices: list[str]) -> Opening:
-        """Connect to the file in place and take over what it holds. Raises JournalLost when it makes no sense."""
+        """Connect to the file in place and take over what it holds. Raises JournalLost for nonsense."""
         try:
             self._take_over()
         except (KeyError, TypeError, ValueError) as error:
@@ -168,8 +150,7 @@ class SqliteJournal:
             if isinstance(cause, sqlite3.Error) and trouble.primary_code(cause) == sqlite3.SQLITE_ERROR:
                 raise JournalLost(f"journal {self.path} is damaged ({cause})") from cause
             raise
-        with self._gate:
-            self._shut = False
+        self._lending.open()
         return self._opening(notices)
 
     def _take_over(self) -> None:
@@ -185,31 +166,20 @@ class SqliteJournal:
             if marked is not None and marked != head:
                 raise JournalLost(f"its last line is {head}, its index says {marked}")
             self._retention.load(db, oldest, head)
-            self._sources = {name: number for number, name in db.execute("SELECT id, name FROM sources") if number}
-            self._unnamed = {}
-            self._last_source = max(self._sources.values(), default=NOTICE_SOURCE)
-            self._aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
-            self._runs = {row[0]: Run(*row) for row in db.execute("SELECT * FROM runs ORDER BY id")}
+            self._rows.load(db)
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
             self._place.remember()
 
     def _opening(self, notices: list[str]) -> Opening:
-        kept = self._retention
-        runs = [replace(run) for run in self._runs.values()]
-        return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._aliases), notices)
+        kept, runs = self._retention, [replace(run) for run in self._rows.runs.values()]
+        return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._rows.aliases), notices)
 
     def reopen(self) -> Opening:
-        """Save what can be saved after JournalLost. Epoch and numbering go on, so every id ever given out holds."""
-        self._drain()
+        """Save what can be saved after JournalLost. Epoch and numbering go on: every id given out holds."""
+        self._lending.drain()
         if self._saved is None:
-            self._saved = _Saved(
-                self._epoch,
-                self._retention.head,
-                list(self._runs.values()),
-                list(self._aliases),
-                [],
-                done=False,
-            )
+            runs, aliases = list(self._rows.runs.values()), list(self._rows.aliases)
+            self._saved = _Saved(self._epoch, self._retention.head, runs, aliases, [], done=False)
         saved = self._saved
         self._place.reclaim()
         if not saved.done:
@@ -217,16 +187,17 @@ class SqliteJournal:
             saved.done = True
         try:
             self._load([])
-            if not self._runs:
+            if not self._rows.runs:
                 self._restore(saved)
-        except JournalLost:
-            saved.done = False  # the new file is no good either: begin again
+        except JournalError as error:
+            self._disconnect()  # half reopened is not open: append says so
+            saved.done = not isinstance(error, JournalLost)  # a file that makes no sense either is put away, too
             raise
         self._saved = None
         return self._opening(saved.notices)
 
     def _replace(self, saved: _Saved) -> None:
-        """Put a sound file in place: the old one rescued, or else an empty one that goes on where it ended."""
+        """Put a sound file in place: the old one rescued, or an empty one that goes on where it ended."""
         moved = self._place.moved()
         if moved and self._db is not None and self._rescue(saved):
             return
@@ -242,7 +213,7 @@ class SqliteJournal:
         )
 
     def _rescue(self, saved: _Saved) -> bool:
-        """Copy the deleted file, which is still open here, back to its name. False: it cannot be read any more."""
+        """Copy the deleted file, which is still open here, back to its name. False: it cannot be read."""
         path = ""
         try:
             with self._errors():
@@ -258,7 +229,7 @@ class SqliteJournal:
         if self._place.exists():
             name = self._set_aside("found")
             saved.notices.append(f"Another file had been put in the journal's place; it was set aside as {name}.")
-        # Closing the old connection removes a log of the journal's name: so it comes before the new file, not after.
+        # Closing the old connection removes a log of the journal's name: so that comes first.
         self._disconnect()
         with self._errors():
             self._place.put_in_place(path)
@@ -268,18 +239,16 @@ class SqliteJournal:
         return True
 
     def _restore(self, saved: _Saved) -> None:
-        db = self._require()
+        db, commit = self._require(), Commit(runs=saved.runs, aliases=saved.aliases)
         with self._transaction(db):
-            self._write_runs(db, saved.runs)
-            self._write_aliases(db, saved.aliases)
-        self._runs = {run.id: run for run in saved.runs}
-        self._aliases = saved.aliases
+            self._rows.write(db, commit)
+        self._rows.settle(commit)
 
     def _set_aside(self, reason: str) -> str:
         with self._errors():
             return self._place.set_aside(reason, self._now_us())
 
-    # --- writing -----------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------------------------
 
     def append(self, commit: Commit) -> None:
         """Write all of it in one transaction, or nothing."""
@@ -294,78 +263,18 @@ class SqliteJournal:
             )
         self._sync(db, full=self._full or commit.durable)
         with self._transaction(db):
+            self._rows.write(db, commit)
             if lines:
-                self._name_sources(db, lines)
-                self._insert(db, lines)
                 self._retention.mark(db, lines)
-            self._write_runs(db, commit.runs)
-            self._write_aliases(db, commit.aliases)
-        self._unnamed.clear()
+        self._rows.settle(commit)
         if lines:
             self._retention.settle(lines[-1].seq)
             self._unchecked += sum(len(line.body) for line in lines) + ROW_BYTES * len(lines)
         self._unchecked += COMMIT_BYTES
-        self._remember(db, commit)
-
-    def _insert(self, db: sqlite3.Connection, lines: list[Line]) -> None:
-        at, count, numbers = 0, len(lines), self._sources
-        for rows in CHUNKS:
-            while count - at >= rows:
-                values: list[object] = [lines[at].seq]
-                for _, time_us, level, source, run, body, _, _ in lines[at : at + rows]:
-                    number = numbers.get(source, OVERFLOW_SOURCE) if run else NOTICE_SOURCE
-                    values += (time_us, level, number, run, body)
-                db.execute(_INSERTS[rows], values)
-                at += rows
-
-    def _name_sources(self, db: sqlite3.Connection, lines: list[Line]) -> None:
-        """Give new logger names their numbers, as long as there are any.
-
-        Readers get to know a name before the commit, never after: a filter must not miss its first line.
-        """
-        new = {line.source for line in lines if line.run != RELAY_RUN} - self._sources.keys()
-        for name in sorted(new)[: MAX_SOURCES - len(self._sources)]:
-            self._last_source += 1
-            self._unnamed[name] = self._last_source
-        if self._unnamed:
-            self._sources = self._sources | self._unnamed  # a new dict: readers may be going through the old one
-            rows = [(number, name) for name, number in self._unnamed.items()]
-            db.executemany("INSERT INTO sources (id, name) VALUES (?, ?)", rows)
-
-    def _write_runs(self, db: sqlite3.Connection, runs: list[Run]) -> None:
-        db.executemany(
-            "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [
-                (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
-                for r in runs
-            ],
-        )
-
-    def _write_aliases(self, db: sqlite3.Connection, aliases: list[str]) -> None:
-        db.executemany("INSERT OR IGNORE INTO aliases (alias) VALUES (?)", [(alias,) for alias in aliases])
-
-    def _remember(self, db: sqlite3.Connection, commit: Commit) -> None:
-        """Keep in mind what `reopen` would have to write again, and forget what is beyond its bound."""
-        self._runs.update((run.id, run) for run in commit.runs)
-        self._aliases += [alias for alias in commit.aliases if alias not in self._aliases]
-        gone = (
-            sorted(
-                (run for run in self._runs.values() if run.state not in LIVE_STATES),
-                key=lambda run: run.seen_us,
-            )[: max(0, len(self._runs) - MAX_RUNS)]
-            if len(self._runs) > MAX_RUNS
-            else []
-        )
-        if not gone and len(self._aliases) <= MAX_ALIASES:
-            return
-        dropped, self._aliases = self._aliases[:-MAX_ALIASES], self._aliases[-MAX_ALIASES:]
-        for run in gone:
-            del self._runs[run.id]
-        # Forgetting is a convenience: when it fails the rows are still there at the next opening, and go then.
-        with suppress(JournalError), self._transaction(db):
-            db.executemany("DELETE FROM runs WHERE id = ?", [(run.id,) for run in gone])
-            db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])
+        if self._rows.too_many:
+            # Forgetting is a convenience: rows that stay because it failed go after the next opening.
+            with suppress(JournalError), self._transaction(db):
+                self._rows.forget(db)
 
     def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full != self._syncing:
@@ -373,7 +282,7 @@ class SqliteJournal:
                 db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
             self._syncing = full
 
-    # --- upkeep ------------------------------------------------------------------------------------------------
+    # --- upkeep ---------------------------------------------------------------------------------------------
 
     def prune(self) -> int:
         """Take one small step of retention. Returns the oldest seq kept now."""
@@ -396,45 +305,37 @@ class SqliteJournal:
         db = self._require()
         with self._errors():
             busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        # A reader in the middle of an old page keeps the rest in the log; it is tried again after as much more.
+        # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
+        if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
+            raise JournalError(
+                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB because "
+                "another program has been reading the file all the time; end it"
+            )
 
-    # --- reading -----------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def page(self, query: Query) -> Page:
         """Answer a query; any thread. Raises JournalError."""
-        with self._reading_connection() as db:
+        with self._reading() as db:
             return self._reader.page(db, query)
 
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count the kept lines of a stretch by level rank; any thread. Raises JournalError."""
-        with self._reading_connection() as db:
+        with self._reading() as db:
             return count_levels(db, first, last)
 
     @contextmanager
-    def _reading_connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend a read-only connection. There are as many as there were readers at once."""
-        with self._gate:
-            if self._shut:
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._errors(), self._lending.lend() as db:
+            if db is None:
                 raise JournalError(f"journal {self.path} is not open at the moment")
-            self._reading += 1
-            db = self._readers.pop() if self._readers else None
-        sound = False
-        try:
-            with self._errors():
-                if db is None:
-                    db = schema.connect_reader(self._place.read_uri)
-                    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, READ_LIMIT)
-                yield db
-            sound = True
-        finally:
-            if db is not None and not sound:
-                db.close()
-            with self._gate:
-                if db is not None and sound:
-                    self._readers.append(db)
-                self._reading -= 1
-                self._gate.notify_all()
+            yield db
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        db = schema.connect_reader(self._place.read_uri)
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, READ_LIMIT)
+        return db
 
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
@@ -445,36 +346,22 @@ class SqliteJournal:
         """Lines taken away by retention since the journal was opened."""
         return self._retention.pruned
 
-    # --- closing -----------------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close every file and give the lock back. Waits for pages that are being read."""
-        self._drain()
+        self._lending.drain()
         self._disconnect()
         self._place.release()
 
-    def _drain(self) -> None:
-        """Let no reader in, wait for those inside, close their connections.
-
-        It matters that none is left: the last connection to a deleted file removes a log by its *name*.
-        """
-        with self._gate:
-            self._shut = True
-            while self._reading:
-                self._gate.wait()
-            for db in self._readers:
-                db.close()
-            self._readers.clear()
-
     def _disconnect(self) -> None:
-        with self._gate:
-            self._shut = True
+        self._lending.drain()
         if self._db is not None:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
 
-    # --- errors ------------------------------------------------------------------------------------------------
+    # --- errors ---------------------------------------------------------------------------------------------
 
     def _require(self) -> sqlite3.Connection:
         if self._db is None:

@@ -52,7 +52,7 @@ def from_os(error: OSError, path: str) -> JournalError:
         words = _WORDS[sqlite3.SQLITE_READONLY]
     elif error.errno in (errno.EACCES, errno.EPERM):
         words = "no permission; the relay's user must be able to write the directory and the file"
-    elif error.errno in (errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP):
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
         words = "this is not a possible place for a file; choose another --journal path"
     else:
         words = "the place cannot be used"

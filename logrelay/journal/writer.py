@@ -28,7 +28,8 @@ MERGE_LINES = 4096
 MERGE_BYTES = 8 << 20
 """Body bytes in one transaction at most; together with the queue this is all the writer holds."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
-"""Pauses between attempts: short for a lock that somebody held, capped so that a freed disk is seen at once."""
+"""Pauses between attempts: short for a lock that somebody held, capped so that a freed disk is seen at
+once."""
 UPKEEP_RETRY_S = 30.0
 """Pause after retention or a checkpoint failed while commits work: it is not urgent, the disk may be."""
 IDLE_S = 0.05
@@ -36,7 +37,8 @@ IDLE_S = 0.05
 DISK_LOOK_S = 1.0
 """The size on disk is looked at this often at most; it is for people."""
 READERS = 2
-"""Threads for pages: one viewer far behind must not keep the others from their replay; SQLite reads in parallel."""
+"""Threads for pages: one viewer far behind must not keep the others from their replay; SQLite reads in
+parallel."""
 
 
 class Committed(Protocol):
@@ -85,13 +87,14 @@ class Writer:
         on_recovered: Callable[[list[str]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`journal` is open already. `call(fn, *args)` runs a function on the loop (`loop.call_soon_threadsafe`).
+        """`journal` is open already. `call(fn, *args)` runs a function on the loop
+        (`loop.call_soon_threadsafe`).
 
-        Reports, all through `call`, in the order in which things happened:
-        on_committed(upto, oldest): after each commit, and after retention moved `oldest` (then with the same `upto`).
-        on_trouble(error): once, when commits begin to fail. `error.retry` False: the writer has given up for
-        good, only `stop` is left. on_recovered(notices): once, when they work again, before the on_committed of the
-        commit that worked; the notices say what happened to the file, if something did.
+        Reports, all through `call`, in the order in which things happened: on_committed(upto, oldest): after
+        each commit, and after retention moved `oldest` (then with the same `upto`). on_trouble(error): once,
+        when commits begin to fail. `error.retry` False: the writer has given up for good, only `stop` is
+        left. on_recovered(notices): once, when they work again, before the on_committed of the commit that
+        worked; the notices say what happened to the file, if something did.
         """
         self._journal, self._call, self._clock = journal, call, clock
         self._on_committed, self._on_trouble, self._on_recovered = on_committed, on_trouble, on_recovered
@@ -113,7 +116,7 @@ class Writer:
         self._disk_bytes = 0
         self._disk_looked = float("-inf")
 
-    # --- for the loop ------------------------------------------------------------------------------------------
+    # --- for the loop ---------------------------------------------------------------------------------------
 
     def start(self, head: int, oldest: int) -> None:
         """Start the thread; `head` and `oldest` are those of the opening."""
@@ -127,7 +130,8 @@ class Writer:
         self._queue.put(commit)
 
     def read(self, query: Query) -> Future[Page]:
-        """Read a page on another thread. The future raises JournalError when the journal cannot be read now."""
+        """Read a page on another thread. The future raises JournalError when the journal cannot be read
+        now."""
         return self._readers.submit(self._page, query)
 
     def levels(self, first: int, last: int) -> Future[dict[int, int]]:
@@ -152,8 +156,9 @@ class Writer:
     def stop(self, deadline_s: float) -> int:
         """Write what is left, close the journal, end the threads; blocks up to `deadline_s`.
 
-        Returns how many commits did not get into the journal. When the disk does not answer in time the thread is
-        left behind, and the journal with it: nothing half written can stay, the next opening rolls it back.
+        Returns how many commits did not get into the journal. When the disk does not answer in time the
+        thread is left behind, and the journal with it: nothing half written can stay, the next opening rolls
+        it back.
         """
         self._deadline = self._clock() + deadline_s
         self._stopping.set()
@@ -165,7 +170,7 @@ class Writer:
             self._journal.close()
         return self._submitted - self._taken
 
-    # --- reading threads ---------------------------------------------------------------------------------------
+    # --- reading threads ------------------------------------------------------------------------------------
 
     def _page(self, query: Query) -> Page:
         try:
@@ -178,7 +183,7 @@ class Writer:
         self._pages += 1
         return page
 
-    # --- the writing thread ------------------------------------------------------------------------------------
+    # --- the writing thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -206,7 +211,8 @@ class Writer:
         return self._merge(first)
 
     def _merge(self, commit: Commit) -> tuple[Commit, int]:
-        """Add what waits behind `commit` to it, up to a bound; returns the sum and how many commits it holds."""
+        """Add what waits behind `commit` to it, up to a bound; returns the sum and how many commits it
+        holds."""
         parts, lines, size = [commit], len(commit.lines), _size(commit)
         while lines < MERGE_LINES:
             try:
@@ -304,7 +310,8 @@ class Writer:
     def _upkeep(self, *, enough: int, idle: bool = False) -> float:
         """Take retention steps until `enough` lines are gone, and a checkpoint if it is time.
 
-        As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next look.
+        As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next
+        look.
         """
         if not idle and self._clock() < self._upkeep_after:
             return IDLE_S

@@ -20,8 +20,14 @@ export interface Trader {
   app: string;
   host: string;
   pid: number;
+  /** One process lifetime; a trader that was restarted is another run. */
+  run: string;
   state: "connected" | "quiet" | "closed" | "crashed" | "gone";
-  last_line?: string | null;
+  started: string;
+  last_line: string | null;
+  /** Seconds since its last line; null when it is not connected. */
+  quiet_s: number | null;
+  last_seq: number;
 }
 
 export interface ConnectionMessage {
@@ -47,7 +53,7 @@ export interface Filter {
   where?: string[];
 }
 
-export type State = "connecting" | "open" | "waiting" | "stopped";
+export type State = "connecting" | "open" | "waiting" | "refused" | "stopped";
 
 export interface Options {
   /** ws:// or wss://, without a query. */
@@ -66,7 +72,8 @@ export interface Options {
   onReset?(): void;
   /** First message of each connection. */
   onConnection?(message: ConnectionMessage): void;
-  onHistory?(lines: LogLine[], more: boolean): void;
+  /** The answer to history(before, ...); `more` says whether to ask again. */
+  onHistory?(lines: LogLine[], more: boolean, before: string): void;
   onError?(message: ErrorMessage): void;
   onState?(state: State, detail: string): void;
   /** `greeted` is false when the server never said a word; `wait` is in milliseconds. */

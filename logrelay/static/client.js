@@ -18,12 +18,20 @@ const OPEN_WITHIN = 15_000;
 const RETRY_FIRST = 500;
 const RETRY_LONGEST = 15_000;
 
+/** Close code of a subscription that can never be met: asking again unchanged is pointless. */
+const REFUSED = 4400;
+
 export const BATCH_PROTOCOL = "logrelay.v1.batch";
 
 /** Split an id into its journal and its number; lines of one journal are numbered without holes. */
 export function splitId(id) {
   const dash = id.lastIndexOf("-");
   return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
+}
+
+/** The journal of an epoch: while it is in trouble, ids have a provisional epoch, `<epoch>.<something>`. */
+function journalOf(epoch) {
+  return epoch.split(".")[0];
 }
 
 export class LogRelayClient {
@@ -36,6 +44,7 @@ export class LogRelayClient {
   #patience = PONG_WITHIN;
   #asked = 0; // subscriptions without an answer yet: until the last answer, lines belong to an older one
   #confirmed; // the filter of the last subscription that was accepted
+  #history = null; // the id whose older lines are being asked for; answers do not repeat it
   #stopped = true;
 
   /** See client.d.ts for the options. Nothing happens before start(). */
@@ -68,7 +77,7 @@ export class LogRelayClient {
   wake() {
     if (this.#stopped) return;
     if (this.#socket?.readyState === 1) {
-      this.#ping(PONG_WITHIN_AWAKE);
+      if (this.#heard) this.#ping(PONG_WITHIN_AWAKE);
     } else if (!this.#socket) {
       this.#retry = RETRY_FIRST;
       this.#connect();
@@ -85,11 +94,14 @@ export class LogRelayClient {
     this.filter = filter;
     this.lastId = null;
     this.#subscribe();
+    this.wake(); // after a refusal nothing is open and nothing is tried
   }
 
-  /** Ask for up to `limit` lines before the line `before`; the answer comes to `onHistory`. False: not connected. */
+  /** Ask for up to `limit` lines before the line `before`, for `onHistory`. False: not connected, or busy with another. */
   history(before, limit) {
-    return this.#send({ type: "history", before, limit });
+    if (this.#history !== null || !this.#send({ type: "history", before, limit })) return false;
+    this.#history = before;
+    return true;
   }
 
   #say(state, detail = "") {
@@ -120,6 +132,7 @@ export class LogRelayClient {
     }
     this.#socket = socket;
     this.#asked = 0;
+    this.#history = null;
     let greeted = false;
     socket.onmessage = (event) => {
       this.#heard = Date.now();
@@ -145,6 +158,10 @@ export class LogRelayClient {
   #lost(reason, code = 0, greeted = true) {
     clearTimeout(this.#timer);
     this.#drop();
+    if (code === REFUSED) {
+      this.#say("refused", reason);
+      return;
+    }
     const wait = Math.round(this.#retry * (0.5 + Math.random() / 2));
     this.#retry = Math.min(this.#retry * 2, RETRY_LONGEST);
     this.#timer = setTimeout(() => this.#connect(), wait);
@@ -190,23 +207,29 @@ export class LogRelayClient {
     if (Array.isArray(message)) this.#lines(message);
     else if (message.type === "log") this.#lines([message]);
     else if (message.type === "connection") this.#greeted(message);
-    else if (message.type === "history") this.#options.onHistory?.(message.logs, message.more);
-    else if (message.type === "subscribed" && this.#asked > 0 && --this.#asked === 0) {
+    else if (message.type === "history") {
+      const before = this.#history;
+      this.#history = null;
+      this.#options.onHistory?.(message.logs, message.more, before);
+    } else if (message.type === "subscribed" && this.#asked > 0 && --this.#asked === 0) {
       this.#confirmed = this.filter;
       this.#options.onReset?.();
     } else if (message.type === "error") {
+      this.#history = null;
       if (this.#asked > 0 && --this.#asked === 0) this.filter = this.#confirmed; // the old one goes on
       this.#options.onError?.(message);
     }
   }
 
   #greeted(message) {
-    const head = splitId(message.head);
     const last = this.lastId && splitId(this.lastId);
+    const [head, oldest] = [message.head, message.oldest].map(splitId);
     this.#confirmed = this.filter;
     this.#say("open");
     this.#options.onConnection?.(message);
-    if (last && last.epoch === head.epoch && head.seq - last.seq > this.#options.maxResume) {
+    // Behind an id of another journal the relay begins with its oldest line.
+    const from = last && journalOf(last.epoch) === journalOf(head.epoch) ? last.seq : oldest.seq;
+    if (last && head.seq - from > this.#options.maxResume) {
       this.lastId = null;
       this.#subscribe(); // away for so long that the newest lines are worth more than all lines
     } else if (!last) {
@@ -215,8 +238,11 @@ export class LogRelayClient {
   }
 
   #subscribe() {
-    const filter = Object.fromEntries(Object.entries(this.filter).filter(([, value]) => value?.length));
-    if (this.#send({ type: "subscribe", channel: "logs", ...filter, tail: this.#options.tail })) this.#asked += 1;
+    const { level, ...rest } = this.filter;
+    const others = Object.fromEntries(Object.entries(rest).filter(([, value]) => value?.length));
+    // The level is always said: a subscription without any condition would keep the conditions there are.
+    const message = { type: "subscribe", channel: "logs", level: level || "DEBUG", ...others, tail: this.#options.tail };
+    if (this.#send(message)) this.#asked += 1;
   }
 
   #lines(lines) {

@@ -15,6 +15,8 @@ const TAIL = 500;
 const HISTORY = 200;
 /** Rows built per animation frame; a burst is spread over frames instead of stopping the page. */
 const ROWS_PER_FRAME = 250;
+/** Rows that the browser lays out, skips and drops together; single rows would cost it too much in a burst. */
+const CHUNK = 100;
 /** Pixels from the bottom that still count as being there. */
 const AT_BOTTOM = 24;
 /** Pixels from the top at which older lines are asked for. */
@@ -25,6 +27,10 @@ const TYPING = 300;
 const VALUE_SHOWN = 120;
 const TRACEBACKS = new Set(["exception", "traceback", "exc_info", "stack"]);
 const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
+const TRADER_STATES = new Set(["connected", "quiet", "closed", "crashed", "gone"]);
+const ENDED = new Set(["closed", "crashed", "gone"]);
+/** Traders shown; more would push everything else off a phone's screen. */
+const MAX_TRADERS = 12;
 const TOKEN_KEY = "logrelay.token";
 
 const $ = (id) => document.getElementById(id);
@@ -59,8 +65,10 @@ function clock(timestamp) {
   return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${timestamp.slice(20, 23)}`;
 }
 
-function day(timestamp) {
-  return new Date(timestamp).toDateString();
+/** Head a row with its date when the line before it is of another day. */
+function markDay(row, before) {
+  const [day, other] = [data.get(row), before].map((line) => line && new Date(line.timestamp).toDateString());
+  if (other && day !== other) row.dataset.day = day;
 }
 
 function buildRow(line) {
@@ -121,11 +129,13 @@ function buildDetails(line) {
 function toggle(row) {
   const details = row.querySelector(".details");
   const top = row.getBoundingClientRect().top;
-  if (!details && !paused) hold(false); // what is being read must not move away
+  if (!details && !paused) hold("row"); // what is being read must not move away
   if (details) details.remove();
   else row.append(buildDetails(data.get(row)));
   row.classList.toggle("open", !details);
-  scroller.scrollTop += row.getBoundingClientRect().top - top;
+  scroller.scrollTop += row.getBoundingClientRect().top - top; // growing at the bottom must not lift it off
+  if (!details) row.scrollIntoView({ block: "nearest" });
+  else if (held === "row" && -scroller.scrollTop <= AT_BOTTOM) resume();
 }
 
 list.addEventListener("click", (event) => {
@@ -143,8 +153,9 @@ let waiting = []; // lines without a row yet: a few frames' worth, or, while pau
 let unseen = 0; // lines since the pause, those given up included
 let paused = false;
 let detached = false; // more came during the pause than is kept: going on means beginning again at the end
+let count = 0; // rows in the list; asking the list counts them one by one
 let frame = 0;
-let loading = false;
+let loading = null; // the id before which older lines were asked for
 let more = false; // the journal may have lines before the first row
 
 function add(lines) {
@@ -155,6 +166,10 @@ function add(lines) {
     if (detached) waiting = [];
     showFresh();
   } else {
+    if (waiting.length > MAX_LINES) { // the page sleeps: these would be drawn and removed again
+      waiting = waiting.slice(-MAX_LINES);
+      empty();
+    }
     draw();
   }
   freshen(lines);
@@ -167,63 +182,74 @@ function draw() {
 function drawSome() {
   frame = 0;
   if (paused) return;
-  if (waiting.length > MAX_LINES) {
-    waiting = waiting.slice(-MAX_LINES); // the page slept; these would be drawn and removed again
-    list.replaceChildren();
-    more = true;
-  }
   // Behind by much: more per frame, so that drawing always overtakes arriving.
-  const rows = document.createDocumentFragment();
-  let before = list.lastElementChild && data.get(list.lastElementChild);
+  let chunk = list.lastChild;
+  let before = chunk && data.get(chunk.lastChild);
   for (const line of waiting.splice(0, Math.max(ROWS_PER_FRAME, waiting.length >> 2))) {
     const row = buildRow(line);
-    if (before && day(before.timestamp) !== day(line.timestamp)) row.dataset.day = day(line.timestamp);
-    rows.append(row);
+    markDay(row, before);
+    if (!chunk || chunk.childElementCount >= CHUNK) list.append(chunk = element("ol"));
+    chunk.append(row);
     before = line;
+    count += 1;
   }
-  list.append(rows);
-  while (list.childElementCount > MAX_LINES) {
-    list.firstElementChild.remove();
+  while (count > MAX_LINES) {
+    count -= list.firstChild.childElementCount;
+    list.firstChild.remove();
     more = true;
   }
   showEdges();
   draw();
 }
 
+function empty() {
+  list.replaceChildren();
+  count = 0;
+  loading = null;
+  more = true;
+}
+
 function reset() {
   waiting = [];
   unseen = 0;
-  detached = loading = false;
-  more = true;
-  list.replaceChildren();
+  detached = false;
+  empty();
   setPaused(false);
   scroller.scrollTop = 0;
   showEdges();
 }
 
 function showEdges() {
-  const any = list.childElementCount > 0;
-  $("empty").hidden = any || waiting.length > 0;
-  older.hidden = !any;
-  older.disabled = loading || !more || list.childElementCount >= MAX_LINES;
-  older.textContent = loading ? "loading\u2026" : !more ? "the oldest line that is kept"
-    : list.childElementCount >= MAX_LINES ? `no more than ${MAX_LINES} lines fit in this page` : "load older lines";
+  $("empty").hidden = count > 0 || waiting.length > 0;
+  $("empty").textContent = state !== "open" ? "Not connected yet."
+    : filtering() ? "No line matches so far." : "Nothing has been logged yet.";
+  older.hidden = count === 0;
+  older.disabled = loading || !more || count >= MAX_LINES;
+  const text = loading ? "loading\u2026" : !more ? "the oldest line that is kept"
+    : count >= MAX_LINES ? `no more than ${MAX_LINES} lines fit in this page` : "load older lines";
+  if (older.textContent !== text) older.textContent = text;
 }
 
 function loadOlder() {
-  const first = list.firstElementChild && data.get(list.firstElementChild);
-  if (!first || loading || !more || list.childElementCount >= MAX_LINES) return;
-  loading = client.history(first.id, HISTORY);
+  if (!count || loading || !more || count >= MAX_LINES) return;
+  const { id } = data.get(list.firstChild.firstChild);
+  if (client.history(id, HISTORY)) loading = id;
   showEdges();
 }
 
-function addOlder(lines, hasMore) {
-  if (!loading) return; // the list was emptied meanwhile
-  loading = false;
+function addOlder(lines, hasMore, before) {
+  if (loading !== before) return; // the list was emptied meanwhile
+  loading = null;
   more = hasMore;
-  const rows = document.createDocumentFragment();
-  rows.append(...lines.map(buildRow));
-  list.prepend(rows);
+  if (lines.length) markDay(list.firstChild.firstChild, lines.at(-1));
+  const rows = lines.map(buildRow);
+  rows.forEach((row, i) => markDay(row, lines[i - 1]));
+  for (let end = rows.length; end > 0; end -= CHUNK) {
+    const chunk = element("ol");
+    chunk.append(...rows.slice(Math.max(0, end - CHUNK), end));
+    list.prepend(chunk);
+  }
+  count += lines.length;
   showEdges();
 }
 
@@ -250,20 +276,20 @@ function resume() {
   if (behind) client.subscribe(client.filter);
 }
 
-let byHand = false; // paused by the button: scrolling to the bottom does not undo it
-function hold(hand) {
-  byHand = hand;
+let held = ""; // what the pause came from: "scroll" ends at the bottom, "row" by closing the row, "button" by the button
+function hold(by) {
+  held = by;
   setPaused(true);
 }
 
-pause.onclick = () => (paused ? resume() : hold(true));
+pause.onclick = () => (paused ? resume() : hold("button"));
 fresh.onclick = resume;
 older.onclick = loadOlder;
 scroller.addEventListener("scroll", () => {
   const up = -scroller.scrollTop;
   if (up > AT_BOTTOM && !paused) {
-    hold(false);
-  } else if (up <= AT_BOTTOM && paused && !byHand) {
+    hold("scroll");
+  } else if (up <= AT_BOTTOM && paused && held === "scroll") {
     resume();
   }
   if (up > AT_BOTTOM && scroller.scrollHeight - scroller.clientHeight - up < NEAR_TOP) loadOlder();
@@ -288,11 +314,18 @@ function freshen(lines) {
 }
 
 function seeTrader(trader, since) {
-  if (!trader.app || !trader.state) return;
-  const name = `${trader.app}@${trader.host}:${trader.pid}`;
-  traders.delete(name); // the order is that of the last change
-  traders.set(name, { app: trader.app, host: trader.host, pid: trader.pid, state: trader.state, since });
-  if (traders.size > 20) traders.delete(traders.keys().next().value);
+  if (!TRADER_STATES.has(trader.state)) return; // a notice about something else, such as its clock
+  traders.delete(trader.run); // the order is that of the last change
+  traders.set(trader.run, { ...trader, since });
+  for (const [run, { app }] of traders) { // a restarted trader replaces the run that ended before it
+    if (traders.size > MAX_TRADERS || (app === trader.app && run !== trader.run && ENDED.has(traders.get(run).state))) {
+      traders.delete(run);
+    }
+  }
+  showTraders();
+}
+
+function showTraders() {
   $("traders").replaceChildren(...[...traders.values()].reverse().map((seen) => {
     const chip = element("li", "trader", `${seen.app} ${seen.state}`);
     chip.dataset.state = seen.state;
@@ -310,13 +343,15 @@ function ago(milliseconds) {
 
 function showState() {
   const catching = state === "open" && head !== null;
-  const word = { connecting: "connecting", open: catching ? "catching up" : "live", waiting: "reconnecting", stopped: "stopped" };
+  const word = { connecting: "connecting", open: catching ? "catching up" : "live", waiting: "reconnecting",
+    refused: "refused", stopped: "stopped" };
   $("state").dataset.state = catching ? "catching" : state;
   if ($("state").textContent !== word[state]) $("state").textContent = word[state];
   $("state").title = detail;
   const silence = Date.now() - lastLine;
-  const age = !lastLine ? "" : silence < 2000 ? "last line just now" : `last line ${ago(silence)} ago`;
+  const age = !lastLine ? "" : silence < 2000 ? "last line just now" : `last line ${state === "open" ? "" : "seen "}${ago(silence)} ago`;
   if ($("age").textContent !== age) $("age").textContent = age;
+  $("traders").classList.toggle("stale", state !== "open"); // what they were; what they are is not known
 }
 
 function say(text) {
@@ -335,10 +370,12 @@ async function diagnose() {
     } else if (answer.status === 403) {
       say("The relay does not let this page in. Its address has to be among the allowed origins.");
     } else {
-      say(answer.ok ? "" : `The relay answers, but not to this page (HTTP ${answer.status}).`);
+      if (state === "open") return; // it came back while we asked
+      say(answer.ok ? "The relay answers, but refuses the stream: it has too many viewers, or just restarted."
+        : `The relay answers, but not to this page (HTTP ${answer.status}).`);
     }
   } catch {
-    say("The relay cannot be reached. Lines are kept there and will follow.");
+    if (state !== "open") say("The relay cannot be reached from here. What it keeps meanwhile will follow.");
   }
 }
 
@@ -354,6 +391,10 @@ const filter = {
 
 function current() {
   return { ...filter, level: filter.level === "DEBUG" ? "" : filter.level };
+}
+
+function filtering() {
+  return Object.values(current()).some((value) => value.length > 0);
 }
 
 function showFilter() {
@@ -373,8 +414,6 @@ function showFilter() {
     item.append(chip);
     return item;
   })));
-  $("empty").textContent = Object.values(current()).some((value) => value.length)
-    ? "No line matches so far." : "Nothing has been logged yet.";
   const address = new URLSearchParams();
   for (const [name, value] of Object.entries(current())) [value].flat().forEach((one) => one && address.append(name, one));
   history.replaceState(null, "", `${location.pathname}${address.size ? `?${address}` : ""}`);
@@ -446,17 +485,18 @@ const client = new LogRelayClient({
   onReset: reset,
   onHistory: addOlder,
   onError: (error) => {
-    loading = false;
+    loading = null;
     say(error.message);
+    showEdges();
   },
   onConnection: (message) => {
     say("");
     $("login").hidden = true;
-    head = Object.values(current()).some((value) => value.length) ? null : splitId(message.head);
+    head = filtering() ? null : splitId(message.head);
     if (head && (head.seq === 0 || (client.lastId && splitId(client.lastId).seq >= head.seq))) head = null;
     traders.clear();
-    $("traders").replaceChildren();
-    for (const trader of message.traders ?? []) {
+    showTraders();
+    for (const trader of [...(message.traders ?? [])].reverse()) { // the most recently seen comes first
       seeTrader(trader, "");
       if (trader.last_line) lastLine = Math.max(lastLine, Date.parse(trader.last_line));
     }
@@ -467,7 +507,8 @@ const client = new LogRelayClient({
     showState();
   },
   onLost: ({ code, reason, greeted }) => {
-    loading = false;
+    loading = null;
+    showEdges();
     if (!greeted) diagnose();
     else if (reason) say(`The connection ended: ${reason}${code > 1001 ? ` (${code})` : ""}.`);
   },

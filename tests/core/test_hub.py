@@ -343,14 +343,22 @@ class World:
         self.watchers = []
         self.gone = []
         self.hub = Hub(
-            head=0, oldest=1, max_lag=max_lag, tail=landing, ask=self.ask, pack=self.packs.append, render_gap=self.render
+            head=0,
+            oldest=1,
+            max_lag=max_lag,
+            tail=landing,
+            ask=self.ask,
+            pack=self.packs.append,
+            render_gap=self.render,
         )
 
     def ask(self, fetch):
         viewer = fetch.viewer
         assert viewer in self.hub.viewers
         assert fetch.generation == viewer.generation
-        assert fetch.kind == "pack" or fetch.until <= self.hub.committed <= self.committed, "the journal was asked for what it cannot have"
+        assert fetch.kind == "pack" or fetch.until <= self.hub.committed <= self.committed, (
+            "the journal was asked for what it cannot have"
+        )
         waiting = [f for f, _ in self.asked if f.viewer is viewer and f.generation == viewer.generation]
         assert not waiting, "a second question before the first was answered"
         if fetch.kind == "levels":
@@ -736,7 +744,11 @@ def test_walks_over_the_sqlite_journal(tmp_path):
 
         def sqlite(now_us):
             return SqliteJournal(
-                str(tmp_path / f"{number}.db"), now_us=now_us, random_epoch=lambda: EPOCH, max_age_s=30, max_bytes=1 << 24
+                str(tmp_path / f"{number}.db"),
+                now_us=now_us,
+                random_epoch=lambda: EPOCH,
+                max_age_s=30,
+                max_bytes=1 << 24,
             )
 
         return RealJournal(sqlite)

@@ -58,9 +58,7 @@ def test_without_a_token_addresses_and_localhost_are_good_hosts(host):
     assert knock(OPEN, host_header=[host]) == Admit(None)
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example:8765", "localhost.evil.example", "127.0.0.1.nip.io", "xlocalhost"]
-)
+@pytest.mark.parametrize("host", ["evil.example:8765", "localhost.evil.example", "127.0.0.1.nip.io", "xlocalhost"])
 def test_without_a_token_an_unknown_name_is_dns_rebinding(host):
     """A page whose name resolves to this machine has an Origin equal to Host: still refused."""
     answer = knock(OPEN, host_header=[host], origin=[f"http://{host}"])
@@ -115,9 +113,7 @@ def test_an_allowed_origin_may_connect():
     assert code(knock(door, origin=["https://localhost:8081"])) == (403, "bad_origin")
 
 
-@pytest.mark.parametrize(
-    "host", ["", "a b", "[::1", "host:port", "host:0", "host:65536", "http://host", "a/b", "u@h"]
-)
+@pytest.mark.parametrize("host", ["", "a b", "[::1", "host:port", "host:0", "host:65536", "http://host", "a/b", "u@h"])
 def test_a_host_that_is_none_is_refused(host):
     """What does not look like a host should not be compared with anything."""
     assert code(knock(LOCKED, host_header=[host], query_token=[TOKEN])) == (400, "bad_host")

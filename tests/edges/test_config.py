@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from pathlib import Path
 
 import pytest
 
 from logrelay import config as config_module
+from logrelay import messages
 from logrelay.config import BY_NAME, SETTINGS, Config, Surroundings, default_socket, is_loopback, load
 from logrelay.errors import ConfigError
 
@@ -44,12 +46,19 @@ def test_the_table_and_the_class_agree_on_names_and_defaults():
             assert fields[setting.name].default == setting.default, setting.name
 
 
+def test_the_default_tail_may_be_what_a_viewer_may_ask_for():
+    """The bound of --tail should be the one viewers have."""
+    assert BY_NAME["tail"].kind.from_text(str(messages.MAX_TAIL)) == messages.MAX_TAIL
+    with pytest.raises(ValueError):
+        BY_NAME["tail"].kind.from_text(str(messages.MAX_TAIL + 1))
+
+
 def test_every_kind_gives_the_type_its_field_declares():
     """What load puts into a field should have the type that the field is annotated with."""
     hints = typing.get_type_hints(Config)
     texts = {"config": "/etc/r.toml", "socket": "/s", "journal": "/j", "host": "::1", "token": TOKEN}
     texts |= {"allow_hosts": "a,b", "allow_origins": "http://a:1", "sync": "full", "keep_bytes": "2MiB"}
-    texts |= {"compression": "on", "log_level": "debug"}
+    texts |= {"compression": "on", "log_level": "info"}
     environ = {s.variable: texts.get(s.name, "7") for s in SETTINGS}
 
     loaded = settings(environ=environ, file="").config
@@ -137,9 +146,7 @@ def test_a_config_file_that_is_not_there_is_an_error():
 
 def test_the_file_takes_every_kind():
     """Sizes as number or text, arrays, numbers with a fraction should all be read from the file."""
-    loaded = settings(
-        file='keep_bytes = "512MiB"\nkeep_days = 0.5\nallow_hosts = ["a", "b.c"]\nquiet_after = 0'
-    ).config
+    loaded = settings(file='keep_bytes = "512MiB"\nkeep_days = 0.5\nallow_hosts = ["a", "b.c"]\nquiet_after = 0').config
 
     assert (loaded.keep_bytes, loaded.keep_days, loaded.allow_hosts, loaded.quiet_after) == (
         512 * 1024 * 1024, 0.5, ("a", "b.c"), 0.0,
@@ -164,9 +171,7 @@ def test_beyond_loopback_there_must_be_a_token(host):
     assert settings({"host": host}, {"LOGRELAY_TOKEN": TOKEN}).config.token == TOKEN
 
 
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"]
-)
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])
 def test_loopback_needs_no_token(host):
     """An address only this machine reaches should be fine as it is."""
     assert is_loopback(host)
@@ -237,6 +242,16 @@ def test_variables_nobody_reads_are_reported():
     loaded = settings(environ={"LOGRELAY_PROT": "1", "LOGRELAY_DISABLED": "1", "LOGRELAY_CI": "1"})
 
     assert loaded.unknown_variables == ("LOGRELAY_PROT",)
+
+
+def test_every_setting_is_used_by_some_part_of_the_relay():
+    """A setting that changes nothing should not be in the table."""
+    package = Path(config_module.__file__).parent
+    parts = [p for p in package.rglob("*.py") if p.name not in ("config.py", "cli.py")]
+    code = "".join(p.read_text("utf-8") for p in parts)
+    unused = [s.name for s in SETTINGS if s.name != "config" and f"config.{s.name}" not in code]
+
+    assert unused == []
 
 
 def test_nothing_is_read_from_the_process(monkeypatch):

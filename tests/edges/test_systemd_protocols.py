@@ -28,9 +28,7 @@ def test_without_a_manager_nothing_happens():
     notifier = Notifier({})
 
     assert not notifier.connected
-    assert (notifier.ready("x"), notifier.status("x"), notifier.watchdog(), notifier.stopping()) == (
-        False,
-    ) * 4
+    assert (notifier.ready("x"), notifier.status("x"), notifier.watchdog(), notifier.stopping()) == (False,) * 4
 
 
 @pytest.mark.parametrize("abstract", [False, True])

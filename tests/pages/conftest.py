@@ -1,10 +1,19 @@
-"""A desk over a list of lines: the journal's promises (`Page.reached`, retention) in thirty lines of memory."""
+"""A desk over a list of lines for the pages alone, and a real relay with a real trader for the whole."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import msgpack
 import orjson
 import pytest
 
@@ -17,9 +26,16 @@ NOW = 1_769_162_400.0
 """2026-01-23T10:00:00Z."""
 
 
+PATIENCE = 15
+"""Seconds until a condition that must come true is given up; far above what any step takes."""
+
+
 @dataclass
 class ListDesk:
-    """Lines 1.. with one second between them, the last one at NOW."""
+    """The journal's promises (`Page.reached`, retention) in memory.
+
+    Lines 1.. with one second between them, the last one at NOW.
+    """
 
     lines: list[Line] = field(default_factory=list)
     oldest: int = 1
@@ -74,9 +90,7 @@ class ListDesk:
         if not seq.isdigit():
             raise RequestError("bad_id", f"{id!r} is not an id")
         if epoch != self.epoch:
-            raise RequestError("unknown_epoch", f"{id!r} is of another journal")
-        if int(seq) < self.oldest - 1:
-            raise RequestError("expired", f"{id!r} is no longer kept")
+            raise RequestError("expired", f"{id!r} is of another journal")
         return int(seq)
 
     async def page(self, query: Query) -> Page:
@@ -135,3 +149,107 @@ def lines(pages: Pages):
         return [int(x["id"].partition("-")[2]) if x["type"] == "log" else x for x in found]
 
     return get
+
+
+class Trader:
+    """Speaks wire protocol v1 as a trader does: hello, welcome, log frames, acks."""
+
+    def __init__(self, path: Path, app: str = "robo_trader") -> None:
+        self.seq = 0
+        self.acked = -1
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+        self.unpacker = msgpack.Unpacker()
+        hello = {"protocol": 1, "run": secrets.token_bytes(16), "app": app, "host": "box", "pid": 4711, "started_ns": 1}
+        self.send([0, hello])
+        self.wait(0)
+
+    def send(self, frame: list) -> None:
+        self.socket.sendall(msgpack.packb(frame))
+
+    def log(self, event: str, level: str = "info", **fields: object) -> None:
+        self.seq += 1
+        self.send([1, self.seq, time.time_ns(), level, {"event": event, "logger": "robo_trader.runner", **fields}])
+
+    def wait(self, acked: int | None = None) -> None:
+        """Wait until everything sent is in the journal."""
+        while self.acked < (self.seq if acked is None else acked):
+            data = self.socket.recv(65536)
+            assert data, "the relay closed the connection"
+            self.unpacker.feed(data)
+            for kind, value in self.unpacker:
+                assert kind in (0, 1), value
+                self.acked = value["acked"] if kind == 0 else value
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Relay:
+    """A relay process that can be killed and started again in the same place."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.socket = directory / "s"
+        self.directory = directory
+        self.environment = environment
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+        self.traders: list[Trader] = []
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "logrelay", "serve", "--port", str(self.port), "--socket", str(self.socket)]
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("LOGRELAY_") and k != "NOTIFY_SOCKET"}
+        self.process = subprocess.Popen(
+            [*command, "--journal", str(self.directory / "j.db")],
+            env=kept | self.environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        said = []
+        for line in self.process.stderr:
+            said.append(line)
+            if ready := re.search(r"ready.*ws://[^ ,]*:(\d+)", line):
+                self.port = int(ready[1])
+                return
+        pytest.fail(f"the relay did not start: {said}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+    def trader(self, app: str = "robo_trader") -> Trader:
+        self.traders.append(Trader(self.socket, app))
+        return self.traders[-1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def stop(self) -> None:
+        for trader in self.traders:
+            trader.close()
+        if self.process.poll() is None:
+            self.kill()
+
+
+@pytest.fixture
+def start(tmp_path_factory):
+    """Start a relay with environment variables; all of them end with the test."""
+    relays: list[Relay] = []
+
+    def begin(**environment: str) -> Relay:
+        relays.append(Relay(tmp_path_factory.mktemp("r"), **environment))
+        return relays[-1]
+
+    yield begin
+    for relay in relays:
+        relay.stop()
+
+
+@pytest.fixture
+def relay(start) -> Relay:
+    return start()

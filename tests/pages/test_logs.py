@@ -169,12 +169,22 @@ class TestTrouble:
         assert error["code"] == "journal"
         assert "disk I/O error" in error["message"]
 
-    def test_expired_is_gone(self, desk, pages):
-        """An `after` older than what is kept is 410 and says so: continuing would skip lines silently."""
+    @pytest.mark.parametrize("parameter", ["after", "before"])
+    def test_other_journal_is_gone(self, desk, pages, parameter):
+        """An id of another journal is 410 and says so: what is behind it cannot be known."""
+        desk.add(40)
+        status, body = refusal(pages, f"/logs?{parameter}=zzzzzz-5")
+        assert (status, body["type"], body["code"]) == (410, "error", "expired")
+
+    @pytest.mark.parametrize("after", [0, 5])
+    def test_after_what_is_no_longer_kept(self, desk, lines, after):
+        """An `after` older than what is kept counts what is missing before the oldest line kept."""
         desk.add(40)
         desk.oldest = 31
-        status, body = refusal(pages, "/logs?after=k3f9ab-5")
-        assert (status, body["type"], body["code"]) == (410, "error", "expired")
+        got = lines(f"/logs?after=k3f9ab-{after}")
+        assert got[0]["code"] == "expired"
+        assert f"{30 - after} lines are missing" in got[0]["message"]
+        assert got[1:] == list(range(31, 41))
 
     def test_leaving_ends_the_search(self, desk, pages):
         """Cancelling the task that waits for a chunk ends the search and frees its place; so does aclose()."""
@@ -257,7 +267,7 @@ class TestParameters:
             ("limit=1000001", "bad_limit", "from 1 to 1000000"),
             ("limit=-1", "bad_limit", "'-1'"),
             ("limit=", "bad_limit", "''"),
-            ("limit=١", "bad_limit", "from 1"),
+            ("limit=\u0661", "bad_limit", "from 1"),
             ("limit=1e3", "bad_limit", "'1e3'"),
             ("limit=9999999999999999999999999999999999999999999", "bad_limit", "...'"),
             ("since=yesterday", "bad_time", "since 'yesterday' is not a time: RFC 3339"),
@@ -270,7 +280,6 @@ class TestParameters:
             ("since=1h&until=2h", "bad_time", "since '1h' is not before until '2h'"),
             ("since=1h&until=1h", "bad_time", "is not before"),
             ("after=k3f9ab", "bad_id", "not an id"),
-            ("before=zzzzzz-1", "unknown_epoch", "another journal"),
         ],
     )
     def test_bad_parameters(self, pages, query, code, said):
@@ -312,8 +321,22 @@ class TestParameters:
         """Every documented way to write a time means exactly that microsecond."""
         assert parse_time("since", text, US) == microseconds
 
-    @pytest.mark.parametrize("text", ["15M", "1.5h", "-5m", " 5m", "5m ", "2026-01-23T10:00:60Z", "0000-01-01T00:00:00Z",
-                                      "2026-01-23T10:00:00+25:00", "inf", "1e3", "１５m"])  # fmt: skip
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "15M",
+            "1.5h",
+            "-5m",
+            " 5m",
+            "5m ",
+            "inf",
+            "1e3",
+            "\uff11\uff15m",
+            "2026-01-23T10:00:60Z",
+            "0000-01-01T00:00:00Z",
+            "2026-01-23T10:00:00+25:00",
+        ],
+    )
     def test_not_times(self, text):
         """What only looks like a time is refused, never guessed."""
         with pytest.raises(RequestError) as caught:

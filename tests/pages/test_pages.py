@@ -56,9 +56,25 @@ def test_other_methods(pages, path, method):
 
 @pytest.mark.parametrize(
     "target",
-    ["/nothing", "", "*", "/healthz/", "//", "/static/", "/static", "/static/../pages.py", "/static/%2e%2e/pages.py",
-     "/static/index.html", "/static//etc/passwd", "/index.html", "/logs/x", "http://host/", "/HEALTHZ", "/static/viewer.js\0"],
-)  # fmt: skip
+    [
+        "/nothing",
+        "",
+        "*",
+        "/healthz/",
+        "//",
+        "/static/",
+        "/static",
+        "/static/index.html",
+        "/static//etc/passwd",
+        "/static/../pages.py",
+        "/static/%2e%2e/pages.py",
+        "/static/viewer.js\x00",
+        "/index.html",
+        "/logs/x",
+        "http://host/",
+        "/HEALTHZ",
+    ],
+)
 def test_unknown_paths(pages, target):
     """What is not in the table is 404 with a list of what there is; no path reaches the file system."""
     answer = pages.answer("GET", target, {})
@@ -103,7 +119,9 @@ class TestStatic:
         assert "ws: " not in policy
         assert "*" not in policy
 
-    @pytest.mark.parametrize("host", ["", "a; script-src *", "a b", "*", "a\r\nX: y", "evil.example,b", "'unsafe-inline'"])
+    @pytest.mark.parametrize(
+        "host", ["", "a; script-src *", "a b", "*", "a\r\nX: y", "evil.example,b", "'unsafe-inline'"]
+    )
     def test_policy_survives_a_hostile_host(self, pages, host):
         """A Host header that is not a host name leaves 'self' alone."""
         policy = header(pages.answer("GET", "/", {"host": host}), "Content-Security-Policy")
@@ -136,12 +154,12 @@ class TestHealth:
     def test_ok(self, desk, pages):
         """200 with the traders and the age of their last line; facts it was not meant to tell are left out."""
         desk.add(7)
+        robo = {"app": "robo_trader", "host": "box", "pid": 42}
         desk.traders = [
-            {"app": "robo_trader", "host": "box", "pid": 42, "state": "quiet", "last_line": "2026-01-23T09:58:30.000000Z",
-             "last_message": "secret"},
-            {"app": "second", "host": "box", "pid": 43, "state": "connected", "last_line": None},
-            {"app": "ahead", "host": "box", "pid": 44, "state": "crashed", "last_line": "2026-01-23T10:00:01.000000Z"},
-        ]  # fmt: skip
+            {**robo, "state": "quiet", "last_line": "2026-01-23T09:58:30.000000Z", "last_message": "secret"},
+            {**robo, "state": "connected", "last_line": None},
+            {**robo, "state": "crashed", "last_line": "2026-01-23T10:00:01.000000Z"},
+        ]
         answer = pages.answer("GET", "/healthz", {})
         body = orjson.loads(answer.body)
         assert answer.status == 200

@@ -1,0 +1,531 @@
+"""The structlog processor: one call per line, from the event dict to bytes in the kernel.
+
+Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask for. It
+must not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader and never
+`logrelay`. Put it behind redaction and behind the processors that add to the event, before EventRenamer and
+every renderer. Read `plain` next for values, `outbox` for what happens to the frame.
+
+A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it packs the
+event, takes the token nobody waits for, and hands the frame to the kernel with one non-blocking send: when the call
+returns, the line survives the death of this process. In every other case it leaves the frame in the outbox.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+import struct
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import msgpack
+from _socket import gethostname
+
+from . import plain, wire
+from .link import Link
+from .outbox import F_GETSIG, FLAGS, HIGH, OVERHEAD, Outbox
+
+MAX_BYTES: Final = 16 * 1024 * 1024
+"""Default bound on memory for lines that are not acked: about 80,000 lines, a minute of a very loud bot."""
+MIN_BYTES: Final = 256 * 1024
+"""Below this a few large lines would push out everything else."""
+FAST_TEXT: Final = 4_096
+"""Characters up to which a string goes into the packer unlooked at."""
+FAST_KEY: Final = 100
+"""Characters of a key up to which the same holds."""
+KEYS: Final = 2_048
+"""Keys that are remembered as harmless; programs have tens, made-up keys must not grow it for ever."""
+SOURCES: Final = 4_096
+"""Logger names whose exclusion is remembered; made-up names must not grow it for ever."""
+SCALARS: Final = frozenset({int, float, bool, type(None)})
+"""Exact types that pack in constant size and without running anybody's code."""
+
+RANKS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+ALIASES: Final = {
+    "trace": "debug",
+    "msg": "info",
+    "notice": "info",
+    "success": "info",
+    "log": "info",
+    "warn": "warning",
+    "err": "error",
+    "exception": "error",
+    "failure": "error",
+    "fatal": "critical",
+    "alert": "critical",
+    "emergency": "critical",
+    "panic": "critical",
+}
+"""Method names and level words that people use, and the protocol's word for each."""
+
+_time_ns = time.time_ns
+_fcntl = fcntl.fcntl
+_HEAD, _U64 = wire.HEAD, wire.U64
+_MAX_BODY = wire.MAX_BODY
+
+_Level = tuple[bytes, bool, Callable[..., bytes]]
+"""Packed level word (empty: below the threshold), whether it is WARNING or above, and what packs a header with it."""
+
+
+class LogRelayProcessor:
+    """Ships every line that passes it to the relay. Never blocks, never raises, never changes the event.
+
+    `socket` is the relay's path (None: $LOGRELAY_SOCKET and the other places in docs/protocol.md, looked up when
+    connecting). Lines below `level` and lines of the loggers in `exclude` (and their dotted children) are not shipped.
+    `app` is the name the relay shows for lines without a logger name. `max_bytes` bounds the memory for lines the
+    relay does not have yet. `exit_timeout` is how many seconds the process may be held up at its end.
+    `disabled` (default: LOGRELAY_DISABLED=1 in the environment) makes all of it a no-op.
+
+    One processor per process is meant; each has its own run, connection and thread. After fork the child is a new run.
+    Raises ValueError for a level or bound that makes no sense; this is the only method that raises.
+    """
+
+    def __init__(
+        self,
+        socket: str | os.PathLike[str] | None = None,
+        *,
+        level: str | int = "info",
+        app: str | None = None,
+        max_bytes: int = MAX_BYTES,
+        exclude: Iterable[str] = ("audit", "security"),
+        exit_timeout: float = 2.0,
+        disabled: bool | None = None,
+    ) -> None:
+        exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        if max_bytes < MIN_BYTES:
+            raise ValueError(f"max_bytes is {max_bytes}, the least is {MIN_BYTES}")
+        if exit_timeout < 0:
+            raise ValueError(f"exit_timeout is {exit_timeout}, must not be negative")
+        self._settings: dict[str, Any] = {
+            "socket": None if socket is None else os.fspath(socket),
+            "level": level,
+            "app": app,
+            "max_bytes": max_bytes,
+            "exclude": exclude,
+            "exit_timeout": exit_timeout,
+            "disabled": disabled,
+        }
+        self._threshold = _threshold(level)
+        self._levels = _level_table(self._threshold)
+        self._exclude = exclude
+        self._sources: dict[Any, bool] = {None: False}
+        self._keys: set[str] = set()
+        self._exit_timeout = exit_timeout
+        self._excluded = 0
+        self._degraded = 0
+        self._truncated = 0
+        self._ignored = 0
+        self._disabled = os.environ.get("LOGRELAY_DISABLED") == "1" if disabled is None else disabled
+        self._closed = self._disabled
+        if self._closed:
+            # An empty table sends every event the careful way, which looks at `_closed`: no test in the hot path.
+            self._levels = {}
+        self._new_run()
+        if not self._disabled:
+            _register(self)
+
+    def _new_run(self) -> None:
+        """Begin a run of this process: nothing is opened and no thread is started before its first line."""
+        settings = self._settings
+        run, started_ns = os.urandom(16), time.time_ns()
+        app = settings["app"] or _program()
+
+        def hello() -> bytes:
+            return wire.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
+
+        self._pool: list[Callable[[Any], bytes]] = []
+        out = Outbox(settings["max_bytes"])
+        self._link = Link(out, path=settings["socket"], hello=hello, patience=self._exit_timeout)
+        self._run = run
+        self._out = out
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A bound logger with this processor may be pickled or copied: the copy is a new processor, a run of its own.
+        return _rebuild, (self._settings,)
+
+    def __del__(self) -> None:
+        link = getattr(self, "_link", None)
+        if link is not None:
+            link.abandoned = True
+            link.wake()
+
+    # -- the call ----------------------------------------------------------------------------------------------------
+
+    def __call__(self, logger: Any, method_name: str, event_dict: Any) -> Any:
+        """Ship one event and return the same object."""
+        body = None
+        try:
+            prefix, high, pack_header = self._levels[event_dict.get("level", method_name)]
+            if not prefix:
+                return event_dict
+            if self._sources[event_dict.get("logger")]:
+                self._excluded += 1
+                return event_dict
+            if "exc_info" not in event_dict and (self._keys.issuperset(event_dict) or self._learn(event_dict)):
+                pool = self._pool
+                pack = pool.pop() if pool else _new_packer()
+                for value in event_dict.values():
+                    kind = type(value)
+                    if kind is str:
+                        if len(value) > FAST_TEXT:
+                            break
+                    elif kind not in SCALARS:
+                        break
+                else:
+                    body = pack(event_dict)
+                    if len(body) > _MAX_BODY:
+                        body = None
+                pool.append(pack)
+        except Exception:
+            # A value, key or level that is not what the fast path takes: the careful one looks at it again. Not
+            # from in here, where sys.exc_info() would be this exception and not the caller's.
+            body = None
+        if body is None:
+            try:
+                careful = self._careful(method_name, event_dict)
+            except Exception:
+                self._lost_before_encoding()
+                return event_dict
+            if careful is None:
+                return event_dict
+            (prefix, high, pack_header), body = careful
+        now = _time_ns()
+        out = self._out
+        token = out.token
+        try:
+            del token[0]
+        except IndexError:
+            self._taken(out, now, prefix, body)
+            return event_dict
+        frame = None
+        seq = out.seq + 1
+        try:
+            send = out.direct
+            if send is None:
+                out.queue(now, prefix, body)
+            else:
+                frame = pack_header(_HEAD, _U64, seq, _U64, now, prefix) + body
+                size = len(frame)
+                if high:
+                    out.sent_high.append(frame)
+                else:
+                    out.sent_low.append(frame)
+                out.seq = seq
+                out.held = held = out.held + size + OVERHEAD
+                taken = 0
+                try:
+                    if _fcntl(out.fd, F_GETSIG) == out.tag:
+                        taken = send(frame, FLAGS)
+                except OSError:
+                    pass
+                if taken != size:
+                    out.cut_short(frame, taken)
+                if held > out.limit:
+                    out.shed()
+        except BaseException as error:
+            # Out of memory, the recursion limit, or an exception thrown in from outside: the next holder of the token
+            # mends the books. Only the last kind is the caller's; for the others the line must not vanish uncounted.
+            send = out.direct = None
+            out.dirty = True
+            out.manned = False
+            if not isinstance(error, Exception):
+                raise
+            if out.seq < seq and (
+                frame is None
+                or not (out.sent_low and out.sent_low[-1] is frame or out.sent_high and out.sent_high[-1] is frame)
+            ):
+                out.unencoded += 1
+        finally:
+            token += (None,)  # not a call: those fail at the recursion limit
+        if out.inbox or (send is None and not out.manned):
+            self._afterwards(out)
+        return event_dict
+
+    def _taken(self, out: Outbox, now: int, prefix: bytes, body: bytes) -> None:
+        """Leave a line for whoever holds the token (another thread, or the code a signal handler interrupted)."""
+        try:
+            size = len(body)
+            if out.held + out.inbox_bytes + size > out.limit:
+                out.overrun += 1
+            else:
+                out.inbox_bytes += size
+                out.inbox.append((now, prefix, body))
+            out.settle_inbox()
+            if not out.manned:
+                self._start()
+        except Exception:
+            self._degraded += 1
+
+    def _afterwards(self, out: Outbox) -> None:
+        """Do what the short way leaves: lines that came meanwhile, the thread, a thread that died."""
+        try:
+            out.settle_inbox()
+            if not out.manned:
+                self._start()
+                out.blocked()
+        except Exception:
+            self._degraded += 1
+
+    def _lost_before_encoding(self) -> None:
+        out = self._out
+        out.unencoded += 1
+        try:
+            out.settle_inbox()
+            if not out.manned:
+                self._start()
+        except Exception:
+            self._degraded += 1
+
+    def _start(self) -> None:
+        if not self._closed and self._link.start():
+            _in_multiprocessing_child(self)
+
+    # -- the careful way -----------------------------------------------------------------------------------------------
+
+    def _learn(self, event_dict: dict[Any, Any]) -> bool:
+        """Return whether all keys are short exact strings, and remember them."""
+        for key in event_dict:
+            if type(key) is not str or len(key) > FAST_KEY:
+                return False
+        if len(self._keys) + len(event_dict) <= KEYS:
+            self._keys.update(event_dict)
+        return len(event_dict) <= KEYS
+
+    def _careful(self, method_name: Any, event_dict: Any) -> tuple[_Level, bytes] | None:
+        """Encode what the fast path does not take. None: not to be shipped."""
+        if self._closed:
+            self._ignored += 1
+            return None
+        odd = not _is(event_dict, dict)
+        source = _event_in(event_dict) if odd else event_dict
+        level = self._level_of(method_name, source)
+        if not level[0]:
+            return None
+        if self._is_excluded(source):
+            self._excluded += 1
+            return None
+        faults = 0
+        body = b""
+        for bounds in plain.ROUNDS:
+            copied = plain.copy(source, bounds)
+            event = copied.event
+            if copied.cut:
+                event[plain.MARK] = copied.cut
+            faults = copied.faults
+            body = _new_packer()(event)
+            if len(body) <= _MAX_BODY:
+                break
+        if copied.cut:
+            self._truncated += 1
+        if faults or odd:
+            self._degraded += 1
+        return level, body
+
+    def _level_of(self, method_name: Any, source: dict[Any, Any]) -> _Level:
+        """Return the level of an event whose level word or method name is not one of the usual ones."""
+        levels = self._levels
+        for word in (dict.get(source, "level"), method_name):
+            if _is(word, str):
+                known = levels.get(str.__str__(word).lower())
+                if known is not None:
+                    return known
+        number = dict.get(source, "level_number")
+        if type(number) is not int:
+            number = getattr(dict.get(source, "_record"), "levelno", None)
+        if type(number) is not int and type(method_name) is str and method_name.startswith("level "):
+            digits = method_name[6:]
+            number = int(digits) if digits.isdecimal() and len(digits) < 10 else None
+        if type(number) is int:
+            return levels[_word_for(number)]
+        return levels["info"]
+
+    def _is_excluded(self, source: dict[Any, Any]) -> bool:
+        name = dict.get(source, "logger")
+        if not _is(name, str):
+            return False
+        name = str.__str__(name)
+        excluded = any(name == parent or name.startswith(parent + ".") for parent in self._exclude)
+        if len(self._sources) >= SOURCES:
+            self._sources = {None: False}
+        self._sources[name] = excluded
+        return excluded
+
+    # -- for people and for the end --------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters of this run; never blocks, exact whenever no call is under way.
+
+        produced = acked + pending + the sum of dropped. `pending` are lines in memory or in doubt, `buffered_bytes`
+        what they are charged, `dropped` is by cause, `degraded` counts lines with a value that could not be shown,
+        `truncated` lines that were cut, `excluded` and `ignored` (after close) lines that were not taken.
+        """
+        out, link = self._out, self._link
+        oldest = out.oldest_ns()
+        return {
+            "run": self._run.hex(),
+            "state": "disabled" if self._disabled else "closed" if self._closed else link.state,
+            "produced": out.produced(),
+            "acked": out.acked,
+            "pending": out.pending(),
+            "buffered_bytes": out.held + out.inbox_bytes,
+            "max_bytes": out.limit,
+            "dropped": dict(out.dropped),
+            "degraded": self._degraded,
+            "truncated": self._truncated,
+            "excluded": self._excluded,
+            "ignored": self._ignored,
+            "reconnects": link.reconnects,
+            "link_errors": link.failures,
+            "bad_answers": out.heard_wrong,
+            "refusal": link.refusal,
+            "oldest_unacked_age": 0.0 if oldest is None else max(0.0, (time.time_ns() - oldest) / 1e9),
+        }
+
+    def flush(self, timeout: float = 2.0) -> bool:
+        """Wait until the relay has every line logged so far; False after `timeout` seconds. Blocks: not for hot paths."""
+        if self._disabled or self._closed:
+            return True
+        return self._link.flush(timeout)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Flush, say bye, end the thread. Later events pass through and are only counted. True: nothing was left."""
+        if self._disabled or self._closed:
+            return True
+        out, link = self._out, self._link
+        done = True
+        if link.state != "idle" or out.produced():
+            done = link.finish(self._exit_timeout if timeout is None else timeout, close=True)
+        self._closed = True
+        self._levels = {}
+        return done
+
+    def _at_exit(self) -> None:
+        if self._closed or (self._link.state == "idle" and not self._out.produced()):
+            return
+        self._link.finish(self._exit_timeout, close=False)
+        self._link.summary()
+
+    def _after_fork(self) -> None:
+        """In a forked child: a new run that shares nothing with the parent. Logs nothing, opens nothing, starts nothing."""
+        self._link.forget()
+        self._new_run()
+
+
+def _new_packer() -> Callable[[Any], bytes]:
+    # strict_types and no default: an object of any other type is an error, so nothing but C code runs while packing.
+    pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
+    return pack
+
+
+def _is(value: object, kind: type) -> bool:
+    """Like isinstance, without asking the value for its `__class__`."""
+    return issubclass(type(value), kind)
+
+
+def _threshold(level: str | int) -> int:
+    if isinstance(level, bool) or not isinstance(level, str | int):
+        raise ValueError(f"level is {level!r}, must be a level's name or number")
+    if isinstance(level, int):
+        return level
+    word = ALIASES.get(level.lower(), level.lower())
+    if word not in RANKS:
+        raise ValueError(f"level is {level!r}, must be one of {', '.join(RANKS)} or a number")
+    return RANKS[word]
+
+
+def _level_table(threshold: int) -> dict[Any, _Level]:
+    table: dict[Any, _Level] = {}
+    words = dict.fromkeys(RANKS, "") | ALIASES
+    for word, alias in words.items():
+        rank = RANKS[alias or word]
+        packed = wire.LEVELS[alias or word] if rank >= threshold else b""
+        header = struct.Struct(f"{wire.HEADER.format}{len(packed)}s").pack
+        for name in (word, f"a{word}"):  # ainfo() and the like carry their own name in a generic BoundLogger
+            table[name] = table[name.upper()] = (packed, bool(packed) and packed[1] in HIGH, header)
+    return table
+
+
+def _word_for(number: int) -> str:
+    return next((word for word, rank in reversed(RANKS.items()) if number >= rank), "debug")
+
+
+def _event_in(value: Any) -> dict[Any, Any]:
+    """Return an event for something that is not one: a rendered line, or what wrap_for_formatter makes of an event."""
+    if (
+        isinstance(value, tuple)
+        and value
+        and isinstance(value[0], tuple)
+        and value[0]
+        and isinstance(value[0][0], dict)
+    ):
+        return value[0][0]
+    return {"event": plain.text_of(value)}
+
+
+def _program() -> str:
+    """Return a name for this program, for a person: the script's name, or the package's for `python -m`."""
+    path = sys.argv[0] if getattr(sys, "argv", None) else ""
+    folder, name = os.path.split(path)
+    if name == "__main__.py":
+        name = os.path.basename(folder)  # noqa: PTH119
+    return name.removesuffix(".py").strip() or "trader"
+
+
+def _rebuild(settings: dict[str, Any]) -> LogRelayProcessor:
+    return LogRelayProcessor(settings["socket"], **{k: v for k, v in settings.items() if k != "socket"})
+
+
+# -- the process's hooks ---------------------------------------------------------------------------------------------------
+
+_living: dict[int, weakref.ref[LogRelayProcessor]] = {}
+"""Processors that are not disabled. The hooks cannot be unregistered, so they look here."""
+_hooked: list[bool] = []
+
+
+def _register(processor: LogRelayProcessor) -> None:
+    key = id(processor)
+
+    def gone(_: object, living: dict[int, Any] = _living, key: int = key) -> None:
+        living.pop(key, None)
+
+    _living[key] = weakref.ref(processor, gone)
+    if not _hooked:
+        _hooked.append(True)
+        os.register_at_fork(after_in_child=_forked)
+        atexit.register(_exiting)
+
+
+def _all() -> Iterator[LogRelayProcessor]:
+    for ref in list(_living.values()):
+        processor = ref()
+        if processor is not None:
+            yield processor
+
+
+def _forked() -> None:
+    for processor in _all():
+        processor._after_fork()  # noqa: SLF001 - the hook is the class's own, only kept once per process
+
+
+def _exiting() -> None:
+    for processor in _all():
+        processor._at_exit()  # noqa: SLF001
+
+
+def _in_multiprocessing_child(processor: LogRelayProcessor) -> None:
+    """Have a multiprocessing child flush at its end: those that fork leave by os._exit and run no atexit (before 3.13)."""
+    process = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if process is None or util is None or process.parent_process() is None:
+        return
+    util.Finalize(None, _exit_of, args=(weakref.ref(processor),), exitpriority=-100)
+
+
+def _exit_of(ref: weakref.ref[LogRelayProcessor]) -> None:
+    processor = ref()
+    if processor is not None:
+        processor._at_exit()  # noqa: SLF001

@@ -1,0 +1,321 @@
+"""The trader's logging: one chain that every line goes through, in the order in which it is written here.
+
+Owns: `setup_structlog`, `get_logger` and the chain. It must not know how secrets look, how frames are packed
+or what the trader does. Nothing happens at import: no thread, no socket, no configuration.
+A line's way begins here; read `redact` next, then `log_relay/processor`.
+
+Environment (an argument of `setup_structlog` beats it; a bad value is named on stderr once and the default
+used, because a typing error must not stop a trading bot):
+
+    LOGRELAY_LEVEL    what is streamed: debug, info (default), warning, error, critical
+    LOGRELAY_EXCLUDE  loggers never streamed, comma separated, added to audit and security
+    LOGRELAY_SOCKET, LOGRELAY_DISABLED  are read by the relay processor itself
+    ROBO_LOG_LEVEL    what this console shows; default info
+    ROBO_LOG_FORMAT   auto (default: colours on a terminal, JSON lines elsewhere), console or json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.processors import (
+    CallsiteParameter,
+    CallsiteParameterAdder,
+    StackInfoRenderer,
+    format_exc_info,
+)
+
+from robo_trader import levels
+from robo_trader.calls import TraderLogger, warn_once
+from robo_trader.console import Console, Outlet, Renderer
+from robo_trader.foreign import ForeignHandler, Hooks
+from robo_trader.log_relay import LogRelayProcessor
+from robo_trader.redact import Redactor
+from robo_trader.secret_rules import from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping
+    from typing import TextIO
+
+    from structlog.typing import FilteringBoundLogger, Processor
+
+__all__ = ["LogRelayProcessor", "get_logger", "reset_structlog", "setup_structlog"]
+
+EXCLUDED = ("audit", "security")
+"""Loggers whose lines, and their children's, stay on this machine."""
+
+APP = "robo_trader"
+"""The name under which the relay knows this trader, and the logger name of lines that have none."""
+
+_EARLY = 8
+"""Foreign processor lists that follow our chain. A process has one; only tests that reset have more."""
+
+_CALLSITE = CallsiteParameterAdder(
+    [CallsiteParameter.FILENAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME],
+    additional_ignores=["robo_trader.logger", "robo_trader.calls"],
+)
+_STACK = StackInfoRenderer(additional_ignores=["robo_trader.logger", "robo_trader.calls"])
+
+
+# --- the chain, in reading order ---------------------------------------------------------------------
+
+
+def add_level(_logger: Any, method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Set `level` to one of the five words; an unknown method's name is kept as `level_name`."""
+    word = method_name if method_name in levels.RANKS else levels.word(method_name)
+    if word is None:
+        word = "info"
+        event["level_name"] = method_name
+    event["level"] = word
+    return event
+
+
+def add_logger_name(logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Set `logger`, unless the line says itself where it comes from."""
+    if "logger" not in event:
+        event["logger"] = getattr(logger, "name", APP)
+    return event
+
+
+def fill_in_arguments(_logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Fill `positional_args` into the event's text; arguments that do not fit are put behind it."""
+    args = event.pop("positional_args", ())
+    if args:
+        event["event"] = _filled(event.get("event"), args)
+    return event
+
+
+def add_callsite(logger: Any, method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Set `at` (file, line, function) from warning up: it costs about 4 us, and trouble is rare."""
+    if levels.RANKS[event["level"]] >= levels.RANKS["warning"] and "at" not in event:
+        found = _CALLSITE(logger, method_name, {})
+        event["at"] = "{filename}:{lineno} {func_name}".format(**found)
+    return event
+
+
+def add_time(_logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Set `timestamp`: UTC, RFC 3339, microseconds."""
+    event["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return event
+
+
+def format_exception(logger: Any, method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Turn `exc_info` into the string `exception`, without local variables, and `stack_info` into `stack`."""
+    if method_name == "exception":
+        event.setdefault("exc_info", True)
+    if event.get("stack_info"):
+        _STACK(logger, method_name, event)
+    if "exc_info" in event:
+        try:
+            format_exc_info(logger, method_name, event)
+        except Exception as error:  # not an exception at all, or one that cannot be shown
+            event["exception"] = f"[exc_info could not be formatted: {type(error).__name__}]"
+        event.pop("exc_info", None)
+    return event
+
+
+def _filled(event: Any, args: tuple[Any, ...]) -> Any:
+    try:
+        if isinstance(event, str):
+            one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
+            return event % one
+    except Exception:
+        pass
+    try:
+        return f"{event} {args!r}"
+    except Exception:
+        return event
+
+
+def _chain(redactor: Processor, relay: Processor | None, renderer: Processor) -> list[Processor]:
+    chain: list[Processor] = [
+        merge_contextvars,
+        add_level,
+        add_logger_name,
+        fill_in_arguments,
+        add_callsite,
+        add_time,
+        format_exception,  # before the redaction: a traceback can only be searched as text
+        redactor,  # before everything that lets a line leave
+    ]
+    if relay is not None:
+        chain.append(relay)
+    chain.append(renderer)
+    return chain
+
+
+# --- setting up --------------------------------------------------------------------------------------
+
+
+class _State:
+    """What a setup has put in place, so that the next one replaces it instead of adding to it."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+        self.chain: list[Processor] = []
+        self.early: deque[list[Processor]] = deque(maxlen=_EARLY)
+        """Processor lists that were configured before ours; loggers bound early hold them."""
+        self.relay: Any = None
+        self.relay_settings: Any = None
+        self.handler: ForeignHandler | None = None
+        self.root_level: int | None = None
+        self.hooks: Hooks | None = None
+
+
+_state = _State()
+
+
+def get_logger(name: str | None = None, **bound: Any) -> FilteringBoundLogger:
+    """Return a logger. It may be made before `setup_structlog` is called; it binds at its first line."""
+    logger: FilteringBoundLogger = structlog.get_logger(name or APP, **bound)
+    return logger
+
+
+def setup_structlog(
+    *,
+    level: str | None = None,
+    stream_level: str | None = None,
+    exclude: Iterable[str] | None = None,
+    socket: str | None = None,
+    app: str = APP,
+    relay: Processor | bool = True,
+    redactor: Processor | None = None,
+    form: str | None = None,
+    stream: TextIO | None = None,
+    foreign: bool = True,
+    hooks: bool = True,
+) -> Any:
+    """Configure structlog and the logging module for a trader; return the relay processor (None without).
+
+    `level` is what the console shows, `stream_level` what goes to the relay; they are independent. `exclude`
+    names loggers that are never streamed (default `EXCLUDED`; LOGRELAY_EXCLUDE adds to it). `relay` may be a
+    processor of one's own, or False. `form` is auto, console or json; `stream` defaults to stdout.
+    `foreign` sends the logging module's records through the chain (the root logger's level is lowered to what
+    somebody wants to see; other handlers stay), `hooks` logs exceptions that nobody caught.
+
+    Call it once at the start of the process. A second call replaces the first: nothing is doubled, loggers
+    that exist follow, and the connection to the relay is kept if its settings are the same.
+    Raises ValueError for an unknown level or form given as an argument.
+    """
+    shown = _choice("level", level, "ROBO_LOG_LEVEL", "info", tuple(levels.RANKS))
+    streamed = _choice("stream_level", stream_level, "LOGRELAY_LEVEL", "info", tuple(levels.RANKS))
+    style = _choice("form", form, "ROBO_LOG_FORMAT", "auto", ("auto", "console", "json"))
+    target = stream if stream is not None else sys.stdout
+    excluded = dict.fromkeys(EXCLUDED if exclude is None else exclude)
+    excluded |= dict.fromkeys(filter(None, map(str.strip, os.environ.get("LOGRELAY_EXCLUDE", "").split(","))))
+
+    processor = _relay(relay, socket, streamed, app, tuple(excluded))
+    rank = levels.RANKS[shown] if processor is None else min(levels.RANKS[shown], levels.RANKS[streamed])
+    _state.console.point_at(target)
+    _install_chain(
+        _chain(
+            redactor if redactor is not None else Redactor(known=from_environment(os.environ)),
+            processor,
+            Renderer(style=_style(style, target), level=shown),
+        )
+    )
+    TraderLogger.threshold(rank)
+    structlog.configure(
+        processors=_state.chain,
+        wrapper_class=TraderLogger,
+        logger_factory=_outlet,
+        cache_logger_on_first_use=True,
+    )
+    _install_foreign(rank if foreign else None)
+    if _state.hooks is not None:
+        _state.hooks.remove()
+    _state.hooks = Hooks(get_logger(APP).critical) if hooks else None
+    if _state.hooks is not None:
+        _state.hooks.install()
+    return processor
+
+
+def reset_structlog() -> None:
+    """Take everything back: hooks, handler, the relay connection, structlog's configuration. For tests."""
+    if _state.hooks is not None:
+        _state.hooks.remove()
+        _state.hooks = None
+    _install_foreign(None)
+    _relay(False, None, "info", APP, ())
+    structlog.reset_defaults()
+
+
+def _outlet(*args: Any) -> Outlet:
+    return Outlet(args[0] if args and isinstance(args[0], str) else APP, _state.console)
+
+
+def _install_chain(chain: list[Processor]) -> None:
+    """Change the lists in place that loggers already hold: bound and cached ones then follow too."""
+    current = structlog.get_config()["processors"]
+    if isinstance(current, list) and all(current is not known for known in (_state.chain, *_state.early)):
+        _state.early.append(current)
+    for known in (_state.chain, *_state.early):
+        known[:] = chain
+
+
+def _relay(wanted: Any, socket: str | None, streamed: str, app: str, excluded: tuple[str, ...]) -> Any:
+    settings = (socket, streamed, app, excluded) if wanted is True else None
+    if wanted is True and _state.relay is not None and _state.relay_settings == settings:
+        return _state.relay
+    if _state.relay is not None:
+        with contextlib.suppress(Exception):
+            _state.relay.close()
+    _state.relay = _state.relay_settings = None
+    if wanted is not True:
+        return wanted or None
+    _state.relay = LogRelayProcessor(socket, level=streamed, app=app, exclude=excluded)
+    _state.relay_settings = settings
+    return _state.relay
+
+
+def _install_foreign(rank: int | None) -> None:
+    root = logging.getLogger()
+    if _state.handler is not None:
+        root.removeHandler(_state.handler)
+        logging.captureWarnings(capture=False)
+        if _state.root_level is not None:
+            root.setLevel(_state.root_level)
+        _state.handler = _state.root_level = None
+    if rank is None:
+        return
+    _state.handler = ForeignHandler(_state.chain, _state.console)
+    _state.handler.setLevel(rank)
+    root.addHandler(_state.handler)
+    if root.level == logging.NOTSET or root.level > rank:
+        _state.root_level = root.level
+        root.setLevel(rank)
+    logging.captureWarnings(capture=True)
+
+
+def _style(form: str, target: TextIO) -> str:
+    terminal = False
+    with contextlib.suppress(Exception):
+        terminal = target.isatty()
+    if form == "json" or (form == "auto" and not terminal):
+        return "json"
+    return "colour" if terminal and not os.environ.get("NO_COLOR") else "plain"
+
+
+def _choice(name: str, given: str | None, variable: str, default: str, allowed: tuple[str, ...]) -> str:
+    if given is not None:
+        if given.lower() not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {given!r}")
+        return given.lower()
+    value = os.environ.get(variable, "").strip().lower()
+    if not value:
+        return default
+    if value in allowed:
+        return value
+    if name != "form" and (word := levels.word(value)) is not None:
+        return word  # WARN and FATAL are understood
+    warn_once(f"{variable}={value!r} is not one of {', '.join(allowed)}; using {default}")
+    return default
