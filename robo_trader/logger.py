@@ -20,6 +20,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -103,7 +104,12 @@ def add_callsite(logger: Any, method_name: str, event: MutableMapping[str, Any])
 
 def add_time(_logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
     """Set `timestamp`: UTC, RFC 3339, microseconds."""
-    event["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    second, rest = divmod(time.time_ns(), 1_000_000_000)
+    known, text = _state.second
+    if second != known:  # formatting a date costs more than all the rest of the step
+        text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        _state.second = (second, text)
+    event["timestamp"] = f"{text}.{rest // 1000:06d}Z"
     return event
 
 
@@ -159,6 +165,8 @@ class _State:
         self.chain: list[Processor] = []
         self.early: deque[list[Processor]] = deque(maxlen=_EARLY)
         """Processor lists that were configured before ours; loggers bound early hold them."""
+        self.second: tuple[int, str] = (-1, "")
+        """The last second that was formatted, and its text; one tuple, so that threads see both or none."""
         self.relay: Any = None
         self.relay_settings: Any = None
         self.handler: ForeignHandler | None = None

@@ -124,6 +124,8 @@ class Redactor:
         self._may_hold = self._rules.may_hold
         self._trusted = frozenset(trusted)
         self._judged: dict[str, _Judgement] = {}
+        self._plain: set[str] = set()
+        """Those of `_judged` that say nothing about their values."""
         self._clean: set[str] = set()
         self.failures = 0
         """Values replaced because looking at them failed."""
@@ -136,19 +138,19 @@ class Redactor:
             return self._safely(event_dict, 0, [MAX_NODES])
         if "exc_info" in event_dict:
             self.failures += not exception_to_text(logger, method_name, event_dict)
-        judged, clean, trusted = self._judged, self._clean, self._trusted
+        plain, clean, trusted = self._plain, self._clean, self._trusted
         changes: list[tuple[Any, _Judgement, Any]] | None = None
         budget: list[int] | None = None
         for key, value in event_dict.items():
-            kind = type(value)
-            judgement = judged.get(key)
+            if key in plain:  # nearly every field ends here
+                kind = type(value)
+                if kind in _PLAIN or (kind is str and value in clean):
+                    continue
+            if key in trusted:
+                continue
+            judgement = self._judged.get(key)
             if judgement is None:
                 judgement = self._judge(key)
-            if not judgement.secret and judgement.shown is key:
-                if kind in _PLAIN or key in trusted or (kind is str and value in clean):
-                    continue
-            elif key in trusted:
-                continue
             if budget is None:
                 budget = [MAX_NODES]
             new = self._under(judgement, value, 0, budget)
@@ -183,7 +185,10 @@ class Redactor:
         if type(key) is str and len(key) <= _CLEAN_LENGTH:
             if len(self._judged) >= _KEYS:
                 self._judged.clear()
+                self._plain.clear()
             self._judged[key] = judgement
+            if not secret and judgement.shown is key:
+                self._plain.add(key)
         return judgement
 
     def _under(self, judgement: _Judgement, value: Any, depth: int, budget: list[int]) -> Any:
@@ -267,6 +272,10 @@ class Redactor:
             new = self._under(judgement, item, depth + 1, budget)
             changed = changed or new is not item or judgement.shown is not key
             out[judgement.shown] = new
+        if "value" in out and isinstance(name := out.get("name", out.get("key")), str):  # {"name":, "value":}
+            new = self._under(self._judge(name), out["value"], depth + 1, budget)
+            changed = changed or new is not out["value"]
+            out["value"] = new
         return out if changed else value
 
     def _sequence(self, value: Iterable[Any], depth: int, budget: list[int]) -> Any:

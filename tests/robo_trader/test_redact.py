@@ -106,6 +106,14 @@ def test_an_ordinary_name_keeps_its_value(redactor, name):
         f'token: "unterminated {SECRET}',
         f"größe ﬀİ passwort ok, password={SECRET}",
         f"pass%3Dx token={SECRET}",
+        f"password%3D{SECRET}",
+        f"{{'password':\n    '{SECRET}'}}",
+        f"OK-ACCESS-SIGN: {SECRET}",
+        f"wallet_seed={SECRET}",
+        f"mnemonic: apple {SECRET} pear",
+        f"SecretStr('{SECRET}')",
+        f'    client.set_password("{SECRET}")',
+        f"password->{SECRET}",
     ],
 )
 def test_a_named_secret_in_free_text_is_hidden(redactor, text):
@@ -202,6 +210,12 @@ def test_the_callers_containers_are_never_changed(redactor):
     }
     assert shown["clean"] is held["clean"]
     assert shown["list"][1] is held["list"][1]
+
+
+def test_name_and_value_entries_are_hidden(redactor):
+    """Some clients log headers as a list of {"name": ..., "value": ...}."""
+    shown = show(redactor, a=[{"name": "X-Api-Key", "value": SECRET}, {"key": "symbol", "value": "A"}])
+    assert shown["a"] == [{"name": "X-Api-Key", "value": MARK}, {"key": "symbol", "value": "A"}]
 
 
 def test_headers_as_pairs_are_hidden(redactor):
