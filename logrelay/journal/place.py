@@ -95,7 +95,8 @@ class Place:
 
     def release(self) -> None:
         """Give the lock back. The lock file stays: removing it would let two relays hold two locks of one
-        name."""
+        name.
+        """
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -137,7 +138,8 @@ class Place:
 
     def blank(self, suffix: str) -> str:
         """Make an empty private file beside the journal, to be filled and then put in place; returns its
-        path."""
+        path.
+        """
         path = self.path + suffix
         for companion in (*_COMPANIONS, "-journal"):
             with suppress(FileNotFoundError):
@@ -157,7 +159,8 @@ class Place:
 
     def set_aside(self, reason: str, now_us: int) -> str:
         """Rename the file and its companions to a dated name; returns the new file name, without
-        directory."""
+        directory.
+        """
         stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
         name, n = f"{self.path}.{reason}-{stamp}", 1
         while any(Path(name + companion).exists() for companion in _COMPANIONS):

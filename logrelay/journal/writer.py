@@ -134,7 +134,8 @@ class Writer:
 
     def read(self, query: Query) -> Future[Page]:
         """Read a page on another thread. The future raises JournalError when the journal cannot be read
-        now."""
+        now.
+        """
         return self._readers.submit(self._page, query)
 
     def levels(self, first: int, last: int) -> Future[dict[int, int]]:
@@ -222,7 +223,8 @@ class Writer:
 
     def _merge(self, commit: Commit) -> tuple[Commit, int]:
         """Add what waits behind `commit` to it, up to a bound; returns the sum and how many commits it
-        holds."""
+        holds.
+        """
         parts, lines, size = [commit], len(commit.lines), _size(commit)
         while lines < MERGE_LINES:
             try:

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from logrelay.errors import JournalError, JournalRefused
-from logrelay.journal import JournalLost, Query
-from logrelay.journal import schema
+from logrelay.journal import JournalLost, Query, schema
 from logrelay.record import Commit
 
 ALL = 1 << 60
