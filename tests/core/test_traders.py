@@ -12,7 +12,7 @@ from logrelay import traders as traders_module
 from logrelay import wire
 from logrelay.record import ERROR, INFO, RELAY_RUN, WARNING, Run
 from logrelay.sequencer import Sequencer
-from logrelay.traders import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, Traders
+from logrelay.traders import CRASH_GRACE_S, GONE_GRACE_S, REFUSED_INTERVAL_US, SHOWN_RUNS, Traders
 from logrelay.wire import Bad, Bye, Hello, Log, Lost
 
 NOW = 1_769_162_400_000_000
@@ -564,15 +564,20 @@ def test_commits_carry_copies_of_the_runs():
     assert bench.commits[-1].runs[0].last_seq == 2
 
 
-def test_a_refused_connection_is_said():
-    """A connection that is turned away is a notice and a number."""
+def test_a_refused_connection_is_said_once_a_second():
+    """A connection that is turned away is a notice and a number; those within a second of it are told with the next."""
     bench = Bench()
-    bench.traders.refused("the first frame must be hello", bench.now_us, None)
+    for _ in range(3):
+        bench.traders.refused("the first frame must be hello", bench.now_us, None)
     (notice,) = bench.take()
     assert notice.context == {
         "notice": "trader",
         "state": "refused",
         "reason": "the first frame must be hello",
         "app": None,
+        "count": 1,
     }
-    assert bench.traders.counters.refused == 1
+    bench.traders.refused("not msgpack", bench.now_us + REFUSED_INTERVAL_US, None)
+    (notice,) = bench.take()
+    assert notice.context["count"] == 3
+    assert bench.traders.counters.refused == 4
