@@ -573,5 +573,20 @@ def test_a_refused_connection_is_said():
         "state": "refused",
         "reason": "the first frame must be hello",
         "app": None,
+        "count": 1,
     }
     assert bench.traders.counters.refused == 1
+
+
+def test_refusals_are_said_once_in_a_second_with_their_number():
+    """A program that connects wrongly a hundred times a second is one notice a second, even when the clock steps back."""
+    bench = Bench()
+    said = []
+    for number in range(50):
+        if number == 25:
+            bench.now_us -= HOUR_US
+        bench.now_us += 100_000
+        bench.traders.refused("no hello came", bench.now_us, "bot")
+        said += [notice.context["count"] for notice in bench.take()]
+    assert said == [1, 10, 10, 5, 10, 10]
+    assert bench.traders.counters.refused == 50
