@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logrelay import traders as traders_module, wire
+from logrelay import traders as traders_module
+from logrelay import wire
 from logrelay.record import ERROR, INFO, RELAY_RUN, WARNING, Run
 from logrelay.sequencer import Sequencer
 from logrelay.traders import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, Traders
