@@ -180,7 +180,7 @@ class Traders:
         """Say that a connection was turned away, as a notice."""
         self.counters.refused += 1
         self._refused_unsaid += 1
-        if now_us - self._refused_us < REFUSED_INTERVAL_US:
+        if 0 <= now_us - self._refused_us < REFUSED_INTERVAL_US:
             return
         self._refused_us = now_us
         count, self._refused_unsaid = self._refused_unsaid, 0
