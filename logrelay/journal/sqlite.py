@@ -1,9 +1,9 @@
 """The embedded journal: one SQLite file in WAL mode, one row per line.
 
-Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
-parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading), `retention`. It must
-not know threads (any may read, one at a time may write) or who the lines are for. Read `place` next, `writer` for
-the thread.
+Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or
+replaced. The parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading),
+`retention`. It must not know threads (any may read, one at a time may write) or who the lines are for. Read
+`place` next, `writer` for the thread.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ LEAST_BYTES = 1 << 20
 
 IDLE_CHECKPOINT_BYTES = 4 << 20
 BUSY_CHECKPOINT_BYTES = 16 << 20
-"""Bytes written since the last checkpoint after which the next one is taken: when nobody waits, and at last."""
+"""Bytes written since the last checkpoint after which one is taken: when nobody waits, and anyway."""
 COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
 STUCK_LOG_BYTES = 4 * MOST_WAL
-"""A log this long means that another program reads without end; it is said, since only a person can end that."""
+"""A log this long means that another program reads without end; only a person can end that."""
 
 
 @dataclass(slots=True)
@@ -81,8 +81,8 @@ class SqliteJournal:
         """
         if max_bytes < LEAST_BYTES or max_age_s <= 0:
             raise ConfigError(
-                f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} bytes and "
-                "more than 0 s are needed"
+                f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} "
+                "bytes and more than 0 s are needed"
             )
         self._place = Place(path)
         self._now_us, self._random_epoch = now_us, random_epoch
@@ -107,7 +107,7 @@ class SqliteJournal:
     # --- opening --------------------------------------------------------------------------------------------
 
     def open(self) -> Opening:
-        """Open or create. A damaged journal is set aside and a new one begun; `Opening.notices` says so."""
+        """Open or create. A damaged journal is set aside for a new one; `Opening.notices` says so."""
         self._place.claim()
         try:
             notices: list[str] = []
@@ -125,8 +125,8 @@ class SqliteJournal:
             if damage:
                 name = self._set_aside("corrupt")
                 notices.append(
-                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as {name} "
-                    "and a new one was begun: lines from before are not shown."
+                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as "
+                    f"{name} and a new one was begun: lines from before are not shown."
                 )
             self._create(self._random_epoch(), base=0)
             return self._load(notices)
@@ -212,8 +212,8 @@ class SqliteJournal:
             saved.notices.append(f"The journal file {what}; what is there now was set aside as {name}.")
         self._create(saved.epoch, base=saved.head)
         saved.notices.append(
-            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all lines after "
-            "it are kept."
+            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all "
+            "lines after it are kept."
         )
 
     def _rescue(self, saved: _Saved) -> bool:
@@ -315,8 +315,8 @@ class SqliteJournal:
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
             raise JournalError(
-                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB because "
-                "another program has been reading the file all the time; end it"
+                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB "
+                "because another program has been reading the file all the time; end it"
             )
 
     # --- reading --------------------------------------------------------------------------------------------
