@@ -1,9 +1,9 @@
 """The embedded journal: one SQLite file in WAL mode, one row per line.
 
-Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
-parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading), `retention`. It must
-not know threads (any may read, one at a time may write) or who the lines are for. Read `place` next, `writer` for
-the thread.
+Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or
+replaced. The parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading),
+`retention`. It must not know threads (any may read, one at a time may write) or who the lines are for. Read
+`place` next, `writer` for the thread.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ LEAST_BYTES = 1 << 20
 
 IDLE_CHECKPOINT_BYTES = 4 << 20
 BUSY_CHECKPOINT_BYTES = 16 << 20
-"""Bytes written since the last checkpoint after which the next one is taken: when nobody waits, and at last."""
+"""Bytes written since the last checkpoint after which one is taken: when nobody waits, and anyway."""
 COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
 STUCK_LOG_BYTES = 4 * MOST_WAL
-"""A log this long means that another program reads without end; it is said, since only a person can end that."""
+"""A log this long means that another program reads without end; only a person can end that."""
 
 
 @dataclass(slots=True)
@@ -81,8 +81,8 @@ class SqliteJournal:
         """
         if max_bytes < LEAST_BYTES or max_age_s <= 0:
             raise ConfigError(
-                f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} bytes and "
-                "more than 0 s are needed"
+                f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} "
+                "bytes and more than 0 s are needed"
             )
         self._place = Place(path)
         self._now_us, self._random_epoch = now_us, random_epoch
@@ -95,6 +95,8 @@ class SqliteJournal:
         self._syncing = self._full
         self._epoch = ""
         self._unchecked = 0
+        self._shrunk = False
+        """Retention has moved pages and the log's file has not been cut since."""
         self._saved: _Saved | None = None
 
     @property
@@ -105,7 +107,7 @@ class SqliteJournal:
     # --- opening --------------------------------------------------------------------------------------------
 
     def open(self) -> Opening:
-        """Open or create. A damaged journal is set aside and a new one begun; `Opening.notices` says so."""
+        """Open or create. A damaged journal is set aside for a new one; `Opening.notices` says so."""
         self._place.claim()
         try:
             notices: list[str] = []
@@ -123,8 +125,8 @@ class SqliteJournal:
             if damage:
                 name = self._set_aside("corrupt")
                 notices.append(
-                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as {name} "
-                    "and a new one was begun: lines from before are not shown."
+                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as "
+                    f"{name} and a new one was begun: lines from before are not shown."
                 )
             self._create(self._random_epoch(), base=0)
             return self._load(notices)
@@ -208,8 +210,8 @@ class SqliteJournal:
             saved.notices.append(f"The journal file {what}; what is there now was set aside as {name}.")
         self._create(saved.epoch, base=saved.head)
         saved.notices.append(
-            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all lines after "
-            "it are kept."
+            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all "
+            "lines after it are kept."
         )
 
     def _rescue(self, saved: _Saved) -> bool:
@@ -289,8 +291,10 @@ class SqliteJournal:
         db = self._require()
         self._sync(db, full=False)  # a deletion that a power cut undoes is done again
         with self._errors():
-            if self._retention.step(db):
-                self._unchecked += COMMIT_BYTES * 10
+            freed, moved = self._retention.step(db)
+        # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
+        self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
+        self._shrunk = self._shrunk or moved > 0
         return self._retention.oldest
 
     def due(self) -> float:
@@ -305,13 +309,23 @@ class SqliteJournal:
         db = self._require()
         with self._errors():
             busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if idle and self._shrunk and not busy and pages == done:
+                self._give_back(db)
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
             raise JournalError(
-                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB because "
-                "another program has been reading the file all the time; end it"
+                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB "
+                "because another program has been reading the file all the time; end it"
             )
+
+    def _give_back(self, db: sqlite3.Connection) -> None:
+        """Cut the log's file too, which a vacuum has filled; not now if somebody reads it, and without waiting."""
+        db.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._shrunk = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(schema.BUSY_S * 1000)}")
 
     # --- reading --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
-"""How fast the journal is on this machine: `python tests/bench/journal.py [--lines N] [--seconds S] [--dir D]`.
+"""How fast the journal is on this machine: `python tests/bench/journal.py [--lines N] [--seconds S] [--dir
+D]`.
 
-Prints a small table: lines appended per second by batch size, with the writer thread's CPU and the share of it that
-holds the GIL; lines read per second by filter. Bounded to about 20 s by default. Numbers, not a test.
+Prints a small table: lines appended per second by batch size, with the writer thread's CPU and the share of
+it that holds the GIL; lines read per second by filter. Bounded to about 20 s by default. Numbers, not a test.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def fresh(place: Path, **kwargs: object) -> SqliteJournal:
 
 
 class Bystander:
-    """A thread that does nothing but hold the GIL: how much slower it gets is the share the other one held it."""
+    """A thread that does nothing but hold the GIL: how much slower it gets is the share the other one held
+    it."""
 
     def __init__(self) -> None:
         """Start counting."""
@@ -89,7 +91,8 @@ class Bystander:
 def append(
     place: Path, batch: int, seconds: float, sync: str = "normal", max_bytes: int = 64 << 30
 ) -> tuple[float, float, float]:
-    """Append until `seconds` are over; returns lines/s, CPU us per line, milliseconds of the slowest commit."""
+    """Append until `seconds` are over; returns lines/s, CPU us per line, milliseconds of the slowest
+    commit."""
     journal, chance = fresh(place, sync=sync, max_bytes=max_bytes), random.Random(1)
     ready = make(range(1, 8193), chance)
     seq, took, cpu, slowest = 0, 0.0, 0.0, 0.0
@@ -130,7 +133,8 @@ def gil_share(place: Path, batch: int, seconds: float) -> float:
 def read(
     journal: SqliteJournal, head: int, wanted: Filter, seconds: float, **kwargs: object
 ) -> tuple[float, float, float]:
-    """Read in pages until `seconds` are over; returns matches/s, lines looked at/s, milliseconds of the slowest page."""
+    """Read in pages until `seconds` are over; returns matches/s, lines looked at/s, milliseconds of the
+    slowest page."""
     options = {"limit": 1000} | kwargs
     after, matches, seen, slowest, took = 0, 0, 0, 0.0, 0.0
     while took < seconds:
