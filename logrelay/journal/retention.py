@@ -49,9 +49,9 @@ VACUUM_SHARE = 8
 """Space is given back when an eighth of the file is free; less is kept for the lines to come."""
 VACUUM_FLOOR = 256
 """Free pages (1 MiB) that are never worth giving back."""
-WAL_SHARE = 8
+LOG_SHARE = 8
 """An eighth of the size limit is left to the write-ahead log."""
-MOST_WAL = 64 << 20
+MOST_LOG = 32 << 20
 """But not more than this."""
 
 _times = attrgetter("time_us")
@@ -83,7 +83,9 @@ class Retention:
     ) -> None:
         """Keep lines for `max_age_us` of the relay's clock `now_us`, and the file below `max_bytes`."""
         self._max_age_us = max_age_us
-        self._budget = max_bytes - min(MOST_WAL, max_bytes // WAL_SHARE)
+        self.log_bytes = min(MOST_LOG, max_bytes // LOG_SHARE)
+        """What the write-ahead log may take of `max_bytes`."""
+        self._budget = max_bytes - self.log_bytes
         self._now_us, self._clock = now_us, clock
         self._rows = FIRST_ROWS
         self._block: _Block | None = None

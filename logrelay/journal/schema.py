@@ -49,8 +49,6 @@ READER_CACHE_KIB = 1024
 """A page of lines is read once, in order: caching more than the inner pages of the tree gains nothing."""
 BUSY_S = 1.0
 """How long a commit waits for a foreign writer (somebody's sqlite3 shell) before it is trouble."""
-WAL_FILE_LIMIT = 32 << 20
-"""A write-ahead log that had to grow is cut back to this when it starts over."""
 STATEMENTS = 64
 """Prepared statements kept per connection: four insert sizes and a handful of others, with room."""
 
@@ -97,8 +95,11 @@ CREATE VIEW log AS
 """  # noqa: S608  (the only value in it is a constant)
 
 
-def connect_writer(path: str, *, full: bool) -> sqlite3.Connection:
-    """Open the one connection that writes. `full` syncs at every commit. Raises sqlite3.Error."""
+def connect_writer(path: str, *, full: bool, log_bytes: int) -> sqlite3.Connection:
+    """Open the one connection that writes. `full` syncs at every commit. Raises sqlite3.Error.
+
+    A write-ahead log that had to grow is cut back to `log_bytes` when it starts over.
+    """
     db = sqlite3.connect(
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS
     )
@@ -107,7 +108,7 @@ def connect_writer(path: str, *, full: bool) -> sqlite3.Connection:
         # Checkpoints are taken by hand (see sqlite.checkpoint): an automatic one would put its fsync into the
         # very commit that viewers are waiting for.
         db.execute("PRAGMA wal_autocheckpoint = 0")
-        db.execute(f"PRAGMA journal_size_limit = {WAL_FILE_LIMIT}")
+        db.execute(f"PRAGMA journal_size_limit = {log_bytes}")
         # Some distributions build SQLite so that deleted rows are overwritten with zeros: retention would pay
         # for it twice, and whoever can read the file can read the lines that are still in it anyway.
         db.execute("PRAGMA secure_delete = OFF")

@@ -20,7 +20,7 @@ from logrelay.journal import JournalLost, Opening, Page, Query, schema, trouble
 from logrelay.journal.lending import Lending
 from logrelay.journal.place import Place
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
-from logrelay.journal.retention import MOST_WAL, Retention
+from logrelay.journal.retention import MOST_LOG, Retention
 from logrelay.journal.rows import Rows
 from logrelay.record import Commit
 
@@ -39,11 +39,13 @@ LEAST_BYTES = 1 << 20
 IDLE_CHECKPOINT_BYTES = 4 << 20
 BUSY_CHECKPOINT_BYTES = 16 << 20
 """Bytes written since the last checkpoint after which one is taken: when nobody waits, and anyway."""
+CHECKPOINTS_PER_LOG = 2
+"""A small journal's log is put in order twice before it takes the share of the size limit that is its own."""
 COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
-STUCK_LOG_BYTES = 4 * MOST_WAL
+STUCK_LOG_BYTES = 4 * MOST_LOG
 """A log this long means that another program reads without end; only a person can end that."""
 
 
@@ -157,7 +159,9 @@ class SqliteJournal:
 
     def _take_over(self) -> None:
         with self._errors():
-            self._db = db = schema.connect_writer(self._place.path, full=self._full)
+            self._db = db = schema.connect_writer(
+                self._place.path, full=self._full, log_bytes=self._retention.log_bytes
+            )
             self._syncing = self._full
             schema.migrate(db)
             db.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -304,7 +308,8 @@ class SqliteJournal:
 
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
-        if self._unchecked < (IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
+        share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
+        if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
             return
         db = self._require()
         with self._errors():

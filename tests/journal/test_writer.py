@@ -311,12 +311,13 @@ def test_an_idle_writer_sleeps(journal_at, start, loop, lines, until):
 
 def test_the_log_stays_small_under_steady_load(journal_at, start, loop, lines, until):
     """Checkpoints keep up: after many times its size in commits, the write-ahead log is bounded."""
-    writer = start(journal_at())
-    for round_ in range(40):
+    writer = start(journal_at(max_bytes=32 << 20))
+    for round_ in range(60):
         for first in range(round_ * 4000 + 1, round_ * 4000 + 4001, 500):
             writer.submit(Commit(lines(first, 500)))
         until(lambda want=round_ * 4000 + 4000: loop.upto == want, "the round")
-    assert Path(str(journal_at.path) + "-wal").stat().st_size < 40 << 20
+    assert Path(str(journal_at.path) + "-wal").stat().st_size < 5 << 20
+    assert sum(path.stat().st_size for path in journal_at.path.parent.iterdir()) < 33 << 20
 
 
 @pytest.fixture
