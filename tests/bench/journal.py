@@ -84,9 +84,7 @@ class Bystander:
         self._stop = True
         self._thread.join()
         late = sorted(self._late)
-        return (
-            f"median {late[len(late) // 2] * 1e6:,.0f} us, 99 % {late[len(late) * 99 // 100] * 1e6:,.0f} us"
-        )
+        return f"median {late[len(late) // 2] * 1e6:,.0f} us, 99 % {late[len(late) * 99 // 100] * 1e6:,.0f} us"
 
 
 def append(
