@@ -135,16 +135,19 @@ class Link:
             del self._starter[0]
         except IndexError:
             self.out.manned = True
+            if self._starter:  # it ended just now; the next call starts another
+                self.out.manned = False
             return False
+        self.out.manned = True
         try:
             self._open_bell()
             _original("_thread", "start_new_thread")(_serve, (self,))
         except BaseException as error:
-            self._starter.append(None)
+            self.out.manned = False
+            self._starter += (None,)
             if not isinstance(error, Exception):
                 raise
             return False
-        self.out.manned = True
         return True
 
     @property
@@ -185,7 +188,10 @@ class Link:
         """
         deadline = time.monotonic() + timeout
         self.finishing = True
-        self.out.locked(self._stop_direct)
+        try:
+            self.out.locked(self._stop_direct)
+        except TimeoutError:
+            return False
         self._next_try = 0.0
         self.wake()
         done = self._until(self._gone, deadline)
@@ -219,7 +225,15 @@ class Link:
                 time.sleep(min(nap, left))
                 nap = min(nap * 1.5, 0.02)
             else:
-                self._turn(min(left, 0.02))
+                try:
+                    del self._driver[0]
+                except IndexError:
+                    time.sleep(min(nap, left))
+                    continue
+                try:
+                    self._turn(min(left, 0.02))
+                finally:
+                    self._driver += (None,)
         return True
 
     # -- the thread ----------------------------------------------------------------------------------------------------
@@ -255,7 +269,7 @@ class Link:
         finally:
             self.state = "closed" if self.closing else "down"
             self.out.manned = False
-            self._starter.append(None)
+            self._starter += (None,)
 
     def _turn(self, most: float) -> None:
         """Do what is due, wait at most `most` seconds for something to happen, and serve that."""
@@ -403,6 +417,7 @@ class Link:
         out = self.out
         if isinstance(answer, wire.Welcome):
             if self.state != "greeting":
+                out.heard_wrong += 1
                 self._fail("a second welcome")
             elif answer.acked > out.seq:
                 self.refusal = f"the relay says it has line {answer.acked} of a run that has {out.seq}"
@@ -601,7 +616,7 @@ def _serve(link: Link) -> None:
     except BaseException:
         pass
     finally:
-        link._driver.append(None)  # noqa: SLF001
+        link._driver += (None,)  # noqa: SLF001
         link.leave()
 
 

@@ -48,6 +48,9 @@ LEVEL: Final = 21
 """Where the first letter of the level word stands in a frame."""
 NAP: Final = 0.000_05
 """Seconds between two looks at the token by someone who may wait; longer than anybody holds it."""
+PATIENCE: Final = 5.0
+"""Seconds to wait for the token: thousands of times longer than it is ever held by a thread that runs. A process must
+not hang at its end because a thread is suspended (by a debugger, say) with the token in its hand."""
 SLICE: Final = 256
 """Frames settled or sent while the token and the GIL are held: some 30 microseconds, less than a caller can feel."""
 BATCH: Final = 32_768
@@ -131,11 +134,16 @@ class Outbox:
     # -- taking the token -------------------------------------------------------------------------------------------
 
     def locked(self, work: Callable[..., Result], *args: Any) -> Result:
-        """Run `work(*args)` with the token; wait for it as long as needed. For those who may wait."""
+        """Run `work(*args)` with the token. For those who may wait; TimeoutError after `PATIENCE` seconds."""
+        deadline = 0.0
         while True:
             try:
                 del self.token[0]
             except IndexError:
+                now = time.monotonic()
+                deadline = deadline or now + PATIENCE
+                if now >= deadline:
+                    raise TimeoutError("somebody keeps the token") from None
                 time.sleep(NAP)
                 continue
             try:
@@ -145,7 +153,7 @@ class Outbox:
                 self.dirty = True
                 raise
             finally:
-                self.token.append(None)
+                self.token += (None,)  # not a call: those fail at the recursion limit
 
     def settle_inbox(self) -> None:
         """Give the lines that came meanwhile their place. For one who does not hold the token and will not wait."""
@@ -162,7 +170,7 @@ class Outbox:
                 self.blocked()
                 raise
             finally:
-                self.token.append(None)
+                self.token += (None,)  # not a call: those fail at the recursion limit
 
     # -- lines in -----------------------------------------------------------------------------------------------
 

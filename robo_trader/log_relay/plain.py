@@ -128,9 +128,11 @@ def text_of(value: Any) -> str:
     """Return what a rendered line says: text as it is, bytes decoded, anything else as a placeholder."""
     kind = type(value)
     if issubclass(kind, str):
-        return _clean(_base_text(value)[: ROUNDS[0].text])
+        text: str = _base_text(value)
+        return _clean(text[: ROUNDS[0].text])
     if kind is bytes:
-        return value[: ROUNDS[0].text].decode("utf-8", "backslashreplace")
+        data: bytes = value
+        return data[: ROUNDS[0].text].decode("utf-8", "backslashreplace")
     return f"<{type_name(value)}>"
 
 
@@ -266,16 +268,16 @@ class _Copier:
         return _clean(text)
 
     def _key(self, key: Any, taken: dict[str, Any]) -> str:
+        name: str
         if type(key) is not str:
             if issubclass(type(key), str):
                 key = _base_text(key)
             else:
-                shown = self.value(key, MAX_DEPTH + 1)
+                shown = self.value(key, MAX_DEPTH)
                 key = shown if type(shown) is str else repr(shown)
-        key = self._text(key)
+        key = name = self._text(key)
         # Two keys may become one (1 and "1", or two cut at the same place); neither value may vanish for it.
         twin = 2
-        name = key
         while name in taken and twin <= self.bounds.items:
             name = f"{key}#{twin}"
             twin += 1

@@ -244,7 +244,7 @@ class LogRelayProcessor:
             ):
                 out.unencoded += 1
         finally:
-            token.append(None)
+            token += (None,)  # not a call: those fail at the recursion limit
         if out.inbox or (send is None and not out.manned):
             self._afterwards(out)
         return event_dict
