@@ -398,6 +398,17 @@ def test_a_console_that_is_gone_costs_only_the_console(relay):
         assert logger._state.console.lost == before + 1
 
 
+def test_a_closed_stream_is_never_written_to(chain, tmp_path):
+    """Its descriptor's number may by then belong to a socket or to somebody's file."""
+    with (tmp_path / "console").open("w") as stream:
+        chain(stream=stream)
+        number = stream.fileno()
+    with (tmp_path / "other").open("w") as other:
+        assert other.fileno() == number
+        get_logger().info("x")
+    assert not (tmp_path / "other").read_text()
+
+
 def test_a_failing_processor_does_not_reach_the_caller(chain, capfd):
     """If the chain itself breaks, the line is lost, counted and told on stderr once; trading goes on."""
 
