@@ -378,6 +378,23 @@ def test_unrenderable_values_do_not_raise(chain, form):
     assert len(console.getvalue().splitlines()) == 8
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_object_that_logs_itself_makes_two_lines(relay, form):
+    """Asked once for its repr it logs once; the inner line names its type, and both lines arrive, inner first."""
+
+    class Chatty:
+        def __repr__(self):
+            get_logger().info("inner", me=self)
+            return "chatty"
+
+    console = io.StringIO()
+    setup_structlog(socket=relay.path, stream=console, form=form)
+    get_logger().info("outer", me=Chatty())
+    relay.wait(lambda r: len(r.logs) >= 2)
+    assert [(e["event"], e["me"]) for e in relay.events] == [("inner", "<Chatty>"), ("outer", "chatty")]
+    assert len(console.getvalue().splitlines()) == 2
+
+
 def test_values_cannot_forge_lines_or_move_the_cursor(chain):
     """Newlines and escape sequences in messages, keys and values are shown, not obeyed."""
     _, console = chain(form="console")
