@@ -380,7 +380,8 @@ def test_unrenderable_values_do_not_raise(chain, form):
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_an_object_that_logs_itself_makes_two_lines(relay, form):
-    """Asked once for its repr it logs once; the inner line names its type, and both lines arrive, inner first."""
+    """Asked once for its repr it logs once; the inner line names its type, and both lines arrive, inner
+    first."""
 
     class Chatty:
         def __repr__(self):
