@@ -80,9 +80,7 @@ class SimulatedMarket:
         self._quotes = {s: _Quote(_PRICES.get(s) or dice.uniform(20, 400)) for s in self.symbols}
         day = 0
         while True:
-            begin = _FIRST_DAY + timedelta(
-                days=day // 5 * 7 + day % 5, hours=OPENS.hour, minutes=OPENS.minute
-            )
+            begin = _FIRST_DAY + timedelta(days=day // 5 * 7 + day % 5, hours=OPENS.hour, minutes=OPENS.minute)
             yield from self._session(dice, begin)
             day += 1
 

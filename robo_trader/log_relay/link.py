@@ -188,6 +188,8 @@ class Link:
         deadline = time.monotonic() + timeout
         self.finishing = True
         try:
+            if self.out.dirty:
+                self.out.alone(self.out.repair)
             self.out.locked(self._stop_direct)
         except TimeoutError:
             return False
@@ -260,6 +262,8 @@ class Link:
     def leave(self) -> None:
         """Undo what the thread holds at its end, and let a later call start another one."""
         try:
+            if self.out.dirty:
+                self.out.alone(self.out.repair)
             self.out.locked(self._lose_connection, "thread ended")
             if self.closing or self.abandoned:
                 self._close_bell()
@@ -271,10 +275,11 @@ class Link:
     def _turn(self, most: float) -> None:
         """Do what is due, wait at most `most` seconds for something to happen, and serve that."""
         out = self.out
-        if out.dirty or out.broken:
+        if out.dirty:
+            out.alone(out.repair)
+        if out.broken:
             self._fail("interrupted")
-        if out.inbox or out.overrun or out.unencoded:
-            out.locked(out.absorb)
+        out.settle_inbox()
         self._open_bell()
         now = time.monotonic()
         if self._sock is None and now >= self._next_try:
@@ -360,8 +365,6 @@ class Link:
     def _lose_connection(self, _why: str) -> None:
         out = self.out
         self._stop_direct()
-        if out.dirty:
-            out.repair()
         out.rest = b""
         out.fd = out.tag = -1
         self._close_socket()

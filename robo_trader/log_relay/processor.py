@@ -241,7 +241,7 @@ class LogRelayProcessor:
                 out.unencoded += 1
         finally:
             token += (None,)  # not a call: those fail at the recursion limit
-        if out.inbox or (send is None and not out.manned):
+        if out.inbox or out.errands or (send is None and not out.manned):
             self._afterwards(out)
         return event_dict
 

@@ -317,7 +317,9 @@ def test_the_log_stays_small_under_steady_load(journal_at, start, loop, lines, u
             writer.submit(Commit(lines(first, 500)))
         until(lambda want=round_ * 4000 + 4000: loop.upto == want, "the round")
     assert Path(str(journal_at.path) + "-wal").stat().st_size < 5 << 20
-    assert sum(path.stat().st_size for path in journal_at.path.parent.iterdir()) < 33 << 20
+    assert (
+        sum(path.stat().st_size for path in journal_at.path.parent.iterdir()) < 36 << 20
+    )  # retention follows the commits, it does not go before them
 
 
 @pytest.fixture
