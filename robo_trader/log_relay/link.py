@@ -18,6 +18,7 @@ gevent replaces both modules' classes by cooperative ones. The originals have ne
 from __future__ import annotations
 
 import _socket
+import _thread
 import contextlib
 import errno
 import fcntl
@@ -251,7 +252,9 @@ class Link:
                     give_up = now + self.patience if give_up is None else give_up
                     if self._gone() or now >= give_up:
                         return
-            except BaseException as error:  # the thread has no caller to tell; an exception thrown in must not end it
+            except (
+                BaseException
+            ) as error:  # the thread has no caller to tell; an exception thrown in must not end it
                 self.failures += 1
                 self._trouble = f"{type(error).__name__} in the sender thread"
                 self.out.broken = True
@@ -360,7 +363,9 @@ class Link:
             self._suspect()
         self._trouble = why
         self.out.locked(self._lose_connection, why)
-        self._later(time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None)
+        self._later(
+            time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None
+        )
 
     def _lose_connection(self, _why: str) -> None:
         out = self.out
@@ -581,7 +586,9 @@ class Link:
         dropped = {cause: count for cause, count in out.dropped.items() if count}
         if waiting or dropped:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items()) or "none"
-            self._say(f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}")
+            self._say(
+                f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}"
+            )
 
     def _say(self, text: str) -> None:
         """Write one line to stderr if that can be done at once and it is still stderr."""
@@ -594,7 +601,9 @@ class Link:
             if ready and ready[0][1] & select.POLLOUT:
                 os.write(
                     2,
-                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[:1000],
+                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[
+                        :1000
+                    ],
                 )
         except Exception:
             pass
@@ -632,7 +641,9 @@ def _safe(path: str) -> None:
         return
     seen = os.lstat(parent)
     if seen.st_uid != os.getuid() or seen.st_mode & 0o022 or not stat.S_ISDIR(seen.st_mode):
-        raise PermissionError(errno.EACCES, "the directory belongs to or can be changed by another user", parent)
+        raise PermissionError(
+            errno.EACCES, "the directory belongs to or can be changed by another user", parent
+        )
 
 
 def _high(fd: int) -> int:

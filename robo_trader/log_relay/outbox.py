@@ -488,7 +488,9 @@ class Outbox:
 
     def first(self) -> int:
         """Return the lowest seq that is not acked: the next after the last one if there is none."""
-        firsts = [wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q]
+        firsts = [
+            wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q
+        ]
         firsts += [gaps[0].first for gaps in (self.gaps, self.untold) if gaps]
         return min(firsts, default=self.seq + 1)
 
@@ -539,7 +541,9 @@ class Outbox:
             at = next(index for index, gap in enumerate(gaps) if gap.first > first)
         before = gaps[at - 1] if at else None
         after = gaps[at] if at < len(gaps) else None
-        joins = before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
+        joins = (
+            before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
+        )
         meets = after is not None and last + 1 == after.first and after.lost is lost and after.cause == cause
         if joins and meets and before is not None and after is not None:
             before.last = after.last
@@ -584,7 +588,9 @@ class Outbox:
         held = 0
         last = self.seq
         seqs: list[int] = []
-        for frame in heapq.merge(self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes):
+        for frame in heapq.merge(
+            self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes
+        ):
             seq = wire.seq_of(frame)
             if seqs and seqs[-1] == seq:
                 continue  # was being moved
@@ -595,22 +601,6 @@ class Outbox:
         gaps: deque[Gap] = deque()
         both: set[int] = set()
         dropped = dict(self.dropped)
-<<<<<<< HEAD
-        spans = [(seq, seq, None) for seq in seqs]
-        spans += [(g.first, min(g.last, last), g) for g in (*self.gaps, *self.untold) if g.first <= last]  # type: ignore[misc]
-        for first, end, gap in sorted(spans, key=lambda span: span[:2]):
-            if expected is not None and first > expected:
-                gaps.append(Gap(expected, first - 1, "overflow", lost=False))
-            if gap is not None:
-                gaps.append(Gap(first, end, gap.cause, lost=gap.lost))
-                # A frame that is also in a gap was being dropped: finish that.
-                for seq in range(first, end + 1) if end - first < len(there) else there & set(range(first, end + 1)):
-                    if seq in there:
-                        both.add(seq)
-                        if gap.lost:
-                            dropped[gap.cause] += 1
-            expected = max(expected or 0, end + 1)
-=======
         at = 0
         # Seqs that an ack was being worked off for are no holes: they were counted when they were forgotten.
         expected = max(self.settled + 1, 1)
@@ -635,7 +625,6 @@ class Outbox:
                 at += 1
         if last >= expected:
             gaps.append(Gap(expected, last, "overflow", lost=False))
->>>>>>> link
         if both:
             low = deque(frame for frame in low if wire.seq_of(frame) not in both)
             high = deque(frame for frame in high if wire.seq_of(frame) not in both)
