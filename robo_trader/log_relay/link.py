@@ -18,7 +18,6 @@ gevent replaces both modules' classes by cooperative ones. The originals have ne
 from __future__ import annotations
 
 import _socket
-import _thread
 import contextlib
 import errno
 import fcntl

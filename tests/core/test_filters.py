@@ -93,7 +93,9 @@ def test_field_text():
 def test_equal_wishes_make_equal_filters():
     """Order and repetition do not matter, so that such viewers share their bytes."""
     one = parse_filter({"source": ["b", "a,b"], "where": ["y=1", "x=2", "y=1"], "level": ["WARN"], "text": ["t"]})
-    two = parse_filter({"source": ["a , b,,"], "where": ["x=2", "y=1"], "level": ["debug", "warning"], "text": ["s", "t"]})
+    two = parse_filter(
+        {"source": ["a , b,,"], "where": ["x=2", "y=1"], "level": ["debug", "warning"], "text": ["s", "t"]}
+    )
     assert one == two == Filter(WARNING, ("a", "b"), "t", (("x", "2"), ("y", "1")))
     assert hash(one) == hash(two)
     assert parse_filter({}) == Filter()

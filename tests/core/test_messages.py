@@ -257,7 +257,9 @@ def test_node_reads_the_same_values(tmp_path):
         if kind == 3:
             return rng.random() * 10 ** rng.randrange(-20, 20)
         if kind in (4, 5):
-            return "".join(chr(rng.choice([9, 10, 34, 92, 60, 228, 0x2028, 0x20AC, 0x1F600, 0x7F, 0])) for _ in range(6))
+            return "".join(
+                chr(rng.choice([9, 10, 34, 92, 60, 228, 0x2028, 0x20AC, 0x1F600, 0x7F, 0])) for _ in range(6)
+            )
         if kind == 6:
             return rng.randbytes(5)
         if kind == 7:
@@ -521,7 +523,9 @@ def test_every_code_that_parsing_can_give_is_reached():
     | st.builds(
         lambda d: orjson.dumps({"type": "subscribe", **d}),
         st.dictionaries(
-            st.sampled_from(["level", "source", "text", "where", "tail", "after", "channel", "type", "before", "limit"]),
+            st.sampled_from(
+                ["level", "source", "text", "where", "tail", "after", "channel", "type", "before", "limit"]
+            ),
             st.recursive(
                 st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats() | st.text(max_size=5),
                 lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=3), v, max_size=3),
@@ -584,7 +588,9 @@ def test_refused_targets(query, code):
     assert refusal.value.code == code
 
 
-@pytest.mark.parametrize("raw", [b"/?text=\xff", b"/?text=%ff", b"/?source=\xed\xa0\x80", b"/?where=a%3D\xff", b"/\xff"])
+@pytest.mark.parametrize(
+    "raw", [b"/?text=\xff", b"/?text=%ff", b"/?source=\xed\xa0\x80", b"/?where=a%3D\xff", b"/\xff"]
+)
 def test_targets_that_are_not_utf8(raw):
     """Bytes that are not UTF-8 neither raise nor come back as something that cannot be said in JSON."""
     for target in (raw.decode("ascii", "surrogateescape"), raw.decode("latin-1")):

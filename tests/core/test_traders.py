@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logrelay import traders as traders_module, wire
+from logrelay import traders as traders_module
+from logrelay import wire
 from logrelay.record import ERROR, INFO, RELAY_RUN, WARNING, Run
 from logrelay.sequencer import Sequencer
 from logrelay.traders import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, Traders
@@ -563,15 +564,18 @@ def test_commits_carry_copies_of_the_runs():
     assert bench.commits[-1].runs[0].last_seq == 2
 
 
-def test_a_refused_connection_is_said():
-    """A connection that is turned away is a notice and a number."""
+def test_refusals_are_said_at_most_once_a_second_and_none_is_forgotten():
+    """A program that connects wrongly ten times a second is one notice a second; the last ones are said as well."""
     bench = Bench()
-    bench.traders.refused("the first frame must be hello", bench.now_us, None)
-    (notice,) = bench.take()
-    assert notice.context == {
-        "notice": "trader",
-        "state": "refused",
-        "reason": "the first frame must be hello",
-        "app": None,
-    }
-    assert bench.traders.counters.refused == 1
+    said = []
+    for number in range(50):
+        bench.traders.refused("no hello came", bench.now_us, number / 10, "bot")
+        bench.traders.pass_time(bench.now_us, number / 10)
+        said += [notice.context["count"] for notice in bench.take()]
+    assert bench.traders.next_deadline() == pytest.approx(5.0, abs=0.11)
+    bench.traders.pass_time(bench.now_us, bench.traders.next_deadline())
+    said += [notice.context["count"] for notice in bench.take()]
+    assert said[0] == 1
+    assert sum(said) == 50 == bench.traders.counters.refused
+    assert len(said) in (6, 7)
+    assert bench.traders.next_deadline() == float("inf")

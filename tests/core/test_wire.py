@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -325,3 +327,82 @@ def test_every_pair_of_frames_parts_at_the_right_byte():
     """Frames need no separator: any good frame may follow any other."""
     for (one, first), (two, second) in itertools.product(GOOD, GOOD):
         assert feed(pack(one) + pack(two), 7)[0] == [first, second]
+
+
+# --- the bytes both sides are held to ---------------------------------------------------------------------------------
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "wire-v1.json").read_text())
+FROM_TRADER = [vector for vector in VECTORS if vector["direction"] == "trader"]
+FROM_RELAY = [vector for vector in VECTORS if vector["direction"] == "relay"]
+
+
+def plain(value):
+    """Undo the vectors' notation for what JSON cannot say."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        if len(value) == 1:
+            ((key, text),) = value.items()
+            if key == "$bytes":
+                return bytes.fromhex(text)
+            if key == "$int":
+                return int(text)
+            if key == "$float":
+                return float(text)
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def meaning(frame):
+    """Return the frame a vector describes."""
+    match plain(frame):
+        case [0, said]:
+            return Hello(*(said[key] for key in ("run", "app", "host", "pid", "started_ns")))
+        case [1, seq, time_ns, level, event]:
+            return Log(seq, time_ns, wire.RANKS[level], event)
+        case [2, first, last, _, cause]:
+            return Lost(first, last, cause)
+        case [3, last]:
+            return Bye(last)
+
+
+@pytest.mark.parametrize("vector", FROM_TRADER, ids=lambda v: v["name"])
+def test_vectors_from_the_trader(vector):
+    """Every frame of the golden vectors means what it says: whole, byte by byte, and with bytes behind it."""
+    data, expected = bytes.fromhex(vector["hex"]), meaning(vector["frame"])
+    for size in (len(data), 1):
+        frames, decoder = feed(data, size)
+        assert repr(frames) == repr([expected])
+        assert decoder.pending == 0
+    frames, decoder = feed(data + data[: len(data) // 2], 10**6)
+    assert repr(frames) == repr([expected])
+    assert decoder.pending == len(data) // 2
+
+
+def test_vectors_in_one_stream():
+    """All of them behind each other, cut at every width up to 64."""
+    data = b"".join(bytes.fromhex(vector["hex"]) for vector in FROM_TRADER)
+    expected = repr([meaning(vector["frame"]) for vector in FROM_TRADER])
+    for size in (*range(1, 65), 4096):
+        assert repr(feed(data, size)[0]) == expected
+
+
+@pytest.mark.parametrize("vector", FROM_RELAY, ids=lambda v: v["name"])
+def test_vectors_from_the_relay(vector):
+    """The relay's encoder writes them, where they are not there to show another form that is allowed too."""
+    match plain(vector["frame"]):
+        case [0, {"protocol": 1, "acked": acked, **more}]:
+            made, other_form = wire.welcome(acked), bool(more)
+        case [1, seq]:
+            made, other_form = wire.ack(seq), "form" in vector["name"]
+        case [2, seq, reason]:
+            made, other_form = wire.reject(seq, reason), False
+        case [3, reason]:
+            made, other_form = wire.refused(reason), False
+    assert (made == bytes.fromhex(vector["hex"])) is not other_form
+
+
+def test_the_vectors_leave_no_frame_out():
+    """Each kind of frame of both directions is in the golden vectors."""
+    assert {vector["frame"][0] for vector in FROM_TRADER} == {0, 1, 2, 3}
+    assert {vector["frame"][0] for vector in FROM_RELAY} == {0, 1, 2, 3}

@@ -4,7 +4,6 @@ import ctypes
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
