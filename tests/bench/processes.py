@@ -133,6 +133,11 @@ class Child:
             raise BenchError(f"{self.name}: {do}: {reply['error']}")
         return reply
 
+    def answered(self, timeout: float) -> bool:
+        """Tell whether the next answer begins to arrive within `timeout` seconds."""
+        assert self._process.stdout is not None
+        return bool(self._buffer or select.select([self._process.stdout.fileno()], [], [], timeout)[0])
+
     def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
         self.tell(do, **arguments)

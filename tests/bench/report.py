@@ -272,6 +272,22 @@ def resume(samples: list[Sample]) -> list[Table]:
     return [_grid(f"Resuming after {samples[0]['lines']:,} missed lines", note, samples, columns)]
 
 
+def stalled(samples: list[Sample]) -> list[Table]:
+    """Viewers that stop reading for a while."""
+    columns: list[tuple[str, str, dict[str, Any]]] = [
+        ("memory for them, MB", "memory_mb", {}),
+        ("all caught up after, s", "seconds", {}),
+        ("CPU us per delivered line", "cpu_us_delivered", {}),
+    ]
+    if not samples:
+        return []
+    note = (
+        "The viewers read nothing while 20,000 lines (5 MB each) are sent as fast as they are taken, then all read on "
+        "at once. Memory: growth of the server's RSS until then. One run."
+    )
+    return [_grid(f"{viewers_text(samples[0]['viewers'])} that stop reading for a while", note, samples, columns)]
+
+
 def storm(samples: list[Sample]) -> list[Table]:
     """Reconnect storm."""
     columns: list[tuple[str, str, dict[str, Any]]] = [
@@ -282,8 +298,8 @@ def storm(samples: list[Sample]) -> list[Table]:
     ]
     note = (
         "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines/s "
-        "flow to a healthy viewer: how late was its latest line. logrelay sends newcomers 500 lines, "
-        "the others send nothing."
+        "flow to a healthy viewer: how late was its latest line. logrelay gives newcomers "
+        "500 lines, the others send nothing. One run."
     )
     return [_grid("Reconnect storm", note, samples, columns)] if samples else []
 
@@ -294,7 +310,9 @@ def tables(result: dict[str, Any]) -> list[Table]:
     def of(section: str) -> list[Sample]:
         return select(result["samples"], section=section)
 
-    shown: list[Callable[[list[Sample]], list[Table]]] = [latency, traders, filters, batch, compress, resume, storm]
+    shown: list[Callable[[list[Sample]], list[Table]]] = [
+        *(latency, traders, filters, batch, compress, resume, stalled, storm)
+    ]
     out = fanout(of("fanout"))
     for show in shown:
         out += show(of(show.__name__))
