@@ -214,10 +214,10 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "log_level",
-        choice("debug", "info", "warning", "error"),
-        "info",
-        "What the relay says about itself on stderr.",
-        "info says what changes: start, stop, traders coming and going; nothing per log line.",
+        choice("info", "warning", "error"),
+        "warning",
+        "Which of the relay's own notices are also said on stderr.",
+        "They are in the stream anyway; info adds traders coming and going. Nothing is ever said per log line.",
     ),
 )
 
@@ -250,7 +250,7 @@ class Config:
     max_viewers: int = 4096
     max_traders: int = 256
     compression: str = "auto"
-    log_level: str = "info"
+    log_level: str = "warning"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from logrelay.errors import JournalError, ListenError, RelayError
 from logrelay.ingest import Ingest
 from logrelay.journal import Journal, Opening
 from logrelay.journal.writer import Writer
+from logrelay.record import RANKS
 from logrelay.relay import Relay
 from logrelay.systemd import Inherited, Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers import Viewers
@@ -104,7 +105,7 @@ def _raise_fd_limit() -> None:
 
 
 def say(text: str) -> None:
-    """Print one line of talk on stderr."""
+    """Print one line of talk on stderr; a closed stderr is no reason to end."""
     with contextlib.suppress(OSError, ValueError):
         print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is where talk goes)
 
@@ -116,6 +117,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
+    lowest = RANKS[config.log_level]
     relay = Relay(
         opening,
         loop=loop,
@@ -123,10 +125,8 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
         max_lag=config.max_lag,
         tail=config.tail,
         random_text=_random_text,
-        say=say,
+        say=lambda rank, text: say(text) if rank >= lowest else None,
     )
-    for text in opening.notices:
-        say(text)
     writer = Writer(
         journal,
         loop.call_soon_threadsafe,

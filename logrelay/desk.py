@@ -29,6 +29,9 @@ from logrelay.viewers import ViewerConnection, Viewers
 MAX_HISTORIES = 4
 """History requests a viewer may have waiting; a person scrolls one page at a time."""
 
+HISTORY_BYTES = 1024 * 1024
+"""Bytes of lines after which a history answer ends early, with `more` true: lines can be 64 KiB long."""
+
 Answer = tuple[int, list[tuple[str, str]], bytes | AsyncIterator[bytes]]
 Respond = Callable[[str, str, Mapping[str, str]], Answer]
 """Method, target, headers (lower-case names) to a plain HTTP answer."""
@@ -259,7 +262,7 @@ class Session:
     async def _answer_histories(self) -> None:
         """Answer one request after another."""
         try:
-            while self._histories:
+            while self._histories and not self._connection.full:
                 request = self._histories[0]
                 try:
                     bodies, more = await self._read_back(request)
@@ -277,7 +280,8 @@ class Session:
         hub = self._desk.relay.hub
         bodies: list[bytes] = []
         until = min(self._desk.relay.resolve(request.before) - 1, hub.committed)
-        while until >= hub.oldest and len(bodies) < request.limit:
+        size = 0
+        while until >= hub.oldest and len(bodies) < request.limit and size < HISTORY_BYTES:
             page = await self._desk.page(
                 Query(
                     after=hub.oldest - 1,
@@ -288,6 +292,7 @@ class Session:
                 )
             )
             bodies = page.bodies + bodies
+            size += sum(map(len, page.bodies))
             if page.complete:
                 return bodies, False
             until = page.reached if not page.seqs else page.seqs[0] - 1
@@ -295,6 +300,8 @@ class Session:
 
     def drained(self) -> None:
         """The socket has room again."""
+        if self._histories and self._task is None:
+            self._task = self._desk.loop.create_task(self._answer_histories())
         if self._viewer is not None:
             self._desk.relay.hub.drained(self._viewer)
 

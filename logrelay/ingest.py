@@ -15,7 +15,6 @@ import errno
 import os
 import socket
 import stat
-import time
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -56,8 +55,8 @@ class Intake(Protocol):
     def ended(self, connection: Connection) -> None:
         """The connection is over, after its last frames."""
 
-    def tick(self) -> None:
-        """Everything that was readable has been read: commit it."""
+    def tick(self) -> int:
+        """Everything that was readable has been read: commit it. Returns how many viewers it will go to."""
 
 
 class Connection(asyncio.Protocol):
@@ -92,10 +91,12 @@ class Connection(asyncio.Protocol):
         self._fd: int = transport.get_extra_info("socket").fileno()
         door = self._door
         if len(door.connections) >= door.max_connections or door.closing:
-            self.refuse(f"{len(door.connections)} traders are connected; at most {door.max_connections} are allowed")
+            self._turn_away(
+                f"{len(door.connections)} traders are connected; at most {door.max_connections} are allowed"
+            )
             return
         door.connections[self] = None
-        self._hello_timer = door.loop.call_later(HELLO_TIMEOUT_S, self.refuse, "no hello came")
+        self._hello_timer = door.loop.call_later(HELLO_TIMEOUT_S, self._turn_away, "no hello came")
 
     def data_received(self, data: bytes) -> None:
         """Decode at once, so that no later error of the socket can take the bytes away; then let it rest."""
@@ -172,6 +173,12 @@ class Connection(asyncio.Protocol):
         if self._answer(wire.ack(self._ack_wanted)):
             self._acked = self._ack_wanted
 
+    def _turn_away(self, reason: str) -> None:
+        if not self._door.closing:
+            self._door.intake.refused(self, reason)
+            self._door.schedule_tick()
+        self.refuse(reason)
+
     def refuse(self, reason: str) -> None:
         """Answer refused and close."""
         if self.transport is not None and not self.transport.is_closing():
@@ -220,7 +227,6 @@ class Ingest:
         self._tick_handle: asyncio.Handle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._read_bytes = 0
-        self._tick_began = 0.0
         self._held = False
 
     # --- the rhythm --------------------------------------------------------------------------------------------
@@ -235,15 +241,14 @@ class Ingest:
     def schedule_tick(self) -> None:
         """Call `intake.tick` soon, once."""
         if self._tick_handle is None:
-            self._tick_began = time.perf_counter()
             self._tick_handle = self.loop.call_soon(self._tick)
 
     def _tick(self) -> None:
         self._tick_handle = None
         read, self._read_bytes = self._read_bytes, 0
-        self.intake.tick()
+        viewers = self.intake.tick()
         if self._rest_timer is None and not self._held and self.resting:
-            rest = rest_after(read, time.perf_counter() - self._tick_began)
+            rest = rest_after(read, viewers)
             if rest > 0:
                 self._rest_timer = self.loop.call_later(rest, self._wake)
             else:

@@ -69,7 +69,7 @@ class Relay:
         max_lag: int,
         tail: int,
         random_text: Callable[[int], str],
-        say: Callable[[str], None],
+        say: Callable[[int, str], None],
     ) -> None:
         self.epoch = opening.epoch
         self.aliases = set(opening.aliases)
@@ -102,11 +102,12 @@ class Relay:
         self._retry: asyncio.TimerHandle | None = None
         self._random_text = random_text
         self._say = say
+        self.sequencer.heard = say
         self._stopping = False
         # Threads are made when there is something to compress, not before.
         self._compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
         self._packers = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
-        self.hopeless: Callable[[str], None] = say
+        self.hopeless: Callable[[str], None] = lambda _why: None
         """Called when the journal will not work again in this process; the daemon ends it."""
         for notice in opening.notices:
             self.notice(WARNING, notice, {"state": "journal"})
@@ -129,7 +130,9 @@ class Relay:
         trader = self._of.get(connection)
         if trader is None:
             return []  # replaced by a newer connection, which will send the rest again
-        return self.traders.receive(trader, frames, _now_us(), time.monotonic())
+        answers = self.traders.receive(trader, frames, _now_us(), time.monotonic())
+        self._set_clock(trader.deadline)
+        return answers
 
     def refused(self, connection: Connection, reason: str) -> None:
         """Say in the stream that a connection was turned away."""
@@ -143,12 +146,14 @@ class Relay:
             self.traders.ended(trader, connection, _now_us(), time.monotonic())
             self._set_clock(trader.deadline)
 
-    def tick(self) -> None:
-        """Hand what has gathered to the writer; in trouble, to the viewers as well."""
+    def tick(self) -> int:
+        """Hand what has gathered to the writer; in trouble, to the viewers as well. Returns the number of viewers."""
         taken = self.sequencer.take()
-        if taken is None:
-            return
-        commit, batch = taken
+        if taken is not None:
+            self._hand_in(*taken)
+        return len(self.hub.viewers)
+
+    def _hand_in(self, commit: Commit, batch: Batch | None) -> None:
         self.writer.submit(commit)
         if batch is None:
             return
@@ -168,6 +173,7 @@ class Relay:
                 "the traders keep their lines in their own bounded memory",
                 {"state": "full"},
             )
+            self.flush()
 
     # --- the writer's reports ---------------------------------------------------------------------------------
 
@@ -194,11 +200,10 @@ class Relay:
         if self._holding and self._pending_bytes < PENDING_BYTES // 2 and self.ingest is not None:
             self._holding = False
             self.ingest.release()
-        if not pending:
-            if self.trouble is not None:
-                self._recover()
-            elif self._settled is not None:
-                self._settled.set()
+        if self.trouble is not None and (not pending or time.monotonic() - pending[0].since < PATIENCE_S):
+            self._recover()
+        if not pending and self._settled is not None:
+            self._settled.set()
 
     def on_trouble(self, error: JournalError) -> None:
         """The journal refuses lines: go on without it, and say so."""
@@ -223,7 +228,6 @@ class Relay:
         self._patience = self.loop.call_later(wait, self._lose_patience)
 
     def _degrade(self, why: str) -> None:
-        self._say(f"journal trouble: {why}")
         self.trouble = why
         if self._alias is not None:
             return
@@ -247,7 +251,6 @@ class Relay:
         if self._alias is not None:
             self.aliases.add(self._alias)
             self._alias = None
-        self._say("journal works again")
         self.trouble = None
         self.notice(
             WARNING,
@@ -327,7 +330,7 @@ class Relay:
             self.hub.fetched(fetch, future.result())
             return
         self.hub.failed(fetch)
-        self._say(f"journal cannot be read: {error}")
+        self._say(ERROR, f"the journal cannot be read: {error}")
         if self._retry is None and not self._stopping:
             self._retry = self.loop.call_later(RETRY_READ_S, self._retry_reads)
 

@@ -6,7 +6,7 @@ lines come from or what happens to them. Pure. Read `traders` next: it is who ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ class Sequencer:
         "_runs",
         "bytes_total",
         "epoch",
+        "heard",
         "lines_total",
         "next_seq",
         "notice_us",
@@ -43,6 +44,8 @@ class Sequencer:
         self._contexts: list[dict[str, object]] = []
         self._runs: dict[int, Run] = {}
         self._durable = False
+        self.heard: Callable[[int, str], None] = lambda _rank, _text: None
+        """Called with every notice, for those who read the relay's own stderr."""
 
     def log(self, run: Run, time_us: int, rank: int, event: dict[Any, Any]) -> None:
         """Add a trader's line; `event` is consumed. The caller has seen to it that time_us rises within the run."""
@@ -64,6 +67,7 @@ class Sequencer:
         self._lines.append(line)
         self._messages.append(message)
         self._contexts.append(context)
+        self.heard(rank, message)
 
     def touch(self, run: Run) -> None:
         """Write the run's row with the next commit."""

@@ -25,6 +25,9 @@ GONE_GRACE_S = 10.0
 CLOCK_STEP_US = 1_000_000
 """A trader's clock that runs back by more than a second was set back; less is threads overtaking each other."""
 
+REFUSED_INTERVAL_US = 1_000_000
+"""A program that connects wrongly does so again and again; its refusals must not fill the journal."""
+
 MAX_RUNS = 10_000
 """Runs remembered to recognise their lines; the oldest ended ones are forgotten first."""
 
@@ -79,6 +82,8 @@ class Traders:
         self._sequencer = sequencer
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _FAR
         self.counters = Counters()
+        self._refused_us = -REFUSED_INTERVAL_US
+        self._refused_unsaid = 0
         self._by_key: dict[bytes, Trader] = {}
         self.by_id: dict[int, Trader] = {}
         for run in sorted(runs, key=lambda r: r.id):
@@ -104,7 +109,7 @@ class Traders:
             self._say(trader, now_us, INFO, f"{_name(run)} connected")
         else:
             replaced = trader.connection
-            if trader.run.state in (CRASHED, GONE):
+            if trader.run.state in (CLOSED, CRASHED, GONE):
                 self._say(trader, now_us, INFO, f"{_name(trader.run)} is back", CONNECTED)
         trader.connection = connection
         trader.here = True
@@ -143,6 +148,8 @@ class Traders:
                 answers.append(wire.reject(frame.seq, frame.reason))
                 self._bad(trader, frame, now_us)
             elif type(frame) is wire.Bye:
+                if frame.last > run.last_seq:
+                    self._unexplained(trader, frame.last, now_us)
                 trader.said_bye = True
         if taken:
             trader.lines += taken
@@ -172,12 +179,18 @@ class Traders:
     def refused(self, reason: str, now_us: int, app: str | None) -> None:
         """Say that a connection was turned away, as a notice."""
         self.counters.refused += 1
+        self._refused_unsaid += 1
+        if now_us - self._refused_us < REFUSED_INTERVAL_US:
+            return
+        self._refused_us = now_us
+        count, self._refused_unsaid = self._refused_unsaid, 0
+        more = f" ({count - 1} more since the last time this was said)" if count > 1 else ""
         self._sequencer.notice(
             now_us,
             WARNING,
             "trader",
-            f"a connection to the log socket was refused: {reason}",
-            {"state": "refused", "reason": reason, "app": app},
+            f"a connection to the log socket was refused: {reason}{more}",
+            {"state": "refused", "reason": reason, "app": app, "count": count},
         )
 
     # --- time -----------------------------------------------------------------------------------------------

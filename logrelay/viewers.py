@@ -117,6 +117,7 @@ class ViewerConnection(asyncio.Protocol):
         "_closing",
         "_door",
         "_full",
+        "_hushed",
         "_peer",
         "_pings",
         "_protocol",
@@ -137,6 +138,7 @@ class ViewerConnection(asyncio.Protocol):
         self._stream: asyncio.Task[None] | None = None
         self._full: asyncio.Event | bool = False
         self._closing = False
+        self._hushed = False
         self._pings = 0
         self._peer: str | None = None
         self.subprotocol: str | None = None
@@ -184,6 +186,9 @@ class ViewerConnection(asyncio.Protocol):
             self._full.set()
             return
         self._full = False
+        if self._hushed and self._transport is not None:
+            self._hushed = False
+            self._transport.resume_reading()
         if self._session is not None and not self._closing:
             self._session.drained()
 
@@ -275,11 +280,20 @@ class ViewerConnection(asyncio.Protocol):
             self._pings = 0
         elif event.opcode is Opcode.TEXT and self._session is not None and not self._closing:
             if event.fin:
-                self._session.received(bytes(event.data))
+                self._text(bytes(event.data))
             else:
                 self.close(CloseCode.MESSAGE_TOO_BIG, "send a request in one frame")
         elif event.opcode in (Opcode.BINARY, Opcode.CONT) and self._session is not None and not self._closing:
             self.close(CloseCode.UNSUPPORTED_DATA, "send text")
+
+    def _text(self, data: bytes) -> None:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            self.close(CloseCode.INVALID_DATA, "text has to be UTF-8")
+            return
+        assert self._session is not None
+        self._session.received(data)
 
     # --- plain HTTP ----------------------------------------------------------------------------------------------
 
@@ -349,9 +363,19 @@ class ViewerConnection(asyncio.Protocol):
         return self._full is False
 
     def send(self, text: bytes) -> None:
-        """Send one text message of our own; for answers, which a viewer provokes one at a time."""
-        if self._transport is not None and not self._closing:
-            self._transport.write(frame(text))
+        """Send one text message of our own. A viewer that does not read its answers is not heard until it does."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        transport.write(frame(text))
+        if self._full is not False and not self._hushed and transport.is_reading():
+            self._hushed = True
+            transport.pause_reading()
+
+    @property
+    def full(self) -> bool:
+        """True while the socket has no room."""
+        return self._full is not False
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code of CLOSE_CODES; the connection is cut if the peer does not answer in time."""

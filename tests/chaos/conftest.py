@@ -1,0 +1,98 @@
+"""Fixtures of the chaos tests: a home directory, and things that are ended whatever happens."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# The rig is a package beside the tests, not one of theirs: test modules import it by its name.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from rig import real_trader
+from rig.feeder import Feeder, Nursery, Trader
+from rig.real_trader import RealTrader
+from rig.relay import Relay
+from rig.viewer import Stalled, Viewer
+
+
+class Scene:
+    """Makes the actors of a test, and ends every one of them."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._ends = []
+
+    def relay(self, *options: str, journal: Path | str | None = None) -> Relay:
+        """A relay that is not started yet."""
+        relay = Relay(self.home, *options, journal=journal)
+        self._ends.append(relay.end)
+        return relay
+
+    def trader(self, relay: Relay, name: str = "trader", run: bytes | None = None) -> Trader:
+        """A trader in this process, not connected yet."""
+        trader = Trader(relay.socket, name, run)
+        self._ends.append(trader.close)
+        return trader
+
+    def feeder(self, relay: Relay, name: str, **options: int) -> Feeder:
+        """A trader in a process of its own, logging."""
+        feeder = Feeder(self.home, relay.socket, name, **options)
+        self._ends.append(feeder.end)
+        return feeder
+
+    def real_trader(self, relay: Relay, name: str = "robo", **options: int) -> RealTrader:
+        """A trader with the real chain, in a process of its own."""
+        trader = RealTrader(relay.socket, name, **options)
+        self._ends.append(trader.end)
+        return trader
+
+    def nursery(self, relay: Relay, *, real: bool = False) -> Nursery:
+        """A maker of traders that are going to be killed."""
+        nursery = Nursery(relay.socket, script=real_trader.SCRIPT) if real else Nursery(relay.socket)
+        self._ends.append(nursery.end)
+        return nursery
+
+    def viewer(self, relay: Relay, **options) -> Viewer:
+        """A viewer that is not started yet."""
+        viewer = Viewer(relay.port, **options)
+        self._ends.append(viewer.stop)
+        return viewer
+
+    def stalled(self, relay: Relay, **query: object) -> Stalled:
+        """A viewer that never reads."""
+        stalled = Stalled(relay.port, **query)
+        self._ends.append(stalled.close)
+        return stalled
+
+    def on_end(self, call) -> None:
+        """Have something done at the end, before what was made earlier ends."""
+        self._ends.append(call)
+
+    def close(self) -> None:
+        """End everything, the last one made first; the first error is raised when all is done."""
+        first = None
+        while self._ends:
+            try:
+                self._ends.pop()()
+            except BaseException as error:
+                first = first or error
+        if first is not None:
+            raise first
+
+
+@pytest.fixture
+def scene():
+    """A scene in a directory with a short path: a Unix socket's may have 107 bytes."""
+    home = Path(tempfile.mkdtemp(prefix="chaos-"))
+    scene = Scene(home)
+    try:
+        yield scene
+    finally:
+        try:
+            scene.close()
+        finally:
+            shutil.rmtree(home, ignore_errors=True)

@@ -1,0 +1,318 @@
+"""The journal cannot be written: viewers go on getting lines, traders keep theirs, and afterwards all is well."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+
+import pytest
+from rig.ledger import Ledger, check_trader, check_viewer, cut_at_epoch_gaps
+from rig.waiting import wait_for
+
+DISK_BYTES = 4 << 20
+"""Size of the file system that is going to be full."""
+
+LIVE_S = 5.0
+"""For a line to reach a viewer while the journal is stuck. The relay promises about one second; the rest is for a busy
+machine, and still far below the time the journal stays stuck in these tests."""
+
+
+class FileLimit:
+    """No write into any file succeeds (RLIMIT_FSIZE of the running relay): needs no privilege."""
+
+    name = "file size limit"
+
+    def __init__(self, scene) -> None:
+        self.relay = scene.relay()
+
+    def fill(self) -> None:
+        """From now on writing fails."""
+        self.relay.limit_file_size(0)
+
+    def free(self) -> None:
+        """Writing works again."""
+        if self.relay.process.poll() is None:
+            self.relay.limit_file_size(None)
+
+
+class FullDisk:
+    """A small tmpfs of its own, filled to the last byte: ENOSPC as it is."""
+
+    name = "full tmpfs"
+
+    def __init__(self, scene) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("mounting a small file system needs root; the file size limit stands in for it")
+        self.mount = scene.home / "disk"
+        self.mount.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "chaos", str(self.mount)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        scene.on_end(lambda: subprocess.run(["umount", "--lazy", str(self.mount)], check=True))
+        self.relay = scene.relay(journal=self.mount / "journal.db")
+
+    def fill(self) -> None:
+        """Take every byte there is."""
+        with (self.mount / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+
+    def free(self) -> None:
+        """Give it back."""
+        (self.mount / "filler").unlink(missing_ok=True)
+
+
+class Lock:
+    """Another process holds a write lock on the journal: commits wait, as they would for a stuck disk."""
+
+    name = "foreign lock"
+
+    def __init__(self, scene) -> None:
+        self.relay = scene.relay()
+        self._db = None
+
+    def fill(self) -> None:
+        """Take the lock."""
+        self._db = sqlite3.connect(self.relay.journal, isolation_level=None, timeout=10)
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def free(self) -> None:
+        """Give it back."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+@pytest.fixture(params=[FileLimit, FullDisk, Lock], ids=lambda kind: kind.name.replace(" ", "-"))
+def trouble(request, scene):
+    """Something that keeps the journal from being written, and can be ended."""
+    trouble = request.param(scene)
+    scene.on_end(trouble.free)
+    trouble.relay.start()
+    return trouble
+
+
+def into_trouble(trouble, viewer, trader) -> None:
+    """Bring the journal into trouble and log until the relay says so."""
+    trouble.fill()
+
+    def told():
+        trader.log("until somebody notices", padding="x" * 500)
+        trader.step()
+        return any(b'"state":"trouble"' in got.raw for got in viewer.lines)
+
+    viewer.wait(told, "nobody said that the journal is in trouble")
+
+
+def logged(viewer, trader) -> int:
+    """Count the trader's lines the viewer has."""
+    return sum(f'"feeder":"{trader.name}"'.encode() in got.raw for got in viewer.lines)
+
+
+def test_lines_flow_while_the_journal_cannot_be_written(scene, trouble):
+    """Full disk, or a lock somebody holds: viewers get lines live with provisional ids, traders no acks, all are told.
+
+    When it is over the lines are committed and acked, each once; the provisional ids resume exactly.
+    """
+    relay = trouble.relay
+    trader = scene.trader(relay).connect()
+    watching = scene.viewer(relay, name="watching").start()
+    leaving = scene.viewer(relay, name="leaving", resume=False).start()
+    trader.burst(100)
+    trader.wait_acked()
+    into_trouble(trouble, watching, trader)
+    trader.step(0.2)
+    acked = trader.acked
+    for _ in range(5):
+        count = trader.burst(10)
+        watching.wait(lambda n=count: logged(watching, trader) == n, "live lines stopped", LIVE_S)
+    trader.step()
+    assert trader.acked == acked, "lines were acked that are not kept"
+    epochs = {got.id.rpartition("-")[0] for got in watching.lines}
+    (plain,) = (epoch for epoch in epochs if "." not in epoch)
+    (provisional,) = (epoch for epoch in epochs if "." in epoch)
+    assert provisional.startswith(f"{plain}.")
+    status = relay.health()
+    assert status["journal"]["trouble"], status
+    assert relay.get("/readyz")[0] == 503
+
+    # One leaves in the middle of it and comes back, still in the middle of it.
+    leaving.wait(lambda: logged(leaving, trader) == trader.seq, "the other viewer is behind")
+    leaving.stop()
+    back = scene.viewer(relay, name="back", after=leaving.last_id).start()
+    count = trader.burst(10)
+    back.wait(lambda: logged(back, trader) == 10, "no exact resume on a provisional id while in trouble")
+    # Another one stays away until it is over; and one begins now.
+    held = leaving.last_id
+    late = scene.viewer(relay, name="late").start()
+    late.wait(lambda: logged(late, trader) == count, "who comes in the middle of trouble does not get every line")
+
+    trouble.free()
+    trader.wait_acked()
+    watching.wait_for_notice(notice="relay", state="recovered")
+    trader.burst(10)
+    trader.wait_acked()
+    ledger = Ledger.read(relay.journal)
+    check_trader(ledger, "trader", 1, trader.seq)
+    assert provisional in ledger.aliases
+    assert len(ledger.notices(notice="relay", state="trouble")) == 1
+    assert len(ledger.notices(notice="relay", state="recovered")) == 1
+    assert not ledger.notices(notice="gap")
+    again = scene.viewer(relay, name="again", after=held).start()
+    for viewer in (watching, late, back, again):
+        viewer.wait_for_id(ledger.head)
+        viewer.stop()
+    stood = int(held.rpartition("-")[2])
+    check_viewer(watching, ledger)
+    check_viewer(late, ledger)
+    check_viewer(back, ledger, after=stood)
+    check_viewer(again, ledger, after=stood)
+    assert relay.get("/readyz")[0] == 200
+    # What was provisional stays good when the relay is another one.
+    relay.restart()
+    trader.close()
+    trader.connect()
+    trader.burst(5)
+    trader.wait_acked()
+    ledger = Ledger.read(relay.journal)
+    later = scene.viewer(relay, name="later", after=held).start()
+    later.wait_for_id(ledger.head)
+    later.stop()
+    check_viewer(later, ledger, after=stood)
+
+
+def test_a_relay_killed_in_trouble_keeps_no_false_promise(scene, trouble):
+    """Killed before the lines were kept: they come again from the trader, and who holds a provisional id is told.
+
+    Then the oldest line kept and everything behind it: nothing is left out in silence, and each line has one place.
+    """
+    relay = trouble.relay
+    trader = scene.trader(relay).connect()
+    watching = scene.viewer(relay, name="watching").start()
+    trader.burst(100)
+    trader.wait_acked()
+    into_trouble(trouble, watching, trader)
+    count = trader.burst(50)
+    watching.wait(lambda: logged(watching, trader) == count, "live lines stopped", LIVE_S)
+    assert "." in watching.last_id
+    assert trader.acked < count
+    relay.kill()
+    trouble.free()
+    relay.start()
+    trader.wait_acked()
+    trader.burst(5)
+    trader.wait_acked()
+    ledger = Ledger.read(relay.journal)
+    check_trader(ledger, "trader", 1, trader.seq)
+    watching.wait_for_notice(notice="gap", cause="epoch")
+    watching.wait_for_id(ledger.head)
+    watching.stop()
+    before, behind = cut_at_epoch_gaps(watching.lines)
+    assert behind[0].id == ledger.entries[0].id
+    check_viewer(watching, ledger, stretches=[before, behind])
+
+
+def test_sigterm_in_trouble_ends_in_time_and_leaves_the_lines_to_the_traders(scene):
+    """The relay is stopped while the journal cannot be written: it ends in time, says what is open, and no ack lies."""
+    trouble = FileLimit(scene)
+    relay = trouble.relay.start()
+    trader = scene.trader(relay).connect()
+    watching = scene.viewer(relay, name="watching").start()
+    trader.burst(10)
+    trader.wait_acked()
+    into_trouble(trouble, watching, trader)
+    trader.burst(20)
+    relay.terminate()
+    assert relay.wait(10) == 0
+    assert "not committed" in relay.tell()
+    trader.wait_closed()
+    trouble.free()
+    assert Ledger.read(relay.journal).runs[trader.run][1] == trader.acked
+    relay.start()
+    trader.wait_acked()
+    check_trader(Ledger.read(relay.journal), "trader", 1, trader.seq)
+
+
+def test_trouble_again_and_again(scene):
+    """Three times of trouble, each with ids of its own; every line is kept once and every id stays good."""
+    trouble = FileLimit(scene)
+    relay = trouble.relay.start()
+    trader = scene.trader(relay).connect()
+    watching = scene.viewer(relay, name="watching").start()
+    held = []
+    for round_ in range(3):
+        trouble.fill()
+        count = trader.burst(5)
+        watching.wait(lambda n=count: logged(watching, trader) == n, "live lines stopped")
+        assert "." in watching.last_id
+        held.append((watching.last_id, watching.place()))
+        trouble.free()
+        trader.wait_acked()
+        wait_for(lambda n=round_: relay.get("/readyz")[0] == 200, relay.tell)
+        trader.burst(5)
+        trader.wait_acked()
+    assert len({id_.rpartition("-")[0] for id_, _ in held}) == 3
+    ledger = Ledger.read(relay.journal)
+    check_trader(ledger, "trader", 1, trader.seq)
+    watching.wait_for_id(ledger.head)
+    check_viewer(watching, ledger)
+    for id_, place in held:
+        viewer = scene.viewer(relay, name=id_, after=id_).start()
+        viewer.wait_for_id(ledger.head)
+        viewer.stop()
+        check_viewer(viewer, ledger, after=place)
+
+
+def test_start_on_a_full_disk(scene):
+    """A relay that is started while the disk is full either serves or says in one line why not, with exit code 4."""
+    trouble = FullDisk(scene)
+    relay = trouble.relay.start()
+    trader = scene.trader(relay).connect()
+    trader.burst(100)
+    trader.wait_acked()
+    trouble.fill()
+    relay.kill()
+    said = len(relay.said)
+    relay.spawn()
+    wait_for(lambda: relay.process.poll() is not None or relay._ready.is_set(), relay.tell)
+    if relay._ready.is_set():
+        viewer = scene.viewer(relay).start()
+        trader.close()
+        trader.connect()
+        trader.burst(10)
+        viewer.wait(lambda: logged(viewer, trader) == 110, "a relay that serves shows lines")
+        trouble.free()
+    else:
+        assert relay.wait() == 4
+        assert len(relay.said) == said + 1, relay.tell()
+        assert str(relay.journal) in relay.said[-1]
+        trouble.free()
+        relay.start()
+    trader.wait_acked()
+    check_trader(Ledger.read(relay.journal), "trader", 1, trader.seq)
+
+
+def test_readers_do_not_suffer_from_a_full_disk(scene):
+    """While the disk is full, history and /logs answer with what is kept, and the filter of a viewer works."""
+    trouble = FullDisk(scene)
+    relay = trouble.relay.start()
+    trader = scene.trader(relay).connect()
+    watching = scene.viewer(relay, name="watching", tail=0).start()
+    trader.burst(200)
+    trader.log("alarm", "warning")
+    trader.wait_acked()
+    kept = shutil.disk_usage(trouble.mount)
+    into_trouble(trouble, watching, trader)
+    assert shutil.disk_usage(trouble.mount).used >= kept.used
+    status, body = relay.get("/logs?level=WARNING&text=alarm")
+    assert status == 200
+    assert body.count(b"\n") >= 1
+    watching.send({"type": "history", "before": watching.lines[0].id, "limit": 100})
+    watching.wait(lambda: any(m["type"] == "history" for m in watching.others), "no answer to history")
+    picky = scene.viewer(relay, name="picky", level="WARNING", tail=10).start()
+    trader.log("a second alarm", "warning")
+    picky.wait_for_line(lambda data: data["message"] == "a second alarm", "the second alarm", LIVE_S)
