@@ -297,8 +297,8 @@ def storm(samples: list[Sample]) -> list[Table]:
         ("CPU ms per connection", "cpu_ms_per_viewer", {}),
     ]
     note = (
-        "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines/s "
-        "flow to a healthy viewer: how late was its latest line. logrelay gives newcomers "
+        "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines "
+        "a second flow to a healthy viewer: how late was its latest line. logrelay gives newcomers "
         "500 lines, the others send nothing. One run."
     )
     return [_grid("Reconnect storm", note, samples, columns)] if samples else []

@@ -110,7 +110,7 @@ MEMORY_VIEWERS = 10
 STORM_RATE = 100
 STALLED_LINES = 20_000
 """Some 5 MB for each viewer: more than the kernel holds between two sockets, so the rest is the server's problem."""
-STALLED_SECONDS = 30.0
+STALLED_SECONDS = 15.0
 """The longest a server may take to accept them; none that accepts them takes more than 5."""
 
 
