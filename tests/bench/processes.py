@@ -93,6 +93,8 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it; the session is its own (nginx)
 
     def stop_all(self) -> None:
         """End everything that still runs."""

@@ -159,6 +159,7 @@ class Bench:
         """Find out which servers can run here."""
         for kind in SERVERS:
             if kind.name in self.names:
+                self.say(f"looking for {kind.name}")
                 if why := kind().missing():
                     self.absent[kind.name] = why
                 else:
