@@ -20,6 +20,8 @@ OURS = LogRelay.name
 NOTHING = "-"
 WIDTH = 118
 """Columns of the text: what a terminal beside an editor has."""
+BUSY_LOAD = 0.7
+"""One-minute load average before the run from which the report warns: something else wants most of a core."""
 RATES = {50: "50 lines/s", 1000: "1,000 lines/s", 0: "as fast as it goes"}
 
 Sample = dict[str, Any]
@@ -335,7 +337,9 @@ def facts(result: dict[str, Any]) -> list[str]:
 def shortcomings(result: dict[str, Any]) -> list[str]:
     """Say what did not run and what went wrong."""
     absent = [f"{LABELS[name]} did not run: {why}" for name, why in result["absent"].items()]
-    return [*absent, *result["not_run"], *result["problems"]]
+    load = float(result["machine"]["load_before"].split()[0])
+    busy = f"the machine was busy before the run (load {load}): do not rely on latency and lines per second"
+    return [*([busy] if load > BUSY_LOAD else []), *absent, *result["not_run"], *result["problems"]]
 
 
 def text(result: dict[str, Any]) -> str:
