@@ -78,11 +78,19 @@ stop() {
     wait $$pid; ended=$$?
     [ $$ended -eq 0 ] || [ $$code -ne 0 ] || code=$$ended
   done
-  wait
+  exec 5>&-
+  wait $$relay_out $$trader_out
+  [ -z "$$watch" ] || { kill -KILL $$watch; wait $$watch; } 2>/dev/null
   rm -rf "$$home"
   exit $$code
 }
 trap stop INT TERM HUP
+# A terminal that goes away tells its session leader, which may be make, which waits for us: so notice it here.
+watch=
+if [ -t 0 ]; then
+  exec 3<&0
+  ( trap "" INT TERM HUP; while read -r -u 3; do :; done 2>/dev/null; kill -HUP $$$$ ) & watch=$$!
+fi
 export LOGRELAY_SOCKET="$$home/ingest.sock" LOGRELAY_JOURNAL="$$home/journal.db" PYTHONUNBUFFERED=1
 unset LOGRELAY_DISABLED
 mkfifo "$$home/relay" "$$home/trader" "$$home/news"
@@ -91,9 +99,9 @@ exec 5<>"$$home/news"
   while IFS= read -r line; do
     printf 'relay  | %s\n' "$$line"
     [[ $$line =~ ready.*(ws://[^[:space:],]+) ]] && echo "$${BASH_REMATCH[1]}" >&5
-  done <"$$home/relay"; echo gone >&5 ) &
-( trap "" INT TERM HUP; exec sed -u 's/^/trader | /' <"$$home/trader" ) &
-setsid $(BIN)/logrelay serve >"$$home/relay" 2>&1 5>&- & relay=$$!
+  done <"$$home/relay"; echo gone >&5 ) & relay_out=$$!
+( trap "" INT TERM HUP; exec sed -u 's/^/trader | /' <"$$home/trader" ) & trader_out=$$!
+setsid $(BIN)/logrelay serve >"$$home/relay" 2>&1 3<&- 5>&- & relay=$$!
 read -r url <&5
 if [ "$$url" = gone ]; then
   wait $$relay; code=$$?; relay=
@@ -103,7 +111,7 @@ if [ "$$url" = gone ]; then
   stop
 fi
 url=$${url/127.0.0.1/localhost}
-setsid $(BIN)/robo-trader >"$$home/trader" 2>&1 5>&- & trader=$$!
+setsid $(BIN)/robo-trader >"$$home/trader" 2>&1 3<&- 5>&- & trader=$$!
 printf '\n  browser   http%s/\n  terminal  npx wscat -c %s\n  stop      Ctrl-C\n\n' "$${url#ws}" "$$url"
 while [ -n "$$relay" ]; do
   wait -n -p who $$relay $$trader; ended=$$?

@@ -28,8 +28,15 @@ SEGMENT_BYTES = 48 * 1024
 """Bytes handed to a viewer's socket at once. What the kernel does not take stays in the relay's memory, and a
 stalled viewer is promised to cost less than 64 KiB; one line can be 64 KiB, so it may stand alone over this."""
 
+MAX_SHARED = 256
+"""Selections, and context fields, that a batch remembers: far more than viewers have different wishes. Without a bound,
+one viewer that changes its subscription all the time would fill the memory of an idle relay."""
+
 _TEXT_FRAME = 0x81
 """FIN and opcode 1 (RFC 6455 section 5.2)."""
+
+_HEADER_BYTES = 4
+"""Of a frame between 126 and 65,535 bytes, which nearly all lines are."""
 
 MAX_HEADERS = 4096
 """Sizes whose header is remembered; all that occur in practice, in some 200 KB."""
@@ -74,7 +81,7 @@ def segments_of(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> lis
     """Cut rendered lines into segments of about `SEGMENT_BYTES`, in order."""
     if not bodies:
         return []
-    sizes = list(accumulate(map(len, bodies)))
+    sizes = list(accumulate([len(body) + _HEADER_BYTES for body in bodies]))
     if sizes[-1] <= SEGMENT_BYTES:
         return [Segment(_join(bodies, form), seqs[-1], len(bodies))]
     out = []
@@ -101,6 +108,7 @@ class Batch:
         "_cache",
         "_columns",
         "_contexts",
+        "_fresh",
         "_lowered",
         "_messages",
         "alias",
@@ -125,6 +133,7 @@ class Batch:
         self.keys: list[Key] = [(line.level, line.source, line.run and 1) for line in lines]
         self.keyset: frozenset[Key] = frozenset(self.keys)
         self.alias: tuple[str, str] | None = None
+        self._fresh = True
         self._messages = messages
         self._contexts = contexts
         self._lowered: list[bytes] | None = None
@@ -139,9 +148,9 @@ class Batch:
         contexts: list[dict[str, object]] = []
         for batch in batches:
             lines += batch.lines
-            fresh = batch._fresh()  # noqa: SLF001  (the same class)
-            messages += fresh[0]
-            contexts += fresh[1]
+            decoded = batch._decoded()  # noqa: SLF001  (the same class)
+            messages += decoded[0]
+            contexts += decoded[1]
         return cls(lines, messages, contexts)
 
     def provisional(self, epoch: str, alias: str) -> None:
@@ -152,7 +161,8 @@ class Batch:
         self.alias = (epoch, alias)
 
     def settle(self) -> None:
-        """Forget what only matters while the lines are fresh: decoded contexts and shared bytes."""
+        """Forget what only matters while the lines are fresh, decoded contexts and shared bytes; keep none again."""
+        self._fresh = False
         self._messages = self._contexts = self._lowered = None
         self._columns = {}
         self._cache = {}
@@ -194,30 +204,38 @@ class Batch:
         notices = [i for i, key in enumerate(keys) if key[2] == RELAY_RUN]
         return sorted({*candidates, *notices}) if notices else candidates
 
-    def _fresh(self) -> tuple[list[str], list[dict[str, object]]]:
-        if self._messages is None or self._contexts is None:
-            read = [read_body(line.body) for line in self.lines]
-            self._messages = [message for message, _ in read]
-            self._contexts = [context for _, context in read]
-        return self._messages, self._contexts
+    def _decoded(self) -> tuple[list[str], list[dict[str, object]]]:
+        if self._messages is not None and self._contexts is not None:
+            return self._messages, self._contexts
+        read = [read_body(line.body) for line in self.lines]
+        messages = [message for message, _ in read]
+        contexts = [context for _, context in read]
+        if self._fresh:
+            self._messages, self._contexts = messages, contexts
+        return messages, contexts
 
     def _lower(self) -> list[bytes]:
-        if self._lowered is None:
-            self._lowered = [ascii_lower(message) for message in self._fresh()[0]]
-        return self._lowered
+        if self._lowered is not None:
+            return self._lowered
+        lowered = [ascii_lower(message) for message in self._decoded()[0]]
+        if self._fresh:
+            self._lowered = lowered
+        return lowered
 
     def _column(self, name: str) -> dict[str, list[int]]:
         """Index the lines by one context field, once per batch: a hundred viewers may ask for a hundred values."""
         column = self._columns.get(name)
         if column is None:
-            column = self._columns[name] = {}
-            for index, context in enumerate(self._fresh()[1]):
+            column = {}
+            for index, context in enumerate(self._decoded()[1]):
                 if name in context:
                     column.setdefault(field_text(context[name]), []).append(index)
+            if self._fresh and len(self._columns) < MAX_SHARED:
+                self._columns[name] = column
         return column
 
     def segments(self, wanted: Filter, form: Form, behind: int = 0) -> list[Segment]:
-        """Return the selected lines after seq `behind` as segments; the same objects for equal selections.
+        """Return the selected lines after seq `behind` as segments; while fresh, the same objects for equal selections.
 
         The last segment's `last` may lie before the batch's: lines that were not wanted follow it.
         """
@@ -227,7 +245,9 @@ class Batch:
         key = (form, None if indices is None else tuple(indices))
         made = self._cache.get(key)
         if made is None:
-            made = self._cache[key] = segments_of(*self._pick(indices), form)
+            made = segments_of(*self._pick(indices), form)
+            if self._fresh and len(self._cache) < MAX_SHARED:
+                self._cache[key] = made
         return made
 
     def chosen(self, wanted: Filter, behind: int = 0) -> Chosen:

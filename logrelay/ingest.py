@@ -15,7 +15,6 @@ import errno
 import os
 import socket
 import stat
-import time
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -56,8 +55,8 @@ class Intake(Protocol):
     def ended(self, connection: Connection) -> None:
         """The connection is over, after its last frames."""
 
-    def tick(self) -> None:
-        """Everything that was readable has been read: commit it."""
+    def tick(self) -> int:
+        """Everything that was readable has been read: commit it. Returns how many viewers it will go to."""
 
 
 class Connection(asyncio.Protocol):
@@ -228,7 +227,6 @@ class Ingest:
         self._tick_handle: asyncio.Handle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._read_bytes = 0
-        self._tick_began = 0.0
         self._held = False
 
     # --- the rhythm --------------------------------------------------------------------------------------------
@@ -243,15 +241,14 @@ class Ingest:
     def schedule_tick(self) -> None:
         """Call `intake.tick` soon, once."""
         if self._tick_handle is None:
-            self._tick_began = time.perf_counter()
             self._tick_handle = self.loop.call_soon(self._tick)
 
     def _tick(self) -> None:
         self._tick_handle = None
         read, self._read_bytes = self._read_bytes, 0
-        self.intake.tick()
+        viewers = self.intake.tick()
         if self._rest_timer is None and not self._held and self.resting:
-            rest = rest_after(read, time.perf_counter() - self._tick_began)
+            rest = rest_after(read, viewers)
             if rest > 0:
                 self._rest_timer = self.loop.call_later(rest, self._wake)
             else:

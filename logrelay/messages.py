@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from functools import partial
 from math import isfinite, isnan
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgpack
 import orjson
 
 from logrelay.errors import RequestError
-from logrelay.filters import Filter, parse_filter
+from logrelay.filters import Filter, field_text, parse_filter
 from logrelay.record import CRITICAL, RELAY_RUN, RELAY_SOURCE, SHOWN, Line
 
 MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
@@ -73,6 +73,8 @@ _line: Callable[[tuple[object, ...]], Line] = partial(tuple.__new__, Line)
 """Line of a ready tuple, without the detour over keyword arguments that a NamedTuple's constructor takes."""
 
 _ID = re.compile(r"([a-z0-9]{1,16}(?:\.[a-z0-9]{1,16})?)-([0-9]{1,19})")
+
+_DIGITS = re.compile(r"[0-9]{1,9}")
 
 _second = -1
 _second_text = ""
@@ -340,12 +342,19 @@ def parse_target(target: str) -> Subscribe:
 
     Raises RequestError.
     """
-    return _subscribe(parse_qs(urlsplit(target).query, keep_blank_values=True))
+    return _subscribe(_query(target))
 
 
 def query_tokens(target: str) -> list[str]:
     """Return every `token` parameter of a request target."""
-    return parse_qs(urlsplit(target).query, keep_blank_values=True).get("token", [])
+    return _query(target).get("token", [])
+
+
+def _query(target: str) -> dict[str, list[str]]:
+    """Return the parameters behind the first `?`; every target has some, however little it looks like a URL."""
+    # The HTTP parser hands on bytes beyond ASCII as lone surrogates, which JSON and SQLite cannot say.
+    text = target.partition("?")[2].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return parse_qs(text, keep_blank_values=True)
 
 
 def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
@@ -356,7 +365,10 @@ def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
         if value is None:
             continue
         if key == "where" and isinstance(value, dict):
-            value = [f"{name}={v if isinstance(v, str) else orjson.dumps(v).decode()}" for name, v in value.items()]
+            try:
+                value = [f"{name}={field_text(v)}" for name, v in value.items()]
+            except TypeError:  # orjson reads deeper than it writes
+                raise RequestError("bad_where", "where is nested too deep") from None
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(v, str | int) and not isinstance(v, bool) for v in values):
             raise RequestError(f"bad_{'id' if key == 'after' else key}", f"{key} {_clip(value)} is not a string")
@@ -377,11 +389,9 @@ def _subscribe(params: Mapping[str, list[str]]) -> Subscribe:
 
 
 def _number(value: object, name: str, low: int, high: int) -> int:
-    try:
-        number = int(str(value), 10)
-    except ValueError:
-        number = low - 1
-    if isinstance(value, bool) or not low <= number <= high:
+    text = str(value)
+    number = int(text) if _DIGITS.fullmatch(text) else low - 1
+    if not low <= number <= high:
         raise RequestError(f"bad_{name}", f"{name} {_clip(value)} is not a whole number from {low} to {high}")
     return number
 

@@ -146,12 +146,14 @@ class Relay:
             self.traders.ended(trader, connection, _now_us(), time.monotonic())
             self._set_clock(trader.deadline)
 
-    def tick(self) -> None:
-        """Hand what has gathered to the writer; in trouble, to the viewers as well."""
+    def tick(self) -> int:
+        """Hand what has gathered to the writer; in trouble, to the viewers as well. Returns the number of viewers."""
         taken = self.sequencer.take()
-        if taken is None:
-            return
-        commit, batch = taken
+        if taken is not None:
+            self._hand_in(*taken)
+        return len(self.hub.viewers)
+
+    def _hand_in(self, commit: Commit, batch: Batch | None) -> None:
         self.writer.submit(commit)
         if batch is None:
             return

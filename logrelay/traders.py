@@ -109,7 +109,7 @@ class Traders:
             self._say(trader, now_us, INFO, f"{_name(run)} connected")
         else:
             replaced = trader.connection
-            if trader.run.state in (CRASHED, GONE):
+            if trader.run.state in (CLOSED, CRASHED, GONE):
                 self._say(trader, now_us, INFO, f"{_name(trader.run)} is back", CONNECTED)
         trader.connection = connection
         trader.here = True
@@ -148,6 +148,8 @@ class Traders:
                 answers.append(wire.reject(frame.seq, frame.reason))
                 self._bad(trader, frame, now_us)
             elif type(frame) is wire.Bye:
+                if frame.last > run.last_seq:
+                    self._unexplained(trader, frame.last, now_us)
                 trader.said_bye = True
         if taken:
             trader.lines += taken
@@ -178,7 +180,7 @@ class Traders:
         """Say that a connection was turned away, as a notice."""
         self.counters.refused += 1
         self._refused_unsaid += 1
-        if now_us - self._refused_us < REFUSED_INTERVAL_US:
+        if 0 <= now_us - self._refused_us < REFUSED_INTERVAL_US:
             return
         self._refused_us = now_us
         count, self._refused_unsaid = self._refused_unsaid, 0

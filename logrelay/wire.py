@@ -142,10 +142,11 @@ class Decoder:
                 at = end
                 # The common frame first, all of its types at once: this loop runs for every line.
                 if type(raw) is list and len(raw) == 5 and raw[0] == _LOG and size <= MAX_FRAME_BYTES:
-                    _, seq, time_ns, level, event = raw
+                    kind, seq, time_ns, level, event = raw
                     rank = ranks.get(level) if type(level) is str else None
                     if (
                         rank is not None
+                        and type(kind) is int  # true and 1.0 equal 1 as well
                         and type(seq) is int
                         and 0 < seq <= MAX_SEQ
                         and type(time_ns) is int
@@ -177,7 +178,7 @@ def _uncommon(raw: object, size: int) -> Frame:
     """Decode whatever is not a plain good log frame; say precisely what is wrong with a bad one."""
     if type(raw) is not list or not raw:
         return Broken(f"a frame is an array that begins with its kind, not {type(raw).__name__}")
-    kind = raw[0]
+    kind = raw[0] if type(raw[0]) is int else None
     if kind == _HELLO and len(raw) == 2:
         return _hello(raw[1])
     if kind == _LOG and len(raw) >= 2 and _is_seq(raw[1]):
@@ -187,9 +188,9 @@ def _uncommon(raw: object, size: int) -> Frame:
         if first <= last and count == last - first + 1 and type(cause) is str:
             return Lost(first, last, cause[:_CAUSE_CHARS])
         return Bad(max(first, last), "a lost frame is [2, first, last, last - first + 1, cause]")
-    if kind == _BYE and len(raw) == 2 and (raw[1] == 0 or _is_seq(raw[1])):
+    if kind == _BYE and len(raw) == 2 and type(raw[1]) is int and 0 <= raw[1] <= MAX_SEQ:
         return Bye(raw[1])
-    return Broken(f"no frame of protocol {PROTOCOL} looks like this: kind {kind!r:.20}, {len(raw)} elements")
+    return Broken(f"no frame of protocol {PROTOCOL} looks like this: kind {raw[0]!r:.20}, {len(raw)} elements")
 
 
 def _is_seq(value: object) -> bool:

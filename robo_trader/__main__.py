@@ -24,9 +24,6 @@ from robo_trader.runner import Engine, run
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-FLUSH = 2.0
-"""Seconds that the last lines may take to reach the relay when the trader ends."""
-
 
 class Clock:
     """Waits between minutes, and ends the waiting at once when a signal or the end of the duration comes.
@@ -74,22 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     clock = Clock(options.speed, options.duration)
     clock.catch(signal.SIGINT, signal.SIGTERM)
-    relay = setup_structlog()
-    try:
-        run(
-            Engine(PaperBroker(options.seed)),
-            minutes,
-            clock.wait,
-            seed=options.seed,
-            speed=options.speed,
-            source=str(options.bars) if options.bars else "simulator",
-            symbols=options.symbols or ("all" if options.bars else list(SYMBOLS)),
-            pid=os.getpid(),
-        )
-    finally:
-        if relay is not None:
-            relay.flush(FLUSH)
-    return 0
+    setup_structlog()
+    run(
+        Engine(PaperBroker(options.seed)),
+        minutes,
+        clock.wait,
+        seed=options.seed,
+        speed=options.speed,
+        source=str(options.bars) if options.bars else "simulator",
+        symbols=options.symbols or ("all" if options.bars else list(SYMBOLS)),
+        pid=os.getpid(),
+    )
+    return 0  # the relay processor sees to the last lines when the interpreter ends
 
 
 def _minutes(options: argparse.Namespace) -> Iterable[Minute]:

@@ -36,6 +36,16 @@ _LEVELS = {
 _HEAD = ("timestamp", "level", "logger", "event")
 
 
+def _text(value: Any) -> str:
+    try:
+        return value if type(value) is str else str(value)
+    except Exception:
+        return f"[{type(value).__name__}]"
+
+
+_encode = json.JSONEncoder(default=_text, ensure_ascii=False, allow_nan=False).encode
+
+
 class Console:
     """Writes finished lines to a text stream; never raises, never waits for a lock.
 
@@ -116,7 +126,7 @@ def render_json(event: Mapping[str, Any]) -> str:
     ordered = {key: event[key] for key in _HEAD if key in event}
     ordered.update(event)
     try:
-        return json.dumps(ordered, default=_text, ensure_ascii=False, allow_nan=False)
+        return _encode(ordered)
     except (ValueError, TypeError, RecursionError):  # NaN, keys that are no strings, circular values
         return json.dumps({_text(k): _jsonable(v) for k, v in ordered.items()}, ensure_ascii=False)
 
@@ -171,13 +181,6 @@ def _printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
-
-
-def _text(value: Any) -> str:
-    try:
-        return value if type(value) is str else str(value)
-    except Exception:
-        return f"[{type(value).__name__}]"
 
 
 def _jsonable(value: Any, depth: int = 0) -> Any:

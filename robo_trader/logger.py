@@ -20,6 +20,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,7 +32,6 @@ from structlog.processors import (
     CallsiteParameter,
     CallsiteParameterAdder,
     StackInfoRenderer,
-    format_exc_info,
 )
 
 from robo_trader import levels
@@ -39,7 +39,7 @@ from robo_trader.calls import TraderLogger, warn_once
 from robo_trader.console import Console, Outlet, Renderer
 from robo_trader.foreign import ForeignHandler, Hooks
 from robo_trader.log_relay import LogRelayProcessor
-from robo_trader.redact import Redactor
+from robo_trader.redact import Redactor, exception_to_text
 from robo_trader.secret_rules import from_environment
 
 if TYPE_CHECKING:
@@ -104,7 +104,12 @@ def add_callsite(logger: Any, method_name: str, event: MutableMapping[str, Any])
 
 def add_time(_logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
     """Set `timestamp`: UTC, RFC 3339, microseconds."""
-    event["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    second, rest = divmod(time.time_ns(), 1_000_000_000)
+    known, text = _state.second
+    if second != known:  # formatting a date costs more than all the rest of the step
+        text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        _state.second = (second, text)
+    event["timestamp"] = f"{text}.{rest // 1000:06d}Z"
     return event
 
 
@@ -115,11 +120,7 @@ def format_exception(logger: Any, method_name: str, event: MutableMapping[str, A
     if event.get("stack_info"):
         _STACK(logger, method_name, event)
     if "exc_info" in event:
-        try:
-            format_exc_info(logger, method_name, event)
-        except Exception as error:  # not an exception at all, or one that cannot be shown
-            event["exception"] = f"[exc_info could not be formatted: {type(error).__name__}]"
-        event.pop("exc_info", None)
+        exception_to_text(logger, method_name, event)
     return event
 
 
@@ -164,6 +165,8 @@ class _State:
         self.chain: list[Processor] = []
         self.early: deque[list[Processor]] = deque(maxlen=_EARLY)
         """Processor lists that were configured before ours; loggers bound early hold them."""
+        self.second: tuple[int, str] = (-1, "")
+        """The last second that was formatted, and its text; one tuple, so that threads see both or none."""
         self.relay: Any = None
         self.relay_settings: Any = None
         self.handler: ForeignHandler | None = None

@@ -13,6 +13,7 @@ Any other object becomes its redacted `repr`.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -123,6 +124,8 @@ class Redactor:
         self._may_hold = self._rules.may_hold
         self._trusted = frozenset(trusted)
         self._judged: dict[str, _Judgement] = {}
+        self._plain: set[str] = set()
+        """Those of `_judged` that say nothing about their values."""
         self._clean: set[str] = set()
         self.failures = 0
         """Values replaced because looking at them failed."""
@@ -134,20 +137,20 @@ class Redactor:
         if type(event_dict) is not dict:
             return self._safely(event_dict, 0, [MAX_NODES])
         if "exc_info" in event_dict:
-            self._format_exception(logger, method_name, event_dict)
-        judged, clean, trusted = self._judged, self._clean, self._trusted
+            self.failures += not exception_to_text(logger, method_name, event_dict)
+        plain, clean, trusted = self._plain, self._clean, self._trusted
         changes: list[tuple[Any, _Judgement, Any]] | None = None
         budget: list[int] | None = None
         for key, value in event_dict.items():
-            kind = type(value)
-            judgement = judged.get(key)
+            if key in plain:  # nearly every field ends here
+                kind = type(value)
+                if kind in _PLAIN or (kind is str and value in clean):
+                    continue
+            if key in trusted:
+                continue
+            judgement = self._judged.get(key)
             if judgement is None:
                 judgement = self._judge(key)
-            if not judgement.secret and judgement.shown is key:
-                if kind in _PLAIN or key in trusted or (kind is str and value in clean):
-                    continue
-            elif key in trusted:
-                continue
             if budget is None:
                 budget = [MAX_NODES]
             new = self._under(judgement, value, 0, budget)
@@ -161,15 +164,6 @@ class Redactor:
                     del event_dict[key]
                 event_dict[judgement.shown] = new
         return event_dict
-
-    def _format_exception(self, logger: Any, method_name: str, event_dict: dict[str, Any]) -> None:
-        """Turn `exc_info` into the string `exception`: a traceback can only be searched as text."""
-        try:
-            format_exc_info(logger, method_name, event_dict)
-        except Exception as error:
-            self.failures += 1
-            event_dict["exception"] = _failed(event_dict.get("exc_info"), error)
-        event_dict.pop("exc_info", None)
 
     def _judge(self, key: Any) -> _Judgement:
         """Judge a key and remember it. Keys of event dicts are strings; nested dicts may have any."""
@@ -191,7 +185,10 @@ class Redactor:
         if type(key) is str and len(key) <= _CLEAN_LENGTH:
             if len(self._judged) >= _KEYS:
                 self._judged.clear()
+                self._plain.clear()
             self._judged[key] = judgement
+            if not secret and judgement.shown is key:
+                self._plain.add(key)
         return judgement
 
     def _under(self, judgement: _Judgement, value: Any, depth: int, budget: list[int]) -> Any:
@@ -275,6 +272,10 @@ class Redactor:
             new = self._under(judgement, item, depth + 1, budget)
             changed = changed or new is not item or judgement.shown is not key
             out[judgement.shown] = new
+        if "value" in out and isinstance(name := out.get("name", out.get("key")), str):  # {"name":, "value":}
+            new = self._under(self._judge(name), out["value"], depth + 1, budget)
+            changed = changed or new is not out["value"]
+            out["value"] = new
         return out if changed else value
 
     def _sequence(self, value: Iterable[Any], depth: int, budget: list[int]) -> Any:
@@ -332,6 +333,26 @@ class _Asking(threading.local):
 
 _asking = _Asking()
 """How many objects of this thread are being asked for their `repr` right now."""
+
+
+def exception_to_text(logger: Any, method_name: str, event: MutableMapping[str, Any]) -> bool:
+    """Replace `exc_info`, in whatever form, by the string `exception`; without an exception it just goes.
+
+    The text has no values of local variables. Never raises; returns False if there was something that could
+    not be formatted, which `exception` then says.
+    """
+    given = event["exc_info"]
+    found = sys.exc_info() if given is True else given
+    try:
+        if found and not (isinstance(found, tuple) and found[:2] == (None, None)):
+            format_exc_info(logger, method_name, event)
+    except Exception as error:
+        event["exception"] = f"[exc_info was {type(given).__name__}: {type(error).__name__}]"
+        return False
+    finally:
+        event.pop("exc_info", None)
+        del given, found  # they hold frames
+    return True
 
 
 def _is_container(value: Any) -> bool:

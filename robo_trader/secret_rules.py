@@ -6,6 +6,8 @@ linear in the length of the text: repetitions are bounded, or are over a class t
 
 When in doubt it redacts: an unknown name with a secret word in it (`token_for_prod`) is a secret. What keeps
 ordinary fields readable is a list of last words that describe a secret without being one (`token_count`).
+What bears no sign cannot be found: "my password is ..." in prose, or a secret as a bare argument, unless its
+value is known (`from_environment`).
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ _PAIRS = frozenset(
         "account shared storage app service deploy hmac aes rsa")]
     + [(word, "keys") for word in _set("api private access secret encryption signing ssh")]
     + [("seed", "phrase"), ("recovery", "phrase"), ("seed", "words"), ("key", "pem"), ("session", "id"),
-       ("secret", "id")]
+       ("secret", "id"), ("access", "sign"), ("api", "sign"), ("wallet", "seed"), ("master", "seed")]
 )  # fmt: skip
 """Two words that name a secret together; `key`, `id` and `phrase` alone are ordinary fields."""
 
@@ -79,7 +81,7 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
 """The words of a name: snake_case, kebab-case, camelCase, dotted, SHOUTING; digits do not count."""
 
 _STEM = (
-    "(?:p(?:ass|wd|in|em|hrase)|se(?:cret|ss)|s(?:ig|id)|to(?:ken|tp)|otp|a(?:pi|uth|cc)|key|c(?:ook|red|sr|v)|xsrf|"
+    "(?:p(?:ass|wd|in|em|hrase)|se(?:cret|ss|ed)|s(?:ig|id)|to(?:ken|tp)|otp|a(?:pi|uth|cc)|key|c(?:ook|red|sr|v)|xsrf|"
     "jwt|bearer|mnem|words|htpass)"
 )
 """How the words above begin, or occur in a word; written as a tree because it is tried at every letter."""
@@ -87,11 +89,12 @@ _STEM = (
 _TYPED = r":[ ]?(?:str|bytes|SecretStr|Optional\[str\])(?:[ ]?\|[ ]?None)?[ ]?="
 _NAMED = (
     r"[\w.\-]{0,40}+(\\?[\"'])?\]?"
-    rf"(?:[ \t]{{0,4}}(?:=>|:=|[=!]=|=|{_TYPED.lower()}|:(?!//))"
-    r"|(,)[ \t]{0,4}(?=[bru]?\\?[\"'])|(>)|([ \t]{1,4})(?=[^\s=:]))"
+    rf"(?:[ \t]{{0,4}}(?:=>|:=|[=!]=|=|%3d|{_TYPED.lower()}|:(?!//))"
+    r"|(,)[ \t]{0,4}(?=[bru]?\\?[\"'])|(>)|\((?=[bru]?\\?[\"'])|([ \t]{1,4})(?=[^\s=:]))"
 )
 """What follows a stem up to the value. Besides `=` and `:` these are separators: `==` and `: str =` of a
-source line in a traceback, the comma of a pair (`"x-api-key", "..."`), the `>` of XML, an option's space."""
+source line in a traceback, the comma of a pair (`"x-api-key", "..."`), the `>` of XML, a call's `("`, and
+the space behind an option."""
 
 _NAME = "abcdefghijklmnopqrstuvwxyz0123456789_.-"
 """What a name in free text is made of (lower case; the search runs on lowered text)."""
@@ -99,7 +102,7 @@ _NAME = "abcdefghijklmnopqrstuvwxyz0123456789_.-"
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 """Lowers ASCII only: `str.lower` changes the length of some other letters, and positions must stay."""
 
-_QUOTE = re.compile(r"[ \t]{0,8}[bBrRuUfF]{0,2}(\"\"\"|'''|\\?[\"'])")
+_QUOTE = re.compile(r"\s{0,40}[bBrRuUfF]{0,2}(\"\"\"|'''|\\?[\"'])")
 _UNTIL = {
     '"': re.compile(r'(?:[^"\\]|\\.)*+(?=")', re.DOTALL),
     "'": re.compile(r"(?:[^'\\]|\\.)*+(?=')", re.DOTALL),
@@ -108,6 +111,9 @@ _BARE = re.compile(r"[ \t]{0,8}((?:(?!</|[&,;][\w.\-]{1,40}[=:])\S)++)")
 _LINE = re.compile(r"[ \t]{0,8}([^\r\n\"']++)")
 _BRACKET = re.compile(r"\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|[\[\](){}]", re.DOTALL)
 _CLOSERS = ",;)]}>\"'"
+
+_WITH_SPACES = _set("authorization cookie cookies mnemonic passphrase phrase words")
+"""Names whose unquoted values go to the end of the line."""
 
 _HARMLESS = _set("none null nil true false undefined str bytes int bool any ... |") | {""}
 """Values that give nothing away: nothing, None, a type in a source line."""
@@ -183,6 +189,8 @@ class Rules:
         """Ask the cheap question first: False means that `scrub` would find nothing."""
         if "=" in text or ":" in text or ">" in text or "--" in text or "'," in text or '",' in text:
             return True
+        if "('" in text or '("' in text or "%3" in text:
+            return True
         if self._known is not None and self._known.search(text) is not None:
             return True
         if len(text) < _SHORTEST_SHAPE or _RUN.search(text) is None:
@@ -211,13 +219,11 @@ class Rules:
             stem, position = found.span()
             before = low[max(done, stem - NAME_LENGTH) : stem]
             start = stem - (len(before) - len(before.rstrip(_NAME)))
-            marks = [i for i in map(found.start, (1, 2, 3, 4)) if i >= 0]
-            stop = min(marks, default=position)
-            name = text[start:stop].rstrip(" \t=:!>]")
+            name = text[start : position - len(low[start:position].lstrip(_NAME))]
             _quote, comma, tag, space = found.groups()
             if (
                 (comma and not _quote)
-                or (tag and not (start and text[start - 1] == "<"))
+                or (tag and not name.endswith("-") and text[start - 1 : start] != "<")
                 or (space and not name.startswith("--"))
                 or not self.name(name)[0]
             ):
@@ -244,7 +250,7 @@ def _extent(text: str, position: int, name: str) -> tuple[int, int]:
         else:
             end = text.find(quote, begin)
         return begin, end if end >= 0 else len(text)
-    if _words(name)[-1:] in (("authorization",), ("cookie",), ("cookies",)):
+    if _words(name)[-1:] and _words(name)[-1] in _WITH_SPACES:
         line = _LINE.match(text, position)
         return line.span(1) if line is not None else (position, position)
     bare = _BARE.match(text, position)

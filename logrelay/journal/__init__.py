@@ -44,7 +44,8 @@ class Opening:
 @dataclass(frozen=True, slots=True)
 class Query:
     """A stretch of the journal: `after < seq <= until`, ascending unless `newest`, at most `limit`
-    matches."""
+    matches.
+    """
 
     after: int
     until: int
@@ -113,7 +114,8 @@ class Journal(Protocol):
 
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count the kept lines of a stretch (both ends included) by level rank; levels without lines are left
-        out."""
+        out.
+        """
 
     @property
     def pruned(self) -> int:

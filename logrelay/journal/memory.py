@@ -53,7 +53,8 @@ class _Block:
 
 class MemoryJournal:
     """Keeps the newest lines in memory. See `Journal` for what each method promises; nothing here waits for a
-    disk."""
+    disk.
+    """
 
     def __init__(
         self,

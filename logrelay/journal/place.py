@@ -22,6 +22,8 @@ FILE_MODE = 0o600
 """Log lines of a trading bot are nobody else's business."""
 LOCK_MARK = "logrelay journal"
 """First line of the lock file. Where it stands, a file that makes no sense was once ours."""
+MOST_CORRUPT = 3
+"""Damaged files kept for a post-mortem: each may be as large as the journal, and a bad disk makes many."""
 
 _HEADER_BYTES = 100
 _SQLITE_MAGIC = b"SQLite format 3\0"
@@ -29,7 +31,10 @@ _COMPANIONS = ("", "-wal", "-shm")
 
 
 class Place:
-    """The file at `path`, its lock, and its companions. Belongs to the thread that writes the journal."""
+    """The file at `path`, its lock, and its companions. Belongs to the thread that writes the journal.
+
+    The file is never opened here while SQLite has it open: closing it would drop SQLite's POSIX locks.
+    """
 
     def __init__(self, path: str) -> None:
         """Name a place; nothing is touched."""
@@ -90,7 +95,8 @@ class Place:
 
     def release(self) -> None:
         """Give the lock back. The lock file stays: removing it would let two relays hold two locks of one
-        name."""
+        name.
+        """
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -132,7 +138,8 @@ class Place:
 
     def blank(self, suffix: str) -> str:
         """Make an empty private file beside the journal, to be filled and then put in place; returns its
-        path."""
+        path.
+        """
         path = self.path + suffix
         for companion in (*_COMPANIONS, "-journal"):
             with suppress(FileNotFoundError):
@@ -152,7 +159,8 @@ class Place:
 
     def set_aside(self, reason: str, now_us: int) -> str:
         """Rename the file and its companions to a dated name; returns the new file name, without
-        directory."""
+        directory.
+        """
         stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
         name, n = f"{self.path}.{reason}-{stamp}", 1
         while any(Path(name + companion).exists() for companion in _COMPANIONS):
@@ -161,15 +169,29 @@ class Place:
         for companion in _COMPANIONS:
             with suppress(FileNotFoundError):
                 Path(self.path + companion).rename(name + companion)
+        if reason == "corrupt":
+            self._forget_corrupt()
         return Path(name).name
+
+    def _forget_corrupt(self) -> None:
+        """Delete the oldest damaged files beyond MOST_CORRUPT; files that are not ours are never deleted."""
+        prefix, directory = f"{Path(self.path).name}.corrupt-", Path(self.path).parent
+        names = sorted(
+            path.name
+            for path in directory.iterdir()
+            if path.name.startswith(prefix) and not path.name.endswith(("-wal", "-shm"))
+        )
+        for name in names[:-MOST_CORRUPT]:
+            for companion in _COMPANIONS:
+                with suppress(FileNotFoundError):
+                    (directory / f"{name}{companion}").unlink()
 
     def remember(self) -> None:
         """Note which files the open journal consists of."""
         self._identity = self._now()
 
     def moved(self) -> bool:
-        """Tell whether the files under the journal's name are no longer those that are open. Two stat
-        calls."""
+        """Tell whether the files of the journal's name are no longer those that are open. Three stat calls."""
         return self._now() != self._identity
 
     def exists(self) -> bool:
@@ -177,7 +199,7 @@ class Place:
         return os.path.lexists(self.path)
 
     def _now(self) -> tuple[object, ...]:
-        return _identity(self.path), _identity(self.path + "-wal")
+        return tuple(_identity(self.path + companion) for companion in _COMPANIONS)
 
     def disk_bytes(self) -> int:
         """Return the size of the file and its companions."""

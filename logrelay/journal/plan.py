@@ -102,7 +102,8 @@ def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
 
 def _source_numbers(names: Mapping[str, int], globs: tuple[str, ...]) -> list[int]:
     """Return the ids that pass, notices first. The globs are matched here so that both sides have one
-    meaning."""
+    meaning.
+    """
     numbers = [number for name, number in names.items() if source_matches(globs, name)]
     overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
     return [NOTICE_SOURCE, *overflow, *sorted(numbers)]

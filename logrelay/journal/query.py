@@ -53,7 +53,8 @@ class Reader:
 
     def page(self, db: sqlite3.Connection, query: Query) -> Page:
         """Answer a query in one read transaction. Raises sqlite3.Error, JournalError for a file tampered
-        with."""
+        with.
+        """
         db.execute("BEGIN")
         try:
             return self._page(db, query)
@@ -127,7 +128,8 @@ class _Walk:
 
     def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int]]:
         """Return the next matches, in walking order, at most `rows`; look at about `visits` lines for
-        them."""
+        them.
+        """
         low, high = self._window(visits)
         values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         while True:
@@ -240,7 +242,8 @@ def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple
 
 def count_levels(db: sqlite3.Connection, first: int, last: int) -> dict[int, int]:
     """Count lines by level: whole blocks from their marks, the two ends from the lines. Raises
-    sqlite3.Error."""
+    sqlite3.Error.
+    """
     db.execute("BEGIN")
     try:
         oldest, head = bounds(db)

@@ -138,7 +138,8 @@ class Retention:
 
     def step(self, db: sqlite3.Connection) -> int:
         """Take one small step, if there is one to take; returns the lines taken away. Raises
-        sqlite3.Error."""
+        sqlite3.Error.
+        """
         upto = self._goal(db)
         if upto >= self.oldest:
             return self._delete(db, upto)

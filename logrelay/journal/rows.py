@@ -28,7 +28,7 @@ LIVE_STATES = frozenset({"connected", "quiet"})
 
 _INSERTS = {
     n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "
-    + ",".join(f"(?1 + {k}, ?, ?, ?, ?, CAST(? AS TEXT))" for k in range(n))
+    + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT))"] * n)
     for n in CHUNKS
 }
 _RUN = (
@@ -79,10 +79,10 @@ class Rows:
         at, count, names = 0, len(lines), self.names
         for rows in CHUNKS:
             while count - at >= rows:
-                values: list[object] = [lines[at].seq]
-                for _, time_us, level, source, run, body, _, _ in lines[at : at + rows]:
+                values: list[object] = []
+                for seq, time_us, level, source, run, body, _, _ in lines[at : at + rows]:
                     number = names.get(source, OVERFLOW_SOURCE) if run else NOTICE_SOURCE
-                    values += (time_us, level, number, run, body)
+                    values += (seq, time_us, level, number, run, body)
                 db.execute(_INSERTS[rows], values)
                 at += rows
 

@@ -165,7 +165,8 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
 
 def migrate(db: sqlite3.Connection) -> None:
     """Bring an older file to VERSION, one version per transaction. Raises sqlite3.Error; no half steps
-    stay."""
+    stay.
+    """
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     while version < VERSION:
         db.execute("BEGIN IMMEDIATE")

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Event, Thread, current_thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol
 
 from logrelay.errors import JournalError
@@ -34,6 +35,8 @@ UPKEEP_RETRY_S = 30.0
 """Pause after retention or a checkpoint failed while commits work: it is not urgent, the disk may be."""
 IDLE_S = 0.05
 """No commit for so long: nobody waits, the checkpoint may wait for the disk."""
+LONGEST_WAIT_S = 3600.0
+"""A journal with nothing to do names a time far away or none; the platform's clocks cannot wait for ever."""
 DISK_LOOK_S = 1.0
 """The size on disk is looked at this often at most; it is for people."""
 READERS = 2
@@ -75,7 +78,7 @@ class WriterStats:
 
 
 class Writer:
-    """Runs one open journal on a thread of its own. `submit` and `read` may be called from any thread."""
+    """Runs one open journal on a thread of its own. All methods are for the loop's thread, except `stop`."""
 
     def __init__(
         self,
@@ -105,9 +108,9 @@ class Writer:
         self._stopping = Event()
         self._deadline = float("inf")
         self._lost = False
-        self._read_damage: JournalLost | None = None
+        self._damage: JournalLost | None = None
         self._trouble: JournalError | None = None
-        self._upkeep_trouble: JournalError | None = None
+        self._upkeep_trouble: Exception | None = None
         self._upkeep_after = 0.0
         self._notices: list[str] = []
         self._submitted = self._taken = self._commits = self._lines = self._pages = 0
@@ -131,19 +134,25 @@ class Writer:
 
     def read(self, query: Query) -> Future[Page]:
         """Read a page on another thread. The future raises JournalError when the journal cannot be read
-        now."""
+        now.
+        """
         return self._readers.submit(self._page, query)
 
     def levels(self, first: int, last: int) -> Future[dict[int, int]]:
         """Count lines by level on another thread; see `Journal.levels`."""
         return self._readers.submit(self._journal.levels, first, last)
 
+    @property
+    def pending(self) -> int:
+        """Commits handed in and not yet in the journal."""
+        return self._submitted - self._taken
+
     def stats(self) -> WriterStats:
         """Return the counters as they are now; any thread."""
         return WriterStats(
             commits=self._commits,
             lines=self._lines,
-            pending_commits=self._submitted - self._taken,
+            pending_commits=self.pending,
             disk_bytes=self._disk_bytes,
             last_commit_s=self._last_s,
             slowest_commit_s=self._slowest_s,
@@ -156,29 +165,31 @@ class Writer:
     def stop(self, deadline_s: float) -> int:
         """Write what is left, close the journal, end the threads; blocks up to `deadline_s`.
 
-        Returns how many commits did not get into the journal. When the disk does not answer in time the
-        thread is left behind, and the journal with it: nothing half written can stay, the next opening rolls
-        it back.
+        Returns how many commits did not get into the journal. When the disk does not answer in time the thread
+        is left behind, and the open journal with it (closing that would wait for the disk as well): nothing half
+        written can stay, the next opening rolls it back.
         """
         self._deadline = self._clock() + deadline_s
         self._stopping.set()
         self._queue.put(None)
-        if self._thread.ident is not None and self._thread is not current_thread():
+        if self._thread.ident is not None:
             self._thread.join(deadline_s)
-        self._readers.shutdown(wait=False, cancel_futures=True)
-        if not self._thread.is_alive():
+        else:
             self._journal.close()
-        return self._submitted - self._taken
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        return self.pending
 
     # --- reading threads ------------------------------------------------------------------------------------
 
     def _page(self, query: Query) -> Page:
         try:
             page = self._journal.page(query)
-        except JournalLost as error:
-            # Only the writer may reopen; an empty commit wakes it.
-            self._read_damage = error
-            self.submit(Commit())
+        except JournalError as error:
+            # The file may have gone or be damaged. Only the writer may reopen it; an empty commit wakes it.
+            if isinstance(error, JournalLost):
+                self._damage = error
+            if not self.pending:
+                self._tell(self.submit, Commit())
             raise
         self._pages += 1
         return page
@@ -186,15 +197,15 @@ class Writer:
     # --- the writing thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
-            taken = self._next()
-            if taken is None:
-                return
+        while (taken := self._next()) is not None:
             commit, count = taken
             if not self._write(commit):
-                return
+                while self._queue.get() is not None:
+                    pass  # given up: what still comes is counted as pending, and reading goes on until `stop`
+                break
             self._taken += count
             self._upkeep(enough=len(commit.lines))
+        self._journal.close()
 
     def _next(self) -> tuple[Commit, int] | None:
         """Wait for commits, looking after the journal meanwhile; merge all that are there. None: the end."""
@@ -204,7 +215,7 @@ class Writer:
             try:
                 first = self._queue.get(timeout=wait)
             except Empty:
-                wait = self._upkeep(enough=1, idle=True)
+                wait = min(self._upkeep(enough=1, idle=True), LONGEST_WAIT_S)
                 continue
             if first is None:
                 return None
@@ -212,7 +223,8 @@ class Writer:
 
     def _merge(self, commit: Commit) -> tuple[Commit, int]:
         """Add what waits behind `commit` to it, up to a bound; returns the sum and how many commits it
-        holds."""
+        holds.
+        """
         parts, lines, size = [commit], len(commit.lines), _size(commit)
         while lines < MERGE_LINES:
             try:
@@ -268,16 +280,16 @@ class Writer:
 
     def _mend(self) -> None:
         """Reopen a journal that was lost, also when only a reader noticed."""
-        if self._read_damage is not None:
+        if self._damage is not None:
             self._lost = True
-            self._say_trouble(self._read_damage)
-            self._read_damage = None
+            self._say_trouble(self._damage)
+            self._damage = None
         if self._lost:
             opening = self._journal.reopen()
             self._notices += opening.notices
             self._oldest = opening.oldest
             self._lost = False
-            self._read_damage = None
+            self._damage = None
 
     def _written(self, commit: Commit, took: float) -> None:
         self._last_s, self._slowest_s = took, max(took, self._slowest_s)
@@ -290,15 +302,20 @@ class Writer:
             self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
         if self._trouble is not None:
             notices, self._notices, self._trouble = self._notices, [], None
-            self._call(self._on_recovered, notices)
-        self._call(self._on_committed, self._head, self._oldest)
+            self._tell(self._on_recovered, notices)
+        self._tell(self._on_committed, self._head, self._oldest)
 
     def _say_trouble(self, error: JournalError) -> None:
         """Report once per time of trouble, and again only when it became hopeless."""
         news = self._trouble is None or (self._trouble.retry and not error.retry)
         self._trouble = error
         if news:
-            self._call(self._on_trouble, error)
+            self._tell(self._on_trouble, error)
+
+    def _tell(self, function: Callable[..., object], *args: object) -> None:
+        """Have the loop call a function, as long as there is a loop."""
+        with suppress(RuntimeError):
+            self._call(function, *args)
 
     def _pause(self, seconds: float) -> None:
         """Wait before another attempt; `stop` ends the wait, and the waits after it are the shortest."""
@@ -313,8 +330,8 @@ class Writer:
         As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next
         look.
         """
-        if not idle and self._clock() < self._upkeep_after:
-            return IDLE_S
+        if self._clock() < self._upkeep_after:
+            return self._upkeep_after - self._clock()
         try:
             before = self._journal.pruned
             wait = self._journal.due()
@@ -322,15 +339,15 @@ class Writer:
                 oldest = self._journal.prune()
                 if oldest != self._oldest:
                     self._oldest = oldest
-                    self._call(self._on_committed, self._head, oldest)
+                    self._tell(self._on_committed, self._head, oldest)
                 if self._journal.pruned - before >= enough or self._journal.pruned == before:
                     break
                 wait = self._journal.due()
             self._journal.checkpoint(idle=idle)
-        except JournalLost:
-            self.submit(Commit())  # found out again, and mended, on the way of every commit
-            wait = IDLE_S
-        except JournalError as error:
+        except Exception as error:
+            if isinstance(error, JournalLost):
+                self._damage = error
+                self._tell(self.submit, Commit())
             self._upkeep_trouble = error
             self._upkeep_after = self._clock() + UPKEEP_RETRY_S
             return UPKEEP_RETRY_S

@@ -2,7 +2,7 @@
  * The relay's JavaScript client: one live stream of log lines that survives whatever the network does.
  *
  * Owns: connecting, resuming behind the last line, noticing a dead connection, the subscription. It must not
- * know the page: it runs in any browser, in React Native and in Node, without a dependency. Types are in
+ * know the page: it needs nothing but WebSocket, so it also serves Node.js 22 and React Native. Types are in
  * client.d.ts; the messages are described in docs/protocol.md. Read viewer.js next.
  */
 
@@ -109,13 +109,10 @@ export class LogRelayClient {
   }
 
   #address() {
-    const url = new URL(this.#options.url);
-    for (const [name, given] of Object.entries(this.filter)) {
-      for (const value of [given].flat()) if (value) url.searchParams.append(name, value);
-    }
-    if (this.lastId) url.searchParams.set("after", this.lastId);
-    else url.searchParams.set("tail", this.#options.tail);
-    return url.href;
+    const asked = { ...this.filter, ...(this.lastId ? { after: this.lastId } : { tail: this.#options.tail }) };
+    const query = Object.entries(asked).flatMap(([name, given]) => [given].flat()
+      .filter((value) => value !== "" && value !== undefined).map((value) => `${name}=${encodeURIComponent(value)}`));
+    return `${this.#options.url}?${query.join("&")}`; // by hand: the URL class of React Native cannot build queries
   }
 
   #connect() {

@@ -349,7 +349,8 @@ function showState() {
   if ($("state").textContent !== word[state]) $("state").textContent = word[state];
   $("state").title = detail;
   const silence = Date.now() - lastLine;
-  const age = !lastLine ? "" : silence < 2000 ? "last line just now" : `last line ${state === "open" ? "" : "seen "}${ago(silence)} ago`;
+  const seen = state === "open" ? "last line" : "last line seen"; // there may be newer ones that cannot reach us
+  const age = !lastLine ? "" : silence < 2000 ? `${seen} just now` : `${seen} ${ago(silence)} ago`;
   if ($("age").textContent !== age) $("age").textContent = age;
   $("traders").classList.toggle("stale", state !== "open"); // what they were; what they are is not known
 }

@@ -18,7 +18,6 @@ gevent replaces both modules' classes by cooperative ones. The originals have ne
 from __future__ import annotations
 
 import _socket
-import _thread
 import contextlib
 import errno
 import fcntl
@@ -413,6 +412,7 @@ class Link:
         out = self.out
         if isinstance(answer, wire.Welcome):
             if self.state != "greeting":
+                out.heard_wrong += 1
                 self._fail("a second welcome")
             elif answer.acked > out.seq:
                 self.refusal = f"the relay says it has line {answer.acked} of a run that has {out.seq}"

@@ -19,11 +19,11 @@ import struct
 import sys
 import time
 import weakref
+from _socket import gethostname
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgpack
-from _socket import gethostname
 
 from . import plain, wire
 from .link import Link
@@ -236,7 +236,7 @@ class LogRelayProcessor:
                 raise
             if out.seq < seq and (
                 frame is None
-                or not (out.sent_low and out.sent_low[-1] is frame or out.sent_high and out.sent_high[-1] is frame)
+                or not ((out.sent_low and out.sent_low[-1] is frame) or (out.sent_high and out.sent_high[-1] is frame))
             ):
                 out.unencoded += 1
         finally:

@@ -44,7 +44,9 @@ CAUSES: Final = frozenset({"overflow", "too_big", "rejected_repeatedly", "encode
 """What a lost frame may give as its cause."""
 
 MAX_HEARD: Final = 65_536
-"""Bytes of one undecoded answer kept; every answer is far smaller, so more is garbage."""
+"""Bytes taken by the decoder at once."""
+MAX_ANSWER: Final = 4_096
+"""Bytes of one answer; real ones are far smaller, so an unfinished one that is longer is garbage."""
 MAX_REASON: Final = 500
 """Characters kept of a reason the relay gives; it is shown to a person on stderr."""
 
@@ -136,20 +138,21 @@ class Decoder:
     After a `Garbage` the decoder is spent: the connection is to be closed, and a new one gets a new decoder.
     """
 
-    __slots__ = ("_spent", "_unpacker")
+    __slots__ = ("_fed", "_spent", "_unpacker")
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=MAX_HEARD,
             max_array_len=16,
             max_map_len=64,
-            max_str_len=MAX_HEARD,
-            max_bin_len=MAX_HEARD,
+            max_str_len=MAX_ANSWER,
+            max_bin_len=MAX_ANSWER,
             max_ext_len=0,
             strict_map_key=True,
             unicode_errors="replace",
         )
         self._spent = False
+        self._fed = 0
 
     def feed(self, data: bytes) -> list[Answer]:
         """Return the answers completed by `data`, in order. Pulses of plain acks come back as the last one only."""
@@ -158,8 +161,10 @@ class Decoder:
         for start in range(0, len(data), MAX_HEARD // 2):
             if self._spent:
                 break
+            bite = data[start : start + MAX_HEARD // 2]
             try:
-                self._unpacker.feed(data[start : start + MAX_HEARD // 2])
+                self._unpacker.feed(bite)
+                self._fed += len(bite)
                 for value in self._unpacker:
                     answer = _answer(value)
                     if type(answer) is Ack and answers and type(answers[-1]) is Ack:
@@ -170,9 +175,11 @@ class Decoder:
                     if type(answer) is Garbage:
                         self._spent = True
                         break
+                if self._fed - self._unpacker.tell() > MAX_ANSWER and not self._spent:
+                    raise ValueError("an answer without end")
             except Exception as error:
                 self._spent = True
-                answers.append(Garbage(f"not msgpack: {type(error).__name__}"))
+                answers.append(Garbage(f"not msgpack: {error or type(error).__name__}"))
         return answers
 
 

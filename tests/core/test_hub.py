@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logrelay import batch as batch_module
-from logrelay import compression, hub as hub_module
+from logrelay import compression
+from logrelay import hub as hub_module
 from logrelay.batch import Batch
 from logrelay.compression import Deflater, deflate_segments
 from logrelay.filters import Filter

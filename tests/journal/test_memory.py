@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logrelay.errors import JournalError
-from logrelay.journal import Query
-from logrelay.journal import memory
+from logrelay.journal import Query, memory
 from logrelay.journal.memory import MemoryJournal
 from logrelay.record import Commit
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from logrelay.errors import JournalError, JournalRefused
-from logrelay.journal import JournalLost, Query
-from logrelay.journal import schema
+from logrelay.journal import JournalLost, Query, schema
 from logrelay.record import Commit
 
 ALL = 1 << 60
@@ -224,13 +223,19 @@ def test_damage_at_run_time_goes_on_under_the_same_numbers(journal_at, lines, ru
     )
 
 
-@pytest.mark.parametrize("what", ["file", "all", "wal", "directory"])
+@pytest.mark.parametrize("what", ["file", "all", "wal", "shm", "directory"])
 def test_a_deleted_journal_is_written_again(journal_at, lines, what):
     """The open file still has everything: it comes back complete, under its name, and says so."""
     journal = write_some(journal_at, lines)
     read_all(journal)
     path = journal_at.path
-    for name in {"file": [""], "all": ["", "-wal", "-shm"], "wal": ["-wal"], "directory": []}[what]:
+    for name in {
+        "file": [""],
+        "all": ["", "-wal", "-shm"],
+        "wal": ["-wal"],
+        "shm": ["-shm"],
+        "directory": [],
+    }[what]:
         path.with_name(path.name + name).unlink()
     if what == "directory":
         shutil.rmtree(path.parent)
@@ -302,3 +307,28 @@ def test_set_aside_names_do_not_collide(journal_at, lines):
     journal_at().open()
     names = sorted(path.name for path in journal_at.path.parent.glob("*.corrupt-*"))
     assert names == ["journal.db.corrupt-20260123T100000Z", "journal.db.corrupt-20260123T100000Z-2"]
+
+
+def test_damaged_files_do_not_fill_the_disk(journal_at, lines, clock):
+    """The newest three are kept with their companions; a file of somebody else is never deleted."""
+    stranger = journal_at.path.with_name("journal.db.found-20200101T000000Z")
+    for _ in range(5):
+        write_some(journal_at, lines, 10).close()
+        stranger.write_text("somebody's")
+        journal_at.path.write_bytes(b"x" * 200)
+        journal_at.path.with_name("journal.db-wal").write_bytes(b"y")
+        clock.forward(60)
+        journal_at().open()
+        journal_at.made[-1].close()
+    names = sorted(path.name for path in journal_at.path.parent.iterdir())
+    assert names == [
+        "journal.db",
+        "journal.db.corrupt-20260123T100300Z",
+        "journal.db.corrupt-20260123T100300Z-wal",
+        "journal.db.corrupt-20260123T100400Z",
+        "journal.db.corrupt-20260123T100400Z-wal",
+        "journal.db.corrupt-20260123T100500Z",
+        "journal.db.corrupt-20260123T100500Z-wal",
+        "journal.db.found-20200101T000000Z",
+        "journal.db.lock",
+    ]

@@ -315,7 +315,7 @@ def test_burst(relay, phone):
     log(trader, 11, 12_000)
     until(
         phone,
-        "() => document.querySelector('#lines').lastChild.lastChild.querySelector('.message').textContent",
+        "() => document.querySelector('#lines').lastChild?.lastChild.querySelector('.message').textContent",
         "line 12000",
     )
     kept = phone.evaluate(MESSAGES)

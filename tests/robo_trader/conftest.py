@@ -1,4 +1,5 @@
-"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the protocol."""
+"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the
+protocol."""
 
 import contextlib
 import io

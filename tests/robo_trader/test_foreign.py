@@ -1,4 +1,5 @@
-"""Lines of the logging module and last words: each reaches the relay exactly once, whatever else is installed."""
+"""Lines of the logging module and last words: each reaches the relay exactly once, whatever else is
+installed."""
 
 import io
 import json
@@ -115,7 +116,8 @@ def test_odd_extras_do_not_replace_ours(chain):
     "arguments", [("%d", "x"), ("%s %s", 1), (object(),), ({"a": 1},), (None,), ("%(a)s", {"a": 1})]
 )
 def test_odd_messages_never_raise(chain, root, arguments, capsys):
-    """Arguments that do not fit, objects and dicts as message: the line comes, nothing is printed by logging."""
+    """Arguments that do not fit, objects and dicts as message: the line comes, nothing is printed by
+    logging."""
     root.handlers.clear()
     recorder, _ = chain()
     logging.getLogger("lib").warning(*arguments)
@@ -201,11 +203,12 @@ def test_warnings_are_lines_too(chain):
     assert "careful, token=[redacted]" in events[0]["event"]
 
 
-# --- last words ----------------------------------------------------------------------------------------------
+# --- last words ---------------------------------------------------------------------------------------
 
 
 def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monkeypatch):
-    """Main thread and other threads: a critical line with the traceback, then what would have happened anyway."""
+    """Main thread and other threads: a critical line with the traceback, then what would have happened
+    anyway."""
     ran = []
     monkeypatch.setattr(sys, "excepthook", lambda *a: ran.append(("main", a[1])))
     monkeypatch.setattr(threading, "excepthook", lambda a: ran.append((a.thread.name, a.exc_value)))
@@ -226,7 +229,8 @@ def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monke
 
 
 def test_ctrl_c_and_exits_are_no_failures(chain, monkeypatch):
-    """KeyboardInterrupt reaches the original hook without a critical line; SystemExit ends a thread silently."""
+    """KeyboardInterrupt reaches the original hook without a critical line; SystemExit ends a thread
+    silently."""
     ran = []
     monkeypatch.setattr(sys, "excepthook", lambda *a: ran.append(a[0]))
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
@@ -253,7 +257,8 @@ def test_a_foreign_hook_set_later_is_left_in_place(chain, monkeypatch):
 
 
 def test_the_last_words_of_a_dying_process_arrive(relay, python):
-    """A process that dies of an exception: its critical line is at the relay, and stderr has the usual traceback."""
+    """A process that dies of an exception: its critical line is at the relay, and stderr has the usual
+    traceback."""
     code = (
         "from robo_trader.logger import setup_structlog, get_logger\n"
         "setup_structlog()\n"

@@ -25,7 +25,7 @@ def lines(console):
     return [json.loads(line) for line in console.getvalue().splitlines()]
 
 
-# --- what each method becomes --------------------------------------------------------------------------------
+# --- what each method becomes -------------------------------------------------------------------------
 
 METHODS = {
     "debug": "debug", "info": "info", "warning": "warning", "warn": "warning", "error": "error",
@@ -64,8 +64,8 @@ def test_every_async_method_has_its_level(chain, method):
 
 @pytest.mark.parametrize(
     ("number", "word"),
-    [(0, "debug"), (10, "debug"), (20, "info"), (25, "info"), (39, "warning"), (50, "critical"), (99, "critical"),
-     ("WARN", "warning"), ("nonsense", "info")],
+    [(0, "debug"), (10, "debug"), (20, "info"), (25, "info"), (39, "warning"), (50, "critical"),
+     (99, "critical"), ("WARN", "warning"), ("nonsense", "info")],
 )  # fmt: skip
 def test_log_takes_any_number(chain, number, word):
     """`log(25, ...)` is no error: it counts as the next level below."""
@@ -80,7 +80,8 @@ def test_log_takes_any_number(chain, number, word):
     "name", ["warn", "fatal", "msg", "exception", "ainfo", "err", "notice", "trace", "level 17", ""]
 )
 def test_the_chain_takes_unknown_method_names(chain, name):
-    """A generic structlog logger passes any method name on; none of them may raise, and the name is not lost."""
+    """A generic structlog logger passes any method name on; none of them may raise, and the name is not
+    lost."""
     recorder, _ = chain()
     generic = structlog.wrap_logger(
         logger._state.console, processors=[*logger._state.chain[:-1], lambda *_: ((), {})],
@@ -115,7 +116,7 @@ def test_any_event_object_passes(chain, event):
     assert len(lines(console)) == 1
 
 
-# --- levels --------------------------------------------------------------------------------------------------
+# --- levels -------------------------------------------------------------------------------------------
 
 
 def test_stream_and_console_levels_are_independent(chain):
@@ -130,7 +131,7 @@ def test_stream_and_console_levels_are_independent(chain):
 def test_below_both_levels_nothing_happens_at_all(chain):
     """A debug call below both thresholds does not even run the chain."""
     ran = []
-    recorder, console = chain(level="info", stream_level="warning", redactor=lambda *a: ran.append(1) or a[2])
+    _, console = chain(level="info", stream_level="warning", redactor=lambda *a: ran.append(1) or a[2])
     get_logger().debug("low")
     get_logger().log(5, "lower")
     assert not ran
@@ -170,7 +171,7 @@ def test_a_bad_argument_is_an_error():
         setup_structlog(form="xml", relay=False)
 
 
-# --- exceptions ----------------------------------------------------------------------------------------------
+# --- exceptions ---------------------------------------------------------------------------------------
 
 
 def failing():
@@ -189,7 +190,8 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_exceptions_arrive_as_text_without_secrets_and_locals(chain, form):
-    """All forms of exc_info become a string; the planted secret is in neither output, nor are local variables."""
+    """All forms of exc_info become a string; the planted secret is in neither output, nor are local
+    variables."""
     recorder, console = chain()
     try:
         failing()
@@ -240,7 +242,7 @@ def test_stack_info_becomes_text(chain):
     assert "test_stack_info_becomes_text" in recorder.events[0]["stack"]
 
 
-# --- context, callsite, exclusion ----------------------------------------------------------------------------
+# --- context, callsite, exclusion ---------------------------------------------------------------------
 
 
 def test_contextvars_of_one_task_never_appear_in_another(chain):
@@ -267,7 +269,8 @@ def test_contextvars_of_one_task_never_appear_in_another(chain):
 
 
 def test_trouble_says_where_it_came_from(chain):
-    """From warning up a line names file, line and function of the caller; below it does not, as that costs."""
+    """From warning up a line names file, line and function of the caller; below it does not, as that
+    costs."""
     recorder, _ = chain()
     get_logger().info("x")
     get_logger().warning("x")
@@ -314,7 +317,7 @@ def test_exclude_can_be_given(relay):
     assert [e["event"] for e in relay.events] == ["yes"]
 
 
-# --- redaction in the chain ----------------------------------------------------------------------------------
+# --- redaction in the chain ---------------------------------------------------------------------------
 
 
 def test_planted_secrets_never_reach_the_socket(relay, monkeypatch):
@@ -352,12 +355,13 @@ def test_the_renderer_does_not_reach_into_what_was_shipped(chain):
     assert recorder.events[0]["timestamp"].endswith("Z")
 
 
-# --- nothing hurts the caller --------------------------------------------------------------------------------
+# --- nothing hurts the caller -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_unrenderable_values_do_not_raise(chain, form):
-    """Values that cannot be shown, keys that are no names, circles, surrogates, NaN: a line comes out, one each."""
+    """Values that cannot be shown, keys that are no names, circles, surrogates, NaN: a line comes out,
+    one each."""
 
     class Broken:
         def __repr__(self):
@@ -409,7 +413,7 @@ def test_a_failing_processor_does_not_reach_the_caller(chain, capfd):
     calls.TraderLogger.failures -= 3
 
 
-# --- setting up ----------------------------------------------------------------------------------------------
+# --- setting up ---------------------------------------------------------------------------------------
 
 
 def test_setting_up_twice_doubles_nothing(relay):
@@ -479,13 +483,14 @@ def test_capture_logs_sees_events_and_ships_nothing(chain):
 
 
 def test_importing_the_logger_has_no_effect_and_loads_nothing_heavy():
-    """Import starts no thread, opens no socket, configures nothing, and leaves the relay's libraries alone."""
+    """Import starts no thread, opens no socket, configures nothing, and leaves the relay's libraries
+    alone."""
     code = (
         "import sys, threading, os, logging\n"
         "fds = set(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else set()\n"
         "import structlog\n"
         "import robo_trader.logger\n"
-        "heavy = {'logrelay', 'websockets', 'click', 'orjson', 'uvloop', 'asyncio.events'} - {'asyncio.events'}\n"
+        "heavy = {'logrelay', 'websockets', 'click', 'orjson', 'uvloop'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert threading.active_count() == 1\n"
         "assert not structlog.is_configured()\n"
@@ -499,7 +504,8 @@ def test_importing_the_logger_has_no_effect_and_loads_nothing_heavy():
 
 
 def test_the_form_follows_the_output(monkeypatch):
-    """JSON lines where no person looks, colours on a terminal, no colours with NO_COLOR; the environment decides over auto."""
+    """JSON lines where no person looks, colours on a terminal, no colours with NO_COLOR; the environment
+    decides over auto."""
 
     class Terminal(io.StringIO):
         def isatty(self):

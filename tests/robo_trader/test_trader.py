@@ -33,11 +33,12 @@ def trade_of(seed, minutes=800, wait=never, **options):
     return engine
 
 
-# --- the whole -----------------------------------------------------------------------------------------------
+# --- the whole ----------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_trades_the_same(chain):
-    """Two runs with one seed bring identical trades and books; another seed brings others; pace plays no part."""
+    """Two runs with one seed bring identical trades and books; another seed brings others; pace plays no
+    part."""
     chain()
     waits = []
 
@@ -58,9 +59,10 @@ def test_it_says_what_a_bot_says(chain):
     engine = trade_of(1, minutes=4000)
     levels = {e["event"].split(" ")[0]: e["level"] for e in recorder.events}
     for event, level in {
-        "engine.started": "info", "session.opened": "info", "session.closed": "info", "signal.generated": "info",
-        "order.submitted": "info", "trade.executed": "info", "pnl.update": "info", "market.burst": "info",
-        "data.gap": "warning", "risk.violation": "warning", "trading.halted": "warning", "trading.resumed": "info",
+        "engine.started": "info", "session.opened": "info", "session.closed": "info",
+        "signal.generated": "info", "order.submitted": "info", "trade.executed": "info",
+        "pnl.update": "info", "market.burst": "info", "data.gap": "warning",
+        "risk.violation": "warning", "trading.halted": "warning", "trading.resumed": "info",
         "trading.suspended": "critical", "connection.lost": "error", "connection.established": "info",
         "order.rejected": "error", "Retrying": "warning", "engine.stopped": "info",
     }.items():  # fmt: skip
@@ -120,7 +122,7 @@ def test_after_the_loss_limit_nothing_is_bought_that_day(chain):
     assert seen
 
 
-# --- the books -----------------------------------------------------------------------------------------------
+# --- the books ----------------------------------------------------------------------------------------
 
 orders = st.lists(
     st.tuples(st.sampled_from("AB"), st.booleans(), st.integers(1, 50), st.integers(100, 20_000)), max_size=40
@@ -169,7 +171,7 @@ def test_trades_kept_are_bounded():
     assert books.fees == 20
 
 
-# --- strategy, risk, broker ----------------------------------------------------------------------------------
+# --- strategy, risk, broker ---------------------------------------------------------------------------
 
 
 def test_a_crossing_up_buys_a_crossing_down_sells_a_stop_sells():
@@ -218,7 +220,7 @@ def test_a_refused_order_is_an_exception():
         PaperBroker(3, rejects=1).execute(Order("P-1", "A", "buy", Decimal(1)), bar(50))
 
 
-# --- bars from a file ----------------------------------------------------------------------------------------
+# --- bars from a file ---------------------------------------------------------------------------------
 
 
 def read(path):

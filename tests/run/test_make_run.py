@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
-DEADLINE_S = 60
+DEADLINE_S = 40
 CTRL_C = b"\x03"
 
 
@@ -77,14 +78,28 @@ class Terminal:
         self.status = os.waitstatus_to_exitcode(status)
         return self.status
 
+    def hang_up(self):
+        """Take the terminal away."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
     def close(self):
-        os.close(self.fd)  # a hangup, for whatever still runs
-        if self.status is None:
-            os.waitpid(self.pid, 0)
+        """Hang up, and end what does not end by itself."""
+        self.hang_up()
+        give_up = time.monotonic() + DEADLINE_S
+        while self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > give_up:
+                os.kill(self.pid, signal.SIGKILL)
+            else:
+                time.sleep(0.05)  # between two looks
 
 
 @pytest.fixture
-def terminal(environ):
+def terminal(environ, tmp_path):
     opened = []
 
     def start(*command, **more):
@@ -94,16 +109,19 @@ def terminal(environ):
     yield start
     for one in opened:
         one.close()
+    for home in tmp_path.glob("logrelay-run.*"):  # what a failed test left
+        for pid in processes_of(home):
+            os.kill(pid, signal.SIGKILL)
 
 
 def processes_of(directory):
-    """Every process that was started for a run in `directory`, told by its environment."""
-    found = []
+    """Every process that was started for a run in `directory`, told by its environment: pid and command."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if f"LOGRELAY_SOCKET={directory}/".encode() in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
     return found
@@ -111,7 +129,7 @@ def processes_of(directory):
 
 def logs(url, query):
     with urllib.request.urlopen(f"{url}logs?{query}", timeout=DEADLINE_S) as answer:
-        return [json.loads(line) for line in answer]
+        return [line for line in map(json.loads, answer) if line["source"] != "logrelay"]  # without notices
 
 
 def test_ctrl_c_ends_relay_and_trader_cleanly(arguments, terminal, tmp_path):
@@ -126,12 +144,12 @@ def test_ctrl_c_ends_relay_and_trader_cleanly(arguments, terminal, tmp_path):
         assert time.monotonic() < deadline, run.shown
     assert lines[0]["source"].startswith("robo_trader")
     (home,) = tmp_path.glob("logrelay-run.*")
-    assert len([p for p in processes_of(home) if "serve" in p or "robo-trader" in p]) >= 2
+    assert len([p for p in processes_of(home).values() if "serve" in p or "robo-trader" in p]) >= 2
 
     run.type(CTRL_C)
 
     assert run.wait() == 0, run.shown
-    assert processes_of(home) == []
+    assert processes_of(home) == {}
     assert not home.exists()
     assert "Traceback" not in run.shown
     assert "make: ***" not in run.shown
@@ -155,12 +173,10 @@ def test_a_terminal_that_goes_away_ends_both(arguments, terminal, tmp_path):
     run = terminal("make", "run", *arguments)
     run.wait_for(r"^trader \| ")
     (home,) = tmp_path.glob("logrelay-run.*")
-    run.close()
-    run.status = 0
+    run.hang_up()
     deadline = time.monotonic() + DEADLINE_S
     while left := processes_of(home):
         assert time.monotonic() < deadline, left
-    os.dup2(os.open(os.devnull, os.O_RDONLY), run.fd)  # so that the fixture may close it again
 
 
 def test_make_alone_lists_every_target_with_a_description():

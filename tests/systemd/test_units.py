@@ -100,7 +100,12 @@ class Box:
         return self(SYSTEM_PYTHON, "-c", code, check=False)
 
     def lines(self, query):
+        """Lines as GET /logs gives them, notices included."""
         return [json.loads(line) for line in self.get(f"/logs?{query}").splitlines() if line]
+
+    def traded(self, query="limit=100"):
+        """Lines of the trader alone."""
+        return [line for line in self.lines(f"source=robo_trader*&{query}") if line["source"] != "logrelay"]
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +188,7 @@ def test_a_relay_that_cannot_start_never_becomes_active(clean):
 def test_the_trader_s_lines_arrive(clean):
     """The trader, another user, should be allowed to write to the relay's socket, and to start before it."""
     clean("systemctl", "start", "--no-block", "robo-trader", "logrelay")
-    lines = clean.until("a line of the trader", lambda: clean.lines("source=robo_trader*&limit=1"))
+    lines = clean.until("a line of the trader", clean.traded)
 
     assert lines[0]["source"].startswith("robo_trader")
     assert clean.show("robo-trader", "User") == "robo-trader"
@@ -211,14 +216,14 @@ def test_other_users_cannot_write_to_the_socket_or_read_the_journal(clean):
 def test_a_killed_relay_comes_back_and_no_line_is_missing(clean):
     """After kill -9 another process should serve, the trader should not notice, and seqs should have no hole."""
     clean("systemctl", "start", "logrelay", "robo-trader")
-    clean.until("a line of the trader", lambda: clean.lines("source=robo_trader*&limit=1"))
+    clean.until("a line of the trader", clean.traded)
     trader = clean.show("robo-trader", "MainPID")
     first = clean.show("logrelay", "MainPID")
     clean("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "logrelay")
     clean.until("another relay", lambda: clean.show("logrelay", "MainPID") not in (first, "0")
                 and clean.show("logrelay", "ActiveState") == "active")  # fmt: skip
     before = clean.lines("limit=1")[-1]["id"]
-    clean.until("new lines", lambda: clean.lines(f"source=robo_trader*&after={before}&limit=1"))
+    clean.until("new lines", lambda: clean.traded(f"after={before}"))
     ids = [int(line["id"].rpartition("-")[2]) for line in clean.lines("limit=10000")]
 
     assert clean.show("logrelay", "NRestarts") == "1"
@@ -230,7 +235,7 @@ def test_a_killed_relay_comes_back_and_no_line_is_missing(clean):
 def test_stopping_is_clean_and_leaves_the_trader_running(clean):
     """SIGTERM should end the relay with 0 and without a kill; the trader should run on and find it again."""
     clean("systemctl", "start", "logrelay", "robo-trader")
-    clean.until("a line of the trader", lambda: clean.lines("source=robo_trader*&limit=1"))
+    clean.until("a line of the trader", clean.traded)
     clean("systemctl", "stop", "logrelay")
 
     assert clean.show("logrelay", "Result") == "success"
@@ -239,7 +244,7 @@ def test_stopping_is_clean_and_leaves_the_trader_running(clean):
     clean("test", "-d", "/run/logrelay")
     clean("systemctl", "start", "logrelay")
     head = clean.lines("limit=1")[-1]["id"]
-    clean.until("the trader again", lambda: clean.lines(f"source=robo_trader*&after={head}&limit=1"))
+    clean.until("the trader again", lambda: clean.traded(f"after={head}"))
 
 
 def test_a_relay_that_hangs_is_restarted_by_the_watchdog(clean):
@@ -267,7 +272,7 @@ def test_with_the_socket_unit_no_connection_is_refused_across_a_restart(clean):
     assert clean.get("/healthz"), "the first connection should start the relay"
     assert clean.show("logrelay", "ActiveState") == "active"
     clean("systemctl", "start", "robo-trader")
-    clean.until("a line of the trader", lambda: clean.lines("source=robo_trader*&limit=1"))
+    clean.until("a line of the trader", clean.traded)
     for _ in range(3):
         clean("systemctl", "restart", "--no-block", "logrelay")
         assert clean.get("/healthz"), clean.journal()
