@@ -98,6 +98,8 @@ class House:
 
         self.path = Path(folder) / "ingest.sock"
         self.said = []
+        self.guests = []
+        """Peers to be closed at the end, whatever happened."""
         self.problems = []
         self.runner = asyncio.Runner(loop_factory=loop_factory)
         self.loop = self.runner.get_loop()
@@ -174,7 +176,9 @@ class House:
         return f"ws://127.0.0.1:{self.port}/"
 
     def trader(self, **settings):
-        return Trader(self.path, **settings)
+        guest = Trader(self.path, **settings)
+        self.guests.append(guest)
+        return guest
 
     def stop(self):
         """Stop as the daemon does; nothing may have gone wrong on the loop meanwhile."""
@@ -212,6 +216,7 @@ def house(folder, loop_factory):
 
         def start(**settings):
             made = House(folder, loop_factory, **settings)
+            stack.callback(lambda: [guest.close() for guest in made.guests])
             stack.callback(made.stop)
             return made
 
