@@ -35,6 +35,9 @@ one viewer that changes its subscription all the time would fill the memory of a
 _TEXT_FRAME = 0x81
 """FIN and opcode 1 (RFC 6455 section 5.2)."""
 
+_HEADER_BYTES = 4
+"""Of a frame between 126 and 65,535 bytes, which nearly all lines are."""
+
 MAX_HEADERS = 4096
 """Sizes whose header is remembered; all that occur in practice, in some 200 KB."""
 
@@ -78,7 +81,7 @@ def segments_of(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> lis
     """Cut rendered lines into segments of about `SEGMENT_BYTES`, in order."""
     if not bodies:
         return []
-    sizes = list(accumulate(map(len, bodies)))
+    sizes = list(accumulate([len(body) + _HEADER_BYTES for body in bodies]))
     if sizes[-1] <= SEGMENT_BYTES:
         return [Segment(_join(bodies, form), seqs[-1], len(bodies))]
     out = []

@@ -44,7 +44,7 @@ def test_sigterm_under_load_exits_in_time_and_the_next_relay_goes_on(scene):
     relay = scene.relay().start()
     viewers = [scene.viewer(relay, name=name).start() for name in ("one", "two")]
     sleeper = scene.viewer(relay, name="sleeper", rcvbuf=4096).start()
-    feeders = [scene.feeder(relay, f"feeder{n}", rate=1500) for n in range(4)]
+    feeders = [scene.feeder(relay, f"feeder{n}", rate=800) for n in range(4)]
     took = []
     for round_ in range(STOPS):
         before = [f.acked for f in feeders]
@@ -64,7 +64,7 @@ def test_sigterm_under_load_exits_in_time_and_the_next_relay_goes_on(scene):
         feeder.finish()
     counts = {feeder.name: feeder.wait() for feeder in feeders}
     viewers[0].wait(
-        lambda: sum(got.data["context"].get("state") == "closed" for got in viewers[0].lines[-50:]) == 4,
+        lambda: sum(b'"state":"closed"' in got.raw for got in viewers[0].lines) == 4,
         "not all ends seen",
     )
     ledger = Ledger.read(relay.journal)

@@ -22,7 +22,7 @@ def test_kill_under_load_loses_nothing_and_repeats_nothing(scene):
     plain = scene.viewer(relay, name="plain").start()
     picky = scene.viewer(relay, name="picky", level="WARNING", where="symbol=AAPL").start()
     slow = scene.viewer(relay, name="slow", rcvbuf=8192, chunk=20_000, pause_s=0.01).start()
-    feeders = [scene.feeder(relay, f"feeder{n}", rate=1500) for n in range(4)]
+    feeders = [scene.feeder(relay, f"feeder{n}", rate=800) for n in range(4)]
     for _ in range(KILLS):
         before = {feeder: feeder.acked for feeder in feeders}
         more = dice.randrange(1, 300)
@@ -34,7 +34,7 @@ def test_kill_under_load_loses_nothing_and_repeats_nothing(scene):
     slow.hurry()
     # The ends of the traders are the last lines; nothing comes behind the notices about them.
     plain.wait(
-        lambda: sum(got.data["context"].get("state") == "closed" for got in plain.lines[-50:]) == 4,
+        lambda: sum(b'"state":"closed"' in got.raw for got in plain.lines) == 4,
         "not all four traders were seen to end",
     )
     ledger = Ledger.read(relay.journal)

@@ -564,30 +564,18 @@ def test_commits_carry_copies_of_the_runs():
     assert bench.commits[-1].runs[0].last_seq == 2
 
 
-def test_a_refused_connection_is_said():
-    """A connection that is turned away is a notice and a number."""
-    bench = Bench()
-    bench.traders.refused("the first frame must be hello", bench.now_us, None)
-    (notice,) = bench.take()
-    assert notice.context == {
-        "notice": "trader",
-        "state": "refused",
-        "reason": "the first frame must be hello",
-        "app": None,
-        "count": 1,
-    }
-    assert bench.traders.counters.refused == 1
-
-
-def test_refusals_are_said_once_in_a_second_with_their_number():
-    """A program that connects wrongly a hundred times a second is one notice a second, even when the clock steps back."""
+def test_refusals_are_said_at_most_once_a_second_and_none_is_forgotten():
+    """A program that connects wrongly ten times a second is one notice a second; the last ones are said as well."""
     bench = Bench()
     said = []
     for number in range(50):
-        if number == 25:
-            bench.now_us -= HOUR_US
-        bench.now_us += 100_000
-        bench.traders.refused("no hello came", bench.now_us, "bot")
+        bench.traders.refused("no hello came", bench.now_us, number / 10, "bot")
+        bench.traders.pass_time(bench.now_us, number / 10)
         said += [notice.context["count"] for notice in bench.take()]
-    assert said == [1, 10, 10, 5, 10, 10]
-    assert bench.traders.counters.refused == 50
+    assert bench.traders.next_deadline() == pytest.approx(5.0, abs=0.11)
+    bench.traders.pass_time(bench.now_us, bench.traders.next_deadline())
+    said += [notice.context["count"] for notice in bench.take()]
+    assert said[0] == 1
+    assert sum(said) == 50 == bench.traders.counters.refused
+    assert len(said) in (6, 7)
+    assert bench.traders.next_deadline() == float("inf")
