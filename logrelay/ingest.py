@@ -36,7 +36,7 @@ ACK_INTERVAL_S = 0.020
 fifty wake-ups a second cost it nothing that can be measured."""
 
 PRIVATE_MODE = 0o700
-"""In a directory such as /tmp anybody may have made ours before us: it has to be ours, and closed."""
+"""In a directory such as /tmp anybody may have made ours before us: it has to be ours, and nobody else's to write."""
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
 """Made only when missing: the trader's group may pass, others not."""
@@ -317,7 +317,7 @@ class Ingest:
 
     @staticmethod
     def _make_directory(directory: Path) -> None:
-        """Make the socket's directory; in a place where everybody may make one, insist that it is ours alone."""
+        """Make the socket's directory; in a place where everybody may make one, insist that only we may write to it."""
         try:
             above = directory.parent.stat() if directory.parent.is_dir() else None
             public = above is not None and bool(above.st_mode & stat.S_ISVTX)
@@ -325,10 +325,10 @@ class Ingest:
             made = directory.stat()
         except OSError as error:
             raise _listen_error(f"cannot make the directory {directory} for the log socket", error) from error
-        if public and (made.st_uid != os.geteuid() or made.st_mode & 0o077):
+        if public and (made.st_uid not in (os.geteuid(), 0) or made.st_mode & 0o022):
             raise ListenError(
-                f"the directory {directory} lies in a public place and is not this user's alone, so somebody else could "
-                "read the lines; remove it, make it mode 0700, or choose another place with --socket"
+                f"others may write to the directory {directory}, so somebody else could take the log socket's place; "
+                "remove it, make it mode 0700, or choose another place with --socket"
             )
 
     @staticmethod
