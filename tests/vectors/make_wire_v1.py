@@ -6,6 +6,8 @@ frame. `canonical` says that the trader's encoder produces these very bytes (its
 fixed width); a decoder must accept all of them alike.
 """
 
+# ruff: noqa: E501 - one vector is one line
+
 import json
 import math
 import struct
@@ -77,7 +79,15 @@ def vectors():
     out = []
 
     def add(name, direction, data, frame, canonical):
-        out.append({"name": name, "direction": direction, "canonical": canonical, "hex": data.hex(), "frame": described(frame)})
+        out.append(
+            {
+                "name": name,
+                "direction": direction,
+                "canonical": canonical,
+                "hex": data.hex(),
+                "frame": described(frame),
+            }
+        )
 
     add("hello", "trader", msgpack.packb([0, HELLO]), [0, HELLO], True)
     extra = [0, HELLO | {"version": "9", "more": [1]}]
@@ -107,7 +117,13 @@ def vectors():
     add("welcome: unknown key", "relay", msgpack.packb(welcome), welcome, False)
     add("reject", "relay", msgpack.packb([2, 9, "unknown level"]), [2, 9, "unknown level"], False)
     add("reject: no reason", "relay", msgpack.packb([2, 2**40, ""]), [2, 2**40, ""], False)
-    add("refused", "relay", msgpack.packb([3, "protocol 2 is not spoken here"]), [3, "protocol 2 is not spoken here"], False)
+    add(
+        "refused",
+        "relay",
+        msgpack.packb([3, "protocol 2 is not spoken here"]),
+        [3, "protocol 2 is not spoken here"],
+        False,
+    )
     return out
 
 
