@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from logrelay import wire
-from logrelay.batch import Batch, Chosen, Segment
+from logrelay.batch import Batch, Chosen, Segment, segments_of
 from logrelay.compression import Deflater, deflate_segments
 from logrelay.errors import JournalError, RequestError
 from logrelay.hub import Fetch, Found, Gap, Hub, Pack
@@ -137,7 +137,8 @@ class Relay:
     def refused(self, connection: Connection, reason: str) -> None:
         """Say in the stream that a connection was turned away."""
         trader = self._of.get(connection)
-        self.traders.refused(reason, _now_us(), trader.run.app if trader else None)
+        self.traders.refused(reason, _now_us(), time.monotonic(), trader.run.app if trader else None)
+        self._set_clock(self.traders.next_deadline())
 
     def ended(self, connection: Connection) -> None:
         """Note the end of a connection."""
@@ -200,8 +201,8 @@ class Relay:
         if self._holding and self._pending_bytes < PENDING_BYTES // 2 and self.ingest is not None:
             self._holding = False
             self.ingest.release()
-        if self.trouble is not None and (not pending or time.monotonic() - pending[0].since < PATIENCE_S):
-            self._recover()
+        if self.trouble is not None:
+            self._perhaps_recover()
         if not pending and self._settled is not None:
             self._settled.set()
 
@@ -234,7 +235,8 @@ class Relay:
         self._alias = f"{self.epoch}.{self._random_text(4)}"
         self.writer.submit(Commit(aliases=[self._alias]))
         for pending in self._pending:
-            self._publish_provisional(pending.batch)
+            if pending.batch.alias is None:
+                self._publish_provisional(pending.batch)
         self.notice(
             ERROR,
             f"the journal cannot be written: {why}; lines are shown live, the traders keep them until it works again",
@@ -247,10 +249,14 @@ class Relay:
         batch.provisional(self.epoch, self._alias)
         self.hub.publish(batch)
 
-    def _recover(self) -> None:
-        if self._alias is not None:
+    def _perhaps_recover(self) -> None:
+        """End the trouble in two steps: first new lines wait for their commit again, then all the old ones have it."""
+        pending = self._pending
+        if self._alias is not None and (not pending or time.monotonic() - pending[0].since < PATIENCE_S):
             self.aliases.add(self._alias)
             self._alias = None
+        if self._alias is not None or (pending and pending[0].batch.alias is not None):
+            return
         self.trouble = None
         self.notice(
             WARNING,
@@ -318,7 +324,14 @@ class Relay:
     def _pack(self, pack: Pack) -> None:
         """Compress away from the event loop; one thread, so that packs stay in order."""
         future = self._compressor.submit(_packed, pack)
-        future.add_done_callback(lambda done: self._later(self.hub.packed, pack, done.result()))
+        future.add_done_callback(lambda done: self._later(self._was_packed, pack, done))
+
+    def _was_packed(self, pack: Pack, future: Future[list[Segment]]) -> None:
+        if not future.cancelled():
+            error = future.exception()
+            # Uncompressed messages are as good to read; only memory could have run out.
+            segments = future.result() if error is None else segments_of(pack.bodies, pack.seqs, pack.form)
+            self.hub.packed(pack, segments)
 
     def _later(self, *call: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for the answer any more
@@ -340,8 +353,11 @@ class Relay:
 
     def id_of(self, seq: int) -> str:
         """Return the id of a position; a provisional one while the journal does not hold it."""
-        if self._alias is not None and seq > self.hub.committed:
-            return f"{self._alias}-{seq}"
+        if self.trouble is not None and seq > self.hub.committed:
+            for pending in reversed(self._pending):
+                if pending.batch.first <= seq:
+                    alias = pending.batch.alias
+                    return f"{alias[1] if alias else self.epoch}-{seq}"
         return f"{self.epoch}-{seq}"
 
     def resolve(self, id_: str) -> int:

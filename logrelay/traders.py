@@ -25,7 +25,7 @@ GONE_GRACE_S = 10.0
 CLOCK_STEP_US = 1_000_000
 """A trader's clock that runs back by more than a second was set back; less is threads overtaking each other."""
 
-REFUSED_INTERVAL_US = 1_000_000
+REFUSED_INTERVAL_S = 1.0
 """A program that connects wrongly does so again and again; its refusals must not fill the journal."""
 
 MAX_RUNS = 10_000
@@ -82,8 +82,11 @@ class Traders:
         self._sequencer = sequencer
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _FAR
         self.counters = Counters()
-        self._refused_us = -REFUSED_INTERVAL_US
-        self._refused_unsaid = 0
+        self._refused = 0
+        """Refusals not told yet."""
+        self._refused_at = 0.0
+        """Monotonic time at which they may be."""
+        self._refused_last: tuple[str, str | None] = ("", None)
         self._by_key: dict[bytes, Trader] = {}
         self.by_id: dict[int, Trader] = {}
         for run in sorted(runs, key=lambda r: r.id):
@@ -176,20 +179,25 @@ class Traders:
         else:
             trader.deadline = mono + CRASH_GRACE_S
 
-    def refused(self, reason: str, now_us: int, app: str | None) -> None:
-        """Say that a connection was turned away, as a notice."""
+    def refused(self, reason: str, now_us: int, mono: float, app: str | None) -> None:
+        """Say that a connection was turned away, as a notice; at most once in REFUSED_INTERVAL_S, the rest together."""
         self.counters.refused += 1
-        self._refused_unsaid += 1
-        if 0 <= now_us - self._refused_us < REFUSED_INTERVAL_US:
+        self._refused += 1
+        self._refused_last = (reason, app)
+        self._tell_refused(now_us, mono)
+
+    def _tell_refused(self, now_us: int, mono: float) -> None:
+        if not self._refused or mono < self._refused_at:
             return
-        self._refused_us = now_us
-        count, self._refused_unsaid = self._refused_unsaid, 0
-        more = f" ({count - 1} more since the last time this was said)" if count > 1 else ""
+        count, self._refused = self._refused, 0
+        self._refused_at = mono + REFUSED_INTERVAL_S
+        reason, app = self._refused_last
+        what = "a connection" if count == 1 else f"{count:,} connections"
         self._sequencer.notice(
             now_us,
             WARNING,
             "trader",
-            f"a connection to the log socket was refused: {reason}{more}",
+            f"{what} to the log socket refused: {reason}",
             {"state": "refused", "reason": reason, "app": app, "count": count},
         )
 
@@ -197,10 +205,12 @@ class Traders:
 
     def next_deadline(self) -> float:
         """Return the monotonic time at which `pass_time` has something to do; infinity when never."""
-        return min((trader.deadline for trader in self._by_key.values()), default=_FAR)
+        refused = self._refused_at if self._refused else _FAR
+        return min(refused, min((trader.deadline for trader in self._by_key.values()), default=_FAR))
 
     def pass_time(self, now_us: int, mono: float) -> None:
         """Say which traders have become quiet, crashed or gone."""
+        self._tell_refused(now_us, mono)
         for trader in self._by_key.values():
             if trader.deadline > mono:
                 continue

@@ -60,6 +60,12 @@ PING_INTERVAL_S = 30.0
 PINGS_UNANSWERED = 3
 """A phone that sleeps answers late; after this many unanswered pings it is gone. Being wrong costs it a reconnect."""
 
+STREAM_TIMEOUT_S = 60.0
+"""A reader of /logs that takes nothing for so long is gone; it would hold its connection for ever."""
+
+SPARE_CONNECTIONS = 256
+"""Plain HTTP requests and handshakes under way, on top of the viewers."""
+
 CLOSE_TIMEOUT_S = 3.0
 """Patience for the closing handshake before the connection is cut."""
 
@@ -150,6 +156,9 @@ class ViewerConnection(asyncio.Protocol):
         """Wait for a request, not for ever."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
+        if len(self._door.connections) >= self._door.max_viewers + SPARE_CONNECTIONS:
+            transport.abort()
+            return
         # The buffer holds only what the kernel refused: at most one segment, because `write` then says stop.
         transport.set_write_buffer_limits(high=0)
         name = transport.get_extra_info("peername")
@@ -337,7 +346,7 @@ class ViewerConnection(asyncio.Protocol):
             transport.write(head)
             async for chunk in chunks:
                 transport.write(chunk)
-                await self._full.wait()
+                await asyncio.wait_for(self._full.wait(), STREAM_TIMEOUT_S)
             transport.close()
         except Exception:
             # The client must not take half a body for the whole: a reset is the only way left to say so.

@@ -4,8 +4,8 @@ Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQL
 `sqlite` is the embedded default, `memory` keeps nothing, `writer` runs one of them on a thread of its own.
 Read `sqlite` next.
 
-A position is (epoch, seq). The epoch names the journal: another file, another epoch (except where a journal lost
-while the relay ran goes on in a new file, see `reopen`). Seq rises by one per line.
+A position is (epoch, seq). The epoch names the journal: another file, another epoch (except where a journal
+lost while the relay ran goes on in a new file, see `reopen`). Seq rises by one per line.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Protocol
 
 from logrelay.errors import JournalError
 from logrelay.filters import Filter
-from logrelay.record import Commit, Run
+from logrelay.record import Commit, Run  # noqa: TC001  (tools that read hints at run time find them)
 
 EVERYTHING = Filter()
 
 
-class JournalLost(JournalError):
+class JournalLost(JournalError):  # noqa: N818  (a state to get over, named like JournalRefused)
     """The open journal is damaged, deleted or replaced: `reopen` saves what can be saved, then try again."""
 
 
@@ -43,9 +43,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A stretch of the journal: `after < seq <= until`, ascending unless `newest`, at most `limit`
-    matches.
-    """
+    """A stretch of the journal: `after < seq <= until`, at most `limit` matches of it."""
 
     after: int
     until: int
@@ -113,9 +111,7 @@ class Journal(Protocol):
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
 
     def levels(self, first: int, last: int) -> dict[int, int]:
-        """Count the kept lines of a stretch (both ends included) by level rank; levels without lines are left
-        out.
-        """
+        """Count the kept lines of a stretch, ends included, by level rank; no entry means none."""
 
     @property
     def pruned(self) -> int:

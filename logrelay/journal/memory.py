@@ -1,7 +1,7 @@
 """The journal that keeps nothing: `--journal :memory:`.
 
-Owns: `MemoryJournal`, the newest lines in a bounded amount of memory, under a new epoch at each start. It must not
-touch the disk. Read `writer` next.
+Owns: `MemoryJournal`, the newest lines in a bounded amount of memory, under a new epoch at each start. It
+must not touch the disk. Read `writer` next.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ class _Block:
 
 
 class MemoryJournal:
-    """Keeps the newest lines in memory. See `Journal` for what each method promises; nothing here waits for a
-    disk.
-    """
+    """Keeps the newest lines in memory. See `Journal` for what each method promises."""
 
     def __init__(
         self,

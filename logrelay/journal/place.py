@@ -74,8 +74,8 @@ class Place:
             except BlockingIOError:
                 holder = f" (process {held[1]})" if len(held) > 1 else ""
                 raise JournalRefused(
-                    f"journal {self.path} is in use by another relay{holder}; one relay writes a journal: stop that "
-                    "one, or give this one its own --journal path"
+                    f"journal {self.path} is in use by another relay{holder}; one relay writes a "
+                    "journal: stop that one, or give this one its own --journal path"
                 ) from None
             self._was_ours = bool(held) and held[0] == LOCK_MARK
             os.ftruncate(lock, 0)
@@ -94,9 +94,7 @@ class Place:
             self.claim()
 
     def release(self) -> None:
-        """Give the lock back. The lock file stays: removing it would let two relays hold two locks of one
-        name.
-        """
+        """Give the lock back. The file stays: without it two relays could hold two locks of one name."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -119,27 +117,26 @@ class Place:
             if self._was_ours:
                 return "damaged"
             raise JournalRefused(
-                f"journal {self.path} is not a journal: the file exists and is no SQLite database; it was left alone, "
-                "choose another --journal path"
+                f"journal {self.path} is not a journal: the file exists and is no SQLite database; it "
+                "was left alone, choose another --journal path"
             )
         application = int.from_bytes(header[68:72], "big")
         if application != APPLICATION_ID:
             raise JournalRefused(
-                f"journal {self.path} is an SQLite database of another application (application_id {application:#x}, "
-                f"ours is {APPLICATION_ID:#x}); it was left alone, choose another --journal path"
+                f"journal {self.path} is an SQLite database of another application (application_id "
+                f"{application:#x}, ours is {APPLICATION_ID:#x}); it was left alone, choose another "
+                "--journal path"
             )
         version = int.from_bytes(header[60:64], "big")
         if version > VERSION:
             raise JournalRefused(
-                f"journal {self.path} was written by a newer logrelay (schema version {version}, this one knows up to "
-                f"{VERSION}); install that version again or choose another --journal path"
+                f"journal {self.path} was written by a newer logrelay (schema version {version}, this one "
+                f"knows up to {VERSION}); install that version again or choose another --journal path"
             )
         return "ours"
 
     def blank(self, suffix: str) -> str:
-        """Make an empty private file beside the journal, to be filled and then put in place; returns its
-        path.
-        """
+        """Make an empty private file beside the journal, to be put in place later; returns its path."""
         path = self.path + suffix
         for companion in (*_COMPANIONS, "-journal"):
             with suppress(FileNotFoundError):
@@ -158,9 +155,7 @@ class Place:
         _sync(str(Path(self.path).parent))
 
     def set_aside(self, reason: str, now_us: int) -> str:
-        """Rename the file and its companions to a dated name; returns the new file name, without
-        directory.
-        """
+        """Rename the file and its companions to a dated name; returns it, without directory."""
         stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
         name, n = f"{self.path}.{reason}-{stamp}", 1
         while any(Path(name + companion).exists() for companion in _COMPANIONS):
@@ -191,7 +186,7 @@ class Place:
         self._identity = self._now()
 
     def moved(self) -> bool:
-        """Tell whether the files of the journal's name are no longer those that are open. Three stat calls."""
+        """Tell whether the files of that name are no longer those that are open. Three stat calls."""
         return self._now() != self._identity
 
     def exists(self) -> bool:

@@ -1,7 +1,7 @@
 """A filter in SQL: conditions, index, and what only Python can decide.
 
-Owns: the translation of `Filter` into SQL with the same answers as `Filter.matches`; a test holds the two together.
-It must not run anything. Read `query` next.
+Owns: the translation of `Filter` into SQL with the same answers as `Filter.matches`; a test holds the two
+together. It must not run anything. Read `query` next.
 """
 
 from __future__ import annotations
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from logrelay.journal import Query
 
 MOST_MERGED_SOURCES = 8
-"""Up to this many sources are read through their index and merged; more are not selective, and are scanned."""
+"""Up to this many sources are read through their index and merged; more are not selective, and are
+scanned."""
+_WARNING = f"(level >= 30 OR source = {NOTICE_SOURCE})"
+"""What the index `lines_warning` holds, word for word: else SQLite would not use it."""
 _NUL = "'*\\u0000*'"
-"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so Python looks at such lines."""
+"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so Python looks at such
+lines."""
 
 
 @dataclass(slots=True)
@@ -66,8 +70,8 @@ class Plan:
             )
             return f"{arms} ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
         return (
-            f"SELECT seq FROM lines INDEXED BY lines_warning WHERE (level >= 30 OR source = {NOTICE_SOURCE}) AND "  # noqa: S608
-            f"{where} ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
+            f"SELECT seq FROM lines INDEXED BY lines_warning WHERE {_WARNING} AND {where} "  # noqa: S608
+            f"ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
         )
 
 
@@ -76,7 +80,7 @@ def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
     plan, wanted = Plan(), query.filter
     if wanted.level >= WARNING:
         plan.warnings = True
-        plan.conditions.append(f"(level >= 30 OR source = {NOTICE_SOURCE})")
+        plan.conditions.append(_WARNING)
     if wanted.level > DEBUG:
         plan.conditions.append(f"(level >= :level OR source = {NOTICE_SOURCE})")
         plan.values["level"] = wanted.level
@@ -101,9 +105,7 @@ def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
 
 
 def _source_numbers(names: Mapping[str, int], globs: tuple[str, ...]) -> list[int]:
-    """Return the ids that pass, notices first. The globs are matched here so that both sides have one
-    meaning.
-    """
+    """Return the ids that pass, notices first. Matched in Python: one meaning on both sides."""
     numbers = [number for name, number in names.items() if source_matches(globs, name)]
     overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
     return [NOTICE_SOURCE, *overflow, *sorted(numbers)]

@@ -1,7 +1,7 @@
 """Reading lines: walks a stretch of the journal in bounded steps.
 
-Owns: the walk, its bounds in lines, bytes and time, and counting by level. It must not open files or write, nor know
-how a filter becomes SQL (`plan` does). Read `rows` next.
+Owns: the walk, its bounds in lines, bytes and time, and counting by level. It must not open files or write,
+nor know how a filter becomes SQL (`plan` does). Read `rows` next.
 
 Why a page is one value: Python's sqlite3 lets go of the GIL around every sqlite3_step, so reading a thousand
 rows means asking for the GIL back a thousand times, against the event loop. Here SQLite glues the bodies of
@@ -52,9 +52,7 @@ class Reader:
         self._mean = _FIRST_MEAN
 
     def page(self, db: sqlite3.Connection, query: Query) -> Page:
-        """Answer a query in one read transaction. Raises sqlite3.Error, JournalError for a file tampered
-        with.
-        """
+        """Answer a query in one read transaction. Raises sqlite3.Error."""
         db.execute("BEGIN")
         try:
             return self._page(db, query)
@@ -118,7 +116,7 @@ class _Walk:
         order = "DESC" if query.newest else "ASC"
         rows = plan.select("seq, body", order, "LIMIT :rows")
         self._sql = _READ.format(rows)
-        self._slow_sql = f"SELECT seq, CAST(body AS BLOB) FROM ({rows})"
+        self._slow_sql = f"SELECT seq, CAST(body AS BLOB) FROM ({rows})"  # noqa: S608  (no values in it)
         self._visits_sql = plan.visits(order) if plan.indexed else ""
 
     @property
@@ -127,9 +125,7 @@ class _Walk:
         return self.low >= self.high
 
     def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int]]:
-        """Return the next matches, in walking order, at most `rows`; look at about `visits` lines for
-        them.
-        """
+        """Return the next `rows` matches in walking order, having looked at about `visits` lines."""
         low, high = self._window(visits)
         values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         while True:
@@ -241,9 +237,7 @@ def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple
 
 
 def count_levels(db: sqlite3.Connection, first: int, last: int) -> dict[int, int]:
-    """Count lines by level: whole blocks from their marks, the two ends from the lines. Raises
-    sqlite3.Error.
-    """
+    """Count lines by level: whole blocks by their marks, the ends by the lines. Raises sqlite3.Error."""
     db.execute("BEGIN")
     try:
         oldest, head = bounds(db)

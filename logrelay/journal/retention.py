@@ -1,16 +1,16 @@
 """What is kept and for how long: blocks, age, size, in steps that nobody notices.
 
-Owns: the `marks` table (one row per block of lines), the decision what has to go, and the small transactions that
-take it away. It must not know files, threads or readers. Read `sqlite` next.
+Owns: the `marks` table (one row per block of lines), the decision what has to go, and the small transactions
+that take it away. It must not know files, threads or readers. Read `sqlite` next.
 
 Age is measured with the relay's clock at the time of the commit, never with the trader's timestamps, and a
 clock that steps must not cost lines:
   * Marks never go back in time: while the clock is behind, new blocks take the time of the block before.
   * When the clock is suddenly more than CLOCK_STEP ahead (a step, a suspended machine, or just a relay that
-    was off for a while), expiry waits CLOCK_HOLD: a wrong clock is usually put right by then. A step of less than that
-    makes lines expire that much too early, at most.
-  * A clock that ran ahead by d and was put right keeps the lines of that time, and those after it, up to d longer; the
-    size limit holds all the time.
+    was off for a while), expiry waits CLOCK_HOLD: a wrong clock is usually put right by then. A step of less
+    than that makes lines expire that much too early, at most.
+  * A clock that ran ahead by d and was put right keeps the lines of that time, and those after it, up to d
+    longer; the size limit holds all the time.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ VACUUM_SHARE = 8
 """Space is given back when an eighth of the file is free; less is kept for the lines to come."""
 VACUUM_FLOOR = 256
 """Free pages (1 MiB) that are never worth giving back."""
-WAL_SHARE = 8
+LOG_SHARE = 8
 """An eighth of the size limit is left to the write-ahead log."""
-MOST_WAL = 64 << 20
+MOST_LOG = 32 << 20
 """But not more than this."""
 
 _times = attrgetter("time_us")
@@ -83,7 +83,9 @@ class Retention:
     ) -> None:
         """Keep lines for `max_age_us` of the relay's clock `now_us`, and the file below `max_bytes`."""
         self._max_age_us = max_age_us
-        self._budget = max_bytes - min(MOST_WAL, max_bytes // WAL_SHARE)
+        self.log_bytes = min(MOST_LOG, max_bytes // LOG_SHARE)
+        """What the write-ahead log may take of `max_bytes`."""
+        self._budget = max_bytes - self.log_bytes
         self._now_us, self._clock = now_us, clock
         self._rows = FIRST_ROWS
         self._block: _Block | None = None
@@ -120,7 +122,8 @@ class Retention:
                 block.lines + len(lines),
             )
         db.execute(
-            "REPLACE INTO marks (first, last, relay_us, min_us, max_us, debug, info, warning, error, critical) "
+            "REPLACE INTO marks "
+            "(first, last, relay_us, min_us, max_us, debug, info, warning, error, critical) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *(block.first, lines[-1].seq, now, block.min_us, block.max_us),
@@ -131,22 +134,23 @@ class Retention:
         self._pending_us = now
 
     def settle(self, head: int) -> None:
-        """The transaction is in the file."""
+        """Note that the transaction is in the file."""
         if self._pending is not None:
             self._block, self._pending, self._last_mark_us = self._pending, None, self._pending_us
         self.head = head
 
-    def step(self, db: sqlite3.Connection) -> int:
-        """Take one small step, if there is one to take; returns the lines taken away. Raises
-        sqlite3.Error.
+    def step(self, db: sqlite3.Connection) -> tuple[int, int]:
+        """Take one small step, if there is one to take; returns lines taken away and pages given back.
+
+        Raises sqlite3.Error.
         """
         upto = self._goal(db)
         if upto >= self.oldest:
-            return self._delete(db, upto)
-        spare = self._spare_pages(db)
-        if spare:
-            db.execute(f"PRAGMA incremental_vacuum({min(spare, VACUUM_PAGES)})").fetchall()
-        return 0
+            return self._delete(db, upto), 0
+        pages = min(self._spare_pages(db), VACUUM_PAGES)
+        if pages:
+            db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        return 0, pages
 
     def due(self, db: sqlite3.Connection) -> float:
         """Tell in how many seconds `step` has work: 0.0 for now. Raises sqlite3.Error."""
@@ -188,10 +192,12 @@ class Retention:
 
     def _spare_pages(self, db: sqlite3.Connection) -> int:
         free: int = db.execute("PRAGMA freelist_count").fetchone()[0]
-        if free <= VACUUM_FLOOR:
+        # A small limit on size leaves less room for idle pages.
+        floor = min(VACUUM_FLOOR, self._budget // PAGE_SIZE // (2 * VACUUM_SHARE))
+        if free <= floor:
             return 0
         pages: int = db.execute("PRAGMA page_count").fetchone()[0]
-        return max(0, free - max(VACUUM_FLOOR, pages // VACUUM_SHARE))
+        return max(0, free - max(floor, pages // VACUUM_SHARE))
 
     def _delete(self, db: sqlite3.Connection, upto: int) -> int:
         began = self._clock()

@@ -1,10 +1,10 @@
 """What a commit writes: lines, logger names, runs, aliases.
 
-Owns: the INSERT statements, the numbers of the logger names, and which runs and aliases are remembered. It must not
-begin or end transactions, nor know files. Read `retention` next.
+Owns: the INSERT statements, the numbers of the logger names, and which runs and aliases are remembered. It
+must not begin or end transactions, nor know files. Read `retention` next.
 
-Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every row
-of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
+Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
+row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_ALIASES = 64
 LIVE_STATES = frozenset({"connected", "quiet"})
 
 _INSERTS = {
-    n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "
+    n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "  # noqa: S608  (only counts)
     + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT))"] * n)
     for n in CHUNKS
 }
@@ -121,7 +121,7 @@ class Rows:
         return len(self.runs) > MAX_RUNS or len(self.aliases) > MAX_ALIASES
 
     def forget(self, db: sqlite3.Connection) -> None:
-        """Forget the runs not seen for longest and the oldest aliases beyond their bounds. Raises sqlite3.Error."""
+        """Forget the runs not seen for longest and the oldest aliases. Raises sqlite3.Error."""
         gone = [run for run in self.runs.values() if run.state not in LIVE_STATES]
         gone.sort(key=lambda run: run.seen_us)
         del gone[max(0, len(self.runs) - MAX_RUNS) :]

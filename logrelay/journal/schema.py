@@ -1,12 +1,14 @@
 """What the journal file looks like: tables, indexes, pragmas, versions.
 
-Owns: the SQL that makes a journal, how a connection is set up, and the step from an older version to this one.
-It must not decide what is kept or who reads it. Read `query` next.
+Owns: the SQL that makes a journal, how a connection is set up, and the step from an older version to this
+one. It must not decide what is kept or who reads it. Read `query` next.
 
     lines    one row per line; `body` is the complete viewer message, so SQLite's JSON functions work on it
     log      a view of it for people: `SELECT time, level, source, message FROM log WHERE level = 'ERROR'`
-    marks    one row per block of about a thousand lines: relay time (retention by age), the range of shown times
-             (time queries) and counts per level. It takes the place of a time index at a thousandth of its size
+    marks    one row per block of about a thousand lines: relay time (retention by age), the range of shown
+    times
+             (time queries) and counts per level. It takes the place of a time index at a thousandth of its
+             size
     runs     one row per trader process, with the last of its seqs that is in `lines`
     sources  small integers for logger names
     aliases  provisional epochs that were committed
@@ -47,8 +49,6 @@ READER_CACHE_KIB = 1024
 """A page of lines is read once, in order: caching more than the inner pages of the tree gains nothing."""
 BUSY_S = 1.0
 """How long a commit waits for a foreign writer (somebody's sqlite3 shell) before it is trouble."""
-WAL_FILE_LIMIT = 32 << 20
-"""A write-ahead log that had to grow is cut back to this when it starts over."""
 STATEMENTS = 64
 """Prepared statements kept per connection: four insert sizes and a handful of others, with room."""
 
@@ -85,18 +85,21 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE VIEW log AS
     SELECT l.seq AS seq,
            json_extract(l.body, '$.timestamp') AS time,
-           CASE WHEN l.level >= 50 THEN 'CRITICAL' WHEN l.level >= 40 THEN 'ERROR' WHEN l.level >= 30 THEN 'WARNING'
-                WHEN l.level >= 20 THEN 'INFO' ELSE 'DEBUG' END AS level,
+           CASE WHEN l.level >= 50 THEN 'CRITICAL' WHEN l.level >= 40 THEN 'ERROR'
+                WHEN l.level >= 30 THEN 'WARNING' WHEN l.level >= 20 THEN 'INFO' ELSE 'DEBUG' END AS level,
            json_extract(l.body, '$.source') AS source,
            json_extract(l.body, '$.message') AS message,
            json_extract(l.body, '$.context') AS context,
            r.app AS app, r.pid AS pid, l.run AS run, l.body AS body
     FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run;
-"""
+"""  # noqa: S608  (the only value in it is a constant)
 
 
-def connect_writer(path: str, *, full: bool) -> sqlite3.Connection:
-    """Open the one connection that writes. `full` syncs at every commit. Raises sqlite3.Error."""
+def connect_writer(path: str, *, full: bool, log_bytes: int) -> sqlite3.Connection:
+    """Open the one connection that writes. `full` syncs at every commit. Raises sqlite3.Error.
+
+    A write-ahead log that had to grow is cut back to `log_bytes` when it starts over.
+    """
     db = sqlite3.connect(
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS
     )
@@ -105,7 +108,7 @@ def connect_writer(path: str, *, full: bool) -> sqlite3.Connection:
         # Checkpoints are taken by hand (see sqlite.checkpoint): an automatic one would put its fsync into the
         # very commit that viewers are waiting for.
         db.execute("PRAGMA wal_autocheckpoint = 0")
-        db.execute(f"PRAGMA journal_size_limit = {WAL_FILE_LIMIT}")
+        db.execute(f"PRAGMA journal_size_limit = {log_bytes}")
         # Some distributions build SQLite so that deleted rows are overwritten with zeros: retention would pay
         # for it twice, and whoever can read the file can read the lines that are still in it anyway.
         db.execute("PRAGMA secure_delete = OFF")
@@ -164,9 +167,7 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring an older file to VERSION, one version per transaction. Raises sqlite3.Error; no half steps
-    stay.
-    """
+    """Bring an older file to VERSION, one version per transaction. Raises sqlite3.Error."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     while version < VERSION:
         db.execute("BEGIN IMMEDIATE")

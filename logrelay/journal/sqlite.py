@@ -1,9 +1,9 @@
 """The embedded journal: one SQLite file in WAL mode, one row per line.
 
-Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
-parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading), `retention`. It must
-not know threads (any may read, one at a time may write) or who the lines are for. Read `place` next, `writer` for
-the thread.
+Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or
+replaced. The parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading),
+`retention`. It must not know threads (any may read, one at a time may write) or who the lines are for. Read
+`place` next, `writer` for the thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from logrelay.journal import JournalLost, Opening, Page, Query, schema, trouble
 from logrelay.journal.lending import Lending
 from logrelay.journal.place import Place
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
-from logrelay.journal.retention import MOST_WAL, Retention
+from logrelay.journal.retention import MOST_LOG, Retention
 from logrelay.journal.rows import Rows
 from logrelay.record import Commit
 
@@ -38,13 +38,15 @@ LEAST_BYTES = 1 << 20
 
 IDLE_CHECKPOINT_BYTES = 4 << 20
 BUSY_CHECKPOINT_BYTES = 16 << 20
-"""Bytes written since the last checkpoint after which the next one is taken: when nobody waits, and at last."""
+"""Bytes written since the last checkpoint after which one is taken: when nobody waits, and anyway."""
+CHECKPOINTS_PER_LOG = 2
+"""A small journal's log is put in order twice before it takes the share of the size limit that is its own."""
 COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
-STUCK_LOG_BYTES = 4 * MOST_WAL
-"""A log this long means that another program reads without end; it is said, since only a person can end that."""
+STUCK_LOG_BYTES = 4 * MOST_LOG
+"""A log this long means that another program reads without end; only a person can end that."""
 
 
 @dataclass(slots=True)
@@ -81,8 +83,8 @@ class SqliteJournal:
         """
         if max_bytes < LEAST_BYTES or max_age_s <= 0:
             raise ConfigError(
-                f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} bytes and "
-                "more than 0 s are needed"
+                f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} "
+                "bytes and more than 0 s are needed"
             )
         self._place = Place(path)
         self._now_us, self._random_epoch = now_us, random_epoch
@@ -95,6 +97,8 @@ class SqliteJournal:
         self._syncing = self._full
         self._epoch = ""
         self._unchecked = 0
+        self._shrunk = False
+        """Retention has moved pages and the log's file has not been cut since."""
         self._saved: _Saved | None = None
 
     @property
@@ -105,7 +109,7 @@ class SqliteJournal:
     # --- opening --------------------------------------------------------------------------------------------
 
     def open(self) -> Opening:
-        """Open or create. A damaged journal is set aside and a new one begun; `Opening.notices` says so."""
+        """Open or create. A damaged journal is set aside for a new one; `Opening.notices` says so."""
         self._place.claim()
         try:
             notices: list[str] = []
@@ -123,8 +127,8 @@ class SqliteJournal:
             if damage:
                 name = self._set_aside("corrupt")
                 notices.append(
-                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as {name} "
-                    "and a new one was begun: lines from before are not shown."
+                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as "
+                    f"{name} and a new one was begun: lines from before are not shown."
                 )
             self._create(self._random_epoch(), base=0)
             return self._load(notices)
@@ -155,7 +159,9 @@ class SqliteJournal:
 
     def _take_over(self) -> None:
         with self._errors():
-            self._db = db = schema.connect_writer(self._place.path, full=self._full)
+            self._db = db = schema.connect_writer(
+                self._place.path, full=self._full, log_bytes=self._retention.log_bytes
+            )
             self._syncing = self._full
             schema.migrate(db)
             db.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -208,8 +214,8 @@ class SqliteJournal:
             saved.notices.append(f"The journal file {what}; what is there now was set aside as {name}.")
         self._create(saved.epoch, base=saved.head)
         saved.notices.append(
-            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all lines after "
-            "it are kept."
+            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all "
+            "lines after it are kept."
         )
 
     def _rescue(self, saved: _Saved) -> bool:
@@ -289,8 +295,10 @@ class SqliteJournal:
         db = self._require()
         self._sync(db, full=False)  # a deletion that a power cut undoes is done again
         with self._errors():
-            if self._retention.step(db):
-                self._unchecked += COMMIT_BYTES * 10
+            freed, moved = self._retention.step(db)
+        # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
+        self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
+        self._shrunk = self._shrunk or moved > 0
         return self._retention.oldest
 
     def due(self) -> float:
@@ -300,18 +308,29 @@ class SqliteJournal:
 
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
-        if self._unchecked < (IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
+        share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
+        if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
             return
         db = self._require()
         with self._errors():
             busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if idle and self._shrunk and not busy and pages == done:
+                self._give_back(db)
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
             raise JournalError(
-                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB because "
-                "another program has been reading the file all the time; end it"
+                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB "
+                "because another program has been reading the file all the time; end it"
             )
+
+    def _give_back(self, db: sqlite3.Connection) -> None:
+        """Cut the log's file too, which a vacuum has filled; not now if somebody reads it, and without waiting."""
+        db.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._shrunk = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {int(schema.BUSY_S * 1000)}")
 
     # --- reading --------------------------------------------------------------------------------------------
 

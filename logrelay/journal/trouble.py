@@ -16,10 +16,10 @@ DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLI
 """The file does not make sense any more."""
 
 _WORDS = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space, nothing is lost meanwhile as long as memory lasts",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space",
     sqlite3.SQLITE_READONLY: "the file or its file system has become read-only; make it writable again",
     sqlite3.SQLITE_IOERR: "the disk reports an input/output error; look at the disk and at the kernel log",
-    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; look at the permissions of the file and its directory",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; look at the modes of the file and its directory",
     sqlite3.SQLITE_BUSY: "another program holds a write lock on the file; end its transaction",
     sqlite3.SQLITE_LOCKED: "another program holds a write lock on the file; end its transaction",
     sqlite3.SQLITE_PERM: "access to the file is not permitted; look at its owner and mode",

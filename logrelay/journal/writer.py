@@ -1,10 +1,11 @@
 """The thread that writes the journal, and the few that read it.
 
-Owns: `Writer`: everything that blocks on the journal happens here, so that the event loop never does. It must not
-know sockets, viewers or what a line says; what it has to tell goes through `call` to the loop. Read `hub` next.
+Owns: `Writer`: everything that blocks on the journal happens here, so that the event loop never does. It must
+not know sockets, viewers or what a line says; what it has to tell goes through `call` to the loop. Read `hub`
+next.
 
-One commit is written at a time; what arrives meanwhile becomes the next one, so the busier the relay is, the larger
-its transactions are. Retention and checkpoints are taken in small steps between commits.
+One commit is written at a time; what arrives meanwhile becomes the next one, so the busier the relay is, the
+larger its transactions are. Retention and checkpoints are taken in small steps between commits.
 """
 
 from __future__ import annotations
@@ -35,8 +36,6 @@ UPKEEP_RETRY_S = 30.0
 """Pause after retention or a checkpoint failed while commits work: it is not urgent, the disk may be."""
 IDLE_S = 0.05
 """No commit for so long: nobody waits, the checkpoint may wait for the disk."""
-LONGEST_WAIT_S = 3600.0
-"""A journal with nothing to do names a time far away or none; the platform's clocks cannot wait for ever."""
 DISK_LOOK_S = 1.0
 """The size on disk is looked at this often at most; it is for people."""
 READERS = 2
@@ -90,14 +89,14 @@ class Writer:
         on_recovered: Callable[[list[str]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`journal` is open already. `call(fn, *args)` runs a function on the loop
-        (`loop.call_soon_threadsafe`).
+        """Take a journal that is open. `call(fn, *args)` runs fn on the loop (`loop.call_soon_threadsafe`).
 
-        Reports, all through `call`, in the order in which things happened: on_committed(upto, oldest): after
-        each commit, and after retention moved `oldest` (then with the same `upto`). on_trouble(error): once,
-        when commits begin to fail. `error.retry` False: the writer has given up for good, only `stop` is
-        left. on_recovered(notices): once, when they work again, before the on_committed of the commit that
-        worked; the notices say what happened to the file, if something did.
+        Reports, all through `call`, in the order in which things happened:
+        * on_committed(upto, oldest): after each commit, and when retention moved `oldest` (`upto` as before).
+        * on_trouble(error): once, when commits begin to fail. `error.retry` False: the writer has given up
+          for good, only `stop` is left.
+        * on_recovered(notices): once, when they work again, before the on_committed of the commit that
+          worked; the notices say what happened to the file, if something did.
         """
         self._journal, self._call, self._clock = journal, call, clock
         self._on_committed, self._on_trouble, self._on_recovered = on_committed, on_trouble, on_recovered
@@ -133,9 +132,7 @@ class Writer:
         self._queue.put(commit)
 
     def read(self, query: Query) -> Future[Page]:
-        """Read a page on another thread. The future raises JournalError when the journal cannot be read
-        now.
-        """
+        """Read a page on another thread. The future raises JournalError when that is not possible now."""
         return self._readers.submit(self._page, query)
 
     def levels(self, first: int, last: int) -> Future[dict[int, int]]:
@@ -165,9 +162,9 @@ class Writer:
     def stop(self, deadline_s: float) -> int:
         """Write what is left, close the journal, end the threads; blocks up to `deadline_s`.
 
-        Returns how many commits did not get into the journal. When the disk does not answer in time the thread
-        is left behind, and the open journal with it (closing that would wait for the disk as well): nothing half
-        written can stay, the next opening rolls it back.
+        Returns how many commits did not get into the journal. When the disk does not answer in time the
+        thread is left behind, and the open journal with it (closing that would wait for the disk as well):
+        nothing half written can stay, the next opening rolls it back.
         """
         self._deadline = self._clock() + deadline_s
         self._stopping.set()
@@ -215,16 +212,14 @@ class Writer:
             try:
                 first = self._queue.get(timeout=wait)
             except Empty:
-                wait = min(self._upkeep(enough=1, idle=True), LONGEST_WAIT_S)
+                wait = self._upkeep(enough=1, idle=True)
                 continue
             if first is None:
                 return None
         return self._merge(first)
 
     def _merge(self, commit: Commit) -> tuple[Commit, int]:
-        """Add what waits behind `commit` to it, up to a bound; returns the sum and how many commits it
-        holds.
-        """
+        """Add what waits behind `commit` to it, up to a bound; returns the sum and its number of parts."""
         parts, lines, size = [commit], len(commit.lines), _size(commit)
         while lines < MERGE_LINES:
             try:

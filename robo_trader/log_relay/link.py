@@ -18,6 +18,7 @@ gevent replaces both modules' classes by cooperative ones. The originals have ne
 from __future__ import annotations
 
 import _socket
+import _thread
 import contextlib
 import errno
 import fcntl
@@ -188,6 +189,8 @@ class Link:
         deadline = time.monotonic() + timeout
         self.finishing = True
         try:
+            if self.out.dirty:
+                self.out.alone(self.out.repair)
             self.out.locked(self._stop_direct)
         except TimeoutError:
             return False
@@ -249,7 +252,9 @@ class Link:
                     give_up = now + self.patience if give_up is None else give_up
                     if self._gone() or now >= give_up:
                         return
-            except BaseException as error:  # the thread has no caller to tell; an exception thrown in must not end it
+            except (
+                BaseException
+            ) as error:  # the thread has no caller to tell; an exception thrown in must not end it
                 self.failures += 1
                 self._trouble = f"{type(error).__name__} in the sender thread"
                 self.out.broken = True
@@ -260,6 +265,8 @@ class Link:
     def leave(self) -> None:
         """Undo what the thread holds at its end, and let a later call start another one."""
         try:
+            if self.out.dirty:
+                self.out.alone(self.out.repair)
             self.out.locked(self._lose_connection, "thread ended")
             if self.closing or self.abandoned:
                 self._close_bell()
@@ -271,10 +278,11 @@ class Link:
     def _turn(self, most: float) -> None:
         """Do what is due, wait at most `most` seconds for something to happen, and serve that."""
         out = self.out
-        if out.dirty or out.broken:
+        if out.dirty:
+            out.alone(out.repair)
+        if out.broken:
             self._fail("interrupted")
-        if out.inbox or out.overrun or out.unencoded:
-            out.locked(out.absorb)
+        out.settle_inbox()
         self._open_bell()
         now = time.monotonic()
         if self._sock is None and now >= self._next_try:
@@ -355,13 +363,13 @@ class Link:
             self._suspect()
         self._trouble = why
         self.out.locked(self._lose_connection, why)
-        self._later(time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None)
+        self._later(
+            time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None
+        )
 
     def _lose_connection(self, _why: str) -> None:
         out = self.out
         self._stop_direct()
-        if out.dirty:
-            out.repair()
         out.rest = b""
         out.fd = out.tag = -1
         self._close_socket()
@@ -578,7 +586,9 @@ class Link:
         dropped = {cause: count for cause, count in out.dropped.items() if count}
         if waiting or dropped:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items()) or "none"
-            self._say(f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}")
+            self._say(
+                f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}"
+            )
 
     def _say(self, text: str) -> None:
         """Write one line to stderr if that can be done at once and it is still stderr."""
@@ -591,7 +601,9 @@ class Link:
             if ready and ready[0][1] & select.POLLOUT:
                 os.write(
                     2,
-                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[:1000],
+                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[
+                        :1000
+                    ],
                 )
         except Exception:
             pass
@@ -629,7 +641,9 @@ def _safe(path: str) -> None:
         return
     seen = os.lstat(parent)
     if seen.st_uid != os.getuid() or seen.st_mode & 0o022 or not stat.S_ISDIR(seen.st_mode):
-        raise PermissionError(errno.EACCES, "the directory belongs to or can be changed by another user", parent)
+        raise PermissionError(
+            errno.EACCES, "the directory belongs to or can be changed by another user", parent
+        )
 
 
 def _high(fd: int) -> int:

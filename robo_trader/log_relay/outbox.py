@@ -47,7 +47,8 @@ HIGH: Final = b"wec"
 LEVEL: Final = 21
 """Where the first letter of the level word stands in a frame."""
 NAP: Final = 0.000_05
-"""Seconds between two looks at the token by someone who may wait; longer than anybody holds it."""
+LONGEST_NAP: Final = 0.002
+"""Seconds between two looks by someone who waits for an errand: as long as the token is usually held, then longer."""
 PATIENCE: Final = 5.0
 """Seconds to wait for the token: thousands of times longer than it is ever held by a thread that runs. A process must
 not hang at its end because a thread is suspended (by a debugger, say) with the token in its hand."""
@@ -79,13 +80,37 @@ class Gap:
         """Counted as dropped. Otherwise the relay may have these lines, and they count as pending."""
 
 
+class Errand:
+    """Something to be done with the token, by whoever holds it."""
+
+    __slots__ = ("args", "cancelled", "done", "error", "result", "work")
+
+    def __init__(self, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.work = work
+        self.args = args
+        self.done = False
+        self.cancelled = False
+        """Nobody waits for it any more: it must not be done later."""
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Do it, unless cancelled. An ordinary error is for the one who waits; others are this thread's own."""
+        if not self.cancelled:
+            try:
+                self.result = self.work(*self.args)
+            except Exception as error:
+                self.error = error
+        self.done = True
+
+
 class Outbox:
     """The books of one run. Every method but `locked`, `stats` and `oldest_ns` is called with the token held."""
 
     __slots__ = (
-        "acked", "blocked", "broken", "cautious", "direct", "dirty", "dropped", "fd", "gaps", "heard_wrong", "held",
-        "inbox", "inbox_bytes", "limit", "manned", "overrun", "rest", "sent_high", "sent_low", "seq", "tag", "token",
-        "unencoded", "unsent_high", "unsent_low", "untold", "wired",
+        "acked", "blocked", "broken", "cautious", "direct", "dirty", "dropped", "errands", "fd", "gaps", "heard_wrong", "held",
+        "inbox", "inbox_bytes", "limit", "manned", "overrun", "rest", "sent_high", "sent_low", "seq", "settled", "tag",
+        "token", "unencoded", "unsent_high", "unsent_low", "untold", "wired",
     )  # fmt: skip
 
     def __init__(self, limit: int) -> None:
@@ -94,12 +119,16 @@ class Outbox:
         self.inbox: deque[tuple[int, bytes, bytes]] = deque()
         """(time_ns, packed level, body) of lines that came while the token was taken."""
         self.inbox_bytes = 0
+        self.errands: deque[Errand] = deque()
         self.overrun = 0
         """Lines that came while the token was taken and the memory was full."""
         self.unencoded = 0
         """Lines that could not be encoded and have no place yet."""
         self.seq = 0
         self.acked = 0
+        """How many lines were acked."""
+        self.settled = 0
+        """The highest seq that was acked."""
         self.held = 0
         """Bytes charged against `limit`."""
         self.dropped = {"overflow": 0, "too_big": 0, "encode": 0, "rejected": 0, "rejected_repeatedly": 0}
@@ -134,20 +163,48 @@ class Outbox:
     # -- taking the token -------------------------------------------------------------------------------------------
 
     def locked(self, work: Callable[..., Result], *args: Any) -> Result:
-        """Run `work(*args)` with the token. For those who may wait; TimeoutError after `PATIENCE` seconds."""
-        deadline = 0.0
+        """Have `work(*args)` done with the token, by this thread or by the one that holds it; return its result.
+
+        For those who may wait; TimeoutError after `PATIENCE` seconds. The holder does it because waiting for the
+        token can be in vain: a thread that logs in a loop lets others run only inside its sends, where it holds it.
+        `work` must be short, and able to start over: the holder may be interrupted in the middle.
+        """
+        errand = Errand(work, args)
+        try:
+            self.errands.append(errand)
+            deadline = time.monotonic() + PATIENCE
+            nap = NAP
+            self.settle_inbox()
+            while not errand.done:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError("somebody keeps the token")
+                time.sleep(nap)
+                nap = min(nap * 2, LONGEST_NAP)
+                self.settle_inbox()
+        finally:
+            errand.cancelled = True
+        if errand.error is not None:
+            raise errand.error
+        result: Result = errand.result
+        return result
+
+    def alone(self, work: Callable[[], None]) -> None:
+        """Do `work()` with the token, in this thread: for what takes too long to be done by a caller.
+
+        TimeoutError after `PATIENCE` seconds.
+        """
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 del self.token[0]
             except IndexError:
-                now = time.monotonic()
-                deadline = deadline or now + PATIENCE
-                if now >= deadline:
+                if time.monotonic() >= deadline:
                     raise TimeoutError("somebody keeps the token") from None
                 time.sleep(NAP)
                 continue
             try:
-                return work(*args)
+                work()
+                return
             except BaseException:
                 self.direct = None
                 self.dirty = True
@@ -156,18 +213,27 @@ class Outbox:
                 self.token += (None,)  # not a call: those fail at the recursion limit
 
     def settle_inbox(self) -> None:
-        """Give the lines that came meanwhile their place. For one who does not hold the token and will not wait."""
-        while self.inbox or self.overrun or self.unencoded:
+        """Give the lines that came meanwhile their place and run the errands.
+
+        For one who holds no token and will not wait. While the books are in doubt nothing is done: the link mends
+        them first, which takes long for a caller.
+        """
+        while (self.inbox or self.errands or self.overrun or self.unencoded) and not self.dirty:
             try:
                 del self.token[0]
             except IndexError:
                 return
             try:
                 self.absorb()
+                while self.errands:
+                    errand = self.errands[0]
+                    if not errand.done:
+                        errand.run()
+                    del self.errands[0]
             except BaseException:
                 self.direct = None
                 self.dirty = True
-                self.blocked()
+                self.manned = False
                 raise
             finally:
                 self.token += (None,)  # not a call: those fail at the recursion limit
@@ -176,8 +242,6 @@ class Outbox:
 
     def absorb(self) -> None:
         """Give every waiting line its place."""
-        if self.dirty:
-            self.repair()
         inbox = self.inbox
         while inbox:
             time_ns, level, body = inbox[0]
@@ -213,7 +277,13 @@ class Outbox:
     def queue(self, time_ns: int, level: bytes, body: bytes) -> None:
         """Take a line that cannot go on the wire now."""
         if self.dirty:
-            self.repair()
+            size = len(body)
+            if self.held + self.inbox_bytes + size > self.limit:
+                self.overrun += 1
+            else:
+                self.inbox_bytes += size
+                self.inbox.append((time_ns, level, body))
+            return
         frame = wire.HEADER.pack(wire.HEAD, wire.U64, self.seq + 1, wire.U64, time_ns) + level + body
         size = len(frame) + OVERHEAD
         if frame[LEVEL] in HIGH:
@@ -341,6 +411,7 @@ class Outbox:
         if seq > (self.seq if self.direct is not None else self.wired):
             self.heard_wrong += 1
             return False
+        self.settled = max(self.settled, seq)
         key = seq.to_bytes(8, "big")
         left = SLICE
         for frames in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
@@ -374,7 +445,7 @@ class Outbox:
         """Make everything not acked unsent again. Called once the welcome's acked is released."""
         dropped = dict(self.dropped)
         untold: deque[Gap] = deque()
-        for gap in heapq.merge(self.gaps, self.untold, key=lambda gap: gap.first):
+        for gap in heapq.merge(self.gaps, self.untold, key=_first):
             if not gap.lost:
                 dropped[gap.cause] += gap.last - gap.first + 1
             if untold and untold[-1].last + 1 == gap.first and untold[-1].cause == gap.cause:
@@ -417,7 +488,9 @@ class Outbox:
 
     def first(self) -> int:
         """Return the lowest seq that is not acked: the next after the last one if there is none."""
-        firsts = [wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q]
+        firsts = [
+            wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q
+        ]
         firsts += [gaps[0].first for gaps in (self.gaps, self.untold) if gaps]
         return min(firsts, default=self.seq + 1)
 
@@ -468,7 +541,9 @@ class Outbox:
             at = next(index for index, gap in enumerate(gaps) if gap.first > first)
         before = gaps[at - 1] if at else None
         after = gaps[at] if at < len(gaps) else None
-        joins = before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
+        joins = (
+            before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
+        )
         meets = after is not None and last + 1 == after.first and after.lost is lost and after.cause == cause
         if joins and meets and before is not None and after is not None:
             before.last = after.last
@@ -513,7 +588,9 @@ class Outbox:
         held = 0
         last = self.seq
         seqs: list[int] = []
-        for frame in heapq.merge(self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes):
+        for frame in heapq.merge(
+            self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes
+        ):
             seq = wire.seq_of(frame)
             if seqs and seqs[-1] == seq:
                 continue  # was being moved
@@ -521,25 +598,33 @@ class Outbox:
             last = max(last, seq)  # the line being admitted can be ahead of the counter
             held += len(frame) + OVERHEAD
             (high if frame[LEVEL] in HIGH else low).append(frame)
-        there = set(seqs)
         gaps: deque[Gap] = deque()
-        expected: int | None = None
         both: set[int] = set()
         dropped = dict(self.dropped)
-        spans = [(seq, seq, None) for seq in seqs]
-        spans += [(g.first, min(g.last, last), g) for g in (*self.gaps, *self.untold) if g.first <= last]  # type: ignore[misc]
-        for first, end, gap in sorted(spans, key=lambda span: span[:2]):
-            if expected is not None and first > expected:
-                gaps.append(Gap(expected, first - 1, "overflow", lost=False))
-            if gap is not None:
-                gaps.append(Gap(first, end, gap.cause, lost=gap.lost))
-                # A frame that is also in a gap was being dropped: finish that.
-                for seq in range(first, end + 1) if end - first < len(there) else there & set(range(first, end + 1)):
-                    if seq in there:
-                        both.add(seq)
-                        if gap.lost:
-                            dropped[gap.cause] += 1
-            expected = max(expected or 0, end + 1)
+        at = 0
+        # Seqs that an ack was being worked off for are no holes: they were counted when they were forgotten.
+        expected = max(self.settled + 1, 1)
+        for gap in [*heapq.merge(self.gaps, self.untold, key=_first), None]:
+            start, end = (gap.first, min(gap.last, last)) if gap is not None else (last + 1, last)
+            while at < len(seqs) and seqs[at] < start:
+                if seqs[at] > expected:
+                    gaps.append(Gap(expected, seqs[at] - 1, "overflow", lost=False))
+                expected = max(expected, seqs[at] + 1)
+                at += 1
+            if gap is None or start > end:
+                continue
+            if start > expected:
+                gaps.append(Gap(expected, start - 1, "overflow", lost=False))
+            gaps.append(Gap(start, end, gap.cause, lost=gap.lost))
+            expected = max(expected, end + 1)
+            while at < len(seqs) and seqs[at] <= end:
+                # A line that is also in a gap was being dropped: finish that.
+                both.add(seqs[at])
+                if gap.lost:
+                    dropped[gap.cause] += 1
+                at += 1
+        if last >= expected:
+            gaps.append(Gap(expected, last, "overflow", lost=False))
         if both:
             low = deque(frame for frame in low if wire.seq_of(frame) not in both)
             high = deque(frame for frame in high if wire.seq_of(frame) not in both)
@@ -601,6 +686,10 @@ def _nothing() -> None:
 
 def _seq_bytes(frame: bytes) -> bytes:
     return frame[wire.SEQ]
+
+
+def _first(gap: Gap) -> int:
+    return gap.first
 
 
 def _head(frames: deque[bytes]) -> bytes:

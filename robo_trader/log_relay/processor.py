@@ -19,11 +19,11 @@ import struct
 import sys
 import time
 import weakref
-from _socket import gethostname
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgpack
+from _socket import gethostname
 
 from . import plain, wire
 from .link import Link
@@ -165,7 +165,9 @@ class LogRelayProcessor:
             if self._sources[event_dict.get("logger")]:
                 self._excluded += 1
                 return event_dict
-            if "exc_info" not in event_dict and (self._keys.issuperset(event_dict) or self._learn(event_dict)):
+            if "exc_info" not in event_dict and (
+                self._keys.issuperset(event_dict) or self._learn(event_dict)
+            ):
                 pool = self._pool
                 pack = pool.pop() if pool else _new_packer()
                 for value in event_dict.values():
@@ -236,12 +238,14 @@ class LogRelayProcessor:
                 raise
             if out.seq < seq and (
                 frame is None
-                or not ((out.sent_low and out.sent_low[-1] is frame) or (out.sent_high and out.sent_high[-1] is frame))
+                or not (
+                    out.sent_low and out.sent_low[-1] is frame or out.sent_high and out.sent_high[-1] is frame
+                )
             ):
                 out.unencoded += 1
         finally:
             token += (None,)  # not a call: those fail at the recursion limit
-        if out.inbox or (send is None and not out.manned):
+        if out.inbox or out.errands or (send is None and not out.manned):
             self._afterwards(out)
         return event_dict
 

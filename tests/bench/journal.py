@@ -1,7 +1,8 @@
-"""How fast the journal is on this machine: `python tests/bench/journal.py [--lines N] [--seconds S] [--dir D]`.
+"""How fast the journal is on this machine: `python tests/bench/journal.py [--lines N] [--seconds S] [--dir
+D]`.
 
-Prints a small table: lines appended per second by batch size, with the writer thread's CPU and the share of it that
-holds the GIL; lines read per second by filter. Bounded to about 20 s by default. Numbers, not a test.
+Prints a small table: lines appended per second by batch size, with the writer thread's CPU and the share of
+it that holds the GIL; lines read per second by filter. Bounded to about 20 s by default. Numbers, not a test.
 """
 
 from __future__ import annotations
@@ -62,34 +63,35 @@ def fresh(place: Path, **kwargs: object) -> SqliteJournal:
 
 
 class Bystander:
-    """A thread that does nothing but hold the GIL: how much slower it gets is the share the other one held it."""
+    """A thread that wakes up every millisecond, as an event loop would: how late it is shows who holds the
+    GIL."""
 
     def __init__(self) -> None:
-        """Start counting."""
-        self.rounds = 0
+        """Start."""
+        self._late: list[float] = []
         self._stop = False
         self._thread = threading.Thread(target=self._run)
-        self._began, self._cpu = time.perf_counter(), 0.0
         self._thread.start()
 
     def _run(self) -> None:
         while not self._stop:
-            for _ in range(1000):
-                pass
-            self.rounds += 1
-        self._cpu = time.thread_time()
+            began = time.perf_counter()
+            time.sleep(0.001)
+            self._late.append(time.perf_counter() - began - 0.001)
 
-    def stop(self) -> float:
-        """Return rounds per second of time."""
+    def stop(self) -> str:
+        """Return the median and the 99th percentile, in microseconds."""
         self._stop = True
         self._thread.join()
-        return self.rounds / (time.perf_counter() - self._began)
+        late = sorted(self._late)
+        return f"median {late[len(late) // 2] * 1e6:,.0f} us, 99 % {late[len(late) * 99 // 100] * 1e6:,.0f} us"
 
 
 def append(
     place: Path, batch: int, seconds: float, sync: str = "normal", max_bytes: int = 64 << 30
 ) -> tuple[float, float, float]:
-    """Append until `seconds` are over; returns lines/s, CPU us per line, milliseconds of the slowest commit."""
+    """Append until `seconds` are over; returns lines/s, CPU us per line, milliseconds of the slowest
+    commit."""
     journal, chance = fresh(place, sync=sync, max_bytes=max_bytes), random.Random(1)
     ready = make(range(1, 8193), chance)
     seq, took, cpu, slowest = 0, 0.0, 0.0, 0.0
@@ -109,28 +111,29 @@ def append(
     return seq / took, cpu / seq * 1e6, slowest * 1e3
 
 
-def gil_share(place: Path, batch: int, seconds: float) -> float:
-    """Return the part of a bystander's time that appending takes away by holding the GIL."""
+def lateness(place: Path, seconds: float) -> tuple[str, str, str]:
+    """Return how late a bystander wakes up alone, beside appending, and beside reading."""
     journal, ready = fresh(place), make(range(1, 100_001), random.Random(1))
-    commits = [Commit(ready[at : at + batch]) for at in range(0, len(ready) - batch, batch)]
-    alone = Bystander()
-    time.sleep(seconds / 4)
-    free = alone.stop()
-    beside = Bystander()
-    began = time.perf_counter()
+    commits = [Commit(ready[at : at + 1000]) for at in range(0, len(ready), 1000)]
+    bystander = Bystander()
+    time.sleep(seconds)
+    alone = bystander.stop()
+    bystander = Bystander()
     for commit in commits:
         journal.append(commit)
-        if time.perf_counter() - began > seconds:
-            break
-    shared = beside.stop()
+    appending = bystander.stop()
+    bystander = Bystander()
+    read(journal, len(ready), Filter(), seconds)
+    reading = bystander.stop()
     journal.close()
-    return max(0.0, 1 - shared / free)
+    return alone, appending, reading
 
 
 def read(
     journal: SqliteJournal, head: int, wanted: Filter, seconds: float, **kwargs: object
 ) -> tuple[float, float, float]:
-    """Read in pages until `seconds` are over; returns matches/s, lines looked at/s, milliseconds of the slowest page."""
+    """Read in pages until `seconds` are over; returns matches/s, lines looked at/s, milliseconds of the
+    slowest page."""
     options = {"limit": 1000} | kwargs
     after, matches, seen, slowest, took = 0, 0, 0, 0.0, 0.0
     while took < seconds:
@@ -159,7 +162,11 @@ def main() -> None:
         print("  1000, full  {:9,.0f}   {:11.2f}   {:17.1f}".format(*append(place, 1000, given.seconds, "full")))
         pruning = append(place, 1000, given.seconds * 2, max_bytes=16 << 20)
         print("  1000, prune {:9,.0f}   {:11.2f}   {:17.1f}".format(*pruning))
-        print(f"  GIL held while appending batches of 1000: {gil_share(place, 1000, given.seconds):.0%}")
+        print(
+            "a bystander is late: alone {}\n  beside appending {}\n  beside reading   {}".format(
+                *lateness(place, given.seconds)
+            )
+        )
         journal, chance = fresh(place), random.Random(2)
         for first in range(1, given.lines + 1, 4000):
             journal.append(Commit(make(range(first, min(first + 4000, given.lines + 1)), chance)))

@@ -122,7 +122,7 @@ class Replies:
     ],
     ids=["fine", "a line missing", "a line twice", "an id skipped", "two lines swapped"],
 )
-def test_the_probe_finds_what_is_wrong_with_a_stream(numbers: list[tuple[int, int]], found: dict[str, int]) -> None:
+def test_the_probe_finds_what_is_wrong(numbers: list[tuple[int, int]], found: dict[str, int]) -> None:
     """Each fault is counted as what it is, and nothing else is."""
     probe, replies = Probe(), Replies(numbers)
     probe._viewer = replies  # type: ignore[assignment]
@@ -171,7 +171,7 @@ def test_one_command_gives_one_report_and_its_json_can_be_shown_again(tmp_path: 
 
 
 def test_a_server_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
-    """A relay that cannot be called is named with the reason, and the exit status says that logrelay was not measured."""
+    """A relay that cannot be called is named with the reason; the exit status says that it was not measured."""
     command = [sys.executable, str(HERE / "fanout.py"), "--quick", "--only", "traders", "--servers", "logrelay"]
     ran = subprocess.run(
         [*command, "--relay", "false"], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path

@@ -1,4 +1,5 @@
-"""The relay that test_crash kills: goes on where the journal ends, prints each seq that was reported committed."""
+"""The relay that test_crash kills: goes on where the journal ends, prints each seq that was reported
+committed."""
 
 from __future__ import annotations
 

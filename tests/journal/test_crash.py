@@ -1,4 +1,5 @@
-"""A relay that is killed with SIGKILL loses no line it has reported, repeats none, and leaves no half commit."""
+"""A relay that is killed with SIGKILL loses no line it has reported, repeats none, and leaves no half
+commit."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_fifty_kills_lose_and_repeat_nothing(tmp_path):
-    """After each SIGKILL: every printed seq is there, the run's last_seq is that of its last line, no hole."""
+    """After each SIGKILL: every printed seq is there, the run's last_seq is that of its last line, no
+    hole."""
     path = str(tmp_path / "journal.db")
     chance = random.Random(20260123)
     reported = reported_by_kill = 0

@@ -49,14 +49,13 @@ def scene(draw):
         )
     )
     rows = orjson.loads(orjson.dumps(rows))  # what the relay calls JSON-safe
-    keys = sorted({key for row in rows for key in row[4]}) or ["a"]
-    held = [field_text(v) for row in rows for v in row[4].values()] or ["x"]
-    where = draw(
-        st.lists(
-            st.tuples(st.one_of(st.sampled_from(keys), text), st.one_of(st.sampled_from(held), text)),
-            max_size=2,
-        )
+    held = [(key, field_text(value)) for row in rows for key, value in row[4].items()] or [("a", "x")]
+    pair = st.one_of(
+        st.sampled_from(held),
+        st.tuples(st.sampled_from([key for key, _ in held]), text),
+        st.tuples(text, st.sampled_from([value for _, value in held])),
     )
+    where = draw(st.lists(pair, max_size=2))
     messages = [row[3] for row in rows]
     wanted = Filter(
         draw(st.sampled_from([10, 10, 20, 30, 40, 50])),
@@ -93,7 +92,8 @@ def both(tmp_path_factory):
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scene=scene(), newest=st.booleans(), limit=st.sampled_from([1, 3, 100]))
 def test_sql_and_python_agree(both, line, scene, newest, limit):
-    """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any pages."""
+    """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any
+    pages."""
     sqlite, memory, numbers = both
     rows, wanted = scene
     assume(all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where))))  # parse_filter refuses it
@@ -134,3 +134,40 @@ def test_what_comes_after_a_nul_is_found(both, line, nul):
         assert not found(Filter(text="tails"))
         assert not found(Filter(where=(("k", "a"),)))
         assert not found(Filter(where=(("k", "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "asked", "matches"),
+    [
+        ("symbol", "AAPL", "AAPL", True),
+        ("symbol", "AAPL", '"AAPL"', False),
+        ("symbol", "AAPL", "aapl", False),
+        ("n", 100, "100", True),
+        ("n", "100", "100", True),
+        ("n", 100, "100.0", False),
+        ("n", 1e16, orjson.dumps(1e16).decode(), True),
+        ("n", 1.5, "1.5", True),
+        ("n", None, "null", True),
+        ("n", None, "", False),
+        ("n", True, "true", True),
+        ("n", True, "1", False),
+        ("n", [1, "a"], '[1,"a"]', True),
+        ("n", {"a": 1}, '{"a":1}', True),
+        ("a.b", 1, "1", True),
+        ("[0]", 1, "1", True),
+        ('a"b', 1, "1", True),
+        ("a\\b", 1, "1", True),
+        ("é", "ü", "ü", True),
+        ("m", 'say "x"\n', 'say "x"\n', True),
+    ],
+)
+def test_a_field_is_compared_as_text(both, line, key, value, asked, matches):
+    """A string as it is, anything else as its JSON; dots, brackets, quotes in a key mean nothing special."""
+    sqlite, memory, numbers = both
+    made = line(next(numbers), context={key: value})
+    wanted = Filter(where=((key, asked),))
+    assert wanted.matches(made) is matches
+    for journal in (sqlite, memory):
+        journal.append(Commit([made]))
+        assert bool(journal.page(Query(made.seq - 1, made.seq, 1, wanted)).seqs) is matches
+        assert not journal.page(Query(made.seq - 1, made.seq, 1, Filter(where=(("absent", asked),)))).seqs

@@ -289,7 +289,8 @@ class Peer:
                 c.sock.send(msgpack.packb([3, self.refuse]))
                 self._end(c, "refused")
             elif self.welcoming:
-                c.sock.send(msgpack.packb([0, {"protocol": 1, "acked": self.last[c.run]}]))
+                with contextlib.suppress(BrokenPipeError):
+                    c.sock.send(msgpack.packb([0, {"protocol": 1, "acked": self.last[c.run]}]))
             return
         run = c.run
         last = self.last[run]
