@@ -38,6 +38,8 @@ FAST_TEXT: Final = 4_096
 """Characters up to which a string goes into the packer unlooked at."""
 FAST_KEY: Final = 100
 """Characters of a key up to which the same holds."""
+LATE: Final = 10
+"""Lines logged after the exit hook that are told on stderr when they cannot be sent; more would only repeat it."""
 KEYS: Final = 2_048
 """Keys that are remembered as harmless; programs have tens, made-up keys must not grow it for ever."""
 SOURCES: Final = 4_096
@@ -117,6 +119,10 @@ class LogRelayProcessor:
         self._sources: dict[Any, bool] = {None: False}
         self._keys: set[str] = set()
         self._exit_timeout = exit_timeout
+        self._ending = 0
+        """How often the end of the process was dealt with; from the first time on no thread can be relied on."""
+        self._exit_left = exit_timeout
+        """Seconds the process may still be held up."""
         self._excluded = 0
         self._degraded = 0
         self._truncated = 0
@@ -278,6 +284,8 @@ class LogRelayProcessor:
             if not out.manned:
                 self._start()
                 out.blocked()
+                if self._ending:
+                    self._last_words()
         except Exception:
             self._degraded += 1
 
@@ -416,10 +424,25 @@ class LogRelayProcessor:
         return done
 
     def _at_exit(self) -> None:
-        if self._closed or (self._link.state == "idle" and not self._out.produced()):
-            return
-        self._link.finish(self._exit_timeout, close=False)
-        self._link.summary()
+        if not self._closed:
+            self._last_words()
+
+    def _last_words(self) -> None:
+        """Send what is there, in what is left of the exit's budget, and tell what could not be sent.
+
+        Lines may still come: from exit handlers registered before ours, and from objects that are torn down. From
+        Python 3.12 on no thread can be started for them, and one that runs may stop at any moment. So those that
+        cannot go to the kernel at once come here, in their own thread.
+        """
+        out, link = self._out, self._link
+        self._ending += 1
+        if link.state != "idle" or out.produced():
+            began = time.monotonic()
+            link.finish(self._exit_left, close=False)
+            self._exit_left = max(0.0, self._exit_left - (time.monotonic() - began))
+            if self._ending <= LATE:
+                link.summary()
+        out.manned = False
 
     def _after_fork(self) -> None:
         """In a forked child: a new run. Logs nothing, opens nothing, starts nothing."""
