@@ -56,12 +56,14 @@ class Gate:
         self.open_gate.set()
         self.waiting = threading.Event()
         self.fail = None
+        self.failed = 0
         self.commits = []
 
     def append(self, commit):
         self.waiting.set()
         assert self.open_gate.wait(20)
         if self.fail is not None:
+            self.failed += 1
             raise self.fail
         self._journal.append(commit)
         self.commits.append(commit)
@@ -156,6 +158,7 @@ def test_trouble_is_said_once_and_ends(journal_at, start, loop, lines, until):
         writer.submit(Commit(lines(first, 5)))
     assert writer.stats().trouble == "the disk is full"
     assert writer.stats().pending_commits == 5
+    until(lambda: gate.failed >= 3, "the retries")
     gate.fail = None
     until(lambda: loop.upto == 25, "the recovery")
     assert loop.words() == ["trouble", "recovered", "committed", "committed"]
