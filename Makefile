@@ -92,6 +92,7 @@ if [ -t 0 ]; then
   ( trap "" INT TERM HUP; while read -r -u 3; do :; done 2>/dev/null; kill -HUP $$$$ ) & watch=$$!
 fi
 export LOGRELAY_SOCKET="$$home/ingest.sock" LOGRELAY_JOURNAL="$$home/journal.db" PYTHONUNBUFFERED=1
+export ROBO_LOG_FORMAT=$${ROBO_LOG_FORMAT:-console}
 unset LOGRELAY_DISABLED
 mkfifo "$$home/relay" "$$home/trader" "$$home/news"
 exec 5<>"$$home/news"

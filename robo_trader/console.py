@@ -74,11 +74,13 @@ class Console:
         if not text:
             return
         try:
-            if self._fd is not None:
+            if self._stream is None or self._stream.closed:  # its descriptor may be somebody else's by now
+                self.lost += 1
+            elif self._fd is not None:
                 data = f"{text}\n".encode("utf-8", "backslashreplace")
                 while data:
                     data = data[os.write(self._fd, data) :]
-            elif self._stream is not None:
+            else:
                 self._stream.write(f"{text}\n")
                 self._stream.flush()
         except Exception:

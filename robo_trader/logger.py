@@ -39,8 +39,9 @@ from robo_trader.calls import TraderLogger, warn_once
 from robo_trader.console import Console, Outlet, Renderer
 from robo_trader.foreign import ForeignHandler, Hooks
 from robo_trader.log_relay import LogRelayProcessor
-from robo_trader.redact import Redactor, exception_to_text
+from robo_trader.redact import Redactor
 from robo_trader.secret_rules import from_environment
+from robo_trader.tracebacks import exception_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping

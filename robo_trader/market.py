@@ -81,14 +81,14 @@ class SimulatedMarket:
         day = 0
         while True:
             begin = _FIRST_DAY + timedelta(days=day // 5 * 7 + day % 5, hours=OPENS.hour, minutes=OPENS.minute)
-            yield from self._session(dice, begin, day + 1)
+            yield from self._session(dice, begin)
             day += 1
 
-    def _session(self, dice: random.Random, begin: datetime, day: int) -> Iterator[Minute]:
+    def _session(self, dice: random.Random, begin: datetime) -> Iterator[Minute]:
         for quote in self._quotes.values():
             quote.price *= 1 + dice.gauss(0, _VOLATILITY * 6)  # what happened overnight
             quote.halted = 0
-        yield Minute(begin, happened=(("session.opened", {"day": day, "symbols": list(self.symbols)}),))
+        yield Minute(begin, happened=(("session.opened", {"symbols": list(self.symbols)}),))
         burst = outage = 0
         for number in range(MINUTES):
             now = begin + timedelta(minutes=number)
@@ -109,7 +109,7 @@ class SimulatedMarket:
             burst = max(burst - 1, 0)
         back: tuple[tuple[str, dict[str, object]], ...] = (("feed.back", {}),) if outage else ()
         end = begin + timedelta(minutes=MINUTES)
-        yield Minute(end, happened=(*back, ("session.closed", {"day": day})), pace=6)
+        yield Minute(end, happened=(*back, ("session.closed", {})), pace=6)
 
     def _bar(
         self,

@@ -13,7 +13,6 @@ Any other object becomes its redacted `repr`.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -25,9 +24,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
-from structlog.processors import format_exc_info
-
 from robo_trader.secret_rules import MARK, Rules
+from robo_trader.tracebacks import exception_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
@@ -333,26 +331,6 @@ class _Asking(threading.local):
 
 _asking = _Asking()
 """How many objects of this thread are being asked for their `repr` right now."""
-
-
-def exception_to_text(logger: Any, method_name: str, event: MutableMapping[str, Any]) -> bool:
-    """Replace `exc_info`, in whatever form, by the string `exception`; without an exception it just goes.
-
-    The text has no values of local variables. Never raises; returns False if there was something that could
-    not be formatted, which `exception` then says.
-    """
-    given = event["exc_info"]
-    found = sys.exc_info() if given is True else given
-    try:
-        if found and not (isinstance(found, tuple) and found[:2] == (None, None)):
-            format_exc_info(logger, method_name, event)
-    except Exception as error:
-        event["exception"] = f"[exc_info was {type(given).__name__}: {type(error).__name__}]"
-        return False
-    finally:
-        event.pop("exc_info", None)
-        del given, found  # they hold frames
-    return True
 
 
 def _is_container(value: Any) -> bool:

@@ -8,6 +8,7 @@ Everything it says goes to `logger`; read that next.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import ROUND_DOWN, Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from robo_trader.strategy import Crossover, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime
+    from datetime import date, datetime
 
     from robo_trader.market import Bar, Minute
 
@@ -31,6 +32,9 @@ MINUTE = 0.4
 
 REPORT = 10
 """Minutes between two pnl.update lines."""
+
+NIGHT = timedelta(hours=4)
+"""A pause of this length and more is the market's, not a fault of the feed."""
 
 LOT = Decimal(12_000)
 """Value of one order."""
@@ -58,14 +62,21 @@ class Engine:
     suspended: bool = False
     """The day's loss limit was reached: out of everything, nothing is bought until the next session."""
     _seen: dict[str, datetime] = field(default_factory=dict)
-    _day_began: Decimal | None = None
+    day: int = 0
+    """Days of trading so far; a context variable, so that every line of the day has it."""
+    _date: date | None = None
+    _day_began: Decimal = ZERO
+    """Equity when the day began."""
+    _spacing: dict[str, timedelta] = field(default_factory=dict)
+    """The shortest time between two bars of a symbol: what a gap is measured by."""
     _retries: int = 0
 
     def step(self, minute: Minute) -> None:
         """Live through one minute."""
         self.minutes += 1
-        if self._day_began is None:
-            self._day_began = self.portfolio.equity(self.prices)
+        if minute.time.date() != self._date:
+            self._date = minute.time.date()
+            self._begin_day()
         for name, fields in minute.happened:
             self._on_event(name, fields)
         for bar in minute.bars:
@@ -81,16 +92,24 @@ class Engine:
             self._report()
         self._guard(minute)
 
+    def _begin_day(self) -> None:
+        self.day += 1
+        self.suspended = False
+        self._day_began = self.portfolio.equity(self.prices)
+        bind_contextvars(day=self.day)
+
+    def _day_pnl(self) -> Decimal:
+        return self.portfolio.equity(self.prices) - self._day_began
+
     def _on_event(self, name: str, fields: dict[str, Any]) -> None:
         if name == "session.opened":
-            bind_contextvars(day=fields["day"])
-            self._seen.clear()
-            self.suspended = False
-            self._day_began = self.portfolio.equity(self.prices)
             log.info("session.opened", symbols=fields["symbols"], cash=_money(self.portfolio.cash))
         elif name == "session.closed":
-            pnl = self.portfolio.equity(self.prices) - (self._day_began or ZERO)
-            log.info("session.closed", day_pnl=_money(pnl), open_positions=len(self.portfolio.positions))
+            log.info(
+                "session.closed",
+                day_pnl=_money(self._day_pnl()),
+                open_positions=len(self.portfolio.positions),
+            )
             audit_log.info("session.report", equity=self.portfolio.equity(self.prices), orders=self.orders)
         elif name == "feed.lost":
             self._retries = 1
@@ -107,13 +126,15 @@ class Engine:
             feed_log.info("trading.resumed", **fields)
 
     def _note_gap(self, bar: Bar) -> None:
-        """Say when bars of a symbol are missing within a session; the night is no gap."""
+        """Say when bars of a symbol are missing within a session; the night is no gap, nor is a weekend."""
         last = self._seen.get(bar.symbol)
         self._seen[bar.symbol] = bar.time
-        if last is None:
+        if last is None or bar.time <= last:
             return
-        missing = int((bar.time - last).total_seconds() // 60) - 1
-        if 0 < missing < 120:
+        passed = bar.time - last
+        spacing = self._spacing[bar.symbol] = min(passed, self._spacing.get(bar.symbol, passed))
+        missing = passed // spacing - 1
+        if missing > 0 and passed < NIGHT:
             feed_log.warning("data.gap", symbol=bar.symbol, missing_bars=missing, since=f"{last:%H:%M}")
 
     def _decide(self, bar: Bar) -> None:
@@ -178,7 +199,7 @@ class Engine:
 
     def _guard(self, minute: Minute) -> None:
         """Suspend trading for the day when the loss limit is reached, and get out."""
-        pnl = self.portfolio.equity(self.prices) - (self._day_began or ZERO)
+        pnl = self._day_pnl()
         if self.suspended or not self.risk.suspended(pnl):
             return
         self.suspended = True

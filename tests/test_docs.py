@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -166,6 +168,25 @@ def test_the_options_that_are_named_exist(name):
     flags = {s.flag for s in SETTINGS if s.by_flag}
     for line in re.findall(r"logrelay serve ([^`\n]*)", page(name)):
         assert set(re.findall(r"(--[a-z-]+)", line)) <= flags, line
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(PAGES) if "```python" in page(n)])
+def test_the_python_in_the_text_runs(name):
+    """Whoever pastes an example should not get an exception."""
+    environ = os.environ | {"LOGRELAY_DISABLED": "1", "PYTHONPATH": str(ROOT)}
+    for code in re.findall(r"```python\n(.*?)```", page(name), re.DOTALL):
+        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(PAGES) if "```toml" in page(n)])
+def test_the_toml_in_the_text_is_a_valid_config(name, tmp_path):
+    """Whoever pastes an example should get a relay that starts."""
+    for text in re.findall(r"```toml\n(.*?)```", page(name), re.DOTALL):
+        (tmp_path / "relay.toml").write_text(text)
+        command = [sys.executable, "-m", "logrelay", "check", "--config", str(tmp_path / "relay.toml")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_changelog_begins_with_what_is_unreleased():

@@ -93,6 +93,8 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # workers that outlived it; the session is its own (nginx)
 
     def stop_all(self) -> None:
         """End everything that still runs."""
@@ -132,6 +134,11 @@ class Child:
         if "error" in reply:
             raise BenchError(f"{self.name}: {do}: {reply['error']}")
         return reply
+
+    def answered(self, timeout: float) -> bool:
+        """Tell whether the next answer begins to arrive within `timeout` seconds."""
+        assert self._process.stdout is not None
+        return bool(self._buffer or select.select([self._process.stdout.fileno()], [], [], timeout)[0])
 
     def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""

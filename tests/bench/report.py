@@ -20,6 +20,8 @@ OURS = LogRelay.name
 NOTHING = "-"
 WIDTH = 118
 """Columns of the text: what a terminal beside an editor has."""
+BUSY_LOAD = 0.7
+"""One-minute load average before the run from which the report warns: something else wants most of a core."""
 RATES = {50: "50 lines/s", 1000: "1,000 lines/s", 0: "as fast as it goes"}
 
 Sample = dict[str, Any]
@@ -70,9 +72,9 @@ def number(value: float) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Write the median, and the smallest and largest if there are several."""
-    middle = number(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({number(min(values))}-{number(max(values))})"
+    """Write the median, and the smallest and largest if they differ."""
+    middle, least, most = (number(value) for value in (statistics.median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}-{most})"
 
 
 def percentile(ordered: list[int], share: float) -> float:
@@ -272,6 +274,22 @@ def resume(samples: list[Sample]) -> list[Table]:
     return [_grid(f"Resuming after {samples[0]['lines']:,} missed lines", note, samples, columns)]
 
 
+def stalled(samples: list[Sample]) -> list[Table]:
+    """Viewers that stop reading for a while."""
+    columns: list[tuple[str, str, dict[str, Any]]] = [
+        ("memory for them, MB", "memory_mb", {}),
+        ("all caught up after, s", "seconds", {}),
+        ("CPU us per delivered line", "cpu_us_delivered", {}),
+    ]
+    if not samples:
+        return []
+    note = (
+        "The viewers read nothing while 20,000 lines (5 MB each) are sent as fast as they are taken, then all read on "
+        "at once. Memory: growth of the RSS of a fresh server until then. One run."
+    )
+    return [_grid(f"{viewers_text(samples[0]['viewers'])} that stop reading for a while", note, samples, columns)]
+
+
 def storm(samples: list[Sample]) -> list[Table]:
     """Reconnect storm."""
     columns: list[tuple[str, str, dict[str, Any]]] = [
@@ -281,9 +299,9 @@ def storm(samples: list[Sample]) -> list[Table]:
         ("CPU ms per connection", "cpu_ms_per_viewer", {}),
     ]
     note = (
-        "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines/s "
-        "flow to a healthy viewer: how late was its latest line. logrelay sends newcomers 500 lines, "
-        "the others send nothing."
+        "Viewers connect one after the other, evenly, and drop at once (2,000 in 10 s in a full run), while 100 lines "
+        "a second flow to a healthy viewer: how late was its latest line. logrelay gives newcomers "
+        "500 lines, the others send nothing. One run."
     )
     return [_grid("Reconnect storm", note, samples, columns)] if samples else []
 
@@ -294,7 +312,9 @@ def tables(result: dict[str, Any]) -> list[Table]:
     def of(section: str) -> list[Sample]:
         return select(result["samples"], section=section)
 
-    shown: list[Callable[[list[Sample]], list[Table]]] = [latency, traders, filters, batch, compress, resume, storm]
+    shown: list[Callable[[list[Sample]], list[Table]]] = [
+        *(latency, traders, filters, batch, compress, resume, stalled, storm)
+    ]
     out = fanout(of("fanout"))
     for show in shown:
         out += show(of(show.__name__))
@@ -317,7 +337,9 @@ def facts(result: dict[str, Any]) -> list[str]:
 def shortcomings(result: dict[str, Any]) -> list[str]:
     """Say what did not run and what went wrong."""
     absent = [f"{LABELS[name]} did not run: {why}" for name, why in result["absent"].items()]
-    return [*absent, *result["not_run"], *result["problems"]]
+    load = float(result["machine"]["load_before"].split()[0])
+    busy = f"the machine was busy before the run (load {load}): do not rely on latency and lines per second"
+    return [*([busy] if load > BUSY_LOAD else []), *absent, *result["not_run"], *result["problems"]]
 
 
 def text(result: dict[str, Any]) -> str:

@@ -55,6 +55,7 @@ class Plan:
     crowd_lines: dict[int, int]
     """Lines per cell by rate for those sections."""
     compress_lines: int
+    stalled_viewers: int
     resume_lines: int
     idle_viewers: int
     idle_seconds: float
@@ -73,8 +74,9 @@ FULL = Plan(
     },
     latency={10: 30, 1000: 1500},
     crowd=100,
-    crowd_lines={1000: 1500, MAX: 20_000},
+    crowd_lines={1000: 1500, MAX: 5_000},
     compress_lines=300,
+    stalled_viewers=50,
     resume_lines=100_000,
     idle_viewers=1000,
     idle_seconds=10,
@@ -92,8 +94,9 @@ QUICK = Plan(
     },
     latency={10: 10, 1000: 500},
     crowd=100,
-    crowd_lines={1000: 500, MAX: 5_000},
+    crowd_lines={1000: 500, MAX: 2_000},
     compress_lines=100,
+    stalled_viewers=10,
     resume_lines=20_000,
     idle_viewers=200,
     idle_seconds=3,
@@ -105,6 +108,10 @@ COMPRESS_RATE = 200
 MANY_TRADERS = 8
 MEMORY_VIEWERS = 10
 STORM_RATE = 100
+STALLED_LINES = 20_000
+"""Some 5 MB for each viewer: more than the kernel holds between two sockets, so the rest is the server's problem."""
+STALLED_SECONDS = 15.0
+"""The longest a server may take to accept them; none that accepts them takes more than 5."""
 
 
 @dataclass
@@ -152,6 +159,7 @@ class Bench:
         """Find out which servers can run here."""
         for kind in SERVERS:
             if kind.name in self.names:
+                self.say(f"looking for {kind.name}")
                 if why := kind().missing():
                     self.absent[kind.name] = why
                 else:
@@ -279,16 +287,7 @@ class Bench:
             "last_id": counts[1]["last_id"],
             "latencies_us": [round(ns / 1000) for ns in counts[1]["latencies_ns"]],
         }
-        faults = {
-            "lines missing": sum(count["missing"] for count in counts),
-            "lines too many": sum(count["surplus"] for count in counts),
-            "lines out of order": counts[1]["disorder"],
-            "holes in the ids": counts[1]["holes"],
-            "viewers disconnected": sum(count["ended"] for count in counts),
-            "lines rejected": sent["rejected"],
-        }
-        said = ", ".join(f"{number} {fault}" for fault, number in faults.items() if number)
-        sample["faults"] = said
+        sample["faults"] = said = faults_of(counts, sent["rejected"])
         if section:
             kept = {key: value for key, value in sample.items() if key != "latencies_us" or section == "latency"}
             self.samples.append(kept)
@@ -450,6 +449,51 @@ class Bench:
                 with self.guarded(what), self.viewing(name, self.plan.crowd, deflate=deflate) as group:
                     self.cell(group, "compress", self.plan.compress_lines, COMPRESS_RATE, deflate=deflate)
 
+    def stalled(self) -> None:
+        """Viewers stop reading while lines flow, then read on: what that costs in memory and time, what is lost."""
+        if self.round:
+            return
+        for name in self.servers():
+            old = self._running.pop((name, False), None)
+            if old is not None:
+                old.stop()  # a process that has had its peaks would not grow again
+            with self.guarded(f"stalled, {name}"), self.viewing(name, self.plan.stalled_viewers) as group:
+                crowd, probe, desk, pids = (
+                    self.load("crowd"),
+                    self.load("probe"),
+                    self.load("desk"),
+                    group.server.pids(),
+                )
+                self._cell += 1
+                memory, before = rss_bytes(pids), cpu_seconds(pids)
+                desk.tell("blast", cell=self._cell, count=STALLED_LINES)
+                if not desk.answered(STALLED_SECONDS):
+                    raise BenchError(f"did not take {STALLED_LINES:,} lines within {STALLED_SECONDS:.0f} s")
+                desk.answer(ANSWER_SECONDS)
+                memory = rss_bytes(pids) - memory
+                began = time.perf_counter_ns()
+                wanted = {"cell": self._cell, "expect": STALLED_LINES, "limit": DELIVER_SECONDS}
+                crowd.tell("count", **wanted)
+                probe.tell("watch", ids=group.ids, **wanted)
+                counts = [child.answer(DELIVER_SECONDS + ANSWER_SECONDS) for child in (crowd, probe)]
+                used, took = cpu_seconds(pids) - before, (max(count["last_ns"] for count in counts) - began) / 1e9
+                delivered = sum(count["lines"] for count in counts)
+                faults = faults_of(counts, 0)
+                if faults:
+                    self.problems.append(f"stalled, {name}, {group.viewers} viewers: {faults}")
+                self.samples.append(
+                    {
+                        "section": "stalled",
+                        "server": name,
+                        "round": self.round,
+                        "viewers": group.viewers,
+                        "memory_mb": memory / 1e6,
+                        "seconds": took,
+                        "cpu_us_delivered": used / max(1, delivered) * 1e6,
+                        "faults": faults,
+                    }
+                )
+
     def resume(self) -> None:
         """A viewer comes back and has missed many lines; only logrelay can give them to it."""
         lines = self.plan.resume_lines
@@ -522,8 +566,24 @@ class Bench:
                 )
 
 
-SECTIONS = ("footprint", "idle", "fanout", "latency", "traders", "filters", "batch", "compress", "resume", "storm")
+SECTIONS = (
+    *("footprint", "idle", "fanout", "latency", "traders", "filters"),
+    *("batch", "compress", "resume", "stalled", "storm"),
+)
 """The sections by the names of their methods, in the order they run and are shown."""
+
+
+def faults_of(counts: list[dict[str, Any]], rejected: int) -> str:
+    """Say what was wrong with the lines, "" if nothing. `counts` are the answers of the crowd and the probe."""
+    faults = {
+        "lines missing": sum(count["missing"] for count in counts),
+        "lines too many": sum(count["surplus"] for count in counts),
+        "lines out of order": counts[1]["disorder"],
+        "holes in the ids": counts[1]["holes"],
+        "viewers disconnected": sum(count["ended"] for count in counts),
+        "lines rejected": rejected,
+    }
+    return ", ".join(f"{number} {fault}" for fault, number in faults.items() if number)
 
 
 def robo_trader_ships() -> bool:

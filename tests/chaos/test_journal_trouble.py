@@ -316,3 +316,78 @@ def test_readers_do_not_suffer_from_a_full_disk(scene):
     picky = scene.viewer(relay, name="picky", level="WARNING", tail=10).start()
     trader.log("a second alarm", "warning")
     picky.wait_for_line(lambda data: data["message"] == "a second alarm", "the second alarm", LIVE_S)
+
+
+def test_a_viewer_that_stalls_through_the_trouble_misses_nothing(scene):
+    """It stops reading before the trouble and goes on after it: the lines of that time are among what it catches up."""
+    trouble = FileLimit(scene)
+    relay = trouble.relay.start()
+    trader = scene.trader(relay).connect()
+    watching = scene.viewer(relay, name="watching").start()
+    before = scene.viewer(relay, name="stalls before", rcvbuf=4096).start()
+    within = scene.viewer(relay, name="stalls within", rcvbuf=4096).start()
+    trader.burst(10)
+    trader.wait_acked()
+    before.wait(lambda: logged(before, trader) == 10, "no lines")
+    before.hold()
+    trader.burst(3000, padding="x" * 100)
+    trader.flush_all()
+    trader.wait_acked()
+    into_trouble(trouble, watching, trader)
+    within.wait(lambda: any("." in got.id for got in within.lines), "no provisional line")
+    within.hold()
+    trader.burst(6000, padding="x" * 100)
+    trader.flush_all()
+    watching.wait(lambda: logged(watching, trader) == trader.seq, "live lines stopped")
+    wait_for(lambda: relay.metric("viewers_behind") == 2, relay.tell)
+    within.hurry()
+    within.wait(lambda: logged(within, trader) == trader.seq, "no catching up in the middle of trouble")
+    trouble.free()
+    trader.wait_acked()
+    before.hurry()
+    watching.wait_for_notice(notice="relay", state="recovered")
+    ledger = Ledger.read(relay.journal)
+    check_trader(ledger, "trader", 1, trader.seq)
+    for viewer in (watching, before, within):
+        viewer.wait_for_id(ledger.head)
+        viewer.stop()
+        check_viewer(viewer, ledger)
+        assert viewer.connections == 1
+
+
+def test_memory_is_bounded_while_the_journal_cannot_be_written(scene):
+    """More lines than the relay may hold: it says so and stops reading; the traders keep the rest."""
+    trouble = FileLimit(scene)
+    relay = trouble.relay.start()
+    trader = scene.trader(relay).connect()
+    watching = scene.viewer(relay, name="watching").start()
+    trader.burst(5)
+    trader.wait_acked()
+    rss = relay.rss()
+    into_trouble(trouble, watching, trader)
+    for _ in range(1600):
+        trader.add("a large line", padding="x" * 60_000)
+    assert sum(len(frame) for _, frame in trader.unacked) > 90 << 20
+    looked = 0
+
+    def told() -> bool:
+        nonlocal looked
+        for _ in range(100):
+            trader.step(0.001)
+        looked, begin = len(watching.lines), looked
+        return any(b'"state":"full"' in got.raw for got in watching.lines[begin:looked])
+
+    watching.wait(told, "the relay did not say that its memory is full")
+    # A quick answer shows that it lives; what the trader has still to send stays where it is.
+    assert relay.get("/healthz")[0] in (200, 503)
+    assert trader.sent < trader.seq
+    # 64 MiB of lines, as bodies and as what filters look at, and what the allocator makes of it.
+    assert relay.rss() - rss < 256 << 20, f"grown by {(relay.rss() - rss) >> 20} MiB"
+    print(f"\nthe relay holds {(relay.rss() - rss) >> 20} MiB more when it stops to read")
+    trouble.free()
+    trader.wait_acked(deadline_s=60)
+    ledger = Ledger.read(relay.journal)
+    check_trader(ledger, "trader", 1, trader.seq)
+    watching.wait_for_id(ledger.head)
+    watching.stop()
+    check_viewer(watching, ledger)

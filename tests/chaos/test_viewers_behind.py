@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from rig.ledger import Ledger, check_trader, check_viewer, private_notices
+from rig.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
 from rig.relay import Relay
 from rig.viewer import Viewer
 from rig.waiting import scaled, wait_for
@@ -279,3 +279,47 @@ def test_the_file_shrinks_when_less_is_to_be_kept(scene):
     viewer.wait_for_id(ledger.head)
     viewer.stop()
     assert [got.id for got in viewer.lines] == [entry.id for entry in ledger.entries]
+
+
+def test_relay_killed_while_retention_is_at_work(scene):
+    """Kill -9 while old lines are being deleted: the newest are whole, and what is gone is told exactly."""
+    relay = scene.relay("--keep-bytes", str(1 << 20)).start()
+    trader = scene.trader(relay).connect()
+    viewer = scene.viewer(relay).start()
+    for _ in range(scaled(5, 50)):
+        trader.burst(1500, padding="x" * 500)
+        trader.wait_acked(trader.seq - 700)
+        relay.restart()
+        trader.close()
+        trader.connect()
+    trader.wait_acked()
+    ledger = Ledger.read(relay.journal)
+    viewer.wait_for_id(ledger.head)
+    viewer.stop()
+    kept = [entry.data["context"]["n"] for entry in ledger.of("trader")]
+    assert kept == list(range(kept[0], trader.seq + 1))
+    assert ledger.oldest > 1
+    told = check_accounted(viewer.lines, 0, ledger.head)
+    assert told == sum(gap["context"]["count"] for gap in private_notices(viewer.lines))
+
+
+def test_memory_journal_begins_anew_and_says_so(scene):
+    """Without a file the next relay knows nothing: another epoch, a gap notice for the viewer, and lines as ever."""
+    relay = scene.relay(journal=":memory:").start()
+    trader = scene.trader(relay).connect()
+    viewer = scene.viewer(relay).start()
+    trader.burst(50)
+    trader.wait_acked()
+    viewer.wait(lambda: len(viewer.lines) == 51, "not all lines")
+    relay.restart()
+    trader.close()
+    trader.connect()
+    trader.burst(50)
+    trader.wait_acked()
+    gap = viewer.wait_for_notice(notice="gap", cause="epoch")
+    viewer.wait(lambda: [g.data["context"].get("n") for g in viewer.lines][-1] == 100, "lines stopped")
+    viewer.stop()
+    behind = [got.data["context"] for got in viewer.lines[viewer.lines.index(gap) + 1 :]]
+    assert [context["n"] for context in behind if "n" in context] == list(range(51, 101))
+    # What the old relay had acked is missing here, and the stream says which lines.
+    assert [(c["first"], c["last"]) for c in behind if c.get("cause") == "unexplained"] == [(1, 50)]

@@ -134,3 +134,40 @@ def test_what_comes_after_a_nul_is_found(both, line, nul):
         assert not found(Filter(text="tails"))
         assert not found(Filter(where=(("k", "a"),)))
         assert not found(Filter(where=(("k", "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "asked", "matches"),
+    [
+        ("symbol", "AAPL", "AAPL", True),
+        ("symbol", "AAPL", '"AAPL"', False),
+        ("symbol", "AAPL", "aapl", False),
+        ("n", 100, "100", True),
+        ("n", "100", "100", True),
+        ("n", 100, "100.0", False),
+        ("n", 1e16, orjson.dumps(1e16).decode(), True),
+        ("n", 1.5, "1.5", True),
+        ("n", None, "null", True),
+        ("n", None, "", False),
+        ("n", True, "true", True),
+        ("n", True, "1", False),
+        ("n", [1, "a"], '[1,"a"]', True),
+        ("n", {"a": 1}, '{"a":1}', True),
+        ("a.b", 1, "1", True),
+        ("[0]", 1, "1", True),
+        ('a"b', 1, "1", True),
+        ("a\\b", 1, "1", True),
+        ("é", "ü", "ü", True),
+        ("m", 'say "x"\n', 'say "x"\n', True),
+    ],
+)
+def test_a_field_is_compared_as_text(both, line, key, value, asked, matches):
+    """A string as it is, anything else as its JSON; dots, brackets, quotes in a key mean nothing special."""
+    sqlite, memory, numbers = both
+    made = line(next(numbers), context={key: value})
+    wanted = Filter(where=((key, asked),))
+    assert wanted.matches(made) is matches
+    for journal in (sqlite, memory):
+        journal.append(Commit([made]))
+        assert bool(journal.page(Query(made.seq - 1, made.seq, 1, wanted)).seqs) is matches
+        assert not journal.page(Query(made.seq - 1, made.seq, 1, Filter(where=(("absent", asked),)))).seqs

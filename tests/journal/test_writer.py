@@ -56,12 +56,14 @@ class Gate:
         self.open_gate.set()
         self.waiting = threading.Event()
         self.fail = None
+        self.failed = 0
         self.commits = []
 
     def append(self, commit):
         self.waiting.set()
         assert self.open_gate.wait(20)
         if self.fail is not None:
+            self.failed += 1
             raise self.fail
         self._journal.append(commit)
         self.commits.append(commit)
@@ -156,6 +158,7 @@ def test_trouble_is_said_once_and_ends(journal_at, start, loop, lines, until):
         writer.submit(Commit(lines(first, 5)))
     assert writer.stats().trouble == "the disk is full"
     assert writer.stats().pending_commits == 5
+    until(lambda: gate.failed >= 3, "the retries")
     gate.fail = None
     until(lambda: loop.upto == 25, "the recovery")
     assert loop.words() == ["trouble", "recovered", "committed", "committed"]
@@ -317,7 +320,9 @@ def test_the_log_stays_small_under_steady_load(journal_at, start, loop, lines, u
             writer.submit(Commit(lines(first, 500)))
         until(lambda want=round_ * 4000 + 4000: loop.upto == want, "the round")
     assert Path(str(journal_at.path) + "-wal").stat().st_size < 5 << 20
-    assert sum(path.stat().st_size for path in journal_at.path.parent.iterdir()) < 33 << 20
+    assert (
+        sum(path.stat().st_size for path in journal_at.path.parent.iterdir()) < 36 << 20
+    )  # retention follows the commits, it does not go before them
 
 
 @pytest.fixture

@@ -378,6 +378,24 @@ def test_unrenderable_values_do_not_raise(chain, form):
     assert len(console.getvalue().splitlines()) == 8
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_object_that_logs_itself_makes_two_lines(relay, form):
+    """Asked once for its repr it logs once; the inner line names its type, and both lines arrive, inner
+    first."""
+
+    class Chatty:
+        def __repr__(self):
+            get_logger().info("inner", me=self)
+            return "chatty"
+
+    console = io.StringIO()
+    setup_structlog(socket=relay.path, stream=console, form=form)
+    get_logger().info("outer", me=Chatty())
+    relay.wait(lambda r: len(r.logs) >= 2)
+    assert [(e["event"], e["me"]) for e in relay.events] == [("inner", "<Chatty>"), ("outer", "chatty")]
+    assert len(console.getvalue().splitlines()) == 2
+
+
 def test_values_cannot_forge_lines_or_move_the_cursor(chain):
     """Newlines and escape sequences in messages, keys and values are shown, not obeyed."""
     _, console = chain(form="console")
@@ -396,6 +414,17 @@ def test_a_console_that_is_gone_costs_only_the_console(relay):
         get_logger().info("x")
         relay.wait(lambda r: len(r.logs) == 1)
         assert logger._state.console.lost == before + 1
+
+
+def test_a_closed_stream_is_never_written_to(chain, tmp_path):
+    """Its descriptor's number may by then belong to a socket or to somebody's file."""
+    with (tmp_path / "console").open("w") as stream:
+        chain(stream=stream)
+        number = stream.fileno()
+    with (tmp_path / "other").open("w") as other:
+        assert other.fileno() == number
+        get_logger().info("x")
+    assert not (tmp_path / "other").read_text()
 
 
 def test_a_failing_processor_does_not_reach_the_caller(chain, capfd):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robo_trader.broker import Order, OrderRejected, PaperBroker
-from robo_trader.market import Bar, BarsError, SimulatedMarket, read_bars
+from robo_trader.market import Bar, BarsError, Minute, SimulatedMarket, read_bars
 from robo_trader.portfolio import Portfolio, Trade, fee_for
 from robo_trader.risk import RiskLimits
 from robo_trader.runner import Engine, run
@@ -120,6 +120,30 @@ def test_after_the_loss_limit_nothing_is_bought_that_day(chain):
         elif event["event"] == "trade.executed" and suspended:
             assert event["side"] == "sell"
     assert seen
+
+
+def test_gaps_are_measured_by_the_feeds_own_spacing(chain):
+    """Bars every five minutes are no gaps; two missing ones are; a night and a weekend are not."""
+    recorder, _ = chain()
+    times = [0, 5, 10, 25, 30, 30 + 17 * 60, 35 + 17 * 60, 35 + 3 * 1440]
+    minutes = [Minute(NOW + timedelta(minutes=m), (bar(10, m),)) for m in times]
+    run(Engine(PaperBroker(1)), minutes, never)
+    gaps = [e for e in recorder.events if e["event"] == "data.gap"]
+    assert [(e["missing_bars"], e["symbol"]) for e in gaps] == [(2, "A")]
+
+
+def test_recorded_bars_have_days_too(chain):
+    """With a file there are no session events: a new date is a new day, and ends the suspension of the
+    last."""
+    chain()
+    engine = Engine(PaperBroker(1), risk=RiskLimits(daily_loss=Decimal(0)))
+    engine.step(Minute(NOW, (bar(10),)))
+    assert (engine.day, engine.suspended) == (1, True)
+    engine.risk.daily_loss = Decimal(100)
+    engine.step(Minute(NOW + timedelta(minutes=1), (bar(10, 1),)))
+    assert engine.suspended
+    engine.step(Minute(NOW + timedelta(days=1), (bar(10, 1440),)))
+    assert (engine.day, engine.suspended) == (2, False)
 
 
 # --- the books ----------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def arguments(tmp_path):
 
 @pytest.fixture
 def environ(tmp_path):
+    """The caller's environment without settings, and without what `make test` leaves for another make."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("LOGRELAY_", "MAKE", "MFLAGS"))}
     return clean | {"LOGRELAY_PORT": "0", "TMPDIR": str(tmp_path)}
 
@@ -179,20 +180,26 @@ def test_a_terminal_that_goes_away_ends_both(arguments, terminal, tmp_path):
         assert time.monotonic() < deadline, left
 
 
-def test_make_alone_lists_every_target_with_a_description():
+def test_make_alone_lists_every_target_with_a_description(environ):
     """A newcomer who types `make` should see what there is, and nothing should be done."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["make"], cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
     targets = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
 
     assert [line.split()[1] for line in shown.splitlines()] == targets
 
 
-def test_setup_does_nothing_the_second_time(arguments):
+def test_setup_does_nothing_the_second_time(arguments, environ):
     """With everything installed, `make setup` should not run a single command."""
     done = subprocess.run(
-        ["make", "setup", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=DEADLINE_S
+        ["make", "setup", *arguments],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_S,
     )
 
     assert "Nothing to be done" in done.stdout

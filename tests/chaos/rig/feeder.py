@@ -143,10 +143,13 @@ class Trader:
         return self.seq
 
     def burst(self, count: int, **event: object) -> int:
-        """Log so many lines; returns the last seq."""
+        """Log so many lines and, while connected, wait for the socket to take them; returns the last seq."""
         for _ in range(count):
             self.add(**event)
-        self.flush()
+        end = time.monotonic() + ANSWER_S
+        while not self.flush() and self.sock is not None:
+            assert time.monotonic() < end, f"{self.name} could not send within {ANSWER_S:g} s"
+            select.select([], [self.sock], [], 0.1)
         return self.seq
 
     def flush(self) -> bool:
