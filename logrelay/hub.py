@@ -543,9 +543,13 @@ class Hub:
         return True
 
     def _batches_after(self, cursor: int) -> Iterator[Batch]:
-        # From the right: a viewer is nearly always only a few batches behind.
+        """Return the batches behind `cursor`, searched for from the nearer end of the tail."""
+        tail = self._tail
+        if tail and cursor - tail[0].first < tail[-1].last - cursor:
+            # In trouble the tail is long, and a slow viewer takes a few batches at a time from its far end.
+            return (batch for batch in tail if batch.last > cursor)
         wanted: list[Batch] = []
-        for batch in reversed(self._tail):
+        for batch in reversed(tail):
             if batch.last <= cursor:
                 break
             wanted.append(batch)
