@@ -58,11 +58,13 @@ def run(config: Config) -> int:
     inherited = inherited_sockets(os.environ, os.getpid())
     journal = _journal(config)
     opening = journal.open()
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
             return runner.run(_serve(config, journal, opening, inherited))
-    finally:
-        journal.close()
+        except RelayError:
+            # The doors did not open. Later the journal is its thread's to close: if the disk hangs, we must not.
+            journal.close()
+            raise
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -149,6 +149,8 @@ class _Skip:
     until: int
     levels: Mapping[int, int] | None = None
     kept: int = 0
+    lossy: bool = False
+    """Lines may be missing that the viewer wants: it wants more than WARNING and above, or some are gone."""
 
 
 class Viewer:
@@ -441,6 +443,7 @@ class Hub:
         if skip is not None and skip.levels is not None:
             # The notice about what it has been skipped over already is still owed.
             viewer.skip = skip
+            skip.lossy = skip.lossy or wanted.level < WARNING
         self._serve(viewer)
 
     def leave(self, viewer: Viewer) -> None:
@@ -504,7 +507,7 @@ class Hub:
         if self.head - viewer.cursor > self.max_lag:
             until = min(self.head - self.landing, self.committed)
             if until > viewer.cursor:
-                viewer.skip = _Skip(viewer.cursor + 1, until)
+                viewer.skip = _Skip(viewer.cursor + 1, until, lossy=viewer.filter.level < WARNING)
                 self._fetch(viewer, "levels", viewer.cursor, until, 0, 0)
                 return
         first = self._tail[0].first if self._tail else self.head + 1
@@ -651,20 +654,29 @@ class Hub:
         if viewer.skip is not None:
             # Its notice will cover the whole stretch; levels of what is gone stay as they were counted.
             viewer.cursor = min(oldest - 1, viewer.skip.until)
+            viewer.skip.lossy = True
             return True
         first = viewer.cursor + 1
         return self._tell(viewer, Gap("retention", first, oldest - 1, oldest - first, None))
 
     def _serve_skip(self, viewer: Viewer, skip: _Skip) -> None:
-        """Skip forward: WARNING and above of the stretch page by page, then one notice for all the rest."""
+        """Skip forward: WARNING and above of the stretch page by page, then one notice for all the rest.
+
+        A viewer that wants nothing else has missed nothing, and is told nothing.
+        """
         if viewer.cursor < skip.until and skip.kept < KEPT_WARNINGS:
             limit = min(PAGE_LINES, KEPT_WARNINGS - skip.kept)
             self._fetch(viewer, "page", viewer.cursor, skip.until, limit, viewer.page_bytes)
             return
         viewer.skip = None
+        told = skip.lossy or viewer.cursor < skip.until
         count = skip.until - skip.first + 1 - skip.kept
         viewer.cursor = max(viewer.cursor, skip.until)
-        if count > 0 and not self._tell(viewer, Gap("lag", skip.first, skip.until, count, skip.levels, skip.kept)):
+        if (
+            told
+            and count > 0
+            and not self._tell(viewer, Gap("lag", skip.first, skip.until, count, skip.levels, skip.kept))
+        ):
             return
         self._serve(viewer)
 

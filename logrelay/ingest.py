@@ -35,6 +35,8 @@ ACK_INTERVAL_S = 0.020
 """An ack wakes a thread in the trader. Twenty milliseconds of unacked lines cost it a few kilobytes;
 fifty wake-ups a second cost it nothing that can be measured."""
 
+PRIVATE_MODE = 0o700
+"""In a directory such as /tmp anybody may have made ours before us: it has to be ours, and nobody else's to write."""
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
 """Made only when missing: the trader's group may pass, others not."""
@@ -295,10 +297,7 @@ class Ingest:
                 f"socket path is {len(raw)} bytes long, at most {MAX_PATH_BYTES} are possible: {path}; "
                 "choose a shorter one with --socket"
             )
-        try:
-            path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        except OSError as error:
-            raise _listen_error(f"cannot make the directory {path.parent} for the log socket", error) from error
+        self._make_directory(path.parent)
         self._remove_stale(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The file must never be there with a wider mode, not even for an instant.
@@ -315,6 +314,22 @@ class Ingest:
         status = path.stat()
         self._inode = (status.st_dev, status.st_ino)
         return sock
+
+    @staticmethod
+    def _make_directory(directory: Path) -> None:
+        """Make the socket's directory; in a place where everybody may make one, insist that only we may write to it."""
+        try:
+            above = directory.parent.stat() if directory.parent.is_dir() else None
+            public = above is not None and bool(above.st_mode & stat.S_ISVTX)
+            directory.mkdir(mode=PRIVATE_MODE if public else DIRECTORY_MODE, parents=True, exist_ok=True)
+            made = directory.stat()
+        except OSError as error:
+            raise _listen_error(f"cannot make the directory {directory} for the log socket", error) from error
+        if public and (made.st_uid not in (os.geteuid(), 0) or made.st_mode & 0o022):
+            raise ListenError(
+                f"others may write to the directory {directory}, so somebody else could take the log socket's place; "
+                "remove it, make it mode 0700, or choose another place with --socket"
+            )
 
     @staticmethod
     def _remove_stale(path: Path) -> None:

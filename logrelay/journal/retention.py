@@ -45,8 +45,8 @@ FIRST_ROWS, FEWEST_ROWS, MOST_ROWS = 1000, 100, 4096
 """Lines taken away in one step: where it begins, and what it is adapted between."""
 VACUUM_PAGES = 64
 """Pages given back to the file system in one step: a quarter of a megabyte."""
-VACUUM_SHARE = 8
-"""Space is given back when an eighth of the file is free; less is kept for the lines to come."""
+VACUUM_SHARE = 16
+"""Space is given back when a sixteenth of the file is free; less is kept for the lines to come."""
 VACUUM_FLOOR = 256
 """Free pages (1 MiB) that are never worth giving back."""
 LOG_SHARE = 8
@@ -193,7 +193,7 @@ class Retention:
     def _spare_pages(self, db: sqlite3.Connection) -> int:
         free: int = db.execute("PRAGMA freelist_count").fetchone()[0]
         # A small limit on size leaves less room for idle pages.
-        floor = min(VACUUM_FLOOR, self._budget // PAGE_SIZE // (2 * VACUUM_SHARE))
+        floor = min(VACUUM_FLOOR, self._budget // PAGE_SIZE // VACUUM_SHARE)
         if free <= floor:
             return 0
         pages: int = db.execute("PRAGMA page_count").fetchone()[0]

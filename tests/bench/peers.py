@@ -51,6 +51,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def accepts(where: int | str) -> bool:
+    """Tell whether the TCP port, or the Unix socket at the path, accepts a connection."""
+    family, address = (socket.AF_UNIX, where) if isinstance(where, str) else (socket.AF_INET, (HOST, where))
+    with socket.socket(family) as door:
+        return door.connect_ex(address) == 0
+
+
 def first_line(*command: str) -> str:
     """Return the first line a command prints, "" if it cannot be run."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -118,10 +125,8 @@ class Server:
         self.start_seconds = time.perf_counter() - began
 
     def ready(self) -> bool:
-        """Tell whether it takes viewers; here: whether its port accepts a connection."""
-        with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), timeout=1):
-            return True
-        return False
+        """Tell whether it takes viewers and lines; here: whether both its doors accept a connection."""
+        return accepts(self.port) and (not self.address.startswith("/") or accepts(self.address))
 
     def pids(self) -> list[int]:
         """Return the processes whose CPU time and memory are the server's."""
@@ -260,6 +265,9 @@ class Nats(Server):
             f'websocket {{ host: "{HOST}", port: {self.port}, no_tls: true, compression: {str(deflate).lower()} }}\n'
         )
         return [self._program(), "--config", str(config)]
+
+    def ready(self) -> bool:
+        return super().ready() and accepts(int(self.address.rpartition(":")[2]))
 
     def _program(self) -> str:
         return shutil.which("nats-server", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin") or ""

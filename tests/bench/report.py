@@ -72,9 +72,9 @@ def number(value: float) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Write the median, and the smallest and largest if there are several."""
-    middle = number(statistics.median(values))
-    return middle if len(values) == 1 else f"{middle} ({number(min(values))}-{number(max(values))})"
+    """Write the median, and the smallest and largest if they differ."""
+    middle, least, most = (number(value) for value in (statistics.median(values), min(values), max(values)))
+    return middle if least == most else f"{middle} ({least}-{most})"
 
 
 def percentile(ordered: list[int], share: float) -> float:
@@ -285,7 +285,7 @@ def stalled(samples: list[Sample]) -> list[Table]:
         return []
     note = (
         "The viewers read nothing while 20,000 lines (5 MB each) are sent as fast as they are taken, then all read on "
-        "at once. Memory: growth of the server's RSS until then. One run."
+        "at once. Memory: growth of the RSS of a fresh server until then. One run."
     )
     return [_grid(f"{viewers_text(samples[0]['viewers'])} that stop reading for a while", note, samples, columns)]
 

@@ -454,6 +454,9 @@ class Bench:
         if self.round:
             return
         for name in self.servers():
+            old = self._running.pop((name, False), None)
+            if old is not None:
+                old.stop()  # a process that has had its peaks would not grow again
             with self.guarded(f"stalled, {name}"), self.viewing(name, self.plan.stalled_viewers) as group:
                 crowd, probe, desk, pids = (
                     self.load("crowd"),

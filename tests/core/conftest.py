@@ -13,6 +13,16 @@ from pathlib import Path
 
 import msgpack
 import pytest
+import uvloop
+
+from logrelay.access import Door
+from logrelay.desk import Desk
+from logrelay.ingest import Ingest
+from logrelay.journal.memory import MemoryJournal
+from logrelay.journal.writer import Writer
+from logrelay.pages import Pages
+from logrelay.relay import Relay
+from logrelay.viewers import Viewers
 
 PATIENCE_S = 20.0
 """Deadline of every wait here: far more than any of them takes, and still an end."""
@@ -87,14 +97,6 @@ class House:
     """Everything `daemon` builds, on a loop in a thread."""
 
     def __init__(self, folder, loop_factory, *, journal=None, max_lag=200_000, tail=500, quiet_after_s=60.0, **doors):
-        from logrelay.access import Door
-        from logrelay.desk import Desk
-        from logrelay.ingest import Ingest
-        from logrelay.journal.memory import MemoryJournal
-        from logrelay.journal.writer import Writer
-        from logrelay.pages import Pages
-        from logrelay.relay import Relay
-        from logrelay.viewers import Viewers
 
         self.path = Path(folder) / "ingest.sock"
         self.said = []
@@ -125,7 +127,10 @@ class House:
         )
         self.desk = Desk(self.relay, Door(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop)
         self.viewers = Viewers(
-            self.desk, max_viewers=doors.get("max_viewers", 100), compression=doors.get("compression", "auto"), loop=self.loop
+            self.desk,
+            max_viewers=doors.get("max_viewers", 100),
+            compression=doors.get("compression", "auto"),
+            loop=self.loop,
         )
         self.desk.viewers = self.viewers
         pages = Pages(self.desk)
@@ -192,8 +197,6 @@ class House:
 
 def loop_factories():
     """The loops the product runs on."""
-    import uvloop
-
     return [pytest.param(uvloop.new_event_loop, id="uvloop"), pytest.param(asyncio.new_event_loop, id="asyncio")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -126,7 +127,7 @@ def test_segments_are_neither_too_big_nor_too_small(form):
     for size, segment in zip(sizes, segments, strict=True):
         assert segment.lines == 1 or size <= SEGMENT_BYTES + 4 * segment.lines + 12  # headers, or commas and brackets
         assert segment.lines == 1 or size < 64 * 1024
-    assert all(a + b > SEGMENT_BYTES for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a + b > SEGMENT_BYTES for a, b in pairwise(sizes))
     assert sum(segment.lines for segment in segments) == len(bodies)
     assert segments[-1].last == len(bodies)
 

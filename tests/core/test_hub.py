@@ -74,7 +74,7 @@ def _small_numbers(monkeypatch):
         monkeypatch.setattr(module, name, value)
 
 
-# --- journals -------------------------------------------------------------------------------------------------------
+# --- journals -----------------------------------------------------------------------------------------------
 
 
 class ListJournal:
@@ -160,7 +160,7 @@ class RealJournal:
         self._real.close()
 
 
-# --- the world --------------------------------------------------------------------------------------------------------
+# --- the world ----------------------------------------------------------------------------------------------
 
 
 class Watcher:
@@ -309,6 +309,8 @@ class Watcher:
         assert len(kept) == gap.kept <= hub_module.KEPT_WARNINGS
         assert all(self.kept_anyway(truth[seq - 1]) for seq in kept)
         assert gap.count == gap.last - gap.first + 1 - gap.kept > 0
+        if self.filter.level >= WARNING and not self.excused and world.journal.oldest <= gap.first:
+            assert gap.kept == hub_module.KEPT_WARNINGS, "told of a gap without having missed anything"
         assert not any(seq < gap.first for seq in self.missing), "the gap begins too late"
         asked, oldest, levels = world.levels_told[self.viewer, gap.last]
         assert asked == gap.first

@@ -103,7 +103,7 @@ def logs(first, last, pad=""):
     return b"".join(msgpack.packb([1, n, n, "info", {"event": f"line {n}{pad}"}]) for n in range(first, last + 1))
 
 
-# --- the file ---------------------------------------------------------------------------------------------------------
+# --- the file -----------------------------------------------------------------------------------------------
 
 
 def test_the_socket_has_mode_0660_and_goes_away(folder, loop_factory):
@@ -240,7 +240,7 @@ def test_a_socket_that_another_relay_put_there_is_not_removed(folder, loop_facto
     assert path.exists()
 
 
-# --- connections --------------------------------------------------------------------------------------------------------
+# --- connections --------------------------------------------------------------------------------------------
 
 
 def test_two_hundred_traders_at_once(folder, loop_factory):
@@ -382,7 +382,7 @@ def test_half_a_frame_at_the_end_is_forgotten(folder, loop_factory):
     on_loop(loop_factory, scenario)
 
 
-# --- the last words -----------------------------------------------------------------------------------------------------
+# --- the last words -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ack_the_dead", [False, True])
@@ -477,7 +477,9 @@ def test_the_last_words_of_a_killed_process_arrive(house, until):
     """A process that logs, never reads an ack and is killed by SIGKILL has said it all; the crash is told after it."""
     relay = house()
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(KILLED), str(relay.path)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(relay.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
     )
     until(lambda: len(read_logs(relay, "killed")) >= 200)
     child.stdin.write(b"x")
@@ -495,7 +497,7 @@ def read_logs(relay, source):
     return [line for line in lines if line["source"] == source]
 
 
-# --- with a relay behind the door -----------------------------------------------------------------------------------------
+# --- with a relay behind the door ---------------------------------------------------------------------------
 
 
 def test_lines_are_acked_and_a_second_connection_takes_over(house):

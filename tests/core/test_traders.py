@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -105,7 +106,7 @@ def gap_of(shown):
     return gap["cause"], gap["first"], gap["last"], gap["count"]
 
 
-# --- hello ------------------------------------------------------------------------------------------------------------
+# --- hello --------------------------------------------------------------------------------------------------
 
 
 def test_a_new_run_is_announced_once():
@@ -158,7 +159,7 @@ def test_a_known_run_goes_on_where_the_journal_stands():
     assert other.run.id == 8
 
 
-# --- the place of a frame ---------------------------------------------------------------------------------------------
+# --- the place of a frame -----------------------------------------------------------------------------------
 
 
 def test_lines_are_taken_once_and_in_order():
@@ -276,7 +277,7 @@ def test_every_seq_is_accounted_for_exactly_once(frames, pieces):
     assert [line.line.seq for line in shown] == list(range(2, 2 + len(shown)))  # 1 is the notice about the hello
 
 
-# --- the end ------------------------------------------------------------------------------------------------------------
+# --- the end ------------------------------------------------------------------------------------------------
 
 
 def test_bye_and_the_end_of_the_connection_close_the_run():
@@ -375,7 +376,7 @@ def test_a_trader_that_comes_back_after_a_restart_is_no_news():
     assert bench.pass_time(GONE_GRACE_S) == []
 
 
-# --- quiet ----------------------------------------------------------------------------------------------------------------
+# --- quiet --------------------------------------------------------------------------------------------------
 
 
 def test_quiet_and_loud_again():
@@ -424,7 +425,7 @@ def test_a_quiet_trader_that_dies_has_crashed():
     assert [s.context["state"] for s in bench.pass_time(CRASH_GRACE_S)] == ["crashed"]
 
 
-# --- timestamps -----------------------------------------------------------------------------------------------------------
+# --- timestamps ---------------------------------------------------------------------------------------------
 
 
 def test_timestamps_rise_by_a_microsecond_when_they_would_not():
@@ -481,7 +482,7 @@ def test_timestamps_rise_whatever_the_clock_does(times_ns):
     lines = [s.line for s in shown if not s.is_notice]
     shown_times = [json.loads(line.body)["timestamp"] for line in lines]
     assert len(lines) == len(times_ns)
-    assert all(a.time_us < b.time_us for a, b in zip(lines, lines[1:], strict=False))
+    assert all(a.time_us < b.time_us for a, b in pairwise(lines))
     assert shown_times == sorted(set(shown_times))
     assert all(0 < line.time_us < 2**63 for line in lines)
 
@@ -495,10 +496,10 @@ def test_notices_rise_too_when_the_relays_clock_steps_back():
         bench.hello(number)
         shown += bench.take()
     times = [s.time_us for s in shown]
-    assert all(a < b for a, b in zip(times, times[1:], strict=False))
+    assert all(a < b for a, b in pairwise(times))
 
 
-# --- what is kept ---------------------------------------------------------------------------------------------------------
+# --- what is kept -------------------------------------------------------------------------------------------
 
 
 def test_old_runs_are_forgotten_but_nobody_who_matters(monkeypatch):

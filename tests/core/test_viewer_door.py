@@ -73,7 +73,7 @@ def seqs(lines):
     return [int(line["id"].rpartition("-")[2]) for line in lines]
 
 
-# --- handshake --------------------------------------------------------------------------------------------------------
+# --- handshake ----------------------------------------------------------------------------------------------
 
 
 def test_the_app_as_it_is(house):
@@ -119,7 +119,7 @@ def test_origin(house, origin, status):
         assert refusal.value.response.status_code == status
 
 
-def test_too_many_viewers(house):
+def test_too_many_viewers(house, until):
     """The one too many gets 503 and when to try again; a place that becomes free can be had."""
     relay = house(max_viewers=2)
     one, two = Peer(relay), Peer(relay)
@@ -128,24 +128,13 @@ def test_too_many_viewers(house):
     assert refusal.value.response.status_code == 503
     assert refusal.value.response.headers["Retry-After"] == "10"
     one.close()
-    until_open(relay, 1)
+    until(lambda: relay.call(lambda: len(relay.viewers.open)) == 1)
     three = Peer(relay)
     two.close()
     three.close()
 
 
-def until_open(relay, count):
-    from time import monotonic, sleep
-
-    deadline = monotonic() + 20
-    while relay.call(lambda: len(relay.viewers.open)) != count:
-        assert monotonic() < deadline
-        sleep(0.005)
-
-
-@pytest.mark.parametrize(
-    "target", ["//[", "/?text=%ff", "/?source=" + "a," * 2000, "*", "/" + "x" * 4000]
-)
+@pytest.mark.parametrize("target", ["//[", "/?text=%ff", "/?source=" + "a," * 2000, "*", "/" + "x" * 4000])
 def test_targets_of_every_shape_get_an_answer(house, target):
     """No request line, however odd, ends in silence or on the loop's list of accidents (checked by `stop`)."""
     relay = house()
@@ -231,7 +220,7 @@ def test_the_end_of_the_relay(house):
     trader.close()
 
 
-# --- requests -----------------------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------
 
 
 def test_resume(house):
@@ -365,7 +354,7 @@ def test_a_request_of_64_kib_is_heard(house):
     peer.close()
 
 
-# --- viewers that do not read ---------------------------------------------------------------------------------------------
+# --- viewers that do not read -------------------------------------------------------------------------------
 
 
 class Deaf:
@@ -421,7 +410,7 @@ def buffered(relay):
 
 @pytest.mark.parametrize("batch", [False, True])
 def test_a_stalled_viewer_costs_less_than_64_kib(house, until, batch):
-    """Ten megabytes go by while it sleeps: the buffer stays small, others are served, and it gets all of it afterwards."""
+    """Ten megabytes go by while it sleeps: its buffer stays small, others are served, and then it gets all of it."""
     relay = house()
     trader = filled(relay, 10)
     deaf = Deaf(relay, "?tail=0", "Sec-WebSocket-Protocol: logrelay.v1.batch\r\n" if batch else "")
@@ -483,7 +472,8 @@ def test_a_viewer_far_behind_is_skipped_with_a_notice(house, until):
 
 
 @pytest.mark.parametrize(
-    "request_", ['{"type":"ping"}', '{"type":"history","before":"k3f9ab-900","limit":1000}', '{"type":"subscribe"}', "?"]
+    "request_",
+    ['{"type":"ping"}', '{"type":"history","before":"k3f9ab-900","limit":1000}', '{"type":"subscribe"}', "?"],
 )
 def test_requests_without_reading_the_answers_do_not_fill_the_memory(house, request_):
     """A viewer that asks and asks and never reads is not heard any more; what waits for it stays bounded."""

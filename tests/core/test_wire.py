@@ -329,7 +329,7 @@ def test_every_pair_of_frames_parts_at_the_right_byte():
         assert feed(pack(one) + pack(two), 7)[0] == [first, second]
 
 
-# --- the bytes both sides are held to ---------------------------------------------------------------------------------
+# --- the bytes both sides are held to -----------------------------------------------------------------------
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "wire-v1.json").read_text())
 FROM_TRADER = [vector for vector in VECTORS if vector["direction"] == "trader"]
