@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import pytest
 from rig.feeder import SENT, Shared
 from rig.ledger import Ledger, check_trader, check_viewer
 from rig.waiting import chance, scaled, wait_for
@@ -14,7 +13,6 @@ TOLD_S = 10.0
 """For a crash to be told; the relay itself waits a second for the trader to come back."""
 
 
-@pytest.mark.timeout(600)
 def test_killed_traders_lose_no_line_whose_send_returned(scene):
     """Kill -9 in the middle of a burst, with acks read or left unread (then the kernel resets the connection).
 

@@ -13,7 +13,6 @@ KILLS = scaled(40, 1000)
 RELAY_KILLS = scaled(5, 50)
 
 
-@pytest.mark.timeout(900)
 def test_killed_real_traders_have_said_their_last_words(scene):
     """Kill -9 in the middle of logging: every line whose log call had returned is in the journal, once and in order."""
     dice = chance("killed real traders")
