@@ -21,11 +21,14 @@ VIEWER_WRITE_S = 0.000_010
 """One write to one viewer's socket: the fixed cost that grows."""
 
 FULL_BYTES = 32 * 1024
-"""A tick that read this much (some 200 lines, 1.5 ms of work) is worth its fixed costs: do not rest."""
+"""A tick that read this much (some 150 lines, a millisecond of work) is worth its fixed costs: do not rest."""
+
+FULL_BYTES_PER_VIEWER = 2 * 1024
+"""And this much for every viewer, so that the work on its lines is several times that of the writes."""
 
 
 def rest_after(read_bytes: int, viewers: int) -> float:
     """Return the seconds to rest after a tick that read so many bytes while so many viewers were at the head."""
-    if read_bytes >= FULL_BYTES:
+    if read_bytes >= max(FULL_BYTES, viewers * FULL_BYTES_PER_VIEWER):
         return 0.0
     return min(MIN_REST_S + viewers * VIEWER_WRITE_S, MAX_REST_S)

@@ -24,7 +24,6 @@ import fcntl
 import importlib
 import itertools
 import os
-import random
 import select
 import stat
 import sys
@@ -115,7 +114,6 @@ class Link:
         self._deadline = 0.0
         self._next_try = 0.0
         self._delay = RETRY_FIRST
-        self._random = random.Random()  # noqa: S311 - own: the strategy's seed is untouched
         self._welcomed = 0
         self._trouble = ""
         self._away_since: float | None = None
@@ -352,7 +350,7 @@ class Link:
     def _later(self, now: float, delay: float | None = None) -> None:
         """Plan the next attempt, and tell a person now and then."""
         if delay is None:
-            delay = self._delay * self._random.uniform(0.6, 1.0)
+            delay = self._delay * _between(0.6, 1.0)
             self._delay = min(self._delay * 2, RETRY_MOST)
         self._next_try = now + delay
         self.state = "refused" if self.refusal else "down"
@@ -369,9 +367,7 @@ class Link:
             self._suspect()
         self._trouble = why
         self.out.locked(self._lose_connection, why)
-        self._later(
-            time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None
-        )
+        self._later(time.monotonic(), RETRY_REFUSED * _between(0.8, 1.2) if self.refusal else None)
 
     def _lose_connection(self, _why: str) -> None:
         out = self.out
@@ -628,6 +624,11 @@ def _serve(link: Link) -> None:
     finally:
         link._driver += (None,)  # noqa: SLF001
         link.leave()
+
+
+def _between(low: float, high: float) -> float:
+    """Return a number for jitter. Not from `random`, whose state may be the strategy's seed."""
+    return low + (high - low) * os.urandom(1)[0] / 255
 
 
 def _original(module: str, name: str) -> Any:

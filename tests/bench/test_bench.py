@@ -23,7 +23,7 @@ import lines  # noqa: E402
 import report  # noqa: E402
 from peers import Broadcast  # noqa: E402
 from processes import BenchError, Child, Fleet, children_of  # noqa: E402
-from streams import BINARY, TEXT, Frames, NatsMessages  # noqa: E402
+from streams import BINARY, TEXT, Connection, Frames, NatsMessages  # noqa: E402
 from viewers import Probe  # noqa: E402
 
 VIEWERS = [sys.executable, str(HERE / "viewers.py")]
@@ -70,6 +70,18 @@ def test_nats_payloads_are_found_wherever_the_stream_is_cut() -> None:
     for cut in range(len(stream) + 1):
         messages = NatsMessages()
         assert messages.feed(stream[:cut]) + messages.feed(stream[cut:]) == [b"MSG\r\n", b"ok"]
+
+
+def test_a_line_is_counted_once_wherever_the_reads_are_cut() -> None:
+    """The marker of a line may lie across two reads, also very short ones; it counts once, and the last one is told."""
+    line = lines.json_line(1, time.time_ns(), 7, 0, 0)
+    for size in (1, 3, 50, len(line) + 1):
+        viewer = object.__new__(Connection)
+        viewer.deflate = False
+        viewer.begin(3)
+        reads = [(line * 3)[at : at + size] for at in range(0, 3 * len(line), size)]
+        assert [viewer.count_lines(read, lines.marker(7)) for read in reads].count(True) == 1
+        assert viewer.count == 3
 
 
 def test_every_form_of_a_line_carries_the_same_fields_and_one_marker() -> None:
