@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-import pytest
 from rig.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
 from rig.relay import Relay
 from rig.viewer import Viewer
@@ -37,7 +36,6 @@ def p99(taken: list[float]) -> str:
     return f"{taken[int(len(taken) * 0.99)] * 1000:.1f} ms"
 
 
-@pytest.mark.timeout(600)
 def test_stalled_viewers_cost_little_and_disturb_nobody(scene):
     """Hundreds of viewers that never read, one that does: little memory for each of them, and it misses nothing."""
     relay = scene.relay().start()
