@@ -1,4 +1,5 @@
-"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed afterwards."""
+"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed
+afterwards."""
 
 import importlib.util
 import os
@@ -87,13 +88,16 @@ def peer_process(sock, tmp_path):
 
 @pytest.fixture
 def ship(sock):
-    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short exit."""
-    from robo_trader.log_relay import LogRelayProcessor
+    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short
+    exit."""
+    from robo_trader.log_relay import LogRelayProcessor  # noqa: PLC0415
 
     made = []
 
     def make(socket=sock, **options):
-        processor = LogRelayProcessor(socket, **{"level": "debug", "exit_timeout": 0.5, "app": "test"} | options)
+        processor = LogRelayProcessor(
+            socket, **{"level": "debug", "exit_timeout": 0.5, "app": "test"} | options
+        )
         made.append(processor)
         return processor
 
