@@ -52,6 +52,10 @@ GC_THRESHOLD = (50_000, 20, 20)
 """Lines are born and die in thousands without cycles; Python's default of 700 would search for cycles a hundred
 times a second under load."""
 
+SWITCH_INTERVAL_S = 0.001
+"""How long the loop and the journal's thread may keep the interpreter from each other; Python's default of 5 ms would
+be the whole latency that a line is promised at the worst."""
+
 EPOCH_CHARS = string.ascii_lowercase + string.digits
 
 
@@ -170,6 +174,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
 
     await stop.wait()
