@@ -41,6 +41,11 @@ _HEADER_BYTES = 4
 MAX_HEADERS = 4096
 """Sizes whose header is remembered; all that occur in practice, in some 200 KB."""
 
+MAX_KEYS = 4096
+"""Keys remembered so that lines share them: far more than loggers times levels."""
+
+_keys: dict[tuple[int, str, int], tuple[int, str, int]] = {}
+
 Key = tuple[int, str, int]
 """Level, source, and 0 for notices (the relay's run) or 1: what most filters look at."""
 
@@ -102,16 +107,23 @@ def _join(bodies: Sequence[bytes], form: Form) -> bytes:
 
 
 class Batch:
-    """Lines with contiguous seqs. Reads message and context from the caller while fresh, from the body later."""
+    """Lines with contiguous seqs. Reads message and context from the caller while fresh, from the body later.
+
+    Once settled, it holds the viewer messages and, when somebody has been sent all of them, their frames.
+    """
 
     __slots__ = (
+        "_blob",
+        "_bodies",
         "_cache",
         "_columns",
         "_contexts",
         "_fresh",
         "_lowered",
         "_messages",
+        "_whole",
         "alias",
+        "count",
         "first",
         "keys",
         "keyset",
@@ -126,11 +138,22 @@ class Batch:
         messages: list[str] | None = None,
         contexts: list[dict[str, object]] | None = None,
     ) -> None:
-        self.lines = lines
+        self.lines: Sequence[Line] = lines
+        """The lines; empty once settled."""
+        self.count = len(lines)
         self.first = lines[0].seq
         self.last = lines[-1].seq
-        self.size = sum(len(line.body) for line in lines)
-        self.keys: list[Key] = [(line.level, line.source, line.run and 1) for line in lines]
+        self._bodies: Sequence[bytes] = [line.body for line in lines]
+        self._blob = b""
+        """Once settled, the bodies as one object: thousands of small ones that live on among millions that do not
+        would keep five times their size of memory from being given back."""
+        self.size = sum(map(len, self._bodies))
+        if len(_keys) > MAX_KEYS:
+            _keys.clear()
+        share = _keys.setdefault
+        self.keys: list[Key] = [
+            share(key, key) for key in [(line.level, line.source, line.run and 1) for line in lines]
+        ]
         self.keyset: frozenset[Key] = frozenset(self.keys)
         self.alias: tuple[str, str] | None = None
         self._fresh = True
@@ -139,6 +162,8 @@ class Batch:
         self._lowered: list[bytes] | None = None
         self._columns: dict[str, dict[str, list[int]]] = {}
         self._cache: dict[object, list[Segment]] = {}
+        self._whole: dict[Form, list[Segment]] = {}
+        """All lines as segments. Kept as long as the batch: viewers a little behind stand at their boundaries."""
 
     @classmethod
     def merge(cls, batches: Sequence[Batch]) -> Batch:
@@ -159,20 +184,23 @@ class Batch:
         Call before the first `segments`.
         """
         self.alias = (epoch, alias)
+        old, new = f'"id":"{epoch}-'.encode(), f'"id":"{alias}-'.encode()
+        self._bodies = [body.replace(old, new, 1) for body in self._bodies]
 
     def settle(self) -> None:
         """Forget what only matters while the lines are fresh, decoded contexts and shared bytes; keep none again."""
+        if not self._fresh:
+            return
         self._fresh = False
+        self.lines = ()
+        self._blob, self._bodies = b"\n".join(self._bodies), ()
         self._messages = self._contexts = self._lowered = None
         self._columns = {}
         self._cache = {}
 
-    def bodies(self) -> list[bytes]:
+    def bodies(self) -> Sequence[bytes]:
         """Return the viewer messages, with provisional ids where `provisional` was called."""
-        if self.alias is None:
-            return [line.body for line in self.lines]
-        old, new = (f'"id":"{epoch}-'.encode() for epoch in self.alias)
-        return [line.body.replace(old, new, 1) for line in self.lines]
+        return self._bodies or self._blob.split(b"\n")
 
     def select(self, wanted: Filter) -> Sequence[int] | None:
         """Return the indices of the lines that pass, ascending; None stands for all of them."""
@@ -207,7 +235,7 @@ class Batch:
     def _decoded(self) -> tuple[list[str], list[dict[str, object]]]:
         if self._messages is not None and self._contexts is not None:
             return self._messages, self._contexts
-        read = [read_body(line.body) for line in self.lines]
+        read = [read_body(body) for body in self.bodies()]
         messages = [message for message, _ in read]
         contexts = [context for _, context in read]
         if self._fresh:
@@ -239,10 +267,12 @@ class Batch:
 
         The last segment's `last` may lie before the batch's: lines that were not wanted follow it.
         """
+        indices = self.select(wanted)
+        if indices is None:
+            return self._all(form, behind)
         if behind >= self.first:
             return segments_of(*self.chosen(wanted, behind), form)
-        indices = self.select(wanted)
-        key = (form, None if indices is None else tuple(indices))
+        key = (form, tuple(indices))
         made = self._cache.get(key)
         if made is None:
             made = segments_of(*self._pick(indices), form)
@@ -250,12 +280,28 @@ class Batch:
                 self._cache[key] = made
         return made
 
+    def _all(self, form: Form, behind: int) -> list[Segment]:
+        """Return all lines after `behind`; nothing is joined anew for a viewer that stands between two segments."""
+        whole = self._whole.get(form)
+        if whole is None:
+            whole = self._whole[form] = segments_of(self.bodies(), range(self.first, self.last + 1), form)
+        if behind < self.first:
+            return whole
+        at = bisect_right(whole, behind, key=lambda segment: segment.last)
+        if at == len(whole) or (at and whole[at - 1].last == behind):
+            return whole[at:]
+        end = whole[at].last
+        rest = segments_of(
+            self.bodies()[behind - self.first + 1 : end - self.first + 1], range(behind + 1, end + 1), form
+        )
+        return rest + whole[at + 1 :]
+
     def chosen(self, wanted: Filter, behind: int = 0) -> Chosen:
         """Return the selected lines after seq `behind`."""
         indices = self.select(wanted)
         if behind >= self.first:
             start = behind - self.first + 1
-            indices = [i for i in (range(len(self.lines)) if indices is None else indices) if i >= start]
+            indices = [i for i in (range(self.count) if indices is None else indices) if i >= start]
         return self._pick(indices)
 
     def _pick(self, indices: Sequence[int] | None) -> Chosen:

@@ -44,6 +44,10 @@ PENDING_BYTES = 64 * 1024 * 1024
 """Lines held in memory while the journal cannot take them. Beyond it the relay stops reading, and the traders'
 own bounded memory takes over; at a bot's ten lines a second this is some hours."""
 
+BUSY_BYTES = 512 * 1024
+"""Lines taken and not committed while the journal works: a large transaction or two. A loop that reads faster than
+the disk takes would only fill the memory; the kernel and the traders have room of their own."""
+
 RETRY_READ_S = 1.0
 """After a failed read of the journal, viewers that wait for it are served again this much later."""
 
@@ -165,9 +169,21 @@ class Relay:
             self._publish_provisional(batch)
         if self._patience is None:
             self._patience = self.loop.call_later(PATIENCE_S, self._lose_patience)
-        if self._pending_bytes > PENDING_BYTES and not self._holding and self.ingest is not None:
+        self._mind_room()
+
+    def _mind_room(self) -> None:
+        """Read on only while there is room for what is read: little while the journal keeps up, much in trouble."""
+        if self.ingest is None:
+            return
+        room = BUSY_BYTES if self._alias is None else PENDING_BYTES
+        if self._holding and self._pending_bytes < room // 2:
+            self._holding = False
+            self.ingest.release()
+        elif not self._holding and self._pending_bytes > room:
             self._holding = True
             self.ingest.hold()
+            if self._alias is None:
+                return
             self.notice(
                 ERROR,
                 f"{PENDING_BYTES >> 20} MiB of lines wait for the journal: the relay stops reading; "
@@ -198,9 +214,7 @@ class Relay:
                 trader.committed = seq
                 if isinstance(trader.connection, Connection):
                     trader.connection.ack(seq, now=trader.said_bye)
-        if self._holding and self._pending_bytes < PENDING_BYTES // 2 and self.ingest is not None:
-            self._holding = False
-            self.ingest.release()
+        self._mind_room()
         if self.trouble is not None:
             self._perhaps_recover()
         if not pending and self._settled is not None:
@@ -237,6 +251,7 @@ class Relay:
         for pending in self._pending:
             if pending.batch.alias is None:
                 self._publish_provisional(pending.batch)
+        self._mind_room()
         self.notice(
             ERROR,
             f"the journal cannot be written: {why}; lines are shown live, the traders keep them until it works again",
@@ -420,7 +435,7 @@ class Relay:
     @property
     def pending_lines(self) -> int:
         """Lines taken from traders and not committed yet."""
-        return sum(len(pending.batch.lines) for pending in self._pending)
+        return sum(pending.batch.count for pending in self._pending)
 
 
 def _now_us() -> int:

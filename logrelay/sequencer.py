@@ -80,7 +80,7 @@ class Sequencer:
         commit = Commit(self._lines, [replace(run) for run in self._runs.values()], durable=self._durable)
         batch = Batch(self._lines, self._messages, self._contexts) if self._lines else None
         if batch is not None:
-            self.lines_total += len(batch.lines)
+            self.lines_total += batch.count
             self.bytes_total += batch.size
         self._lines, self._messages, self._contexts = [], [], []
         self._runs = {}

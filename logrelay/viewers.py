@@ -72,9 +72,9 @@ CLOSE_TIMEOUT_S = 3.0
 MAX_REQUEST_BYTES = 64 * 1024
 """A viewer's longest message."""
 
-NOTSENT_BYTES = 128 * 1024
-"""Unsent bytes the kernel takes for one viewer (TCP_NOTSENT_LOWAT, tcp(7)). Without it a sleeping phone would have
-megabytes of old lines in the kernel's buffer, which nobody could skip any more."""
+NOTSENT_BYTES = 512 * 1024
+"""Unsent bytes the kernel takes for one viewer (TCP_NOTSENT_LOWAT, tcp(7)): two thousand lines, enough for a burst.
+Without it a sleeping phone would have megabytes of old lines in the kernel's buffer, which nobody could skip any more."""
 
 ACCEPT_BACKLOG = 1024
 

@@ -36,6 +36,8 @@ UPKEEP_RETRY_S = 30.0
 """Pause after retention or a checkpoint failed while commits work: it is not urgent, the disk may be."""
 IDLE_S = 0.05
 """No commit for so long: nobody waits, the checkpoint may wait for the disk."""
+LONGEST_WAIT_S = 3600.0
+"""A journal with nothing to do names a time far away or none; the platform's clocks cannot wait for ever."""
 DISK_LOOK_S = 1.0
 """The size on disk is looked at this often at most; it is for people."""
 READERS = 2
@@ -212,7 +214,7 @@ class Writer:
             try:
                 first = self._queue.get(timeout=wait)
             except Empty:
-                wait = self._upkeep(enough=1, idle=True)
+                wait = min(self._upkeep(enough=1, idle=True), LONGEST_WAIT_S)
                 continue
             if first is None:
                 return None

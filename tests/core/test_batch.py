@@ -181,15 +181,13 @@ def test_what_a_batch_remembers_is_bounded():
 
 
 @settings(max_examples=60, deadline=None)
-@given(SPECS, st.integers(1, 11), FILTERS, st.booleans())
-def test_merged_batches_are_one_batch(specs, cut, wanted, settle):
+@given(SPECS, st.integers(1, 11), FILTERS)
+def test_merged_batches_are_one_batch(specs, cut, wanted):
     """Two batches merged select and say what one batch of all the lines would."""
     whole, _ = make(specs)
     parts = [make(specs[:cut])[0]]
     if specs[cut:]:
         parts.append(make(specs[cut:], cut + 1)[0])
-    if settle:
-        parts[0].settle()
     merged = Batch.merge(parts)
     assert (merged.first, merged.last, merged.size) == (whole.first, whole.last, whole.size)
     assert merged.segments(wanted, "plain") == whole.segments(wanted, "plain")

@@ -608,7 +608,7 @@ class World:
         hub = self.hub
         tail = list(hub._tail)
         assert hub._tail_bytes == sum(batch.size for batch in tail)
-        assert hub._tail_lines == sum(len(batch.lines) for batch in tail)
+        assert hub._tail_lines == sum(batch.count for batch in tail)
         if len(tail) > 1 and tail[0].last <= hub.committed:
             assert hub._tail_bytes <= hub_module.TAIL_BYTES
             assert hub._tail_lines <= hub_module.TAIL_LINES

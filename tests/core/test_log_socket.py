@@ -240,6 +240,39 @@ def test_a_socket_that_another_relay_put_there_is_not_removed(folder, loop_facto
     assert path.exists()
 
 
+def test_a_directory_in_a_public_place_is_private(folder, loop_factory):
+    """Under a directory where anybody may make files, such as /tmp, ours is made for us alone."""
+    folder.chmod(0o1777)
+    path = folder / "logrelay-0" / "ingest.sock"
+
+    async def scenario(ingest, _recorder):
+        await ingest.listen(str(path))
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    on_loop(loop_factory, scenario)
+
+
+@pytest.mark.parametrize("whose", ["writable for all", "somebody else's"])
+def test_a_directory_that_others_could_have_put_there_is_refused(folder, loop_factory, whose):
+    """Whoever may write to the directory may put another socket in the place of ours."""
+    folder.chmod(0o1777)
+    path = folder / "logrelay-0" / "ingest.sock"
+    path.parent.mkdir()
+    if whose == "writable for all":
+        path.parent.chmod(0o777)
+    else:
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a directory away")
+        os.chown(path.parent, 12345, 12345)
+
+    async def scenario(ingest, _recorder):
+        with pytest.raises(ListenError, match="others may write"):
+            await ingest.listen(str(path))
+
+    on_loop(loop_factory, scenario)
+    assert not path.exists()
+
+
 # --- connections --------------------------------------------------------------------------------------------
 
 

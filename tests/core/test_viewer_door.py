@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
@@ -12,6 +13,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import connect
+
+from logrelay import viewers as viewers_module
 
 STALLED_BYTES = 64 * 1024
 """What a stalled viewer may hold in the relay's memory (docs, segment size)."""
@@ -544,3 +547,90 @@ def test_plain_http_refusals(house):
         urllib.request.urlopen(request, timeout=20)
     assert refusal.value.code == 403
     refusal.value.close()
+
+
+# --- peers that are no viewers ------------------------------------------------------------------------------
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00" * 100 + b"\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n\r\nhello",
+        b"GET /\xff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"y" * 100_000,
+        b"GET /" + b"x" * 100_000,
+        UPGRADE + b"\r\n",
+        UPGRADE + b"Sec-WebSocket-Key: short\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        UPGRADE + b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 8\r\n\r\n",
+    ],
+    ids=lambda data: repr(data[:30]),
+)
+def test_nonsense_at_the_door_ends_with_an_answer_or_at_once(house, data):
+    """What is no request of ours is refused or cut off, without a trace on the loop, and viewers do not notice."""
+    relay = house()
+    watcher = Peer(relay)
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=20) as sock:
+        answer = b""
+        try:
+            sock.sendall(data)
+            while more := sock.recv(65536):
+                answer += more
+        except ConnectionError:
+            pass
+        assert b"101 Switching" not in answer
+    watcher.ask(type="ping")
+    assert watcher.message() == {"type": "pong"}
+    watcher.close()
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01\x02\x00\x01"], ids=repr)
+def test_a_peer_that_never_finishes_its_request_is_cut_off(house, data, monkeypatch):
+    """A connection without a request does not stay."""
+    monkeypatch.setattr(viewers_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+    relay = house()
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=20) as sock:
+        sock.sendall(data)
+        try:
+            assert sock.recv(100) == b""
+        except ConnectionResetError:
+            pass
+
+
+def test_a_viewer_that_answers_no_ping_is_closed_with_1011(house, monkeypatch):
+    """Three pings without an answer and it is gone; one that answers stays."""
+    monkeypatch.setattr(viewers_module, "PING_INTERVAL_S", 0.05)
+    relay = house()
+    alive = Peer(relay)
+    deaf = Deaf(relay)
+    assert deaf.message()["type"] == "connection"
+    opcodes = []
+    while not opcodes or opcodes[-1] != Opcode.CLOSE:
+        first, size = deaf.take(2)
+        payload = deaf.take(size)
+        opcodes.append(first & 15)
+    assert opcodes == [Opcode.PING] * 3 + [Opcode.CLOSE]
+    assert int.from_bytes(payload[:2], "big") == 1011
+    deaf.close()
+    alive.ask(type="ping")
+    assert alive.message() == {"type": "pong"}
+    alive.close()
+
+
+def test_a_viewer_that_vanishes_is_forgotten(house, until):
+    """A reset in the middle of a stall leaves nothing behind, neither viewer nor timer nor group."""
+    relay = house()
+    trader = filled(relay, 3000, pad="x" * 400)
+    for _ in range(5):
+        deaf = Deaf(relay, "?tail=3000")
+        deaf.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        deaf.close()
+    until(lambda: relay.call(lambda: not relay.viewers.connections and not relay.relay.hub.viewers))
+    assert relay.call(lambda: not relay.relay.hub._groups)
+    trader.close()

@@ -165,7 +165,15 @@ def test_what_is_no_frame_ends_the_connection(value, reason):
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xc1", b"\x95\x01\x01\x05\xc1", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"GET /"],
+    [
+        b"\xc1",
+        b"\x95\x01\x01\x05\xc1",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdd\0\x1e\x84\x80",
+        b"\xdf\0\x1e\x84\x80",
+        b"GET /",
+    ],
 )
 def test_bytes_that_are_not_msgpack_are_broken(data):
     """Bytes nobody could mean, and lengths nobody could send, break the stream at once."""

@@ -6,8 +6,6 @@ frame. `canonical` says that the trader's encoder produces these very bytes (its
 fixed width); a decoder must accept all of them alike.
 """
 
-# ruff: noqa: E501 - one vector is one line
-
 import json
 import math
 import struct
