@@ -4,11 +4,11 @@ Owns: the compressor that a group of viewers shares, and what of a negotiated ex
 not know viewers or sockets; it runs on whatever thread it is called. Pure. Read `hub` next: it says when to reset.
 
 The usual way keeps one compressor per connection, some 300 KB each, and compresses every message once per viewer.
-Giving up the context between messages (server_no_context_takeover) lets viewers share the work, but log lines are short,
-and a short message alone hardly shrinks. Here the context is kept *and* shared. A decompressor's window holds what it
-was sent compressed; all viewers of a group are sent the same bytes; so their windows agree on everything since
-the last newcomer came. When one comes, the compressor starts afresh and refers to nothing older: its output is valid for
-every window. Messages for one viewer alone go uncompressed (RSV1 clear), which leaves the windows as they are.
+Giving up the context between messages (server_no_context_takeover) lets viewers share the work, but log lines are
+short, and a short message alone hardly shrinks. Here the context is kept *and* shared. A decompressor's window holds
+what it was sent compressed; all viewers of a group are sent the same bytes; so their windows agree on everything since
+the last newcomer came. When one comes, the compressor starts afresh and refers to nothing older: its output is valid
+for every window. Messages for one viewer alone go uncompressed (RSV1 clear), which leaves the windows as they are.
 """
 
 from __future__ import annotations

@@ -42,6 +42,9 @@ STOP_TIMEOUT_S = 8.0
 SETTLE_TIMEOUT_S = 4.0
 """Of it for the last commit: a disk that stalls longer leaves the lines to the traders, which still have them."""
 
+HAND_OVER_S = 1.0
+"""Of it for viewers that are a moment behind; a sleeping phone must not hold up the end."""
+
 CLOSE_TIMEOUT_S = 2.0
 """Of it for the viewers' closing handshakes."""
 
@@ -178,6 +181,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     if not await relay.settle(SETTLE_TIMEOUT_S):
         say(f"{relay.pending_lines} lines not committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them")
     await ingest.close()
+    await relay.hand_over(HAND_OVER_S)
     await viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - loop.time()))
     watchdog.cancel()
     relay.close()

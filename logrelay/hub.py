@@ -171,7 +171,6 @@ class Viewer:
         "page_bytes",
         "sink",
         "skip",
-        "skipped",
         "stalled",
         "start_left",
         "start_lines",
@@ -199,8 +198,6 @@ class Viewer:
         """How many of them the journal is still to find; 0: the cursor is where it belongs."""
         self.epoch_gap: Gap | None = None
         self.skip: _Skip | None = None
-        self.skipped = 0
-        """Lines this viewer was told it will not get."""
 
 
 class _Group:
@@ -645,7 +642,6 @@ class Hub:
     def _tell(self, viewer: Viewer, gap: Gap) -> bool:
         """Send a gap notice; it is the viewer's own, not the journal's. Returns whether there is room for more."""
         viewer.epoch_gap = None
-        viewer.skipped += gap.count
         self.gaps += 1
         self.lines_skipped += gap.count
         viewer.cursor = max(viewer.cursor, gap.last)

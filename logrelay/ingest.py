@@ -15,8 +15,10 @@ import errno
 import os
 import socket
 import stat
+import sys
+from asyncio import BaseEventLoop
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from logrelay import wire
 from logrelay.errors import ListenError
@@ -37,6 +39,9 @@ fifty wake-ups a second cost it nothing that can be measured."""
 
 PRIVATE_MODE = 0o700
 """In a directory such as /tmp anybody may have made ours before us: it has to be ours, and nobody else's to write."""
+ACK_RETRY_S = 0.5
+"""Pause before an ack is tried again for which a trader's socket had no room."""
+
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
 """Made only when missing: the trader's group may pass, others not."""
@@ -174,6 +179,9 @@ class Connection(asyncio.Protocol):
             return
         if self._answer(wire.ack(self._ack_wanted)):
             self._acked = self._ack_wanted
+        else:
+            # It reads no acks now; when it does, perhaps nothing else will be committed to remind us.
+            self._ack_timer = self._door.loop.call_later(ACK_RETRY_S, self._send_ack)
 
     def _turn_away(self, reason: str) -> None:
         if not self._door.closing:
@@ -225,7 +233,6 @@ class Ingest:
         self._server: asyncio.AbstractServer | None = None
         self._path: Path | None = None
         self._inode: tuple[int, int] | None = None
-        self._lock_fd: int | None = None
         self._tick_handle: asyncio.Handle | None = None
         self._rest_timer: asyncio.TimerHandle | None = None
         self._read_bytes = 0
@@ -284,11 +291,15 @@ class Ingest:
     async def listen(self, path: str) -> None:
         """Open the socket at `path`, with mode 0660. Raises ListenError."""
         sock = self._bind(Path(path))
-        self._server = await self.loop.create_unix_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
+        await self.adopt(sock)
 
     async def adopt(self, sock: socket.socket) -> None:
         """Serve a listening socket that was passed in (socket activation); its file is not ours to remove."""
-        self._server = await self.loop.create_unix_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
+        # From 3.13 on asyncio removes the file by itself; ours is removed by `_unlink`, an inherited one by nobody.
+        keep: Any = {}
+        if sys.version_info >= (3, 13) and isinstance(self.loop, BaseEventLoop):
+            keep = {"cleanup_socket": False}
+        self._server = await self.loop.create_unix_server(lambda: Connection(self), sock=sock, backlog=BACKLOG, **keep)
 
     def _bind(self, path: Path) -> socket.socket:
         raw = os.fsencode(path)
@@ -322,10 +333,10 @@ class Ingest:
             above = directory.parent.stat() if directory.parent.is_dir() else None
             public = above is not None and bool(above.st_mode & stat.S_ISVTX)
             directory.mkdir(mode=PRIVATE_MODE if public else DIRECTORY_MODE, parents=True, exist_ok=True)
-            made = directory.stat()
+            made = directory.lstat() if public else directory.stat()
         except OSError as error:
             raise _listen_error(f"cannot make the directory {directory} for the log socket", error) from error
-        if public and (made.st_uid not in (os.geteuid(), 0) or made.st_mode & 0o022):
+        if public and (not stat.S_ISDIR(made.st_mode) or made.st_uid not in (os.geteuid(), 0) or made.st_mode & 0o022):
             raise ListenError(
                 f"others may write to the directory {directory}, so somebody else could take the log socket's place; "
                 "remove it, make it mode 0700, or choose another place with --socket"

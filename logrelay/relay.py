@@ -48,6 +48,9 @@ BUSY_BYTES = 512 * 1024
 """Lines taken and not committed while the journal works: a large transaction or two. A loop that reads faster than
 the disk takes would only fill the memory; the kernel and the traders have room of their own."""
 
+HAND_OVER_STEP_S = 0.1
+"""A viewer that has taken nothing for so long is not about to."""
+
 RETRY_READ_S = 1.0
 """After a failed read of the journal, viewers that wait for it are served again this much later."""
 
@@ -426,6 +429,14 @@ class Relay:
             if timer is not None:
                 timer.cancel()
         return True
+
+    async def hand_over(self, timeout_s: float) -> None:
+        """Let viewers that are a moment behind have the last lines; wait while any of them gets on."""
+        deadline = self.loop.time() + timeout_s
+        sent = -1
+        while self.hub.behind() and self.hub.bytes_sent != sent and self.loop.time() < deadline:
+            sent = self.hub.bytes_sent
+            await asyncio.sleep(HAND_OVER_STEP_S)
 
     def close(self) -> None:
         """End the compressors' threads; what they have not begun is dropped."""

@@ -8,7 +8,7 @@ about traders. It must not know sockets or the journal; time is an argument (`no
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from logrelay import wire
 from logrelay.messages import rfc3339
@@ -72,7 +72,6 @@ class Counters:
     rejected: int = 0
     refused: int = 0
     crashed: int = 0
-    bad_bytes: dict[str, int] = field(default_factory=dict)
 
 
 class Traders:

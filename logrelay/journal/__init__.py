@@ -15,7 +15,7 @@ from typing import Protocol
 
 from logrelay.errors import JournalError
 from logrelay.filters import Filter
-from logrelay.record import Commit, Run  # noqa: TC001  (tools that read hints at run time find them)
+from logrelay.record import Commit, Run
 
 EVERYTHING = Filter()
 

@@ -196,15 +196,21 @@ class Writer:
     # --- the writing thread ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # whatever it was, nobody would notice a thread that is gone
+            self._say_trouble(JournalError(f"the journal's thread failed: {error!r}", retry=False))
+        self._journal.close()
+
+    def _serve(self) -> None:
         while (taken := self._next()) is not None:
             commit, count = taken
             if not self._write(commit):
                 while self._queue.get() is not None:
                     pass  # given up: what still comes is counted as pending, and reading goes on until `stop`
-                break
+                return
             self._taken += count
             self._upkeep(enough=len(commit.lines))
-        self._journal.close()
 
     def _next(self) -> tuple[Commit, int] | None:
         """Wait for commits, looking after the journal meanwhile; merge all that are there. None: the end."""

@@ -412,7 +412,7 @@ class World:
         if not done:
             return
         del self.pending[: len(done)]
-        self.journal.append([self.truth[line.seq - 1] for batch in done for line in batch.lines])
+        self.journal.append([self.truth[seq - 1] for batch in done for seq in range(batch.first, batch.last + 1)])
         self.committed = done[-1].last
         fresh = [batch for batch in done if batch.alias is None]
         if fresh:
