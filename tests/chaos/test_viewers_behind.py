@@ -40,7 +40,7 @@ def test_stalled_viewers_cost_little_and_disturb_nobody(scene):
     """Hundreds of viewers that never read, one that does: little memory for each of them, and it misses nothing."""
     relay = scene.relay().start()
     healthy = scene.viewer(relay, name="healthy").start()
-    feeder = scene.feeder(relay, "feeder", rate=4000 if STALLED <= 200 else 6000)
+    feeder = scene.feeder(relay, "feeder", rate=7000)
     wait_for(lambda: feeder.acked > WARM_LINES, relay.tell)
     healthy.wait(lambda: len(healthy.lines) > WARM_LINES, "the healthy viewer is behind")
     before = relay.rss()
