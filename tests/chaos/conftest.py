@@ -23,12 +23,23 @@ FULL_TIMEOUT_S = 1800
 """For one test with the full counts."""
 
 
-def pytest_collection_modifyitems(items):
-    """Full counts take longer than the time limit that is right for every other run."""
+def pytest_configure(config):
+    """Name the marker of what only the full counts run."""
+    config.addinivalue_line("markers", "long: waits for one of the relay's own long times; runs with CHAOS=full only")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Full counts take longer than the time limit that is right for every other run, and include what is long."""
     here = Path(__file__).parent
-    for item in items:
-        if FULL and here in item.path.parents:
+    mine = [item for item in items if here in item.path.parents]
+    if FULL:
+        for item in mine:
             item.add_marker(pytest.mark.timeout(FULL_TIMEOUT_S), append=False)
+        return
+    long = [item for item in mine if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 class Scene:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from rig.feeder import SENT, Shared
 from rig.ledger import Ledger, check_trader, check_viewer
 from rig.waiting import chance, scaled, wait_for
@@ -95,6 +96,7 @@ def test_a_clean_end_is_told_as_one(scene):
     assert relay.health()["traders"][0]["state"] == "closed"
 
 
+@pytest.mark.long
 def test_a_trader_that_dies_with_the_relay_is_told_as_gone(scene):
     """Relay and trader end together; the next relay waits a while for the trader, and then says that it is gone."""
     relay = scene.relay().start()

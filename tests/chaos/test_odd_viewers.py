@@ -37,7 +37,7 @@ def test_viewers_that_come_and_go_leave_nothing_behind(scene):
             sock = socket.create_connection(("127.0.0.1", relay.port))
             sock.sendall(head[: dice.randrange(len(head))] if stage else b"")
         else:
-            sock, _ = handshake(relay.port, {"tail": dice.choice((0, 10, 5000))}, rcvbuf=4096)
+            sock, _, _ = handshake(relay.port, {"tail": dice.choice((0, 10, 5000))}, rcvbuf=4096)
             if stage == 3:
                 sock.sendall(mask(1, b'{"type":"history","before":"zzzzzz-1"}')[: dice.randrange(1, 30)])
         if dice.random() < 0.7:
@@ -98,7 +98,7 @@ def test_requests_of_a_viewer_that_reads_nothing_are_bounded(scene):
     healthy = scene.viewer(relay, name="healthy").start()
     healthy.wait_for_id(head)
     before = relay.rss()
-    greedy, _ = handshake(relay.port, {"tail": 0}, rcvbuf=4096)
+    greedy, _, _ = handshake(relay.port, {"tail": 0}, rcvbuf=4096)
     scene.on_end(greedy.close)
     greedy.settimeout(0.5)
     request = mask(1, b'{"type":"history","before":"%s-%d","limit":1000}' % (epoch.encode(), head))

@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -44,8 +45,10 @@ class Got(NamedTuple):
         return orjson.loads(self.raw)
 
 
-def handshake(port: int, query: dict[str, object], *, rcvbuf: int | None = None) -> tuple[socket.socket, bytes]:
-    """Open a WebSocket; returns it and what came behind the answer's head. Raises OSError."""
+def handshake(
+    port: int, query: dict[str, object], *, rcvbuf: int | None = None, headers: str = ""
+) -> tuple[socket.socket, bytes, str]:
+    """Open a WebSocket; returns it, what came behind the answer's head, and the head. Raises OSError."""
     sock = socket.socket()
     try:
         if rcvbuf is not None:
@@ -55,7 +58,7 @@ def handshake(port: int, query: dict[str, object], *, rcvbuf: int | None = None)
         key = base64.b64encode(os.urandom(16)).decode()
         sock.sendall(
             f"GET /?{urlencode(query, doseq=True)} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
         )
         data = b""
         while b"\r\n\r\n" not in data:
@@ -69,7 +72,7 @@ def handshake(port: int, query: dict[str, object], *, rcvbuf: int | None = None)
     except BaseException:
         sock.close()
         raise
-    return sock, rest
+    return sock, rest, head.decode()
 
 
 def mask(opcode: int, payload: bytes) -> bytes:
@@ -97,6 +100,8 @@ class Viewer:
         chunk: int = 1 << 16,
         pause_s: float = 0.0,
         rcvbuf: int | None = None,
+        deflate: bool = False,
+        batch: bool = False,
         **query: object,
     ) -> None:
         self.port = port
@@ -107,6 +112,16 @@ class Viewer:
         self.pause_s = pause_s
         """With `chunk` this makes a slow reader: so many bytes, then a pause. `hurry` ends it."""
         self.rcvbuf = rcvbuf
+        self.headers = ""
+        if deflate:
+            self.headers += "Sec-WebSocket-Extensions: permessage-deflate\r\n"
+        if batch:
+            self.headers += "Sec-WebSocket-Protocol: logrelay.v1.batch\r\n"
+        self._inflate = None
+        self.compressed = 0
+        """Messages that came compressed."""
+        self.arrays = 0
+        """Messages that were arrays of lines."""
         self.lines: list[Got] = []
         self.others: list[dict[str, object]] = []
         """connection, subscribed, error and pong messages."""
@@ -214,11 +229,13 @@ class Viewer:
                 if self.last_id is not None:
                     query["after"] = self.last_id
                 try:
-                    self._sock, rest = handshake(self.port, query, rcvbuf=self.rcvbuf)
+                    self._sock, rest, head = handshake(self.port, query, rcvbuf=self.rcvbuf, headers=self.headers)
                 except OSError:
                     time.sleep(RECONNECT_PAUSE_S)
                     continue
                 self.connections += 1
+                # One window per connection, kept from message to message (RFC 7692, section 7.1.1).
+                self._inflate = zlib.decompressobj(-15) if "permessage-deflate" in head else None
                 try:
                     self._read(self._sock, rest)
                 except OSError:
@@ -256,7 +273,7 @@ class Viewer:
             body = at + 2
             assert size < 128, "a server's frame is masked"
             assert first & 0x80, "a fragmented message"
-            assert not first & 0x70, "reserved bits without an extension"
+            assert not first & (0x70 if self._inflate is None else 0x30), "reserved bits without an extension"
             if size == 126:
                 if end - at < 4:
                     break
@@ -273,6 +290,9 @@ class Viewer:
             at = body + size
             opcode = first & 0x0F
             if opcode == TEXT:
+                if first & 0x40:
+                    payload = self._inflate.decompress(payload + b"\x00\x00\xff\xff")
+                    self.compressed += 1
                 self._message(payload, now)
             elif opcode == PING:
                 sock.sendall(mask(PONG, payload))
@@ -285,7 +305,12 @@ class Viewer:
 
     def _message(self, payload: bytes, now: float) -> None:
         message = orjson.loads(payload)
-        if message["type"] == "log":
+        if isinstance(message, list):
+            self.arrays += 1
+            for line in message:
+                self.lines.append(Got(line["id"], orjson.dumps(line), now, self.connections))
+            self.last_id = message[-1]["id"]
+        elif message["type"] == "log":
             self.lines.append(Got(message["id"], payload, now, self.connections))
             self.last_id = message["id"]
         else:
@@ -296,7 +321,7 @@ class Stalled:
     """A viewer that asks for everything and never reads."""
 
     def __init__(self, port: int, **query: object) -> None:
-        self._sock, _ = handshake(port, query, rcvbuf=4096)
+        self._sock, _, _ = handshake(port, query, rcvbuf=4096)
 
     def close(self) -> None:
         """Go away."""
