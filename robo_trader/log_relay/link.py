@@ -1,18 +1,18 @@
-"""The connection to the relay: one background thread that connects, listens, sends the backlog and says what is wrong.
+"""The connection to the relay: one thread that connects, listens, sends the backlog and says what is wrong.
 
-Owns: the socket, the wake-up descriptor, the thread, backoff, the handshake, the goodbye and the lines on stderr. It
-must not know event dicts or levels, nor call structlog, logging or warnings: whatever goes wrong here must never come
-back as a log line. Callers never wait for this thread; it takes the outbox's token in short slices. Read
-`logrelay/ingest` next, the other end.
+Owns: the socket, the wake-up descriptor, the thread, backoff, the handshake, the goodbye and the lines on
+stderr. It must not know event dicts or levels, nor call structlog, logging or warnings: whatever goes wrong
+here must never come back as a log line. Callers never wait for this thread; it takes the outbox's token in
+short slices. Read `logrelay/ingest` next, the other end.
 
-**Descriptors that change hands.** Code in the same process may close every descriptor (daemonising code does), and the
-next socket it opens gets our number: writing on would send log lines to a broker. So our open files carry a mark
-that the number alone does not have: the signal number of F_SETSIG, kept with the open file and without effect as
-long as O_ASYNC is off. It is read back before each send (145 ns, a third of an fstat). The descriptors also
-live at high numbers, where reuse is rare.
+**Descriptors that change hands.** Code in the same process may close every descriptor (daemonising code
+does), and the next socket it opens gets our number: writing on would send log lines to a broker. So our open
+files carry a mark that the number alone does not have: the signal number of F_SETSIG, kept with the open file
+and without effect as long as O_ASYNC is off. It is read back before each send (145 ns, a third of an fstat).
+The descriptors also live at high numbers, where reuse is rare.
 
-**Why `_thread` and `_socket`.** `threading.Thread.start` takes locks that a signal handler's log call would find taken, and
-gevent replaces both modules' classes by cooperative ones. The originals have neither problem.
+**Why `_thread` and `_socket`.** `threading.Thread.start` takes locks that a signal handler's log call would
+find taken, and gevent replaces both modules' classes by cooperative ones. The originals have neither problem.
 """
 
 from __future__ import annotations
@@ -24,26 +24,29 @@ import fcntl
 import importlib
 import itertools
 import os
-import random
 import select
 import stat
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import wire
 from .outbox import F_GETSIG, F_SETSIG, FLAGS, SLICE, Outbox
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RETRY_FIRST: Final = 0.05
 RETRY_MOST: Final = 0.8
-"""Seconds before the second attempt, and the most between two: a relay that is back is found within a second."""
+"""Seconds before the second attempt, and the most between two: a relay that is back is found within a
+second."""
 RETRY_REFUSED: Final = 10.0
 """Seconds before asking again a relay that said no."""
 HELLO_PATIENCE: Final = 10.0
 """Seconds to wait for the welcome. A stopped relay still accepts connections; it may be continued."""
 TICK: Final = 1.0
-"""Seconds between two looks around when nothing happens: mends what an interruption or a closed descriptor left."""
+"""Seconds between two looks around when nothing happens: mends what an interruption or a closed descriptor
+left."""
 KERNEL_BUFFER: Final = 4 * 1024 * 1024
 """Bytes asked for as send buffer (the kernel caps it): a relay that reads in pulses must not look stalled."""
 BATCHES: Final = 32
@@ -57,7 +60,8 @@ DEATHS_ALONE: Final = 3
 SAY_EVERY: Final = 60.0
 """Seconds between two stderr lines about an absent relay."""
 TAGS: Final = range(40, 60)
-"""Signal numbers used as marks: real-time signals that neither glibc (32 to 34) nor anybody's defaults use."""
+"""Signal numbers used as marks: real-time signals that neither glibc (32 to 34) nor anybody's defaults
+use."""
 HIGH_FD: Final = 900
 """Where our descriptors go if the limit allows; higher would make the kernel's table grow."""
 
@@ -69,16 +73,17 @@ def default_path() -> str:
     told = os.environ.get("LOGRELAY_SOCKET")
     if told:
         return told
-    if os.path.isdir("/run/logrelay"):  # noqa: PTH112 - pathlib would cost an import for one call
+    if os.path.isdir("/run/logrelay"):  # noqa: PTH112 - pathlib would be one more import for three calls
         return "/run/logrelay/ingest.sock"
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return f"{runtime}/logrelay/ingest.sock"
-    return f"{os.environ.get('TMPDIR') or '/tmp'}/logrelay-{os.getuid()}/ingest.sock"  # noqa: S108 - checked in _safe
+    # A predictable name in a shared directory: `_safe` looks at whose it is before anything is sent there.
+    return f"{os.environ.get('TMPDIR') or '/tmp'}/logrelay-{os.getuid()}/ingest.sock"  # noqa: S108
 
 
 class Link:
-    """One run's connection. `start` may be called from anywhere, any number of times; `finish` waits, the rest never.
+    """One run's connection. `flush` and `finish` wait, the rest never does.
 
     `hello` makes the first frame; `path` is None for the default order.
     """
@@ -109,7 +114,6 @@ class Link:
         self._deadline = 0.0
         self._next_try = 0.0
         self._delay = RETRY_FIRST
-        self._random = random.Random()  # noqa: S311 - jitter; an own one, so that the strategy's seed is untouched
         self._welcomed = 0
         self._trouble = ""
         self._away_since: float | None = None
@@ -121,7 +125,7 @@ class Link:
         self._stderr = _socket_inode(2)
         out.blocked = self.wake
 
-    # -- for callers: never wait, never raise ------------------------------------------------------------------------
+    # -- for callers: never wait, never raise ----------------------------------------------------------------
 
     def start(self) -> bool:
         """Start the thread unless it runs. True: this call did.
@@ -164,14 +168,14 @@ class Link:
                 os.eventfd_write(bell, 1)
 
     def forget(self) -> None:
-        """Drop the descriptors in a forked child. The connection stays the parent's: close, never shut down."""
+        """Drop the descriptors in a forked child: close, never shut down what is the parent's."""
         self.closing = True
         self.state = "closed"
         self.out.direct = None
         self._close_socket()
         self._close_bell()
 
-    # -- for those who may wait --------------------------------------------------------------------------------------
+    # -- for those who may wait ------------------------------------------------------------------------------
 
     def flush(self, timeout: float) -> bool:
         """Wait until every line has been acked or told as lost, at most `timeout` seconds."""
@@ -180,14 +184,17 @@ class Link:
         return self._until(self._settled, deadline)
 
     def finish(self, timeout: float, *, close: bool) -> bool:
-        """Send what is there and a bye, and wait for the acks, at most `timeout` seconds. True: all is in the journal.
+        """Send what is there and a bye, and wait for the acks. True: all is in the journal.
 
-        With `close` the connection and the thread end here; without it, later lines are still sent, each
-        followed by a new bye. A relay that was never met gets one attempt, not the whole budget.
+        At most `timeout` seconds. With `close` the connection and the thread end here; without it, later
+        lines are still sent, each followed by a new bye. A relay that was never met gets one attempt, not the
+        whole budget.
         """
         deadline = time.monotonic() + timeout
         self.finishing = True
         try:
+            if self.out.dirty:
+                self.out.alone(self.out.repair)
             self.out.locked(self._stop_direct)
         except TimeoutError:
             return False
@@ -208,7 +215,7 @@ class Link:
         return self.out.pending() == 0 and not self.out.unsent()
 
     def _gone(self) -> bool:
-        return self._settled() and (self._bye_for == self.out.seq or self.out.seq == 0)
+        return self._settled() and self.out.seq in {0, self._bye_for}
 
     def _until(self, done: Callable[[], bool], deadline: float) -> bool:
         nap = 0.0005
@@ -235,7 +242,7 @@ class Link:
                     self._driver += (None,)
         return True
 
-    # -- the thread ----------------------------------------------------------------------------------------------------
+    # -- the thread ------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
         """Run until closed or abandoned. Whatever hits it costs the connection, not the lines."""
@@ -260,6 +267,8 @@ class Link:
     def leave(self) -> None:
         """Undo what the thread holds at its end, and let a later call start another one."""
         try:
+            if self.out.dirty:
+                self.out.alone(self.out.repair)
             self.out.locked(self._lose_connection, "thread ended")
             if self.closing or self.abandoned:
                 self._close_bell()
@@ -271,10 +280,11 @@ class Link:
     def _turn(self, most: float) -> None:
         """Do what is due, wait at most `most` seconds for something to happen, and serve that."""
         out = self.out
-        if out.dirty or out.broken:
+        if out.dirty:
+            out.alone(out.repair)
+        if out.broken:
             self._fail("interrupted")
-        if out.inbox or out.overrun or out.unencoded:
-            out.locked(out.absorb)
+        out.settle_inbox()
         self._open_bell()
         now = time.monotonic()
         if self._sock is None and now >= self._next_try:
@@ -304,7 +314,7 @@ class Link:
                 elif events & ~select.POLLOUT:
                     self._listen()
 
-    # -- connecting ------------------------------------------------------------------------------------------------------
+    # -- connecting ------------------------------------------------------------------------------------------
 
     def _connect(self, now: float) -> None:
         sock = None
@@ -323,7 +333,7 @@ class Link:
             sock.connect(path)
             first = self.hello()
             if sock.send(first, FLAGS) != len(first):
-                raise BlockingIOError(errno.EAGAIN, "no room for hello")
+                raise BlockingIOError(errno.EAGAIN, "no room for hello")  # noqa: TRY301
         except Exception as error:
             if sock is not None:
                 sock.close()
@@ -338,7 +348,7 @@ class Link:
     def _later(self, now: float, delay: float | None = None) -> None:
         """Plan the next attempt, and tell a person now and then."""
         if delay is None:
-            delay = self._delay * self._random.uniform(0.6, 1.0)
+            delay = self._delay * _between(0.6, 1.0)
             self._delay = min(self._delay * 2, RETRY_MOST)
         self._next_try = now + delay
         self.state = "refused" if self.refusal else "down"
@@ -355,13 +365,11 @@ class Link:
             self._suspect()
         self._trouble = why
         self.out.locked(self._lose_connection, why)
-        self._later(time.monotonic(), RETRY_REFUSED * self._random.uniform(0.8, 1.2) if self.refusal else None)
+        self._later(time.monotonic(), RETRY_REFUSED * _between(0.8, 1.2) if self.refusal else None)
 
     def _lose_connection(self, _why: str) -> None:
         out = self.out
         self._stop_direct()
-        if out.dirty:
-            out.repair()
         out.rest = b""
         out.fd = out.tag = -1
         self._close_socket()
@@ -374,7 +382,7 @@ class Link:
             out.direct = None
 
     def _suspect(self) -> None:
-        """Remember at which line connections end; a line that ends them again and again must not stop all others."""
+        """Remember at which line connections end: one that ends them all must not stop the others."""
         out = self.out
         if not out.outstanding():
             return
@@ -387,7 +395,7 @@ class Link:
             self._deaths = self._alone = 0
         out.cautious = self._deaths >= DEATHS - DEATHS_ALONE
 
-    # -- listening -------------------------------------------------------------------------------------------------------
+    # -- listening -------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         sock = self._sock
@@ -464,7 +472,7 @@ class Link:
         while out.locked(out.release, seq):
             time.sleep(0)
 
-    # -- sending ---------------------------------------------------------------------------------------------------------
+    # -- sending ---------------------------------------------------------------------------------------------
 
     def _drain(self) -> bool:
         """Give the kernel what it takes. True: there is more, wait until it takes again."""
@@ -510,7 +518,7 @@ class Link:
         return True if out.rest else None
 
     def _send_last(self, data: bytes, flags: int) -> int:
-        """Send a line that came after the bye, and the bye again. Takes the place of the socket's send; same errors."""
+        """Send a line that came after the bye, and the bye again; otherwise like the socket's send."""
         sock = self._sock
         if sock is None:
             raise BrokenPipeError(errno.EPIPE, "no connection")
@@ -523,7 +531,7 @@ class Link:
             self.wake()
         return min(taken, len(data))
 
-    # -- descriptors -------------------------------------------------------------------------------------------------------
+    # -- descriptors -----------------------------------------------------------------------------------------
 
     def _is_ours(self) -> bool:
         try:
@@ -565,7 +573,7 @@ class Link:
             if bell >= 0 and fcntl.fcntl(bell, F_GETSIG) == self._bell_tag:
                 os.close(bell)
 
-    # -- telling a person ----------------------------------------------------------------------------------------------------
+    # -- telling a person ------------------------------------------------------------------------------------
 
     def _sums(self) -> str:
         out = self.out
@@ -612,6 +620,11 @@ def _serve(link: Link) -> None:
         link.leave()
 
 
+def _between(low: float, high: float) -> float:
+    """Return a number for jitter. Not from `random`, whose state may be the strategy's seed."""
+    return low + (high - low) * os.urandom(1)[0] / 255
+
+
 def _original(module: str, name: str) -> Any:
     """Return the standard library's own `module.name`, also after gevent has replaced it."""
     patched = sys.modules.get("gevent.monkey")
@@ -648,7 +661,7 @@ def _raised(kind: Any, sock: _socket.socket) -> _socket.socket:
 
 
 def _socket_inode(fd: int) -> tuple[int, int] | None:
-    """Return which socket `fd` is, None for anything else: stderr may become another file, never another socket."""
+    """Return which socket `fd` is, None for anything else; stderr may become another file."""
     try:
         seen = os.fstat(fd)
     except OSError:

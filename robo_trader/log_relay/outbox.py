@@ -1,22 +1,24 @@
 """The books of one run: every line that has a place in it and is not yet known to be in the journal.
 
-Owns: the token that guards all of this, seq numbers, the frames in memory, the bound on them, what was dropped, and
-what goes on the wire next. It must not know sockets beyond one callable that takes bytes, nor threads, clocks or
-event dicts. `processor` puts lines in, `link` takes them out. Read `link` next.
+Owns: the token that guards all of this, seq numbers, the frames in memory, the bound on them, what was
+dropped, and what goes on the wire next. It must not know sockets beyond one callable that takes bytes, nor
+threads, clocks or event dicts. `processor` puts lines in, `link` takes them out. Read `link` next.
 
-**The token.** `token` is a list with one element; who removes it (`del token[0]`) may touch the books and puts it back
-when done. Nobody waits: who finds it empty appends the line to `inbox`, and whoever holds the token drains that after
-giving it back. A lock is not used because an exception from outside (Ctrl-C, a timeout thrown into the thread)
-can arrive between `acquire()` returning and the `try` that would release it: Python looks for such exceptions after
-calls. It does not look after `del token[0]`, so the step from taking the token into the `try` cannot be split.
+**The token.** `token` is a list with one element; who removes it (`del token[0]`) may touch the books and
+puts it back when done. No caller waits: who finds it empty appends the line to `inbox`, and whoever holds the
+token drains that after giving it back. The link leaves errands in the same way. A lock is not used because an
+exception from outside (Ctrl-C, a timeout thrown into the thread) can arrive between `acquire()` returning and
+the `try` that would release it: Python looks for such exceptions after calls. It does not look after `del
+token[0]`, so the step from taking the token into the `try` cannot be split.
 
-**Interruptions.** For the same reason the books change in statements without calls wherever two of them belong together.
-Where that would cost the hot path too much, an interrupted holder leaves `dirty` behind, the link is closed, and
-`repair` counts again. What was on the wire is then settled by the next welcome, as after any lost connection.
+**Interruptions.** For the same reason the books change in statements without calls wherever two of them
+belong together. Where that would cost the hot path too much, an interrupted holder leaves `dirty` behind, the
+link is closed, and `repair` counts again. What was on the wire is then settled by the next welcome, as after
+any lost connection.
 
-**Gaps.** A frame dropped from memory leaves its seq in a gap. If it never was on the wire it is lost for certain: it is
-counted at once and a lost frame tells the relay in its place. If it was, the relay may have it: an ack or the next
-welcome decides. So the relay's sums and ours are equal, not only close.
+**Gaps.** A frame dropped from memory leaves its seq in a gap. If it never was on the wire it is lost for
+certain: it is counted at once and a lost frame tells the relay in its place. If it was, the relay may have
+it: an ack or the next welcome decides. So the relay's sums and ours are equal, not only close.
 
     produced = acked + pending + sum(dropped)        at every moment at which nobody holds the token
 
@@ -37,30 +39,38 @@ from typing import Any, Final, TypeVar
 from . import wire
 
 OVERHEAD: Final = 64
-"""Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's slot."""
+"""Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's
+slot."""
 GAP_COST: Final = 144
 """Bytes charged for each gap: the object, its integers, the slot."""
 GAP_GAIN: Final = 40
-"""Bytes that dropping a line in the middle must free beyond the gap it leaves; else the oldest of all goes."""
+"""Bytes that dropping a line in the middle must free beyond the gap it leaves; else the oldest of all
+goes."""
 HIGH: Final = b"wec"
 """First letters of the level words that are dropped last: warning, error, critical."""
 LEVEL: Final = 21
 """Where the first letter of the level word stands in a frame."""
 NAP: Final = 0.000_05
-"""Seconds between two looks at the token by someone who may wait; longer than anybody holds it."""
+LONGEST_NAP: Final = 0.002
+"""Seconds between two looks by someone who waits for an errand: as long as the token is usually held, then
+longer."""
 PATIENCE: Final = 5.0
-"""Seconds to wait for the token: thousands of times longer than it is ever held by a thread that runs. A process must
+"""Seconds to wait for the token: thousands of times longer than it is ever held by a thread that runs. A
+process must
 not hang at its end because a thread is suspended (by a debugger, say) with the token in its hand."""
 SLICE: Final = 256
-"""Frames settled or sent while the token and the GIL are held: some 30 microseconds, less than a caller can feel."""
+"""Frames settled or sent while the token and the GIL are held: some 30 microseconds, less than a caller can
+feel."""
 BATCH: Final = 32_768
-"""Bytes joined for one send; large sends cost a fraction per frame, larger ones would hold the token longer."""
+"""Bytes joined for one send; large sends cost a fraction per frame, larger ones would hold the token
+longer."""
 
 FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 """For every send: never wait, and never let a dead relay's SIGPIPE end the trader."""
 F_SETSIG: Final = 10
 F_GETSIG: Final = 11
-"""Linux fcntl commands (the fcntl module does not name them): a signal number kept with an open file, see `link`."""
+"""Linux fcntl commands (the fcntl module does not name them): a signal number kept with an open file, see
+`link`."""
 
 Send = Callable[[bytes, int], int]
 Result = TypeVar("Result")
@@ -79,14 +89,68 @@ class Gap:
         """Counted as dropped. Otherwise the relay may have these lines, and they count as pending."""
 
 
+class Errand:
+    """Something to be done with the token, by whoever holds it."""
+
+    __slots__ = ("args", "cancelled", "done", "error", "result", "work")
+
+    def __init__(self, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self.work = work
+        self.args = args
+        self.done = False
+        self.cancelled = False
+        """Nobody waits for it any more: it must not be done later."""
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Do it, unless cancelled. An ordinary error is for the one who waits, any other for this thread."""
+        if not self.cancelled:
+            try:
+                self.result = self.work(*self.args)
+            except Exception as error:
+                self.error = error
+        self.done = True
+
+
 class Outbox:
-    """The books of one run. Every method but `locked`, `stats` and `oldest_ns` is called with the token held."""
+    """The books of one run.
+
+    Called without the token: `locked`, `alone`, `settle_inbox`, `pending`, `produced`, `oldest_ns`. All
+    others with it.
+    """
 
     __slots__ = (
-        "acked", "blocked", "broken", "cautious", "direct", "dirty", "dropped", "fd", "gaps", "heard_wrong", "held",
-        "inbox", "inbox_bytes", "limit", "manned", "overrun", "rest", "sent_high", "sent_low", "seq", "tag", "token",
-        "unencoded", "unsent_high", "unsent_low", "untold", "wired",
-    )  # fmt: skip
+        "acked",
+        "blocked",
+        "broken",
+        "cautious",
+        "direct",
+        "dirty",
+        "dropped",
+        "errands",
+        "fd",
+        "gaps",
+        "heard_wrong",
+        "held",
+        "inbox",
+        "inbox_bytes",
+        "limit",
+        "manned",
+        "overrun",
+        "rest",
+        "sent_high",
+        "sent_low",
+        "seq",
+        "settled",
+        "tag",
+        "token",
+        "unencoded",
+        "unsent_high",
+        "unsent_low",
+        "untold",
+        "wired",
+    )
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -94,12 +158,16 @@ class Outbox:
         self.inbox: deque[tuple[int, bytes, bytes]] = deque()
         """(time_ns, packed level, body) of lines that came while the token was taken."""
         self.inbox_bytes = 0
+        self.errands: deque[Errand] = deque()
         self.overrun = 0
         """Lines that came while the token was taken and the memory was full."""
         self.unencoded = 0
         """Lines that could not be encoded and have no place yet."""
         self.seq = 0
         self.acked = 0
+        """How many lines were acked."""
+        self.settled = 0
+        """The highest seq that was acked."""
         self.held = 0
         """Bytes charged against `limit`."""
         self.dropped = {"overflow": 0, "too_big": 0, "encode": 0, "rejected": 0, "rejected_repeatedly": 0}
@@ -124,30 +192,58 @@ class Outbox:
         self.broken = False
         """The connection must be closed; everything sent on it is in doubt until the next welcome."""
         self.manned = False
-        """A thread runs that will take the lines from here. Callers test nothing else when a line is only queued."""
+        """A thread runs that will take the lines from here. Callers test nothing else when a line is only
+        queued."""
         self.cautious = False
         """One frame at a time, because connections keep ending around here."""
         self.blocked: Callable[[], object] = _nothing
         """Tells the link that `direct` was given up. Must not raise, block or take a lock."""
         self.heard_wrong = 0
 
-    # -- taking the token -------------------------------------------------------------------------------------------
+    # -- taking the token ------------------------------------------------------------------------------------
 
     def locked(self, work: Callable[..., Result], *args: Any) -> Result:
-        """Run `work(*args)` with the token. For those who may wait; TimeoutError after `PATIENCE` seconds."""
-        deadline = 0.0
+        """Have `work(*args)` done with the token, by this thread or the one that holds it.
+
+        For those who may wait; TimeoutError after `PATIENCE` seconds. The holder does it because waiting for
+        the token can be in vain: a thread that logs in a loop lets others run only inside its sends, where it
+        holds it. `work` must be short, and able to start over: the holder may be interrupted in the middle.
+        """
+        errand = Errand(work, args)
+        try:
+            self.errands.append(errand)
+            deadline = time.monotonic() + PATIENCE
+            nap = NAP
+            self.settle_inbox()
+            while not errand.done:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError("somebody keeps the token")
+                time.sleep(nap)
+                nap = min(nap * 2, LONGEST_NAP)
+                self.settle_inbox()
+        finally:
+            errand.cancelled = True
+        if errand.error is not None:
+            raise errand.error
+        result: Result = errand.result
+        return result
+
+    def alone(self, work: Callable[[], None]) -> None:
+        """Do `work()` with the token, in this thread: for what takes too long to be done by a caller.
+
+        TimeoutError after `PATIENCE` seconds.
+        """
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 del self.token[0]
             except IndexError:
-                now = time.monotonic()
-                deadline = deadline or now + PATIENCE
-                if now >= deadline:
+                if time.monotonic() >= deadline:
                     raise TimeoutError("somebody keeps the token") from None
                 time.sleep(NAP)
                 continue
             try:
-                return work(*args)
+                return work()
             except BaseException:
                 self.direct = None
                 self.dirty = True
@@ -156,28 +252,35 @@ class Outbox:
                 self.token += (None,)  # not a call: those fail at the recursion limit
 
     def settle_inbox(self) -> None:
-        """Give the lines that came meanwhile their place. For one who does not hold the token and will not wait."""
-        while self.inbox or self.overrun or self.unencoded:
+        """Give the lines that came meanwhile their place and run the errands.
+
+        For one who holds no token and will not wait. While the books are in doubt nothing is done: the link
+        mends them first, which takes long for a caller.
+        """
+        while (self.inbox or self.errands or self.overrun or self.unencoded) and not self.dirty:
             try:
                 del self.token[0]
             except IndexError:
                 return
             try:
                 self.absorb()
+                while self.errands:
+                    errand = self.errands[0]
+                    if not errand.done:
+                        errand.run()
+                    del self.errands[0]
             except BaseException:
                 self.direct = None
                 self.dirty = True
-                self.blocked()
+                self.manned = False
                 raise
             finally:
                 self.token += (None,)  # not a call: those fail at the recursion limit
 
-    # -- lines in -----------------------------------------------------------------------------------------------
+    # -- lines in --------------------------------------------------------------------------------------------
 
     def absorb(self) -> None:
         """Give every waiting line its place."""
-        if self.dirty:
-            self.repair()
         inbox = self.inbox
         while inbox:
             time_ns, level, body = inbox[0]
@@ -213,7 +316,13 @@ class Outbox:
     def queue(self, time_ns: int, level: bytes, body: bytes) -> None:
         """Take a line that cannot go on the wire now."""
         if self.dirty:
-            self.repair()
+            size = len(body)
+            if self.held + self.inbox_bytes + size > self.limit:
+                self.overrun += 1
+            else:
+                self.inbox_bytes += size
+                self.inbox.append((time_ns, level, body))
+            return
         frame = wire.HEADER.pack(wire.HEAD, wire.U64, self.seq + 1, wire.U64, time_ns) + level + body
         size = len(frame) + OVERHEAD
         if frame[LEVEL] in HIGH:
@@ -233,7 +342,7 @@ class Outbox:
         if self.held > self.limit:
             self.shed()
 
-    # -- bytes out -------------------------------------------------------------------------------------------------
+    # -- bytes out -------------------------------------------------------------------------------------------
 
     def fill(self, most: int) -> None:
         """Move up to `most` frames whose turn it is to the sent side and append their bytes to `rest`.
@@ -307,7 +416,7 @@ class Outbox:
             self.blocked()
 
     def cut_short(self, frame: bytes, taken: int) -> None:
-        """Note that the kernel took only `taken` bytes of the line just appended to the sent side, and wake the link."""
+        """Note that the kernel took only `taken` bytes of the line just appended, and wake the link."""
         if taken:
             self.rest = frame[taken:]
             self.wired = self.seq
@@ -331,7 +440,7 @@ class Outbox:
         """Whether anything on the wire waits for its ack."""
         return bool(self.sent_low or self.sent_high or self.gaps)
 
-    # -- answers ---------------------------------------------------------------------------------------------------
+    # -- answers ---------------------------------------------------------------------------------------------
 
     def release(self, seq: int) -> bool:
         """Forget up to `SLICE` lines the journal has, up to `seq`. True: there are more, call again.
@@ -341,6 +450,7 @@ class Outbox:
         if seq > (self.seq if self.direct is not None else self.wired):
             self.heard_wrong += 1
             return False
+        self.settled = max(self.settled, seq)
         key = seq.to_bytes(8, "big")
         left = SLICE
         for frames in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
@@ -374,7 +484,7 @@ class Outbox:
         """Make everything not acked unsent again. Called once the welcome's acked is released."""
         dropped = dict(self.dropped)
         untold: deque[Gap] = deque()
-        for gap in heapq.merge(self.gaps, self.untold, key=lambda gap: gap.first):
+        for gap in heapq.merge(self.gaps, self.untold, key=_first):
             if not gap.lost:
                 dropped[gap.cause] += gap.last - gap.first + 1
             if untold and untold[-1].last + 1 == gap.first and untold[-1].cause == gap.cause:
@@ -421,7 +531,7 @@ class Outbox:
         firsts += [gaps[0].first for gaps in (self.gaps, self.untold) if gaps]
         return min(firsts, default=self.seq + 1)
 
-    # -- the bound ------------------------------------------------------------------------------------------------
+    # -- the bound -------------------------------------------------------------------------------------------
 
     def shed(self) -> None:
         """Drop lines until the bytes are within the bound: oldest below WARNING first, then oldest of all."""
@@ -436,7 +546,7 @@ class Outbox:
                 self._drop(min(heads, key=_head), 0)
 
     def _drop(self, frames: deque[bytes], least: int) -> bool:
-        """Drop the first of `frames`; not if it would leave a gap of its own and free less than `least` bytes."""
+        """Drop the first of `frames`; not if that leaves a gap of its own and frees less than `least`."""
         frame = frames[0]
         seq = wire.seq_of(frame)
         size = len(frame) + OVERHEAD
@@ -498,13 +608,13 @@ class Outbox:
         gaps.clear()
         gaps.extend(kept)
 
-    # -- after an interruption, and for people -------------------------------------------------------------------
+    # -- after an interruption, and for people ---------------------------------------------------------------
 
-    def repair(self) -> None:
-        """Make the books true again after a holder of the token was interrupted; the connection is to be closed.
+    def repair(self) -> None:  # noqa: PLR0915 - one state in, one state out
+        """Make the books true again after a holder of the token was interrupted.
 
-        Everything in memory ends up on the sent side, in doubt until the next welcome. May itself be interrupted:
-        then `dirty` stays and the next one starts over.
+        The connection is to be closed.         Everything in memory ends up on the sent side, in doubt until
+        the next welcome. May itself be interrupted: then `dirty` stays and the next one starts over.
         """
         self.direct = None
         self.broken = True
@@ -521,25 +631,33 @@ class Outbox:
             last = max(last, seq)  # the line being admitted can be ahead of the counter
             held += len(frame) + OVERHEAD
             (high if frame[LEVEL] in HIGH else low).append(frame)
-        there = set(seqs)
         gaps: deque[Gap] = deque()
-        expected: int | None = None
         both: set[int] = set()
         dropped = dict(self.dropped)
-        spans = [(seq, seq, None) for seq in seqs]
-        spans += [(g.first, min(g.last, last), g) for g in (*self.gaps, *self.untold) if g.first <= last]  # type: ignore[misc]
-        for first, end, gap in sorted(spans, key=lambda span: span[:2]):
-            if expected is not None and first > expected:
-                gaps.append(Gap(expected, first - 1, "overflow", lost=False))
-            if gap is not None:
-                gaps.append(Gap(first, end, gap.cause, lost=gap.lost))
-                # A frame that is also in a gap was being dropped: finish that.
-                for seq in range(first, end + 1) if end - first < len(there) else there & set(range(first, end + 1)):
-                    if seq in there:
-                        both.add(seq)
-                        if gap.lost:
-                            dropped[gap.cause] += 1
-            expected = max(expected or 0, end + 1)
+        at = 0
+        # Seqs that an ack was being worked off for are no holes: they were counted when they were forgotten.
+        expected = max(self.settled + 1, 1)
+        for gap in [*heapq.merge(self.gaps, self.untold, key=_first), None]:
+            start, end = (gap.first, min(gap.last, last)) if gap is not None else (last + 1, last)
+            while at < len(seqs) and seqs[at] < start:
+                if seqs[at] > expected:
+                    gaps.append(Gap(expected, seqs[at] - 1, "overflow", lost=False))
+                expected = max(expected, seqs[at] + 1)
+                at += 1
+            if gap is None or start > end:
+                continue
+            if start > expected:
+                gaps.append(Gap(expected, start - 1, "overflow", lost=False))
+            gaps.append(Gap(start, end, gap.cause, lost=gap.lost))
+            expected = max(expected, end + 1)
+            while at < len(seqs) and seqs[at] <= end:
+                # A line that is also in a gap was being dropped: finish that.
+                both.add(seqs[at])
+                if gap.lost:
+                    dropped[gap.cause] += 1
+                at += 1
+        if last >= expected:
+            gaps.append(Gap(expected, last, "overflow", lost=False))
         if both:
             low = deque(frame for frame in low if wire.seq_of(frame) not in both)
             high = deque(frame for frame in high if wire.seq_of(frame) not in both)
@@ -563,7 +681,7 @@ class Outbox:
         self.dirty = False
 
     def pending(self) -> int:
-        """Return how many lines are neither acked nor dropped. Exact while nobody holds the token; never blocks."""
+        """Return how many lines are neither acked nor dropped; exact while nobody holds the token."""
         doubtful = 0
         for gap in list(self.gaps):
             if not gap.lost:
@@ -601,6 +719,10 @@ def _nothing() -> None:
 
 def _seq_bytes(frame: bytes) -> bytes:
     return frame[wire.SEQ]
+
+
+def _first(gap: Gap) -> int:
+    return gap.first
 
 
 def _head(frames: deque[bytes]) -> bytes:

@@ -1,19 +1,21 @@
 """Any Python value as a plain, bounded copy that msgpack can pack without running anybody's code.
 
-Owns: what becomes of each kind of value on its way to the relay, the bounds on text, items, nodes and depth, and
-the placeholders for values that cannot be shown. It must not know frames, sockets, levels or who logs; it keeps
-no reference to what it copied. `processor` calls it for every event that is more than short text and numbers.
-Read `wire` next.
+Owns: what becomes of each kind of value on its way to the relay, the bounds on text, items, nodes and depth,
+and the placeholders for values that cannot be shown. It must not know frames, sockets, levels or who logs; it
+keeps no reference to what it copied. `processor` calls it for every event that is more than short text and
+numbers. Read `wire` next.
 
-Only here may foreign code run (a `__repr__`, a property, a `tzinfo`), and whatever it does ends as a placeholder.
-Only `Exception` is caught: KeyboardInterrupt and SystemExit are on their way to somebody else.
+Only here may foreign code run (a `__repr__`, a property, a `tzinfo`), and whatever it does ends as a
+placeholder. Only `Exception` is caught: KeyboardInterrupt and SystemExit are on their way to somebody else.
 """
+
+# ruff: noqa: SLF001 - the table of converters at the end is the second half of the class
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import os
@@ -58,7 +60,8 @@ ARRAYS: Final = frozenset(
         "xarray",
     }
 )
-"""Libraries whose objects are too big to be shown whole and slow to be shown at all: shape instead of repr."""
+"""Libraries whose objects are too big to be shown whole and slow to be shown at all: shape instead of
+repr."""
 
 
 class Bounds(NamedTuple):
@@ -108,8 +111,8 @@ _mro_of: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__
 def copy(source: dict[Any, Any], bounds: Bounds) -> Copied:
     """Return a copy of `source` that shares nothing mutable with it.
 
-    Runs the values' own code (their repr) at most one level deep: an object whose repr logs itself gets its own
-    line, and a placeholder in that line.
+    Runs the values' own code (their repr) at most one level deep: an object whose repr logs itself gets its
+    own line, and a placeholder in that line.
     """
     depth = _nesting.depth
     try:
@@ -378,11 +381,11 @@ _Convert = Callable[[_Copier, Any, int], Any]
 def _as_list(base: Any) -> _Convert:
     """Return a converter that iterates as `base` does, whatever a subclass made of `__iter__`."""
     iterate = base.__iter__
-    return lambda copier, value, depth: copier._list(iterate(value), depth)  # noqa: SLF001 - the same class's other half
+    return lambda copier, value, depth: copier._list(iterate(value), depth)
 
 
 def _as_text(show: Callable[[Any], str]) -> _Convert:
-    return lambda copier, value, _depth: copier._text(show(value))  # noqa: SLF001 - the same class's other half
+    return lambda copier, value, _depth: copier._text(show(value))
 
 
 def _whole(value: int) -> int:
@@ -408,14 +411,15 @@ _CONVERT: Final[dict[type, _Convert]] = {
     bytearray: _Copier._bytes,
     memoryview: _Copier._bytes,
     decimal.Decimal: _as_text(decimal.Decimal.__str__),
-    datetime.datetime: _as_text(datetime.datetime.isoformat),
-    datetime.date: _as_text(datetime.date.isoformat),
-    datetime.time: _as_text(datetime.time.isoformat),
-    datetime.timedelta: _as_text(datetime.timedelta.__str__),
+    dt.datetime: _as_text(dt.datetime.isoformat),
+    dt.date: _as_text(dt.date.isoformat),
+    dt.time: _as_text(dt.time.isoformat),
+    dt.timedelta: _as_text(dt.timedelta.__str__),
     uuid.UUID: _as_text(str),
     pathlib.PurePath: _as_text(os.fspath),
     enum.Enum: _Copier._enum,
     BaseException: _Copier._exception,
 }
-"""By exact type first, then by the first base in the method resolution order: an IntEnum is an int before it is an
+"""By exact type first, then by the first base in the method resolution order: an IntEnum is an int before it
+is an
 Enum, a pandas Timestamp is a datetime."""

@@ -1,13 +1,14 @@
 """The structlog processor: one call per line, from the event dict to bytes in the kernel.
 
-Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask for. It
-must not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader and never
-`logrelay`. Put it behind redaction and behind the processors that add to the event, before EventRenamer and
-every renderer. Read `plain` next for values, `outbox` for what happens to the frame.
+Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask
+for. It must not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader
+and never `logrelay`. Put it behind redaction and behind the processors that add to the event, before
+EventRenamer and every renderer. Read `plain` next for values, `outbox` for what happens to the frame.
 
-A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it packs the
-event, takes the token nobody waits for, and hands the frame to the kernel with one non-blocking send: when the call
-returns, the line survives the death of this process. In every other case it leaves the frame in the outbox.
+A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it
+packs the event, takes the token nobody waits for, and hands the frame to the kernel with one non-blocking
+send: when the call returns, the line survives the death of this process. In every other case it leaves the
+frame in the outbox.
 """
 
 from __future__ import annotations
@@ -70,20 +71,21 @@ _HEAD, _U64 = wire.HEAD, wire.U64
 _MAX_BODY = wire.MAX_BODY
 
 _Level = tuple[bytes, bool, Callable[..., bytes]]
-"""Packed level word (empty: below the threshold), whether it is WARNING or above, and what packs a header with it."""
+"""Packed level word (empty: below the threshold), whether it is WARNING or above, and what packs a header
+with it."""
 
 
 class LogRelayProcessor:
     """Ships every line that passes it to the relay. Never blocks, never raises, never changes the event.
 
-    `socket` is the relay's path (None: $LOGRELAY_SOCKET and the other places in docs/protocol.md, looked up when
-    connecting). Lines below `level` and lines of the loggers in `exclude` (and their dotted children) are not shipped.
-    `app` is the name the relay shows for lines without a logger name. `max_bytes` bounds the memory for lines the
-    relay does not have yet. `exit_timeout` is how many seconds the process may be held up at its end.
-    `disabled` (default: LOGRELAY_DISABLED=1 in the environment) makes all of it a no-op.
+    `socket` is the relay's path (None: $LOGRELAY_SOCKET and the other places in docs/protocol.md, looked up
+    when connecting). Lines below `level` and lines of the loggers in `exclude` (and their dotted children)
+    are not shipped. `app` is the name the relay shows for lines without a logger name. `max_bytes` bounds the
+    memory for lines the relay does not have yet. `exit_timeout` is how many seconds the process may be held
+    up at its end. `disabled` (default: LOGRELAY_DISABLED=1 in the environment) makes all of it a no-op.
 
-    One processor per process is meant; each has its own run, connection and thread. After fork the child is a new run.
-    Raises ValueError for a level or bound that makes no sense; this is the only method that raises.
+    One processor per process is meant; each has its own run, connection and thread. After fork the child is a
+    new run. Raises ValueError for a level or bound that makes no sense; this is the only method that raises.
     """
 
     def __init__(
@@ -128,7 +130,8 @@ class LogRelayProcessor:
         self._disabled = os.environ.get("LOGRELAY_DISABLED") == "1" if disabled is None else disabled
         self._closed = self._disabled
         if self._closed:
-            # An empty table sends every event the careful way, which looks at `_closed`: no test in the hot path.
+            # An empty table sends every event the careful way, which looks at `_closed`: no test in the hot
+            # path.
             self._levels = {}
         self._new_run()
         if not self._disabled:
@@ -150,7 +153,8 @@ class LogRelayProcessor:
         self._out = out
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A bound logger with this processor may be pickled or copied: the copy is a new processor, a run of its own.
+        # A bound logger with this processor may be pickled or copied: the copy is a new processor, a run of
+        # its own.
         return _rebuild, (self._settings,)
 
     def __del__(self) -> None:
@@ -159,10 +163,11 @@ class LogRelayProcessor:
             link.abandoned = True
             link.wake()
 
-    # -- the call ----------------------------------------------------------------------------------------------------
+    # -- the call --------------------------------------------------------------------------------------------
 
-    def __call__(self, logger: Any, method_name: str, event_dict: Any) -> Any:
+    def __call__(self, logger: Any, method_name: str, event_dict: Any) -> Any:  # noqa: ARG002, PLR0915
         """Ship one event and return the same object."""
+        # One long body: each call into another Python function costs as much as ten lines of this one.
         body = None
         try:
             prefix, high, pack_header = self._levels[event_dict.get("level", method_name)]
@@ -187,8 +192,8 @@ class LogRelayProcessor:
                         body = None
                 pool.append(pack)
         except Exception:
-            # A value, key or level that is not what the fast path takes: the careful one looks at it again. Not
-            # from in here, where sys.exc_info() would be this exception and not the caller's.
+            # A value, key or level that is not what the fast path takes: the careful one looks at it again.
+            # Not from in here, where sys.exc_info() would be this exception and not the caller's.
             body = None
         if body is None:
             try:
@@ -233,8 +238,9 @@ class LogRelayProcessor:
                 if held > out.limit:
                     out.shed()
         except BaseException as error:
-            # Out of memory, the recursion limit, or an exception thrown in from outside: the next holder of the token
-            # mends the books. Only the last kind is the caller's; for the others the line must not vanish uncounted.
+            # Out of memory, the recursion limit, or an exception thrown in from outside: the next holder of
+            # the token mends the books. Only the last kind is the caller's; for the others the line must not
+            # vanish uncounted.
             send = out.direct = None
             out.dirty = True
             out.manned = False
@@ -247,12 +253,12 @@ class LogRelayProcessor:
                 out.unencoded += 1
         finally:
             token += (None,)  # not a call: those fail at the recursion limit
-        if out.inbox or (send is None and not out.manned):
+        if out.inbox or out.errands or (send is None and not out.manned):
             self._afterwards(out)
         return event_dict
 
     def _taken(self, out: Outbox, now: int, prefix: bytes, body: bytes) -> None:
-        """Leave a line for whoever holds the token (another thread, or the code a signal handler interrupted)."""
+        """Leave a line for who holds the token: another thread, or what a signal handler interrupted."""
         try:
             size = len(body)
             if out.held + out.inbox_bytes + size > out.limit:
@@ -292,7 +298,7 @@ class LogRelayProcessor:
         if not self._closed and self._link.start():
             _in_multiprocessing_child(self)
 
-    # -- the careful way -----------------------------------------------------------------------------------------------
+    # -- the careful way -------------------------------------------------------------------------------------
 
     def _learn(self, event_dict: dict[Any, Any]) -> bool:
         """Return whether all keys are short exact strings, and remember them."""
@@ -362,14 +368,15 @@ class LogRelayProcessor:
         self._sources[name] = excluded
         return excluded
 
-    # -- for people and for the end --------------------------------------------------------------------------------------
+    # -- for people and for the end --------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
         """Return the counters of this run; never blocks, exact whenever no call is under way.
 
-        produced = acked + pending + the sum of dropped. `pending` are lines in memory or in doubt, `buffered_bytes`
-        what they are charged, `dropped` is by cause, `degraded` counts lines with a value that could not be shown,
-        `truncated` lines that were cut, `excluded` and `ignored` (after close) lines that were not taken.
+        produced = acked + pending + the sum of dropped. `pending` are lines in memory or in doubt,
+        `buffered_bytes` what they are charged, `dropped` is by cause, `degraded` counts lines with a value
+        that could not be shown, `truncated` lines that were cut, `excluded` and `ignored` (after close) lines
+        that were not taken.
         """
         out, link = self._out, self._link
         oldest = out.oldest_ns()
@@ -394,13 +401,13 @@ class LogRelayProcessor:
         }
 
     def flush(self, timeout: float = 2.0) -> bool:
-        """Wait until the relay has every line logged so far; False after `timeout` seconds. Blocks: not for hot paths."""
+        """Wait until the relay has every line logged so far; False after `timeout` seconds."""
         if self._disabled or self._closed:
             return True
         return self._link.flush(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Flush, say bye, end the thread. Later events pass through and are only counted. True: nothing was left."""
+        """Flush, say bye, end the thread; later events are only counted. True: nothing was left."""
         if self._disabled or self._closed:
             return True
         out, link = self._out, self._link
@@ -433,13 +440,14 @@ class LogRelayProcessor:
         out.manned = False
 
     def _after_fork(self) -> None:
-        """In a forked child: a new run that shares nothing with the parent. Logs nothing, opens nothing, starts nothing."""
+        """In a forked child: a new run. Logs nothing, opens nothing, starts nothing."""
         self._link.forget()
         self._new_run()
 
 
 def _new_packer() -> Callable[[Any], bytes]:
-    # strict_types and no default: an object of any other type is an error, so nothing but C code runs while packing.
+    # strict_types and no default: an object of any other type is an error, so nothing but C code runs while
+    # packing.
     pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
     return pack
 
@@ -451,7 +459,7 @@ def _is(value: object, kind: type) -> bool:
 
 def _threshold(level: str | int) -> int:
     if isinstance(level, bool) or not isinstance(level, str | int):
-        raise ValueError(f"level is {level!r}, must be a level's name or number")
+        raise ValueError(f"level is {level!r}, must be a level's name or number")  # noqa: TRY004
     if isinstance(level, int):
         return level
     word = ALIASES.get(level.lower(), level.lower())
@@ -477,7 +485,7 @@ def _word_for(number: int) -> str:
 
 
 def _event_in(value: Any) -> dict[Any, Any]:
-    """Return an event for something that is not one: a rendered line, or what wrap_for_formatter makes of an event."""
+    """Return an event for what is not one: a rendered line, or what wrap_for_formatter makes."""
     if (
         isinstance(value, tuple)
         and value
@@ -502,7 +510,7 @@ def _rebuild(settings: dict[str, Any]) -> LogRelayProcessor:
     return LogRelayProcessor(settings["socket"], **{k: v for k, v in settings.items() if k != "socket"})
 
 
-# -- the process's hooks ---------------------------------------------------------------------------------------------------
+# -- the process's hooks -------------------------------------------------------------------------------------
 
 _living: dict[int, weakref.ref[LogRelayProcessor]] = {}
 """Processors that are not disabled. The hooks cannot be unregistered, so they look here."""
@@ -531,7 +539,7 @@ def _all() -> Iterator[LogRelayProcessor]:
 
 def _forked() -> None:
     for processor in _all():
-        processor._after_fork()  # noqa: SLF001 - the hook is the class's own, only kept once per process
+        processor._after_fork()  # noqa: SLF001 - the hooks are the class's own, kept once per process
 
 
 def _exiting() -> None:
@@ -540,7 +548,7 @@ def _exiting() -> None:
 
 
 def _in_multiprocessing_child(processor: LogRelayProcessor) -> None:
-    """Have a multiprocessing child flush at its end: those that fork leave by os._exit and run no atexit (before 3.13)."""
+    """Have a multiprocessing child flush at its end: forked ones leave by os._exit and run no atexit."""
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
     if process is None or util is None or process.parent_process() is None:

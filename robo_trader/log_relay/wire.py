@@ -103,7 +103,7 @@ def hello(*, run: bytes, app: str, host: str, pid: int, started_ns: int) -> byte
 
 
 def log(seq: int, time_ns: int, level: bytes, body: bytes) -> bytes:
-    """Return one line's frame. `level` is a value of `LEVELS`, `body` a packed map of at most `MAX_BODY` bytes."""
+    """Return one line's frame; `level` is a value of `LEVELS`, `body` a packed map within `MAX_BODY`."""
     return HEADER.pack(HEAD, U64, seq, U64, time_ns) + level + body
 
 
@@ -133,7 +133,7 @@ def _packb(value: list[Any]) -> bytes:
 
 
 class Decoder:
-    """Bytes from the relay in any pieces, answers out. Never raises on bad input, never keeps more than it must.
+    """Bytes from the relay in any pieces, answers out. Never raises on bad input.
 
     After a `Garbage` the decoder is spent: the connection is to be closed, and a new one gets a new decoder.
     """
@@ -155,7 +155,7 @@ class Decoder:
         self._fed = 0
 
     def feed(self, data: bytes) -> list[Answer]:
-        """Return the answers completed by `data`, in order. Pulses of plain acks come back as the last one only."""
+        """Return the answers completed by `data`, in order; of neighbouring acks only the highest."""
         answers: list[Answer] = []
         # Small bites: a burst of many answers must not look like one oversize answer to the unpacker's bound.
         for start in range(0, len(data), MAX_HEARD // 2):
@@ -176,7 +176,7 @@ class Decoder:
                         self._spent = True
                         break
                 if self._fed - self._unpacker.tell() > MAX_ANSWER and not self._spent:
-                    raise ValueError("an answer without end")
+                    raise ValueError("an answer without end")  # noqa: TRY301 - handled like the unpacker's own
             except Exception as error:
                 self._spent = True
                 answers.append(Garbage(f"not msgpack: {error or type(error).__name__}"))

@@ -1,4 +1,5 @@
-"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed afterwards."""
+"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed
+afterwards."""
 
 import importlib.util
 import os
@@ -87,8 +88,9 @@ def peer_process(sock, tmp_path):
 
 @pytest.fixture
 def ship(sock):
-    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short exit."""
-    from robo_trader.log_relay import LogRelayProcessor
+    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short
+    exit."""
+    from robo_trader.log_relay import LogRelayProcessor  # noqa: PLC0415
 
     made = []
 

@@ -28,7 +28,11 @@ def test_c1_books_balance_under_threads(ship, make_peer, balanced, wait_for, sca
         i = 0
         while not stop.is_set():
             i += 1
-            processor(None, "warning" if i % 7 == 0 else "info", {"event": "t", "n": n, "i": i, "pad": "p" * (i % 300)})
+            processor(
+                None,
+                "warning" if i % 7 == 0 else "info",
+                {"event": "t", "n": n, "i": i, "pad": "p" * (i % 300)},
+            )
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -50,7 +54,8 @@ def test_c1_books_balance_under_threads(ship, make_peer, balanced, wait_for, sca
     wait_for(lambda: len(told(peer)) == stats["produced"])
     assert peer.complaints == []
     assert told(peer) == list(range(1, stats["produced"] + 1))
-    assert stats["pending"] == 0 and stats["buffered_bytes"] <= 144 * 2
+    assert stats["pending"] == 0
+    assert stats["buffered_bytes"] <= 144 * 2
     assert stats["dropped"]["overflow"] == peer.lost_count("overflow") > 0
     assert stats["acked"] == peer.count()
     assert stats["reconnects"] == 3 * scale
@@ -60,7 +65,8 @@ def test_c1_books_balance_under_threads(ship, make_peer, balanced, wait_for, sca
 
 
 def test_c2_bound_in_bytes(ship, balanced):
-    """Without a relay the charged bytes never exceed the bound, whatever the sizes; a huge line does not wedge it."""
+    """Without a relay the charged bytes never exceed the bound, whatever the sizes; a huge line does not
+    wedge it."""
     processor = ship(max_bytes=256 * 1024)
     for i in range(5000):
         size = (i * 7919) % 3000 if i % 100 else 5_000_000
@@ -87,7 +93,8 @@ def test_c2_tiny_lines_of_mixed_levels(ship, balanced, make_peer):
 
 
 def test_c3_drop_policy(ship, make_peer, balanced):
-    """Over the bound the oldest line below WARNING goes first; warnings and errors stay while there are others."""
+    """Over the bound the oldest line below WARNING goes first; warnings and errors stay while there are
+    others."""
     processor = ship(max_bytes=256 * 1024)
     pad = "p" * 200
     for i in range(5000):
@@ -109,13 +116,15 @@ def test_c3_drop_policy(ship, make_peer, balanced):
     peer.start()
     assert processor.flush(10)
     errors = [e["i"] for e in peer.events() if e["event"] == "e"]
-    assert errors == list(range(errors[0], 5000)) and errors[0] > 0
+    assert errors == list(range(errors[0], 5000))
+    assert errors[0] > 0
     assert peer.complaints == []
     balanced(processor)
 
 
 def test_c3_in_flight_lines_are_dropped_too(ship, make_peer, balanced, wait_for):
-    """Lines that are on the wire but not acked may be dropped from memory; an ack shows that they were not lost."""
+    """Lines that are on the wire but not acked may be dropped from memory; an ack shows that they were not
+    lost."""
     peer = make_peer().start()
     processor = ship(max_bytes=256 * 1024)
     processor(None, "info", {"event": "t", "i": 0})
@@ -127,13 +136,15 @@ def test_c3_in_flight_lines_are_dropped_too(ship, make_peer, balanced, wait_for)
             wait_for(lambda i=i: peer.count() == i + 1)
     stats = balanced(processor)
     assert stats["buffered_bytes"] <= 256 * 1024
-    assert stats["dropped"]["overflow"] == 0 and stats["pending"] == 4999
+    assert stats["dropped"]["overflow"] == 0
+    assert stats["pending"] == 4999
     wait_for(lambda: peer.count() == 5000)
     peer.acking = True
     processor(None, "info", {"event": "last"})
     assert processor.flush(10)
     stats = balanced(processor)
-    assert stats["acked"] == 5001 and sum(stats["dropped"].values()) == 0
+    assert stats["acked"] == 5001
+    assert sum(stats["dropped"].values()) == 0
 
 
 def test_c3_in_flight_lines_that_were_lost(ship, make_peer, balanced, wait_for):
@@ -192,7 +203,8 @@ def test_c4_lost_frames_survive_a_reconnect(ship, make_peer, balanced, wait_for)
     peer.on_frame = die_at_lost
     peer.start()
     assert processor.flush(20)
-    assert len(heard) == 2 and heard[0] == heard[1]
+    assert len(heard) == 2
+    assert heard[0] == heard[1]
     assert told(peer) == list(range(1, 10_001))
     assert peer.complaints == []
     assert balanced(processor)["dropped"]["overflow"] == peer.lost_count()
@@ -236,7 +248,8 @@ def sender_threads():
 
 @pytest.mark.parametrize("error", [SystemExit, RuntimeError, KeyboardInterrupt])
 def test_c6_killed_sender_thread(ship, peer, balanced, wait_for, error, capfd):
-    """An exception thrown into the sender thread costs the connection at most: later lines arrive, none twice."""
+    """An exception thrown into the sender thread costs the connection at most: later lines arrive, none
+    twice."""
     processor = ship()
     for i in range(5):
         processor(None, "info", {"event": "t", "i": i})
@@ -270,7 +283,8 @@ def test_c6_dead_sender_thread_is_replaced(ship, peer, balanced, wait_for):
 
 
 def test_c7_poisonous_line(ship, make_peer, balanced, capfd):
-    """A line at which the relay always ends the connection is given up after some attempts; the others arrive."""
+    """A line at which the relay always ends the connection is given up after some attempts; the others
+    arrive."""
     peer = make_peer()
     deaths = []
 
@@ -302,7 +316,7 @@ def test_c7_poisonous_line(ship, make_peer, balanced, capfd):
 
 def test_c7_rejected_line(ship, make_peer, balanced, wait_for):
     """A line the relay rejects is counted and not sent again, also after a reconnect."""
-    import msgpack
+    import msgpack  # noqa: PLC0415
 
     peer = make_peer()
 
@@ -327,5 +341,6 @@ def test_c7_rejected_line(ship, make_peer, balanced, wait_for):
     assert processor.flush(10)
     assert [e["event"] for e in peer.events()] == ["one", "two", "three"]
     stats = balanced(processor)
-    assert stats["acked"] == 3 and stats["produced"] == 4
+    assert stats["acked"] == 3
+    assert stats["produced"] == 4
     assert peer.complaints == []

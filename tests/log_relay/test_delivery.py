@@ -1,6 +1,7 @@
 """D1 to D8: everything arrives once, in order, whatever the relay and the socket do."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -74,7 +75,11 @@ while not ship.stats()["acked"]:
 print(time.monotonic() - start, flush=True)
 """
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as child:
         share = float(child.stdout.readline())
         peer = make_peer().start()
@@ -90,8 +95,8 @@ print(time.monotonic() - start, flush=True)
 
 def test_d2_backoff_is_capped_and_jittered():
     """The pauses grow from 50 ms to at most 0.8 s and are not the same for all traders."""
-    from robo_trader.log_relay import link as module
-    from robo_trader.log_relay.outbox import Outbox
+    from robo_trader.log_relay import link as module  # noqa: PLC0415
+    from robo_trader.log_relay.outbox import Outbox  # noqa: PLC0415
 
     schedules = []
     for _ in range(5):
@@ -108,7 +113,8 @@ def test_d2_backoff_is_capped_and_jittered():
 
 
 def test_d3_torn_frame(ship, make_peer, balanced, wait_for):
-    """The kernel takes half a frame, then the relay dies: the whole frame comes again, the half counts for nothing."""
+    """The kernel takes half a frame, then the relay dies: the whole frame comes again, the half counts for
+    nothing."""
     peer = make_peer().start()
     peer.keep_raw = True
     processor = ship(max_bytes=64 * 1024 * 1024)
@@ -133,7 +139,8 @@ def test_d3_torn_frame(ship, make_peer, balanced, wait_for):
 
 
 def test_d3_partial_write_goes_on(ship, make_peer, balanced):
-    """The kernel takes half a frame and the relay reads on later: the other half follows, without a reconnect."""
+    """The kernel takes half a frame and the relay reads on later: the other half follows, without a
+    reconnect."""
     peer = make_peer().start()
     processor = ship(max_bytes=64 * 1024 * 1024)
     processor(None, "info", {"event": "t", "i": 0})
@@ -152,7 +159,8 @@ def test_d3_partial_write_goes_on(ship, make_peer, balanced):
     peer.poke()
     assert processor.flush(20)
     assert [e["i"] for e in peer.events()] == list(range(count + 1))
-    assert peer.complaints == [] and len(peer.connections) == 1
+    assert peer.complaints == []
+    assert len(peer.connections) == 1
     assert balanced(processor)["reconnects"] == 0
 
 
@@ -197,7 +205,8 @@ def test_d4_odd_acks(ship, make_peer, balanced, wait_for):
     ],
 )
 def test_d4_garbage(ship, peer, balanced, wait_for, garbage, capfd):
-    """Bytes that are no answer end the connection, release nothing, and the lines arrive over the next one."""
+    """Bytes that are no answer end the connection, release nothing, and the lines arrive over the next
+    one."""
     processor = ship()
     processor(None, "info", {"event": "one"})
     assert processor.flush(10)
@@ -248,7 +257,8 @@ def test_d5_refused(ship, make_peer, balanced, wait_for, capfd):
 
 
 def test_d5_no_relay_in_any_way(ship, sock, make_peer, balanced, wait_for, tmp_path, capfd):
-    """Missing path, missing directory, stale file, full backlog, a path too long, NUL, a plain file: never an exception."""
+    """Missing path, missing directory, stale file, full backlog, a path too long, NUL, a plain file: never an
+    exception."""
     stale = sock + "stale"
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as gone:
         gone.bind(stale)
@@ -297,7 +307,7 @@ def test_d5_unsafe_directory(ship, tmp_path, balanced, wait_for, make_peer, monk
 
 def test_d5_default_path_order(monkeypatch, tmp_path):
     """The socket is looked for in the order of docs/protocol.md; empty variables count as not set."""
-    from robo_trader.log_relay.link import default_path
+    from robo_trader.log_relay.link import default_path  # noqa: PLC0415
 
     monkeypatch.setenv("LOGRELAY_SOCKET", "/x/y.sock")
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
@@ -358,13 +368,13 @@ assert ship.flush(20)
 
 
 def test_d7_signals_during_sending(ship, peer, balanced, scale):
-    """A signal every millisecond while lines are sent: no byte is torn or sent twice, also when the handler logs."""
+    """A signal every millisecond while lines are sent: no byte is torn or sent twice, also when the handler
+    logs."""
     processor = ship()
-    handled = []
+    counter = itertools.count(1)
 
     def handler(*_):
-        handled.append(1)
-        processor(None, "info", {"event": "signal", "n": len(handled)})
+        processor(None, "info", {"event": "signal", "n": next(counter)})
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
@@ -377,13 +387,15 @@ def test_d7_signals_during_sending(ship, peer, balanced, scale):
     assert processor.flush(20)
     events = peer.events()
     assert [e["i"] for e in events if e["event"] == "main"] == list(range(20_000 * scale))
-    assert sorted(e["n"] for e in events if e["event"] == "signal") == list(range(1, len(handled) + 1))
-    assert handled and len(peer.connections) == 1 and peer.repeats == 0
+    assert sorted(e["n"] for e in events if e["event"] == "signal") == list(range(1, next(counter)))
+    assert len(peer.connections) == 1
+    assert peer.repeats == 0
     balanced(processor)
 
 
 def test_d8_a_line_goes_out_in_the_call(ship, peer, wait_for):
-    """While the link is up a line is in the kernel when the call returns: no timer, no other thread is needed."""
+    """While the link is up a line is in the kernel when the call returns: no timer, no other thread is
+    needed."""
     processor = ship()
     processor(None, "info", {"event": "first"})
     assert processor.flush(10)
@@ -391,7 +403,10 @@ def test_d8_a_line_goes_out_in_the_call(ship, peer, wait_for):
     for i in range(100):
         processor(None, "info", {"event": "t", "i": i})
         out = processor._out
-        assert not out.unsent_low and not out.unsent_high and not out.rest and not out.inbox
+        assert not out.unsent_low
+        assert not out.unsent_high
+        assert not out.rest
+        assert not out.inbox
     peer.wait_lines(101)
 
 

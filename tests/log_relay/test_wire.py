@@ -113,9 +113,11 @@ def test_decoder_reads_any_pieces(cuts):
 def test_decoder_never_raises(data):
     """Any bytes: answers or one Garbage, after which the decoder stays silent."""
     decoder = wire.Decoder()
-    answers = decoder.feed(data) + decoder.feed(b"\xc1") + decoder.feed(b"\x92\x01\x05")
+    answers = [answer for piece in (data, b"\xc1" * 300, b"\x92\x01\x05" * 3) for answer in decoder.feed(piece)]
     assert sum(isinstance(a, wire.Garbage) for a in answers) <= 1
-    assert decoder.feed(b"\x92\x01\x05" * 3) in ([], [wire.Ack(5)])
+    if any(isinstance(a, wire.Garbage) for a in answers):
+        assert isinstance(answers[-1], wire.Garbage)
+        assert decoder.feed(b"\x92\x01\x05") == []
 
 
 def test_acks_in_a_burst_become_one():
@@ -127,8 +129,9 @@ def test_acks_in_a_burst_become_one():
 
 
 def test_high_levels_are_told_by_their_first_letter():
-    """The outbox reads a stored frame's level from one byte: the words must keep their first letters apart."""
-    from robo_trader.log_relay import outbox
+    """The outbox reads a stored frame's level from one byte: the words must keep their first letters
+    apart."""
+    from robo_trader.log_relay import outbox  # noqa: PLC0415
 
     for word, packed in wire.LEVELS.items():
         frame = wire.log(1, 1, packed, b"\x80")

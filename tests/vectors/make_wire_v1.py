@@ -6,6 +6,8 @@ frame. `canonical` says that the trader's encoder produces these very bytes (its
 fixed width); a decoder must accept all of them alike.
 """
 
+# ruff: noqa: E501 - one vector is one line
+
 import json
 import math
 import struct
@@ -78,7 +80,13 @@ def vectors():
 
     def add(name, direction, data, frame, canonical):
         out.append(
-            {"name": name, "direction": direction, "canonical": canonical, "hex": data.hex(), "frame": described(frame)}
+            {
+                "name": name,
+                "direction": direction,
+                "canonical": canonical,
+                "hex": data.hex(),
+                "frame": described(frame),
+            }
         )
 
     add("hello", "trader", msgpack.packb([0, HELLO]), [0, HELLO], True)
