@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 
 from logrelay import __version__
 from logrelay.access import Door
-from logrelay.config import MEMORY, Config
+from logrelay.config import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
 from logrelay.desk import Answer, Desk
 from logrelay.errors import JournalError, ListenError, RelayError
 from logrelay.ingest import Ingest
@@ -167,6 +167,8 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     writer.start(opening.head, opening.oldest)
     relay.start(ingest, writer)
     desk.serving = True
+    if config.token is not None and len(config.token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
+        say(f"the token has {len(config.token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
     status = f"ready on ws://{shown}, log socket {config.socket}, journal {config.journal}"
     say(status)
     notifier.ready(status)
