@@ -132,7 +132,8 @@ SETTINGS: tuple[Setting, ...] = (
         _TOKEN,
         None,
         "Secret that every viewer must show. There is no option for it: options are visible in ps.",
-        "Needed as soon as host is not loopback; under 16 characters it can be guessed, and the relay says so at the start.",
+        "Needed as soon as host is not loopback; under 16 characters it can be guessed, "
+        "and the relay says so at the start.",
         default_text="none",
         by_flag=False,
     ),

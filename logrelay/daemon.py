@@ -182,6 +182,15 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     await stop.wait()
     notifier.stopping()
     desk.serving = False
+    await _stop(relay, ingest, viewers, writer)
+    watchdog.cancel()
+    notifier.close()
+    return exit_code
+
+
+async def _stop(relay: Relay, ingest: Ingest, viewers: Viewers, writer: Writer) -> None:
+    """Take what is there, commit it, ack it, show it; then close every door. At most STOP_TIMEOUT_S."""
+    loop = asyncio.get_running_loop()
     deadline = loop.time() + STOP_TIMEOUT_S
     viewers.stop_accepting()
     await ingest.drain()
@@ -190,11 +199,8 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     await ingest.close()
     await relay.hand_over(HAND_OVER_S)
     await viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - loop.time()))
-    watchdog.cancel()
     relay.close()
     await asyncio.to_thread(writer.stop, max(0.1, deadline - loop.time()))
-    notifier.close()
-    return exit_code
 
 
 def _add_pages(desk: Desk) -> None:

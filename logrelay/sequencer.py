@@ -7,7 +7,6 @@ lines come from or what happens to them. Pure. Read `traders` next: it is who ad
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from logrelay.batch import Batch
@@ -77,7 +76,7 @@ class Sequencer:
         """Hand out what has gathered; None when there is nothing. The batch is None when only runs changed."""
         if not self._lines and not self._runs:
             return None
-        commit = Commit(self._lines, [replace(run) for run in self._runs.values()], durable=self._durable)
+        commit = Commit(self._lines, [run.copy() for run in self._runs.values()], durable=self._durable)
         batch = Batch(self._lines, self._messages, self._contexts) if self._lines else None
         if batch is not None:
             self.lines_total += batch.count

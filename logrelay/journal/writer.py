@@ -32,6 +32,8 @@ MERGE_BYTES = 8 << 20
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 """Pauses between attempts: short for a lock that somebody held, capped so that a freed disk is seen at
 once."""
+UPKEEP_LINES, UPKEEP_S = 4096, 0.25
+"""Retention and checkpoints are looked after when so many lines have come, or so much time has passed."""
 UPKEEP_RETRY_S = 30.0
 """Pause after retention or a checkpoint failed while commits work: it is not urgent, the disk may be."""
 IDLE_S = 0.05
@@ -113,6 +115,9 @@ class Writer:
         self._trouble: JournalError | None = None
         self._upkeep_trouble: Exception | None = None
         self._upkeep_after = 0.0
+        self._unkept = 0
+        """Lines committed since the last look after retention."""
+        self._look_at = 0.0
         self._notices: list[str] = []
         self._submitted = self._taken = self._commits = self._lines = self._pages = 0
         self._head = self._oldest = 0
@@ -210,7 +215,12 @@ class Writer:
                     pass  # given up: what still comes is counted as pending, and reading goes on until `stop`
                 return
             self._taken += count
-            self._upkeep(enough=len(commit.lines))
+            self._unkept += len(commit.lines)
+            now = self._clock()
+            if self._unkept >= UPKEEP_LINES or now >= self._look_at:
+                # Asking whether there is something to do costs a third of a small commit.
+                self._upkeep(enough=self._unkept)
+                self._unkept, self._look_at = 0, now + UPKEEP_S
 
     def _next(self) -> tuple[Commit, int] | None:
         """Wait for commits, looking after the journal meanwhile; merge all that are there. None: the end."""
