@@ -39,12 +39,15 @@ _JOURNAL = text(r":memory:|(?!:)(?!.*://)[^\0\r\n]+", "a file path, or :memory:"
 _HOST = text(r"[A-Za-z0-9._:%-]+", "an IP address or a host name", "ADDRESS")
 _TOKEN = text(
     # These pass unchanged through a header, a URL and the name of a subprotocol.
-    r"[A-Za-z0-9._~-]{16,256}",
-    "16 to 256 of the characters A-Z a-z 0-9 . _ ~ -",
+    r"[A-Za-z0-9._~-]{1,256}",
+    "1 to 256 of the characters A-Z a-z 0-9 . _ ~ -",
     "TOKEN",
 )
 _NAME = text(r"[A-Za-z0-9._-]+", "a host name without port", "NAME")
 _ORIGIN = text(r"https?://[^/?#@\s,]+", "like http://localhost:8081, without a path", "ORIGIN")
+
+GOOD_TOKEN_CHARS = 16
+"""Some 90 random bits. A shorter token is taken, because it is better than none, but not in silence."""
 
 MAX_ALLOWED = 16
 """Entries of an allow list: each is compared with every request, and nobody types more by hand."""
@@ -129,7 +132,7 @@ SETTINGS: tuple[Setting, ...] = (
         _TOKEN,
         None,
         "Secret that every viewer must show. There is no option for it: options are visible in ps.",
-        "Needed as soon as host is not loopback; at least 16 characters, so that it cannot be guessed.",
+        "Needed as soon as host is not loopback; under 16 characters it can be guessed, and the relay says so at the start.",
         default_text="none",
         by_flag=False,
     ),

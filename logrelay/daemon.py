@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 
 from logrelay import __version__
 from logrelay.access import Door
-from logrelay.config import MEMORY, Config
+from logrelay.config import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
 from logrelay.desk import Answer, Desk
 from logrelay.errors import JournalError, ListenError, RelayError
 from logrelay.ingest import Ingest
@@ -51,6 +51,10 @@ CLOSE_TIMEOUT_S = 2.0
 GC_THRESHOLD = (50_000, 20, 20)
 """Lines are born and die in thousands without cycles; Python's default of 700 would search for cycles a hundred
 times a second under load."""
+
+SWITCH_INTERVAL_S = 0.001
+"""How long the loop and the journal's thread may keep the interpreter from each other; Python's default of 5 ms would
+be the whole latency that a line is promised at the worst."""
 
 EPOCH_CHARS = string.ascii_lowercase + string.digits
 
@@ -163,6 +167,8 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     writer.start(opening.head, opening.oldest)
     relay.start(ingest, writer)
     desk.serving = True
+    if config.token is not None and len(config.token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
+        say(f"the token has {len(config.token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
     status = f"ready on ws://{shown}, log socket {config.socket}, journal {config.journal}"
     say(status)
     notifier.ready(status)
@@ -170,6 +176,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
 
     await stop.wait()

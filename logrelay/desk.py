@@ -11,13 +11,13 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 
 from websockets.http11 import Request
 
 from logrelay import messages
 from logrelay.access import BATCH, Admit, Door, Refuse
 from logrelay.batch import Form
+from logrelay.config import is_loopback
 from logrelay.errors import JournalError, RequestError
 from logrelay.filters import Filter
 from logrelay.hub import Gap, Viewer
@@ -84,7 +84,7 @@ class Desk:
             authorization=headers.get_all("Authorization"),
             subprotocols=offered,
             query_token=tokens,
-            peer_is_loopback=is_loopback(peer),
+            peer_is_loopback=peer is None or is_loopback(peer),
         )
         upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refuse):
@@ -311,15 +311,3 @@ class Session:
             self._task.cancel()
         if self._viewer is not None:
             self._desk.relay.hub.leave(self._viewer)
-
-
-def is_loopback(peer: str | None) -> bool:
-    """Tell whether an address is this machine's; a peer without an address (a Unix socket) is."""
-    if peer is None:
-        return True
-    try:
-        address = ip_address(peer.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)

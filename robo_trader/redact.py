@@ -317,7 +317,8 @@ class Redactor:
             return f"<{type(value).__name__}>"
         _asking.depth += 1
         try:
-            text = repr(value)
+            # The last line of a traceback is how people know an exception.
+            text = f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else repr(value)
         finally:
             _asking.depth -= 1
         new = self._text(text)

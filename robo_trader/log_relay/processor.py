@@ -250,10 +250,7 @@ class LogRelayProcessor:
                 raise
             if out.seq < seq and (
                 frame is None
-                or not (
-                    (out.sent_low and out.sent_low[-1] is frame)
-                    or (out.sent_high and out.sent_high[-1] is frame)
-                )
+                or not ((out.sent_low and out.sent_low[-1] is frame) or (out.sent_high and out.sent_high[-1] is frame))
             ):
                 out.unencoded += 1
         finally:

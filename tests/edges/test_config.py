@@ -178,12 +178,12 @@ def test_loopback_needs_no_token(host):
     assert settings({"host": host}).config.token is None
 
 
-@pytest.mark.parametrize("token", ["short", "x" * 257, "has space has space", "ümläut-ümläut-ümläut"])
+@pytest.mark.parametrize("token", ["with space", "x" * 257, "has space has space", "ümläut-ümläut-ümläut"])
 def test_a_token_that_cannot_be_used_everywhere_is_refused_and_never_repeated(token):
     """The error should say what a token may be, without printing the one that was given."""
     said = refusal(environ={"LOGRELAY_TOKEN": token})
 
-    assert "LOGRELAY_TOKEN is hidden here; allowed: 16 to 256" in said
+    assert "LOGRELAY_TOKEN is hidden here; allowed: 1 to 256" in said
     assert token not in said
     said = refusal(file=f'token = "{token}"')
     assert token not in said

@@ -16,7 +16,7 @@ ROOT = str(Path(__file__).resolve().parents[2])
 FULL = os.environ.get("LOG_RELAY_FULL") == "1"
 """LOG_RELAY_FULL=1 takes the full counts and times, which need minutes; otherwise CI's."""
 
-HANGS_S = 45
+HANGS_S = 25
 """After so many seconds a bot is taken to hang: it prints where each thread stands and ends."""
 
 PRELUDE = """

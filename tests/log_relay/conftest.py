@@ -95,9 +95,7 @@ def ship(sock):
     made = []
 
     def make(socket=sock, **options):
-        processor = LogRelayProcessor(
-            socket, **{"level": "debug", "exit_timeout": 0.5, "app": "test"} | options
-        )
+        processor = LogRelayProcessor(socket, **{"level": "debug", "exit_timeout": 0.5, "app": "test"} | options)
         made.append(processor)
         return processor
 

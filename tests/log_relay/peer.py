@@ -160,14 +160,10 @@ class Peer:
 
     def events(self, run=None):
         """The event dicts of a run (default: of all runs), in order."""
-        return [
-            line[3] for key, lines in list(self.lines.items()) if run in (None, key) for line in list(lines)
-        ]
+        return [line[3] for key, lines in list(self.lines.items()) if run in (None, key) for line in list(lines)]
 
     def seqs(self, run=None):
-        return [
-            line[0] for key, lines in list(self.lines.items()) if run in (None, key) for line in list(lines)
-        ]
+        return [line[0] for key, lines in list(self.lines.items()) if run in (None, key) for line in list(lines)]
 
     def count(self):
         return sum(len(lines) for lines in list(self.lines.values()))

@@ -304,9 +304,7 @@ def test_c7_poisonous_line(ship, make_peer, balanced, capfd):
     for i in range(20):
         processor(None, "info", {"event": "after", "i": i})
     assert processor.flush(30)
-    assert [(e["event"], e["i"]) for e in peer.events()] == [
-        (w, i) for w in ("before", "after") for i in range(20)
-    ]
+    assert [(e["event"], e["i"]) for e in peer.events()] == [(w, i) for w in ("before", "after") for i in range(20)]
     assert len(deaths) <= 8
     assert peer.lost_count("rejected_repeatedly") == 1
     assert balanced(processor)["dropped"]["rejected_repeatedly"] == 1

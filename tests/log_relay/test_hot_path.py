@@ -161,9 +161,7 @@ def hostile(method, error=ValueError):
 def test_a5_hostile_values(ship, peer, method, balanced):
     """A value whose methods raise becomes a placeholder with its type's name; the other keys are intact."""
     processor = ship()
-    processor(
-        None, "info", {"event": "before", "bad": hostile(method), "good": 7, "list": [hostile(method), 8]}
-    )
+    processor(None, "info", {"event": "before", "bad": hostile(method), "good": 7, "list": [hostile(method), 8]})
     assert processor.flush(10)
     (event,) = peer.events()
     assert event["event"] == "before"
@@ -273,9 +271,7 @@ assert stats["produced"] + raised >= 124, (stats, raised)
 def test_a9_huge_values(ship, peer, balanced):
     """50 MB of text, a million elements, a data frame: one frame within the bound each, and the mark on
     it."""
-    frame_type = type(
-        "DataFrame", (), {"__module__": "pandas.core.frame", "shape": (10_000, 5), "__repr__": None}
-    )
+    frame_type = type("DataFrame", (), {"__module__": "pandas.core.frame", "shape": (10_000, 5), "__repr__": None})
     processor = ship()
     processor(None, "info", {"event": "text", "v": "ab\u00e9" * 17_000_000})
     processor(None, "info", {"event": "list", "v": list(range(1_000_000))})

@@ -378,9 +378,7 @@ def test_b6_reentrant_yielding_encoders(ship, peer, balanced, scale):
 
     def work(n):
         for i in range(count):
-            processor(
-                None, "info", {"event": "outer", "name": f"{n}-{i}", "v": Chatty(f"{n}-{i}"), "t": "x" * 50}
-            )
+            processor(None, "info", {"event": "outer", "name": f"{n}-{i}", "v": Chatty(f"{n}-{i}"), "t": "x" * 50})
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
     for thread in threads:

@@ -113,9 +113,7 @@ def test_decoder_reads_any_pieces(cuts):
 def test_decoder_never_raises(data):
     """Any bytes: answers or one Garbage, after which the decoder stays silent."""
     decoder = wire.Decoder()
-    answers = [
-        answer for piece in (data, b"\xc1" * 300, b"\x92\x01\x05" * 3) for answer in decoder.feed(piece)
-    ]
+    answers = [answer for piece in (data, b"\xc1" * 300, b"\x92\x01\x05" * 3) for answer in decoder.feed(piece)]
     assert sum(isinstance(a, wire.Garbage) for a in answers) <= 1
     if any(isinstance(a, wire.Garbage) for a in answers):
         assert isinstance(answers[-1], wire.Garbage)
