@@ -11,11 +11,11 @@ from rig.viewer import Viewer
 from rig.waiting import scaled, wait_for
 
 STALLED = scaled(200, 500)
-LINES = scaled(30_000, 100_000)
+LINES = scaled(40_000, 120_000)
 STALLED_BYTES = 64 * 1024
 """Promised: what a stalled viewer may cost."""
 
-WARM_LINES = 3_000
+WARM_LINES = 20_000
 """More than the relay's own memory of recent lines, so that it is full before the measurement begins."""
 
 
