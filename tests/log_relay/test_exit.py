@@ -3,7 +3,6 @@
 import contextlib
 import json
 import mmap
-import os
 import random
 import runpy
 import shutil

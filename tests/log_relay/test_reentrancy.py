@@ -3,6 +3,7 @@
 import ast
 import ctypes
 import gc
+import itertools
 import json
 import logging
 import logging.config
@@ -31,10 +32,12 @@ def test_g1_signal_handlers_that_log(ship, peer, balanced):
         structlog.ReturnLogger(), processors=[processor, lambda *_: ((), {})], wrapper_class=structlog.BoundLogger
     )
     handled = []
+    numbers = itertools.count(1)  # a handler may be interrupted by the next signal: only one call may take a number
 
     def handler(*_):
-        handled.append(1)
-        chain.warning("signal", n=len(handled))
+        number = next(numbers)
+        handled.append(number)
+        chain.warning("signal", n=number)
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
@@ -44,8 +47,8 @@ def test_g1_signal_handlers_that_log(ship, peer, balanced):
         while time.monotonic() < end:
             count += 1
             chain.info("main", n=count)
-            if count % 5_000 == 0:  # this relay is slower than a loop that does nothing else
-                assert processor.flush(30)
+            while count % 1_000 == 0 and processor.stats()["pending"] > 5_000:
+                time.sleep(0.001)  # this relay is slower than a loop that does nothing else
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -54,7 +57,7 @@ def test_g1_signal_handlers_that_log(ship, peer, balanced):
     assert stats["produced"] == stats["acked"] == count + len(handled)
     events = peer.events()
     assert [event["n"] for event in events if event["event"] == "main"] == list(range(1, count + 1))
-    assert sorted(event["n"] for event in events if event["event"] == "signal") == list(range(1, len(handled) + 1))
+    assert sorted(event["n"] for event in events if event["event"] == "signal") == sorted(handled)
     assert len(handled) > 100
 
 
@@ -257,7 +260,10 @@ def test_g4_the_sender_never_logs(ship, peer, balanced, wait_for, capfd):
         processor(None, "info", {"event": "t", "i": 0})
         assert processor.flush(20)
         link = processor._link
-        turn, left = link._turn, [RuntimeError("broken"), MemoryError(), KeyboardInterrupt(), OSError(9, "bad"), SystemExit()]
+        turn, left = (
+            link._turn,
+            [RuntimeError("broken"), MemoryError(), KeyboardInterrupt(), OSError(9, "bad"), SystemExit()],
+        )
 
         def broken(most):
             if left:
@@ -266,9 +272,10 @@ def test_g4_the_sender_never_logs(ship, peer, balanced, wait_for, capfd):
 
         link._turn = broken
         link.wake()
-        wait_for(lambda: not left)
+        wait_for(lambda: not left and link.state == "up" and peer.live())
+        before = link.reconnects
         peer.send(b"\xc1 nonsense")
-        wait_for(lambda: link.reconnects)
+        wait_for(lambda: link.reconnects > before)
         processor(None, "info", {"event": "t", "i": 1})
         assert processor.flush(20)
     finally:
@@ -296,6 +303,7 @@ class Thrown(Exception):
     """What is thrown into a thread that logs."""
 
 
+@pytest.mark.timeout(scaled(120, 2_000))
 def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
     """Thousands of exceptions from outside, wherever they hit: the books balance and every frame decodes."""
     processor = ship()
@@ -306,17 +314,24 @@ def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
     inside = 0
     stop = False
     returned = 0
+    waiting = False
     here = processor.__call__.__func__.__code__.co_filename
 
     def talk():
-        nonlocal caught, inside, returned
+        nonlocal caught, inside, returned, waiting
         while not stop:
             try:
                 while not stop:
-                    processor(None, "error" if returned % 3 else "info", {"event": "t", "n": returned, "list": [1, "x"]})
+                    processor(
+                        None, "error" if returned % 3 else "info", {"event": "t", "n": returned, "list": [1, "x"]}
+                    )
                     returned += 1
                     processor(None, "info", {"event": "t", "n": returned})
                     returned += 1
+                    waiting = returned % 100 == 0
+                    while waiting and not stop:
+                        time.sleep(0.0005)  # here nothing is thrown
+                        waiting = len(processor._out.sent_low) + len(processor._out.unsent_low) > 2_000
             except Thrown as error:
                 caught += 1
                 trace = error.__traceback__
@@ -334,10 +349,13 @@ def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
 
     thread = threading.Thread(target=survive)
     thread.start()
-    wanted = scaled(1_000, 10_000)
-    deadline = time.monotonic() + scaled(60, 600)
+    wanted = scaled(100, 10_000)  # each costs the connection
+    deadline = time.monotonic() + scaled(60, 1_800)
     while caught < wanted and time.monotonic() < deadline:
         before = caught
+        if waiting:
+            time.sleep(0)
+            continue
         throw(ctypes.c_ulong(thread.ident), ctypes.py_object(Thrown))
         pause = time.monotonic() + 1.0
         while caught == before and time.monotonic() < pause:
