@@ -125,7 +125,7 @@ assert codes == [0] * len(codes), codes
 
 
 def test_f2_the_child_never_sends_for_its_parent(make_peer, sock):
-    """The parent has thousands of lines on the way and in memory: the child sends its own only, on its own connection."""
+    """The parent has thousands of lines on the way: the child sends its own only, on its own connection."""
     peer = make_peer().start()
     with Bot(
         FORKING
@@ -237,7 +237,7 @@ signal.pause()
 
 
 def test_f5_the_fork_hook_does_nothing_but_forget(peer, sock):
-    """Right after the fork the child has no thread, no socket and no descriptor of ours, and everything can be closed."""
+    """Right after the fork the child has no thread, socket or descriptor of ours, and everything can be closed."""
     bot = run_bot(
         FORKING
         + """
@@ -391,7 +391,7 @@ def test_f7_every_way_to_make_a_process(peer, sock, tmp_path, wait_for, how):
 
 
 def test_f8_fork_while_a_frame_is_sent_in_part(make_peer, sock):
-    """The kernel took half of a batch when the process forks: the parent sends the other half, the child nothing of it."""
+    """The kernel took half of a batch at the fork: the parent sends the other half, the child nothing of it."""
     peer = make_peer().start()
     with Bot(
         FORKING

@@ -1,5 +1,6 @@
 """I1 to I6: what an owner may ask, switch off and rely on; and the list of where every item is tested."""
 
+import os
 import re
 import runpy
 import threading
@@ -48,8 +49,6 @@ def test_every_item_has_a_test():
 @pytest.mark.parametrize("fault", ["group may write", "all may write", "symbolic link"])
 def test_i2_a_directory_somebody_may_have_planted(ship, peer, tmp_path, monkeypatch, wait_for, fault, capfd):
     """The per-user directory in a shared temp directory must be ours alone: nothing is sent to a socket in another."""
-    import os
-
     folder = tmp_path / f"logrelay-{os.getuid()}"
     if fault == "symbolic link":
         folder.symlink_to(Path(peer.path).parent)
@@ -146,10 +145,8 @@ def test_i5_the_wall_clock_jumps(ship, make_peer, balanced, monkeypatch, wait_fo
 
     The clock is replaced where the processor reads it; the machine's own cannot be set for one process.
     """
-    from robo_trader.log_relay import processor as module
-
     real, shift = time.time_ns, [0]
-    monkeypatch.setattr(module, "_time_ns", lambda: real() + shift[0])
+    monkeypatch.setattr("robo_trader.log_relay.processor._time_ns", lambda: real() + shift[0])
     monkeypatch.setattr(time, "time", lambda: (real() + shift[0]) / 1e9)
     peer = make_peer().start()
     processor = ship()

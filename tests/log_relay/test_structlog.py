@@ -227,7 +227,7 @@ PATCHERS = ["stand-in", *(["gevent"] if importlib.util.find_spec("gevent") else 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("patcher", PATCHERS)
 def test_h8_patched_standard_library(peer, sock, patcher, moment):
-    """With the standard library replaced before or after our import, our thread still is a real one and all lines come."""
+    """With the standard library replaced before or after our import, our thread is a real one and all lines come."""
     bot = run_bot(PATCHED, sock, patcher, moment)
     assert "Traceback" not in bot.err
     assert bot.code == 0
