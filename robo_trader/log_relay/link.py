@@ -285,7 +285,7 @@ class Link:
         if out.dirty:
             out.alone(out.repair)
         if out.broken:
-            self._fail("interrupted")
+            self._fail("interrupted", ours=True)
         out.settle_inbox()
         self._open_bell()
         now = time.monotonic()
@@ -361,10 +361,10 @@ class Link:
             where = self.path if self.path is not None else default_path()
             self._say(f"no relay at {where} ({self._trouble}); {self._sums()}; trying again")
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, why: str, *, ours: bool = False) -> None:
         """Give up the connection; its lines are in doubt until the next welcome."""
-        if self.state == "up":
-            self._suspect()
+        if self.state == "up" and not ours:
+            self._suspect()  # no line is to blame for what happened on this side
         self._trouble = why
         self.out.locked(self._lose_connection, why)
         self._later(time.monotonic(), RETRY_REFUSED * _between(0.8, 1.2) if self.refusal else None)

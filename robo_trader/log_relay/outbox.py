@@ -216,6 +216,9 @@ class Outbox:
             nap = NAP
             self.settle_inbox()
             while not errand.done:
+                if self.dirty:
+                    # No errand is run before the books are mended, and the one who mends them may be waiting here.
+                    self.alone(self.repair)
                 if time.monotonic() >= deadline:
                     raise TimeoutError("somebody keeps the token")
                 time.sleep(nap)

@@ -1,7 +1,7 @@
 """Bots in processes of their own, for the tests of how a process ends, forks and is interrupted.
 
-Owns: `run_bot` and `Bot`, which run a piece of code after `PRELUDE` in a fresh Python, and the deadline after which such
-a process says where it hangs and ends itself. It knows nothing of the wire; that is `peer.py`.
+Owns: `run_bot` and `Bot`, which run a piece of code after `PRELUDE` in a fresh Python, and the deadline after which
+such a process says where it hangs and ends itself. It knows nothing of the wire; that is `peer.py`.
 """
 
 import contextlib

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import mmap
-import os
 import random
 import runpy
 import shutil
@@ -71,7 +70,7 @@ def test_e1_ordinary_ends_with_the_relay_up(peer, sock, end):
     ],
 )
 def test_e2_ordinary_ends_with_the_relay_down(make_peer, sock, end, relay):
-    """The process ends by itself within its budget, with its own exit code, and counts on stderr what did not arrive."""
+    """The process ends within its budget, with its own exit code, and counts on stderr what did not arrive."""
     if relay != "absent":
         peer = make_peer()
         peer.welcoming = relay != "mute"
@@ -83,7 +82,7 @@ def test_e2_ordinary_ends_with_the_relay_down(make_peer, sock, end, relay):
         assert bot.wait(timeout=15) == ENDS[end]
     unhandled = end in ("exception", "interrupt")
     said = [line for line in bot.err.splitlines() if "at exit: " in line]
-    # By our own exit handler, and again for the line that the handler after ours logs, unless the kernel took that line.
+    # By our own exit handler, and again for the line of the handler after ours, unless the kernel took that line.
     counts = [301 + unhandled, 302 + unhandled][: 1 if relay == "never acking" else 2]
     assert [int(line.split("at exit: ")[1].split()[0]) for line in said] == counts
     assert all("lines not acknowledged by the relay" in line for line in said)
@@ -339,7 +338,7 @@ if sys.argv[2] == "runs before ours":
 
 
 def test_e6_log_calls_while_the_interpreter_ends(peer, sock):
-    """Threads that log to the very end, and objects that log when they are torn down: no exception, no hang, all there."""
+    """Threads that log to the very end, objects that log when they are torn down: no exception, no hang, all there."""
     code = """
 class Loud:
     def __init__(self, name): self.name, self.ship = name, ship
