@@ -18,6 +18,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import signal
 import statistics
@@ -146,8 +147,10 @@ class Bench:
                     )
                     return
                 self.loads.append(os.getloadavg()[0])
-                say(f"round {turn + 1}/{self.plan.rounds}, {index + 1}/{len(self.cells)}: {cell.shipper} {cell.state}"
-                    f" {cell.threads} thread(s) {cell.keys} keys")
+                say(
+                    f"round {turn + 1}/{self.plan.rounds}, {index + 1}/{len(self.cells)}: {cell.shipper} {cell.state}"
+                    f" {cell.threads} thread(s) {cell.keys} keys"
+                )
                 try:
                     said = self.one(cell)
                     self.samples.append({**asdict(cell), "round": turn, "load": os.getloadavg()[0], **said})
@@ -208,8 +211,9 @@ class Bench:
         if state not in self._sinks:
             self._sinks[state] = Child(self.fleet, "sink", [sys.executable, str(HERE / "trader_sink.py")])
         path = str(self.folder / f"{self._count}.sock")
-        self._sinks[state].ask("listen", ANSWER_SECONDS, path=path, mode="coalesce" if state == "coalesce" else "read",
-                               ours=kind.ours)
+        self._sinks[state].ask(
+            "listen", ANSWER_SECONDS, path=path, mode="coalesce" if state == "coalesce" else "read", ours=kind.ours
+        )
         return path, self._sinks[state].pid if state == "stalled" else None
 
     def end(self) -> None:
@@ -246,7 +250,9 @@ def machine() -> str:
         rows = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((row.partition(":")[2].strip() for row in rows if row.startswith("model name")), "")
     hypervisor = first_line("systemd-detect-virt")
-    return f"{os.cpu_count()} cores, {model or platform.machine()}, Linux {platform.release()}, {hypervisor or 'unknown'}"
+    return (
+        f"{os.cpu_count()} cores, {model or platform.machine()}, Linux {platform.release()}, {hypervisor or 'unknown'}"
+    )
 
 
 # --- the report ----------------------------------------------------------------------------------------------
@@ -406,7 +412,9 @@ def render(result: dict[str, Any], *, markdown: bool) -> str:
     )
     for table in tables(result):
         out.append(table.markdown() if markdown else table.text())
-    notes = [f"{kind.label}: {kind.note}" for kind in SHIPPERS if any(s["shipper"] == kind.name for s in result["samples"])]
+    notes = [
+        f"{kind.label}: {kind.note}" for kind in SHIPPERS if any(s["shipper"] == kind.name for s in result["samples"])
+    ]
     notes += [f"missing: {name} ({why})" for name, why in result["absent"].items()]
     notes += [f"problem: {text}" for text in result["problems"]]
     bullet = "- " if markdown else "  "
@@ -432,6 +440,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shippers", type=names, default=known, help=f"of {','.join(known)}")
     parser.add_argument("--rounds", type=int, help="runs of each cell")
     parser.add_argument("--minutes", type=float, help="begin no new cell after so many minutes")
+    parser.add_argument("--states", type=lambda text: text.split(","), help=f"only these, of {','.join(STATES)}")
+    parser.add_argument("--relay", type=shlex.split, help="another command instead of `python -m logrelay`")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="show an earlier --json file again")
     parser.add_argument("--markdown", action="store_true", help="print it for docs/benchmarks.md")
@@ -448,6 +458,12 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     folder = Path(tempfile.mkdtemp(prefix="logrelay-bench-"))
     fleet = Fleet(folder)
     bench = Bench(plan, fleet, folder, options.shippers, quick=options.quick)
+    if options.relay:
+        LogRelay.program = tuple(options.relay)
+    if options.states:
+        bench.cells = [
+            cell for cell in bench.cells if cell.state in options.states and cell.threads == 1 and cell.paced
+        ]
     began, interrupted = time.monotonic(), False
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

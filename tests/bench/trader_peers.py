@@ -424,7 +424,9 @@ def events(keys: int, *, bare: bool) -> list[dict[str, Any]]:
     logging call adds itself."""
     made = []
     for n in range(EVENTS):
-        event: dict[str, Any] = {} if bare else {"event": "trade.executed", "level": "info", "logger": "robo_trader.runner"}
+        event: dict[str, Any] = (
+            {} if bare else {"event": "trade.executed", "level": "info", "logger": "robo_trader.runner"}
+        )
         fields = itertools.chain(
             (
                 ("symbol", ("AAPL", "MSFT", "NVDA", "GOOG")[n % 4]),
@@ -518,7 +520,9 @@ def _stuck(_number: int, _frame: object) -> None:
     raise Stuck
 
 
-def measure(bursts: int, size: int, seconds: float, rate: float, threads: int, settle: bool, limit: float) -> dict[str, Any]:
+def measure(
+    bursts: int, size: int, seconds: float, rate: float, threads: int, settle: bool, limit: float
+) -> dict[str, Any]:
     """Measure bursts, then a paced run; one thread is this one, more are started for each part.
 
     Returns ns per call of each burst, the paced calls' ns in order, CPU seconds of the whole process per paced line,
