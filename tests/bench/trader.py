@@ -4,7 +4,7 @@ Owns: the command line, the plan, the relays and sinks, Ctrl-C, the JSON file an
 shippers and measures them, `trader_sink` takes their bytes; docs/benchmarks.md, "The trader's side", says how to read
 it. Read `trader_peers` first.
 
-    python tests/bench/trader.py [--quick] [--shippers ours,fluent] [--rounds N] [--minutes N] [--json FILE] [--markdown]
+    python tests/bench/trader.py [--quick] [--shippers ours,fluent] [--json FILE] [--markdown]
 
 Each cell is a fresh process. The rounds go through all cells in turn, so that a disturbance of the machine hits
 everybody. The report goes to stdout, progress to stderr. Exit status: 0, 1 if our own shipper could not be measured,
@@ -285,7 +285,8 @@ class Row:
             return "; ".join([*said, "not known"])
         lost = sum(count["lost"] for count in counts)
         kept = sum(count.get("kept", 0) for count in counts)
-        said.append(f"{lost / produced:.0%} lost" if lost else "0 lost")
+        share = f"{lost / produced:.0%}" if lost >= produced * 0.005 else "under 1%"
+        said.append(f"{share} lost" if lost else "0 lost")
         if kept:
             said.append(f"{kept // len(counts):,} kept")
         return "; ".join(said)
@@ -327,13 +328,13 @@ def tables(result: dict[str, Any]) -> list[Table]:
         for state, title in STATES.items():
             ours = rows.get((OURS, state, threads, 10))
             body = []
-            for name in LABELS:
+            for name, label in LABELS.items():
                 row = rows.get((name, state, threads, 10))
                 if row is None:
                     continue
                 body.append(
                     [
-                        LABELS[name],
+                        label,
                         "-" if row.burst_min is None else number(row.burst_min / 1000),
                         shown(row.bursts),
                         shown(row.p50),
@@ -349,10 +350,10 @@ def tables(result: dict[str, Any]) -> list[Table]:
                 plural = "8 threads" if threads > 1 else "1 thread"
                 made.append(Table(f"{title}; {plural}, 10 keys; us per call", "", HEAD, body))
     body = []
-    for name in LABELS:
+    for name, label in LABELS.items():
         by_keys = [rows.get((name, "up", 1, keys)) for keys in (3, 10, 30)]
         if any(by_keys) and (by_keys[0] or by_keys[2]):
-            body.append([LABELS[name], *("-" if row is None else shown(row.bursts) for row in by_keys)])
+            body.append([label, *("-" if row is None else shown(row.bursts) for row in by_keys)])
     if body:
         made.append(Table("How many keys the event has; burst, us per call", "", ["", "3", "10", "30"], body))
     return made
@@ -396,8 +397,8 @@ def render(result: dict[str, Any], *, markdown: bool) -> str:
     out = [
         ("## What a log call costs the trader: one run" if markdown else "What a log call costs the trader"),
         f"{result['machine']}. {', '.join(f'{name} {text}' for name, text in result['versions'].items())}.",
-        f"{result['kind']} run, {result['seconds']:.0f} s; load average (1 min) {min(loads):.1f} to {max(loads):.1f}; "
-        f"garbage collection {result['gc']}.",
+        f"{result['kind']} run, {result['seconds']:.0f} s; load average (1 min) {min(loads):.1f} to {max(loads):.1f}.",
+        f"Garbage collection: {result['gc']}.",
     ]
     if max(loads) > BUSY_LOAD:
         out.append(
@@ -406,7 +407,8 @@ def render(result: dict[str, Any], *, markdown: bool) -> str:
         )
     out.append(
         "us per call; the median of the runs, the smallest and largest run in brackets. "
-        f"burst: {BURST_CALLS:,} calls in a row, 'burst min' the best of all bursts. paced: {RATE:,.0f} calls/s, each timed. "
+        f"burst: {BURST_CALLS:,} calls in a row, 'burst min' the best of all bursts (8 threads: {BURST_CALLS // 2:,} "
+        f"calls each, wall time by all calls). paced: {RATE:,.0f} calls/s in all, each timed. "
         "CPU/line: user + system time of the whole process, all its threads, while paced, the pacing's own sleeps "
         "included. x/ours: in units of our processor's in the same table."
     )
