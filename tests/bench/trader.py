@@ -4,7 +4,7 @@ Owns: the command line, the plan, the relays and sinks, Ctrl-C, the JSON file an
 shippers and measures them, `trader_sink` takes their bytes; docs/benchmarks.md, "The trader's side", says how to read
 it. Read `trader_peers` first.
 
-    python tests/bench/trader.py [--quick] [--shippers ours,fluent] [--rounds N] [--minutes N] [--json FILE] [--markdown]
+    python tests/bench/trader.py [--quick] [--shippers ours,fluent] [--json FILE] [--markdown]
 
 Each cell is a fresh process. The rounds go through all cells in turn, so that a disturbance of the machine hits
 everybody. The report goes to stdout, progress to stderr. Exit status: 0, 1 if our own shipper could not be measured,
@@ -18,6 +18,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import signal
 import statistics
@@ -146,8 +147,10 @@ class Bench:
                     )
                     return
                 self.loads.append(os.getloadavg()[0])
-                say(f"round {turn + 1}/{self.plan.rounds}, {index + 1}/{len(self.cells)}: {cell.shipper} {cell.state}"
-                    f" {cell.threads} thread(s) {cell.keys} keys")
+                say(
+                    f"round {turn + 1}/{self.plan.rounds}, {index + 1}/{len(self.cells)}: {cell.shipper} {cell.state}"
+                    f" {cell.threads} thread(s) {cell.keys} keys"
+                )
                 try:
                     said = self.one(cell)
                     self.samples.append({**asdict(cell), "round": turn, "load": os.getloadavg()[0], **said})
@@ -208,8 +211,9 @@ class Bench:
         if state not in self._sinks:
             self._sinks[state] = Child(self.fleet, "sink", [sys.executable, str(HERE / "trader_sink.py")])
         path = str(self.folder / f"{self._count}.sock")
-        self._sinks[state].ask("listen", ANSWER_SECONDS, path=path, mode="coalesce" if state == "coalesce" else "read",
-                               ours=kind.ours)
+        self._sinks[state].ask(
+            "listen", ANSWER_SECONDS, path=path, mode="coalesce" if state == "coalesce" else "read", ours=kind.ours
+        )
         return path, self._sinks[state].pid if state == "stalled" else None
 
     def end(self) -> None:
@@ -246,7 +250,9 @@ def machine() -> str:
         rows = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((row.partition(":")[2].strip() for row in rows if row.startswith("model name")), "")
     hypervisor = first_line("systemd-detect-virt")
-    return f"{os.cpu_count()} cores, {model or platform.machine()}, Linux {platform.release()}, {hypervisor or 'unknown'}"
+    return (
+        f"{os.cpu_count()} cores, {model or platform.machine()}, Linux {platform.release()}, {hypervisor or 'unknown'}"
+    )
 
 
 # --- the report ----------------------------------------------------------------------------------------------
@@ -279,7 +285,8 @@ class Row:
             return "; ".join([*said, "not known"])
         lost = sum(count["lost"] for count in counts)
         kept = sum(count.get("kept", 0) for count in counts)
-        said.append(f"{lost / produced:.0%} lost" if lost else "0 lost")
+        share = f"{lost / produced:.0%}" if lost >= produced * 0.005 else "under 1%"
+        said.append(f"{share} lost" if lost else "0 lost")
         if kept:
             said.append(f"{kept // len(counts):,} kept")
         return "; ".join(said)
@@ -321,13 +328,13 @@ def tables(result: dict[str, Any]) -> list[Table]:
         for state, title in STATES.items():
             ours = rows.get((OURS, state, threads, 10))
             body = []
-            for name in LABELS:
+            for name, label in LABELS.items():
                 row = rows.get((name, state, threads, 10))
                 if row is None:
                     continue
                 body.append(
                     [
-                        LABELS[name],
+                        label,
                         "-" if row.burst_min is None else number(row.burst_min / 1000),
                         shown(row.bursts),
                         shown(row.p50),
@@ -343,10 +350,10 @@ def tables(result: dict[str, Any]) -> list[Table]:
                 plural = "8 threads" if threads > 1 else "1 thread"
                 made.append(Table(f"{title}; {plural}, 10 keys; us per call", "", HEAD, body))
     body = []
-    for name in LABELS:
+    for name, label in LABELS.items():
         by_keys = [rows.get((name, "up", 1, keys)) for keys in (3, 10, 30)]
         if any(by_keys) and (by_keys[0] or by_keys[2]):
-            body.append([LABELS[name], *("-" if row is None else shown(row.bursts) for row in by_keys)])
+            body.append([label, *("-" if row is None else shown(row.bursts) for row in by_keys)])
     if body:
         made.append(Table("How many keys the event has; burst, us per call", "", ["", "3", "10", "30"], body))
     return made
@@ -390,8 +397,8 @@ def render(result: dict[str, Any], *, markdown: bool) -> str:
     out = [
         ("## What a log call costs the trader: one run" if markdown else "What a log call costs the trader"),
         f"{result['machine']}. {', '.join(f'{name} {text}' for name, text in result['versions'].items())}.",
-        f"{result['kind']} run, {result['seconds']:.0f} s; load average (1 min) {min(loads):.1f} to {max(loads):.1f}; "
-        f"garbage collection {result['gc']}.",
+        f"{result['kind']} run, {result['seconds']:.0f} s; load average (1 min) {min(loads):.1f} to {max(loads):.1f}.",
+        f"Garbage collection: {result['gc']}.",
     ]
     if max(loads) > BUSY_LOAD:
         out.append(
@@ -400,13 +407,16 @@ def render(result: dict[str, Any], *, markdown: bool) -> str:
         )
     out.append(
         "us per call; the median of the runs, the smallest and largest run in brackets. "
-        f"burst: {BURST_CALLS:,} calls in a row, 'burst min' the best of all bursts. paced: {RATE:,.0f} calls/s, each timed. "
+        f"burst: {BURST_CALLS:,} calls in a row, 'burst min' the best of all bursts (8 threads: {BURST_CALLS // 2:,} "
+        f"calls each, wall time by all calls). paced: {RATE:,.0f} calls/s in all, each timed. "
         "CPU/line: user + system time of the whole process, all its threads, while paced, the pacing's own sleeps "
         "included. x/ours: in units of our processor's in the same table."
     )
     for table in tables(result):
         out.append(table.markdown() if markdown else table.text())
-    notes = [f"{kind.label}: {kind.note}" for kind in SHIPPERS if any(s["shipper"] == kind.name for s in result["samples"])]
+    notes = [
+        f"{kind.label}: {kind.note}" for kind in SHIPPERS if any(s["shipper"] == kind.name for s in result["samples"])
+    ]
     notes += [f"missing: {name} ({why})" for name, why in result["absent"].items()]
     notes += [f"problem: {text}" for text in result["problems"]]
     bullet = "- " if markdown else "  "
@@ -432,6 +442,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shippers", type=names, default=known, help=f"of {','.join(known)}")
     parser.add_argument("--rounds", type=int, help="runs of each cell")
     parser.add_argument("--minutes", type=float, help="begin no new cell after so many minutes")
+    parser.add_argument("--states", type=lambda text: text.split(","), help=f"only these, of {','.join(STATES)}")
+    parser.add_argument("--relay", type=shlex.split, help="another command instead of `python -m logrelay`")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
     parser.add_argument("--from", type=Path, dest="source", metavar="FILE", help="show an earlier --json file again")
     parser.add_argument("--markdown", action="store_true", help="print it for docs/benchmarks.md")
@@ -448,6 +460,12 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     folder = Path(tempfile.mkdtemp(prefix="logrelay-bench-"))
     fleet = Fleet(folder)
     bench = Bench(plan, fleet, folder, options.shippers, quick=options.quick)
+    if options.relay:
+        LogRelay.program = tuple(options.relay)
+    if options.states:
+        bench.cells = [
+            cell for cell in bench.cells if cell.state in options.states and cell.threads == 1 and cell.paced
+        ]
     began, interrupted = time.monotonic(), False
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:

@@ -7,6 +7,8 @@ To add a shipper, add a class with `open` and put it into SHIPPERS. A shipper is
 was chosen where there was a choice is in its `note`.
 """
 
+# ruff: noqa: PLC0415 - a process imports only the shipper that it measures
+
 from __future__ import annotations
 
 import gc
@@ -44,7 +46,7 @@ FILL_SLOW_SECONDS = 0.2
 Call = Callable[[dict[str, Any]], Any]
 
 
-class Stuck(BaseException):  # noqa: N818 - not an error, and shippers swallow those
+class Stuck(BaseException):
     """A call did not return in the time the measurement may take. Raised into it by SIGALRM."""
 
 
@@ -167,7 +169,7 @@ class Chain(Shipper):
         from robo_trader.logger import get_logger, setup_structlog
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        sink = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+        sink = Path(os.devnull).open("w")
         self._processor = setup_structlog(socket=path, relay=self.relay, form="json", stream=sink, hooks=False)
         info = get_logger("robo_trader.runner").info
 
@@ -424,7 +426,9 @@ def events(keys: int, *, bare: bool) -> list[dict[str, Any]]:
     logging call adds itself."""
     made = []
     for n in range(EVENTS):
-        event: dict[str, Any] = {} if bare else {"event": "trade.executed", "level": "info", "logger": "robo_trader.runner"}
+        event: dict[str, Any] = (
+            {} if bare else {"event": "trade.executed", "level": "info", "logger": "robo_trader.runner"}
+        )
         fields = itertools.chain(
             (
                 ("symbol", ("AAPL", "MSFT", "NVDA", "GOOG")[n % 4]),
@@ -518,7 +522,9 @@ def _stuck(_number: int, _frame: object) -> None:
     raise Stuck
 
 
-def measure(bursts: int, size: int, seconds: float, rate: float, threads: int, settle: bool, limit: float) -> dict[str, Any]:
+def measure(
+    bursts: int, size: int, seconds: float, rate: float, threads: int, settle: bool, limit: float
+) -> dict[str, Any]:
     """Measure bursts, then a paced run; one thread is this one, more are started for each part.
 
     Returns ns per call of each burst, the paced calls' ns in order, CPU seconds of the whole process per paced line,
