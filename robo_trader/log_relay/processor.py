@@ -261,8 +261,8 @@ class LogRelayProcessor:
         """Leave a line for who holds the token: another thread, or what a signal handler interrupted."""
         try:
             size = len(body)
-            if out.held + out.inbox_bytes + size > out.limit:
-                out.overrun += 1
+            if out.held + out.inbox_bytes + size > out.limit and out.inbox_bytes + size > INBOX_BYTES:
+                out.overrun += 1  # the newest goes, since only the holder may touch the older ones
             else:
                 out.inbox_bytes += size
                 out.inbox.append((now, prefix, body))

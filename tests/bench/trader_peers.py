@@ -146,6 +146,9 @@ class Ours(Shipper):
     def waiting(self) -> int:
         return int(self._processor.stats()["pending"])
 
+    def settled(self) -> bool:
+        return bool(self._processor.flush(SETTLE_SECONDS))
+
     def filled(self) -> bool:
         stats = self._processor.stats()
         return bool(stats["dropped"]["overflow"] or stats["buffered_bytes"] > stats["max_bytes"] * 0.98)
@@ -183,6 +186,9 @@ class Chain(Shipper):
 
     def waiting(self) -> int:
         return int(self._processor.stats()["pending"]) if self.relay else 0
+
+    def settled(self) -> bool:
+        return not self.relay or bool(self._processor.flush(SETTLE_SECONDS))
 
     def filled(self) -> bool:
         if not self.relay:
@@ -533,13 +539,14 @@ def measure(
     said: dict[str, Any] = {"bursts": [], "paced": [], "stuck": False}
     collections = sum(stat["collections"] for stat in gc.get_stats())
     old = signal.signal(signal.SIGALRM, _stuck)
-    signal.setitimer(signal.ITIMER_REAL, limit, limit)
     began = time.perf_counter()
     waited = 0.0
     try:
         for _ in range(bursts):
+            signal.setitimer(signal.ITIMER_REAL, limit, limit)
             took, made = _burst(size) if threads == 1 else _bursts_together(size // threads, threads)
             shipper.produced += made
+            signal.setitimer(signal.ITIMER_REAL, 0)
             said["bursts"].append(took / made)
             pause = time.perf_counter()
             time.sleep(BREATH_SECONDS)
@@ -550,10 +557,12 @@ def measure(
         if seconds:
             cpu = time.process_time()
             before = shipper.produced
+            signal.setitimer(signal.ITIMER_REAL, seconds + limit, limit)
             if threads == 1:
                 _pace(rate, seconds, 0.0, said["paced"])
             else:
                 _pace_together(rate, seconds, threads, said["paced"])
+            signal.setitimer(signal.ITIMER_REAL, 0)
             shipper.produced = before + len(said["paced"])
             end = time.monotonic() + SETTLE_SECONDS
             while settle and not shipper.settled() and time.monotonic() < end:
