@@ -32,6 +32,9 @@ from .outbox import F_GETSIG, FLAGS, HIGH, OVERHEAD, Outbox
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Default bound on memory for lines that are not acked: about 80,000 lines, a minute of a very loud bot."""
+INBOX_BYTES: Final = 1024 * 1024
+"""Lines left for whoever holds the token may go over the bound by this much: two turns of the interpreter's lock, during
+which a thread that logs without pause says 4,000 lines. The holder then drops by age and level; here only the newest could."""
 MIN_BYTES: Final = 256 * 1024
 """Below this a few large lines would push out everything else."""
 FAST_TEXT: Final = 4_096
