@@ -33,8 +33,9 @@ from .outbox import F_GETSIG, FLAGS, HIGH, OVERHEAD, Outbox
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Default bound on memory for lines that are not acked: about 80,000 lines, a minute of a very loud bot."""
 INBOX_BYTES: Final = 1024 * 1024
-"""Lines left for whoever holds the token may go over the bound by this much: two turns of the interpreter's lock, during
-which a thread that logs without pause says 4,000 lines. The holder then drops by age and level; here only the newest could."""
+"""Lines left for whoever holds the token may go over the bound by this much: two turns of the interpreter's lock,
+during which a thread that logs without pause says 4,000 lines. The holder then drops by age and level; who comes
+later could only drop the newest."""
 MIN_BYTES: Final = 256 * 1024
 """Below this a few large lines would push out everything else."""
 FAST_TEXT: Final = 4_096
@@ -179,9 +180,7 @@ class LogRelayProcessor:
             if self._sources[event_dict.get("logger")]:
                 self._excluded += 1
                 return event_dict
-            if "exc_info" not in event_dict and (
-                self._keys.issuperset(event_dict) or self._learn(event_dict)
-            ):
+            if "exc_info" not in event_dict and (self._keys.issuperset(event_dict) or self._learn(event_dict)):
                 pool = self._pool
                 pack = pool.pop() if pool else _new_packer()
                 for value in event_dict.values():
@@ -253,10 +252,7 @@ class LogRelayProcessor:
                 raise
             if out.seq < seq and (
                 frame is None
-                or not (
-                    (out.sent_low and out.sent_low[-1] is frame)
-                    or (out.sent_high and out.sent_high[-1] is frame)
-                )
+                or not ((out.sent_low and out.sent_low[-1] is frame) or (out.sent_high and out.sent_high[-1] is frame))
             ):
                 out.unencoded += 1
         finally:
