@@ -44,11 +44,6 @@ RETRY_REFUSED: Final = 10.0
 """Seconds before asking again a relay that said no."""
 HELLO_PATIENCE: Final = 10.0
 """Seconds to wait for the welcome. A stopped relay still accepts connections; it may be continued."""
-ACK_REST: Final = 0.1
-"""Seconds in which acks are not looked at after one has been: acks are cumulative, and each look takes the GIL from
-the bot's threads, in the middle of a log call if it comes at the wrong moment."""
-REST_SHARE: Final = 8
-"""Only with less than this part of the memory in use; at the half a caller ends the rest (`Outbox.mark`)."""
 TICK: Final = 1.0
 """Seconds between two looks around when nothing happens: mends what an interruption or a closed descriptor
 left."""
@@ -127,9 +122,6 @@ class Link:
         self._deaths = 0
         self._alone = 0
         self._bye_for = -1
-        self._rest_until = 0.0
-        self._awaited = 0
-        """How many threads wait for acks right now."""
         self._stderr = _socket_inode(2)
         out.blocked = self.wake
 
@@ -188,12 +180,8 @@ class Link:
     def flush(self, timeout: float) -> bool:
         """Wait until every line has been acked or told as lost, at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        self._awaited += 1
-        try:
-            self.wake()
-            return self._until(self._settled, deadline)
-        finally:
-            self._awaited -= 1
+        self.wake()
+        return self._until(self._settled, deadline)
 
     def finish(self, timeout: float, *, close: bool) -> bool:
         """Send what is there and a bye, and wait for the acks. True: all is in the journal.
@@ -268,7 +256,9 @@ class Link:
                     give_up = now + self.patience if give_up is None else give_up
                     if self._gone() or now >= give_up:
                         return
-            except BaseException as error:  # the thread has no caller to tell; an exception thrown in must not end it
+            except (
+                BaseException
+            ) as error:  # the thread has no caller to tell; an exception thrown in must not end it
                 self.failures += 1
                 self._trouble = f"{type(error).__name__} in the sender thread"
                 self.out.broken = True
@@ -313,16 +303,12 @@ class Link:
         now = time.monotonic()
         if self._sock is None:
             most = min(most, max(self._next_try - now, 0.0))
-        elif now < self._rest_until and self.state == "up" and not (eager or self.finishing or self._awaited):
-            poll.register(self._fd, 0)  # the end of the connection is heard all the same
-            most = min(most, self._rest_until - now)
         else:
             poll.register(self._fd, select.POLLIN | (select.POLLOUT if eager else 0))
             if self.state == "greeting":
                 most = min(most, max(self._deadline - now, 0.0))
         for fd, events in poll.poll(most * 1000):
             if fd == self._bell:
-                self._rest_until = 0.0
                 self._hush()
             elif fd == self._fd and self._sock is not None:
                 if not self._is_ours():
@@ -450,9 +436,6 @@ class Link:
                 self._deaths = self._alone = 0
                 if out.cautious and out.first() > self._stuck_at:
                     out.cautious = False
-            if out.held < out.limit // REST_SHARE and not out.cautious:
-                out.mark = out.limit // 2
-                self._rest_until = time.monotonic() + ACK_REST
         elif isinstance(answer, wire.Reject) and self.state == "up":
             if not out.locked(out.rejected, answer.seq, "rejected", "rejected_repeatedly"):
                 out.heard_wrong += 1
@@ -605,7 +588,9 @@ class Link:
         dropped = {cause: count for cause, count in out.dropped.items() if count}
         if waiting or dropped:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items()) or "none"
-            self._say(f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}")
+            self._say(
+                f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}"
+            )
 
     def _say(self, text: str) -> None:
         """Write one line to stderr if that can be done at once and it is still stderr."""
@@ -618,7 +603,9 @@ class Link:
             if ready and ready[0][1] & select.POLLOUT:
                 os.write(
                     2,
-                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[:1000],
+                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[
+                        :1000
+                    ],
                 )
         except Exception:
             pass
@@ -661,7 +648,9 @@ def _safe(path: str) -> None:
         return
     seen = os.lstat(parent)
     if seen.st_uid != os.getuid() or seen.st_mode & 0o022 or not stat.S_ISDIR(seen.st_mode):
-        raise PermissionError(errno.EACCES, "the directory belongs to or can be changed by another user", parent)
+        raise PermissionError(
+            errno.EACCES, "the directory belongs to or can be changed by another user", parent
+        )
 
 
 def _high(fd: int) -> int:

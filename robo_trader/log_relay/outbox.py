@@ -137,7 +137,6 @@ class Outbox:
         "inbox_bytes",
         "limit",
         "manned",
-        "mark",
         "overrun",
         "rest",
         "sent_high",
@@ -155,8 +154,6 @@ class Outbox:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.mark = limit
-        """Bytes from which a caller looks closer: `limit`, or less while the link is not listening for acks."""
         self.token: list[None] = [None]
         self.inbox: deque[tuple[int, bytes, bytes]] = deque()
         """(time_ns, packed level, body) of lines that came while the token was taken."""
@@ -530,19 +527,13 @@ class Outbox:
 
     def first(self) -> int:
         """Return the lowest seq that is not acked: the next after the last one if there is none."""
-        firsts = [wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q]
+        firsts = [
+            wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q
+        ]
         firsts += [gaps[0].first for gaps in (self.gaps, self.untold) if gaps]
         return min(firsts, default=self.seq + 1)
 
     # -- the bound -------------------------------------------------------------------------------------------
-
-    def pressed(self) -> None:
-        """Do what is due over `mark`: have the link look for acks, or drop lines."""
-        self.mark = self.limit
-        if self.held > self.limit:
-            self.shed()
-        else:
-            self.blocked()
 
     def shed(self) -> None:
         """Drop lines until the bytes are within the bound: oldest below WARNING first, then oldest of all."""
@@ -589,7 +580,9 @@ class Outbox:
             at = next(index for index, gap in enumerate(gaps) if gap.first > first)
         before = gaps[at - 1] if at else None
         after = gaps[at] if at < len(gaps) else None
-        joins = before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
+        joins = (
+            before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
+        )
         meets = after is not None and last + 1 == after.first and after.lost is lost and after.cause == cause
         if joins and meets and before is not None and after is not None:
             before.last = after.last
@@ -634,7 +627,9 @@ class Outbox:
         held = 0
         last = self.seq
         seqs: list[int] = []
-        for frame in heapq.merge(self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes):
+        for frame in heapq.merge(
+            self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes
+        ):
             seq = wire.seq_of(frame)
             if seqs and seqs[-1] == seq:
                 continue  # was being moved

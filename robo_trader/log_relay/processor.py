@@ -170,7 +170,9 @@ class LogRelayProcessor:
             if self._sources[event_dict.get("logger")]:
                 self._excluded += 1
                 return event_dict
-            if "exc_info" not in event_dict and (self._keys.issuperset(event_dict) or self._learn(event_dict)):
+            if "exc_info" not in event_dict and (
+                self._keys.issuperset(event_dict) or self._learn(event_dict)
+            ):
                 pool = self._pool
                 pack = pool.pop() if pool else _new_packer()
                 for value in event_dict.values():
@@ -229,8 +231,8 @@ class LogRelayProcessor:
                     pass
                 if taken != size:
                     out.cut_short(frame, taken)
-                if held > out.mark:
-                    out.pressed()
+                if held > out.limit:
+                    out.shed()
         except BaseException as error:
             # Out of memory, the recursion limit, or an exception thrown in from outside: the next holder of
             # the token mends the books. Only the last kind is the caller's; for the others the line must not
@@ -242,7 +244,10 @@ class LogRelayProcessor:
                 raise
             if out.seq < seq and (
                 frame is None
-                or not ((out.sent_low and out.sent_low[-1] is frame) or (out.sent_high and out.sent_high[-1] is frame))
+                or not (
+                    (out.sent_low and out.sent_low[-1] is frame)
+                    or (out.sent_high and out.sent_high[-1] is frame)
+                )
             ):
                 out.unencoded += 1
         finally:
@@ -293,9 +298,9 @@ class LogRelayProcessor:
     # -- the careful way -------------------------------------------------------------------------------------
 
     def _learn(self, event_dict: dict[Any, Any]) -> bool:
-        """Return whether all keys are short exact strings and none is `exc_info`, and remember them."""
+        """Return whether all keys are short exact strings, and remember them."""
         for key in event_dict:
-            if type(key) is not str or len(key) > FAST_KEY or key == "exc_info":
+            if type(key) is not str or len(key) > FAST_KEY:
                 return False
         if len(self._keys) + len(event_dict) <= KEYS:
             self._keys.update(event_dict)

@@ -1,7 +1,6 @@
 """The books on their own: what sockets and threads make hard to hit on purpose."""
 
 import os
-import time
 
 import pytest
 
@@ -137,47 +136,3 @@ def test_an_errand_nobody_waits_for_is_not_run():
     assert out.locked(len, "abc") == 3
     assert ran == []
     assert not out.errands
-
-
-def test_a_caller_ends_the_rest_between_acks_before_memory_is_short(ship, peer, balanced, wait_for):
-    """The link may leave acks unread for a while after one; a caller that fills half of the memory meanwhile makes
-    it look, and nothing is dropped."""
-    processor = ship(max_bytes=256 * 1024)
-    link = processor._link
-    processor(None, "info", {"event": "first"})
-    wait_for(lambda: processor.stats()["acked"] == 1)
-    wait_for(lambda: link._rest_until > 0)
-    link._rest_until = time.monotonic() + 3600
-    for i in range(1000):
-        processor(None, "info", {"event": "t", "i": i, "pad": "p" * 60})
-    wait_for(lambda: link._rest_until < time.monotonic() + 60)
-    wait_for(lambda: processor.stats()["pending"] == 0)
-    stats = balanced(processor)
-    assert stats["acked"] == 1001
-    assert stats["dropped"]["overflow"] == 0
-
-
-def test_flush_does_not_wait_for_the_rest_to_end(ship, peer, balanced, wait_for):
-    """Somebody who waits for acks gets them, however long the link meant to rest."""
-    processor = ship()
-    processor(None, "info", {"event": "first"})
-    wait_for(lambda: processor._link._rest_until > 0)
-    processor._link._rest_until = time.monotonic() + 3600
-    processor(None, "info", {"event": "second"})
-    assert processor.flush(10)
-    assert balanced(processor)["acked"] == 2
-
-
-def test_a_connection_that_ends_during_the_rest_is_noticed(ship, make_peer, balanced, wait_for):
-    """A relay that goes away while acks are not looked at: the link connects to the next one and nothing is lost."""
-    first = make_peer().start()
-    processor = ship()
-    processor(None, "info", {"event": "first"})
-    wait_for(lambda: processor._link._rest_until > 0)
-    processor._link._rest_until = time.monotonic() + 3600
-    first.stop()
-    wait_for(lambda: processor.stats()["state"] != "up")
-    make_peer().start()
-    processor(None, "info", {"event": "second"})
-    assert processor.flush(10)
-    assert balanced(processor)["acked"] == 2
