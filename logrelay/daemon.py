@@ -62,6 +62,7 @@ EPOCH_CHARS = string.ascii_lowercase + string.digits
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails."""
     _raise_fd_limit()
+    _let_traders_go_first()
     inherited = inherited_sockets(os.environ, os.getpid())
     journal = _journal(config)
     opening = journal.open()
@@ -111,6 +112,16 @@ def _raise_fd_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _let_traders_go_first() -> None:
+    """Have the scheduler wake us without pushing aside who runs: the bot on this core finishes its thought first.
+
+    Measured with trader and relay on two busy cores: p99 of a log call from 150 to 66 µs. Under our systemd unit the
+    call is filtered, and CPUSchedulingPolicy= says the same.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def say(text: str) -> None:
