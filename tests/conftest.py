@@ -6,6 +6,7 @@ Nothing here imports the packages under test, so that a broken module breaks its
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -17,6 +18,11 @@ INCURABLE = ("root may write everywhere",)
 
 
 def pytest_configure(config):
+    # A run in the background of a script, or under nohup, inherits ignored signals, which a child shell cannot undo
+    # (POSIX, trap): Ctrl-C would then end nothing that a test starts.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if STRICT:  # a module that is skipped as a whole fails, and must not keep the others from running
         config.option.continue_on_collection_errors = True
 
