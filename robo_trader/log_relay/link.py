@@ -256,9 +256,7 @@ class Link:
                     give_up = now + self.patience if give_up is None else give_up
                     if self._gone() or now >= give_up:
                         return
-            except (
-                BaseException
-            ) as error:  # the thread has no caller to tell; an exception thrown in must not end it
+            except BaseException as error:  # the thread has no caller to tell; an exception thrown in must not end it
                 self.failures += 1
                 self._trouble = f"{type(error).__name__} in the sender thread"
                 self.out.broken = True
@@ -589,9 +587,7 @@ class Link:
         dropped = {cause: count for cause, count in out.dropped.items() if count}
         if waiting or dropped:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items()) or "none"
-            self._say(
-                f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}"
-            )
+            self._say(f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}")
 
     def _say(self, text: str) -> None:
         """Write one line to stderr if that can be done at once and it is still stderr."""
@@ -604,9 +600,7 @@ class Link:
             if ready and ready[0][1] & select.POLLOUT:
                 os.write(
                     2,
-                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[
-                        :1000
-                    ],
+                    f"robo_trader.log_relay[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace")[:1000],
                 )
         except Exception:
             pass
@@ -649,9 +643,7 @@ def _safe(path: str) -> None:
         return
     seen = os.lstat(parent)
     if seen.st_uid != os.getuid() or seen.st_mode & 0o022 or not stat.S_ISDIR(seen.st_mode):
-        raise PermissionError(
-            errno.EACCES, "the directory belongs to or can be changed by another user", parent
-        )
+        raise PermissionError(errno.EACCES, "the directory belongs to or can be changed by another user", parent)
 
 
 def _high(fd: int) -> int:

@@ -530,9 +530,7 @@ class Outbox:
 
     def first(self) -> int:
         """Return the lowest seq that is not acked: the next after the last one if there is none."""
-        firsts = [
-            wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q
-        ]
+        firsts = [wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q]
         firsts += [gaps[0].first for gaps in (self.gaps, self.untold) if gaps]
         return min(firsts, default=self.seq + 1)
 
@@ -583,9 +581,7 @@ class Outbox:
             at = next(index for index, gap in enumerate(gaps) if gap.first > first)
         before = gaps[at - 1] if at else None
         after = gaps[at] if at < len(gaps) else None
-        joins = (
-            before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
-        )
+        joins = before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
         meets = after is not None and last + 1 == after.first and after.lost is lost and after.cause == cause
         if joins and meets and before is not None and after is not None:
             before.last = after.last
@@ -630,9 +626,7 @@ class Outbox:
         held = 0
         last = self.seq
         seqs: list[int] = []
-        for frame in heapq.merge(
-            self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes
-        ):
+        for frame in heapq.merge(self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes):
             seq = wire.seq_of(frame)
             if seqs and seqs[-1] == seq:
                 continue  # was being moved

@@ -359,9 +359,7 @@ class _Copier:
         if type(shape) is tuple:
             if shape == () and callable(getattr(value, "item", None)):
                 plain = value.item()
-                return (
-                    self.value(plain, depth) if type(plain) is not type(value) else self._shown(value, depth)
-                )
+                return self.value(plain, depth) if type(plain) is not type(value) else self._shown(value, depth)
             size = getattr(value, "size", None)
             if type(size) is int and size <= self.bounds.items and callable(getattr(value, "tolist", None)):
                 return self.value(value.tolist(), depth)

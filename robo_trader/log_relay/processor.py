@@ -180,9 +180,7 @@ class LogRelayProcessor:
             if self._sources[event_dict.get("logger")]:
                 self._excluded += 1
                 return event_dict
-            if "exc_info" not in event_dict and (
-                self._keys.issuperset(event_dict) or self._learn(event_dict)
-            ):
+            if "exc_info" not in event_dict and (self._keys.issuperset(event_dict) or self._learn(event_dict)):
                 pool = self._pool
                 pack = pool.pop() if pool else _new_packer()
                 for value in event_dict.values():
@@ -254,10 +252,7 @@ class LogRelayProcessor:
                 raise
             if out.seq < seq and (
                 frame is None
-                or not (
-                    (out.sent_low and out.sent_low[-1] is frame)
-                    or (out.sent_high and out.sent_high[-1] is frame)
-                )
+                or not ((out.sent_low and out.sent_low[-1] is frame) or (out.sent_high and out.sent_high[-1] is frame))
             ):
                 out.unencoded += 1
         finally:
