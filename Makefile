@@ -48,7 +48,7 @@ bench-trader: $(READY) ## measure what a log call costs the trader
 	$(BIN)/python tests/bench/trader.py $(ARGS)
 
 chaos: $(READY) ## kill things at random and count lines, with the full counts (some 10 minutes)
-	CHAOS=full $(BIN)/python -m pytest tests/chaos $(ARGS)
+	CHAOS=full $(BIN)/python -m pytest tests/system/chaos $(ARGS)
 
 clean: ## remove .venv and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robo_trader.broker import PaperBroker
 from robo_trader.logger import get_logger, setup_structlog
-from robo_trader.market import SYMBOLS, BarsError, Minute, SimulatedMarket, read_bars
-from robo_trader.runner import Engine, run
+from robo_trader.trading.broker import PaperBroker
+from robo_trader.trading.engine import Engine, run
+from robo_trader.trading.market import SYMBOLS, BarsError, Minute, SimulatedMarket, read_bars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -34,14 +34,14 @@ from structlog.processors import (
     StackInfoRenderer,
 )
 
-from robo_trader import levels
-from robo_trader.calls import TraderLogger, warn_once
-from robo_trader.console import Console, Outlet, Renderer
-from robo_trader.foreign import ForeignHandler, Hooks
 from robo_trader.log_relay import LogRelayProcessor
-from robo_trader.redact import Redactor
-from robo_trader.secret_rules import from_environment
-from robo_trader.tracebacks import exception_to_text
+from robo_trader.logging import levels
+from robo_trader.logging.bound_logger import TraderLogger, warn_once
+from robo_trader.logging.console import Console, Outlet, Renderer
+from robo_trader.logging.foreign import ForeignHandler, Hooks
+from robo_trader.logging.redaction import Redactor
+from robo_trader.logging.secret_rules import from_environment
+from robo_trader.logging.tracebacks import exception_to_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
@@ -62,9 +62,9 @@ _EARLY = 8
 
 _CALLSITE = CallsiteParameterAdder(
     [CallsiteParameter.FILENAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME],
-    additional_ignores=["robo_trader.logger", "robo_trader.calls"],
+    additional_ignores=["robo_trader.logger", "robo_trader.logging.bound_logger"],
 )
-_STACK = StackInfoRenderer(additional_ignores=["robo_trader.logger", "robo_trader.calls"])
+_STACK = StackInfoRenderer(additional_ignores=["robo_trader.logger", "robo_trader.logging.bound_logger"])
 
 
 # --- the chain, in reading order ---------------------------------------------------------------------

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from logrelay.errors import JournalError
-from logrelay.journal import Opening, Page, Query
-from logrelay.record import RELAY_RUN, Commit, Line, Run
+from logrelay.journal.interface import Opening, Page, Query
+from logrelay.model import RELAY_RUN, Commit, Line, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

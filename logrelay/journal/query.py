@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from logrelay.journal import Page, Query
-from logrelay.journal.plan import Plan, make_plan
+from logrelay.journal.filter_sql import Plan, make_plan
+from logrelay.journal.interface import Page, Query
 from logrelay.journal.schema import NOTICE_SOURCE
-from logrelay.record import RELAY_RUN, RELAY_SOURCE, Line
+from logrelay.model import RELAY_RUN, RELAY_SOURCE, Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -22,7 +22,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from logrelay.journal.schema import PAGE_SIZE
-from logrelay.record import CRITICAL, DEBUG, ERROR, INFO, WARNING, Line
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Line
 
 if TYPE_CHECKING:
     import sqlite3

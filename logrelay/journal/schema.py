@@ -22,7 +22,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from logrelay.errors import JournalError
-from logrelay.record import RELAY_SOURCE
+from logrelay.model import RELAY_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from logrelay.errors import ConfigError, JournalError
-from logrelay.journal import JournalLost, Opening, Page, Query, schema, trouble
-from logrelay.journal.lending import Lending
-from logrelay.journal.place import Place
+from logrelay.journal import schema
+from logrelay.journal import sqlite_errors as trouble
+from logrelay.journal.connection_pool import Lending
+from logrelay.journal.interface import JournalLost, Opening, Page, Query
+from logrelay.journal.journal_file import Place
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
 from logrelay.journal.retention import MOST_LOG, Retention
-from logrelay.journal.rows import Rows
-from logrelay.record import Commit
+from logrelay.journal.row_writer import Rows
+from logrelay.model import Commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from logrelay.record import Run
+    from logrelay.model import Run
 
 DAY_S = 86_400
 MAX_AGE_S = 7 * DAY_S

@@ -36,7 +36,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from . import wire
+from . import frames as wire
 
 OVERHEAD: Final = 64
 """Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's

@@ -26,9 +26,10 @@ from typing import Any, Final
 
 import msgpack
 
-from . import plain, wire
-from .link import Link
+from . import frames as wire
+from . import serializer as plain
 from .outbox import F_GETSIG, FLAGS, HIGH, OVERHEAD, Outbox
+from .sender import Link
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Default bound on memory for lines that are not acked: about 80,000 lines, a minute of a very loud bot."""

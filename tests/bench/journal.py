@@ -19,10 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from logrelay.filters import Filter
-from logrelay.journal import Query
+from logrelay.fanout.filters import Filter
+from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
-from logrelay.record import Commit, Line
+from logrelay.model import Commit, Line
 
 T0_US = 1_769_162_400_000_000
 SYMBOLS = ("AAPL", "MSFT", "NVDA", "TSLA")

@@ -1,0 +1,109 @@
+"""The parameters of GET /logs, read strictly.
+
+Owns: which parameters there are, how times are written, and the `Query` they make. It must not know HTTP
+answers or who reads the journal. No I/O; the clock is an argument. `pages` calls it, `journal` answers it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
+from urllib.parse import parse_qs
+
+from logrelay.errors import RequestError
+from logrelay.fanout.filters import parse_filter
+from logrelay.journal.interface import Query
+
+DEFAULT_LIMIT = 1000
+"""Lines when no limit is given: what a person scrolls through, a fraction of a megabyte."""
+MAX_LIMIT = 1_000_000
+"""Lines of one answer: a day of a busy trader. More is asked for in parts; no answer runs for ever."""
+MAX_FIELDS = 64
+"""Parameters in one query string: all the globs and conditions that a filter may have, and the rest."""
+
+PARAMETERS = ("since", "until", "level", "source", "text", "where", "limit", "after", "before")
+REPEATABLE = frozenset({"source", "where"})
+
+_LIMIT = re.compile(r"[0-9]{1,9}")
+_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_AGE = re.compile(r"([0-9]{1,9})([smhdw])")
+_RFC3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?"
+    # A + that was not percent-encoded arrives as a space; there is only one thing it can have been.
+    r"(?:[Zz]|([-+ ])([0-9]{2}:[0-9]{2}))"
+)
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_END_OF_TIME = 253_402_300_800
+"""Seconds from 1970 to the year 10000, where RFC 3339 ends; milliseconds given by mistake are beyond it."""
+_TIME_FORMS = "RFC 3339 (2026-01-23T10:00:00Z), seconds since 1970 (1769162400.5) or an age (90s, 15m, 2h, 7d, 1w)"
+
+
+def parse_search(query: str, head: int, resolve: Callable[[str], int], now_us: int) -> Query:
+    """Read the query string of /logs into what to ask the journal for, up to the line `head`.
+
+    Raises RequestError (`bad_parameter`, `bad_limit`, `bad_time`, those of `filters` and of `resolve`).
+    Unknown and repeated parameters are errors: a slip of the finger must not silently widen what is found.
+    `token` is ignored, it was for the shell.
+    """
+    try:
+        given = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        message = f"the query is not UTF-8, or has more than {MAX_FIELDS} parameters"
+        raise RequestError("bad_parameter", message) from None
+    given.pop("token", None)
+    for name, values in given.items():
+        if name not in PARAMETERS:
+            message = f"parameter {_short(name)} is not one of {', '.join(PARAMETERS)}"
+            raise RequestError("bad_parameter", message)
+        if len(values) > 1 and name not in REPEATABLE:
+            message = f"{name} is given {len(values)} times; only {' and '.join(sorted(REPEATABLE))} may be"
+            raise RequestError("bad_parameter", message)
+    one = {name: values[0] for name, values in given.items()}
+    limit = one.get("limit", str(DEFAULT_LIMIT))
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_LIMIT:
+        raise RequestError("bad_limit", f"limit {_short(limit)} is not a number from 1 to {MAX_LIMIT}")
+    since, until = (parse_time(name, one[name], now_us) if name in one else None for name in ("since", "until"))
+    if since is not None and until is not None and since >= until:
+        message = f"since {_short(one['since'])} is not before until {_short(one['until'])}"
+        raise RequestError("bad_time", message)
+    return Query(
+        after=resolve(one["after"]) if "after" in one else 0,
+        until=min(head, resolve(one["before"]) - 1) if "before" in one else head,
+        limit=int(limit),
+        filter=parse_filter(given),
+        newest="after" not in one and since is None,
+        since_us=since,
+        until_us=until,
+    )
+
+
+def parse_time(name: str, text: str, now_us: int) -> int:
+    """Return microseconds since 1970 for RFC 3339, seconds since 1970 or an age before `now_us`.
+
+    Digits beyond the microsecond round up, which keeps `>= since` and `< until` exact. Raises RequestError
+    (`bad_time`) that names the parameter.
+    """
+    if age := _AGE.fullmatch(text):
+        return now_us - int(age[1]) * _UNITS[age[2]] * 1_000_000
+    if _SECONDS.fullmatch(text) and Decimal(text) < _END_OF_TIME:
+        return _microseconds(Decimal(text))
+    if form := _RFC3339.fullmatch(text):
+        date, clock, fraction, sign, offset = form.groups()
+        zone = f"{'+' if sign == ' ' else sign}{offset}" if sign else "+00:00"
+        try:
+            whole = datetime.fromisoformat(f"{date}T{clock}{zone}").timestamp()
+        except ValueError:
+            pass
+        else:
+            return _microseconds(Decimal(int(whole)) + Decimal(fraction or 0))
+    raise RequestError("bad_time", f"{name} {_short(text)} is not a time: {_TIME_FORMS}")
+
+
+def _microseconds(seconds: Decimal) -> int:
+    return int((seconds * 1_000_000).to_integral_value(ROUND_CEILING))
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")

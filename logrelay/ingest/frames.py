@@ -1,0 +1,251 @@
+"""The trader protocol, relay side: bytes in, frames out, answers as bytes. Sans-I/O.
+
+Owns: decoding of hello, log, lost and bye; encoding of welcome, ack, reject and refused (docs/protocol.md,
+section 1). It must not know sockets, clocks or the journal, nor the trader's own codec: both are held to
+the same bytes by tests/contract/vectors. Read `traders` next: it gives the frames their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import msgpack
+
+from logrelay.model import RANKS
+
+PROTOCOL = 1
+"""The version both sides name in hello and welcome."""
+
+MAX_FRAME_BYTES = 64 * 1024
+"""A longer log frame is rejected: the trader truncates (and says so in the event) rather than send more."""
+
+MAX_PENDING_BYTES = 1024 * 1024
+"""Give up on a frame that is not complete after this much: far over any honest frame, yet small enough that
+a thousand mad traders cannot fill the memory."""
+
+_MAX_BUFFER_BYTES = 2 * MAX_PENDING_BYTES
+"""Room for a pending frame and one read from the socket (256 KiB in asyncio and uvloop)."""
+
+_MAX_ITEMS = MAX_FRAME_BYTES
+"""An item takes at least a byte, so no honest array or map is longer. Without the bound nine bytes could
+claim, and allocate, a list of two million places."""
+
+RUN_KEY_BYTES = 16
+MAX_NAME_CHARS = 128
+"""App and host names are shown with every run; longer ones are cut."""
+
+MAX_SEQ = 2**63 - 1
+"""SQLite's integers end here. A trader would need 300,000 years at a million lines a second."""
+
+_CAUSE_CHARS = 64
+
+
+class Hello(NamedTuple):
+    """The first frame of a connection."""
+
+    run: bytes
+    app: str
+    host: str
+    pid: int
+    started_ns: int
+
+
+class Log(NamedTuple):
+    """One line. `event` belongs to the receiver, who may change it."""
+
+    seq: int
+    time_ns: int
+    rank: int
+    event: dict[object, object]
+
+
+class Lost(NamedTuple):
+    """Stands in the place of the lines `first` to `last`."""
+
+    first: int
+    last: int
+    cause: str
+
+
+class Bye(NamedTuple):
+    """A clean end."""
+
+    last: int
+
+
+class Bad(NamedTuple):
+    """A log or lost frame that can never be accepted, though its seq is known: the answer is reject."""
+
+    seq: int
+    reason: str
+
+
+class Broken(NamedTuple):
+    """Bytes after which nothing can be understood any more: the answer is refused. Always the last frame."""
+
+    reason: str
+
+
+Frame = Hello | Log | Lost | Bye | Bad | Broken
+
+_log: Callable[[tuple[object, ...]], Log] = partial(tuple.__new__, Log)
+"""Log of a ready tuple, without the detour over keyword arguments that a NamedTuple's constructor takes."""
+
+_HELLO, _LOG, _LOST, _BYE = 0, 1, 2, 3
+
+
+class Decoder:
+    """Turns the bytes of one connection into frames; keeps at most `MAX_PENDING_BYTES` of half a frame.
+
+    After a `Broken` the connection is to be closed; further bytes are ignored.
+    """
+
+    __slots__ = ("_at", "_broken", "_fed", "_unpacker")
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(
+            raw=False,
+            strict_map_key=False,
+            # A trader that cannot spell UTF-8 still has something to say.
+            unicode_errors="replace",
+            max_buffer_size=_MAX_BUFFER_BYTES,
+            max_array_len=_MAX_ITEMS,
+            max_map_len=_MAX_ITEMS,
+        )
+        self._fed = 0
+        self._at = 0
+        self._broken = False
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return self._fed - self._at
+
+    def receive(self, data: bytes) -> list[Frame]:
+        """Return the frames that `data` completes, in order. Never raises."""
+        if self._broken:
+            return []
+        frames: list[Frame] = []
+        append = frames.append
+        unpacker = self._unpacker
+        ranks = RANKS
+        at = self._at
+        try:
+            unpacker.feed(data)
+            self._fed += len(data)
+            tell = unpacker.tell
+            for raw in unpacker:
+                end = tell()
+                size = end - at
+                at = end
+                # The common frame first, all of its types at once: this loop runs for every line.
+                if type(raw) is list and len(raw) == 5 and raw[0] == _LOG and size <= MAX_FRAME_BYTES:
+                    kind, seq, time_ns, level, event = raw
+                    rank = ranks.get(level) if type(level) is str else None
+                    if (
+                        rank is not None
+                        and type(kind) is int  # true and 1.0 equal 1 as well
+                        and type(seq) is int
+                        and 0 < seq <= MAX_SEQ
+                        and type(time_ns) is int
+                        and type(event) is dict
+                    ):
+                        append(_log((seq, time_ns, rank, event)))
+                        continue
+                frame = _uncommon(raw, size)
+                append(frame)
+                if type(frame) is Broken:
+                    self._broken = True
+                    break
+        except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+            # FormatError, StackError, BufferFull and the length limits: there is no way to find the next frame.
+            self._broken = True
+            append(Broken(f"not msgpack as agreed: {_describe(error)}"))
+        self._at = at
+        if not self._broken and self.pending > MAX_PENDING_BYTES:
+            self._broken = True
+            append(Broken(f"a frame of more than {MAX_PENDING_BYTES} bytes; at most {MAX_FRAME_BYTES} are allowed"))
+        return frames
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip()[:120]
+
+
+def _uncommon(raw: object, size: int) -> Frame:
+    """Decode whatever is not a plain good log frame; say precisely what is wrong with a bad one."""
+    if type(raw) is not list or not raw:
+        return Broken(f"a frame is an array that begins with its kind, not {type(raw).__name__}")
+    kind = raw[0] if type(raw[0]) is int else None
+    if kind == _HELLO and len(raw) == 2:
+        return _hello(raw[1])
+    if kind == _LOG and len(raw) >= 2 and _is_seq(raw[1]):
+        return Bad(raw[1], _what_is_wrong(raw, size))
+    if kind == _LOST and len(raw) == 5 and _is_seq(raw[1]) and _is_seq(raw[2]):
+        first, last, count, cause = raw[1:]
+        if first <= last and count == last - first + 1 and type(cause) is str:
+            return Lost(first, last, cause[:_CAUSE_CHARS])
+        return Bad(max(first, last), "a lost frame is [2, first, last, last - first + 1, cause]")
+    if kind == _BYE and len(raw) == 2 and type(raw[1]) is int and 0 <= raw[1] <= MAX_SEQ:
+        return Bye(raw[1])
+    return Broken(f"no frame of protocol {PROTOCOL} looks like this: kind {raw[0]!r:.20}, {len(raw)} elements")
+
+
+def _is_seq(value: object) -> bool:
+    return type(value) is int and 0 < value <= MAX_SEQ
+
+
+def _what_is_wrong(raw: list[object], size: int) -> str:
+    if size > MAX_FRAME_BYTES:
+        return f"the frame has {size} bytes; at most {MAX_FRAME_BYTES} are allowed"
+    if len(raw) != 5:
+        return f"a log frame has 5 elements, not {len(raw)}"
+    _, _, time_ns, level, event = raw
+    if type(time_ns) is not int:
+        return f"time_ns is an integer, not {type(time_ns).__name__}"
+    if type(level) is not str or level not in RANKS:
+        return f"level {level!r:.40} is not one of {', '.join(RANKS)}"
+    return f"an event is a map, not {type(event).__name__}"
+
+
+def _hello(value: object) -> Hello | Broken:
+    if type(value) is not dict:
+        return Broken("hello holds a map")
+    if value.get("protocol") != PROTOCOL:
+        return Broken(f"protocol {value.get('protocol')!r:.20} is not spoken here; this relay speaks {PROTOCOL}")
+    run, app, host = value.get("run"), value.get("app"), value.get("host")
+    pid, started = value.get("pid"), value.get("started_ns")
+    if type(run) is not bytes or len(run) != RUN_KEY_BYTES:
+        return Broken(f"hello's run is {RUN_KEY_BYTES} bytes")
+    if type(app) is not str or type(host) is not str:
+        return Broken("hello's app and host are strings")
+    if type(pid) is not int or type(started) is not int or not (0 <= pid <= MAX_SEQ and 0 <= started <= MAX_SEQ):
+        return Broken("hello's pid and started_ns are integers")
+    return Hello(run, app[:MAX_NAME_CHARS], host[:MAX_NAME_CHARS], pid, started)
+
+
+def welcome(acked: int) -> bytes:
+    """Encode the answer to hello: the last seq of the run that is in the journal."""
+    return _pack([0, {"protocol": PROTOCOL, "acked": acked}])
+
+
+def ack(seq: int) -> bytes:
+    """Encode: everything up to `seq` is in the journal."""
+    return _pack([1, seq])
+
+
+def reject(seq: int, reason: str) -> bytes:
+    """Encode: this frame can never be accepted."""
+    return _pack([2, seq, reason])
+
+
+def refused(reason: str) -> bytes:
+    """Encode: the relay closes this connection."""
+    return _pack([3, reason])
+
+
+def _pack(frame: list[object]) -> bytes:
+    packed: bytes = msgpack.packb(frame)
+    return packed

@@ -1,0 +1,87 @@
+"""Gives every line its seq, and gathers what will be committed and published together.
+
+Owns: the next seq, the lines of the tick in progress and the runs they touched. It must not know where the
+lines come from or what happens to them. Pure. Read `traders` next: it is who adds lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from logrelay.fanout.batch import Batch
+from logrelay.fanout.line_json import log_line, notice_line
+from logrelay.model import CRITICAL, Commit, Line, Run
+
+
+class Sequencer:
+    """Collects the lines of one tick; `take` hands them out as one commit and one batch."""
+
+    __slots__ = (
+        "_contexts",
+        "_durable",
+        "_lines",
+        "_messages",
+        "_runs",
+        "bytes_total",
+        "epoch",
+        "heard",
+        "lines_total",
+        "next_seq",
+        "notice_us",
+    )
+
+    def __init__(self, epoch: str, next_seq: int) -> None:
+        self.epoch = epoch
+        self.next_seq = next_seq
+        self.notice_us = 0
+        """Timestamp of the last notice: those rise strictly, like any run's."""
+        self.lines_total = 0
+        self.bytes_total = 0
+        self._lines: list[Line] = []
+        self._messages: list[str] = []
+        self._contexts: list[dict[str, object]] = []
+        self._runs: dict[int, Run] = {}
+        self._durable = False
+        self.heard: Callable[[int, str], None] = lambda _rank, _text: None
+        """Called with every notice, for those who read the relay's own stderr."""
+
+    def log(self, run: Run, time_us: int, rank: int, event: dict[Any, Any]) -> None:
+        """Add a trader's line; `event` is consumed. The caller has seen to it that time_us rises within the run."""
+        seq = self.next_seq
+        line, message, context = log_line(self.epoch, seq, run.id, run.app, time_us, rank, event)
+        self.next_seq = seq + 1
+        self._lines.append(line)
+        self._messages.append(message)
+        self._contexts.append(context)
+        if rank == CRITICAL:
+            self._durable = True
+
+    def notice(self, now_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]) -> None:
+        """Add a line the relay itself says."""
+        seq = self.next_seq
+        self.notice_us = max(now_us, self.notice_us + 1)
+        line, message, context = notice_line(self.epoch, seq, self.notice_us, rank, notice, message, details)
+        self.next_seq = seq + 1
+        self._lines.append(line)
+        self._messages.append(message)
+        self._contexts.append(context)
+        self.heard(rank, message)
+
+    def touch(self, run: Run) -> None:
+        """Write the run's row with the next commit."""
+        self._runs[run.id] = run
+
+    def take(self) -> tuple[Commit, Batch | None] | None:
+        """Hand out what has gathered; None when there is nothing. The batch is None when only runs changed."""
+        if not self._lines and not self._runs:
+            return None
+        commit = Commit(self._lines, [run.copy() for run in self._runs.values()], durable=self._durable)
+        batch = Batch(self._lines, self._messages, self._contexts) if self._lines else None
+        if batch is not None:
+            self.lines_total += batch.count
+            self.bytes_total += batch.size
+        self._lines, self._messages, self._contexts = [], [], []
+        self._runs = {}
+        self._durable = False
+        return commit, batch

@@ -1,0 +1,408 @@
+"""The traders as data: who is connected, quiet, closed, crashed or gone, and the place of every frame.
+
+Owns: the runs, the rule that a seq is taken once and in order, timestamps that rise within a run, and the notices
+about traders. It must not know sockets or the journal; time is an argument (`now_us`, the relay's clock, and
+`mono`, a clock that never steps, both as plain numbers). Read `hub` next: it is where the lines go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from logrelay.fanout.line_json import rfc3339
+from logrelay.ingest import frames as wire
+from logrelay.ingest.sequencer import Sequencer
+from logrelay.model import ERROR, INFO, WARNING, Run
+
+CRASH_GRACE_S = 1.0
+"""A connection that ended without bye may be back at once (a reset, a second connection taking over); a trader
+reconnects within a second, so silence after that is a crash."""
+
+GONE_GRACE_S = 10.0
+"""After a start of the relay, traders that were connected before get this long to come back."""
+
+CLOCK_STEP_US = 1_000_000
+"""A trader's clock that runs back by more than a second was set back; less is threads overtaking each other."""
+
+REFUSED_INTERVAL_S = 1.0
+"""A program that connects wrongly does so again and again; its refusals must not fill the journal."""
+
+MAX_RUNS = 10_000
+"""Runs remembered to recognise their lines; the oldest ended ones are forgotten first."""
+
+SHOWN_RUNS = 20
+"""Runs told to a viewer: all that are connected, filled up with the latest that ended."""
+
+CONNECTED, QUIET, CLOSED, CRASHED, GONE = "connected", "quiet", "closed", "crashed", "gone"
+STATES = (CONNECTED, QUIET, CLOSED, CRASHED, GONE)
+
+_FAR = float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class Trader:
+    """One run, as it is now."""
+
+    run: Run
+    connection: object = None
+    """Whatever the shell calls its connection by; None: not connected."""
+    here: bool = False
+    """It has been connected since the relay started."""
+    said_bye: bool = False
+    last_line: float = 0.0
+    """Monotonic time of the last line or of the hello, seconds."""
+    deadline: float = _FAR
+    """Monotonic time of the next change of state that nobody's frame will announce."""
+    stepped_back: bool = False
+    committed: int = 0
+    """The last seq that is in the journal; `run.last_seq` may be ahead of it."""
+    lines: int = 0
+    """Lines since the relay started."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the start."""
+
+    connections: int = 0
+    duplicates: int = 0
+    lost_lines: int = 0
+    unexplained_lines: int = 0
+    rejected: int = 0
+    refused: int = 0
+    crashed: int = 0
+
+
+class Traders:
+    """All runs. Adds lines and notices to the sequencer; the caller takes them from there."""
+
+    def __init__(self, runs: Iterable[Run], sequencer: Sequencer, *, quiet_after_s: float, mono: float) -> None:
+        self._sequencer = sequencer
+        self._quiet_after = quiet_after_s if quiet_after_s > 0 else _FAR
+        self.counters = Counters()
+        self._refused = 0
+        """Refusals not told yet."""
+        self._refused_at = 0.0
+        """Monotonic time at which they may be."""
+        self._refused_last: tuple[str, str | None] = ("", None)
+        self._by_key: dict[bytes, Trader] = {}
+        self.by_id: dict[int, Trader] = {}
+        for run in sorted(runs, key=lambda r: r.id):
+            trader = Trader(run, last_line=mono, committed=run.last_seq)
+            self.by_id[run.id] = trader
+            if run.state in (CONNECTED, QUIET):
+                trader.deadline = mono + GONE_GRACE_S
+            self._by_key[run.key] = trader
+        self._next_id = max((t.run.id for t in self._by_key.values()), default=0) + 1
+
+    # --- frames ---------------------------------------------------------------------------------------------
+
+    def hello(self, connection: object, hello: wire.Hello, now_us: int, mono: float) -> tuple[Trader, object]:
+        """Take a new connection. Returns its trader and the connection it replaces (or None)."""
+        self.counters.connections += 1
+        trader = self._by_key.get(hello.run)
+        replaced: object = None
+        if trader is None:
+            self._forget_old()
+            run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
+            self._next_id += 1
+            trader = self._by_key[run.key] = self.by_id[run.id] = Trader(run)
+            self._say(trader, now_us, INFO, f"{_name(run)} connected")
+        else:
+            replaced = trader.connection
+            if trader.run.state in (CLOSED, CRASHED, GONE):
+                self._say(trader, now_us, INFO, f"{_name(trader.run)} is back", CONNECTED)
+        trader.connection = connection
+        trader.here = True
+        trader.said_bye = False
+        trader.last_line = mono
+        trader.deadline = mono + self._quiet_after
+        self._enter(trader, CONNECTED, now_us)
+        return trader, replaced
+
+    def receive(self, trader: Trader, frames: list[wire.Frame], now_us: int, mono: float) -> list[bytes]:
+        """Give frames their place. Returns answers to send at once (rejects). `Broken` is the caller's business."""
+        answers: list[bytes] = []
+        run = trader.run
+        log = self._sequencer.log
+        taken = 0
+        for frame in frames:
+            if type(frame) is wire.Log:
+                seq = frame.seq
+                if seq != run.last_seq + 1:
+                    if seq <= run.last_seq:
+                        self.counters.duplicates += 1
+                        continue
+                    self._unexplained(trader, seq - 1, now_us)
+                time_us = frame.time_ns // 1000
+                if time_us <= run.last_us:
+                    time_us = self._rising(trader, time_us, now_us)
+                else:
+                    trader.stepped_back = False
+                run.last_seq = seq
+                run.last_us = time_us
+                log(run, time_us, frame.rank, frame.event)
+                taken += 1
+            elif type(frame) is wire.Lost:
+                self._lost(trader, frame, now_us)
+            elif type(frame) is wire.Bad:
+                answers.append(wire.reject(frame.seq, frame.reason))
+                self._bad(trader, frame, now_us)
+            elif type(frame) is wire.Bye:
+                if frame.last > run.last_seq:
+                    self._unexplained(trader, frame.last, now_us)
+                trader.said_bye = True
+        if taken:
+            trader.lines += taken
+            trader.said_bye = trader.said_bye and type(frames[-1]) is wire.Bye
+            if run.state == QUIET:
+                silence = mono - trader.last_line
+                self._say(trader, now_us, INFO, f"{_name(run)} logs again after {silence:.0f} s of quiet", CONNECTED)
+                self._enter(trader, CONNECTED, now_us)
+            trader.last_line = mono
+            trader.deadline = mono + self._quiet_after
+            run.seen_us = now_us
+        self._sequencer.touch(run)
+        return answers
+
+    def ended(self, trader: Trader, connection: object, now_us: int, mono: float) -> None:
+        """The connection is over. After bye the run is closed; without it a crash is told after a grace time."""
+        if trader.connection is not connection:
+            return
+        trader.connection = None
+        if trader.said_bye:
+            trader.deadline = _FAR
+            self._say(trader, now_us, INFO, f"{_name(trader.run)} ended cleanly", CLOSED)
+            self._enter(trader, CLOSED, now_us)
+        else:
+            trader.deadline = mono + CRASH_GRACE_S
+
+    def refused(self, reason: str, now_us: int, mono: float, app: str | None) -> None:
+        """Say that a connection was turned away, as a notice; at most once in REFUSED_INTERVAL_S, the rest together."""
+        self.counters.refused += 1
+        self._refused += 1
+        self._refused_last = (reason, app)
+        self._tell_refused(now_us, mono)
+
+    def _tell_refused(self, now_us: int, mono: float) -> None:
+        if not self._refused or mono < self._refused_at:
+            return
+        count, self._refused = self._refused, 0
+        self._refused_at = mono + REFUSED_INTERVAL_S
+        reason, app = self._refused_last
+        what = "a connection" if count == 1 else f"{count:,} connections"
+        self._sequencer.notice(
+            now_us,
+            WARNING,
+            "trader",
+            f"{what} to the log socket refused: {reason}",
+            {"state": "refused", "reason": reason, "app": app, "count": count},
+        )
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float:
+        """Return the monotonic time at which `pass_time` has something to do; infinity when never."""
+        refused = self._refused_at if self._refused else _FAR
+        return min(refused, min((trader.deadline for trader in self._by_key.values()), default=_FAR))
+
+    def pass_time(self, now_us: int, mono: float) -> None:
+        """Say which traders have become quiet, crashed or gone."""
+        self._tell_refused(now_us, mono)
+        for trader in self._by_key.values():
+            if trader.deadline > mono:
+                continue
+            trader.deadline = _FAR
+            run = trader.run
+            if trader.connection is not None:
+                silence = round(mono - trader.last_line)
+                self._say(
+                    trader,
+                    now_us,
+                    WARNING,
+                    f"{_name(run)} is connected but has been quiet for {silence} s",
+                    QUIET,
+                )
+                self._enter(trader, QUIET, now_us)
+            elif not trader.here:
+                self._say(
+                    trader,
+                    now_us,
+                    WARNING,
+                    f"{_name(run)} did not come back after the relay was restarted",
+                    GONE,
+                )
+                self._enter(trader, GONE, now_us)
+            else:
+                self.counters.crashed += 1
+                self._say(
+                    trader,
+                    now_us,
+                    ERROR,
+                    f"{_name(run)} is gone without saying goodbye: it crashed or was killed",
+                    CRASHED,
+                )
+                self._enter(trader, CRASHED, now_us)
+
+    # --- what is known ---------------------------------------------------------------------------------------
+
+    def connected(self) -> int:
+        """Count the traders with a connection."""
+        return sum(trader.connection is not None for trader in self._by_key.values())
+
+    def in_state(self, state: str) -> int:
+        """Count the runs in a state."""
+        return sum(trader.run.state == state for trader in self._by_key.values())
+
+    def shown(self, mono: float) -> list[dict[str, object]]:
+        """Return the traders for viewers and health checks, the most recently seen first."""
+        order = sorted(
+            self._by_key.values(),
+            key=lambda t: (t.connection is not None, t.run.seen_us, t.run.id),
+            reverse=True,
+        )
+        here = [t for t in order if t.connection is not None]
+        return [self._shape(t, mono) for t in order[: max(SHOWN_RUNS, len(here))]]
+
+    @staticmethod
+    def _shape(trader: Trader, mono: float) -> dict[str, object]:
+        run = trader.run
+        return {
+            "app": run.app,
+            "host": run.host,
+            "pid": run.pid,
+            "run": run.key.hex(),
+            "state": run.state,
+            "started": rfc3339(run.started_ns // 1000),
+            "last_line": rfc3339(run.last_us) if run.last_us else None,
+            "quiet_s": round(mono - trader.last_line, 1) if trader.connection is not None else None,
+            "last_seq": run.last_seq,
+        }
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _enter(self, trader: Trader, state: str, now_us: int) -> None:
+        trader.run.state = state
+        trader.run.seen_us = now_us
+        self._sequencer.touch(trader.run)
+
+    def _say(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
+        run = trader.run
+        details = {
+            "state": state,
+            "app": run.app,
+            "host": run.host,
+            "pid": run.pid,
+            "run": run.key.hex(),
+            "last_line": rfc3339(run.last_us) if run.last_us else None,
+        }
+        self._sequencer.notice(now_us, rank, "trader", message, details)
+
+    def _gap(self, trader: Trader, now_us: int, cause: str, first: int, last: int, message: str) -> None:
+        run = trader.run
+        self._sequencer.notice(
+            now_us,
+            WARNING,
+            "gap",
+            message,
+            {
+                "cause": cause,
+                "count": last - first + 1,
+                "first": first,
+                "last": last,
+                "app": run.app,
+                "pid": run.pid,
+                "run": run.key.hex(),
+            },
+        )
+        run.last_seq = last
+
+    def _lost(self, trader: Trader, frame: wire.Lost, now_us: int) -> None:
+        run = trader.run
+        if frame.last <= run.last_seq:
+            self.counters.duplicates += 1
+            return
+        if frame.first > run.last_seq + 1:
+            self._unexplained(trader, frame.first - 1, now_us)
+        first = max(frame.first, run.last_seq + 1)
+        count = frame.last - first + 1
+        self.counters.lost_lines += count
+        why = _CAUSES.get(frame.cause, frame.cause)
+        self._gap(trader, now_us, frame.cause, first, frame.last, f"{_lines(count)} of {_name(run)} lost: {why}")
+
+    def _bad(self, trader: Trader, frame: wire.Bad, now_us: int) -> None:
+        run = trader.run
+        if frame.seq <= run.last_seq:
+            return
+        if frame.seq > run.last_seq + 1:
+            self._unexplained(trader, frame.seq - 1, now_us)
+        self.counters.rejected += 1
+        self._gap(
+            trader,
+            now_us,
+            "rejected",
+            frame.seq,
+            frame.seq,
+            f"1 line of {_name(run)} rejected: {frame.reason}",
+        )
+
+    def _unexplained(self, trader: Trader, last: int, now_us: int) -> None:
+        run = trader.run
+        first = run.last_seq + 1
+        count = last - first + 1
+        self.counters.unexplained_lines += count
+        self._gap(
+            trader,
+            now_us,
+            "unexplained",
+            first,
+            last,
+            f"{_lines(count)} of {_name(run)} missing, and the trader did not say why",
+        )
+
+    def _rising(self, trader: Trader, time_us: int, now_us: int) -> int:
+        """Return a timestamp just above the run's last one; say once when the trader's clock was set back."""
+        run = trader.run
+        back = run.last_us - time_us
+        if back > CLOCK_STEP_US and not trader.stepped_back:
+            trader.stepped_back = True
+            self._sequencer.notice(
+                now_us,
+                WARNING,
+                "trader",
+                f"the clock of {_name(run)} was set back by {back / 1e6:.1f} s; "
+                "its timestamps stand still until it has caught up",
+                {
+                    "state": "clock",
+                    "app": run.app,
+                    "pid": run.pid,
+                    "run": run.key.hex(),
+                    "back_s": round(back / 1e6, 3),
+                },
+            )
+        return run.last_us + 1
+
+    def _forget_old(self) -> None:
+        if len(self._by_key) < MAX_RUNS:
+            return
+        ended = [t for t in self._by_key.values() if t.connection is None and t.deadline == _FAR]
+        ended.sort(key=lambda t: t.run.seen_us)
+        for trader in ended[: MAX_RUNS // 10]:
+            del self._by_key[trader.run.key], self.by_id[trader.run.id]
+
+
+_CAUSES = {
+    "overflow": "the trader's memory for unsent lines was full",
+    "too_big": "too big for a frame",
+    "encode": "could not be encoded",
+    "rejected_repeatedly": "the connection ended again and again at this line",
+}
+
+
+def _name(run: Run) -> str:
+    return f"{run.app or 'trader'} (pid {run.pid})"
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count:,} lines"

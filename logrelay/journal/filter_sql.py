@@ -1,0 +1,142 @@
+"""A filter in SQL: conditions, index, and what only Python can decide.
+
+Owns: the translation of `Filter` into SQL with the same answers as `Filter.matches`; a test holds the two
+together. It must not run anything. Read `query` next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from logrelay.fanout.filters import Filter, ascii_lower, source_matches
+from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
+from logrelay.model import DEBUG, WARNING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from logrelay.journal.interface import Query
+
+MOST_MERGED_SOURCES = 8
+"""Up to this many sources are read through their index and merged; more are not selective, and are
+scanned."""
+_WARNING = f"(level >= 30 OR source = {NOTICE_SOURCE})"
+"""What the index `lines_warning` holds, word for word: else SQLite would not use it."""
+_NUL = "'*\\u0000*'"
+"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so Python looks at such
+lines."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """How one filter is answered."""
+
+    conditions: list[str] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
+    merged: tuple[int, ...] = ()
+    """Source ids to read through their index; empty: see `warnings`."""
+    warnings: bool = False
+    """Read through the index of lines at WARNING and above."""
+    judge_all: bool = False
+    """SQL gives too many lines: Python has the last word on each."""
+    judge_nul: bool = False
+    """The same, only for lines with a NUL in them."""
+
+    @property
+    def indexed(self) -> bool:
+        """True when an index leads the walk, so that a step is counted in its entries."""
+        return self.warnings or bool(self.merged)
+
+    def select(self, columns: str, order: str, tail: str) -> str:
+        """Return the SELECT of the matches in `after < seq <= until`."""
+        where = " AND ".join(["seq > :after", "seq <= :until", *self.conditions])
+        if self.merged:
+            arms = " UNION ALL ".join(
+                f"SELECT {columns} FROM lines INDEXED BY lines_source WHERE source = {number} AND {where}"  # noqa: S608
+                for number in self.merged
+            )
+            return f"{arms} ORDER BY seq {order} {tail}"
+        index = "INDEXED BY lines_warning" if self.warnings else "NOT INDEXED"
+        return f"SELECT {columns} FROM lines {index} WHERE {where} ORDER BY seq {order} {tail}"  # noqa: S608
+
+    def visits(self, order: str) -> str:
+        """Return the SELECT of the seq at which `:visits` index entries have been looked at."""
+        where = "seq > :after AND seq <= :until"
+        if self.merged:
+            arms = " UNION ALL ".join(
+                f"SELECT seq FROM lines INDEXED BY lines_source WHERE source = {number} AND {where}"  # noqa: S608
+                for number in self.merged
+            )
+            return f"{arms} ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
+        return (
+            f"SELECT seq FROM lines INDEXED BY lines_warning WHERE {_WARNING} AND {where} "  # noqa: S608
+            f"ORDER BY seq {order} LIMIT 1 OFFSET :visits - 1"
+        )
+
+
+def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
+    """Choose conditions and index; `names` are the ids of the sources."""
+    plan, wanted = Plan(), query.filter
+    if wanted.level >= WARNING:
+        plan.warnings = True
+        plan.conditions.append(_WARNING)
+    if wanted.level > DEBUG:
+        plan.conditions.append(f"(level >= :level OR source = {NOTICE_SOURCE})")
+        plan.values["level"] = wanted.level
+    if wanted.sources:
+        numbers = _source_numbers(names, wanted.sources)
+        plan.judge_all = OVERFLOW_SOURCE in numbers
+        if len(numbers) <= MOST_MERGED_SOURCES and not plan.warnings:
+            plan.merged = tuple(numbers)
+        else:
+            plan.conditions.append(f"source IN ({','.join(map(str, numbers))})")
+    content = _content(plan, wanted)
+    if content:
+        plan.judge_nul = True
+        plan.conditions.append(f"(source = {NOTICE_SOURCE} OR body GLOB {_NUL} OR ({' AND '.join(content)}))")
+    if query.since_us is not None:
+        plan.conditions.append("time_us >= :since")
+        plan.values["since"] = query.since_us
+    if query.until_us is not None:
+        plan.conditions.append("time_us < :before")
+        plan.values["before"] = query.until_us
+    return plan
+
+
+def _source_numbers(names: Mapping[str, int], globs: tuple[str, ...]) -> list[int]:
+    """Return the ids that pass, notices first. Matched in Python: one meaning on both sides."""
+    numbers = [number for name, number in names.items() if source_matches(globs, name)]
+    overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
+    return [NOTICE_SOURCE, *overflow, *sorted(numbers)]
+
+
+def _content(plan: Plan, wanted: Filter) -> list[str]:
+    """Translate text and where; what SQL cannot say exactly is left to Python (`judge_all`)."""
+    conditions = []
+    if wanted.text:
+        conditions.append("instr(lower(json_extract(body, '$.message')), :text)")
+        plan.values["text"] = ascii_lower(wanted.text).decode()
+    for n, (key, value) in enumerate(wanted.where):
+        try:
+            (key + value).encode()
+        except UnicodeEncodeError:
+            conditions.append("0")  # half a surrogate pair stands in no JSON text
+            continue
+        if not key or any(c in '"\\' or c < " " for c in key):
+            # How such a key is written in a JSON path differs between SQLite versions.
+            plan.judge_all = True
+            continue
+        path = f":path{n}"
+        # With two paths json_extract answers `[a,b]` with both exactly as they stand in the body; with one
+        # path it would turn numbers into SQLite's own.
+        conditions.append(
+            f"CASE json_type(body, {path}) WHEN 'text' THEN json_extract(body, {path}) = :value{n} "
+            f"ELSE json_type(body, {path}) IS NOT NULL AND json_extract(body, {path}, {path}) = :twice{n} END"
+        )
+        plan.values |= {
+            f"path{n}": f'$.context."{key}"',
+            f"value{n}": value,
+            f"twice{n}": f"[{value},{value}]",
+        }
+    return conditions

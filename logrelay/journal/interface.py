@@ -1,0 +1,124 @@
+"""Where lines are kept: the interface every journal keeps, and nothing else.
+
+Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQLite, threads or sockets:
+`sqlite` is the embedded default, `memory` keeps nothing, `writer` runs one of them on a thread of its own.
+Read `sqlite` next.
+
+A position is (epoch, seq). The epoch names the journal: another file, another epoch (except where a journal
+lost while the relay ran goes on in a new file, see `reopen`). Seq rises by one per line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from logrelay.errors import JournalError
+from logrelay.fanout.filters import Filter
+from logrelay.model import Commit, Run
+
+EVERYTHING = Filter()
+
+
+class JournalLost(JournalError):  # noqa: N818  (a state to get over, named like JournalRefused)
+    """The open journal is damaged, deleted or replaced: `reopen` saves what can be saved, then try again."""
+
+
+@dataclass(slots=True)
+class Opening:
+    """What a journal holds when it is opened."""
+
+    epoch: str
+    """Six lower-case letters and digits, random at creation, kept for the life of the file."""
+    oldest: int
+    """Seq of the oldest line kept; `head + 1` when none is."""
+    head: int
+    """Seq of the newest line; 0 when there has never been one."""
+    runs: list[Run]
+    aliases: set[str]
+    """Provisional epochs that were later committed: `<alias>-<seq>` means `<epoch>-<seq>`."""
+    notices: list[str] = field(default_factory=list)
+    """What the operator and the viewers must hear about the opening (a corrupt file set aside, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A stretch of the journal: `after < seq <= until`, at most `limit` matches of it."""
+
+    after: int
+    until: int
+    limit: int
+    filter: Filter = EVERYTHING
+    newest: bool = False
+    """True: the newest `limit` matches of the stretch instead of the oldest; still returned ascending."""
+    since_us: int | None = None
+    until_us: int | None = None
+    """Bounds on the shown timestamp, inclusive and exclusive, microseconds. They hold for notices too."""
+    max_bytes: int = 1 << 20
+    """Stop after this many body bytes (at least one line is returned)."""
+
+
+@dataclass(slots=True)
+class Page:
+    """The answer to a query."""
+
+    bodies: list[bytes]
+    """Viewer messages, ascending by seq."""
+    seqs: list[int]
+    """Their seqs."""
+    reached: int
+    """Ascending: every line up to here was looked at, ask again with `after=reached`; never beyond the newest
+    line. Newest: every line above here was looked at, ask again with `until=reached`."""
+    complete: bool
+    """True: the whole stretch, as far as there were lines, was looked at."""
+    oldest: int
+    """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's
+    gap."""
+
+
+class Journal(Protocol):
+    """Keeps lines. All methods block.
+
+    `open`, `append`, `prune`, `due`, `checkpoint`, `reopen` and `close` belong to one thread at a time, the
+    others to any thread at any time.
+    """
+
+    def open(self) -> Opening:
+        """Open or create. Raises JournalRefused, or JournalError when the place cannot be written."""
+
+    def append(self, commit: Commit) -> None:
+        """Write all of it in one transaction, or nothing.
+
+        Raises JournalError with `retry` set or not, and JournalLost when `reopen` has to come first.
+        """
+
+    def reopen(self) -> Opening:
+        """After JournalLost: save what can be saved and go on under the same epoch and the same numbering.
+
+        `Opening.notices` says what happened. Raises JournalError when it did not work; ask again later.
+        """
+
+    def prune(self) -> int:
+        """Take one small step of retention (some milliseconds). Returns the oldest seq kept now."""
+
+    def due(self) -> float:
+        """Tell in how many seconds `prune` has work to do: 0.0 for now."""
+
+    def checkpoint(self, *, idle: bool) -> None:
+        """Put the write-ahead log in order if it is time to; `idle` says that nobody waits for a commit."""
+
+    def page(self, query: Query) -> Page:
+        """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
+
+    def levels(self, first: int, last: int) -> dict[int, int]:
+        """Count the kept lines of a stretch, ends included, by level rank; no entry means none."""
+
+    @property
+    def pruned(self) -> int:
+        """Lines taken away by retention since the journal was opened."""
+
+    def disk_bytes(self) -> int:
+        """Bytes the journal takes on disk (in memory for one without a file), write-ahead log included."""
+
+    def close(self) -> None:
+        """Close every file. Committed lines stay."""

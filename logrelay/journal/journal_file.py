@@ -1,0 +1,221 @@
+"""The journal's place in the file system: directory, lock, header, names set aside.
+
+Owns: everything about the files that is not SQL. It must not open SQLite connections or know what a line is.
+Read `schema` next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+from logrelay.errors import JournalRefused
+from logrelay.journal import sqlite_errors as trouble
+from logrelay.journal.schema import APPLICATION_ID, VERSION
+
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+"""Log lines of a trading bot are nobody else's business."""
+LOCK_MARK = "logrelay journal"
+"""First line of the lock file. Where it stands, a file that makes no sense was once ours."""
+MOST_CORRUPT = 3
+"""Damaged files kept for a post-mortem: each may be as large as the journal, and a bad disk makes many."""
+
+_HEADER_BYTES = 100
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_COMPANIONS = ("", "-wal", "-shm")
+
+
+class Place:
+    """The file at `path`, its lock, and its companions. Belongs to the thread that writes the journal.
+
+    The file is never opened here while SQLite has it open: closing it would drop SQLite's POSIX locks.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Name a place; nothing is touched."""
+        self.path = str(Path(path).expanduser().resolve())
+        self._lock_path = f"{self.path}.lock"
+        self._lock: int | None = None
+        self._was_ours = False
+        self._identity: tuple[object, ...] | None = None
+
+    @property
+    def read_uri(self) -> str:
+        """The SQLite URI of the file for reading only."""
+        return f"file:{quote(self.path)}?mode=ro"
+
+    def claim(self) -> None:
+        """Make the directory if there is none, and take the lock.
+
+        Raises JournalRefused when another relay holds it, JournalError when the directory cannot be written.
+        """
+        try:
+            if Path(self.path).is_dir():
+                raise JournalRefused(
+                    f"journal {self.path} is a directory; --journal takes the path of a file, for example "
+                    f"{self.path}/journal.db"
+                )
+            Path(self.path).parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            self._take_lock()
+        except OSError as error:
+            raise trouble.from_os(error, self.path) from error
+
+    def _take_lock(self) -> None:
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        try:
+            held = os.pread(lock, 200, 0).decode("utf-8", "replace").splitlines()
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = f" (process {held[1]})" if len(held) > 1 else ""
+                raise JournalRefused(
+                    f"journal {self.path} is in use by another relay{holder}; one relay writes a "
+                    "journal: stop that one, or give this one its own --journal path"
+                ) from None
+            self._was_ours = bool(held) and held[0] == LOCK_MARK
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{LOCK_MARK}\n{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(lock)
+            raise
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = lock
+
+    def reclaim(self) -> None:
+        """Take the lock again where its file was deleted with the journal. Raises like `claim`."""
+        held = self._lock is not None and _identity(self._lock_path) == _identity(self._lock)
+        if not held:
+            self.claim()
+
+    def release(self) -> None:
+        """Give the lock back. The file stays: without it two relays could hold two locks of one name."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def inspect(self) -> str:
+        """Look at the header: `missing`, `ours` or `damaged` (once ours, makes no sense now).
+
+        Raises JournalRefused for a file that must not be touched, JournalError when it cannot be read.
+        """
+        try:
+            with Path(self.path).open("rb") as file:
+                header = file.read(_HEADER_BYTES)
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            raise trouble.from_os(error, self.path) from error
+        if not header:
+            return "missing"
+        if len(header) < _HEADER_BYTES or not header.startswith(_SQLITE_MAGIC):
+            if self._was_ours:
+                return "damaged"
+            raise JournalRefused(
+                f"journal {self.path} is not a journal: the file exists and is no SQLite database; it "
+                "was left alone, choose another --journal path"
+            )
+        application = int.from_bytes(header[68:72], "big")
+        if application != APPLICATION_ID:
+            raise JournalRefused(
+                f"journal {self.path} is an SQLite database of another application (application_id "
+                f"{application:#x}, ours is {APPLICATION_ID:#x}); it was left alone, choose another "
+                "--journal path"
+            )
+        version = int.from_bytes(header[60:64], "big")
+        if version > VERSION:
+            raise JournalRefused(
+                f"journal {self.path} was written by a newer logrelay (schema version {version}, this one "
+                f"knows up to {VERSION}); install that version again or choose another --journal path"
+            )
+        return "ours"
+
+    def blank(self, suffix: str) -> str:
+        """Make an empty private file beside the journal, to be put in place later; returns its path."""
+        path = self.path + suffix
+        for companion in (*_COMPANIONS, "-journal"):
+            with suppress(FileNotFoundError):
+                Path(path + companion).unlink()
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+        return path
+
+    def put_in_place(self, path: str) -> None:
+        """Give the finished file at `path` the journal's name, for good even if the power goes."""
+        for companion in ("-wal", "-shm"):
+            # A log without its database belongs to nobody; SQLite would try to read it into the new file.
+            with suppress(FileNotFoundError):
+                Path(self.path + companion).unlink()
+        _sync(path)
+        Path(path).rename(self.path)
+        _sync(str(Path(self.path).parent))
+
+    def set_aside(self, reason: str, now_us: int) -> str:
+        """Rename the file and its companions to a dated name; returns it, without directory."""
+        stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
+        name, n = f"{self.path}.{reason}-{stamp}", 1
+        while any(Path(name + companion).exists() for companion in _COMPANIONS):
+            n += 1
+            name = f"{self.path}.{reason}-{stamp}-{n}"
+        for companion in _COMPANIONS:
+            with suppress(FileNotFoundError):
+                Path(self.path + companion).rename(name + companion)
+        if reason == "corrupt":
+            self._forget_corrupt()
+        return Path(name).name
+
+    def _forget_corrupt(self) -> None:
+        """Delete the oldest damaged files beyond MOST_CORRUPT; files that are not ours are never deleted."""
+        prefix, directory = f"{Path(self.path).name}.corrupt-", Path(self.path).parent
+        names = sorted(
+            path.name
+            for path in directory.iterdir()
+            if path.name.startswith(prefix) and not path.name.endswith(("-wal", "-shm"))
+        )
+        for name in names[:-MOST_CORRUPT]:
+            for companion in _COMPANIONS:
+                with suppress(FileNotFoundError):
+                    (directory / f"{name}{companion}").unlink()
+
+    def remember(self) -> None:
+        """Note which files the open journal consists of."""
+        self._identity = self._now()
+
+    def moved(self) -> bool:
+        """Tell whether the files of that name are no longer those that are open. Three stat calls."""
+        return self._now() != self._identity
+
+    def exists(self) -> bool:
+        """Tell whether anything has the journal's name."""
+        return os.path.lexists(self.path)
+
+    def _now(self) -> tuple[object, ...]:
+        return tuple(_identity(self.path + companion) for companion in _COMPANIONS)
+
+    def disk_bytes(self) -> int:
+        """Return the size of the file and its companions."""
+        total = 0
+        for companion in _COMPANIONS:
+            with suppress(OSError):
+                total += Path(self.path + companion).stat().st_size
+        return total
+
+
+def _identity(file: str | int | None) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file) if file is not None else None  # noqa: PTH116  (also takes a descriptor)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if status is not None else None
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

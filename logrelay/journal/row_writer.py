@@ -1,0 +1,132 @@
+"""What a commit writes: lines, logger names, runs, aliases.
+
+Owns: the INSERT statements, the numbers of the logger names, and which runs and aliases are remembered. It
+must not begin or end transactions, nor know files. Read `retention` next.
+
+Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
+row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
+from logrelay.model import RELAY_RUN, Commit, Line, Run
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+
+CHUNKS = (512, 64, 8, 1)
+"""Rows per INSERT: four statements, prepared once each, make up any number."""
+MAX_RUNS = 2000
+"""Runs remembered. A bot that dies at every start makes one a second; connected ones are never forgotten."""
+MAX_ALIASES = 64
+"""Provisional epochs remembered: one per time of trouble that viewers lived through."""
+LIVE_STATES = frozenset({"connected", "quiet"})
+
+_INSERTS = {
+    n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "  # noqa: S608  (only counts)
+    + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT))"] * n)
+    for n in CHUNKS
+}
+_RUN = (
+    "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
+
+
+class Rows:
+    """Writes commits and has in mind what of them is not lines. Belongs to the thread that writes."""
+
+    def __init__(self) -> None:
+        """Know nothing yet; see `load`."""
+        self.runs: dict[int, Run] = {}
+        self.aliases: list[str] = []
+        self.names: Mapping[str, int] = {}
+        """Source ids by logger name. Replaced, never changed: readers on other threads go through it."""
+        self._new_names: dict[str, int] = {}
+        self._last_name = NOTICE_SOURCE
+
+    def load(self, db: sqlite3.Connection) -> None:
+        """Take over what a file holds. Raises sqlite3.Error, TypeError when the columns are not ours."""
+        names = db.execute("SELECT name, id FROM sources WHERE id > ?", (NOTICE_SOURCE,)).fetchall()
+        self.names, self._new_names = dict(names), {}
+        self._last_name = max(self.names.values(), default=NOTICE_SOURCE)
+        self.aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
+        columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
+        self.runs = {row[0]: Run(*row) for row in db.execute(f"SELECT {columns} FROM runs ORDER BY id")}  # noqa: S608
+
+    def write(self, db: sqlite3.Connection, commit: Commit) -> None:
+        """Write a commit in the transaction that is open; `settle` makes it count. Raises sqlite3.Error."""
+        if commit.lines:
+            self._write_names(db, commit.lines)
+            self._write_lines(db, commit.lines)
+        if commit.runs:
+            self.write_runs(db, commit.runs)
+        if commit.aliases:
+            self.write_aliases(db, commit.aliases)
+
+    def settle(self, commit: Commit) -> None:
+        """Remember what of the commit is not lines: the transaction is in the file."""
+        self._new_names = {}
+        self.runs.update((run.id, run) for run in commit.runs)
+        self.aliases += [alias for alias in commit.aliases if alias not in self.aliases]
+
+    def _write_lines(self, db: sqlite3.Connection, lines: list[Line]) -> None:
+        at, count, names = 0, len(lines), self.names
+        for rows in CHUNKS:
+            while count - at >= rows:
+                values: list[object] = []
+                for seq, time_us, level, source, run, body, _, _ in lines[at : at + rows]:
+                    number = names.get(source, OVERFLOW_SOURCE) if run else NOTICE_SOURCE
+                    values += (seq, time_us, level, number, run, body)
+                db.execute(_INSERTS[rows], values)
+                at += rows
+
+    def _write_names(self, db: sqlite3.Connection, lines: list[Line]) -> None:
+        """Give new logger names their numbers, as long as there are any.
+
+        Readers get to know a name before the commit, never after: a filter must not miss its first line.
+        A number given away in a commit that failed stays with its name, and is written with the next.
+        """
+        unknown = {line.source for line in lines if line.run != RELAY_RUN} - self.names.keys()
+        for name in sorted(unknown)[: max(0, MAX_SOURCES - len(self.names))]:
+            self._last_name += 1
+            self._new_names[name] = self._last_name
+        if self._new_names:
+            self.names = {**self.names, **self._new_names}
+            rows = [(number, name) for name, number in self._new_names.items()]
+            db.executemany("INSERT INTO sources (id, name) VALUES (?, ?)", rows)
+
+    def write_runs(self, db: sqlite3.Connection, runs: Iterable[Run]) -> None:
+        """Insert or replace runs by id. Raises sqlite3.Error."""
+        db.executemany(
+            _RUN,
+            [
+                (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
+                for r in runs
+            ],
+        )
+
+    def write_aliases(self, db: sqlite3.Connection, aliases: Iterable[str]) -> None:
+        """Insert aliases that are not there yet. Raises sqlite3.Error."""
+        db.executemany(_ALIAS, [(alias,) for alias in aliases])
+
+    @property
+    def too_many(self) -> bool:
+        """True when there is something to `forget`."""
+        return len(self.runs) > MAX_RUNS or len(self.aliases) > MAX_ALIASES
+
+    def forget(self, db: sqlite3.Connection) -> None:
+        """Forget the runs not seen for longest and the oldest aliases. Raises sqlite3.Error."""
+        gone = [run for run in self.runs.values() if run.state not in LIVE_STATES]
+        gone.sort(key=lambda run: run.seen_us)
+        del gone[max(0, len(self.runs) - MAX_RUNS) :]
+        dropped, self.aliases = self.aliases[:-MAX_ALIASES], self.aliases[-MAX_ALIASES:]
+        for run in gone:
+            del self.runs[run.id]
+        db.executemany("DELETE FROM runs WHERE id = ?", [(run.id,) for run in gone])
+        db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])

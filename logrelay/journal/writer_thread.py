@@ -1,0 +1,372 @@
+"""The thread that writes the journal, and the few that read it.
+
+Owns: `Writer`: everything that blocks on the journal happens here, so that the event loop never does. It must
+not know sockets, viewers or what a line says; what it has to tell goes through `call` to the loop. Read `hub`
+next.
+
+One commit is written at a time; what arrives meanwhile becomes the next one, so the busier the relay is, the
+larger its transactions are. Retention and checkpoints are taken in small steps between commits.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Protocol
+
+from logrelay.errors import JournalError
+from logrelay.journal.interface import Journal, JournalLost, Page, Query
+from logrelay.model import Commit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MERGE_LINES = 4096
+"""Lines in one transaction at most: some 15 ms of work, and the unit that is tried again after an error."""
+MERGE_BYTES = 8 << 20
+"""Body bytes in one transaction at most; together with the queue this is all the writer holds."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
+"""Pauses between attempts: short for a lock that somebody held, capped so that a freed disk is seen at
+once."""
+UPKEEP_LINES, UPKEEP_S = 4096, 0.25
+"""Retention and checkpoints are looked after when so many lines have come, or so much time has passed."""
+UPKEEP_RETRY_S = 30.0
+"""Pause after retention or a checkpoint failed while commits work: it is not urgent, the disk may be."""
+IDLE_S = 0.05
+"""No commit for so long: nobody waits, the checkpoint may wait for the disk."""
+LONGEST_WAIT_S = 3600.0
+"""A journal with nothing to do names a time far away or none; the platform's clocks cannot wait for ever."""
+DISK_LOOK_S = 1.0
+"""The size on disk is looked at this often at most; it is for people."""
+READERS = 2
+"""Threads for pages: one viewer far behind must not keep the others from their replay; SQLite reads in
+parallel."""
+
+
+class Committed(Protocol):
+    """Called on the loop: everything up to `upto` is in the journal, `oldest` is the oldest line kept."""
+
+    def __call__(self, upto: int, oldest: int, /) -> None:
+        """Take note."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStats:
+    """A snapshot of the writer's counters."""
+
+    commits: int
+    """Transactions written."""
+    lines: int
+    """Lines written."""
+    pending_commits: int
+    """Commits handed in and not yet in the journal; whoever submits bounds them."""
+    disk_bytes: int
+    """Size of the journal, log included, at the last look (after commits, at most once in a second)."""
+    last_commit_s: float
+    """How long the last transaction took."""
+    slowest_commit_s: float
+    """How long the slowest took."""
+    pruned: int
+    """Lines taken away by retention."""
+    pages: int
+    """Pages read."""
+    trouble: str | None
+    """What keeps the journal from being written, in words; None when nothing does."""
+    upkeep_trouble: str | None
+    """What keeps retention or checkpoints from working while commits work."""
+
+
+class Writer:
+    """Runs one open journal on a thread of its own. All methods are for the loop's thread, except `stop`."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        call: Callable[..., object],
+        *,
+        on_committed: Committed,
+        on_trouble: Callable[[JournalError], None],
+        on_recovered: Callable[[list[str]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take a journal that is open. `call(fn, *args)` runs fn on the loop (`loop.call_soon_threadsafe`).
+
+        Reports, all through `call`, in the order in which things happened:
+        * on_committed(upto, oldest): after each commit, and when retention moved `oldest` (`upto` as before).
+        * on_trouble(error): once, when commits begin to fail. `error.retry` False: the writer has given up
+          for good, only `stop` is left.
+        * on_recovered(notices): once, when they work again, before the on_committed of the commit that
+          worked; the notices say what happened to the file, if something did.
+        """
+        self._journal, self._call, self._clock = journal, call, clock
+        self._on_committed, self._on_trouble, self._on_recovered = on_committed, on_trouble, on_recovered
+        self._queue: SimpleQueue[Commit | None] = SimpleQueue()
+        self._held: Commit | None = None
+        self._thread = Thread(target=self._run, name="journal", daemon=True)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal-read")
+        self._stopping = Event()
+        self._deadline = float("inf")
+        self._lost = False
+        self._damage: JournalLost | None = None
+        self._trouble: JournalError | None = None
+        self._upkeep_trouble: Exception | None = None
+        self._upkeep_after = 0.0
+        self._unkept = 0
+        """Lines committed since the last look after retention."""
+        self._look_at = 0.0
+        self._notices: list[str] = []
+        self._submitted = self._taken = self._commits = self._lines = self._pages = 0
+        self._head = self._oldest = 0
+        self._last_s = self._slowest_s = 0.0
+        self._disk_bytes = 0
+        self._disk_looked = float("-inf")
+
+    # --- for the loop ---------------------------------------------------------------------------------------
+
+    def start(self, head: int, oldest: int) -> None:
+        """Start the thread; `head` and `oldest` are those of the opening."""
+        self._head, self._oldest = head, oldest
+        self._disk_bytes = self._journal.disk_bytes()
+        self._thread.start()
+
+    def submit(self, commit: Commit) -> None:
+        """Hand in what is to be written next. Never blocks; the commit belongs to the writer from now on."""
+        self._submitted += 1
+        self._queue.put(commit)
+
+    def read(self, query: Query) -> Future[Page]:
+        """Read a page on another thread. The future raises JournalError when that is not possible now."""
+        return self._readers.submit(self._page, query)
+
+    def levels(self, first: int, last: int) -> Future[dict[int, int]]:
+        """Count lines by level on another thread; see `Journal.levels`."""
+        return self._readers.submit(self._journal.levels, first, last)
+
+    @property
+    def pending(self) -> int:
+        """Commits handed in and not yet in the journal."""
+        return self._submitted - self._taken
+
+    def stats(self) -> WriterStats:
+        """Return the counters as they are now; any thread."""
+        return WriterStats(
+            commits=self._commits,
+            lines=self._lines,
+            pending_commits=self.pending,
+            disk_bytes=self._disk_bytes,
+            last_commit_s=self._last_s,
+            slowest_commit_s=self._slowest_s,
+            pruned=self._journal.pruned,
+            pages=self._pages,
+            trouble=str(self._trouble) if self._trouble else None,
+            upkeep_trouble=str(self._upkeep_trouble) if self._upkeep_trouble else None,
+        )
+
+    def stop(self, deadline_s: float) -> int:
+        """Write what is left, close the journal, end the threads; blocks up to `deadline_s`.
+
+        Returns how many commits did not get into the journal. When the disk does not answer in time the
+        thread is left behind, and the open journal with it (closing that would wait for the disk as well):
+        nothing half written can stay, the next opening rolls it back.
+        """
+        self._deadline = self._clock() + deadline_s
+        self._stopping.set()
+        self._queue.put(None)
+        if self._thread.ident is not None:
+            self._thread.join(deadline_s)
+        else:
+            self._journal.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        return self.pending
+
+    # --- reading threads ------------------------------------------------------------------------------------
+
+    def _page(self, query: Query) -> Page:
+        try:
+            page = self._journal.page(query)
+        except JournalError as error:
+            # The file may have gone or be damaged. Only the writer may reopen it; an empty commit wakes it.
+            if isinstance(error, JournalLost):
+                self._damage = error
+            if not self.pending:
+                self._tell(self.submit, Commit())
+            raise
+        self._pages += 1
+        return page
+
+    # --- the writing thread ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:  # whatever it was, nobody would notice a thread that is gone
+            self._say_trouble(JournalError(f"the journal's thread failed: {error!r}", retry=False))
+        self._journal.close()
+
+    def _serve(self) -> None:
+        while (taken := self._next()) is not None:
+            commit, count = taken
+            if not self._write(commit):
+                while self._queue.get() is not None:
+                    pass  # given up: what still comes is counted as pending, and reading goes on until `stop`
+                return
+            self._taken += count
+            self._unkept += len(commit.lines)
+            now = self._clock()
+            if self._unkept >= UPKEEP_LINES or now >= self._look_at:
+                # Asking whether there is something to do costs a third of a small commit.
+                self._upkeep(enough=self._unkept)
+                self._unkept, self._look_at = 0, now + UPKEEP_S
+
+    def _next(self) -> tuple[Commit, int] | None:
+        """Wait for commits, looking after the journal meanwhile; merge all that are there. None: the end."""
+        first, self._held = self._held, None
+        wait = IDLE_S
+        while first is None:
+            try:
+                first = self._queue.get(timeout=wait)
+            except Empty:
+                wait = min(self._upkeep(enough=1, idle=True), LONGEST_WAIT_S)
+                continue
+            if first is None:
+                return None
+        return self._merge(first)
+
+    def _merge(self, commit: Commit) -> tuple[Commit, int]:
+        """Add what waits behind `commit` to it, up to a bound; returns the sum and its number of parts."""
+        parts, lines, size = [commit], len(commit.lines), _size(commit)
+        while lines < MERGE_LINES:
+            try:
+                following = self._queue.get_nowait()
+            except Empty:
+                break
+            if following is None:
+                self._queue.put(None)  # the end stays the end: nothing is submitted behind it
+                break
+            lines, size = lines + len(following.lines), size + _size(following)
+            if lines > MERGE_LINES or size > MERGE_BYTES:
+                self._held = following
+                break
+            parts.append(following)
+        if len(parts) == 1:
+            return commit, 1
+        runs = {run.id: run for part in parts for run in part.runs}
+        merged = Commit(
+            [line for part in parts for line in part.lines],
+            list(runs.values()),
+            [alias for part in parts for alias in part.aliases],
+            any(part.durable for part in parts),
+        )
+        return merged, len(parts)
+
+    def _write(self, commit: Commit) -> bool:
+        """Write one commit, however long it takes. False: it could not be written and never will be here."""
+        pause = FIRST_RETRY_S
+        while True:
+            began = self._clock()
+            try:
+                self._mend()
+                self._journal.append(commit)
+            except JournalError as error:
+                self._say_trouble(error)
+                if isinstance(error, JournalLost):
+                    if not self._lost and pause == FIRST_RETRY_S:
+                        self._lost, pause = True, pause * 2
+                        continue  # time will not heal it: reopen at once, and wait only if that does not help
+                    self._lost = True
+                elif not error.retry:
+                    return False
+            except Exception as error:
+                self._say_trouble(JournalError(f"the journal failed in an unexpected way: {error!r}", retry=False))
+                return False
+            else:
+                self._written(commit, self._clock() - began)
+                return True
+            if self._clock() + pause > self._deadline:
+                return False
+            self._pause(pause)
+            pause = min(pause * 2, LAST_RETRY_S)
+
+    def _mend(self) -> None:
+        """Reopen a journal that was lost, also when only a reader noticed."""
+        if self._damage is not None:
+            self._lost = True
+            self._say_trouble(self._damage)
+            self._damage = None
+        if self._lost:
+            opening = self._journal.reopen()
+            self._notices += opening.notices
+            self._oldest = opening.oldest
+            self._lost = False
+            self._damage = None
+
+    def _written(self, commit: Commit, took: float) -> None:
+        self._last_s, self._slowest_s = took, max(took, self._slowest_s)
+        self._commits += 1
+        self._lines += len(commit.lines)
+        if commit.lines:
+            self._head = commit.lines[-1].seq
+        now = self._clock()
+        if now - self._disk_looked >= DISK_LOOK_S:
+            self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
+        if self._trouble is not None:
+            notices, self._notices, self._trouble = self._notices, [], None
+            self._tell(self._on_recovered, notices)
+        self._tell(self._on_committed, self._head, self._oldest)
+
+    def _say_trouble(self, error: JournalError) -> None:
+        """Report once per time of trouble, and again only when it became hopeless."""
+        news = self._trouble is None or (self._trouble.retry and not error.retry)
+        self._trouble = error
+        if news:
+            self._tell(self._on_trouble, error)
+
+    def _tell(self, function: Callable[..., object], *args: object) -> None:
+        """Have the loop call a function, as long as there is a loop."""
+        with suppress(RuntimeError):
+            self._call(function, *args)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before another attempt; `stop` ends the wait, and the waits after it are the shortest."""
+        if self._stopping.is_set():
+            time.sleep(min(seconds, FIRST_RETRY_S))
+        else:
+            self._stopping.wait(seconds)
+
+    def _upkeep(self, *, enough: int, idle: bool = False) -> float:
+        """Take retention steps until `enough` lines are gone, and a checkpoint if it is time.
+
+        As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next
+        look.
+        """
+        if self._clock() < self._upkeep_after:
+            return self._upkeep_after - self._clock()
+        try:
+            before = self._journal.pruned
+            wait = self._journal.due()
+            while wait <= 0:
+                oldest = self._journal.prune()
+                if oldest != self._oldest:
+                    self._oldest = oldest
+                    self._tell(self._on_committed, self._head, oldest)
+                if self._journal.pruned - before >= enough or self._journal.pruned == before:
+                    break
+                wait = self._journal.due()
+            self._journal.checkpoint(idle=idle)
+        except Exception as error:
+            if isinstance(error, JournalLost):
+                self._damage = error
+                self._tell(self.submit, Commit())
+            self._upkeep_trouble = error
+            self._upkeep_after = self._clock() + UPKEEP_RETRY_S
+            return UPKEEP_RETRY_S
+        self._upkeep_trouble = None
+        return wait
+
+
+def _size(commit: Commit) -> int:
+    return sum(len(line.body) for line in commit.lines)

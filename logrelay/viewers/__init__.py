@@ -1,0 +1,1 @@
+"""The viewers' connections and sessions. Read `server` next."""

@@ -1,0 +1,1 @@
+"""What happens to a log call before it is shipped. Read `bound_logger` next."""

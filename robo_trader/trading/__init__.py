@@ -1,0 +1,1 @@
+"""The paper trader itself. Read `engine` next."""

@@ -1,0 +1,205 @@
+"""The documentation says what the code does: every name a user can meet is in it, and the tables are the code's.
+
+`python tests/contract/test_docs.py` writes the tables of docs/operations.md anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from logrelay import errors  # noqa: E402
+from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
+from logrelay.fanout import line_json as messages  # noqa: E402
+from logrelay.http import metrics  # noqa: E402
+from logrelay.viewers import server as viewers  # noqa: E402
+
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+
+
+def page(name):
+    return PAGES[name].read_text("utf-8")
+
+
+def markers(name):
+    return f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+
+
+def settings_table():
+    """The table of docs/operations.md, as the code has it."""
+    rows = [
+        "| option | variable | key in the file | default | allowed | what it does, and why the default |",
+        "|" + "---|" * 6,
+    ]
+    for setting in SETTINGS:
+        cells = [
+            f"`{setting.flag}`" if setting.by_flag else "none",
+            f"`{setting.variable}`",
+            f"`{setting.name}`" if setting.by_file else "none",
+            setting.shown_default,
+            setting.kind.allowed,
+            f"{setting.help} {setting.reason}",
+        ]
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def test_every_exit_code_is_documented():
+    """Every exit code an error can give should have a row in docs/operations.md, and no other."""
+    classes = [errors.RelayError]
+    for cls in classes:
+        classes.extend(cls.__subclasses__())
+    codes = {0} | {cls.exit_code for cls in classes}
+    section = page("docs/operations.md").partition("## Exit codes")[2].partition("\n## ")[0]
+
+    assert {int(c) for c in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)} == codes
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("message type", messages.MESSAGE_TYPES),
+        ("request type", messages.REQUEST_TYPES),
+        ("error code", messages.ERROR_CODES),
+        ("notice", messages.NOTICES),
+        ("close code", viewers.CLOSE_CODES),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_name_of_the_viewer_protocol_is_documented(what, names):
+    """What a viewer can meet should be in docs/protocol.md, as code."""
+    text = page("docs/protocol.md")
+    missing = [n for n in map(str, names) if f"`{n}`" not in text and f'"{n}"' not in text and f"| {n} |" not in text]
+
+    assert missing == [], f"{what} not in docs/protocol.md"
+
+
+def metrics_table():
+    """The metrics as docs/operations.md has them."""
+    rows = ["| metric | type | meaning |", "|---|---|---|"]
+    rows += [f"| `{metrics.PREFIX}{m.name}` | {m.type} | {m.help} |" for m in metrics.METRICS]
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {"settings": settings_table, "metrics": metrics_table}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_are_those_of_the_code(name):
+    """docs/operations.md should list exactly what there is; `python tests/contract/test_docs.py` renews the tables."""
+    begin, end = markers(name)
+
+    assert page("docs/operations.md").partition(begin)[2].partition(end)[0] == TABLES[name]()
+
+
+def test_every_refusal_is_explained():
+    """Whoever is turned away at the door should find the words in docs/operations.md."""
+    text = page("docs/operations.md")
+    source = (ROOT / "logrelay" / "viewers" / "access_policy.py").read_text("utf-8")
+    sentences = {
+        "a token is needed", "the token is wrong", "Authorization is not of the form", "is not this relay's own page",
+        "is a name this relay does not know", "this relay has no token", "one Host and at most one Origin",
+        "not of the form name or name:port",
+    }  # fmt: skip
+
+    refusals = len(re.findall(r"Refuse\(\s*4", source))
+    assert len(sentences) == refusals, "a refusal was added or removed: explain it, and list it here"
+    assert [s for s in sentences if s not in source] == []
+    assert [s for s in sentences if s not in text] == []
+
+
+def test_every_module_is_on_the_map():
+    """A newcomer should find every module in docs/architecture.md."""
+    text = page("docs/architecture.md")
+    missing = []
+    for package in ("logrelay", "robo_trader"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = path.relative_to(ROOT / package).with_suffix("").as_posix()
+            if not name.endswith(("__init__", "__main__")) and f"`{name}`" not in text:
+                missing.append(f"{package}/{name}")
+
+    assert missing == []
+
+
+def test_every_dependency_is_justified():
+    """A dependency nobody can explain should not be there."""
+    declared = re.search(
+        r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
+    )[1]
+    section = page("docs/architecture.md").partition("## Dependencies")[2]
+    names = re.findall(r'^\s*"([a-z-]+)', declared, re.MULTILINE)
+
+    assert len(names) >= 5
+    assert [n for n in names if f"`{n}`" not in section] == []
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_links_lead_somewhere(name):
+    """A relative link should name a file that exists."""
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page(name))
+    broken = [t for t in links if "://" not in t and not (PAGES[name].parent / t).exists()]
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_the_make_targets_that_are_named_exist(name):
+    """`make something` in the text should be a target with a description."""
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", page(name), re.MULTILINE))
+
+    assert "test" in targets
+    assert named <= targets
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_the_options_that_are_named_exist(name):
+    """A `logrelay serve` option or a LOGRELAY_ variable in the text should be one."""
+    variables = {s.variable for s in SETTINGS} | set(OTHER_VARIABLES)
+    named = set(re.findall(r"\bLOGRELAY_[A-Z_]*[A-Z]\b", page(name)))
+    assert named <= variables
+
+    flags = {s.flag for s in SETTINGS if s.by_flag}
+    for line in re.findall(r"logrelay serve ([^`\n]*)", page(name)):
+        assert set(re.findall(r"(--[a-z-]+)", line)) <= flags, line
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(PAGES) if "```python" in page(n)])
+def test_the_python_in_the_text_runs(name):
+    """Whoever pastes an example should not get an exception."""
+    environ = os.environ | {"LOGRELAY_DISABLED": "1", "PYTHONPATH": str(ROOT)}
+    for code in re.findall(r"```python\n(.*?)```", page(name), re.DOTALL):
+        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(PAGES) if "```toml" in page(n)])
+def test_the_toml_in_the_text_is_a_valid_config(name, tmp_path):
+    """Whoever pastes an example should get a relay that starts."""
+    for text in re.findall(r"```toml\n(.*?)```", page(name), re.DOTALL):
+        (tmp_path / "relay.toml").write_text(text)
+        command = [sys.executable, "-m", "logrelay", "check", "--config", str(tmp_path / "relay.toml")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_changelog_begins_with_what_is_unreleased():
+    """The next release should be written as it grows."""
+    assert re.search(r"^## \[?Unreleased", page("CHANGELOG.md"), re.MULTILINE)
+
+
+if __name__ == "__main__":
+    operations = PAGES["docs/operations.md"]
+    for name, table in TABLES.items():
+        begin, end = markers(name)
+        before, _, rest = operations.read_text("utf-8").partition(begin)
+        operations.write_text(before + begin + table() + end + rest.partition(end)[2], "utf-8")

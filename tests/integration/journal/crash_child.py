@@ -1,0 +1,51 @@
+"""The relay that test_crash kills: goes on where the journal ends, prints each seq that was reported
+committed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from logrelay.journal.sqlite import SqliteJournal
+from logrelay.journal.writer_thread import Writer
+from logrelay.model import Commit, Line, Run
+
+
+def main() -> None:
+    """Append batches of changing sizes until killed."""
+    journal = SqliteJournal(sys.argv[1], now_us=lambda: time.time_ns() // 1000, random_epoch=lambda: "abc123")
+    opening = journal.open()
+    head = opening.head
+    committed = head
+
+    def on_committed(upto: int, oldest: int) -> None:
+        nonlocal committed
+        committed = upto
+        os.write(1, b"%d\n" % upto)
+
+    def on_trouble(error: Exception) -> None:
+        os.write(1, f"trouble {error}\n".encode())
+
+    writer = Writer(
+        journal,
+        lambda function, *args: function(*args),
+        on_committed=on_committed,
+        on_trouble=on_trouble,
+        on_recovered=lambda notices: None,
+    )
+    writer.start(opening.head, opening.oldest)
+    while True:
+        count = 1 + head * 7919 % 97
+        lines = [
+            Line(seq, seq, 20, "s", 1, b'{"type":"log","id":"abc123-%d","message":"m"}' % seq, "m", {})
+            for seq in range(head + 1, head + 1 + count)
+        ]
+        head += count
+        writer.submit(Commit(lines, [Run(1, b"k" * 16, "app", "host", 1, 1, last_seq=head)]))
+        while head - committed > 2000:
+            time.sleep(0.0005)
+
+
+if __name__ == "__main__":
+    main()

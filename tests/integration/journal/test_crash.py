@@ -1,0 +1,68 @@
+"""A relay that is killed with SIGKILL loses no line it has reported, repeats none, and leaves no half
+commit."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from logrelay.journal.interface import Query
+from logrelay.journal.sqlite import SqliteJournal
+
+KILLS = 50
+CHILD = Path(__file__).with_name("crash_child.py")
+ROOT = Path(__file__).parents[3]
+
+
+def test_fifty_kills_lose_and_repeat_nothing(tmp_path):
+    """After each SIGKILL: every printed seq is there, the run's last_seq is that of its last line, no
+    hole."""
+    path = str(tmp_path / "journal.db")
+    chance = random.Random(20260123)
+    reported = reported_by_kill = 0
+    for kill in range(KILLS):
+        child = subprocess.Popen(
+            [sys.executable, str(CHILD), path],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT)},
+        )
+        try:
+            assert child.stdout is not None
+            first = child.stdout.readline()  # it is up, and has committed once
+            time.sleep(chance.uniform(0, 0.03))  # the moment of the kill is what is random here
+            child.send_signal(signal.SIGKILL)
+            printed = [int(word) for word in (first + child.stdout.read()).split() if word.isdigit()]
+        finally:
+            child.kill()
+            child.wait(10)
+            child.stdout.close()
+        assert printed, f"the child of kill {kill} said nothing: {first!r}"
+        reported = printed[-1]
+        reported_by_kill += len(printed)
+        journal = SqliteJournal(path, now_us=lambda: 0, random_epoch=lambda: "zzzzzz")
+        opening = journal.open()
+        try:
+            assert (opening.epoch, opening.notices) == ("abc123", [])
+            assert opening.head >= reported
+            assert {run.id: run.last_seq for run in opening.runs} == {1: opening.head}
+            tail = journal.page(Query(max(0, opening.head - 5000), opening.head, 10_000, max_bytes=1 << 24))
+            assert tail.seqs == list(range(max(0, opening.head - 5000) + 1, opening.head + 1))
+            assert tail.bodies[-1] == b'{"type":"log","id":"abc123-%d","message":"m"}' % opening.head
+        finally:
+            journal.close()
+    journal = SqliteJournal(path, now_us=lambda: 0, random_epoch=lambda: "zzzzzz")
+    head = journal.open().head
+    found, after = 0, 0
+    while after < head:
+        page = journal.page(Query(after, head, 10_000))
+        assert page.seqs == list(range(after + 1, page.reached + 1))
+        found, after = found + len(page.seqs), page.reached
+    journal.close()
+    assert found == head >= reported
+    assert reported_by_kill > KILLS

@@ -1,0 +1,439 @@
+"""D1 to D8: everything arrives once, in order, whatever the relay and the socket do."""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import msgpack
+import pytest
+
+
+def test_d1_relay_killed_again_and_again(ship, peer_process, balanced, wait_for, scale):
+    """kill -9 of the relay in the middle of things: every line is in its journal exactly once, in order."""
+    processor = ship(peer_process.path)
+    stop = threading.Event()
+    produced = Counter()
+
+    def work(n):
+        while not stop.is_set():
+            for _ in range(20):
+                produced[n] += 1
+                pad = "p" * (produced[n] * 37 % 2000)
+                processor(None, "info", {"event": "t", "n": n, "i": produced[n], "pad": pad})
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(12 * scale):
+        peer_process.start()
+        size = os.path.getsize(peer_process.journal)
+        wait_for(lambda size=size: os.path.getsize(peer_process.journal) > size)
+        peer_process.kill()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    peer_process.start()
+    assert processor.flush(30)
+    stats = balanced(processor)
+    entries = peer_process.entries()
+    seqs = []
+    for entry in entries:
+        seqs.extend([entry[2]] if entry[1] == 1 else range(entry[2], entry[3] + 1))
+    assert seqs == list(range(1, stats["produced"] + 1))
+    assert stats["dropped"]["overflow"] + stats["acked"] == stats["produced"] == sum(produced.values())
+    for n in produced:
+        mine = [e[5]["i"] for e in entries if e[1] == 1 and e[5]["n"] == n]
+        assert mine == sorted(set(mine))
+        if not sum(stats["dropped"].values()):
+            assert mine == list(range(1, produced[n] + 1))
+
+
+def test_d2_reconnect_and_quiet_waiting(root, make_peer, sock):
+    """A relay that appears is found within a second or so, and waiting for it costs next to no CPU."""
+    code = f"""
+import sys, time
+sys.path.insert(0, {root!r})
+from robo_trader.log_relay import LogRelayProcessor
+ship = LogRelayProcessor({sock!r})
+ship(None, "info", {{"event": "first"}})
+time.sleep(0.1)
+cpu, start = time.process_time(), time.monotonic()
+time.sleep(3)
+print((time.process_time() - cpu) / (time.monotonic() - start), flush=True)
+sys.stdin.readline()
+start = time.monotonic()
+while not ship.stats()["acked"]:
+    time.sleep(0.005)
+print(time.monotonic() - start, flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        share = float(child.stdout.readline())
+        peer = make_peer().start()
+        child.stdin.write("\n")
+        child.stdin.flush()
+        delay = float(child.stdout.readline())
+        child.stdin.close()
+        child.wait(10)
+    assert share < 0.01
+    assert delay < 1.5  # 0.8 s is the longest pause; the rest is for a busy machine
+    assert [e["event"] for e in peer.events()] == ["first"]
+
+
+def test_d2_backoff_is_capped_and_jittered():
+    """The pauses grow from 50 ms to at most 0.8 s and are not the same for all traders."""
+    from robo_trader.log_relay import sender as module  # noqa: PLC0415
+    from robo_trader.log_relay.outbox import Outbox  # noqa: PLC0415
+
+    schedules = []
+    for _ in range(5):
+        link = module.Link(Outbox(1 << 20), path="/nowhere", hello=bytes, patience=0.0)
+        link._said_at = float("inf")
+        pauses = []
+        for now in range(10):
+            link._later(float(now))
+            pauses.append(link._next_try - now)
+        assert 0.02 < pauses[0] <= module.RETRY_FIRST
+        assert all(module.RETRY_MOST * 0.5 < p <= module.RETRY_MOST for p in pauses[5:])
+        schedules.append(tuple(pauses))
+    assert len(set(schedules)) == 5
+
+
+def tear(peer, processor):
+    """Log until the kernel has taken half a frame of a peer that no longer reads; returns the lines it took.
+
+    Where the room ends between two frames nothing is torn, and nothing more is sent: then again with another size.
+    """
+    count = 0
+    for size in range(16_000, 6_000, -700):
+        peer.reading = False
+        peer.poke()
+        for _ in range(300):
+            if processor._out.rest:
+                return count
+            count += 1
+            processor(None, "info", {"event": "t", "i": count, "a": ["p" * size, "q" * size, "r" * size]})
+        peer.reading = True
+        peer.poke()
+        assert processor.flush(20)
+    raise AssertionError("the kernel never took half a frame")
+
+
+def test_d3_torn_frame(ship, make_peer, balanced, wait_for):
+    """The kernel takes half a frame, then the relay dies: the whole frame comes again, the half counts for
+    nothing."""
+    peer = make_peer().start()
+    peer.keep_raw = True
+    processor = ship(max_bytes=64 * 1024 * 1024)
+    processor(None, "info", {"event": "t", "i": 0})
+    assert processor.flush(10)
+    count = tear(peer, processor)
+    first = peer.connections[-1]
+    peer.hang_up()
+    peer.reading = True
+    peer.poke()
+    assert processor.flush(20)
+    assert [e["i"] for e in peer.events()] == list(range(count + 1))
+    assert peer.complaints == []
+    assert first.ended == "hung up"
+    assert balanced(processor)["acked"] == count + 1
+
+
+def test_d3_partial_write_goes_on(ship, make_peer, balanced):
+    """The kernel takes half a frame and the relay reads on later: the other half follows, without a
+    reconnect."""
+    peer = make_peer().start()
+    processor = ship(max_bytes=64 * 1024 * 1024)
+    processor(None, "info", {"event": "t", "i": 0})
+    assert processor.flush(10)
+    count = tear(peer, processor)
+    for _ in range(10):
+        count += 1
+        processor(None, "info", {"event": "t", "i": count})
+    peer.reading = True
+    peer.poke()
+    assert processor.flush(20)
+    assert [e["i"] for e in peer.events()] == list(range(count + 1))
+    assert peer.complaints == []
+    assert len(peer.connections) == 1
+    assert balanced(processor)["reconnects"] == 0
+
+
+def test_d4_odd_acks(ship, make_peer, balanced, wait_for):
+    """Acks repeated, stale, from the future or byte by byte release what they should and nothing else."""
+    peer = make_peer().start()
+    peer.acking = False
+    processor = ship()
+    for i in range(10):
+        processor(None, "info", {"event": "t", "i": i})
+    peer.wait_lines(10)
+    for byte in msgpack.packb([1, 4]):
+        peer.send(bytes([byte]))
+    wait_for(lambda: processor.stats()["acked"] == 4)
+    peer.send(msgpack.packb([1, 4]) * 3 + msgpack.packb([1, 2]))
+    peer.send(msgpack.packb([1, 11]) + msgpack.packb([1, 2**40]))
+    wait_for(lambda: processor.stats()["bad_answers"] >= 1)
+    assert balanced(processor)["acked"] == 4
+    peer.send(msgpack.packb([1, 4]) * 1000 + msgpack.packb([1, 6]))
+    wait_for(lambda: processor.stats()["acked"] == 6)
+    assert balanced(processor)["pending"] == 4
+    assert len(peer.connections) == 1
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xc1",
+        b"hello",
+        b"\x00" * 100,
+        msgpack.packb([1]),
+        msgpack.packb([1, -5]),
+        msgpack.packb([1, "7"]),
+        msgpack.packb([1, True]),
+        msgpack.packb([9, 1]),
+        msgpack.packb({"a": 1}),
+        msgpack.packb([0, {"protocol": 1, "acked": 0}]),
+        msgpack.packb([0, {"protocol": 2, "acked": 0}]),
+        b"\xdb\xff\xff\xff\xff" + b"a" * 5000,
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91" * 3000,
+    ],
+)
+def test_d4_garbage(ship, peer, balanced, wait_for, garbage, capfd):
+    """Bytes that are no answer end the connection, release nothing, and the lines arrive over the next
+    one."""
+    processor = ship()
+    processor(None, "info", {"event": "one"})
+    assert processor.flush(10)
+    peer.acking = False
+    processor(None, "info", {"event": "two"})
+    peer.wait_event("two")
+    peer.send(garbage)
+    wait_for(lambda: processor.stats()["bad_answers"] >= 1)
+    wait_for(lambda: processor.stats()["reconnects"] >= 1)
+    peer.acking = True
+    processor(None, "info", {"event": "three"})
+    assert processor.flush(10)
+    assert [e["event"] for e in peer.events()] == ["one", "two", "three"]
+    assert balanced(processor)["acked"] == 3
+
+
+def test_d4_wrong_welcome(ship, make_peer, balanced, wait_for, capfd):
+    """A welcome for lines that were never logged releases nothing."""
+    peer = make_peer()
+
+    def lie(connection, frame):
+        if frame[0] == 0:
+            connection.sock.send(msgpack.packb([0, {"protocol": 1, "acked": 1000}]))
+            return True
+        return False
+
+    peer.on_frame = lie
+    peer.start()
+    processor = ship()
+    processor(None, "info", {"event": "t"})
+    wait_for(lambda: processor.stats()["refusal"])
+    assert balanced(processor)["pending"] == 1
+
+
+def test_d5_refused(ship, make_peer, balanced, wait_for, capfd):
+    """A relay that refuses is asked again slowly, and the reason is shown."""
+    peer = make_peer()
+    peer.refuse = "not today"
+    peer.start()
+    processor = ship()
+    processor(None, "info", {"event": "t"})
+    wait_for(lambda: processor.stats()["state"] == "refused")
+    assert processor.stats()["refusal"] == "not today"
+    assert "not today" in capfd.readouterr().err
+    assert len(peer.connections) == 1
+    assert processor._link._next_try > time.monotonic() + 2
+    assert balanced(processor)["pending"] == 1
+
+
+def test_d5_no_relay_in_any_way(ship, sock, make_peer, balanced, wait_for, tmp_path, capfd):
+    """Missing path, missing directory, stale file, full backlog, a path too long, NUL, a plain file: never an
+    exception."""
+    stale = sock + "stale"
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as gone:
+        gone.bind(stale)
+    full = sock + "full"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(full)
+    listener.listen(0)
+    waiting = []
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        waiting.append(client)
+        try:
+            client.connect(full)
+        except BlockingIOError:
+            break
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    for path in (sock, "/nonexistent/dir/s", stale, full, "/tmp/" + "x" * 200, "a\0b", str(plain), "/"):
+        processor = ship(path)
+        processor(None, "info", {"event": "t"})
+        wait_for(lambda p=processor: p.stats()["state"] == "down")
+        assert balanced(processor)["pending"] == 1
+    # The last two get well: the backlog is served, the file is replaced by a socket.
+    for client in waiting:
+        client.close()
+    listener.close()
+
+
+def test_d5_unsafe_directory(ship, tmp_path, balanced, wait_for, make_peer, monkeypatch, capfd):
+    """A per-user directory that others can write to is not trusted, one of mode 0700 is."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    folder = tmp_path / f"logrelay-{os.getuid()}"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)
+    peer = make_peer(str(folder / "ingest.sock")).start()
+    processor = ship(str(folder / "ingest.sock"))
+    processor(None, "info", {"event": "t"})
+    wait_for(lambda: processor.stats()["state"] == "down")
+    assert "another user" in capfd.readouterr().err
+    assert peer.connections == []
+    folder.chmod(0o700)
+    peer.wait_event("t")
+
+
+def test_d5_default_path_order(monkeypatch, tmp_path):
+    """The socket is looked for in the order of docs/protocol.md; empty variables count as not set."""
+    from robo_trader.log_relay.sender import default_path  # noqa: PLC0415
+
+    monkeypatch.setenv("LOGRELAY_SOCKET", "/x/y.sock")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert default_path() == "/x/y.sock"
+    monkeypatch.setenv("LOGRELAY_SOCKET", "")
+    if os.path.isdir("/run/logrelay"):
+        assert default_path() == "/run/logrelay/ingest.sock"
+        return
+    assert default_path() == "/run/user/7/logrelay/ingest.sock"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    assert default_path() == f"{tmp_path}/logrelay-{os.getuid()}/ingest.sock"
+    monkeypatch.setenv("TMPDIR", "")
+    assert default_path() == f"/tmp/logrelay-{os.getuid()}/ingest.sock"
+
+
+def test_d5_inode_replaced(ship, make_peer, sock, balanced, capfd):
+    """The socket file is replaced under a new relay while the old one goes: the trader finds the new one."""
+    old = make_peer().start()
+    processor = ship()
+    processor(None, "info", {"event": "one"})
+    assert processor.flush(10)
+    os.unlink(sock)
+    new = make_peer()
+    new.last.update(old.last)
+    new.start()
+    processor(None, "info", {"event": "two"})
+    assert processor.flush(10)
+    old.stop(unlink=False)
+    processor(None, "info", {"event": "three"})
+    new.wait_event("three")
+    assert [e["event"] for e in old.events()] == ["one", "two"]
+    assert new.events()[-1]["event"] == "three"
+    balanced(processor)
+
+
+def test_d6_sigpipe(root, make_peer, sock):
+    """With SIGPIPE at its default and the relay dying under load, the process lives and loses nothing."""
+    peer = make_peer().start()
+    code = f"""
+import signal, sys
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+sys.path.insert(0, {root!r})
+from robo_trader.log_relay import LogRelayProcessor
+ship = LogRelayProcessor({sock!r})
+for i in range(20_000):
+    ship(None, "info", {{"event": "t", "i": i}})
+    if i % 1000 == 0:
+        print(i, flush=True)
+assert ship.flush(20)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+        for _ in child.stdout:
+            peer.hang_up()
+        assert child.wait(30) == 0
+    assert [e["i"] for e in peer.events()] == list(range(20_000))
+    assert peer.complaints == []
+
+
+def test_d7_signals_during_sending(ship, peer, balanced, scale):
+    """A signal every millisecond while lines are sent: no byte is torn or sent twice, also when the handler
+    logs."""
+    processor = ship()
+    counter = itertools.count(1)
+
+    def handler(*_):
+        processor(None, "info", {"event": "signal", "n": next(counter)})
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        for i in range(20_000 * scale):
+            processor(None, "info", {"event": "main", "i": i, "pad": "p" * (i % 1000)})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert processor.flush(20)
+    events = peer.events()
+    assert [e["i"] for e in events if e["event"] == "main"] == list(range(20_000 * scale))
+    assert sorted(e["n"] for e in events if e["event"] == "signal") == list(range(1, next(counter)))
+    assert len(peer.connections) == 1
+    assert peer.repeats == 0
+    balanced(processor)
+
+
+def test_d8_a_line_goes_out_in_the_call(ship, peer, wait_for):
+    """While the link is up a line is in the kernel when the call returns: no timer, no other thread is
+    needed."""
+    processor = ship()
+    processor(None, "info", {"event": "first"})
+    assert processor.flush(10)
+    wait_for(lambda: processor._out.direct is not None)
+    for i in range(100):
+        processor(None, "info", {"event": "t", "i": i})
+        out = processor._out
+        assert not out.unsent_low
+        assert not out.unsent_high
+        assert not out.rest
+        assert not out.inbox
+    peer.wait_lines(101)
+
+
+def test_d8_a_backlog_goes_out_in_few_sends(ship, make_peer, balanced):
+    """What was queued while the relay was away is sent in batches: far fewer sends than lines."""
+    processor = ship()
+    for i in range(20_000):
+        processor(None, "info", {"event": "t", "i": i, "pad": "p" * 50})
+    link = processor._link
+    sends = []
+    drain = link._drain_some
+
+    def counted():
+        sends.append(1)
+        return drain()
+
+    link._drain_some = counted
+    peer = make_peer().start()
+    assert processor.flush(20)
+    assert [e["i"] for e in peer.events()] == list(range(20_000))
+    assert len(sends) < 1000
+    balanced(processor)

@@ -1,0 +1,395 @@
+"""E1 to E7: however a bot ends, what it had said is at the relay, or somebody is told."""
+
+import contextlib
+import json
+import mmap
+import random
+import shutil
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import bots as bots_module
+
+bots = vars(bots_module)
+Bot, run_bot, scaled = bots["Bot"], bots["run_bot"], bots["scaled"]
+
+KILLS = scaled(40, 1_000)
+"""Bots killed in the middle of a burst, against each of the two relays."""
+
+FAMILY = """
+atexit.register(lambda: ship(None, "info", {"event": "said after ours"}))
+ship = LogRelayProcessor(SOCK, exit_timeout=float(sys.argv[3]))
+def first_words():
+    ship(None, "info", {"event": "said before ours", "list": [1]})
+def hook(kind, error, _trace):
+    ship(None, "critical", {"event": "unhandled", "exception": repr(error)})
+sys.excepthook = hook
+for i in range(300):
+    ship(None, "info", {"event": "t", "i": i})
+atexit.register(first_words)
+def main():
+    if sys.argv[2] == "sys.exit":
+        sys.exit(3)
+    elif sys.argv[2] == "exception":
+        raise RuntimeError("out of luck")
+    elif sys.argv[2] == "interrupt":
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+tell("ending")
+main()
+"""
+ENDS = {"return": 0, "sys.exit": 3, "exception": 1, "interrupt": -signal.SIGINT}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_e1_ordinary_ends_with_the_relay_up(peer, sock, end):
+    """Every line arrives, also those of excepthook and of atexit handlers on both sides of ours, and then a bye."""
+    bot = run_bot(FAMILY, sock, end, 10)
+    assert (bot.code, bot.err) == (ENDS[end], "")
+    names = [event["event"] for event in peer.events()]
+    unhandled = ["unhandled"] if end in ("exception", "interrupt") else []
+    assert names == ["t"] * 300 + unhandled + ["said before ours", "said after ours"]
+    assert peer.seqs() == list(range(1, len(names) + 1))
+    assert peer.byes[peer.run()][-1] == len(names)
+
+
+@pytest.mark.parametrize(
+    ("end", "relay"),
+    [
+        *((end, "absent") for end in ENDS),
+        ("return", "mute"),
+        ("exception", "never acking"),
+        ("interrupt", "never acking"),
+    ],
+)
+def test_e2_ordinary_ends_with_the_relay_down(make_peer, sock, end, relay):
+    """The process ends within its budget, with its own exit code, and counts on stderr what did not arrive."""
+    if relay != "absent":
+        peer = make_peer()
+        peer.welcoming = relay != "mute"
+        peer.start()
+        peer.on_frame = lambda connection, frame: relay == "never acking" and frame[0] != 0
+    with Bot(FAMILY, sock, end, 0.4) as bot:
+        assert bot.line() == "ending"
+        # The budget is 0.4 s to send and as much for the thread; the rest is for a machine that is busy.
+        assert bot.wait(timeout=15) == ENDS[end]
+    unhandled = end in ("exception", "interrupt")
+    said = [line for line in bot.err.splitlines() if "at exit: " in line]
+    # By our own exit handler, and again for the line of the handler after ours, unless the kernel took that line.
+    counts = [301 + unhandled, 302 + unhandled][: 1 if relay == "never acking" else 2]
+    assert [int(line.split("at exit: ")[1].split()[0]) for line in said] == counts
+    assert all("lines not acknowledged by the relay" in line for line in said)
+    assert "Traceback" not in bot.err
+
+
+DEATH = """
+ship = LogRelayProcessor(SOCK)
+ship(None, "info", {"event": "t", "i": 0})
+until(lambda: up(ship))
+for i in range(1, 200):
+    ship(None, "info", {"event": "t", "i": i, "list": [i]})
+if sys.argv[2] == "_exit":
+    os._exit(7)
+if sys.argv[2] == "segfault":
+    faulthandler.disable()
+    import ctypes
+    ctypes.string_at(0)
+os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("death", "code"),
+    [("SIGTERM", -signal.SIGTERM), ("_exit", 7), ("SIGKILL", -signal.SIGKILL), ("segfault", -signal.SIGSEGV)],
+)
+def test_e3_sudden_deaths(peer, sock, wait_for, death, code):
+    """While the link is up X is zero: a line whose call returned right before the death is at the relay."""
+    bot = run_bot(DEATH, sock, death)
+    assert bot.code == code
+    wait_for(lambda: peer.connections and not peer.live())
+    assert [event["i"] for event in peer.events()] == list(range(200))
+    assert peer.byes == {}
+
+
+def test_e3_the_first_lines(peer, sock, wait_for):
+    """Before the link is up X is what connecting takes: nothing but the welcome has to be waited for, no timer."""
+    bot = run_bot(
+        """
+ship = LogRelayProcessor(SOCK)
+began = time.perf_counter()
+ship(None, "info", {"event": "t", "i": 0})
+until(lambda: not ship._out.unsent() and ship.stats()["state"] == "up")
+print(round((time.perf_counter() - began) * 1000, 2))
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+""",
+        sock,
+    )
+    assert bot.code == -signal.SIGKILL
+    wait_for(lambda: peer.connections and not peer.live())
+    assert [event["i"] for event in peer.events()] == [0]
+    print(f"X of the first line, in ms: {bot.out.strip()}")
+
+
+NURSERY = """
+import mmap, struct
+ROOM = 200  # lines on the way at most: as many as the smallest socket buffer of a stock kernel takes
+
+def doomed(name, place):
+    shared = mmap.mmap(os.open(place, os.O_RDWR), 8)
+    ship = LogRelayProcessor(SOCK, app=name)
+    ship(None, "info", {"event": "t", "bot": name, "n": 1})
+    until(lambda: up(ship) and ship._out.acked == 1)
+    n = 1
+    while True:
+        for _ in range(ROOM - 20):
+            n += 1
+            if n % 5:
+                ship(None, "info", {"event": "t", "bot": name, "n": n})
+            else:
+                ship(None, "error", {"event": "t", "bot": name, "n": n, "list": ["x" * (n % 50)]})
+            shared[:] = struct.pack("q", n)
+        until(lambda: ship.stats()["pending"] < 20 and up(ship))
+
+faulthandler.cancel_dump_traceback_later()
+for line in sys.stdin:
+    what, *words = line.split()
+    if what == "spawn":
+        pid = os.fork()
+        if not pid:
+            try:
+                faulthandler.dump_traceback_later(40, exit=True)
+                doomed(*words)
+            finally:
+                os._exit(9)
+        tell(pid)
+    else:
+        os.kill(int(words[0]), signal.SIGKILL)
+        tell(os.waitstatus_to_exitcode(os.waitpid(int(words[0]), 0)[1]))
+"""
+
+
+def kill_bots(sock, folder, wait_for):
+    """Let `KILLS` bots log, and kill each in the middle of it; returns by name how many calls had returned."""
+    dice = random.Random("kill -9")
+    returned = {}
+    with Bot(NURSERY, sock) as nursery:
+        for number in range(KILLS):
+            name, place = f"bot{number}", Path(folder, f"bot{number}")
+            place.write_bytes(bytes(8))
+            with open(place, "r+b") as file, mmap.mmap(file.fileno(), 8) as shared:
+                nursery.ask(f"spawn {name} {place}")
+                pid = nursery.line()
+                wanted = dice.choice((2, 3, 20, 200, 1_000))
+                wait_for(lambda shared=shared, wanted=wanted: struct.unpack("q", shared[:])[0] >= wanted)
+                nursery.ask(f"kill {pid}")
+                assert nursery.line() == str(-signal.SIGKILL)
+                returned[name] = struct.unpack("q", shared[:])[0]
+            place.unlink()
+    return returned
+
+
+def check_kept(returned, kept):
+    for name, count in returned.items():
+        numbers = kept.get(name, [])
+        assert len(numbers) >= count, f"{name}: {count} calls had returned, {len(numbers)} lines are there"
+        assert numbers == list(range(1, len(numbers) + 1)), f"{name}: not each line once and in order"
+    print(f"{len(returned)} bots killed, {sum(returned.values())} lines whose call had returned, all there")
+
+
+@pytest.mark.timeout(900)
+def test_e3_killed_in_the_middle_of_a_burst(peer, sock, tmp_path, wait_for):
+    """Kill -9 again and again (1,000 times with LOG_RELAY_FULL=1): no line whose call had returned is missing."""
+    returned = kill_bots(sock, tmp_path, wait_for)
+    wait_for(lambda: len(peer.connections) == KILLS and not peer.live())
+    kept = {}
+    for event in peer.events():
+        kept.setdefault(event["bot"], []).append(event["n"])
+    check_kept(returned, kept)
+
+
+@contextlib.contextmanager
+def real_relay(folder):
+    """`python -m logrelay serve`, up; yields the process and a way to read its journal: the relay's own SQLite file."""
+    journal, sock = Path(folder, "journal.db"), Path(folder, "s")
+    command = [sys.executable, "-m", "logrelay", "serve", "--port", "0", "--socket", str(sock)]
+    with subprocess.Popen(
+        [*command, "--journal", str(journal)], env=bots["environment"](), stderr=subprocess.PIPE, text=True
+    ) as relay:
+        try:
+            assert "ready" in relay.stderr.readline()
+
+            def entries():
+                with contextlib.closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as db:
+                    rows = db.execute("SELECT CAST(body AS BLOB) FROM lines ORDER BY seq").fetchall()
+                return [json.loads(row[0]) for row in rows]
+
+            yield relay, sock, entries
+        finally:
+            relay.send_signal(signal.SIGCONT)
+            relay.kill()
+
+
+@pytest.fixture
+def home():
+    """A directory with a short path: a Unix socket's may have 107 bytes."""
+    folder = tempfile.mkdtemp(prefix="lr", dir="/tmp")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def crashes(entries):
+    return sum(entry["context"].get("state") == "crashed" for entry in entries if entry["source"] == "logrelay")
+
+
+@pytest.mark.timeout(900)
+def test_e3_killed_in_the_middle_of_a_burst_with_the_real_relay(home, tmp_path, wait_for):
+    """The same against `python -m logrelay serve`: every line whose call had returned is in the journal file."""
+    with real_relay(home) as (_, sock, entries):
+        returned = kill_bots(sock, tmp_path, wait_for)
+        # The relay says that a bot crashed behind its last line.
+        wait_for(lambda: crashes(entries()) == KILLS, 60)
+        kept = {}
+        for entry in entries():
+            if "bot" in entry["context"]:
+                kept.setdefault(entry["context"]["bot"], []).append(entry["context"]["n"])
+        assert not [entry for entry in entries() if entry["context"].get("notice") == "gap"]
+    check_kept(returned, kept)
+
+
+def test_e4_unread_acks_cost_no_line(home, wait_for):
+    """A bot is killed with acks it never read: the kernel resets the connection, and the real relay still has it all.
+
+    The bot's thread is kept from reading, the relay stands still, so that bytes wait on both sides when it dies.
+    """
+    code = """
+ship = LogRelayProcessor(SOCK)
+ship(None, "info", {"event": "t", "i": 0})
+until(lambda: up(ship))
+ship._link._listen = lambda: time.sleep(0.01)
+for i in range(1, 100):
+    ship(None, "info", {"event": "t", "i": i})
+import fcntl, struct, termios
+def unread():
+    return struct.unpack("i", fcntl.ioctl(ship._link._fd, termios.FIONREAD, b"0000"))[0]
+until(lambda: unread() > 0)
+tell("first half")
+sys.stdin.readline()
+for i in range(100, 200):
+    ship(None, "info", {"event": "t", "i": i})
+tell(unread())
+time.sleep(60)
+"""
+    with real_relay(home) as (relay, sock, entries), Bot(code, sock) as bot:
+
+        def numbers():
+            return [entry["context"]["i"] for entry in entries() if "i" in entry["context"]]
+
+        assert bot.line() == "first half"
+        wait_for(lambda: len(numbers()) == 100)
+        relay.send_signal(signal.SIGSTOP)
+        wait_for(lambda: Path(f"/proc/{relay.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
+        bot.ask("go on")
+        assert int(bot.line()) > 0, "there is no unread ack"
+        bot.kill()
+        relay.send_signal(signal.SIGCONT)
+        wait_for(lambda: crashes(entries()) == 1)
+        assert numbers() == list(range(200))
+
+
+@pytest.mark.parametrize("place", ["runs before ours", "runs after ours"])
+@pytest.mark.parametrize("relay", ["up", "absent"])
+def test_e5_first_line_inside_atexit(make_peer, sock, place, relay):
+    """The first line ever is logged by an atexit handler, where no thread can be started from Python 3.12 on."""
+    if relay == "up":
+        peer = make_peer().start()
+    bot = run_bot(
+        """
+def last_words():
+    for i in range(3):
+        ship(None, "info", {"event": "t", "i": i})
+if sys.argv[2] == "runs after ours":
+    atexit.register(last_words)
+ship = LogRelayProcessor(SOCK, exit_timeout=10 if sys.argv[3] == "up" else 0.3)
+if sys.argv[2] == "runs before ours":
+    atexit.register(last_words)
+""",
+        sock,
+        place,
+        relay,
+    )
+    assert bot.code == 0
+    if relay == "up":
+        assert [event["i"] for event in peer.events()] == [0, 1, 2]
+        assert peer.byes[peer.run()][-1] == 3
+        assert peer.complaints == []
+        assert bot.err == ""
+    else:
+        assert "3 of 3 lines not acknowledged" in bot.err
+        assert "Traceback" not in bot.err
+
+
+def test_e6_log_calls_while_the_interpreter_ends(peer, sock):
+    """Threads that log to the very end, objects that log when they are torn down: no exception, no hang, all there."""
+    code = """
+class Loud:
+    def __init__(self, name): self.name, self.ship = name, ship
+    def __del__(self): self.ship(None, "info", {"event": "gone", "name": self.name})
+ship = LogRelayProcessor(SOCK, exit_timeout=10)
+ship(None, "info", {"event": "t"})
+until(lambda: up(ship))
+gc.disable()
+circle = [Loud("circle")]; circle.append(circle); del circle
+if sys.argv[3] == "main":
+    kept = Loud("main")
+else:
+    threading.kept = Loud("module")
+weakref.finalize(Loud, lambda: ship(None, "info", {"event": "finalize"}))
+def talk(ship=ship):
+    while True:
+        ship(None, "info", {"event": "thread"})
+        time.sleep(0)
+for _ in range(int(sys.argv[2])):
+    threading.Thread(target=talk, daemon=True).start()
+"""
+    for place in ("main", "module"):
+        bot = run_bot(code, sock, 0, place)
+        assert (bot.code, bot.err) == (0, "")
+        (run,) = {connection.run for connection in peer.connections if connection.pid == bot.pid}
+        assert sorted(event.get("name", event["event"]) for event in peer.events(run)) == [
+            "circle",
+            "finalize",
+            place,
+            "t",
+        ]
+    for _ in range(scaled(5, 50)):
+        bot = run_bot(code, sock, 3, "main")
+        # Lines that three threads say after the goodbye may be in doubt, and are then counted.
+        assert bot.code == 0
+        assert not bot.err or all("not acknowledged" in line for line in bot.err.splitlines())
+
+
+def test_e7_no_thread_that_python_waits_for(peer, sock):
+    """The sender is invisible to threading, so that nothing can wait for it; a process ends while it is at work."""
+    bot = run_bot(
+        """
+before = len(os.listdir("/proc/self/task"))
+ship = LogRelayProcessor(SOCK)
+ship(None, "info", {"event": "t"})
+assert ship.flush(20)
+assert len(os.listdir("/proc/self/task")) == before + 1
+print([thread.name for thread in threading.enumerate() if not thread.daemon])
+""",
+        sock,
+    )
+    assert (bot.code, bot.err, bot.out) == (0, "", "['MainThread']\n")
+    assert [event["event"] for event in peer.events()] == ["t"]

@@ -1,0 +1,231 @@
+"""A whole relay on a loop in a thread, with real sockets and a real journal, and peers to talk to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import msgpack
+import pytest
+import uvloop
+
+from logrelay.http.api import Pages
+from logrelay.ingest.server import Ingest
+from logrelay.journal.memory import MemoryJournal
+from logrelay.journal.writer_thread import Writer
+from logrelay.pipeline import Relay
+from logrelay.viewers.access_policy import Door
+from logrelay.viewers.server import Viewers
+from logrelay.viewers.service import Desk
+
+PATIENCE_S = 20.0
+"""Deadline of every wait here: far more than any of them takes, and still an end."""
+
+
+def until(condition, what="the condition"):
+    """Wait for a condition; fail when it does not come true."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come true"
+        time.sleep(0.002)
+
+
+class Trader:
+    """One run on one connection, frame by frame."""
+
+    def __init__(self, path, run=None, app="bot"):
+        self.run = run or os.urandom(16)
+        self.app = app
+        self.unpacker = msgpack.Unpacker()
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(PATIENCE_S)
+        self.sock.connect(str(path))
+
+    def raw(self, data):
+        self.sock.sendall(data)
+
+    def send(self, *frames):
+        self.raw(b"".join(msgpack.packb(frame) for frame in frames))
+
+    def hello(self):
+        """Say hello; return what the relay has acked."""
+        said = {"protocol": 1, "run": self.run, "app": self.app, "host": "box", "pid": 7, "started_ns": 0}
+        self.send([0, said])
+        kind, answer = self.frame()
+        assert kind == 0, answer
+        return answer["acked"]
+
+    def log(self, first, last=None, level="info", **fields):
+        last = first if last is None else last
+        self.send(*([1, seq, seq * 1000, level, {"event": f"line {seq}", **fields}] for seq in range(first, last + 1)))
+
+    def frame(self):
+        """Return the relay's next frame, or None at the end of the connection."""
+        while True:
+            for frame in self.unpacker:
+                return frame
+            try:
+                data = self.sock.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return None
+            self.unpacker.feed(data)
+
+    def acked(self, seq):
+        """Wait for the ack of `seq`."""
+        while True:
+            frame = self.frame()
+            assert frame is not None, f"the connection ended before {seq} was acked"
+            if frame[0] == 1 and frame[1] >= seq:
+                return
+
+    def close(self):
+        self.sock.close()
+
+
+class House:
+    """Everything `daemon` builds, on a loop in a thread."""
+
+    def __init__(self, folder, loop_factory, *, journal=None, max_lag=200_000, tail=500, quiet_after_s=60.0, **doors):
+
+        self.path = Path(folder) / "ingest.sock"
+        self.said = []
+        self.guests = []
+        """Peers to be closed at the end, whatever happened."""
+        self.problems = []
+        self.runner = asyncio.Runner(loop_factory=loop_factory)
+        self.loop = self.runner.get_loop()
+        self.loop.set_exception_handler(lambda _loop, context: self.problems.append(context))
+        self.journal = journal or MemoryJournal(random_epoch=lambda: "k3f9ab")
+        opening = self.journal.open()
+        names = iter("abcdefghijklmnopqrstuvwxyz")
+        self.relay = Relay(
+            opening,
+            loop=self.loop,
+            quiet_after_s=quiet_after_s,
+            max_lag=max_lag,
+            tail=tail,
+            random_text=lambda n: next(names) * n,
+            say=lambda *said: self.said.append(said),
+        )
+        self.writer = Writer(
+            self.journal,
+            self.loop.call_soon_threadsafe,
+            on_committed=self.relay.on_committed,
+            on_trouble=self.relay.on_trouble,
+            on_recovered=self.relay.on_recovered,
+        )
+        self.desk = Desk(self.relay, Door(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop)
+        self.viewers = Viewers(
+            self.desk,
+            max_viewers=doors.get("max_viewers", 100),
+            compression=doors.get("compression", "auto"),
+            loop=self.loop,
+        )
+        self.desk.viewers = self.viewers
+        pages = Pages(self.desk)
+
+        def respond(method, target, headers):
+            answer = pages.answer(method, target, headers)
+            return answer.status, answer.headers, answer.body
+
+        self.desk.respond, self.desk.public = respond, pages.public
+        self.ingest = Ingest(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        self.port = listener.getsockname()[1]
+        self.stopping = None
+        self.thread = threading.Thread(target=self.runner.run, args=(self.live(listener, opening),), daemon=True)
+        self.ready = threading.Event()
+        self.thread.start()
+        assert self.ready.wait(PATIENCE_S)
+
+    async def live(self, listener, opening):
+        self.stopping = asyncio.Event()
+        await self.ingest.listen(str(self.path))
+        await self.viewers.listen(listener)
+        self.writer.start(opening.head, opening.oldest)
+        self.relay.start(self.ingest, self.writer)
+        self.desk.serving = True
+        self.ready.set()
+        await self.stopping.wait()
+        self.viewers.stop_accepting()
+        await self.ingest.drain()
+        await self.relay.settle(1.0)
+        await self.ingest.close()
+        await self.viewers.close(1012, "the relay is stopping", 2.0)
+        self.relay.close()
+        await asyncio.to_thread(self.writer.stop, 2.0)
+
+    def call(self, function, *args):
+        """Call a function on the loop; return its result."""
+
+        async def there():
+            return function(*args)
+
+        return asyncio.run_coroutine_threadsafe(there(), self.loop).result(PATIENCE_S)
+
+    @property
+    def url(self):
+        return f"ws://127.0.0.1:{self.port}/"
+
+    def trader(self, **settings):
+        guest = Trader(self.path, **settings)
+        self.guests.append(guest)
+        return guest
+
+    def stop(self):
+        """Stop as the daemon does; nothing may have gone wrong on the loop meanwhile."""
+        if self.thread.is_alive():
+            self.loop.call_soon_threadsafe(self.stopping.set)
+            self.thread.join(PATIENCE_S)
+            assert not self.thread.is_alive(), "the relay did not stop"
+            self.runner.close()
+        assert not self.problems, self.problems
+
+
+def loop_factories():
+    """The loops the product runs on."""
+    return [pytest.param(uvloop.new_event_loop, id="uvloop"), pytest.param(asyncio.new_event_loop, id="asyncio")]
+
+
+@pytest.fixture(params=loop_factories())
+def loop_factory(request):
+    return request.param
+
+
+@pytest.fixture
+def folder():
+    """A short path: a socket's has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="lr") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def house(folder, loop_factory):
+    """Return a function that starts a relay; stopped at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings):
+            made = House(folder, loop_factory, **settings)
+            stack.callback(lambda: [guest.close() for guest in made.guests])
+            stack.callback(made.stop)
+            return made
+
+        yield start
+
+
+@pytest.fixture(name="until")
+def until_fixture():
+    return until

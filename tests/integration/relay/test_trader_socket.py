@@ -1,0 +1,582 @@
+"""The traders' door: its file, its connections, and bytes that must not get lost whatever the other end does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import urllib.request
+
+import msgpack
+import pytest
+
+from logrelay.errors import ListenError
+from logrelay.ingest import server as ingest_module
+from logrelay.ingest.server import MAX_PATH_BYTES, Ingest
+
+
+class Recorder:
+    """An Intake that remembers."""
+
+    def __init__(self):
+        self.lines = {}
+        self.connections = {}
+        self.refusals = []
+        self.over = []
+        self.ticks = 0
+        self.acked = 0
+
+    def hello(self, connection, hello):
+        self.connections[hello.run] = connection
+        self.lines.setdefault(connection, [])
+        return self.acked
+
+    def frames(self, connection, frames):
+        self.lines[connection] += frames
+        return []
+
+    def refused(self, connection, reason):
+        self.refusals.append(reason)
+
+    def ended(self, connection):
+        self.over.append(connection)
+
+    def tick(self):
+        self.ticks += 1
+        return 0
+
+    def seqs(self, run):
+        return [frame.seq for frame in self.lines[self.connections[run]]]
+
+
+def on_loop(loop_factory, scenario, **settings):
+    """Run `scenario(ingest, recorder)` on a loop; nothing may go wrong on it unseen."""
+    problems = []
+
+    async def go():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: problems.append(context))
+        recorder = Recorder()
+        ingest = Ingest(recorder, max_connections=settings.pop("max_connections", 500), loop=loop)
+        try:
+            await scenario(ingest, recorder)
+        finally:
+            await ingest.close()
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(go())
+    assert not problems, problems
+
+
+async def soon(condition):
+    """Wait on the loop for a condition."""
+    deadline = asyncio.get_running_loop().time() + 20
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come true"
+        await asyncio.sleep(0.001)
+
+
+def connect(path):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(str(path))
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def hello(run=b"r" * 16):
+    said = {"protocol": 1, "run": run, "app": "bot", "host": "box", "pid": 1, "started_ns": 0}
+    return msgpack.packb([0, said])
+
+
+def logs(first, last, pad=""):
+    return b"".join(msgpack.packb([1, n, n, "info", {"event": f"line {n}{pad}"}]) for n in range(first, last + 1))
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+
+
+def test_the_socket_has_mode_0660_and_goes_away(folder, loop_factory):
+    """Owner and group may write, whatever the umask; the directory is made; the file is removed at the end."""
+    path = folder / "new" / "ingest.sock"
+
+    async def scenario(ingest, _recorder):
+        mask = os.umask(0)
+        try:
+            await ingest.listen(str(path))
+            assert os.umask(0) == 0, "the umask was not put back"
+        finally:
+            os.umask(mask)
+        status = path.lstat()
+        assert stat.S_ISSOCK(status.st_mode)
+        assert stat.S_IMODE(status.st_mode) == 0o660
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
+
+    on_loop(loop_factory, scenario)
+    assert not path.exists()
+
+
+def test_a_stale_socket_is_replaced(folder, loop_factory):
+    """What a killed relay left behind is in nobody's way."""
+    path = folder / "ingest.sock"
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(path))
+    dead.close()
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        client = connect(path)
+        client.send(hello())
+        await soon(lambda: recorder.connections)
+        client.close()
+
+    on_loop(loop_factory, scenario)
+
+
+def test_a_live_socket_is_not_stolen(folder, loop_factory):
+    """A second relay is refused with a hint, and the first one keeps its file."""
+    path = folder / "ingest.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(1)
+        inode = path.stat().st_ino
+
+        async def scenario(ingest, _recorder):
+            with pytest.raises(ListenError, match="another relay is listening"):
+                await ingest.listen(str(path))
+
+        on_loop(loop_factory, scenario)
+        assert path.stat().st_ino == inode
+
+
+def test_a_live_socket_with_a_full_backlog_is_not_stolen(folder, loop_factory):
+    """A relay too busy to accept is alive all the same."""
+    path = folder / "ingest.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen(0)
+        waiting = []
+        while True:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.setblocking(False)
+            waiting.append(sock)
+            try:
+                sock.connect(str(path))
+            except BlockingIOError:
+                break
+
+        async def scenario(ingest, _recorder):
+            with pytest.raises(ListenError, match="another relay is listening"):
+                await ingest.listen(str(path))
+
+        on_loop(loop_factory, scenario)
+        assert path.exists()
+        for sock in waiting:
+            sock.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "directory", "link to a file", "datagram socket"])
+def test_another_kind_of_file_is_left_alone(folder, loop_factory, kind):
+    """What is not a stream socket is refused and kept."""
+    path = folder / "ingest.sock"
+    held = None
+    if kind == "file":
+        path.write_text("precious")
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "link to a file":
+        (folder / "target").write_text("precious")
+        path.symlink_to(folder / "target")
+    else:
+        held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        held.bind(str(path))
+
+    async def scenario(ingest, _recorder):
+        with pytest.raises(ListenError, match=r"is not a socket|in use"):
+            await ingest.listen(str(path))
+
+    on_loop(loop_factory, scenario)
+    assert os.path.lexists(path)
+    if held:
+        held.close()
+
+
+def test_a_path_that_is_too_long_is_refused_with_its_length(folder, loop_factory):
+    """108 bytes do not fit in a socket address, 107 do, and bytes are counted, not characters."""
+    room = MAX_PATH_BYTES - len(os.fsencode(folder)) - 1
+
+    async def scenario(ingest, _recorder):
+        with pytest.raises(ListenError, match=f"socket path is {MAX_PATH_BYTES + 1} bytes long"):
+            await ingest.listen(str(folder / ("x" * (room + 1))))
+        with pytest.raises(ListenError, match="bytes long"):
+            await ingest.listen(str(folder / ("ä" * (room // 2 + 1))))
+        await ingest.listen(str(folder / ("x" * room)))
+
+    on_loop(loop_factory, scenario)
+
+
+def test_a_socket_that_another_relay_put_there_is_not_removed(folder, loop_factory):
+    """At its end a relay removes its own file only."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, _recorder):
+        await ingest.listen(str(path))
+        path.unlink()
+        other = socket.socket(socket.AF_UNIX)
+        other.bind(str(path))
+        other.close()
+
+    on_loop(loop_factory, scenario)
+    assert path.exists()
+
+
+def test_a_directory_in_a_public_place_is_private(folder, loop_factory):
+    """Under a directory where anybody may make files, such as /tmp, ours is made for us alone."""
+    folder.chmod(0o1777)
+    path = folder / "logrelay-0" / "ingest.sock"
+
+    async def scenario(ingest, _recorder):
+        await ingest.listen(str(path))
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+    on_loop(loop_factory, scenario)
+
+
+@pytest.mark.parametrize("whose", ["writable for all", "somebody else's"])
+def test_a_directory_that_others_could_have_put_there_is_refused(folder, loop_factory, whose):
+    """Whoever may write to the directory may put another socket in the place of ours."""
+    folder.chmod(0o1777)
+    path = folder / "logrelay-0" / "ingest.sock"
+    path.parent.mkdir()
+    if whose == "writable for all":
+        path.parent.chmod(0o777)
+    else:
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a directory away")
+        os.chown(path.parent, 12345, 12345)
+
+    async def scenario(ingest, _recorder):
+        with pytest.raises(ListenError, match="others may write"):
+            await ingest.listen(str(path))
+
+    on_loop(loop_factory, scenario)
+    assert not path.exists()
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+def test_two_hundred_traders_at_once(folder, loop_factory):
+    """Each in pieces of its own; every line arrives once and in order."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        loop = asyncio.get_running_loop()
+
+        async def trader(number):
+            run = number.to_bytes(16, "big")
+            sock = connect(path)
+            data = hello(run) + logs(1, 60)
+            step = 37 + number
+            for at in range(0, len(data), step):
+                await loop.sock_sendall(sock, data[at : at + step])
+            return run, sock
+
+        traders = await asyncio.gather(*(trader(number) for number in range(200)))
+        await soon(lambda: all(run in recorder.connections and len(recorder.seqs(run)) == 60 for run, _ in traders))
+        assert all(recorder.seqs(run) == list(range(1, 61)) for run, _ in traders)
+        for _, sock in traders:
+            sock.close()
+        await soon(lambda: len(recorder.over) == 200)
+        assert not ingest.connections
+        assert recorder.ticks < 200 * 60 / 2, "lines are taken together"
+
+    on_loop(loop_factory, scenario)
+
+
+def test_more_traders_than_allowed_are_refused_and_said(folder, loop_factory):
+    """The one too many gets a refused frame and its connection closed; the others do not notice."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        first = [connect(path) for _ in range(2)]
+        for number, sock in enumerate(first):
+            sock.send(hello(bytes([number]) * 16))
+        await soon(lambda: len(recorder.connections) == 2)
+        third = connect(path)
+        answer = await everything(third)
+        assert [frame[0] for frame in answer] == [3]
+        assert "at most 2 are allowed" in answer[0][1]
+        assert len(recorder.refusals) == 1
+        first[0].send(logs(1, 1))
+        await soon(lambda: recorder.seqs(b"\0" * 16) == [1])
+        for sock in (*first, third):
+            sock.close()
+
+    on_loop(loop_factory, scenario, max_connections=2)
+
+
+async def everything(sock):
+    """Return every frame up to the end of the connection."""
+    loop = asyncio.get_running_loop()
+    data = b""
+    while True:
+        more = await asyncio.wait_for(loop.sock_recv(sock, 65536), 20)
+        if not more:
+            break
+        data += more
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(data)
+    return list(unpacker)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "an array"),
+        (b"\xc1", "not msgpack"),
+        (logs(1, 1), "first frame must be hello"),
+        (msgpack.packb([0, {"protocol": 9}]), "protocol 9"),
+        (hello() + b"\xc1", "not msgpack"),
+        (hello() + msgpack.packb([9]), "kind 9"),
+        (hello() + logs(1, 3) + b"\xc1" + logs(4, 4), "not msgpack"),
+    ],
+)
+def test_garbage_is_refused_and_disturbs_nobody(folder, loop_factory, data, reason):
+    """The answer is refused with a reason; lines before the garbage count; another trader goes on."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        good = connect(path)
+        good.send(hello(b"g" * 16))
+        await soon(lambda: recorder.connections)
+        bad = connect(path)
+        bad.send(data)
+        frames = [frame for frame in await everything(bad) if frame[0] == 3]
+        assert len(frames) == 1
+        assert reason in frames[0][1]
+        assert len(recorder.refusals) == 1
+        if b"line 3" in data:
+            assert recorder.seqs(b"r" * 16) == [1, 2, 3]
+        good.send(logs(1, 2))
+        await soon(lambda: recorder.seqs(b"g" * 16) == [1, 2])
+        good.close()
+        bad.close()
+        await soon(lambda: not ingest.connections)
+
+    on_loop(loop_factory, scenario)
+
+
+def test_a_connection_that_says_nothing_is_ended(folder, loop_factory, monkeypatch):
+    """It holds a place among the traders; half a hello is nothing, too."""
+    monkeypatch.setattr(ingest_module, "HELLO_TIMEOUT_S", 0.05)
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        silent, half = connect(path), connect(path)
+        half.send(hello()[:20])
+        for sock in (silent, half):
+            assert [frame[0] for frame in await everything(sock)] == [3]
+            sock.close()
+        await soon(lambda: not ingest.connections)
+        assert recorder.over == []
+
+    on_loop(loop_factory, scenario)
+
+
+def test_half_a_frame_at_the_end_is_forgotten(folder, loop_factory):
+    """The line comes again after the next hello."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        sock = connect(path)
+        data = hello() + logs(1, 2)
+        sock.send(data[:-3])
+        sock.close()
+        await soon(lambda: recorder.over)
+        assert recorder.seqs(b"r" * 16) == [1]
+        assert recorder.refusals == []
+
+    on_loop(loop_factory, scenario)
+
+
+# --- the last words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ack_the_dead", [False, True])
+@pytest.mark.parametrize("size", [20, 2000])
+def test_no_byte_is_lost_when_a_trader_dies_with_acks_unread(folder, loop_factory, ack_the_dead, size):
+    """The relay rests, the trader writes and dies: all it wrote is taken, though the kernel says ECONNRESET.
+
+    Written to while it is dead, the relay's ack meets EPIPE; that must not close the reading side either.
+    """
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        for attempt in range(10):
+            run = attempt.to_bytes(16, "big")
+            sock = connect(path)
+            sock.send(hello(run) + logs(1, 10))
+            await soon(lambda run=run: run in recorder.connections and len(recorder.seqs(run)) == 10)
+            connection = recorder.connections[run]
+            connection.ack(5 + attempt % 3, now=True)
+            ingest.hold()
+            sock.setblocking(True)
+            sock.sendall(logs(11, 40, "x" * size))
+            sock.close()  # with the welcome and the ack unread: the same for the kernel as a SIGKILL
+            if ack_the_dead:
+                connection.ack(9, now=True)
+                await asyncio.sleep(0)
+                connection.ack(10, now=True)
+            ingest.release()
+            await soon(lambda connection=connection: connection in recorder.over)
+            assert recorder.seqs(run) == list(range(1, 41))
+
+    on_loop(loop_factory, scenario)
+
+
+def test_a_trader_that_does_not_read_its_acks_does_not_disturb(folder, loop_factory):
+    """Its socket fills up with acks; the relay drops them, keeps reading, and stays on its feet."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        sock = connect(path)
+        sock.send(hello())
+        await soon(lambda: recorder.connections)
+        connection = recorder.connections[b"r" * 16]
+        for seq in range(1, 50_000):
+            connection.ack(seq, now=True)
+        sock.send(logs(1, 5))
+        await soon(lambda: len(recorder.seqs(b"r" * 16)) == 5)
+        sock.close()
+        await soon(lambda: recorder.over)
+
+    on_loop(loop_factory, scenario)
+
+
+def test_drain_takes_what_is_in_the_sockets(folder, loop_factory):
+    """At the stop of the relay everything traders have already sent is taken, also while reading was held."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        sock = connect(path)
+        sock.send(hello())
+        await soon(lambda: recorder.connections)
+        ingest.hold()
+        sock.send(logs(1, 1000))
+        await ingest.drain()
+        assert recorder.seqs(b"r" * 16) == list(range(1, 1001))
+        with pytest.raises(OSError, match=r"refused|No such file"):
+            connect(path)
+        sock.close()
+
+    on_loop(loop_factory, scenario)
+
+
+KILLED = """
+    import os, signal, socket, sys
+    import msgpack
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.connect(sys.argv[1])
+    said = {"protocol": 1, "run": b"k" * 16, "app": "killed", "host": "h", "pid": os.getpid(), "started_ns": 0}
+    sock.sendall(msgpack.packb([0, said]))
+    for seq in range(1, 401):
+        sock.sendall(msgpack.packb([1, seq, seq, "info", {"event": f"line {seq}"}]))
+        if seq == 200:
+            sys.stdin.read(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_last_words_of_a_killed_process_arrive(house, until):
+    """A process that logs, never reads an ack and is killed by SIGKILL has said it all; the crash is told after it."""
+    relay = house()
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(KILLED), str(relay.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    until(lambda: len(read_logs(relay, "killed")) >= 200)
+    child.stdin.write(b"x")
+    child.stdin.close()
+    assert child.wait(20) == -signal.SIGKILL
+    until(lambda: any("crashed" in line["message"] for line in read_logs(relay, "logrelay")))
+    assert [line["message"] for line in read_logs(relay, "killed")] == [f"line {n}" for n in range(1, 401)]
+
+
+def read_logs(relay, source):
+    """Read every line of a source over plain HTTP."""
+    url = f"http://127.0.0.1:{relay.port}/logs?limit=100000&source={source}"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        lines = [json.loads(line) for line in answer.read().splitlines()]
+    return [line for line in lines if line["source"] == source]
+
+
+# --- with a relay behind the door ---------------------------------------------------------------------------
+
+
+def test_lines_are_acked_and_a_second_connection_takes_over(house):
+    """The newer connection of a run owns it: it hears what is kept, the older one is closed, no line is doubled."""
+    relay = house()
+    one = relay.trader()
+    assert one.hello() == 0
+    one.log(1, 5)
+    one.acked(5)
+    two = relay.trader(run=one.run)
+    assert two.hello() == 5
+    assert one.frame() is None
+    two.log(4, 8)
+    two.acked(8)
+    three = relay.trader(run=one.run)
+    assert three.hello() == 8
+    three.send([3, 8])
+    three.close()
+    assert [line["message"] for line in read_logs(relay, "bot")] == [f"line {n}" for n in range(1, 9)]
+    one.close()
+    two.close()
+
+
+def test_rejects_name_the_frame_and_the_rest_goes_on(house):
+    """A frame that can never be accepted is answered with its seq, said in the stream, and acked like a line."""
+    relay = house()
+    trader = relay.trader()
+    trader.hello()
+    trader.log(1)
+    trader.send([1, 2, 0, "loud", {}])
+    trader.log(3)
+    frames = [trader.frame()]
+    while frames[-1][0] != 1 or frames[-1][1] < 3:
+        frames.append(trader.frame())
+    assert [frame[:2] for frame in frames if frame[0] == 2] == [[2, 2]]
+    gaps = [line["context"] for line in read_logs(relay, "logrelay") if line["context"]["notice"] == "gap"]
+    assert [(gap["cause"], gap["first"], gap["last"]) for gap in gaps] == [("rejected", 2, 2)]
+    trader.close()
+
+
+def test_bye_is_acked_at_once(house):
+    """A trader that says goodbye waits for its last ack only as long as the commit takes."""
+    relay = house()
+    trader = relay.trader()
+    trader.hello()
+    trader.log(1, 3)
+    trader.send([3, 3])
+    trader.acked(3)
+    trader.close()

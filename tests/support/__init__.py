@@ -1,0 +1,1 @@
+"""What tests share: fixtures, peers, and how to wait. Imported by its name, `tests.support`."""

@@ -1,0 +1,255 @@
+"""A desk over a list of lines for the pages alone, and a real relay with a real trader for the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgpack
+import orjson
+import pytest
+
+from logrelay.errors import JournalError, RequestError
+from logrelay.http.api import Answer, Pages
+from logrelay.journal.interface import Page, Query
+from logrelay.model import RANKS, Line
+
+NOW = 1_769_162_400.0
+"""2026-01-23T10:00:00Z."""
+
+
+PATIENCE = 15
+"""Seconds until a condition that must come true is given up; far above what any step takes."""
+
+
+@dataclass
+class ListDesk:
+    """The journal's promises (`Page.reached`, retention) in memory.
+
+    Lines 1.. with one second between them, the last one at NOW.
+    """
+
+    lines: list[Line] = field(default_factory=list)
+    oldest: int = 1
+    looked_at: int = 1000
+    """How many lines one page looks at before it gives up, as a journal does with rare matches."""
+    trouble: str | None = None
+    failing: bool = False
+    is_ready: bool = True
+    traders: list[dict[str, object]] = field(default_factory=list)
+    queries: list[Query] = field(default_factory=list)
+    before_page: list = field(default_factory=list)
+    """Called, one per page read, before the page is read."""
+    epoch: str = "k3f9ab"
+
+    @property
+    def head(self) -> int:
+        return len(self.lines)
+
+    def add(self, n: int, level: str = "info", source: str = "robo_trader.runner", **context: object) -> None:
+        for _ in range(n):
+            seq = len(self.lines) + 1
+            body = {"type": "log", "id": f"{self.epoch}-{seq}", "level": level.upper(), "source": source,
+                    "message": f"line {seq}", "context": context}  # fmt: skip
+            line = Line(seq, 0, RANKS[level], source, 1, orjson.dumps(body), f"line {seq}", context)
+            self.lines.append(line)
+
+    def settle_times(self) -> None:
+        newest = round(NOW * 1e6)
+        self.lines = [line._replace(time_us=newest - (self.head - line.seq) * 1_000_000) for line in self.lines]
+
+    def status(self):
+        return {
+            "version": "0.1.0",
+            "epoch": self.epoch,
+            "head": f"{self.epoch}-{self.head}",
+            "oldest": f"{self.epoch}-{self.oldest}",
+            "uptime": 12.5,
+            "viewers": 3,
+            "journal": {"trouble": self.trouble, "bytes": 4096, "last_error_line": "secret"},
+            "traders": self.traders,
+            "last_message": "secret",
+        }
+
+    def ready(self):
+        return self.is_ready
+
+    def counters(self):
+        return {"lines_total": self.head, "journal_trouble": int(self.trouble is not None), "viewers": 3}
+
+    def resolve(self, id: str) -> int:
+        epoch, _, seq = id.partition("-")
+        if not seq.isdigit():
+            raise RequestError("bad_id", f"{id!r} is not an id")
+        if epoch != self.epoch:
+            raise RequestError("expired", f"{id!r} is of another journal")
+        return int(seq)
+
+    async def page(self, query: Query) -> Page:
+        self.queries.append(query)
+        await asyncio.sleep(0)
+        if self.before_page:
+            self.before_page.pop(0)()
+        if self.failing:
+            raise JournalError("disk I/O error")
+        first, last = max(query.after + 1, self.oldest), min(query.until, self.head)
+        stretch = range(last, first - 1, -1) if query.newest else range(first, last + 1)
+        found: list[Line] = []
+        reached, size, done = (query.until + 1 if query.newest else query.after), 0, True
+        for looked, seq in enumerate(stretch):
+            if looked == self.looked_at or len(found) == query.limit or size >= query.max_bytes:
+                done = False
+                break
+            line = self.lines[seq - 1]
+            reached = seq
+            late = query.until_us is not None and line.time_us >= query.until_us
+            early = query.since_us is not None and line.time_us < query.since_us
+            if not late and not early and query.filter.matches(line):
+                found.append(line)
+                size += len(line.body)
+        if query.newest:
+            found.reverse()
+            reached -= 1
+        return Page([x.body for x in found], [x.seq for x in found], reached, done, self.oldest)
+
+
+@pytest.fixture
+def desk() -> ListDesk:
+    return ListDesk()
+
+
+@pytest.fixture
+def pages(desk: ListDesk) -> Pages:
+    return Pages(desk, now=lambda: NOW)
+
+
+async def collect(answer: Answer) -> bytes:
+    if isinstance(answer.body, bytes):
+        return answer.body
+    return b"".join([chunk async for chunk in answer.body])
+
+
+@pytest.fixture
+def lines(pages: Pages):
+    """GET a target that must succeed; return the ids' seqs, or the whole objects of lines that are not log lines."""
+
+    def get(target: str) -> list[object]:
+        answer = pages.answer("GET", target, {})
+        body = asyncio.run(collect(answer))
+        assert answer.status == 200, body
+        found = [orjson.loads(line) for line in body.splitlines()]
+        return [int(x["id"].partition("-")[2]) if x["type"] == "log" else x for x in found]
+
+    return get
+
+
+class Trader:
+    """Speaks wire protocol v1 as a trader does: hello, welcome, log frames, acks."""
+
+    def __init__(self, path: Path, app: str = "robo_trader") -> None:
+        self.seq = 0
+        self.acked = -1
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+        self.unpacker = msgpack.Unpacker()
+        hello = {"protocol": 1, "run": secrets.token_bytes(16), "app": app, "host": "box", "pid": 4711, "started_ns": 1}
+        self.send([0, hello])
+        self.wait(0)
+
+    def send(self, frame: list) -> None:
+        self.socket.sendall(msgpack.packb(frame))
+
+    def log(self, event: str, level: str = "info", **fields: object) -> None:
+        self.seq += 1
+        self.send([1, self.seq, time.time_ns(), level, {"event": event, "logger": "robo_trader.runner", **fields}])
+
+    def wait(self, acked: int | None = None) -> None:
+        """Wait until everything sent is in the journal."""
+        while self.acked < (self.seq if acked is None else acked):
+            data = self.socket.recv(65536)
+            assert data, "the relay closed the connection"
+            self.unpacker.feed(data)
+            for kind, value in self.unpacker:
+                assert kind in (0, 1), value
+                self.acked = value["acked"] if kind == 0 else value
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Relay:
+    """A relay process that can be killed and started again in the same place."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.socket = directory / "s"
+        self.directory = directory
+        self.environment = environment
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+        self.traders: list[Trader] = []
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "logrelay", "serve", "--port", str(self.port), "--socket", str(self.socket)]
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("LOGRELAY_") and k != "NOTIFY_SOCKET"}
+        self.process = subprocess.Popen(
+            [*command, "--journal", str(self.directory / "j.db")],
+            env=kept | self.environment,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        said = []
+        for line in self.process.stderr:
+            said.append(line)
+            if ready := re.search(r"ready.*ws://[^ ,]*:(\d+)", line):
+                self.port = int(ready[1])
+                return
+        pytest.fail(f"the relay did not start: {said}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
+
+    def trader(self, app: str = "robo_trader") -> Trader:
+        self.traders.append(Trader(self.socket, app))
+        return self.traders[-1]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def stop(self) -> None:
+        for trader in self.traders:
+            trader.close()
+        if self.process.poll() is None:
+            self.kill()
+
+
+@pytest.fixture
+def start(tmp_path_factory):
+    """Start a relay with environment variables; all of them end with the test."""
+    relays: list[Relay] = []
+
+    def begin(**environment: str) -> Relay:
+        relays.append(Relay(tmp_path_factory.mktemp("r"), **environment))
+        return relays[-1]
+
+    yield begin
+    for relay in relays:
+        relay.stop()
+
+
+@pytest.fixture
+def relay(start) -> Relay:
+    return start()

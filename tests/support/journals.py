@@ -1,0 +1,127 @@
+"""Lines, clocks and journals for the tests of this folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+
+from logrelay.journal.sqlite import SqliteJournal
+from logrelay.model import RELAY_RUN, RELAY_SOURCE, SHOWN, Commit, Line, Run
+
+T0_US = 1_769_162_400_000_000
+"""2026-01-23T10:00:00Z."""
+CONTEXT = {"symbol": "AAPL", "quantity": 100, "price": 187.3312, "side": "buy", "strategy": "momentum"}
+
+
+def _line(
+    seq, level=20, source="robo_trader.runner", run=1, message="trade.executed", context=None, time_us=None
+) -> Line:
+    context = CONTEXT if context is None else context
+    source = RELAY_SOURCE if run == RELAY_RUN else source
+    time_us = T0_US + seq * 1000 if time_us is None else time_us
+    shown = datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    body = orjson.dumps(
+        {
+            "type": "log",
+            "id": f"abc123-{seq}",
+            "level": SHOWN[level],
+            "source": source,
+            "message": message,
+            "context": context,
+            "timestamp": shown,
+        }
+    )
+    return Line(seq, time_us, level, source, run, body, message, context)
+
+
+@pytest.fixture(scope="session")
+def line() -> Callable[..., Line]:
+    """Make a line as the relay makes it: the body says what the fields say."""
+    return _line
+
+
+@pytest.fixture(scope="session")
+def lines() -> Callable[..., list[Line]]:
+    """Make `count` lines from `first` on, all alike."""
+    return lambda first, count, **kwargs: [_line(seq, **kwargs) for seq in range(first, first + count)]
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Run]:
+    """Describe a trader process."""
+    return lambda number=1, **kwargs: Run(number, bytes([number % 256]) * 16, "robo_trader", "host", 4242, 1, **kwargs)
+
+
+@dataclass
+class Clock:
+    """The relay's clock, set by hand."""
+
+    us: int = T0_US
+
+    def __call__(self) -> int:
+        return self.us
+
+    def forward(self, seconds: float) -> None:
+        self.us += int(seconds * 1e6)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that moves when told."""
+    return Clock()
+
+
+@dataclass
+class Maker:
+    """Makes journals at one path, and closes those left open."""
+
+    path: Path
+    clock: Clock
+    epochs: Iterator[str] = field(default_factory=lambda: (f"abc{n:03}" for n in range(123, 999)))
+    made: list[SqliteJournal] = field(default_factory=list)
+
+    def __call__(self, path: Path | None = None, **kwargs) -> SqliteJournal:
+        journal = SqliteJournal(
+            str(path or self.path), now_us=self.clock, random_epoch=lambda: next(self.epochs), **kwargs
+        )
+        self.made.append(journal)
+        return journal
+
+
+@pytest.fixture
+def journal_at(tmp_path: Path, clock: Clock) -> Iterator[Maker]:
+    """Make a SqliteJournal under tmp_path; keyword arguments go to its constructor."""
+    maker = Maker(tmp_path / "state" / "journal.db", clock)
+    yield maker
+    for journal in maker.made:
+        journal.close()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Wait until a condition holds; fail after a deadline."""
+
+    def wait(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def fill(lines: Callable[..., list[Line]]) -> Callable[..., None]:
+    """Append `count` lines in batches."""
+
+    def append(journal, first: int, count: int, batch: int = 1000, **kwargs) -> None:
+        for start in range(first, first + count, batch):
+            journal.append(Commit(lines(start, min(batch, first + count - start), **kwargs)))
+
+    return append

@@ -1,0 +1,169 @@
+"""The pages of a real relay, over its real port: what the daemon wires together."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+
+import orjson
+import pytest
+
+from logrelay.http import metrics
+
+PATIENCE = 15
+
+
+def get(relay, target: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=PATIENCE)
+    try:
+        connection.request(method, target, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def messages(relay, target: str) -> list[str]:
+    status, _, body = get(relay, target)
+    assert status == 200, body
+    found = [orjson.loads(line) for line in body.splitlines()]
+    return [line["message"] for line in found if "notice" not in line["context"]]
+
+
+def fill(relay, n: int, first: int = 1):
+    trader = relay.trader()
+    for i in range(first, first + n):
+        level = "error" if i % 100 == 0 else "info"
+        trader.log(f"line {i}", level=level, symbol="AAPL" if i % 2 else "MSFT")
+    trader.wait()
+    return trader
+
+
+def numbered(*numbers: int) -> list[str]:
+    return [f"line {n}" for n in numbers]
+
+
+def test_logs_of_many_pages(relay):
+    """A search over many pages of the real journal gives every match once, in order, forward and backward."""
+    fill(relay, 9000)
+    assert messages(relay, "/logs?since=1h&limit=1000000") == numbered(*range(1, 9001))
+    assert messages(relay, "/logs?limit=8500") == numbered(*range(501, 9001))
+    assert messages(relay, "/logs") == numbered(*range(8001, 9001))
+    assert messages(relay, "/logs?level=ERROR") == numbered(*range(100, 9001, 100))
+    assert messages(relay, "/logs?level=ERROR&limit=3&where=symbol%3DMSFT") == numbered(8800, 8900, 9000)
+    assert messages(relay, "/logs?text=line+8999&source=robo_trader.*") == numbered(8999)
+    assert messages(relay, "/logs?since=1h&until=30m") == []
+
+
+def test_continue_behind_the_last_id(relay):
+    """A client that continues with the last id of each answer meets every line once, also those that come meanwhile."""
+    trader = fill(relay, 50)
+    got, after = [], ""
+    while True:
+        _, _, body = get(relay, f"/logs?limit=7&{after or 'since=1h'}")
+        lines = [orjson.loads(line) for line in body.splitlines()]
+        if not lines:
+            break
+        got += [line["message"] for line in lines if "notice" not in line["context"]]
+        after = f"after={lines[-1]['id']}"
+        if trader.seq == 50 and len(got) > 10:
+            trader.log("line 51")
+            trader.wait()
+    assert got == numbered(*range(1, 52))
+
+
+def test_answers_are_what_viewers_get(relay):
+    """A line of /logs has exactly the fields of a line in the stream."""
+    trader = relay.trader()
+    trader.log("trade.executed", symbol="AAPL", quantity=100)
+    trader.wait()
+    line = orjson.loads(get(relay, "/logs?source=robo_trader.*")[2].splitlines()[-1])
+    assert set(line) == {"type", "id", "level", "source", "message", "context", "timestamp"}
+    assert line["context"] == {"symbol": "AAPL", "quantity": 100}
+
+
+def test_bad_requests(relay):
+    """What is wrong is said with the status a program looks at, and the words a person reads."""
+    for target, status, code in (
+        ("/logs?levle=ERROR", 400, "bad_parameter"),
+        ("/logs?after=zzzzzz-1", 410, "expired"),
+        ("/logs?after=what", 400, "bad_id"),
+        ("/logs?since=soon", 400, "bad_time"),
+        ("/nothing", 404, "not_found"),
+    ):
+        got, _, body = get(relay, target)
+        assert (got, orjson.loads(body)["code"]) == (status, code)
+
+
+def test_every_metric_is_counted(relay):
+    """The daemon counts every metric of the table, and nothing that is not in it."""
+    fill(relay, 3)
+    get(relay, "/logs?text=line")
+    text = get(relay, "/metrics")[2].decode()
+    values = dict(row.split(" ") for row in text.splitlines() if not row.startswith("#"))
+    assert set(values) == {metrics.PREFIX + metric.name for metric in metrics.METRICS}
+    assert "untyped" not in text
+    assert int(values["logrelay_lines_total"]) >= 3
+    assert int(values["logrelay_traders"]) == 1
+    assert int(values["logrelay_searches_total"]) == 1
+    assert int(values["logrelay_searches"]) == 0
+
+
+def test_health(relay):
+    """The health check knows the trader and how long it has been silent, and nothing of what it said."""
+    trader = relay.trader()
+    trader.log("a secret sentence", password="hunter2")
+    trader.wait()
+    status, _, body = get(relay, "/healthz")
+    (told,) = orjson.loads(body)["traders"]
+    assert status == 200
+    assert (told["app"], told["pid"], told["state"]) == ("robo_trader", 4711, "connected")
+    assert 0 <= told["last_line_age_seconds"] < PATIENCE
+    assert b"secret" not in body
+    assert b"hunter2" not in body
+    assert get(relay, "/readyz")[0] == 200
+
+
+def test_page_and_token(start):
+    """With a token, the viewer's own files are for everyone and everything else is not."""
+    relay = start(LOGRELAY_TOKEN="t" * 43)
+    for path in ("/", "/static/viewer.js", "/static/client.js", "/static/style.css"):
+        status, headers, body = get(relay, path)
+        assert (status, len(body)) == (200, int(headers["content-length"]))
+        assert get(relay, path, **{"If-None-Match": headers["etag"]})[0] == 304
+    for path in ("/logs", "/healthz", "/metrics"):
+        assert get(relay, path)[0] == 401
+        assert get(relay, path, Authorization="Bearer " + "t" * 43)[0] == 200
+
+
+@pytest.mark.parametrize("target", ["/", "/healthz", "/logs", "/metrics"])
+def test_head(relay, target):
+    """HEAD answers like GET, without the body."""
+    status, headers, body = get(relay, target, method="HEAD")
+    assert status == 200
+    assert body == b""
+    assert headers["content-type"] == get(relay, target)[1]["content-type"]
+
+
+def test_client_leaves(relay):
+    """A client that goes away in the middle of a long answer ends the search."""
+    trader = relay.trader()
+    for i in range(4000):
+        trader.log(f"line {i}", padding="x" * 4000)
+    trader.wait()
+    client = socket.create_connection(("127.0.0.1", relay.port), timeout=PATIENCE)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.sendall(b"GET /logs?since=1h&limit=1000000 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+    def searches() -> str:
+        text = get(relay, "/metrics")[2].decode()
+        return next(row for row in text.splitlines() if row.startswith("logrelay_searches "))
+
+    assert searches() == "logrelay_searches 1"
+    client.close()
+    deadline = time.monotonic() + PATIENCE
+    while searches() != "logrelay_searches 0":
+        assert time.monotonic() < deadline, "the search goes on although nobody reads"
+        time.sleep(0.02)

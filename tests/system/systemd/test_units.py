@@ -1,0 +1,280 @@
+"""The unit files: what systemd-analyze says, and what a real systemd does with them.
+
+The box is a throw-away machine, see box.sh. It needs root, overlayfs and a writable cgroup2.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+UNITS = ROOT / "logrelay" / "units"
+BOX = HERE / "box.sh"
+DEADLINE_S = 60
+SYSTEM_PYTHON = "/usr/bin/python3"
+"""Services run as users that may not look below /root, where other interpreters tend to be."""
+MAX_EXPOSURE = 15
+"""Tenths; an unprotected service has 96."""
+
+PREPARE = """#!/bin/bash
+set -e
+mkdir -p "$1/opt/logrelay"
+cp -a {venv} "$1/opt/logrelay/venv"
+grep -rlI --include='*' '^#!{venv}/' "$1/opt/logrelay/venv/bin" | xargs sed -i '1s|{venv}|/opt/logrelay/venv|'
+chroot "$1" systemd-sysusers {root}/logrelay/units/logrelay.sysusers
+"""
+
+
+def run(*command, **more):
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, **more)
+
+
+@pytest.mark.parametrize("unit", ["logrelay.service", "robo-trader.service"])
+def test_a_unit_is_hardened(unit):
+    """systemd's own score should not be worse than the documented one."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    done = run("systemd-analyze", "security", "--offline=true", f"--threshold={MAX_EXPOSURE}", str(UNITS / unit))
+
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def why_no_box():
+    """Return what is missing for a box on this machine, or None."""
+    if os.geteuid() != 0:
+        return "a box needs root"
+    for program in ("/lib/systemd/systemd", "unshare", "nsenter", "setpriv", "ip", SYSTEM_PYTHON):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
+    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
+        return "the kernel has no overlayfs"
+    if not re.search(r"^\S+ \S+ cgroup2 rw", Path("/proc/mounts").read_text(), re.MULTILINE):
+        return "there is no writable cgroup2"
+    if run(SYSTEM_PYTHON, "-c", "import ensurepip").returncode != 0:
+        return "the system's Python has no venv module (python3-venv)"
+    return None
+
+
+class Box:
+    def __init__(self, directory):
+        self.directory = directory
+
+    def __call__(self, *command, check=True):
+        done = run(str(BOX), "run", str(self.directory), *command)
+        assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}\n{self.journal()}"
+        return done.stdout
+
+    def journal(self):
+        return run(
+            str(BOX), "run", str(self.directory), "journalctl", "--no-pager", "-n60", "-u*logrelay*", "-urobo*"
+        ).stdout
+
+    def show(self, unit, name):
+        return self("systemctl", "show", unit, f"--property={name}", "--value").strip()
+
+    def until(self, what, check):
+        deadline = time.monotonic() + DEADLINE_S
+        while not (answer := check()):
+            assert time.monotonic() < deadline, f"not {what} in {DEADLINE_S} s:\n{self.journal()}"
+            time.sleep(0.05)  # between two looks, never instead of one
+        return answer
+
+    def path(self, inside):
+        return f"/proc/{(self.directory / 'manager').read_text().strip()}/root{inside}"
+
+    def get(self, target):
+        """GET from the relay in the box, with the box's own Python."""
+        code = (
+            f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8765{target}', timeout=20).read().decode())"
+        )
+        return self(SYSTEM_PYTHON, "-c", code, check=False)
+
+    def lines(self, query):
+        """Lines as GET /logs gives them, notices included."""
+        return [json.loads(line) for line in self.get(f"/logs?{query}").splitlines() if line]
+
+    def traded(self, query="limit=100"):
+        """Lines of the trader alone."""
+        return [line for line in self.lines(f"source=robo_trader*&{query}") if line["source"] != "logrelay"]
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory):
+    missing = why_no_box()
+    if missing:
+        pytest.skip(missing)
+    # Not below /tmp: that is a file system of its own inside the box.
+    home = Path(run("mktemp", "-d", "/var/tmp/logrelay-box.XXXXXX").stdout.strip())
+    venv = home / "venv"
+    run(SYSTEM_PYTHON, "-m", "venv", str(venv), check=True)
+    installed = run(f"{venv}/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", str(ROOT))
+    if installed.returncode != 0:
+        shutil.rmtree(home)
+        pytest.skip(f"logrelay cannot be installed for {SYSTEM_PYTHON}: {installed.stderr[-300:]}")
+    prepare = home / "prepare"
+    prepare.write_text(PREPARE.format(venv=venv, root=ROOT))
+    prepare.chmod(0o755)
+    state = home / "box"
+    state.mkdir()
+    try:
+        started = run(str(BOX), "start", str(state), str(prepare))
+        assert started.returncode == 0, started.stdout + started.stderr + (state / "log").read_text()
+        box = Box(state)
+        for name in ("logrelay.service", "logrelay.socket", "robo-trader.service"):
+            unit = box("/opt/logrelay/venv/bin/logrelay", "systemd", "print", name)
+            Path(box.path(f"/etc/systemd/system/{name}")).write_text(unit)
+        box("systemctl", "daemon-reload")
+        yield box
+    finally:
+        run(str(BOX), "stop", str(state))
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def clean(box):
+    """The box with nothing of ours running."""
+
+    def stop():
+        box("systemctl", "stop", "robo-trader.service", "logrelay.socket", "logrelay.service", check=False)
+        box("systemctl", "reset-failed", check=False)
+        box("rm", "-rf", "/var/lib/logrelay", "/etc/logrelay")
+
+    stop()
+    yield box
+    stop()
+
+
+def test_the_units_are_without_fault(box):
+    """systemd-analyze should have nothing to say about them, with the commands where they say."""
+    files = [f"/etc/systemd/system/{n}" for n in ("logrelay.service", "logrelay.socket", "robo-trader.service")]
+    said = box("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *files)
+
+    assert said == ""
+
+
+def test_the_relay_is_active_only_when_it_is_ready(clean):
+    """`systemctl start` should return when both doors are open, and the status should show where."""
+    clean("systemctl", "start", "logrelay")
+
+    assert clean.get("/healthz")
+    assert "ws://127.0.0.1:8765" in clean.show("logrelay", "StatusText")
+    assert clean.show("logrelay", "User") == "logrelay"
+    with socket.socket(socket.AF_UNIX) as trader:
+        trader.connect(clean.path("/run/logrelay/ingest.sock"))
+
+
+def test_a_relay_that_cannot_start_never_becomes_active(clean):
+    """A wrong setting should fail the start, say so in the journal, and not be tried again."""
+    Path(clean.path("/etc/logrelay")).mkdir()
+    Path(clean.path("/etc/logrelay/logrelay.env")).write_text("LOGRELAY_PORT=99999\n")
+    clean("systemctl", "start", "logrelay", check=False)
+
+    assert clean.show("logrelay", "ActiveState") == "failed"
+    assert clean.show("logrelay", "ExecMainStatus") == "2"
+    assert clean.show("logrelay", "NRestarts") == "0"
+    assert "LOGRELAY_PORT is '99999'; allowed:" in clean.journal()
+
+
+def test_the_trader_s_lines_arrive(clean):
+    """The trader, another user, should be allowed to write to the relay's socket, and to start before it."""
+    clean("systemctl", "start", "--no-block", "robo-trader", "logrelay")
+    lines = clean.until("a line of the trader", clean.traded)
+
+    assert lines[0]["source"].startswith("robo_trader")
+    assert clean.show("robo-trader", "User") == "robo-trader"
+    mode, owner = clean("stat", "-c", "%a %U:%G", "/run/logrelay/ingest.sock").split()
+    assert (mode, owner) == ("660", "logrelay:logrelay")
+    assert clean("stat", "-c", "%a %U", "/var/lib/logrelay").split() == ["700", "logrelay"]
+
+
+def test_other_users_cannot_write_to_the_socket_or_read_the_journal(clean):
+    """Only the group may speak to the relay, and only the relay may read what it keeps."""
+    clean("systemctl", "start", "logrelay")
+    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/logrelay/ingest.sock')"
+    for user, may in (("nobody", False), ("robo-trader", True)):
+        as_user = (
+            "setpriv",
+            f"--reuid={user}",
+            "--init-groups",
+            "--regid=nogroup" if user == "nobody" else f"--regid={user}",
+        )
+        done = clean(*as_user, SYSTEM_PYTHON, "-c", f"{connect}; print('in')", check=False)
+        assert (done.strip() == "in") == may, user
+        assert clean(*as_user, "cat", "/var/lib/logrelay/journal.db", check=False) == ""
+
+
+def test_a_killed_relay_comes_back_and_no_line_is_missing(clean):
+    """After kill -9 another process should serve, the trader should not notice, and seqs should have no hole."""
+    clean("systemctl", "start", "logrelay", "robo-trader")
+    clean.until("a line of the trader", clean.traded)
+    trader = clean.show("robo-trader", "MainPID")
+    first = clean.show("logrelay", "MainPID")
+    clean("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "logrelay")
+    clean.until("another relay", lambda: clean.show("logrelay", "MainPID") not in (first, "0")
+                and clean.show("logrelay", "ActiveState") == "active")  # fmt: skip
+    before = clean.lines("limit=1")[-1]["id"]
+    clean.until("new lines", lambda: clean.traded(f"after={before}"))
+    ids = [int(line["id"].rpartition("-")[2]) for line in clean.lines("limit=10000")]
+
+    assert clean.show("logrelay", "NRestarts") == "1"
+    assert clean.show("robo-trader", "MainPID") == trader
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    assert not [line for line in clean.lines("limit=10000") if line["context"].get("notice") == "gap"]
+
+
+def test_stopping_is_clean_and_leaves_the_trader_running(clean):
+    """SIGTERM should end the relay with 0 and without a kill; the trader should run on and find it again."""
+    clean("systemctl", "start", "logrelay", "robo-trader")
+    clean.until("a line of the trader", clean.traded)
+    clean("systemctl", "stop", "logrelay")
+
+    assert clean.show("logrelay", "Result") == "success"
+    assert clean.show("logrelay", "ExecMainStatus") == "0"
+    assert clean.show("robo-trader", "ActiveState") == "active"
+    clean("test", "-d", "/run/logrelay")
+    clean("systemctl", "start", "logrelay")
+    head = clean.lines("limit=1")[-1]["id"]
+    clean.until("the trader again", lambda: clean.traded(f"after={head}"))
+
+
+def test_a_relay_that_hangs_is_restarted_by_the_watchdog(clean):
+    """A relay that is stopped in its tracks should be killed and started again."""
+    drop_in = Path(clean.path("/run/systemd/system/logrelay.service.d"))
+    drop_in.mkdir(parents=True, exist_ok=True)
+    (drop_in / "fast.conf").write_text("[Service]\nWatchdogSec=1s\nWatchdogSignal=SIGKILL\n")
+    try:
+        clean("systemctl", "daemon-reload")
+        clean("systemctl", "start", "logrelay")
+        first = clean.show("logrelay", "MainPID")
+        clean("kill", "-STOP", first)
+        clean.until("another relay", lambda: clean.show("logrelay", "NRestarts") == "1"
+                    and clean.show("logrelay", "ActiveState") == "active")  # fmt: skip
+        assert clean.show("logrelay", "MainPID") != first
+    finally:
+        shutil.rmtree(drop_in)
+        clean("systemctl", "daemon-reload")
+
+
+def test_with_the_socket_unit_no_connection_is_refused_across_a_restart(clean):
+    """systemd should hold both doors: who connects while the relay is away is served by the next one."""
+    clean("systemctl", "start", "logrelay.socket")
+    assert clean.show("logrelay", "ActiveState") == "inactive"
+    assert clean.get("/healthz"), "the first connection should start the relay"
+    assert clean.show("logrelay", "ActiveState") == "active"
+    clean("systemctl", "start", "robo-trader")
+    clean.until("a line of the trader", clean.traded)
+    for _ in range(3):
+        clean("systemctl", "restart", "--no-block", "logrelay")
+        assert clean.get("/healthz"), clean.journal()
+    clean("systemctl", "stop", "logrelay.socket", "logrelay.service")
+    assert clean.show("logrelay", "Result") == "success"

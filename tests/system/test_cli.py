@@ -1,0 +1,223 @@
+"""The command line, as real processes: what it prints where, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from logrelay import __version__
+from logrelay.cli.group import UNIT_FILES
+from logrelay.config.settings import SETTINGS
+
+DEADLINE_S = 30
+TOKEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture
+def environ(tmp_path):
+    """An environment without settings, whose default places are the test's own."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("LOGRELAY_", "XDG_")) and k != "STATE_DIRECTORY"}
+    return clean | {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": os.getcwd()}
+
+
+@pytest.fixture
+def cli(environ, tmp_path):
+    def run(*arguments, **more):
+        return subprocess.run(
+            [sys.executable, "-m", "logrelay", *arguments],
+            env=environ | more, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def relay(environ, tmp_path):
+    """Start `serve` and wait for its ready line, or its end. Everything started is ended with the test."""
+    started = []
+
+    def start(*arguments, **more):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "logrelay", "serve", *arguments],
+            env=environ | more, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        alarm = threading.Timer(DEADLINE_S, process.kill)
+        alarm.start()
+        started.append((process, alarm))
+        process.first_line = process.stderr.readline()
+        return process
+
+    yield start
+    for process, alarm in started:
+        alarm.cancel()
+        process.kill()
+        process.communicate()
+
+
+def ended(process):
+    out, err = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, out, process.first_line + err
+
+
+def test_the_version_is_the_package_s(cli):
+    """`--version` should print name and version on stdout."""
+    done = cli("--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"logrelay {__version__}\n", "")
+
+
+def test_help_names_every_option_with_its_default(cli):
+    """`serve --help` should list the whole table; the token, which is no option, only in the general help."""
+    said = " ".join(cli("serve", "--help").stdout.split())
+
+    for setting in SETTINGS:
+        assert (f" {setting.flag} " in said) == setting.by_flag, setting.name
+        if setting.by_flag:
+            # click breaks lines at hyphens and spaces, so compare without either
+            assert setting.help.replace(" ", "") in said.replace(" ", ""), setting.name
+    assert "LOGRELAY_TOKEN" in " ".join(cli("--help").stdout.split())
+
+
+def test_check_tells_every_setting_and_where_it_came_from(cli, tmp_path):
+    """`check --json` should give value and origin of each, and name variables nobody reads on stderr."""
+    (tmp_path / "r.toml").write_text("tail = 7\n")
+    done = cli("check", "--json", "--config", "r.toml", "--port", "1", LOGRELAY_SYNC="full", LOGRELAY_PROT="1")
+    shown = json.loads(done.stdout)
+
+    assert done.returncode == 0
+    assert shown["settings"].keys() == {s.name for s in SETTINGS}
+    assert shown["settings"]["port"] == {"value": 1, "from": "--port"}
+    assert shown["settings"]["sync"] == {"value": "full", "from": "LOGRELAY_SYNC"}
+    assert shown["settings"]["tail"] == {"value": 7, "from": "tail in r.toml"}
+    assert shown["settings"]["socket"] == {"value": f"{tmp_path}/logrelay/ingest.sock", "from": "default"}
+    assert shown["unknown_variables"] == ["LOGRELAY_PROT"]
+    assert "LOGRELAY_PROT" in done.stderr
+
+
+def test_check_prints_a_table_and_never_the_token(cli):
+    """One line per setting for a person; the token only as set."""
+    done = cli("check", LOGRELAY_TOKEN=TOKEN)
+
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [s.name for s in SETTINGS]
+    assert "(set)" in done.stdout
+    assert TOKEN not in done.stdout + done.stderr + cli("check", "--json", LOGRELAY_TOKEN=TOKEN).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--port", "99999"], "logrelay: --port is '99999'; allowed: a whole number from 0 to 65535\n"),
+        (["check", "--sync", "no"], "logrelay: --sync is 'no'; allowed: normal or full\n"),
+        (
+            ["serve", "--config", "/no/file"],
+            "logrelay: config file /no/file cannot be read: No such file or directory\n",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_exit_code_2(cli, arguments, said):
+    """The error should be one line without a traceback, on stderr."""
+    done = cli(*arguments)
+
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_wrong_command_line_is_exit_code_2(cli):
+    """An option that does not exist should end like a wrong setting; so should a token given as one."""
+    for arguments in (["serve", "--prot", "1"], ["nonsense"], ["serve", "--token", TOKEN]):
+        assert cli(*arguments).returncode == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_relay_says_ready_once_and_stops_cleanly(relay, number):
+    """Exactly one line with "ready" and the URL on stderr, nothing on stdout, exit code 0 on either signal."""
+    process = relay("--port", "0")
+    assert "ready" in process.first_line
+    assert "ws://127.0.0.1:" in process.first_line
+    process.send_signal(number)
+    code, out, err = ended(process)
+
+    assert (code, out) == (0, "")
+    assert len([line for line in err.splitlines() if " ready on " in line]) == 1
+
+
+def test_a_port_in_use_is_exit_code_3(relay):
+    """The error should name the port and the option, in one line."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, out, err = ended(relay("--port", str(port)))
+
+    assert (code, out) == (3, "")
+    assert f"port {port}" in err
+    assert "--port" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_second_relay_on_the_same_socket_is_exit_code_3(relay, tmp_path):
+    """The second should say that there is one already, and leave the first alone."""
+    first = relay("--port", "0", "--journal", ":memory:")
+    code, _, err = ended(relay("--port", "0", "--journal", ":memory:"))
+
+    assert code == 3
+    assert str(tmp_path / "logrelay" / "ingest.sock") in err
+    assert len(err.splitlines()) == 1
+    assert first.poll() is None
+
+
+def test_a_journal_that_is_not_ours_is_exit_code_4(relay, tmp_path):
+    """A file that is no journal should be refused by name, and left as it is."""
+    (tmp_path / "letters.txt").write_text("dear diary " * 1000)
+    code, _, err = ended(relay("--port", "0", "--journal", "letters.txt"))
+
+    assert code == 4
+    assert "letters.txt" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "letters.txt").read_text() == "dear diary " * 1000
+
+
+@pytest.mark.parametrize("unit", UNIT_FILES)
+def test_units_start_the_commands_of_this_installation(cli, unit):
+    """A printed unit should name the directory of the running interpreter, and nothing of where it was written for."""
+    printed = cli("systemd", "print", unit).stdout
+
+    assert "/opt/logrelay" not in printed
+    starts = [line for line in printed.splitlines() if line.startswith("ExecStart=")]
+    assert all(line.startswith(f"ExecStart={Path(sys.executable).parent}/") for line in starts)
+    assert len(starts) == unit.endswith(".service")
+
+
+def test_all_units_can_be_printed_at_once(cli):
+    """`all` should be every file, each under its name."""
+    printed = cli("systemd", "print", "all").stdout
+
+    assert [line[7:] for line in printed.splitlines() if line.startswith("# ---- ")] == list(UNIT_FILES)
+    for unit in UNIT_FILES:
+        assert cli("systemd", "print", unit).stdout.strip() in printed
+
+
+def test_the_trader_s_user_can_be_one_that_exists(cli):
+    """`--trader-user` should change the user of the trader's unit, and only join it to the group."""
+    unit = cli("systemd", "print", "robo-trader.service", "--trader-user", "eve").stdout
+    users = cli("systemd", "print", "logrelay.sysusers", "--trader-user", "eve").stdout
+
+    assert "\nUser=eve\n" in unit
+    assert "robo-trader" not in users
+    assert "m eve logrelay\n" in users
+    assert "u logrelay " in users
+
+
+def test_an_installation_that_services_cannot_read_is_warned_about(cli):
+    """Below /root or /home the units could not start: say so when they are printed."""
+    done = cli("systemd", "print", "logrelay.service")
+    hidden = str(Path(sys.executable).parent).startswith(("/root/", "/home/", "/tmp/"))
+
+    assert done.returncode == 0
+    assert ("services cannot read" in done.stderr) == hidden

@@ -1,0 +1,634 @@
+"""What a line looks like on its way out, and what a viewer may say: every row of docs/protocol.md, section 2."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
+
+import msgpack
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logrelay.errors import RequestError
+from logrelay.fanout import line_json as messages
+from logrelay.fanout.filters import Filter
+from logrelay.fanout.line_json import (
+    ERROR_CODES,
+    History,
+    Ping,
+    Subscribe,
+    json_safe,
+    log_line,
+    notice_line,
+    parse_request,
+    parse_target,
+    read_body,
+    rfc3339,
+    split_id,
+)
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING
+
+
+def line_of(event, *, rank=INFO, app="robo_trader", time_us=1_769_162_400_123_456, seq=1042):
+    """Render an event; return the line and its JSON, checked for what must hold for every line."""
+    line, message, context = log_line("k3f9ab", seq, 3, app, time_us, rank, dict(event))
+    shape = json.loads(line.body)
+    assert b"\n" not in line.body
+    assert list(shape) == ["type", "id", "level", "source", "message", "context", "timestamp"]
+    assert shape["type"] == "log"
+    assert shape["message"] == message
+    assert shape["context"] == context
+    assert type(shape["message"]) is str
+    assert type(shape["context"]) is dict
+    assert read_body(line.body) == (message, context)
+    assert (line.seq, line.time_us, line.level, line.run, line.source) == (seq, time_us, rank, 3, shape["source"])
+    return line, shape
+
+
+def test_the_line_of_the_protocol_page():
+    """The example in docs/protocol.md is what the relay writes, to the byte."""
+    line, _ = line_of({"event": "trade.executed", "logger": "robo_trader.runner", "symbol": "AAPL", "quantity": 100})
+    assert line.body == (
+        b'{"type":"log","id":"k3f9ab-1042","level":"INFO","source":"robo_trader.runner","message":"trade.executed",'
+        b'"context":{"symbol":"AAPL","quantity":100},"timestamp":"2026-01-23T10:00:00.123456Z"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("rank", "shown"), [(DEBUG, "DEBUG"), (INFO, "INFO"), (WARNING, "WARNING"), (ERROR, "ERROR"), (CRITICAL, "ERROR")]
+)
+def test_viewers_get_four_levels(rank, shown):
+    """Critical goes out as ERROR with a severity, because the app hides levels it does not know."""
+    line, shape = line_of({"event": "x"}, rank=rank)
+    assert shape["level"] == shown
+    assert shape["context"] == ({"severity": "CRITICAL"} if rank == CRITICAL else {})
+    assert line.level == rank
+
+
+def test_critical_wins_over_a_field_of_the_same_name():
+    """`context.severity` of a critical line is the relay's word."""
+    _, shape = line_of({"event": "x", "severity": "mild"}, rank=CRITICAL)
+    assert shape["context"] == {"severity": "CRITICAL"}
+    _, shape = line_of({"event": "x", "severity": "mild"}, rank=ERROR)
+    assert shape["context"] == {"severity": "mild"}
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        ("text", "text"),
+        ("", ""),
+        (None, ""),
+        (5, "5"),
+        (-1.5, "-1.5"),
+        (True, "true"),
+        (False, "false"),
+        (2**60, str(2**60)),
+        (math.nan, "NaN"),
+        (-math.inf, "-Infinity"),
+        ({"a": 1, "b": [None]}, '{"a":1,"b":[null]}'),
+        ([1, "two", {"x": math.inf}], '[1,"two",{"x":"Infinity"}]'),
+        ([], "[]"),
+        ({}, "{}"),
+        (b"\x00\xff", "AP8="),
+        (msgpack.Timestamp(0, 1000), "1970-01-01T00:00:00.000001Z"),
+        (msgpack.ExtType(5, b"abc"), "YWJj"),
+        ("line one\nline two\u2028\u2029\0", "line one\nline two\u2028\u2029\0"),
+    ],
+    ids=repr,
+)
+def test_message_is_always_a_string(event, message):
+    """`event` becomes `message`: a string as it is, None as nothing, the rest as compact JSON."""
+    _, shape = line_of({"event": event})
+    assert shape["message"] == message
+    assert shape["context"] == {}
+
+
+def test_no_event_at_all():
+    """A line without an event has an empty message."""
+    _, shape = line_of({"x": 1})
+    assert shape["message"] == ""
+    assert shape["context"] == {"x": 1}
+
+
+@pytest.mark.parametrize(
+    ("logger", "source"),
+    [
+        ("robo_trader.runner", "robo_trader.runner"),
+        ("", "robo_trader"),
+        (None, "robo_trader"),
+        (7, "robo_trader"),
+        ([], "robo_trader"),
+        ("logrelay", "robo_trader/logrelay"),
+        ("logrelay.x", "logrelay.x"),
+        ("Logrelay", "Logrelay"),
+    ],
+    ids=repr,
+)
+def test_source_is_the_logger_else_the_app_but_never_the_relay(logger, source):
+    """A trader's logger called `logrelay` cannot pass itself off as the relay."""
+    _, shape = line_of({"event": "x", "logger": logger})
+    assert shape["source"] == source
+    assert shape["context"] == {}
+
+
+def test_an_app_called_logrelay_cannot_pass_for_the_relay_either():
+    """Nor can an app of that name."""
+    _, shape = line_of({"event": "x"}, app="logrelay")
+    assert shape["source"] == "logrelay/logrelay"
+
+
+def test_timestamp_and_level_of_the_event_are_not_repeated():
+    """The trader's own timestamp and level are in the frame already; other fields stay, in their order."""
+    _, shape = line_of({"timestamp": "2020", "b": 1, "level": "info", "event": "x", "logger": "l", "a": 2})
+    assert list(shape["context"].items()) == [("b", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (math.nan, "NaN"),
+        (math.inf, "Infinity"),
+        (-math.inf, "-Infinity"),
+        (2**53 - 1, 2**53 - 1),
+        (2**53, str(2**53)),
+        (-(2**53) + 1, -(2**53) + 1),
+        (-(2**53), str(-(2**53))),
+        (2**64 - 1, str(2**64 - 1)),
+        (-(2**63), str(-(2**63))),
+        (b"", ""),
+        (b"\xff\x00", "/wA="),
+        (None, None),
+        (1e308, 1e308),
+        (5e-324, 5e-324),
+        (-0.0, -0.0),
+        ("null", "null"),
+        (msgpack.Timestamp(1, 500), "1970-01-01T00:00:01.000000Z"),
+        (msgpack.ExtType(1, b"\xff"), "/w=="),
+        ({1: "a", None: "b", b"k": "c", 1.5: "d"}, {"1": "a", "": "b", "aw==": "c", "1.5": "d"}),
+    ],
+    ids=repr,
+)
+def test_values_that_json_or_javascript_would_change(value, shown):
+    """At the top, in a list, in a map, beside a None and deep down: the same value is shown the same way."""
+    for event, expected in (
+        ({"v": value}, {"v": shown}),
+        ({"v": [value, None]}, {"v": [shown, None]}),
+        ({"n": None, "v": {"w": [[value]]}}, {"n": None, "v": {"w": [[shown]]}}),
+        ({"event": "null", "v": value}, {"v": shown}),
+    ):
+        _, shape = line_of(event)
+        assert repr(shape["context"]) == repr(expected)
+
+
+def test_top_level_keys_that_are_no_strings():
+    """An event with other keys than strings is shown with their text."""
+    _, shape = line_of({1: "a", "b": 2, None: 3})
+    assert shape["context"] == {"1": "a", "b": 2, "": 3}
+
+
+@pytest.mark.parametrize("depth", [16, 31, 32, 100, 253, 254, 300, 1000])
+def test_deep_nesting_is_shown_as_far_as_it_is_sensible(depth):
+    """No depth is an error; where it is cut off an ellipsis says so."""
+    value = "core"
+    for _ in range(depth):
+        value = [value]
+    _, shape = line_of({"v": value})
+    at = shape["context"]["v"]
+    levels = 0
+    while isinstance(at, list):
+        at, levels = at[0], levels + 1
+    assert at == "core" if depth < messages.MAX_DEPTH else at in ("core", "...")
+    assert levels == depth or at == "..."
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.sampled_from([2**53, 2**53 - 1, -(2**53), -(2**53) + 1]),
+    st.floats(),
+    st.text(max_size=12),
+    st.binary(max_size=9),
+    st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=5)),
+    st.builds(msgpack.Timestamp, st.integers(-(2**40), 2**40), st.integers(0, 999_999_999)),
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(0, 9), v, max_size=3),
+    max_leaves=12,
+)
+EVENTS = st.dictionaries(st.text(max_size=8) | st.sampled_from(["event", "logger", "level"]), VALUES, max_size=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(EVENTS, st.sampled_from([DEBUG, INFO, WARNING, ERROR, CRITICAL]))
+def test_the_body_says_what_json_safe_says(event, rank):
+    """However the body was made, its context is `json_safe` of what was left of the event."""
+    _, shape = line_of(event, rank=rank)
+    rest = {key: value for key, value in event.items() if key not in ("event", "logger", "timestamp", "level")}
+    if rank == CRITICAL:
+        rest["severity"] = "CRITICAL"
+    assert json.dumps(shape["context"]) == json.dumps(json_safe(rest))
+
+
+def test_node_reads_the_same_values(tmp_path):
+    """JSON.parse gives every one of 1,000 random bodies back as it was: text, whole numbers, floats, order."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    rng = random.Random(20260123)
+
+    def value(depth):
+        kind = rng.randrange(9 if depth < 4 else 7)
+        if kind == 0:
+            return rng.choice([None, True, False])
+        if kind == 1:
+            return rng.choice([1, -1]) * rng.getrandbits(rng.choice([8, 31, 52, 53, 54, 63]))
+        if kind == 2:
+            return rng.choice([math.nan, math.inf, -math.inf, 0.1, 1e21, 1e-7, 123456789.123456789, -0.0, 5e-324])
+        if kind == 3:
+            return rng.random() * 10 ** rng.randrange(-20, 20)
+        if kind in (4, 5):
+            return "".join(
+                chr(rng.choice([9, 10, 34, 92, 60, 228, 0x2028, 0x20AC, 0x1F600, 0x7F, 0])) for _ in range(6)
+            )
+        if kind == 6:
+            return rng.randbytes(5)
+        if kind == 7:
+            return [value(depth + 1) for _ in range(3)]
+        return {f"k{rng.randrange(99)}": value(depth + 1) for _ in range(3)}
+
+    bodies = [
+        log_line("e", n + 1, 1, "app", n, INFO, {"event": value(3), **{f"f{i}": value(0) for i in range(4)}})[0].body
+        for n in range(1000)
+    ]
+    script = (
+        "const out = require('fs').readFileSync(0, 'utf8').split('\\n').filter(Boolean)"
+        ".map(l => JSON.stringify(JSON.parse(l))); process.stdout.write(out.join('\\n'))"
+    )
+    answer = subprocess.run(
+        [node, "-e", script], input=b"\n".join(bodies), capture_output=True, timeout=60, check=True
+    ).stdout
+    shown = answer.decode().split("\n")
+    assert len(shown) == len(bodies)
+    for body, text in zip(bodies, shown, strict=True):
+        assert repr(floats(json.loads(text))) == repr(floats(json.loads(body)))
+
+
+def floats(value):
+    """JavaScript has one kind of number: compare whole floats as integers, and 0 without a sign."""
+    if isinstance(value, dict):
+        return {key: floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [floats(item) for item in value]
+    if isinstance(value, float | int) and not isinstance(value, bool):
+        return float(value) + 0.0
+    return value
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_US = 253_402_300_799_999_999
+
+
+def plainly(us):
+    return (EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@given(st.integers(0, LAST_US))
+def test_rfc3339_is_what_datetime_says(us):
+    """Any moment from 1970 to 9999, leap years included, in six digits."""
+    assert rfc3339(us) == plainly(us)
+    assert rfc3339(us) == plainly(us)  # the remembered second
+
+
+@pytest.mark.parametrize(
+    ("us", "text"),
+    [
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (-1, "1970-01-01T00:00:00.000000Z"),
+        (-(2**70), "1970-01-01T00:00:00.000000Z"),
+        (951_782_400_000_000, "2000-02-29T00:00:00.000000Z"),
+        (4_107_542_400_000_000, "2100-03-01T00:00:00.000000Z"),
+        (1_709_251_199_999_999, "2024-02-29T23:59:59.999999Z"),
+        (LAST_US, "9999-12-31T23:59:59.999999Z"),
+        (LAST_US + 1, "9999-12-31T23:59:59.999999Z"),
+        (2**80, "9999-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_rfc3339_clamps_what_cannot_be_written(us, text):
+    """Clocks before 1970 and after 9999 are shown as the nearest moment that can be written."""
+    assert rfc3339(us) == text
+    assert len(text) == 27
+
+
+# --- notices and the other messages -------------------------------------------------------------------------
+
+
+def test_a_notice_is_an_ordinary_line():
+    """The relay's own words have its source, run 0 and the notice's name in context."""
+    line, message, context = notice_line("k3f9ab", 7, 0, WARNING, "gap", "3 lines missing", {"count": 3})
+    shape = json.loads(line.body)
+    assert shape == {
+        "type": "log",
+        "id": "k3f9ab-7",
+        "level": "WARNING",
+        "source": "logrelay",
+        "message": "3 lines missing",
+        "context": {"notice": "gap", "count": 3},
+        "timestamp": "1970-01-01T00:00:00.000000Z",
+    }
+    assert (line.run, line.source, message, context) == (RELAY_RUN, "logrelay", shape["message"], shape["context"])
+
+
+def test_control_messages():
+    """connection, subscribed, history, error and pong have the agreed shape."""
+    assert json.loads(messages.connection("e-2", "e-1", [{"app": "a"}], "0.1.0")) == {
+        "type": "connection",
+        "status": "connected",
+        "head": "e-2",
+        "oldest": "e-1",
+        "traders": [{"app": "a"}],
+        "version": "0.1.0",
+    }
+    wanted = Filter(CRITICAL, ("a.*", "b"), "x", (("k", "v=w"),))
+    assert json.loads(messages.subscribed(wanted, "e-2")) == {
+        "type": "subscribed",
+        "channel": "logs",
+        "filter": {"level": "CRITICAL", "source": ["a.*", "b"], "text": "x", "where": ["k=v=w"]},
+        "head": "e-2",
+    }
+    assert json.loads(messages.subscribed(Filter(), "e-2"))["filter"] == {}
+    assert json.loads(messages.history([], more=False)) == {"type": "history", "logs": [], "more": False}
+    assert json.loads(messages.history([b'{"a":1}', b"{}"], more=True)) == {
+        "type": "history",
+        "logs": [{"a": 1}, {}],
+        "more": True,
+    }
+    assert json.loads(messages.error("bad_id", 'a "word"')) == {
+        "type": "error",
+        "code": "bad_id",
+        "message": 'a "word"',
+    }
+    assert json.loads(messages.PONG) == {"type": "pong"}
+    for name in ("connection", "subscribed", "history", "error", "pong", "log"):
+        assert name in messages.MESSAGE_TYPES
+
+
+def test_a_subscription_reads_back_what_subscribed_says():
+    """The filter in `subscribed`, sent as a subscribe request, is the same filter."""
+    wanted = Filter(WARNING, ("a", "b.*"), "Ä b", (("k", "1"), ("l", "x=y")))
+    shape = json.loads(messages.subscribed(wanted, "e-1"))["filter"]
+    assert parse_request(json.dumps({"type": "subscribe", **shape})) == Subscribe(wanted)
+
+
+# --- what a viewer says -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "request_"),
+    [
+        ('{"type":"subscribe","channel":"logs"}', Subscribe()),
+        ('{"type":"subscribe"}', Subscribe()),
+        ('{"type":"subscribe","unknown":[{}]}', Subscribe()),
+        ('{"type":"subscribe","level":null,"source":null,"tail":null,"after":null}', Subscribe()),
+        ('{"type":"subscribe","level":"WARNING"}', Subscribe(Filter(WARNING))),
+        ('{"type":"subscribe","level":"warn"}', Subscribe(Filter(WARNING))),
+        ('{"type":"subscribe","level":"fatal"}', Subscribe(Filter(CRITICAL))),
+        ('{"type":"subscribe","source":"b,a"}', Subscribe(Filter(sources=("a", "b")))),
+        ('{"type":"subscribe","source":["b"," a "]}', Subscribe(Filter(sources=("a", "b")))),
+        ('{"type":"subscribe","source":[]}', Subscribe(Filter())),
+        ('{"type":"subscribe","text":""}', Subscribe(Filter())),
+        ('{"type":"subscribe","text":"x"}', Subscribe(Filter(text="x"))),
+        ('{"type":"subscribe","where":"a=1"}', Subscribe(Filter(where=(("a", "1"),)))),
+        ('{"type":"subscribe","where":["b=2","a=1"]}', Subscribe(Filter(where=(("a", "1"), ("b", "2"))))),
+        (
+            '{"type":"subscribe","where":{"a":1,"b":"x","c":null,"d":[1]}}',
+            Subscribe(Filter(where=(("a", "1"), ("b", "x"), ("c", "null"), ("d", "[1]")))),
+        ),
+        ('{"type":"subscribe","tail":0}', Subscribe(tail=0)),
+        ('{"type":"subscribe","tail":"100000"}', Subscribe(tail=100_000)),
+        ('{"type":"subscribe","after":"k3f9ab-0"}', Subscribe(after="k3f9ab-0")),
+        ('{"type":"subscribe","after":"k3f9ab.x7q2-1043","tail":3}', Subscribe(tail=3, after="k3f9ab.x7q2-1043")),
+        ('{"type":"history","before":"k3f9ab-9"}', History("k3f9ab-9", 200)),
+        ('{"type":"history","before":"k3f9ab-9","limit":1000}', History("k3f9ab-9", 1000)),
+        ('{"type":"ping"}', Ping()),
+        ('{"type":"ping","extra":1}', Ping()),
+    ],
+)
+def test_requests(text, request_):
+    """What a viewer may send, as text and as bytes."""
+    assert parse_request(text) == request_
+    assert parse_request(text.encode()) == request_
+
+
+LONG = "x" * 257
+REFUSED = [
+    ("", "bad_json"),
+    ("{", "bad_json"),
+    ("null", "bad_json"),
+    ("[]", "bad_json"),
+    ('"subscribe"', "bad_json"),
+    ("NaN", "bad_json"),
+    ('{"type":"subscribe","text":"\\ud800"}', "bad_json"),
+    ("[" * 60_000, "bad_json"),
+    ("{}", "bad_type"),
+    ('{"type":null}', "bad_type"),
+    ('{"type":["subscribe"]}', "bad_type"),
+    ('{"type":"Subscribe"}', "bad_type"),
+    ('{"type":"log"}', "bad_type"),
+    ('{"type":"subscribe","channel":"trades"}', "bad_channel"),
+    ('{"type":"subscribe","channel":null}', "bad_channel"),
+    ('{"type":"subscribe","channel":["logs"]}', "bad_channel"),
+    ('{"type":"subscribe","level":"loud"}', "bad_level"),
+    ('{"type":"subscribe","level":""}', "bad_level"),
+    ('{"type":"subscribe","level":30}', "bad_level"),
+    ('{"type":"subscribe","level":true}', "bad_level"),
+    ('{"type":"subscribe","level":{}}', "bad_level"),
+    ('{"type":"subscribe","source":[1.5]}', "bad_source"),
+    ('{"type":"subscribe","source":[["a"]]}', "bad_source"),
+    (json.dumps({"type": "subscribe", "source": LONG}), "bad_source"),
+    (json.dumps({"type": "subscribe", "source": [str(n) for n in range(33)]}), "bad_source"),
+    (json.dumps({"type": "subscribe", "source": "a\0"}), "bad_source"),
+    (json.dumps({"type": "subscribe", "text": LONG}), "bad_text"),
+    ('{"type":"subscribe","text":[null]}', "bad_text"),
+    (json.dumps({"type": "subscribe", "text": "a\0b"}), "bad_text"),
+    ('{"type":"subscribe","where":"novalue"}', "bad_where"),
+    ('{"type":"subscribe","where":"=x"}', "bad_where"),
+    ('{"type":"subscribe","where":["a\\"b=x"]}', "bad_where"),
+    ('{"type":"subscribe","where":[["a","b"]]}', "bad_where"),
+    (json.dumps({"type": "subscribe", "where": [f"k{n}=1" for n in range(17)]}), "bad_where"),
+    (json.dumps({"type": "subscribe", "where": "k=" + LONG}), "bad_where"),
+    ('{"type":"subscribe","where":{"a":' + "[" * 500 + "]" * 500 + "}}", "bad_where"),
+    ('{"type":"subscribe","tail":-1}', "bad_tail"),
+    ('{"type":"subscribe","tail":100001}', "bad_tail"),
+    ('{"type":"subscribe","tail":1.5}', "bad_tail"),
+    ('{"type":"subscribe","tail":true}', "bad_tail"),
+    ('{"type":"subscribe","tail":"many"}', "bad_tail"),
+    ('{"type":"subscribe","tail":""}', "bad_tail"),
+    ('{"type":"subscribe","tail":"1_000"}', "bad_tail"),
+    ('{"type":"subscribe","tail":" 5 "}', "bad_tail"),
+    ('{"type":"subscribe","tail":"٣"}', "bad_tail"),
+    ('{"type":"subscribe","tail":"' + "9" * 5000 + '"}', "bad_tail"),
+    ('{"type":"subscribe","tail":{}}', "bad_tail"),
+    ('{"type":"subscribe","after":""}', "bad_id"),
+    ('{"type":"subscribe","after":"42"}', "bad_id"),
+    ('{"type":"subscribe","after":42}', "bad_id"),
+    ('{"type":"subscribe","after":1.5}', "bad_id"),
+    ('{"type":"subscribe","after":"K3F9AB-1"}', "bad_id"),
+    ('{"type":"subscribe","after":"k3f9ab-1\\n"}', "bad_id"),
+    ('{"type":"subscribe","after":"k3f9ab-٣"}', "bad_id"),
+    ('{"type":"subscribe","after":"k3f9ab-' + "1" * 20 + '"}', "bad_id"),
+    ('{"type":"history"}', "bad_id"),
+    ('{"type":"history","before":7}', "bad_id"),
+    ('{"type":"history","before":["k3f9ab-1"]}', "bad_id"),
+    ('{"type":"history","before":"k3f9ab-1","limit":0}', "bad_limit"),
+    ('{"type":"history","before":"k3f9ab-1","limit":1001}', "bad_limit"),
+    ('{"type":"history","before":"k3f9ab-1","limit":null}', "bad_limit"),
+    ('{"type":"history","before":"k3f9ab-1","limit":[200]}', "bad_limit"),
+    ('{"type":"history","before":"k3f9ab-1","limit":true}', "bad_limit"),
+    ('{"type":"history","before":"k3f9ab-1","limit":2.0}', "bad_limit"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), REFUSED, ids=lambda v: repr(v)[:50])
+def test_refused_requests(text, code):
+    """Every wrong request has its code and a short message that can be sent back."""
+    with pytest.raises(RequestError) as refusal:
+        parse_request(text.encode())
+    assert refusal.value.code == code
+    assert code in ERROR_CODES
+    assert 0 < len(str(refusal.value)) < 250
+    assert json.loads(messages.error(code, str(refusal.value)))["code"] == code
+
+
+def test_every_code_that_parsing_can_give_is_reached():
+    """The list above leaves no code out (the other three need a journal or a session)."""
+    assert {code for _, code in REFUSED} == set(ERROR_CODES) - {"busy", "expired", "journal"}
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.binary(max_size=40)
+    | st.builds(
+        lambda d: orjson.dumps({"type": "subscribe", **d}),
+        st.dictionaries(
+            st.sampled_from(
+                ["level", "source", "text", "where", "tail", "after", "channel", "type", "before", "limit"]
+            ),
+            st.recursive(
+                st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats() | st.text(max_size=5),
+                lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=3), v, max_size=3),
+                max_leaves=5,
+            ),
+        ),
+    )
+)
+def test_hostile_requests_are_refused_or_understood(text):
+    """Whatever a viewer sends, the answer is a request or a RequestError with a known code."""
+    try:
+        request = parse_request(text)
+    except RequestError as error:
+        orjson.loads(messages.error(error.code, str(error)))
+        known = error.code in ERROR_CODES
+    else:
+        known = True
+        if isinstance(request, Subscribe) and request.filter is not None:
+            orjson.loads(messages.subscribed(request.filter, "e-1"))
+    assert known
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("/", Subscribe()),
+        ("/any/path?", Subscribe()),
+        ("/?token=x&unknown=y", Subscribe()),
+        ("/?level=error&tail=5", Subscribe(Filter(ERROR), 5)),
+        ("/?source=a&source=b,c", Subscribe(Filter(sources=("a", "b", "c")))),
+        ("/?text=%C3%A4+x", Subscribe(Filter(text="ä x"))),
+        ("/?where=a%3D1&where=b%3Dx%3Dy", Subscribe(Filter(where=(("a", "1"), ("b", "x=y"))))),
+        ("/?after=k3f9ab-1042", Subscribe(after="k3f9ab-1042")),
+        ("/?tail=1&tail=2", Subscribe(tail=2)),
+        ("//[?tail=3", Subscribe(tail=3)),
+        ("http://[broken/?tail=3", Subscribe(tail=3)),
+        ("/?text=a?b", Subscribe(Filter(text="a?b"))),
+        ("/?text=a%23b", Subscribe(Filter(text="a#b"))),
+    ],
+)
+def test_targets(target, wanted):
+    """A subscription in the query of the URL, whatever the path looks like."""
+    assert parse_target(target) == wanted
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"level": "loud"}, "bad_level"),
+        ({"tail": "-1"}, "bad_tail"),
+        ({"tail": ""}, "bad_tail"),
+        ({"after": ""}, "bad_id"),
+        ({"where": "x"}, "bad_where"),
+        ({"text": "\0"}, "bad_text"),
+        ({"source": LONG}, "bad_source"),
+    ],
+)
+def test_refused_targets(query, code):
+    """The same codes for a subscription in the URL."""
+    with pytest.raises(RequestError) as refusal:
+        parse_target("/?" + urlencode(query))
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize(
+    "raw", [b"/?text=\xff", b"/?text=%ff", b"/?source=\xed\xa0\x80", b"/?where=a%3D\xff", b"/\xff"]
+)
+def test_targets_that_are_not_utf8(raw):
+    """Bytes that are not UTF-8 neither raise nor come back as something that cannot be said in JSON."""
+    for target in (raw.decode("ascii", "surrogateescape"), raw.decode("latin-1")):
+        messages.query_tokens(target)
+        try:
+            wanted = parse_target(target)
+        except RequestError as error:
+            orjson.loads(messages.error(error.code, str(error)))
+            continue
+        orjson.loads(messages.subscribed(wanted.filter or Filter(), "e-1"))
+        assert (wanted.filter or Filter()).text.encode() is not None
+
+
+def test_tokens_in_the_query():
+    """Every token parameter is returned, blank ones too: two of them are refused at the door."""
+    assert messages.query_tokens("/?token=a&x=1&token=") == ["a", ""]
+    assert messages.query_tokens("/") == []
+    assert messages.query_tokens("//[/?token=a") == ["a"]
+
+
+def test_split_id():
+    """An id is an epoch, perhaps a provisional one, and a seq."""
+    assert split_id("k3f9ab-1042") == ("k3f9ab", 1042)
+    assert split_id("k3f9ab.x7q2-0") == ("k3f9ab.x7q2", 0)
+    for wrong in (
+        "",
+        "-",
+        "k3f9ab",
+        "k3f9ab-",
+        "-1",
+        "k3f9ab--1",
+        "k3f9ab.-1",
+        "a.b.c-1",
+        "k3f9ab-1 ",
+        "k3f9ab-\uff11",
+    ):
+        with pytest.raises(RequestError) as refusal:
+            split_id(wrong)
+        assert refusal.value.code == "bad_id"

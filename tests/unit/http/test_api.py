@@ -1,0 +1,230 @@
+"""Every other route: status, headers, and that nothing a trader logged gets into them."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from importlib.resources import files
+
+import orjson
+import pytest
+
+from logrelay.http import metrics
+from logrelay.http.api import ROUTES, STATIC, Pages
+
+EVERYTHING = [*ROUTES, *STATIC]
+
+
+def header(answer, name: str) -> str | None:
+    found = [value for key, value in answer.headers if key.lower() == name.lower()]
+    assert len(found) <= 1, f"{name} is sent twice"
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize("path", EVERYTHING)
+def test_common_headers(pages, path):
+    """Each answer carries the safety headers, a type, a caching rule and, when its length is known, the length."""
+    answer = pages.answer("GET", path, {})
+    assert answer.status == 200
+    assert header(answer, "X-Content-Type-Options") == "nosniff"
+    assert header(answer, "Referrer-Policy") == "no-referrer"
+    assert header(answer, "Content-Type")
+    assert header(answer, "Cache-Control") == ("no-cache" if path in STATIC else "no-store")
+    if path != "/logs":
+        assert header(answer, "Content-Length") == str(len(answer.body))
+    for name, value in answer.headers:
+        assert "\n" not in name + value
+        assert "\r" not in name + value
+
+
+@pytest.mark.parametrize("path", EVERYTHING)
+def test_head(pages, path):
+    """HEAD has the status and headers of GET and no body."""
+    got, head = pages.answer("GET", path, {}), pages.answer("HEAD", path, {})
+    assert head.status == got.status
+    assert head.headers == got.headers
+    assert head.body == b""
+
+
+@pytest.mark.parametrize("path", EVERYTHING)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get", ""])
+def test_other_methods(pages, path, method):
+    """Any other method is 405 and told which are allowed."""
+    answer = pages.answer(method, path, {})
+    assert answer.status == 405
+    assert header(answer, "Allow") == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/nothing",
+        "",
+        "*",
+        "/healthz/",
+        "//",
+        "/static/",
+        "/static",
+        "/static/index.html",
+        "/static//etc/passwd",
+        "/static/../pages.py",
+        "/static/%2e%2e/pages.py",
+        "/static/viewer.js\x00",
+        "/index.html",
+        "/logs/x",
+        "http://host/",
+        "/HEALTHZ",
+    ],
+)
+def test_unknown_paths(pages, target):
+    """What is not in the table is 404 with a list of what there is; no path reaches the file system."""
+    answer = pages.answer("GET", target, {})
+    assert answer.status == 404
+    body = orjson.loads(answer.body)
+    assert body["code"] == "not_found"
+    assert all(route in body["message"] for route in ROUTES)
+
+
+class TestStatic:
+    @pytest.mark.parametrize("path", STATIC)
+    def test_files(self, pages, path):
+        """Each path gives the file of the package, whatever the query says."""
+        name, content_type = STATIC[path]
+        answer = pages.answer("GET", f"{path}?token=x", {})
+        assert answer.body == files("logrelay").joinpath("static", name).read_bytes()
+        assert header(answer, "Content-Type") == content_type
+
+    def test_table_is_the_directory(self):
+        """Every file in static/ is in the table and the other way round."""
+        there = {entry.name for entry in files("logrelay").joinpath("static").iterdir() if entry.is_file()}
+        assert there == {name for name, _ in STATIC.values()}
+
+    @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*"])
+    def test_etag(self, pages, form):
+        """A client that has the file gets 304 without a body; one with another version gets the file."""
+        etag = header(pages.answer("GET", "/static/viewer.js", {}), "ETag")
+        assert etag.startswith('"')
+        answer = pages.answer("GET", "/static/viewer.js", {"if-none-match": form.format(etag)})
+        assert (answer.status, answer.body) == (304, b"")
+        assert header(answer, "ETag") == etag
+        assert header(answer, "Content-Length") is None
+        assert pages.answer("GET", "/static/viewer.js", {"if-none-match": '"other"'}).status == 200
+
+    @pytest.mark.parametrize("host", ["relay.lan:8765", "127.0.0.1:8765", "[::1]:8765", "phone"])
+    def test_policy_names_the_host(self, pages, host):
+        """The policy of the page allows its own script, style and host, nothing inline and nothing else."""
+        policy = header(pages.answer("GET", "/", {"host": host}), "Content-Security-Policy")
+        assert f"connect-src 'self' ws://{host} wss://{host};" in policy
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "ws: " not in policy
+        assert "*" not in policy
+
+    @pytest.mark.parametrize(
+        "host", ["", "a; script-src *", "a b", "*", "a\r\nX: y", "evil.example,b", "'unsafe-inline'"]
+    )
+    def test_policy_survives_a_hostile_host(self, pages, host):
+        """A Host header that is not a host name leaves 'self' alone."""
+        policy = header(pages.answer("GET", "/", {"host": host}), "Content-Security-Policy")
+        assert "connect-src 'self';" in policy
+
+    def test_page_needs_nothing_else(self):
+        """The page refers only to files of the table, and has no inline script, style or handler."""
+        found = []
+
+        class Reader(HTMLParser):
+            def handle_starttag(self, tag, attrs):
+                given = dict(attrs)
+                found.extend(given[k] for k in ("src", "href") if k in given)
+                assert not any(name.startswith("on") or name == "style" for name in given), given
+                assert tag != "style"
+                assert tag != "script" or "src" in given
+
+        Reader().feed(files("logrelay").joinpath("static", "index.html").read_text(encoding="utf-8"))
+        assert found
+        assert {reference if reference.startswith("/") else f"/{reference}" for reference in found} <= set(STATIC)
+
+    def test_public(self):
+        """Only the viewer's own files are for everyone; whatever tells about the relay or its lines is not."""
+        assert all(Pages.public(path) for path in STATIC)
+        assert Pages.public("/?token=x")
+        assert not any(Pages.public(path) for path in ("/logs", "/metrics", "/healthz", "/readyz", "/static/../logs"))
+
+
+class TestHealth:
+    def test_ok(self, desk, pages):
+        """200 with the traders and the age of their last line; facts it was not meant to tell are left out."""
+        desk.add(7)
+        robo = {"app": "robo_trader", "host": "box", "pid": 42}
+        desk.traders = [
+            {**robo, "state": "quiet", "last_line": "2026-01-23T09:58:30.000000Z", "last_message": "secret"},
+            {**robo, "state": "connected", "last_line": None},
+            {**robo, "state": "crashed", "last_line": "2026-01-23T10:00:01.000000Z"},
+        ]
+        answer = pages.answer("GET", "/healthz", {})
+        body = orjson.loads(answer.body)
+        assert answer.status == 200
+        assert body["status"] == "ok"
+        assert (body["version"], body["head"], body["oldest"]) == ("0.1.0", "k3f9ab-7", "k3f9ab-1")
+        assert body["journal"] == {"trouble": None, "bytes": 4096}
+        assert [trader["state"] for trader in body["traders"]] == ["quiet", "connected", "crashed"]
+        assert body["traders"][0]["last_line_age_seconds"] == 90.0
+        assert "last_line_age_seconds" not in body["traders"][1]
+        assert body["traders"][2]["last_line_age_seconds"] == 0.0
+        assert b"secret" not in answer.body
+
+    def test_trouble(self, desk, pages):
+        """503 with the reason while the journal is in trouble, and 200 again afterwards."""
+        desk.trouble = "disk full"
+        answer = pages.answer("GET", "/healthz", {})
+        body = orjson.loads(answer.body)
+        assert (answer.status, body["status"], body["reason"]) == (503, "trouble", "journal: disk full")
+        desk.trouble = None
+        assert pages.answer("GET", "/healthz", {}).status == 200
+
+    def test_ready(self, desk, pages):
+        """200 when ready, 503 with a reason when not."""
+        assert pages.answer("GET", "/readyz", {}).status == 200
+        desk.is_ready = False
+        answer = pages.answer("GET", "/readyz", {})
+        assert answer.status == 503
+        assert orjson.loads(answer.body)["reason"] == "starting or stopping"
+        desk.trouble = "disk full"
+        assert orjson.loads(pages.answer("GET", "/readyz", {}).body)["reason"] == "journal: disk full"
+
+
+class TestMetrics:
+    def test_names(self):
+        """Names are unique; counters and only counters end in _total; every row says what it counts."""
+        names = [metric.name for metric in metrics.METRICS]
+        assert len(names) == len(set(names))
+        for metric in metrics.METRICS:
+            assert metric.type in ("counter", "gauge")
+            assert metric.name.endswith("_total") == (metric.type == "counter")
+            assert metric.help.endswith(".")
+
+    def test_a_scraper_reads_it(self):
+        """The Prometheus client library's own parser reads every metric, with its type, help and value."""
+        parser = pytest.importorskip("prometheus_client.parser")
+        values = {metric.name: i + 0.5 if i % 2 else i for i, metric in enumerate(metrics.METRICS)}
+        families = list(parser.text_string_to_metric_families(metrics.expose(values)))
+        assert [f.documentation for f in families] == [metric.help for metric in metrics.METRICS]
+        assert [f.type for f in families] == [metric.type for metric in metrics.METRICS]
+        samples = {s.name: s.value for f in families for s in f.samples}
+        assert samples == {f"logrelay_{name}": value for name, value in values.items()}
+
+    def test_missing_and_unknown(self):
+        """What nobody counted is left out; what nobody described is shown all the same."""
+        text = metrics.expose({"viewers": 2, "surprise": 1, "journal_trouble": True})
+        assert "logrelay_viewers 2\n" in text
+        assert "logrelay_journal_trouble 1\n" in text
+        assert "# TYPE logrelay_surprise untyped\nlogrelay_surprise 1\n" in text
+        assert "lines_total" not in text
+
+    def test_route(self, desk, pages):
+        """The desk's counters, the uptime and the pages' own counters are in the answer."""
+        desk.add(7)
+        answer = pages.answer("GET", "/metrics", {})
+        text = answer.body.decode()
+        assert header(answer, "Content-Type").startswith("text/plain; version=0.0.4")
+        for row in ("lines_total 7", "viewers 3", "uptime_seconds 12.5", "searches 0", "searches_total 0"):
+            assert f"logrelay_{row}\n" in text

@@ -1,0 +1,582 @@
+"""The traders as data: seqs taken once and in order, timestamps that rise, and who is there."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from logrelay.ingest import frames as wire
+from logrelay.ingest import trader_registry as traders_module
+from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
+from logrelay.ingest.sequencer import Sequencer
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, Traders
+from logrelay.model import ERROR, INFO, RELAY_RUN, WARNING, Run
+
+NOW = 1_769_162_400_000_000
+HOUR_US = 3_600_000_000
+QUIET_S = 60.0
+
+
+def run_key(number):
+    return number.to_bytes(16, "big")
+
+
+def hello(number=1, **changes):
+    return Hello(run_key(number), **{"app": "bot", "host": "box", "pid": 4711, "started_ns": NOW * 1000, **changes})
+
+
+def log(seq, time_us=None, rank=INFO):
+    return Log(seq, (NOW + seq if time_us is None else time_us) * 1000, rank, {"event": f"line {seq}"})
+
+
+class Bench:
+    """Traders with a sequencer behind them and clocks in hand."""
+
+    def __init__(self, runs=(), head=0, quiet_after_s=QUIET_S):
+        self.mono = 1000.0
+        self.now_us = NOW
+        self.sequencer = Sequencer("k3f9ab", head + 1)
+        self.traders = Traders(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
+        self.commits = []
+
+    def hello(self, number=1, connection=None, **changes):
+        return self.traders.hello(connection or object(), hello(number, **changes), self.now_us, self.mono)
+
+    def join(self, number=1, **changes):
+        connection = object()
+        trader, _ = self.traders.hello(connection, hello(number, **changes), self.now_us, self.mono)
+        self.take()
+        return trader, connection
+
+    def receive(self, trader, *frames):
+        answers = self.traders.receive(trader, list(frames), self.now_us, self.mono)
+        return answers, self.take()
+
+    def take(self):
+        """Return what has been added, each line as (message, context), and remember the commit."""
+        taken = self.sequencer.take()
+        if taken is None:
+            return []
+        commit, _ = taken
+        self.commits.append(commit)
+        return [Shown(line) for line in commit.lines]
+
+    def ended(self, trader, connection):
+        self.traders.ended(trader, connection, self.now_us, self.mono)
+        return self.take()
+
+    def pass_time(self, seconds):
+        self.mono += seconds
+        self.now_us += int(seconds * 1e6)
+        self.traders.pass_time(self.now_us, self.mono)
+        return self.take()
+
+
+class Shown:
+    """A line as a viewer sees it."""
+
+    def __init__(self, line):
+        shape = json.loads(line.body)
+        self.line = line
+        self.message = shape["message"]
+        self.context = shape["context"]
+        self.level = line.level
+        self.is_notice = line.run == RELAY_RUN
+        self.time_us = line.time_us
+
+    def __repr__(self):
+        return f"<{self.message} {self.context}>"
+
+
+def messages_of(shown):
+    return [line.message for line in shown]
+
+
+def gap_of(shown):
+    """Return cause, first, last and count of the one notice in `shown`."""
+    gaps = [line.context for line in shown if line.context.get("notice") == "gap"]
+    assert len(gaps) == 1, shown
+    gap = gaps[0]
+    assert gap["run"] == run_key(1).hex()
+    assert (gap["app"], gap["pid"]) == ("bot", 4711)
+    return gap["cause"], gap["first"], gap["last"], gap["count"]
+
+
+# --- hello --------------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_is_announced_once():
+    """The first hello of a run is a notice; a second one soon after is not."""
+    bench = Bench()
+    trader, replaced = bench.hello()
+    assert replaced is None
+    assert trader.run.state == "connected"
+    (notice,) = bench.take()
+    assert notice.message == "bot (pid 4711) connected"
+    assert notice.level == INFO
+    assert notice.context["notice"] == "trader"
+    assert notice.context["state"] == "connected"
+    assert notice.context["run"] == run_key(1).hex()
+    assert notice.context["last_line"] is None
+    bench.hello()
+    assert bench.take() == []
+    assert bench.traders.counters.connections == 2
+
+
+def test_a_second_connection_replaces_the_first():
+    """The newer connection owns the run; the end of the older one means nothing any more."""
+    bench = Bench()
+    one, two = object(), object()
+    trader, _ = bench.hello(connection=one)
+    again, replaced = bench.hello(connection=two)
+    assert again is trader
+    assert replaced is one
+    bench.take()
+    assert bench.ended(trader, one) == []
+    assert trader.connection is two
+    assert bench.pass_time(5) == []
+    assert bench.traders.connected() == 1
+
+
+def test_a_known_run_goes_on_where_the_journal_stands():
+    """After a restart of the relay the hello of a known run finds its last seq, and no line is taken twice."""
+    known = Run(7, run_key(1), "bot", "box", 4711, 0, last_seq=41, last_us=NOW + 50)
+    bench = Bench([known], head=100)
+    trader, _ = bench.hello()
+    assert trader.run is known
+    assert trader.committed == 41
+    assert bench.take() == []
+    _, shown = bench.receive(trader, log(40), log(41), log(42))
+    assert messages_of(shown) == ["line 42"]
+    assert shown[0].line.seq == 101
+    assert shown[0].time_us == NOW + 51
+    assert bench.traders.counters.duplicates == 2
+    other, _ = bench.hello(2)
+    assert other.run.id == 8
+
+
+# --- the place of a frame -----------------------------------------------------------------------------------
+
+
+def test_lines_are_taken_once_and_in_order():
+    """A line that comes again is counted and ignored."""
+    bench = Bench()
+    trader, _ = bench.join()
+    answers, shown = bench.receive(trader, log(1), log(2), log(2), log(1), log(3))
+    assert answers == []
+    assert messages_of(shown) == ["line 1", "line 2", "line 3"]
+    assert bench.traders.counters.duplicates == 2
+    assert trader.run.last_seq == 3
+    assert trader.lines == 3
+    _, shown = bench.receive(trader, log(3), log(4))
+    assert messages_of(shown) == ["line 4"]
+
+
+def test_a_hole_is_said_at_its_place():
+    """A hole nobody explained is a gap notice before the line behind it."""
+    bench = Bench()
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, log(1), log(5))
+    assert [line.is_notice for line in shown] == [False, True, False]
+    assert gap_of(shown) == ("unexplained", 2, 4, 3)
+    assert shown[1].level == WARNING
+    assert "3 lines of bot (pid 4711) missing" in shown[1].message
+    assert bench.traders.counters.unexplained_lines == 3
+    _, shown = bench.receive(trader, log(3), log(6))
+    assert messages_of(shown) == ["line 6"]
+
+
+@pytest.mark.parametrize("cause", ["overflow", "too_big", "encode", "rejected_repeatedly", "something new"])
+def test_a_lost_frame_stands_for_its_lines(cause):
+    """What the trader dropped is said with its cause, and the seqs go on behind it."""
+    bench = Bench()
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, log(1), Lost(2, 2001, cause), log(2002))
+    assert gap_of(shown) == (cause, 2, 2001, 2000)
+    assert messages_of(shown)[0::2] == ["line 1", "line 2002"]
+    assert "2,000 lines of bot (pid 4711) lost" in shown[1].message
+    assert bench.traders.counters.lost_lines == 2000
+    assert bench.traders.counters.unexplained_lines == 0
+
+
+@pytest.mark.parametrize(
+    ("frame", "gaps"),
+    [
+        (Lost(1, 5, "overflow"), []),
+        (Lost(3, 3, "overflow"), []),
+        (Lost(4, 8, "overflow"), [("overflow", 6, 8, 3)]),
+        (Lost(6, 6, "overflow"), [("overflow", 6, 6, 1)]),
+        (Lost(9, 9, "overflow"), [("unexplained", 6, 8, 3), ("overflow", 9, 9, 1)]),
+        (Lost(1, 2**63 - 1, "overflow"), [("overflow", 6, 2**63 - 1, 2**63 - 6)]),
+    ],
+)
+def test_a_lost_frame_is_clipped_to_what_is_new(frame, gaps):
+    """Only the part behind the last seq counts; what lies between is unexplained."""
+    bench = Bench()
+    trader, _ = bench.join()
+    bench.receive(trader, *map(log, range(1, 6)))
+    _, shown = bench.receive(trader, frame)
+    assert [tuple(s.context[k] for k in ("cause", "first", "last", "count")) for s in shown] == gaps
+    assert trader.run.last_seq == max(5, frame.last)
+    assert bench.traders.counters.duplicates == (0 if gaps else 1)
+
+
+def test_a_bad_frame_is_rejected_and_its_seq_used():
+    """The trader is told not to send it again, the viewers what is missing, and the next line follows."""
+    bench = Bench()
+    trader, _ = bench.join()
+    answers, shown = bench.receive(trader, log(1), Bad(2, "an event is a map, not list"), log(3))
+    assert answers == [wire.reject(2, "an event is a map, not list")]
+    assert gap_of(shown) == ("rejected", 2, 2, 1)
+    assert "an event is a map" in shown[1].message
+    assert messages_of(shown)[::2] == ["line 1", "line 3"]
+    assert bench.traders.counters.rejected == 1
+    answers, shown = bench.receive(trader, Bad(2, "again"))
+    assert answers == [wire.reject(2, "again")]
+    assert shown == []
+    _, shown = bench.receive(trader, Bad(9, "far ahead"))
+    assert [s.context["cause"] for s in shown] == ["unexplained", "rejected"]
+    assert [(s.context["first"], s.context["last"]) for s in shown] == [(4, 8), (9, 9)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(log, st.integers(1, 30)),
+            st.builds(lambda a, n: Lost(a, a + n, "overflow"), st.integers(1, 30), st.integers(0, 9)),
+            st.builds(Bad, st.integers(1, 30), st.just("bad")),
+            st.builds(Bye, st.integers(0, 30)),
+        ),
+        max_size=25,
+    ),
+    st.integers(1, 5),
+)
+def test_every_seq_is_accounted_for_exactly_once(frames, pieces):
+    """Whatever a trader sends: each seq up to the last is a line or lies in exactly one gap, in rising order."""
+    bench = Bench()
+    trader, _ = bench.join()
+    shown = []
+    for at in range(0, len(frames), pieces):
+        shown += bench.receive(trader, *frames[at : at + pieces])[1]
+    at = 0
+    for line in shown:
+        if line.is_notice:
+            assert line.context["notice"] == "gap"
+            assert line.context["first"] == at + 1
+            assert line.context["count"] == line.context["last"] - at
+            at = line.context["last"]
+        else:
+            at += 1
+            assert line.message == f"line {at}"
+    assert at == trader.run.last_seq == max([f.last if type(f) in (Lost, Bye) else f.seq for f in frames], default=0)
+    assert [line.line.seq for line in shown] == list(range(2, 2 + len(shown)))  # 1 is the notice about the hello
+
+
+# --- the end ------------------------------------------------------------------------------------------------
+
+
+def test_bye_and_the_end_of_the_connection_close_the_run():
+    """A clean end is an INFO notice and no crash follows."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1), Bye(1))
+    (notice,) = bench.ended(trader, connection)
+    assert notice.message == "bot (pid 4711) ended cleanly"
+    assert (notice.level, notice.context["state"]) == (INFO, "closed")
+    assert notice.context["last_line"] == "2026-01-23T10:00:00.000001Z"
+    assert trader.run.state == "closed"
+    assert bench.pass_time(100) == []
+    assert bench.traders.next_deadline() == float("inf")
+
+
+def test_bye_tells_of_lines_that_never_came():
+    """Lines that the run used a seq for, and that are not there at its end, are missing without an explanation."""
+    bench = Bench()
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, log(1), Bye(4))
+    assert gap_of(shown) == ("unexplained", 2, 4, 3)
+    assert trader.run.last_seq == 4
+
+
+def test_a_line_behind_bye_takes_it_back():
+    """A trader that goes on after bye and then dies has crashed."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, Bye(0))
+    bench.receive(trader, log(1))
+    assert bench.ended(trader, connection) == []
+    assert [s.context["state"] for s in bench.pass_time(CRASH_GRACE_S)] == ["crashed"]
+
+
+def test_no_bye_is_a_crash_after_a_moment():
+    """A connection that ends without bye may be back within a second; after that it is a crash."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1))
+    assert bench.ended(trader, connection) == []
+    assert bench.traders.next_deadline() == bench.mono + CRASH_GRACE_S
+    assert bench.pass_time(CRASH_GRACE_S / 2) == []
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert notice.level == ERROR
+    assert notice.context["state"] == "crashed"
+    assert "crashed or was killed" in notice.message
+    assert bench.traders.counters.crashed == 1
+    assert bench.traders.in_state("crashed") == 1
+    assert bench.pass_time(1000) == []
+    _, shown = bench.hello()[0], bench.take()
+    assert messages_of(shown) == ["bot (pid 4711) is back"]
+    assert trader.run.state == "connected"
+
+
+def test_back_in_time_is_no_news():
+    """A reset and a reconnect within the grace time are not told to anybody."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.ended(trader, connection)
+    bench.mono += CRASH_GRACE_S / 2
+    bench.hello()
+    assert bench.take() == []
+    assert bench.pass_time(CRASH_GRACE_S) == []
+
+
+def test_a_run_that_said_goodbye_and_returns_is_announced():
+    """After "ended cleanly" nobody expects more lines: its return is said."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, Bye(0))
+    bench.ended(trader, connection)
+    bench.hello()
+    assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
+
+
+@pytest.mark.parametrize("state", ["connected", "quiet"])
+def test_a_trader_that_does_not_come_back_after_a_restart_is_gone(state):
+    """Those that were there before get ten seconds; one notice, and `is back` when it comes later."""
+    known = Run(1, run_key(1), "bot", "box", 4711, 0, state=state)
+    bench = Bench([known, Run(2, run_key(2), "bot", "box", 1, 0, state="closed")])
+    assert bench.pass_time(GONE_GRACE_S - 0.1) == []
+    (notice,) = bench.pass_time(0.1)
+    assert (notice.level, notice.context["state"]) == (WARNING, "gone")
+    assert known.state == "gone"
+    bench.hello()
+    assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
+
+
+def test_a_trader_that_comes_back_after_a_restart_is_no_news():
+    """A restart of the relay is not the traders' story."""
+    known = Run(1, run_key(1), "bot", "box", 4711, 0, state="connected")
+    bench = Bench([known])
+    bench.hello()
+    assert bench.take() == []
+    assert bench.pass_time(GONE_GRACE_S) == []
+
+
+# --- quiet --------------------------------------------------------------------------------------------------
+
+
+def test_quiet_and_loud_again():
+    """Silence is told once, its end once, and the next silence again."""
+    bench = Bench()
+    trader, _ = bench.join()
+    bench.receive(trader, log(1))
+    assert bench.pass_time(QUIET_S - 1) == []
+    (notice,) = bench.pass_time(1)
+    assert notice.message == "bot (pid 4711) is connected but has been quiet for 60 s"
+    assert (notice.level, notice.context["state"]) == (WARNING, "quiet")
+    assert trader.run.state == "quiet"
+    assert bench.pass_time(1000) == []
+    _, shown = bench.receive(trader, log(2))
+    assert messages_of(shown) == ["line 2", "bot (pid 4711) logs again after 1060 s of quiet"]
+    assert trader.run.state == "connected"
+    assert bench.traders.next_deadline() == bench.mono + QUIET_S
+    assert [s.context["state"] for s in bench.pass_time(QUIET_S)] == ["quiet"]
+
+
+def test_lines_put_the_silence_off():
+    """The time runs from the last line, and a duplicate is not a line."""
+    bench = Bench()
+    trader, _ = bench.join()
+    for seq in range(1, 5):
+        bench.receive(trader, log(seq))
+        assert bench.pass_time(QUIET_S - 1) == []
+    bench.receive(trader, log(1))
+    assert [s.context["state"] for s in bench.pass_time(1)] == ["quiet"]
+
+
+def test_quiet_after_zero_means_never():
+    """0 turns the watch off."""
+    bench = Bench(quiet_after_s=0)
+    bench.join()
+    assert bench.traders.next_deadline() == float("inf")
+    assert bench.pass_time(10**6) == []
+
+
+def test_a_quiet_trader_that_dies_has_crashed():
+    """Quiet and then gone: both are told."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.pass_time(QUIET_S)
+    bench.ended(trader, connection)
+    assert [s.context["state"] for s in bench.pass_time(CRASH_GRACE_S)] == ["crashed"]
+
+
+# --- timestamps ---------------------------------------------------------------------------------------------
+
+
+def test_timestamps_rise_by_a_microsecond_when_they_would_not():
+    """Equal and slightly older times are moved up, without a word about it."""
+    bench = Bench()
+    trader, _ = bench.join()
+    times = [NOW, NOW, NOW - 900_000, NOW + 1, NOW + 10]
+    _, shown = bench.receive(trader, *(log(i + 1, t) for i, t in enumerate(times)))
+    assert [s.time_us - NOW for s in shown] == [0, 1, 2, 3, 10]
+    assert not any(s.is_notice for s in shown)
+
+
+def test_a_clock_set_back_by_an_hour_is_said_once_and_again_next_time():
+    """One notice, timestamps that stand still, and then time goes on; a second step is told again."""
+    bench = Bench()
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, log(1, NOW), log(2, NOW - HOUR_US), log(3, NOW - HOUR_US + 5))
+    assert [s.is_notice for s in shown] == [False, True, False, False]
+    assert shown[1].context["state"] == "clock"
+    assert shown[1].context["back_s"] == 3600.0
+    assert shown[1].level == WARNING
+    assert [s.time_us - NOW for s in shown if not s.is_notice] == [0, 1, 2]
+    _, shown = bench.receive(trader, log(4, NOW + 2 * HOUR_US), log(5, NOW))
+    assert [s.is_notice for s in shown] == [False, True, False]
+    assert shown[1].context["back_s"] == 7200.0
+    assert shown[2].time_us == NOW + 2 * HOUR_US + 1
+
+
+def test_a_clock_set_forward_needs_no_word():
+    """Time that leaps ahead is simply later."""
+    bench = Bench()
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, log(1, NOW), log(2, NOW + HOUR_US), log(3, NOW + HOUR_US + 1))
+    assert [s.time_us - NOW for s in shown] == [0, HOUR_US, HOUR_US + 1]
+
+
+def test_runs_keep_their_own_time():
+    """The clock of one run does not move that of another."""
+    bench = Bench()
+    one, _ = bench.join(1)
+    two, _ = bench.join(2)
+    bench.receive(one, log(1, NOW + HOUR_US))
+    _, shown = bench.receive(two, log(1, NOW))
+    assert shown[0].time_us == NOW
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=30))
+def test_timestamps_rise_whatever_the_clock_does(times_ns):
+    """Any nanoseconds that fit a frame give timestamps that rise strictly, and so does what viewers read."""
+    bench = Bench()
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, *(Log(i + 1, t, INFO, {}) for i, t in enumerate(times_ns)))
+    lines = [s.line for s in shown if not s.is_notice]
+    shown_times = [json.loads(line.body)["timestamp"] for line in lines]
+    assert len(lines) == len(times_ns)
+    assert all(a.time_us < b.time_us for a, b in pairwise(lines))
+    assert shown_times == sorted(set(shown_times))
+    assert all(0 < line.time_us < 2**63 for line in lines)
+
+
+def test_notices_rise_too_when_the_relays_clock_steps_back():
+    """Notices are a run of their own: their timestamps rise strictly as well."""
+    bench = Bench()
+    shown = []
+    for number in range(1, 6):
+        bench.now_us -= HOUR_US
+        bench.hello(number)
+        shown += bench.take()
+    times = [s.time_us for s in shown]
+    assert all(a < b for a, b in pairwise(times))
+
+
+# --- what is kept -------------------------------------------------------------------------------------------
+
+
+def test_old_runs_are_forgotten_but_nobody_who_matters(monkeypatch):
+    """Beyond MAX_RUNS the runs that ended first go; connected and just lost ones stay."""
+    monkeypatch.setattr(traders_module, "MAX_RUNS", 50)
+    bench = Bench()
+    stays, _ = bench.join(1)
+    lost, lost_connection = bench.join(2)
+    bench.ended(lost, lost_connection)
+    for number in range(3, 400):
+        bench.now_us += 1000
+        trader, connection = bench.join(number)
+        bench.receive(trader, Bye(0))
+        bench.ended(trader, connection)
+        assert len(bench.traders.by_id) <= 51
+    assert stays.run.id in bench.traders.by_id
+    assert lost.run.id in bench.traders.by_id
+    assert bench.hello(1)[0] is stays
+    assert 399 in bench.traders.by_id
+    assert len(bench.traders._by_key) == len(bench.traders.by_id)
+    assert bench.hello(3)[0].run.id == 400, "a forgotten run is a new one, under a new number"
+
+
+def test_what_viewers_are_shown():
+    """Connected traders first, then the latest that ended, twenty in all unless more are connected."""
+    bench = Bench()
+    for number in range(1, 31):
+        bench.now_us += 1_000_000
+        trader, connection = bench.join(number, pid=number)
+        if number % 10:
+            bench.receive(trader, Bye(0))
+            bench.ended(trader, connection)
+    bench.mono += 2.5
+    shown = bench.traders.shown(bench.mono)
+    assert len(shown) == SHOWN_RUNS
+    assert [t["pid"] for t in shown][:5] == [30, 20, 10, 29, 28]
+    assert shown[0] == {
+        "app": "bot",
+        "host": "box",
+        "pid": 30,
+        "run": run_key(30).hex(),
+        "state": "connected",
+        "started": "2026-01-23T10:00:00.000000Z",
+        "last_line": None,
+        "quiet_s": 2.5,
+        "last_seq": 0,
+    }
+    assert shown[3]["quiet_s"] is None
+    for number in range(31, 61):
+        bench.join(number)
+    assert len(bench.traders.shown(bench.mono)) == 33
+
+
+def test_commits_carry_copies_of_the_runs():
+    """What goes to the journal's thread does not change under it."""
+    bench = Bench()
+    trader, _ = bench.join()
+    bench.receive(trader, log(1))
+    kept = bench.commits[-1].runs[0]
+    bench.receive(trader, log(2))
+    assert kept is not trader.run
+    assert kept.last_seq == 1
+    assert bench.commits[-1].runs[0].last_seq == 2
+
+
+def test_refusals_are_said_at_most_once_a_second_and_none_is_forgotten():
+    """A program that connects wrongly ten times a second is one notice a second; the last ones are said as well."""
+    bench = Bench()
+    said = []
+    for number in range(50):
+        bench.traders.refused("no hello came", bench.now_us, number / 10, "bot")
+        bench.traders.pass_time(bench.now_us, number / 10)
+        said += [notice.context["count"] for notice in bench.take()]
+    assert bench.traders.next_deadline() == pytest.approx(5.0, abs=0.11)
+    bench.traders.pass_time(bench.now_us, bench.traders.next_deadline())
+    said += [notice.context["count"] for notice in bench.take()]
+    assert said[0] == 1
+    assert sum(said) == 50 == bench.traders.counters.refused
+    assert len(said) in (6, 7)
+    assert bench.traders.next_deadline() == float("inf")

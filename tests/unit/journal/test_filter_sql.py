@@ -1,0 +1,173 @@
+"""SQL and Filter.matches give the same answer, whatever stands in a line."""
+
+from __future__ import annotations
+
+import itertools
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from logrelay.fanout.filters import Filter, field_text
+from logrelay.journal.interface import Query
+from logrelay.journal.memory import MemoryJournal
+from logrelay.journal.sqlite import SqliteJournal
+from logrelay.model import Commit
+
+odd = st.text(
+    alphabet=st.one_of(st.sampled_from("ab.\"\\'[]{}$%*?,: \0\n\t\x1fAÄé€😀"), st.characters(codec="utf-8")),
+    max_size=6,
+)
+plain = st.sampled_from(
+    ["", "symbol", "a", "b", "a.b", "side", "AAPL", "Msg", "MSG", "é", "null", "true", "1", "1.0", '"']
+)
+text = st.one_of(plain, odd)
+leaf = st.one_of(
+    text,
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**53), 2**53),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0, 1, 1.0, -0.0, 1e16, 1e-7, 100, 2**53]),
+)
+value = st.recursive(
+    leaf, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=6
+)
+context = st.dictionaries(text, value, max_size=4)
+source = st.one_of(st.sampled_from(["robo.a", "robo.b", "x", "[x]", "r*"]), odd.filter(lambda s: "\0" not in s))
+
+
+@st.composite
+def scene(draw):
+    """Some lines, and a filter that has a chance to match them."""
+    rows = draw(
+        st.lists(
+            st.tuples(st.sampled_from([10, 20, 30, 40, 50]), source, st.sampled_from([0, 1, 1, 1, 2]), text, context),
+            min_size=1,
+            max_size=8,
+        )
+    )
+    rows = orjson.loads(orjson.dumps(rows))  # what the relay calls JSON-safe
+    held = [(key, field_text(value)) for row in rows for key, value in row[4].items()] or [("a", "x")]
+    pair = st.one_of(
+        st.sampled_from(held),
+        st.tuples(st.sampled_from([key for key, _ in held]), text),
+        st.tuples(text, st.sampled_from([value for _, value in held])),
+    )
+    where = draw(st.lists(pair, max_size=2))
+    messages = [row[3] for row in rows]
+    wanted = Filter(
+        draw(st.sampled_from([10, 10, 20, 30, 40, 50])),
+        tuple(
+            draw(
+                st.lists(
+                    st.one_of(st.sampled_from(["robo.*", "?", "[x]", "[[]x]", "*", "r[*]"]), source),
+                    max_size=2,
+                )
+            )
+        ),
+        draw(st.one_of(st.just(""), st.sampled_from(messages).map(str.swapcase), st.sampled_from(messages), text)),
+        tuple(where),
+    )
+    return rows, wanted
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """One journal of each kind for all examples; each example looks at its own stretch."""
+    sqlite = SqliteJournal(
+        str(tmp_path_factory.mktemp("filters") / "journal.db"),
+        now_us=lambda: 0,
+        random_epoch=lambda: "abc123",
+    )
+    memory = MemoryJournal(random_epoch=lambda: "abc123")
+    sqlite.open()
+    memory.open()
+    yield sqlite, memory, itertools.count(1)
+    sqlite.close()
+    memory.close()
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(scene=scene(), newest=st.booleans(), limit=st.sampled_from([1, 3, 100]))
+def test_sql_and_python_agree(both, line, scene, newest, limit):
+    """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any
+    pages."""
+    sqlite, memory, numbers = both
+    rows, wanted = scene
+    assume(all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where))))  # parse_filter refuses it
+    made = [
+        line(next(numbers), level=level, source=source, run=run, message=message, context=context)
+        for level, source, run, message, context in rows
+    ]
+    expected = [entry.body for entry in made if wanted.matches(entry)]
+    for journal in (sqlite, memory):
+        journal.append(Commit(made))
+        after, until = made[0].seq - 1, made[-1].seq
+        found: list[bytes] = []
+        while True:
+            page = journal.page(Query(after, until, limit, wanted, newest))
+            assert page.seqs == sorted(page.seqs)
+            found = page.bodies + found if newest else found + page.bodies
+            if page.complete:
+                break
+            if newest:
+                until = page.reached
+            else:
+                after = page.reached
+        assert found == expected
+
+
+@pytest.mark.parametrize("nul", ["a\0b", "\0", "x\0"])
+def test_what_comes_after_a_nul_is_found(both, line, nul):
+    """SQLite's JSON functions end a text at a NUL; the answer must not."""
+    sqlite, memory, numbers = both
+    seq = next(numbers)
+    for journal in (sqlite, memory):
+        journal.append(Commit([line(seq, message=f"{nul} tail", context={"k": nul})]))
+
+        def found(wanted, journal=journal):
+            return journal.page(Query(seq - 1, seq, 1, wanted)).seqs == [seq]
+
+        assert found(Filter(text="TAIL"))
+        assert not found(Filter(text="tails"))
+        assert not found(Filter(where=(("k", "a"),)))
+        assert not found(Filter(where=(("k", "x"),)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "asked", "matches"),
+    [
+        ("symbol", "AAPL", "AAPL", True),
+        ("symbol", "AAPL", '"AAPL"', False),
+        ("symbol", "AAPL", "aapl", False),
+        ("n", 100, "100", True),
+        ("n", "100", "100", True),
+        ("n", 100, "100.0", False),
+        ("n", 1e16, orjson.dumps(1e16).decode(), True),
+        ("n", 1.5, "1.5", True),
+        ("n", None, "null", True),
+        ("n", None, "", False),
+        ("n", True, "true", True),
+        ("n", True, "1", False),
+        ("n", [1, "a"], '[1,"a"]', True),
+        ("n", {"a": 1}, '{"a":1}', True),
+        ("a.b", 1, "1", True),
+        ("[0]", 1, "1", True),
+        ('a"b', 1, "1", True),
+        ("a\\b", 1, "1", True),
+        ("é", "ü", "ü", True),
+        ("m", 'say "x"\n', 'say "x"\n', True),
+    ],
+)
+def test_a_field_is_compared_as_text(both, line, key, value, asked, matches):
+    """A string as it is, anything else as its JSON; dots, brackets, quotes in a key mean nothing special."""
+    sqlite, memory, numbers = both
+    made = line(next(numbers), context={key: value})
+    wanted = Filter(where=((key, asked),))
+    assert wanted.matches(made) is matches
+    for journal in (sqlite, memory):
+        journal.append(Commit([made]))
+        assert bool(journal.page(Query(made.seq - 1, made.seq, 1, wanted)).seqs) is matches
+        assert not journal.page(Query(made.seq - 1, made.seq, 1, Filter(where=(("absent", asked),)))).seqs

@@ -1,0 +1,29 @@
+"""A relay end for processors to talk to."""
+
+from __future__ import annotations
+
+from tests.support.processors import (
+    balanced,
+    make_peer,
+    own_environment,
+    peer,
+    peer_process,
+    root,
+    scale,
+    ship,
+    sock,
+    wait_for,
+)
+
+__all__ = [
+    "balanced",
+    "make_peer",
+    "own_environment",
+    "peer",
+    "peer_process",
+    "root",
+    "scale",
+    "ship",
+    "sock",
+    "wait_for",
+]
