@@ -28,9 +28,9 @@ from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopba
 from logrelay.errors import JournalError, ListenError, RelayError
 from logrelay.ingest.server import Ingest
 from logrelay.journal.interface import Journal, Opening
-from logrelay.journal.writer_thread import Writer
+from logrelay.journal.writer_thread import JournalThread
 from logrelay.model import RANKS
-from logrelay.pipeline import Relay
+from logrelay.pipeline import Pipeline
 from logrelay.systemd import Inherited, Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers.access_policy import Door
 from logrelay.viewers.server import Viewers
@@ -138,7 +138,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
         loop.add_signal_handler(number, stop.set)
 
     lowest = RANKS[config.log_level]
-    relay = Relay(
+    relay = Pipeline(
         opening,
         loop=loop,
         quiet_after_s=config.quiet_after,
@@ -147,7 +147,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
         random_text=_random_text,
         say=lambda rank, text: say(text) if rank >= lowest else None,
     )
-    writer = Writer(
+    writer = JournalThread(
         journal,
         loop.call_soon_threadsafe,
         on_committed=relay.on_committed,
@@ -199,7 +199,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     return exit_code
 
 
-async def _stop(relay: Relay, ingest: Ingest, viewers: Viewers, writer: Writer) -> None:
+async def _stop(relay: Pipeline, ingest: Ingest, viewers: Viewers, writer: JournalThread) -> None:
     """Take what is there, commit it, ack it, show it; then close every door. At most STOP_TIMEOUT_S."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + STOP_TIMEOUT_S

@@ -34,7 +34,7 @@ from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.server import Connection, Ingest
 from logrelay.ingest.trader_registry import Trader, Traders
 from logrelay.journal.interface import Opening, Page, Query
-from logrelay.journal.writer_thread import Writer
+from logrelay.journal.writer_thread import JournalThread
 from logrelay.model import DEBUG, ERROR, SHOWN, WARNING, Commit
 
 PATIENCE_S = 1.0
@@ -64,7 +64,7 @@ class _Pending:
     """Run id and the seq to ack when the batch is committed."""
 
 
-class Relay:
+class Pipeline:
     """Everything between the two doors. Lives on the event loop; the writer calls back through it."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Relay:
         self.epoch = opening.epoch
         self.aliases = set(opening.aliases)
         self.loop = loop
-        self.writer: Writer
+        self.writer: JournalThread
         """Set by `start`."""
         self.sequencer = Sequencer(opening.epoch, opening.head + 1)
         self.traders = Traders(opening.runs, self.sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic())
@@ -303,7 +303,7 @@ class Relay:
         # A quiet trader's deadline moves with every line; the clock is set only when it rings.
         self._set_clock(self.traders.next_deadline())
 
-    def start(self, ingest: Ingest, writer: Writer) -> None:
+    def start(self, ingest: Ingest, writer: JournalThread) -> None:
         """Learn the traders' door and the journal's thread; begin to watch the time."""
         self.ingest = ingest
         self.writer = writer

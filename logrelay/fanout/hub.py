@@ -27,11 +27,11 @@ from logrelay.fanout.compression import Deflater
 from logrelay.fanout.filters import Filter
 from logrelay.model import WARNING
 
-TAIL_BYTES = 4 * 1024 * 1024
+RECENT_BYTES = 4 * 1024 * 1024
 """Recent lines kept in memory, and as much again for their frames, so that a hiccup of a viewer's socket costs no
 journal read: some 16,000 lines, a fifth of a second at full speed, half an hour of a bot's."""
 
-TAIL_LINES = 32 * 1024
+RECENT_LINES = 32 * 1024
 """The same for very short lines, which cost more than their bytes."""
 
 KEPT_WARNINGS = 1000
@@ -260,9 +260,9 @@ class Hub:
         """A viewer skipped forward lands this many lines before the head."""
         self.viewers: dict[Viewer, None] = {}
         self._groups: dict[tuple[Filter, Form, bool], _Group] = {}
-        self._tail: deque[Batch] = deque()
-        self._tail_bytes = 0
-        self._tail_lines = 0
+        self._recent: deque[Batch] = deque()
+        self._recent_bytes = 0
+        self._recent_lines = 0
         self._ask = ask
         self._pack = pack
         self._render_gap = render_gap
@@ -280,9 +280,9 @@ class Hub:
         """
         assert batch.first == self.head + 1, "a batch was published out of order"
         self.head = batch.last
-        self._tail.append(batch)
-        self._tail_bytes += batch.size
-        self._tail_lines += batch.count
+        self._recent.append(batch)
+        self._recent_bytes += batch.size
+        self._recent_lines += batch.count
         for group in list(self._groups.values()):
             if not group.live:
                 continue
@@ -362,18 +362,18 @@ class Hub:
 
     def _trim(self) -> None:
         """Forget old batches; those the journal does not hold yet are kept, their bound is the daemon's."""
-        tail = self._tail
+        tail = self._recent
         while (
             len(tail) > 1
-            and (self._tail_bytes > TAIL_BYTES or self._tail_lines > TAIL_LINES)
+            and (self._recent_bytes > RECENT_BYTES or self._recent_lines > RECENT_LINES)
             and tail[0].last <= self.committed
         ):
             batch = tail.popleft()
-            self._tail_bytes -= batch.size
-            self._tail_lines -= batch.count
+            self._recent_bytes -= batch.size
+            self._recent_lines -= batch.count
         if len(tail) > 1:
             # Only the newest batch is likely to be asked for as a whole again.
-            tail[-2].settle()
+            tail[-2].compact()
 
     # --- viewers come and go ----------------------------------------------------------------------------
 
@@ -410,7 +410,7 @@ class Hub:
     def _start_in_tail(self, viewer: Viewer, lines: int) -> None:
         """Look for the newest matches in memory first, in the journal for the rest."""
         kept = self.oldest - 1  # memory may hold lines that the journal no longer does: they are over for a newcomer
-        for batch in reversed(self._tail):
+        for batch in reversed(self._recent):
             chosen = batch.select(viewer.filter)
             places = range(batch.count) if chosen is None else chosen
             if len(places) >= lines:
@@ -418,7 +418,7 @@ class Hub:
                 self._serve(viewer)
                 return
             lines -= len(places)
-        first = self._tail[0].first if self._tail else self.head + 1
+        first = self._recent[0].first if self._recent else self.head + 1
         viewer.cursor = max(first - 1, kept)
         viewer.start_left = lines
         self._serve(viewer)
@@ -509,7 +509,7 @@ class Hub:
                 viewer.skip = _Skip(viewer.cursor + 1, until, lossy=viewer.filter.level < WARNING)
                 self._fetch(viewer, "levels", viewer.cursor, until, 0, 0)
                 return
-        first = self._tail[0].first if self._tail else self.head + 1
+        first = self._recent[0].first if self._recent else self.head + 1
         if viewer.cursor + 1 < first:
             self._fetch(viewer, "page", viewer.cursor, first - 1, PAGE_LINES, viewer.page_bytes)
             return
@@ -541,7 +541,7 @@ class Hub:
 
     def _batches_after(self, cursor: int) -> Iterator[Batch]:
         """Return the batches behind `cursor`, searched for from the nearer end of the tail."""
-        tail = self._tail
+        tail = self._recent
         if tail and cursor - tail[0].first < tail[-1].last - cursor:
             # In trouble the tail is long, and a slow viewer takes a few batches at a time from its far end.
             return (batch for batch in tail if batch.last > cursor)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Lending:
+class ConnectionPool:
     """Lends a connection to each reader; there are as many as there ever were readers at once. Any thread."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:

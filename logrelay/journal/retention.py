@@ -106,7 +106,7 @@ class Retention:
         self._hold_until_us = 0
 
     def mark(self, db: sqlite3.Connection, lines: Sequence[Line]) -> None:
-        """Write down the block of `lines` in the transaction that is open; `settle` makes it count."""
+        """Write down the block of `lines` in the transaction that is open; `confirm` makes it count."""
         now = max(self._now_us(), self._last_mark_us)
         counts, least, most = Counter(map(_levels, lines)), min(map(_times, lines)), max(map(_times, lines))
         block = self._block
@@ -133,7 +133,7 @@ class Retention:
         self._pending = block
         self._pending_us = now
 
-    def settle(self, head: int) -> None:
+    def confirm(self, head: int) -> None:
         """Note that the transaction is in the file."""
         if self._pending is not None:
             self._block, self._pending, self._last_mark_us = self._pending, None, self._pending_us

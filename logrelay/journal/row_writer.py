@@ -38,7 +38,7 @@ _RUN = (
 _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
 
 
-class Rows:
+class RowWriter:
     """Writes commits and has in mind what of them is not lines. Belongs to the thread that writes."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Rows:
         self.runs = {row[0]: Run(*row) for row in db.execute(f"SELECT {columns} FROM runs ORDER BY id")}  # noqa: S608
 
     def write(self, db: sqlite3.Connection, commit: Commit) -> None:
-        """Write a commit in the transaction that is open; `settle` makes it count. Raises sqlite3.Error."""
+        """Write a commit in the transaction that is open; `confirm` makes it count. Raises sqlite3.Error."""
         if commit.lines:
             self._write_names(db, commit.lines)
             self._write_lines(db, commit.lines)
@@ -69,7 +69,7 @@ class Rows:
         if commit.aliases:
             self.write_aliases(db, commit.aliases)
 
-    def settle(self, commit: Commit) -> None:
+    def confirm(self, commit: Commit) -> None:
         """Remember what of the commit is not lines: the transaction is in the file."""
         self._new_names = {}
         self.runs.update((run.id, run) for run in commit.runs)

@@ -1,6 +1,6 @@
 """The thread that writes the journal, and the few that read it.
 
-Owns: `Writer`: everything that blocks on the journal happens here, so that the event loop never does. It must
+Owns: `JournalThread`: everything that blocks on the journal happens here, so that the event loop never does. It must
 not know sockets, viewers or what a line says; what it has to tell goes through `call` to the loop. Read `hub`
 next.
 
@@ -80,7 +80,7 @@ class WriterStats:
     """What keeps retention or checkpoints from working while commits work."""
 
 
-class Writer:
+class JournalThread:
     """Runs one open journal on a thread of its own. All methods are for the loop's thread, except `stop`."""
 
     def __init__(

@@ -22,7 +22,7 @@ from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub import Gap, Viewer
 from logrelay.fanout.line_json import History, Ping, Subscribe
 from logrelay.journal.interface import Page, Query
-from logrelay.pipeline import Relay
+from logrelay.pipeline import Pipeline
 from logrelay.viewers.access_policy import BATCH, Admit, Door, Refuse
 from logrelay.viewers.server import ViewerConnection, Viewers
 
@@ -50,7 +50,9 @@ class Admission:
 class Desk:
     """Serves the viewers' door, and the pages, from the relay."""
 
-    def __init__(self, relay: Relay, door: Door, *, tail: int, version: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, relay: Pipeline, door: Door, *, tail: int, version: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.relay = relay
         self.tail = tail
         self.version = version

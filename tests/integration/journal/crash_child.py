@@ -8,7 +8,7 @@ import sys
 import time
 
 from logrelay.journal.sqlite import SqliteJournal
-from logrelay.journal.writer_thread import Writer
+from logrelay.journal.writer_thread import JournalThread
 from logrelay.model import Commit, Line, Run
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     def on_trouble(error: Exception) -> None:
         os.write(1, f"trouble {error}\n".encode())
 
-    writer = Writer(
+    writer = JournalThread(
         journal,
         lambda function, *args: function(*args),
         on_committed=on_committed,

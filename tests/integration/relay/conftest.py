@@ -18,8 +18,8 @@ import uvloop
 from logrelay.http.api import Pages
 from logrelay.ingest.server import Ingest
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import Writer
-from logrelay.pipeline import Relay
+from logrelay.journal.writer_thread import JournalThread
+from logrelay.pipeline import Pipeline
 from logrelay.viewers.access_policy import Door
 from logrelay.viewers.server import Viewers
 from logrelay.viewers.service import Desk
@@ -109,7 +109,7 @@ class House:
         self.journal = journal or MemoryJournal(random_epoch=lambda: "k3f9ab")
         opening = self.journal.open()
         names = iter("abcdefghijklmnopqrstuvwxyz")
-        self.relay = Relay(
+        self.relay = Pipeline(
             opening,
             loop=self.loop,
             quiet_after_s=quiet_after_s,
@@ -118,7 +118,7 @@ class House:
             random_text=lambda n: next(names) * n,
             say=lambda *said: self.said.append(said),
         )
-        self.writer = Writer(
+        self.writer = JournalThread(
             self.journal,
             self.loop.call_soon_threadsafe,
             on_committed=self.relay.on_committed,

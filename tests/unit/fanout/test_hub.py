@@ -55,8 +55,8 @@ FILTERS = (
 def _small_numbers(monkeypatch):
     """Shrink every bound, so that a few dozen lines reach all of them."""
     for module, name, value in (
-        (hub_module, "TAIL_BYTES", 3000),
-        (hub_module, "TAIL_LINES", 12),
+        (hub_module, "RECENT_BYTES", 3000),
+        (hub_module, "RECENT_LINES", 12),
         (hub_module, "KEPT_WARNINGS", 4),
         (hub_module, "MIN_PAGE_BYTES", 400),
         (hub_module, "MAX_PAGE_BYTES", 1600),
@@ -606,12 +606,12 @@ class World:
 
     def bounds(self):
         hub = self.hub
-        tail = list(hub._tail)
-        assert hub._tail_bytes == sum(batch.size for batch in tail)
-        assert hub._tail_lines == sum(batch.count for batch in tail)
+        tail = list(hub._recent)
+        assert hub._recent_bytes == sum(batch.size for batch in tail)
+        assert hub._recent_lines == sum(batch.count for batch in tail)
         if len(tail) > 1 and tail[0].last <= hub.committed:
-            assert hub._tail_bytes <= hub_module.TAIL_BYTES
-            assert hub._tail_lines <= hub_module.TAIL_LINES
+            assert hub._recent_bytes <= hub_module.RECENT_BYTES
+            assert hub._recent_lines <= hub_module.RECENT_LINES
         live = Counter()
         for key, group in hub._groups.items():
             assert group.live, "an empty group was kept"
@@ -626,7 +626,7 @@ class World:
             held = [getattr(viewer, name) for name in viewer.__slots__]
             assert not any(isinstance(value, bytes | bytearray | list | dict | Batch) for value in held)
 
-    def settle(self):
+    def run_to_the_end(self):
         """Let everything finish: then every viewer stands at the head."""
         self.recover(0, 1, 1)
         while self.pending:
@@ -653,12 +653,12 @@ class World:
 
 
 def play(steps, journal, **numbers):
-    """Play the steps, then let everything settle. Returns the world for a look around."""
+    """Play the steps, then let everything finish. Returns the world for a look around."""
     world = World(journal, **numbers)
     try:
         for step in steps:
             world.do(step)
-        world.settle()
+        world.run_to_the_end()
     finally:
         journal.close()
     return world

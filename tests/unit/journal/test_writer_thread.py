@@ -15,7 +15,7 @@ from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, Writer
+from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, JournalThread
 from logrelay.model import Commit
 
 ALL = 1 << 60
@@ -85,7 +85,7 @@ def start(loop):
 
     def begin(journal):
         opening = journal.open()
-        writer = Writer(
+        writer = JournalThread(
             journal,
             loop.call,
             on_committed=loop.committed,
