@@ -1,7 +1,7 @@
-"""Builds the relay from a Config, starts it, and ends it in the right order.
+"""Builds the relay from the settings, starts it, and ends it in the right order.
 
 Owns: the event loop, signals, the order of start and stop, the ready line, the watchdog. It is the only module that
-knows all the others; it makes no decision about lines. Read `relay` next.
+knows all the others; it makes no decision about lines. Read `ingest/server` next: it is where a line comes in.
 
 Start: journal, log socket, viewers' port, READY. Stop (SIGTERM, SIGINT): accept nobody, take what is in the sockets,
 commit, ack, send the viewers what is committed, close them with 1012, exit 0; all within `STOP_TIMEOUT_S`.
@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
-from logrelay.errors import JournalError, ListenError, RelayError
+from logrelay.errors import JournalError, ListenError
 from logrelay.ingest.server import Ingest
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
@@ -39,14 +39,17 @@ from logrelay.viewers.service import Answer, Desk
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
 
-SETTLE_TIMEOUT_S = 4.0
+COMMIT_TIMEOUT_S = 4.0
 """Of it for the last commit: a disk that stalls longer leaves the lines to the traders, which still have them."""
 
-HAND_OVER_S = 1.0
+DELIVERY_TIMEOUT_S = 1.0
 """Of it for viewers that are a moment behind; a sleeping phone must not hold up the end."""
 
 CLOSE_TIMEOUT_S = 2.0
 """Of it for the viewers' closing handshakes."""
+
+MIN_CLOSE_S = 0.1
+"""The journal's thread gets this long to close the journal even when all the time has been used up before."""
 
 GC_THRESHOLD = (50_000, 20, 20)
 """Lines are born and die in thousands without cycles; Python's default of 700 would search for cycles a hundred
@@ -67,12 +70,7 @@ def run(config: Config) -> int:
     journal = _journal(config)
     opening = journal.open()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            return runner.run(_serve(config, journal, opening, inherited))
-        except RelayError:
-            # The doors did not open. Later the journal is its thread's to close: if the disk hangs, we must not.
-            journal.close()
-            raise
+        return runner.run(_serve(config, journal, opening, inherited))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -124,94 +122,122 @@ def _let_traders_go_first() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def say(text: str) -> None:
-    """Print one line of talk on stderr; a closed stderr is no reason to end."""
+def print_stderr(text: str) -> None:
+    """Print one line for the operator; a closed stderr is no reason to end."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is where talk goes)
+        print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is the operator's)
+
+
+class Relay:
+    """Every part of one relay, built from the settings; starts and stops them in order. Belongs to one event loop."""
+
+    def __init__(self, config: Config, journal: Journal, opening: Opening, loop: asyncio.AbstractEventLoop) -> None:
+        """Build the parts around an open journal, which belongs to them from now on; nothing is listened for yet."""
+        self._config = config
+        self._stderr_rank = RANKS[config.log_level]
+        self._stop_requested = asyncio.Event()
+        self.exit_code = 0
+        """What the process is to end with."""
+        self._loop = loop
+        self._pipeline = Pipeline(
+            opening,
+            make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
+            make_trader_server=lambda intake: Ingest(intake, max_connections=config.max_traders, loop=loop),
+            on_fatal=self._on_fatal,
+            on_notice=self._on_notice,
+            random_text=_random_text,
+            loop=loop,
+            quiet_after_s=config.quiet_after,
+            max_lag=config.max_lag,
+            landing_lines=config.tail,
+        )
+        door = Door(config.token, config.host, config.allow_hosts, config.allow_origins)
+        self._desk = Desk(self._pipeline, door, tail=config.tail, version=__version__, loop=loop)
+        self._viewers = Viewers(self._desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
+        _add_pages(self._desk)
+
+    async def start(self, inherited: list[Inherited]) -> str:
+        """Listen for traders and viewers, then begin to commit. Returns host:port of the viewers. Raises ListenError.
+
+        When it raises, everything is closed again, the journal too.
+        """
+        try:
+            authority = await _open_doors(self._config, self._pipeline.trader_server, self._viewers, inherited)
+        except BaseException:
+            await self._pipeline.trader_server.close()
+            self._viewers.stop_accepting()
+            await self._pipeline.close(CLOSE_TIMEOUT_S)
+            raise
+        self._pipeline.start()
+        self._desk.serving = True
+        return authority
+
+    def request_stop(self) -> None:
+        """Have `wait_for_stop` return."""
+        self._stop_requested.set()
+
+    async def wait_for_stop(self) -> None:
+        """Wait until a signal asks for the end, or the journal will not work again."""
+        await self._stop_requested.wait()
+
+    async def stop(self) -> None:
+        """Take what is there, commit it, ack it, show it; then close everything. At most STOP_TIMEOUT_S."""
+        pipeline, deadline = self._pipeline, self._loop.time() + STOP_TIMEOUT_S
+        self._desk.serving = False
+        self._viewers.stop_accepting()
+        await pipeline.trader_server.drain()
+        if not await pipeline.wait_committed(COMMIT_TIMEOUT_S):
+            lines = pipeline.pending_lines
+            print_stderr(f"{lines} lines not committed in {COMMIT_TIMEOUT_S:.0f} s; the traders still have them")
+        await pipeline.trader_server.close()
+        await pipeline.wait_delivered(DELIVERY_TIMEOUT_S)
+        await self._viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - self._loop.time()))
+        await pipeline.close(max(MIN_CLOSE_S, deadline - self._loop.time()))
+
+    def _on_fatal(self, _reason: str) -> None:
+        """End the process: a new one may be able to use the journal, and whoever starts it sees why this one ended."""
+        self.exit_code = JournalError.exit_code
+        self.request_stop()
+
+    def _on_notice(self, rank: int, text: str) -> None:
+        if rank >= self._stderr_rank:
+            print_stderr(text)
 
 
 async def _serve(config: Config, journal: Journal, opening: Opening, inherited: list[Inherited]) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    stop = asyncio.Event()
+    relay = Relay(config, journal, opening, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-    lowest = RANKS[config.log_level]
-    relay = Pipeline(
-        opening,
-        loop=loop,
-        quiet_after_s=config.quiet_after,
-        max_lag=config.max_lag,
-        tail=config.tail,
-        random_text=_random_text,
-        say=lambda rank, text: say(text) if rank >= lowest else None,
-    )
-    writer = JournalThread(
-        journal,
-        loop.call_soon_threadsafe,
-        on_committed=relay.on_committed,
-        on_trouble=relay.on_trouble,
-        on_recovered=relay.on_recovered,
-    )
-    exit_code = 0
-
-    def give_up(_why: str) -> None:
-        nonlocal exit_code
-        exit_code = JournalError.exit_code
-        stop.set()
-
-    relay.hopeless = give_up
-    door = Door(config.token, config.host, config.allow_hosts, config.allow_origins)
-    desk = Desk(relay, door, tail=config.tail, version=__version__, loop=loop)
-    viewers = Viewers(desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
-    desk.viewers = viewers
-    _add_pages(desk)
-    ingest = Ingest(relay, max_connections=config.max_traders, loop=loop)
-
-    try:
-        shown = await _open_doors(config, ingest, viewers, inherited)
-    except RelayError:
-        await ingest.close()
-        viewers.stop_accepting()
-        raise
-    writer.start(opening.head, opening.oldest)
-    relay.start(ingest, writer)
-    desk.serving = True
-    if config.token is not None and len(config.token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
-        say(f"the token has {len(config.token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
-    status = f"ready on ws://{shown}, log socket {config.socket}, journal {config.journal}"
-    say(status)
+        loop.add_signal_handler(number, relay.request_stop)
+    authority = await relay.start(inherited)
+    _warn_of_short_token(config)
+    status = f"ready on ws://{authority}, log socket {config.socket}, journal {config.journal}"
+    print_stderr(status)
     notifier.ready(status)
+    _tune_interpreter()
+    watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
+    await relay.wait_for_stop()
+    notifier.stopping()
+    await relay.stop()
+    watchdog.cancel()
+    notifier.close()
+    return relay.exit_code
+
+
+def _warn_of_short_token(config: Config) -> None:
+    token = config.token
+    if token is not None and len(token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
+        print_stderr(f"the token has {len(token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
+
+
+def _tune_interpreter() -> None:
+    """Set the garbage collector and the switch interval for a relay that serves; to be called once it is ready."""
     # What was needed to start is not garbage: keep the collector from looking at it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
-
-    await stop.wait()
-    notifier.stopping()
-    desk.serving = False
-    await _stop(relay, ingest, viewers, writer)
-    watchdog.cancel()
-    notifier.close()
-    return exit_code
-
-
-async def _stop(relay: Pipeline, ingest: Ingest, viewers: Viewers, writer: JournalThread) -> None:
-    """Take what is there, commit it, ack it, show it; then close every door. At most STOP_TIMEOUT_S."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + STOP_TIMEOUT_S
-    viewers.stop_accepting()
-    await ingest.drain()
-    if not await relay.settle(SETTLE_TIMEOUT_S):
-        say(f"{relay.pending_lines} lines not committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them")
-    await ingest.close()
-    await relay.hand_over(HAND_OVER_S)
-    await viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - loop.time()))
-    relay.close()
-    await asyncio.to_thread(writer.stop, max(0.1, deadline - loop.time()))
 
 
 def _add_pages(desk: Desk) -> None:

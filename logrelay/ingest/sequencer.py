@@ -22,16 +22,17 @@ class Sequencer:
         "_durable",
         "_lines",
         "_messages",
+        "_on_notice",
         "_runs",
         "bytes_total",
         "epoch",
-        "heard",
         "lines_total",
         "next_seq",
         "notice_us",
     )
 
-    def __init__(self, epoch: str, next_seq: int) -> None:
+    def __init__(self, epoch: str, next_seq: int, *, on_notice: Callable[[int, str], None]) -> None:
+        self._on_notice = on_notice
         self.epoch = epoch
         self.next_seq = next_seq
         self.notice_us = 0
@@ -43,8 +44,6 @@ class Sequencer:
         self._contexts: list[dict[str, object]] = []
         self._runs: dict[int, Run] = {}
         self._durable = False
-        self.heard: Callable[[int, str], None] = lambda _rank, _text: None
-        """Called with every notice, for those who read the relay's own stderr."""
 
     def log(self, run: Run, time_us: int, rank: int, event: dict[Any, Any]) -> None:
         """Add a trader's line; `event` is consumed. The caller has seen to it that time_us rises within the run."""
@@ -57,7 +56,7 @@ class Sequencer:
         if rank == CRITICAL:
             self._durable = True
 
-    def notice(self, now_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]) -> None:
+    def add_notice(self, now_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]) -> None:
         """Add a line the relay itself says."""
         seq = self.next_seq
         self.notice_us = max(now_us, self.notice_us + 1)
@@ -66,7 +65,7 @@ class Sequencer:
         self._lines.append(line)
         self._messages.append(message)
         self._contexts.append(context)
-        self.heard(rank, message)
+        self._on_notice(rank, message)
 
     def touch(self, run: Run) -> None:
         """Write the run's row with the next commit."""

@@ -195,6 +195,11 @@ class Connection(asyncio.Protocol):
             self._answer(wire.refused(reason))
             self.transport.close()
 
+    def abort(self) -> None:
+        """Close at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def pause(self) -> None:
         """Leave the socket alone."""
         if self.transport is not None and not self.transport.is_closing() and self.transport.is_reading():
@@ -271,16 +276,16 @@ class Ingest:
         for connection in resting:
             connection.resume()
 
-    def hold(self) -> None:
-        """Read nothing until `release`: there is no room for more lines. Traders keep theirs."""
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`: there is no room for more lines. Traders keep theirs."""
         if not self._held:
             self._held = True
             for connection in self.connections:
                 connection.pause()
                 self.resting[connection] = None
 
-    def release(self) -> None:
-        """Undo `hold`."""
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
         if self._held:
             self._held = False
             if self._rest_timer is None:
@@ -379,7 +384,7 @@ class Ingest:
         if self._server is not None:
             self._server.close()
         self._unlink()
-        self.release()
+        self.resume_reading()
         if self._rest_timer is not None:
             self._rest_timer.cancel()
             self._rest_timer = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from logrelay.fanout.line_json import rfc3339
 from logrelay.ingest import frames as wire
@@ -40,12 +41,22 @@ STATES = (CONNECTED, QUIET, CLOSED, CRASHED, GONE)
 _FAR = float("inf")
 
 
+class TraderConnection(Protocol):
+    """A connection, as the registry and the pipeline know it. It must be hashable; no method raises."""
+
+    def ack(self, seq: int, *, now: bool) -> None:
+        """Tell the trader that everything up to `seq` is kept; at once if `now`, else together with later acks."""
+
+    def abort(self) -> None:
+        """Close at once; what has not been read is lost to this connection."""
+
+
 @dataclass(slots=True, eq=False)
 class Trader:
     """One run, as it is now."""
 
     run: Run
-    connection: object = None
+    connection: TraderConnection | None = None
     """Whatever the shell calls its connection by; None: not connected."""
     here: bool = False
     """It has been connected since the relay started."""
@@ -74,7 +85,7 @@ class Counters:
     crashed: int = 0
 
 
-class Traders:
+class TraderRegistry:
     """All runs. Adds lines and notices to the sequencer; the caller takes them from there."""
 
     def __init__(self, runs: Iterable[Run], sequencer: Sequencer, *, quiet_after_s: float, mono: float) -> None:
@@ -98,11 +109,13 @@ class Traders:
 
     # --- frames ---------------------------------------------------------------------------------------------
 
-    def hello(self, connection: object, hello: wire.Hello, now_us: int, mono: float) -> tuple[Trader, object]:
+    def hello(
+        self, connection: TraderConnection, hello: wire.Hello, now_us: int, mono: float
+    ) -> tuple[Trader, TraderConnection | None]:
         """Take a new connection. Returns its trader and the connection it replaces (or None)."""
         self.counters.connections += 1
         trader = self._by_key.get(hello.run)
-        replaced: object = None
+        replaced: TraderConnection | None = None
         if trader is None:
             self._forget_old()
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
@@ -166,6 +179,14 @@ class Traders:
         self._sequencer.touch(run)
         return answers
 
+    def committed(self, run_id: int, seq: int) -> None:
+        """Everything of a run up to `seq` is in the journal: tell its trader."""
+        trader = self.by_id.get(run_id)
+        if trader is not None:
+            trader.committed = seq
+            if trader.connection is not None:
+                trader.connection.ack(seq, now=trader.said_bye)
+
     def ended(self, trader: Trader, connection: object, now_us: int, mono: float) -> None:
         """The connection is over. After bye the run is closed; without it a crash is told after a grace time."""
         if trader.connection is not connection:
@@ -192,7 +213,7 @@ class Traders:
         self._refused_at = mono + REFUSED_INTERVAL_S
         reason, app = self._refused_last
         what = "a connection" if count == 1 else f"{count:,} connections"
-        self._sequencer.notice(
+        self._sequencer.add_notice(
             now_us,
             WARNING,
             "trader",
@@ -297,11 +318,11 @@ class Traders:
             "run": run.key.hex(),
             "last_line": rfc3339(run.last_us) if run.last_us else None,
         }
-        self._sequencer.notice(now_us, rank, "trader", message, details)
+        self._sequencer.add_notice(now_us, rank, "trader", message, details)
 
     def _gap(self, trader: Trader, now_us: int, cause: str, first: int, last: int, message: str) -> None:
         run = trader.run
-        self._sequencer.notice(
+        self._sequencer.add_notice(
             now_us,
             WARNING,
             "gap",
@@ -367,7 +388,7 @@ class Traders:
         back = run.last_us - time_us
         if back > CLOCK_STEP_US and not trader.stepped_back:
             trader.stepped_back = True
-            self._sequencer.notice(
+            self._sequencer.add_notice(
                 now_us,
                 WARNING,
                 "trader",

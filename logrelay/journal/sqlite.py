@@ -1,9 +1,9 @@
 """The embedded journal: one SQLite file in WAL mode, one row per line.
 
-Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or
-replaced. The parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading),
-`retention`. It must not know threads (any may read, one at a time may write) or who the lines are for. Read
-`place` next, `writer` for the thread.
+Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
+parts are in `journal_file` (files), `schema`, `row_writer` (writing), `filter_sql` and `query` (reading), `retention`.
+It must not start threads (any may read, one at a time may write) or know who the lines are for.
+Read `journal/row_writer` next: it is what a commit writes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from logrelay.errors import ConfigError, JournalError
@@ -95,6 +96,10 @@ class SqliteJournal:
         self._reader = Reader(lambda: self._row_writer.names, clock)
         self._pool = ConnectionPool(self._connect_reader)
         self._db: sqlite3.Connection | None = None
+        self._in_use = Lock()
+        """Taken by every method of the one thread that writes. Never waited for, except by a `close` that comes from
+        another thread: SQLite crashes when a connection is closed in the middle of a statement."""
+        self._closed = False
         self._syncing = self._full
         self._epoch = ""
         self._unchecked = 0
@@ -111,6 +116,11 @@ class SqliteJournal:
 
     def open(self) -> Opening:
         """Open or create. A damaged journal is set aside for a new one; `Opening.notices` says so."""
+        with self._in_use:
+            self._closed = False
+            return self._open()
+
+    def _open(self) -> Opening:
         self._file.claim()
         try:
             notices: list[str] = []
@@ -181,6 +191,12 @@ class SqliteJournal:
 
     def reopen(self) -> Opening:
         """Save what can be saved after JournalLost. Epoch and numbering go on: every id given out holds."""
+        with self._in_use:
+            if self._closed:
+                raise JournalError(f"journal {self.path} has been closed", retry=False)
+            return self._reopen()
+
+    def _reopen(self) -> Opening:
         self._pool.drain()
         if self._saved is None:
             runs, aliases = list(self._row_writer.runs.values()), list(self._row_writer.aliases)
@@ -257,6 +273,10 @@ class SqliteJournal:
 
     def append(self, commit: Commit) -> None:
         """Write all of it in one transaction, or nothing."""
+        with self._in_use:
+            self._append(commit)
+
+    def _append(self, commit: Commit) -> None:
         db = self._require()
         if self._file.moved():
             raise JournalLost(f"journal {self.path} was deleted or replaced while the relay was running")
@@ -291,22 +311,27 @@ class SqliteJournal:
 
     def prune(self) -> int:
         """Take one small step of retention. Returns the oldest seq kept now."""
-        db = self._require()
-        self._sync(db, full=False)  # a deletion that a power cut undoes is done again
-        with self._errors():
-            freed, moved = self._retention.step(db)
-        # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
-        self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
-        self._shrunk = self._shrunk or moved > 0
-        return self._retention.oldest
+        with self._in_use:
+            db = self._require()
+            self._sync(db, full=False)  # a deletion that a power cut undoes is done again
+            with self._errors():
+                freed, moved = self._retention.step(db)
+            # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
+            self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
+            self._shrunk = self._shrunk or moved > 0
+            return self._retention.oldest
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work: 0.0 for now."""
-        with self._errors():
+        with self._in_use, self._errors():
             return self._retention.due(self._require())
 
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
+        with self._in_use:
+            self._checkpoint(idle=idle)
+
+    def _checkpoint(self, *, idle: bool) -> None:
         share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
         if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
             return
@@ -367,10 +392,11 @@ class SqliteJournal:
     # --- closing --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close every file and give the lock back. Waits for pages that are being read."""
-        self._pool.drain()
-        self._disconnect()
-        self._file.release()
+        """Close every file and give the lock back. Waits for whoever reads or writes. Only `open` undoes it."""
+        with self._in_use:
+            self._closed = True
+            self._disconnect()
+            self._file.release()
 
     def _disconnect(self) -> None:
         self._pool.drain()

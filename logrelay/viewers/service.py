@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from websockets.http11 import Request
 
@@ -19,7 +20,7 @@ from logrelay.errors import JournalError, RequestError
 from logrelay.fanout import line_json as messages
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter
-from logrelay.fanout.hub import Gap, Viewer
+from logrelay.fanout.hub_types import Gap, Viewer
 from logrelay.fanout.line_json import History, Ping, Subscribe
 from logrelay.journal.interface import Page, Query
 from logrelay.pipeline import Pipeline
@@ -51,7 +52,7 @@ class Desk:
     """Serves the viewers' door, and the pages, from the relay."""
 
     def __init__(
-        self, relay: Pipeline, door: Door, *, tail: int, version: str, loop: asyncio.AbstractEventLoop
+        self, relay: Pipeline[Any], door: Door, *, tail: int, version: str, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.relay = relay
         self.tail = tail
@@ -116,22 +117,22 @@ class Desk:
     @property
     def head(self) -> int:
         """Seq of the newest committed line."""
-        return self.relay.hub.committed
+        return self.relay.committed
 
     def status(self) -> Mapping[str, object]:
         """Return what is known, JSON-safe, without I/O."""
-        relay, hub = self.relay, self.relay.hub
+        relay = self.relay
         return {
             "version": self.version,
             "epoch": relay.epoch,
-            "head": relay.id_of(hub.head),
-            "oldest": relay.id_of(hub.oldest),
+            "head": relay.id_of(relay.head),
+            "oldest": relay.id_of(relay.oldest),
             "uptime": round(time.monotonic() - self.started, 1),
-            "viewers": len(hub.viewers),
-            "traders": relay.traders.shown(time.monotonic()),
+            "viewers": relay.viewer_count,
+            "traders": relay.traders_shown(),
             "journal": {
                 "trouble": relay.trouble,
-                "bytes": relay.writer.stats().disk_bytes,
+                "bytes": relay.journal_bytes,
                 "pending_lines": relay.pending_lines,
             },
         }
@@ -142,39 +143,14 @@ class Desk:
 
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`."""
-        relay, hub, counters, stats = (
-            self.relay,
-            self.relay.hub,
-            self.relay.traders.counters,
-            self.relay.writer.stats(),
-        )
         return {
-            "lines_total": relay.sequencer.lines_total,
-            "bytes_total": relay.sequencer.bytes_total,
-            "commits_total": stats.commits,
-            "journal_bytes": stats.disk_bytes,
-            "journal_trouble": int(relay.trouble is not None),
-            "pending_lines": relay.pending_lines,
-            "viewers": len(hub.viewers),
-            "viewers_behind": hub.behind(),
-            "viewer_lines_total": hub.lines_sent,
-            "viewer_bytes_total": hub.bytes_sent,
-            "viewer_gaps_total": hub.gaps,
-            "viewer_lines_skipped_total": hub.lines_skipped,
-            "traders": relay.traders.connected(),
-            "traders_quiet": relay.traders.in_state("quiet"),
-            "trader_connections_total": counters.connections,
-            "trader_lost_lines_total": counters.lost_lines + counters.unexplained_lines,
-            "trader_rejected_frames_total": counters.rejected,
-            "trader_refused_total": counters.refused,
-            "trader_duplicate_frames_total": counters.duplicates,
-            "trader_crashes_total": counters.crashed,
+            **self.relay.counters(),
             "handshakes_refused_total": sum(self.refusals.values()),
         }
 
     async def page(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""
-        return await asyncio.wrap_future(self.relay.writer.read(query))
+        return await self.relay.read(query)
 
     def resolve(self, id: str) -> int:  # noqa: A002  (the protocol's word)
         """Return the seq an id means. Raises RequestError."""
@@ -192,12 +168,12 @@ class Session:
         self._viewer: Viewer | None = None
         self._histories: deque[History] = deque()
         self._task: asyncio.Task[None] | None = None
-        relay, hub = desk.relay, desk.relay.hub
+        relay = desk.relay
         connection.send(
             messages.connection(
-                relay.id_of(hub.head),
-                relay.id_of(hub.oldest),
-                relay.traders.shown(time.monotonic()),
+                relay.id_of(relay.head),
+                relay.id_of(relay.oldest),
+                relay.traders_shown(),
                 desk.version,
             )
         )
@@ -208,11 +184,11 @@ class Session:
             connection.close(4400, f"{error}"[:100])
             return
         form: Form = "batch" if connection.subprotocol == BATCH else "plain"
-        self._viewer = hub.join(connection, wanted.filter or Filter(), form, deflate=connection.deflate)
+        self._viewer = relay.join(connection, wanted.filter or Filter(), form, deflate=connection.deflate)
         self._start(self._viewer, wanted)
 
     def _start(self, viewer: Viewer, wanted: Subscribe) -> None:
-        hub = self._desk.relay.hub
+        hub = self._desk.relay
         if wanted.after is None:
             hub.start_tail(viewer, self._desk.tail if wanted.tail is None else wanted.tail)
             return
@@ -243,14 +219,14 @@ class Session:
         if viewer is None:
             return
         changed = wanted.filter if wanted.filter is not None and wanted.filter != viewer.filter else None
-        self._connection.send(messages.subscribed(changed or viewer.filter, relay.id_of(relay.hub.head)))
+        self._connection.send(messages.subscribed(changed or viewer.filter, relay.id_of(relay.head)))
         if wanted.after is not None or wanted.tail is not None:
             if changed is not None:
                 viewer_filter = changed
-                relay.hub.change(viewer, viewer_filter)
+                relay.change(viewer, viewer_filter)
             self._start(viewer, wanted)
         elif changed is not None:
-            relay.hub.resubscribe(viewer, changed)
+            relay.resubscribe(viewer, changed)
         # Nothing asked for that is not so already: the app subscribes to what it has been getting since it connected.
 
     def _history(self, request: History) -> None:
@@ -279,7 +255,7 @@ class Session:
     async def _read_back(self, request: History) -> tuple[list[bytes], bool]:
         """Return the newest matches before an id, ascending, and whether there may be more."""
         viewer = self._viewer
-        hub = self._desk.relay.hub
+        hub = self._desk.relay
         bodies: list[bytes] = []
         until = min(self._desk.relay.resolve(request.before) - 1, hub.committed)
         size = 0
@@ -305,11 +281,11 @@ class Session:
         if self._histories and self._task is None:
             self._task = self._desk.loop.create_task(self._answer_histories())
         if self._viewer is not None:
-            self._desk.relay.hub.drained(self._viewer)
+            self._desk.relay.drained(self._viewer)
 
     def ended(self) -> None:
         """Forget the viewer."""
         if self._task is not None:
             self._task.cancel()
         if self._viewer is not None:
-            self._desk.relay.hub.leave(self._viewer)
+            self._desk.relay.leave(self._viewer)

@@ -436,7 +436,7 @@ def test_no_byte_is_lost_when_a_trader_dies_with_acks_unread(folder, loop_factor
             await soon(lambda run=run: run in recorder.connections and len(recorder.seqs(run)) == 10)
             connection = recorder.connections[run]
             connection.ack(5 + attempt % 3, now=True)
-            ingest.hold()
+            ingest.pause_reading()
             sock.setblocking(True)
             sock.sendall(logs(11, 40, "x" * size))
             sock.close()  # with the welcome and the ack unread: the same for the kernel as a SIGKILL
@@ -444,7 +444,7 @@ def test_no_byte_is_lost_when_a_trader_dies_with_acks_unread(folder, loop_factor
                 connection.ack(9, now=True)
                 await asyncio.sleep(0)
                 connection.ack(10, now=True)
-            ingest.release()
+            ingest.resume_reading()
             await soon(lambda connection=connection: connection in recorder.over)
             assert recorder.seqs(run) == list(range(1, 41))
 
@@ -480,7 +480,7 @@ def test_drain_takes_what_is_in_the_sockets(folder, loop_factory):
         sock = connect(path)
         sock.send(hello())
         await soon(lambda: recorder.connections)
-        ingest.hold()
+        ingest.pause_reading()
         sock.send(logs(1, 1000))
         await ingest.drain()
         assert recorder.seqs(b"r" * 16) == list(range(1, 1001))

@@ -13,7 +13,7 @@ from logrelay.ingest import frames as wire
 from logrelay.ingest import trader_registry as traders_module
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, Traders
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, TraderRegistry
 from logrelay.model import ERROR, INFO, RELAY_RUN, WARNING, Run
 
 NOW = 1_769_162_400_000_000
@@ -40,7 +40,7 @@ class Bench:
         self.mono = 1000.0
         self.now_us = NOW
         self.sequencer = Sequencer("k3f9ab", head + 1)
-        self.traders = Traders(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
+        self.traders = TraderRegistry(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
         self.commits = []
 
     def hello(self, number=1, connection=None, **changes):
