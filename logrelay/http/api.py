@@ -46,7 +46,7 @@ MAX_READS = 2
 STATIC: dict[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/static/viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
+    "/static/list.js": ("list.js", "text/javascript; charset=utf-8"),
     "/static/client.js": ("client.js", "text/javascript; charset=utf-8"),
     "/static/client.d.ts": ("client.d.ts", "text/plain; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),

@@ -3,7 +3,7 @@
  *
  * Owns: connecting, resuming behind the last line, noticing a dead connection, the subscription. It must not
  * know the page: it needs nothing but WebSocket, so it also serves Node.js 22 and React Native. Types are in
- * client.d.ts; the messages are described in docs/protocol.md. Read viewer.js next.
+ * client.d.ts; the messages are described in docs/protocol.md. Read list.js next.
  */
 
 /** Milliseconds of silence after which the server is asked whether it is there. Below the usual 30-60 s of proxies. */
