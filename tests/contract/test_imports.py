@@ -46,7 +46,7 @@ PURE = {
     "logrelay.ingest.trader_registry",
     "logrelay.ingest.frames",
 }
-SHELLS = {"http", "ingest", "journal", "systemd", "viewers"}
+SHELLS = {"http", "ingest", "journal", "listeners", "systemd", "viewers"}
 """Each is one module or one package below `logrelay`; the modules above are excepted."""
 ON_TOP = (
     "logrelay.pipeline",
