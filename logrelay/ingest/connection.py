@@ -19,7 +19,7 @@ from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.trader_registry import TraderConnection
 
 HELLO_TIMEOUT_S = 10.0
-"""A connection that says nothing holds a place among `max_traders`."""
+"""A connection without hello counts towards `max_traders` all the same."""
 
 ACK_INTERVAL_S = 0.020
 """An ack wakes a thread in the trader. Twenty milliseconds of unacked lines cost it a few kilobytes;

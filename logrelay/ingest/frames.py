@@ -19,7 +19,7 @@ PROTOCOL = 1
 """The version both sides name in hello and welcome."""
 
 MAX_FRAME_BYTES = 64 * 1024
-"""A longer log frame is rejected: the trader truncates (and says so in the event) rather than send more."""
+"""A longer log frame is rejected: the trader truncates (and marks the event) rather than send more."""
 
 MAX_PENDING_BYTES = 1024 * 1024
 """Give up on a frame that is not complete after this much: far over any honest frame, yet small enough that
@@ -108,7 +108,7 @@ class Decoder:
         self._unpacker = msgpack.Unpacker(
             raw=False,
             strict_map_key=False,
-            # A trader that cannot spell UTF-8 still has something to say.
+            # A line in another encoding is shown with replacement characters rather than rejected.
             unicode_errors="replace",
             max_buffer_size=_MAX_BUFFER_BYTES,
             max_array_len=_MAX_ITEMS,
@@ -175,7 +175,7 @@ def _describe_error(error: Exception) -> str:
 
 
 def _decode_uncommon(raw: object, size: int) -> Frame:
-    """Decode whatever is not a plain good log frame; say precisely what is wrong with a bad one."""
+    """Decode whatever is not a plain good log frame; for a bad one, find what is wrong with it."""
     if type(raw) is not list or not raw:
         return Broken(f"a frame is an array that begins with its kind, not {type(raw).__name__}")
     kind = raw[0] if type(raw[0]) is int else None
