@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import resource
@@ -25,13 +24,14 @@ from collections.abc import Callable, Mapping
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
-from logrelay.errors import JournalError, ListenError, RelayError
-from logrelay.ingest.server import Ingest
+from logrelay.errors import JournalError, RelayError
+from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import Writer
+from logrelay.listeners import Listeners, open_listeners
 from logrelay.model import RANKS
 from logrelay.pipeline import Relay
-from logrelay.systemd import Inherited, Notifier, inherited_sockets, watchdog_interval
+from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers.access_policy import Door
 from logrelay.viewers.server import Viewers
 from logrelay.viewers.service import Answer, Desk
@@ -130,7 +130,7 @@ def say(text: str) -> None:
         print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is where talk goes)
 
 
-async def _serve(config: Config, journal: Journal, opening: Opening, inherited: list[Inherited]) -> int:
+async def _serve(config: Config, journal: Journal, opening: Opening, inherited: list[socket.socket]) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
     stop = asyncio.Event()
@@ -167,20 +167,23 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     viewers = Viewers(desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
     desk.viewers = viewers
     _add_pages(desk)
-    ingest = Ingest(relay, max_connections=config.max_traders, loop=loop)
+    ingest = TraderServer(relay, max_connections=config.max_traders, loop=loop)
 
+    listeners = open_listeners(config, inherited)
     try:
-        shown = await _open_doors(config, ingest, viewers, inherited)
-    except RelayError:
-        await ingest.close()
-        viewers.stop_accepting()
+        for sock in listeners.trader_sockets:
+            await ingest.serve(sock)
+        for sock in listeners.viewer_sockets:
+            await viewers.listen(sock)
+    except OSError:
+        listeners.close()
         raise
     writer.start(opening.head, opening.oldest)
     relay.start(ingest, writer)
     desk.serving = True
     if config.token is not None and len(config.token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
         say(f"the token has {len(config.token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
-    status = f"ready on ws://{shown}, log socket {config.socket}, journal {config.journal}"
+    status = f"ready on ws://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
     say(status)
     notifier.ready(status)
     # What was needed to start is not garbage: keep the collector from looking at it again and again.
@@ -193,17 +196,18 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     await stop.wait()
     notifier.stopping()
     desk.serving = False
-    await _stop(relay, ingest, viewers, writer)
+    await _stop(relay, listeners, ingest, viewers, writer)
     watchdog.cancel()
     notifier.close()
     return exit_code
 
 
-async def _stop(relay: Relay, ingest: Ingest, viewers: Viewers, writer: Writer) -> None:
+async def _stop(relay: Relay, listeners: Listeners, ingest: TraderServer, viewers: Viewers, writer: Writer) -> None:
     """Take what is there, commit it, ack it, show it; then close every door. At most STOP_TIMEOUT_S."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + STOP_TIMEOUT_S
     viewers.stop_accepting()
+    listeners.remove_file()
     await ingest.drain()
     if not await relay.settle(SETTLE_TIMEOUT_S):
         say(f"{relay.pending_lines} lines not committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them")
@@ -239,67 +243,3 @@ async def _watch(notifier: Notifier, interval_s: float | None) -> None:
     while interval_s is not None:
         notifier.watchdog()
         await asyncio.sleep(interval_s)
-
-
-async def _open_doors(config: Config, ingest: Ingest, viewers: Viewers, inherited: list[Inherited]) -> str:
-    """Open both doors. Returns host:port of the viewers' one. Raises ListenError."""
-    shown = ""
-    unix = [entry.socket for entry in inherited if entry.is_unix]
-    tcp = [entry.socket for entry in inherited if not entry.is_unix]
-    for sock in unix:
-        await ingest.adopt(sock)
-    if not unix:
-        await ingest.listen(config.socket)
-    if not tcp:
-        tcp = await _bind(config)
-    for sock in tcp:
-        shown = shown or _authority(sock)
-        await viewers.listen(sock)
-    return shown
-
-
-async def _bind(config: Config) -> list[socket.socket]:
-    """Bind every address of the host. `localhost` is two of them, and a phone may come by either."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ListenError(
-            f"host {config.host!r} is not an address of this machine: {error.strerror or error}"
-        ) from error
-    bound: list[socket.socket] = []
-    port = config.port
-    for family, kind, proto, _, address in dict.fromkeys(found):
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address[0], port, *address[2:]))
-            sock.setblocking(False)
-        except OSError as error:
-            sock.close()
-            if family == socket.AF_INET6 and bound and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                continue  # a machine without IPv6 still has localhost
-            for other in bound:
-                other.close()
-            raise _bind_error(config, error) from error
-        bound.append(sock)
-        port = port or sock.getsockname()[1]
-    return bound
-
-
-def _bind_error(config: Config, error: OSError) -> ListenError:
-    where = f"{config.host}:{config.port}"
-    if error.errno == errno.EADDRINUSE:
-        return ListenError(f"port {config.port} on {config.host} is in use; stop what uses it or choose another --port")
-    if error.errno == errno.EACCES:
-        return ListenError(f"may not listen on {where}; ports below 1024 need a privilege: choose another --port")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return ListenError(f"{config.host} is not an address of this machine; choose another --host")
-    return ListenError(f"cannot listen on {where}: {error.strerror or error}")
-
-
-def _authority(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -29,10 +29,10 @@ from logrelay.fanout.batch import Batch, Chosen, Segment, segments_of
 from logrelay.fanout.compression import Deflater, deflate_segments
 from logrelay.fanout.hub import Fetch, Found, Gap, Hub, Pack
 from logrelay.fanout.line_json import notice_body, split_id
-from logrelay.ingest import frames as wire
+from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.server import Connection, Ingest
-from logrelay.ingest.trader_registry import Trader, Traders
+from logrelay.ingest.server import TraderServer
+from logrelay.ingest.trader_registry import Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import Writer
 from logrelay.model import DEBUG, ERROR, SHOWN, WARNING, Commit
@@ -83,8 +83,8 @@ class Relay:
         self.loop = loop
         self.writer: Writer
         """Set by `start`."""
-        self.sequencer = Sequencer(opening.epoch, opening.head + 1)
-        self.traders = Traders(opening.runs, self.sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic())
+        self.sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=say)
+        self.traders = TraderRegistry(opening.runs, self.sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic())
         self.hub = Hub(
             head=opening.head,
             oldest=opening.oldest,
@@ -94,14 +94,14 @@ class Relay:
             pack=self._pack,
             render_gap=self._render_gap,
         )
-        self.ingest: Ingest | None = None
+        self.ingest: TraderServer | None = None
         self.trouble: str | None = None
         """Why the journal is not being written, or None."""
         self._alias: str | None = None
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
         self._holding = False
-        self._of: dict[Connection, Trader] = {}
+        self._of: dict[TraderConnection, Trader] = {}
         self._settled: asyncio.Event | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._clock: asyncio.TimerHandle | None = None
@@ -109,7 +109,6 @@ class Relay:
         self._retry: asyncio.TimerHandle | None = None
         self._random_text = random_text
         self._say = say
-        self.sequencer.heard = say
         self._stopping = False
         # Threads are made when there is something to compress, not before.
         self._compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
@@ -121,18 +120,17 @@ class Relay:
 
     # --- Intake: what the traders' door calls -----------------------------------------------------------------
 
-    def hello(self, connection: Connection, hello: wire.Hello) -> int:
+    def hello(self, connection: TraderConnection, hello: Hello) -> int:
         """Admit a run; a second connection of the same run replaces the first."""
         trader, replaced = self.traders.hello(connection, hello, _now_us(), time.monotonic())
-        if isinstance(replaced, Connection) and replaced is not connection:
+        if replaced is not None and replaced is not connection:
             self._of.pop(replaced, None)
-            if replaced.transport is not None:
-                replaced.transport.abort()
+            replaced.abort()
         self._of[connection] = trader
         self._set_clock(trader.deadline)
         return trader.committed
 
-    def frames(self, connection: Connection, frames: list[wire.Frame]) -> list[bytes]:
+    def frames(self, connection: TraderConnection, frames: list[Frame]) -> list[bytes]:
         """Give frames their place in the stream."""
         trader = self._of.get(connection)
         if trader is None:
@@ -141,13 +139,13 @@ class Relay:
         self._set_clock(trader.deadline)
         return answers
 
-    def refused(self, connection: Connection, reason: str) -> None:
+    def refused(self, connection: TraderConnection, reason: str) -> None:
         """Say in the stream that a connection was turned away."""
         trader = self._of.get(connection)
         self.traders.refused(reason, _now_us(), time.monotonic(), trader.run.app if trader else None)
         self._set_clock(self.traders.next_deadline())
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: TraderConnection) -> None:
         """Note the end of a connection."""
         trader = self._of.pop(connection, None)
         if trader is not None and not self._stopping:
@@ -181,10 +179,10 @@ class Relay:
         room = BUSY_BYTES if self._alias is None else PENDING_BYTES
         if self._holding and self._pending_bytes < room // 2:
             self._holding = False
-            self.ingest.release()
+            self.ingest.resume_reading()
         elif not self._holding and self._pending_bytes > room:
             self._holding = True
-            self.ingest.hold()
+            self.ingest.pause_reading()
             if self._alias is None:
                 return
             self.notice(
@@ -212,11 +210,7 @@ class Relay:
             self.hub.publish(fresh[0] if len(fresh) == 1 else Batch.merge(fresh))
         self.hub.commit(upto, oldest)
         for run_id, seq in acks.items():
-            trader = self.traders.by_id.get(run_id)
-            if trader is not None:
-                trader.committed = seq
-                if isinstance(trader.connection, Connection):
-                    trader.connection.ack(seq, now=trader.said_bye)
+            self.traders.committed(run_id, seq)
         self._mind_room()
         if self.trouble is not None:
             self._perhaps_recover()
@@ -303,7 +297,7 @@ class Relay:
         # A quiet trader's deadline moves with every line; the clock is set only when it rings.
         self._set_clock(self.traders.next_deadline())
 
-    def start(self, ingest: Ingest, writer: Writer) -> None:
+    def start(self, ingest: TraderServer, writer: Writer) -> None:
         """Learn the traders' door and the journal's thread; begin to watch the time."""
         self.ingest = ingest
         self.writer = writer
@@ -312,7 +306,7 @@ class Relay:
 
     def notice(self, rank: int, message: str, details: dict[str, object]) -> None:
         """Say something about the relay in the stream; it goes out with the next tick or `flush`."""
-        self.sequencer.notice(_now_us(), rank, "relay", message, details)
+        self.sequencer.add_notice(_now_us(), rank, "relay", message, details)
 
     def flush(self) -> None:
         """Have a tick soon, though nothing was read."""

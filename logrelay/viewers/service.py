@@ -126,7 +126,7 @@ class Desk:
             "oldest": relay.id_of(hub.oldest),
             "uptime": round(time.monotonic() - self.started, 1),
             "viewers": len(hub.viewers),
-            "traders": relay.traders.shown(time.monotonic()),
+            "traders": relay.traders.summaries(time.monotonic()),
             "journal": {
                 "trouble": relay.trouble,
                 "bytes": relay.writer.stats().disk_bytes,
@@ -195,7 +195,7 @@ class Session:
             messages.connection(
                 relay.id_of(hub.head),
                 relay.id_of(hub.oldest),
-                relay.traders.shown(time.monotonic()),
+                relay.traders.summaries(time.monotonic()),
                 desk.version,
             )
         )

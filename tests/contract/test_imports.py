@@ -31,6 +31,7 @@ PURE = {
     "logrelay.viewers.access_policy",
     "logrelay.fanout.batch",
     "logrelay.fanout.compression",
+    "logrelay.config.loading",
     "logrelay.config.settings",
     "logrelay.errors",
     "logrelay.fanout.filters",
@@ -46,12 +47,17 @@ PURE = {
     "logrelay.ingest.trader_registry",
     "logrelay.ingest.frames",
 }
-SHELLS = {"http", "ingest", "journal", "systemd", "viewers"}
+SHELLS = {"http", "ingest", "journal", "listeners", "systemd", "viewers"}
 """Each is one module or one package below `logrelay`; the modules above are excepted."""
 ON_TOP = (
     "logrelay.pipeline",
     "logrelay.viewers.service",
     "logrelay.app",
+    "logrelay.cli.output",
+    "logrelay.cli.setting_options",
+    "logrelay.cli.systemd_units",
+    "logrelay.cli.check",
+    "logrelay.cli.serve",
     "logrelay.cli.group",
     "logrelay.cli",
     "logrelay.__main__",

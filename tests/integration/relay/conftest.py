@@ -16,9 +16,10 @@ import pytest
 import uvloop
 
 from logrelay.http.api import Pages
-from logrelay.ingest.server import Ingest
+from logrelay.ingest.server import TraderServer
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import Writer
+from logrelay.listeners import UnixListener
 from logrelay.pipeline import Relay
 from logrelay.viewers.access_policy import Door
 from logrelay.viewers.server import Viewers
@@ -140,7 +141,7 @@ class House:
             return answer.status, answer.headers, answer.body
 
         self.desk.respond, self.desk.public = respond, pages.public
-        self.ingest = Ingest(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
+        self.ingest = TraderServer(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
@@ -153,7 +154,8 @@ class House:
 
     async def live(self, listener, opening):
         self.stopping = asyncio.Event()
-        await self.ingest.listen(str(self.path))
+        log_socket = UnixListener(str(self.path))
+        await self.ingest.serve(log_socket.socket)
         await self.viewers.listen(listener)
         self.writer.start(opening.head, opening.oldest)
         self.relay.start(self.ingest, self.writer)
@@ -161,6 +163,7 @@ class House:
         self.ready.set()
         await self.stopping.wait()
         self.viewers.stop_accepting()
+        log_socket.remove()
         await self.ingest.drain()
         await self.relay.settle(1.0)
         await self.ingest.close()
