@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import resource
 import secrets
 import signal
-import socket
 import string
 import sys
 import time
@@ -26,12 +24,13 @@ from collections.abc import Callable, Mapping
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
 from logrelay.errors import JournalError, ListenError
-from logrelay.ingest.server import Ingest
+from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
+from logrelay.listeners import Listeners, open_listeners
 from logrelay.model import RANKS
 from logrelay.pipeline import Pipeline
-from logrelay.systemd import Inherited, Notifier, inherited_sockets, watchdog_interval
+from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers.access_policy import Door
 from logrelay.viewers.server import Viewers
 from logrelay.viewers.service import Answer, Desk
@@ -69,8 +68,13 @@ def run(config: Config) -> int:
     inherited = inherited_sockets(os.environ, os.getpid())
     journal = _journal(config)
     opening = journal.open()
+    try:
+        listeners = open_listeners(config, inherited)
+    except ListenError:
+        journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
+        raise
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, inherited))
+        return runner.run(_serve(config, journal, opening, listeners))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -131,9 +135,19 @@ def print_stderr(text: str) -> None:
 class Relay:
     """Every part of one relay, built from the settings; starts and stops them in order. Belongs to one event loop."""
 
-    def __init__(self, config: Config, journal: Journal, opening: Opening, loop: asyncio.AbstractEventLoop) -> None:
-        """Build the parts around an open journal, which belongs to them from now on; nothing is listened for yet."""
-        self._config = config
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        opening: Opening,
+        listeners: Listeners,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Build the parts around an open journal and bound sockets, which belong to them from now on.
+
+        `opening` is what opening the journal returned. Nothing is read or committed before `start`.
+        """
+        self._listeners = listeners
         self._stderr_rank = RANKS[config.log_level]
         self._stop_requested = asyncio.Event()
         self.exit_code = 0
@@ -142,7 +156,7 @@ class Relay:
         self._pipeline = Pipeline(
             opening,
             make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
-            make_trader_server=lambda intake: Ingest(intake, max_connections=config.max_traders, loop=loop),
+            make_trader_server=lambda intake: TraderServer(intake, max_connections=config.max_traders, loop=loop),
             on_fatal=self._on_fatal,
             on_notice=self._on_notice,
             random_text=_random_text,
@@ -156,21 +170,19 @@ class Relay:
         self._viewers = Viewers(self._desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
         _add_pages(self._desk)
 
-    async def start(self, inherited: list[Inherited]) -> str:
-        """Listen for traders and viewers, then begin to commit. Returns host:port of the viewers. Raises ListenError.
-
-        When it raises, everything is closed again, the journal too.
-        """
+    async def start(self) -> None:
+        """Accept traders and viewers, then begin to commit. If it raises, sockets and journal are closed again."""
         try:
-            authority = await _open_doors(self._config, self._pipeline.trader_server, self._viewers, inherited)
+            for sock in self._listeners.trader_sockets:
+                await self._pipeline.trader_server.serve(sock)
+            for sock in self._listeners.viewer_sockets:
+                await self._viewers.listen(sock)
         except BaseException:
-            await self._pipeline.trader_server.close()
-            self._viewers.stop_accepting()
+            self._listeners.close()
             await self._pipeline.close(CLOSE_TIMEOUT_S)
             raise
         self._pipeline.start()
         self._desk.serving = True
-        return authority
 
     def request_stop(self) -> None:
         """Have `wait_for_stop` return."""
@@ -185,6 +197,7 @@ class Relay:
         pipeline, deadline = self._pipeline, self._loop.time() + STOP_TIMEOUT_S
         self._desk.serving = False
         self._viewers.stop_accepting()
+        self._listeners.remove_file()
         await pipeline.trader_server.drain()
         if not await pipeline.wait_committed(COMMIT_TIMEOUT_S):
             lines = pipeline.pending_lines
@@ -204,15 +217,15 @@ class Relay:
             print_stderr(text)
 
 
-async def _serve(config: Config, journal: Journal, opening: Opening, inherited: list[Inherited]) -> int:
+async def _serve(config: Config, journal: Journal, opening: Opening, listeners: Listeners) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    relay = Relay(config, journal, opening, loop)
+    relay = Relay(config, journal, opening, listeners, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)
-    authority = await relay.start(inherited)
+    await relay.start()
     _warn_of_short_token(config)
-    status = f"ready on ws://{authority}, log socket {config.socket}, journal {config.journal}"
+    status = f"ready on ws://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
     print_stderr(status)
     notifier.ready(status)
     _tune_interpreter()
@@ -265,67 +278,3 @@ async def _watch(notifier: Notifier, interval_s: float | None) -> None:
     while interval_s is not None:
         notifier.watchdog()
         await asyncio.sleep(interval_s)
-
-
-async def _open_doors(config: Config, ingest: Ingest, viewers: Viewers, inherited: list[Inherited]) -> str:
-    """Open both doors. Returns host:port of the viewers' one. Raises ListenError."""
-    shown = ""
-    unix = [entry.socket for entry in inherited if entry.is_unix]
-    tcp = [entry.socket for entry in inherited if not entry.is_unix]
-    for sock in unix:
-        await ingest.adopt(sock)
-    if not unix:
-        await ingest.listen(config.socket)
-    if not tcp:
-        tcp = await _bind(config)
-    for sock in tcp:
-        shown = shown or _authority(sock)
-        await viewers.listen(sock)
-    return shown
-
-
-async def _bind(config: Config) -> list[socket.socket]:
-    """Bind every address of the host. `localhost` is two of them, and a phone may come by either."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ListenError(
-            f"host {config.host!r} is not an address of this machine: {error.strerror or error}"
-        ) from error
-    bound: list[socket.socket] = []
-    port = config.port
-    for family, kind, proto, _, address in dict.fromkeys(found):
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address[0], port, *address[2:]))
-            sock.setblocking(False)
-        except OSError as error:
-            sock.close()
-            if family == socket.AF_INET6 and bound and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                continue  # a machine without IPv6 still has localhost
-            for other in bound:
-                other.close()
-            raise _bind_error(config, error) from error
-        bound.append(sock)
-        port = port or sock.getsockname()[1]
-    return bound
-
-
-def _bind_error(config: Config, error: OSError) -> ListenError:
-    where = f"{config.host}:{config.port}"
-    if error.errno == errno.EADDRINUSE:
-        return ListenError(f"port {config.port} on {config.host} is in use; stop what uses it or choose another --port")
-    if error.errno == errno.EACCES:
-        return ListenError(f"may not listen on {where}; ports below 1024 need a privilege: choose another --port")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return ListenError(f"{config.host} is not an address of this machine; choose another --host")
-    return ListenError(f"cannot listen on {where}: {error.strerror or error}")
-
-
-def _authority(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

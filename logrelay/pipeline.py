@@ -36,9 +36,9 @@ from logrelay.fanout.hub_types import (
     Viewer,
 )
 from logrelay.fanout.line_json import notice_body, split_id
+from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.server import Intake
 from logrelay.ingest.trader_registry import Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
@@ -494,7 +494,7 @@ class Pipeline(Generic[Server]):
 
     def traders_shown(self) -> list[dict[str, object]]:
         """Return the traders as viewers and health checks are told of them, the most recently seen first."""
-        return self._registry.shown(time.monotonic())
+        return self._registry.summaries(time.monotonic())
 
     def counters(self) -> Mapping[str, int | float]:
         """Return what is counted here, by the names in `http.metrics.METRICS`."""

@@ -46,13 +46,27 @@ MAX_READS = 2
 STATIC: dict[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/static/viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
+    "/static/main.js": ("main.js", "text/javascript; charset=utf-8"),
     "/static/client.js": ("client.js", "text/javascript; charset=utf-8"),
+    "/static/detail.js": ("detail.js", "text/javascript; charset=utf-8"),
+    "/static/diagnosis.js": ("diagnosis.js", "text/javascript; charset=utf-8"),
+    "/static/dom.js": ("dom.js", "text/javascript; charset=utf-8"),
+    "/static/filters.js": ("filters.js", "text/javascript; charset=utf-8"),
+    "/static/list.js": ("list.js", "text/javascript; charset=utf-8"),
+    "/static/login.js": ("login.js", "text/javascript; charset=utf-8"),
+    "/static/rows.js": ("rows.js", "text/javascript; charset=utf-8"),
+    "/static/status.js": ("status.js", "text/javascript; charset=utf-8"),
+    "/static/storage.js": ("storage.js", "text/javascript; charset=utf-8"),
+    "/static/traders.js": ("traders.js", "text/javascript; charset=utf-8"),
     "/static/client.d.ts": ("client.d.ts", "text/plain; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
     "/static/manifest.json": ("manifest.json", "application/manifest+json"),
 }
-"""Every file there is, by path. Nothing in a request is ever made into a file name."""
+"""Every file there is, by path. Nothing in a request is ever made into a file name.
+
+A file that is renamed leaves no old path behind: browsers ask about the page each time (`no-cache`), so none of them
+shows an old page that would ask for the old script.
+"""
 ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
 
 _EVERY_ANSWER = [

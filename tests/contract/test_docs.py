@@ -46,7 +46,7 @@ def settings_table():
             f"`{setting.variable}`",
             f"`{setting.name}`" if setting.by_file else "none",
             setting.shown_default,
-            setting.kind.allowed,
+            setting.value_type.allowed,
             f"{setting.help} {setting.reason}",
         ]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -31,10 +31,13 @@ PURE = {
     "logrelay.viewers.access_policy",
     "logrelay.fanout.batch",
     "logrelay.fanout.compression",
+    "logrelay.config.loading",
     "logrelay.config.settings",
     "logrelay.errors",
     "logrelay.fanout.filters",
     "logrelay.fanout.hub",
+    "logrelay.fanout.hub_types",
+    "logrelay.degraded",
     "logrelay.journal.interface",  # the interface; what keeps it lies on the next floor
     "logrelay.config.value_types",
     "logrelay.fanout.line_json",
@@ -46,12 +49,17 @@ PURE = {
     "logrelay.ingest.trader_registry",
     "logrelay.ingest.frames",
 }
-SHELLS = {"http", "ingest", "journal", "systemd", "viewers"}
+SHELLS = {"http", "ingest", "journal", "listeners", "systemd", "viewers"}
 """Each is one module or one package below `logrelay`; the modules above are excepted."""
 ON_TOP = (
     "logrelay.pipeline",
     "logrelay.viewers.service",
     "logrelay.app",
+    "logrelay.cli.output",
+    "logrelay.cli.setting_options",
+    "logrelay.cli.systemd_units",
+    "logrelay.cli.check",
+    "logrelay.cli.serve",
     "logrelay.cli.group",
     "logrelay.cli",
     "logrelay.__main__",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from logrelay import __version__
-from logrelay.cli.group import UNIT_FILES
+from logrelay.cli.systemd_units import UNIT_FILES
 from logrelay.config.settings import SETTINGS
 
 DEADLINE_S = 30

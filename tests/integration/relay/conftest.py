@@ -16,9 +16,10 @@ import pytest
 import uvloop
 
 from logrelay.http.api import Pages
-from logrelay.ingest.server import Ingest
+from logrelay.ingest.server import TraderServer
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import JournalThread
+from logrelay.listeners import UnixListener
 from logrelay.pipeline import Pipeline
 from logrelay.viewers.access_policy import Door
 from logrelay.viewers.server import Viewers
@@ -136,7 +137,7 @@ class House:
             make_journal_thread=lambda events: JournalThread(
                 self.journal, opening, events, self.loop.call_soon_threadsafe
             ),
-            make_trader_server=lambda intake: Ingest(
+            make_trader_server=lambda intake: TraderServer(
                 intake, max_connections=doors.get("max_traders", 500), loop=self.loop
             ),
             on_fatal=self.fatal.append,
@@ -177,13 +178,15 @@ class House:
 
     async def live(self, listener):
         self.stopping = asyncio.Event()
-        await self.ingest.listen(str(self.path))
+        log_socket = UnixListener(str(self.path))
+        await self.ingest.serve(log_socket.socket)
         await self.viewers.listen(listener)
         self.pipeline.start()
         self.desk.serving = True
         self.ready.set()
         await self.stopping.wait()
         self.viewers.stop_accepting()
+        log_socket.remove()
         await self.ingest.drain()
         await self.pipeline.wait_committed(1.0)
         await self.ingest.close()

@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from logrelay.http.api import STATIC
+
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright_api.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -79,6 +81,23 @@ def test_replay_and_live(relay, phone):
     live(phone)
     expect(phone.locator("#age")).to_contain_text("last line")
     expect(phone.locator(".trader")).to_have_text("robo_trader connected")
+
+
+def test_every_file_arrives(relay, phone):
+    """The page gets each of its scripts once, nothing it asks for is missing, and the browser complains of nothing."""
+    answers: list[tuple[str, int]] = []
+    complaints: list[str] = []
+    phone.on("response", lambda response: answers.append((response.url.removeprefix(relay.url), response.status)))
+    phone.on("requestfailed", lambda request: complaints.append(request.url))
+    phone.on("console", lambda message: complaints.append(message.text))
+    log(relay.trader(), 1, 3)
+    phone.goto(relay.url, wait_until="networkidle")
+    until(phone, MESSAGES, numbered(1, 3))
+    live(phone)
+    scripts = [path for path, _ in answers if path.endswith(".js")]
+    assert sorted(scripts) == sorted(path.removeprefix("/") for path in STATIC if path.endswith(".js"))
+    assert {status for _, status in answers} == {200}
+    assert complaints == []
 
 
 def test_nothing_logged(relay, phone):

@@ -128,7 +128,7 @@ def test_health(relay):
 def test_page_and_token(start):
     """With a token, the viewer's own files are for everyone and everything else is not."""
     relay = start(LOGRELAY_TOKEN="t" * 43)
-    for path in ("/", "/static/viewer.js", "/static/client.js", "/static/style.css"):
+    for path in ("/", "/static/main.js", "/static/client.js", "/static/style.css"):
         status, headers, body = get(relay, path)
         assert (status, len(body)) == (200, int(headers["content-length"]))
         assert get(relay, path, **{"If-None-Match": headers["etag"]})[0] == 304

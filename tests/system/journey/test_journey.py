@@ -22,7 +22,7 @@ from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub import Hub
 from logrelay.ingest import frames as relay_wire
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import Traders
+from logrelay.ingest.trader_registry import TraderRegistry
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from robo_trader.log_relay import LogRelayProcessor
@@ -77,8 +77,8 @@ def test_a_line_takes_the_steps_that_the_modules_are_named_after(tmp_path):
             # logrelay/journal, traders, sequencer: a place in the stream, and then on the disk.
             journal = SqliteJournal(tmp_path / "j.db", now_us=lambda: 1, random_epoch=lambda: "k3f9ab")
             opening = journal.open()
-            sequencer = Sequencer(opening.epoch, opening.head + 1)
-            traders = Traders(opening.runs, sequencer, quiet_after_s=60, mono=0.0)
+            sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
+            traders = TraderRegistry(opening.runs, sequencer, quiet_after_s=60, mono=0.0)
             trader, _ = traders.hello("connection", hello, 1, 0.0)
             assert traders.receive(trader, [log], 1, 0.0) == []
             commit, batch = sequencer.take()

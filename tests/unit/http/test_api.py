@@ -68,7 +68,7 @@ def test_other_methods(pages, path, method):
         "/static//etc/passwd",
         "/static/../pages.py",
         "/static/%2e%2e/pages.py",
-        "/static/viewer.js\x00",
+        "/static/main.js\x00",
         "/index.html",
         "/logs/x",
         "http://host/",
@@ -101,13 +101,13 @@ class TestStatic:
     @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*"])
     def test_etag(self, pages, form):
         """A client that has the file gets 304 without a body; one with another version gets the file."""
-        etag = header(pages.answer("GET", "/static/viewer.js", {}), "ETag")
+        etag = header(pages.answer("GET", "/static/main.js", {}), "ETag")
         assert etag.startswith('"')
-        answer = pages.answer("GET", "/static/viewer.js", {"if-none-match": form.format(etag)})
+        answer = pages.answer("GET", "/static/main.js", {"if-none-match": form.format(etag)})
         assert (answer.status, answer.body) == (304, b"")
         assert header(answer, "ETag") == etag
         assert header(answer, "Content-Length") is None
-        assert pages.answer("GET", "/static/viewer.js", {"if-none-match": '"other"'}).status == 200
+        assert pages.answer("GET", "/static/main.js", {"if-none-match": '"other"'}).status == 200
 
     @pytest.mark.parametrize("host", ["relay.lan:8765", "127.0.0.1:8765", "[::1]:8765", "phone"])
     def test_policy_names_the_host(self, pages, host):
