@@ -1,15 +1,14 @@
 """Every error the relay raises on purpose, in one tree.
 
 Owns: the exceptions, the process exit code of each, and the words a person reads. It must not know any
-other module of the package.
+other module of the package. Read `model` next.
 
     RelayError                  something the operator can act on; `exit_code` is the process's
     +-- ConfigError             an option, environment variable or config key is wrong          (2)
-    +-- ListenError             a door cannot be opened: port in use, socket path refused       (3)
+    +-- ListenError             a socket cannot be listened on: port in use, path refused       (3)
     +-- JournalError            the journal cannot be used as it is                             (4)
         +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
     +-- RequestError            a viewer asked for something that is not there; has a `code`
-    +-- ProtocolError           a trader broke the wire protocol; the connection ends
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class ConfigError(RelayError):
 
 
 class ListenError(RelayError):
-    """A listening door cannot be opened."""
+    """A socket cannot be listened on."""
 
     exit_code = 3
 
@@ -56,7 +55,3 @@ class RequestError(RelayError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-class ProtocolError(RelayError):
-    """A trader sent bytes that cannot be understood; the relay answers `refused` and closes."""

@@ -1,7 +1,8 @@
 """Consecutive lines that are kept and sent together, and the bytes they become.
 
 Owns: `Batch`: which of its lines a filter selects, and the WebSocket frames of a selection, each computed
-once however many viewers share it. It must not know viewers, sockets or the journal. Pure. Read `hub` next.
+once however many viewers share it. It must not know viewers, sockets or the journal. Pure. Read `viewers/server`
+next: its connections are who the bytes are written to.
 
 The cost of fan-out is here: a line is framed once, a selection is joined once, and every viewer with the same
 selection gets the very same bytes objects.

@@ -1,6 +1,7 @@
 """Read-only connections, lent to whoever reads.
 
-Owns: the pool, and the moment in which nobody reads. It must not know SQL. Read `query` next.
+Owns: the pool, and the moment in which nobody reads. It must not know SQL. Read `fanout/hub` next: the
+lines are kept now, and the pipeline publishes them.
 """
 
 from __future__ import annotations

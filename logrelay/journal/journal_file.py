@@ -1,7 +1,7 @@
 """The journal's place in the file system: directory, lock, header, names set aside.
 
 Owns: everything about the files that is not SQL. It must not open SQLite connections or know what a line is.
-Read `schema` next.
+Read `journal/sqlite_errors` next.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a commit writes: lines, logger names, runs, aliases.
 
 Owns: the INSERT statements, the numbers of the logger names, and which runs and aliases are remembered. It
-must not begin or end transactions, nor know files. Read `retention` next.
+must not begin or end transactions, nor know files. Read `journal/retention` next: it marks the lines in the same
+transaction, and takes them away one day.
 
 Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
 row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
@@ -39,7 +40,7 @@ _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
 
 
 class RowWriter:
-    """Writes commits and has in mind what of them is not lines. Belongs to the thread that writes."""
+    """Writes commits and remembers what of them is not lines. Belongs to the thread that writes."""
 
     def __init__(self) -> None:
         """Know nothing yet; see `load`."""

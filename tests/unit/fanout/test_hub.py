@@ -458,7 +458,7 @@ class World:
             self.start(watcher, b, c)
 
     def start(self, watcher, b, c):
-        """Begin with a tail, behind an id, or behind an id of another journal, as `desk.Session` does."""
+        """Begin with a tail, behind an id, or behind an id of another journal, as a viewer's session does."""
         hub = self.hub
         if b % 4 < 2:
             self.tail(watcher, (0, 1, 3, 8, 30, 1000)[c % 6])
