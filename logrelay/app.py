@@ -32,9 +32,9 @@ from logrelay.journal.writer_thread import Writer
 from logrelay.model import RANKS
 from logrelay.pipeline import Relay
 from logrelay.systemd import Inherited, Notifier, inherited_sockets, watchdog_interval
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Answer, Desk
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import Answer, ViewerService
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
@@ -162,9 +162,9 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
         stop.set()
 
     relay.hopeless = give_up
-    door = Door(config.token, config.host, config.allow_hosts, config.allow_origins)
-    desk = Desk(relay, door, tail=config.tail, version=__version__, loop=loop)
-    viewers = Viewers(desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
+    door = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+    desk = ViewerService(relay, door, tail=config.tail, version=__version__, loop=loop)
+    viewers = ViewerServer(desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
     desk.viewers = viewers
     _add_pages(desk)
     ingest = Ingest(relay, max_connections=config.max_traders, loop=loop)
@@ -199,7 +199,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
     return exit_code
 
 
-async def _stop(relay: Relay, ingest: Ingest, viewers: Viewers, writer: Writer) -> None:
+async def _stop(relay: Relay, ingest: Ingest, viewers: ViewerServer, writer: Writer) -> None:
     """Take what is there, commit it, ack it, show it; then close every door. At most STOP_TIMEOUT_S."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + STOP_TIMEOUT_S
@@ -214,16 +214,16 @@ async def _stop(relay: Relay, ingest: Ingest, viewers: Viewers, writer: Writer) 
     await asyncio.to_thread(writer.stop, max(0.1, deadline - loop.time()))
 
 
-def _add_pages(desk: Desk) -> None:
+def _add_pages(desk: ViewerService) -> None:
     """Have plain HTTP answered once somebody asks: a relay that only streams need not load it."""
     pages = None
 
     def loaded() -> object:
         nonlocal pages
         if pages is None:
-            from logrelay.http.api import Pages  # noqa: PLC0415
+            from logrelay.http.api import HttpApi  # noqa: PLC0415
 
-            pages = Pages(desk)
+            pages = HttpApi(desk)
         return pages
 
     def respond(method: str, target: str, headers: Mapping[str, str]) -> Answer:
@@ -231,7 +231,7 @@ def _add_pages(desk: Desk) -> None:
         return answer.status, answer.headers, answer.body
 
     desk.respond = respond
-    desk.public = lambda target: bool(loaded().public(target))  # type: ignore[attr-defined]
+    desk.public = lambda target: bool(loaded().is_public(target))  # type: ignore[attr-defined]
 
 
 async def _watch(notifier: Notifier, interval_s: float | None) -> None:
@@ -241,7 +241,7 @@ async def _watch(notifier: Notifier, interval_s: float | None) -> None:
         await asyncio.sleep(interval_s)
 
 
-async def _open_doors(config: Config, ingest: Ingest, viewers: Viewers, inherited: list[Inherited]) -> str:
+async def _open_doors(config: Config, ingest: Ingest, viewers: ViewerServer, inherited: list[Inherited]) -> str:
     """Open both doors. Returns host:port of the viewers' one. Raises ListenError."""
     shown = ""
     unix = [entry.socket for entry in inherited if entry.is_unix]

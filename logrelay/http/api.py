@@ -2,7 +2,7 @@
 
 Owns: which paths exist and what each answers (`search` reads the parameters of /logs). It must not know
 sockets: the shell that owns the port parses the request, decides access (token, Origin, Host), calls
-`Pages.answer` and writes what it gets. What Pages needs of the relay is the `Desk`, which the daemon
+`HttpApi.answer` and writes what it gets. What HttpApi needs of the relay is the `RelayFacts`, which the daemon
 supplies. Read `static/client.js` next.
 
     GET /             the web viewer (no log content in it: it fetches everything over its WebSocket)
@@ -42,7 +42,7 @@ PAGE_LINES = 2000
 KEPT_BYTES = 4 << 20
 """Of a search from the newest line backwards, this much is kept; a longer answer is read again forwards."""
 MAX_READS = 2
-"""Pages read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""
+"""HttpApi read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""
 STATIC: dict[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
@@ -81,7 +81,7 @@ class Answer:
     body: bytes | AsyncGenerator[bytes, None]
 
 
-class Desk(Protocol):
+class RelayFacts(Protocol):
     """What the daemon lets the pages see of the relay."""
 
     @property
@@ -104,7 +104,7 @@ class Desk(Protocol):
         """Tell whether the relay takes lines and viewers now."""
 
     def counters(self) -> Mapping[str, int | float]:
-        """Return the values of `metrics.METRICS` by name, those that Pages counts itself left out."""
+        """Return the values of `metrics.METRICS` by name, those that HttpApi counts itself left out."""
 
     async def page(self, query: Query) -> Page:
         """Read from the journal, off the event loop. Raises JournalError. Cancelling drops the answer."""
@@ -120,10 +120,10 @@ class _File:
     etag: str
 
 
-class Pages:
+class HttpApi:
     """Answers plain HTTP requests. Belongs to one event loop."""
 
-    def __init__(self, desk: Desk, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, desk: RelayFacts, *, now: Callable[[], float] = time.time) -> None:
         """Read the web viewer's files. `now` is the wall clock, seconds since 1970."""
         self._desk = desk
         self._now = now
@@ -134,7 +134,7 @@ class Pages:
         self._search_lines = 0
 
     @staticmethod
-    def public(target: str) -> bool:
+    def is_public(target: str) -> bool:
         """Tell whether the target is a file of the web viewer: program text, no more secret than the source.
 
         A page cannot add a token to the requests for its own script and style, so these must pass without.

@@ -1,6 +1,6 @@
 """Who may come in, decided on plain values.
 
-Owns: `Door`, which looks at the headers of one request and answers `Admit` or `Refuse`. It must not know
+Owns: `AccessPolicy`, which looks at the headers of one request and answers `Granted` or `Refused`. It must not know
 sockets, HTTP parsing or paths: `viewers` and `pages` hand it what they read. Imports nothing of the package.
 Read `viewers` next.
 
@@ -35,7 +35,7 @@ _BEARER_HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Admit:
+class Granted:
     """The peer may come in."""
 
     subprotocol: str | None = None
@@ -43,7 +43,7 @@ class Admit:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class Refused:
     """The peer may not come in: an HTTP status, a code for the metrics, words for a person."""
 
     status: int
@@ -54,13 +54,13 @@ class Refuse:
 
 
 REFUSALS = ("bad_host", "bad_origin", "no_token", "bad_token", "bad_request")
-"""Every `Refuse.code`."""
+"""Every `Refused.code`."""
 
 CHALLENGE = (("WWW-Authenticate", "Bearer"),)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessPolicy:
     """The rules for one relay. Without a token it is for this machine only, wherever it listens."""
 
     token: str | None = field(repr=False)
@@ -80,19 +80,19 @@ class Door:
         subprotocols: Sequence[str],
         query_token: Sequence[str],
         peer_is_loopback: bool,
-    ) -> Admit | Refuse:
+    ) -> Granted | Refused:
         """Decide about one request, plain HTTP or WebSocket.
 
         Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered,
         split at the commas; `query_token` is every `token` of the URL. Never raises: what is odd is refused.
         """
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
-            return Refuse(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
+            return Refused(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
         host = split_authority(host_header[0])
         if host is None:
-            return Refuse(400, "bad_host", f"Host {_short(host_header[0])} is not of the form name or name:port")
+            return Refused(400, "bad_host", f"Host {_short(host_header[0])} is not of the form name or name:port")
         if origin and not self._same_origin(origin[0], host):
-            return Refuse(
+            return Refused(
                 403,
                 "bad_origin",
                 f"Origin {_short(origin[0])} is not this relay's own page ({_short(host_header[0])}); "
@@ -104,7 +104,7 @@ class Door:
             refusal = self._check_token(self.token, authorization, carried, query_token)
         if refusal is not None:
             return refusal
-        return Admit(BATCH if BATCH in subprotocols else next(iter(carried), None))
+        return Granted(BATCH if BATCH in subprotocols else next(iter(carried), None))
 
     def _same_origin(self, origin: str, host: tuple[str, int | None]) -> bool:
         match = _ORIGIN.fullmatch(origin)
@@ -118,13 +118,13 @@ class Door:
         default = DEFAULT_PORTS[match[1].lower()]
         return (theirs[0], theirs[1] or default) == (host[0], host[1] or default)
 
-    def _check_peer(self, name: str, peer_is_loopback: bool) -> Refuse | None:
+    def _check_peer(self, name: str, peer_is_loopback: bool) -> Refused | None:
         if not peer_is_loopback:
-            return Refuse(403, "no_token", "this relay has no token, so only its own machine may connect")
+            return Refused(403, "no_token", "this relay has no token, so only its own machine may connect")
         known = {"localhost", self.host.lower(), *(allowed.lower() for allowed in self.allowed_hosts)}
         if name in known or name.endswith(".localhost") or _is_address(name):
             return None
-        return Refuse(
+        return Refused(
             403,
             "bad_host",
             f"Host {_short(name)} is a name this relay does not know, which is how DNS rebinding looks; "
@@ -134,15 +134,15 @@ class Door:
     @staticmethod
     def _check_token(
         token: str, authorization: Sequence[str], carried: Sequence[str], query_token: Sequence[str]
-    ) -> Refuse | None:
+    ) -> Refused | None:
         shown = [name[len(BEARER) :] for name in carried] + list(query_token)
         for value in authorization:
             match = _BEARER_HEADER.fullmatch(value)
             if match is None:
-                return Refuse(401, "bad_token", "Authorization is not of the form: Bearer <token>", CHALLENGE)
+                return Refused(401, "bad_token", "Authorization is not of the form: Bearer <token>", CHALLENGE)
             shown.append(match[1])
         if not shown:
-            return Refuse(
+            return Refused(
                 401,
                 "no_token",
                 "a token is needed: as the header Authorization: Bearer <token>, as the WebSocket "
@@ -151,7 +151,7 @@ class Door:
             )
         # Everything shown has to be right: a wrong token beside the right one is a mistake worth hearing of.
         wrong = [value for value in shown if not compare_digest(_bytes(value), _bytes(token))]
-        return Refuse(401, "bad_token", "the token is wrong", CHALLENGE) if wrong else None
+        return Refused(401, "bad_token", "the token is wrong", CHALLENGE) if wrong else None
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:

@@ -1,7 +1,7 @@
 """The viewers' door: HTTP and WebSocket on one port.
 
 Owns: connections, handshakes, pings, close codes, and a bounded write buffer for each viewer. It must not know the
-journal, the traders or what a line is: admission, pages and subscriptions are a `Desk`'s business. The protocol
+journal, the traders or what a line is: admission, pages and subscriptions are a `ViewerService`'s. The protocol
 itself is the `websockets` library's, used as it offers it for this: Sans-I/O. Read `hub` next for who gets
 what, `static/viewer.js` for the other end.
 
@@ -106,7 +106,7 @@ class Admission(Protocol):
     subprotocol: str | None
 
 
-class Desk(Protocol):
+class ViewerService(Protocol):
     """Decides about requests and sessions."""
 
     def admit(self, request: Request, peer: str | None) -> Admission:
@@ -135,7 +135,7 @@ class ViewerConnection(asyncio.Protocol):
         "subprotocol",
     )
 
-    def __init__(self, door: Viewers) -> None:
+    def __init__(self, door: ViewerServer) -> None:
         self._door = door
         self._protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
         self._transport: asyncio.Transport | None = None
@@ -417,10 +417,12 @@ class ViewerConnection(asyncio.Protocol):
             self._transport.abort()
 
 
-class Viewers:
+class ViewerServer:
     """Listens on TCP and keeps the connections."""
 
-    def __init__(self, desk: Desk, *, max_viewers: int, compression: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, desk: ViewerService, *, max_viewers: int, compression: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.desk = desk
         self.max_viewers = max_viewers
         self.loop = loop

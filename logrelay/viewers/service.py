@@ -23,8 +23,8 @@ from logrelay.fanout.hub import Gap, Viewer
 from logrelay.fanout.line_json import History, Ping, Subscribe
 from logrelay.journal.interface import Page, Query
 from logrelay.pipeline import Relay
-from logrelay.viewers.access_policy import BATCH, Admit, Door, Refuse
-from logrelay.viewers.server import ViewerConnection, Viewers
+from logrelay.viewers.access_policy import BATCH, AccessPolicy, Granted, Refused
+from logrelay.viewers.server import ViewerConnection, ViewerServer
 
 MAX_HISTORIES = 4
 """History requests a viewer may have waiting; a person scrolls one page at a time."""
@@ -47,10 +47,12 @@ class Admission:
     subprotocol: str | None = None
 
 
-class Desk:
+class ViewerService:
     """Serves the viewers' door, and the pages, from the relay."""
 
-    def __init__(self, relay: Relay, door: Door, *, tail: int, version: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, relay: Relay, door: AccessPolicy, *, tail: int, version: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.relay = relay
         self.tail = tail
         self.version = version
@@ -59,13 +61,13 @@ class Desk:
         """Set by the daemon: answers plain HTTP."""
         self.public: Callable[[str], bool] = lambda _target: False
         """Set by the daemon: tells targets that need no token (the web viewer's own files)."""
-        self.viewers: Viewers | None = None
+        self.viewers: ViewerServer | None = None
         self.started = time.monotonic()
         self.serving = False
         self.refusals: Counter[str] = Counter()
         self._door = door
 
-    # --- viewers.Desk ------------------------------------------------------------------------------------------
+    # --- what a connection calls ---------------------------------------------------------------------------------
 
     def admit(self, request: Request, peer: str | None) -> Admission:
         """Decide about a request; see docs/protocol.md, doors."""
@@ -87,12 +89,12 @@ class Desk:
             peer_is_loopback=peer is None or is_loopback(peer),
         )
         upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
-        if isinstance(verdict, Refuse):
+        if isinstance(verdict, Refused):
             # The page itself is no secret, and a browser cannot send a token along with a script's URL.
             if not (verdict.status == 401 and not upgrade and self.public(target)):
                 self.refusals[verdict.code] += 1
                 return Admission(refusal=(verdict.status, list(verdict.headers), f"{verdict.message}\n".encode()))
-            verdict = Admit()
+            verdict = Granted()
         if upgrade:
             return Admission(upgrade=True, subprotocol=verdict.subprotocol)
         if self.respond is None:
@@ -104,7 +106,7 @@ class Desk:
         """Greet a viewer and begin where its URL says."""
         return Session(self, connection, request.path)
 
-    # --- pages.Desk ----------------------------------------------------------------------------------------------
+    # --- what plain HTTP asks -----------------------------------------------------------------------------------
 
     @property
     def epoch(self) -> str:
@@ -184,7 +186,7 @@ class Session:
 
     __slots__ = ("_connection", "_desk", "_histories", "_task", "_viewer")
 
-    def __init__(self, desk: Desk, connection: ViewerConnection, target: str) -> None:
+    def __init__(self, desk: ViewerService, connection: ViewerConnection, target: str) -> None:
         self._desk = desk
         self._connection = connection
         self._viewer: Viewer | None = None

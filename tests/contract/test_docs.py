@@ -111,7 +111,7 @@ def test_every_refusal_is_explained():
         "not of the form name or name:port",
     }  # fmt: skip
 
-    refusals = len(re.findall(r"Refuse\(\s*4", source))
+    refusals = len(re.findall(r"Refused\(\s*4", source))
     assert len(sentences) == refusals, "a refusal was added or removed: explain it, and list it here"
     assert [s for s in sentences if s not in source] == []
     assert [s for s in sentences if s not in text] == []

@@ -1,4 +1,4 @@
-"""A desk over a list of lines for the pages alone, and a real relay with a real trader for the whole."""
+"""Facts over a list of lines for the HTTP API alone, and a real relay with a real trader for the whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import orjson
 import pytest
 
 from logrelay.errors import JournalError, RequestError
-from logrelay.http.api import Answer, Pages
+from logrelay.http.api import Answer, HttpApi
 from logrelay.journal.interface import Page, Query
 from logrelay.model import RANKS, Line
 
@@ -31,7 +31,7 @@ PATIENCE = 15
 
 
 @dataclass
-class ListDesk:
+class ListFacts:
     """The journal's promises (`Page.reached`, retention) in memory.
 
     Lines 1.. with one second between them, the last one at NOW.
@@ -122,13 +122,13 @@ class ListDesk:
 
 
 @pytest.fixture
-def desk() -> ListDesk:
-    return ListDesk()
+def facts() -> ListFacts:
+    return ListFacts()
 
 
 @pytest.fixture
-def pages(desk: ListDesk) -> Pages:
-    return Pages(desk, now=lambda: NOW)
+def api(facts: ListFacts) -> HttpApi:
+    return HttpApi(facts, now=lambda: NOW)
 
 
 async def collect(answer: Answer) -> bytes:
@@ -138,11 +138,11 @@ async def collect(answer: Answer) -> bytes:
 
 
 @pytest.fixture
-def lines(pages: Pages):
+def lines(api: HttpApi):
     """GET a target that must succeed; return the ids' seqs, or the whole objects of lines that are not log lines."""
 
     def get(target: str) -> list[object]:
-        answer = pages.answer("GET", target, {})
+        answer = api.answer("GET", target, {})
         body = asyncio.run(collect(answer))
         assert answer.status == 200, body
         found = [orjson.loads(line) for line in body.splitlines()]

@@ -15,14 +15,14 @@ import msgpack
 import pytest
 import uvloop
 
-from logrelay.http.api import Pages
+from logrelay.http.api import HttpApi
 from logrelay.ingest.server import Ingest
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import Writer
 from logrelay.pipeline import Relay
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Desk
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import ViewerService
 
 PATIENCE_S = 20.0
 """Deadline of every wait here: far more than any of them takes, and still an end."""
@@ -125,21 +125,23 @@ class House:
             on_trouble=self.relay.on_trouble,
             on_recovered=self.relay.on_recovered,
         )
-        self.desk = Desk(self.relay, Door(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop)
-        self.viewers = Viewers(
+        self.desk = ViewerService(
+            self.relay, AccessPolicy(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop
+        )
+        self.viewers = ViewerServer(
             self.desk,
             max_viewers=doors.get("max_viewers", 100),
             compression=doors.get("compression", "auto"),
             loop=self.loop,
         )
         self.desk.viewers = self.viewers
-        pages = Pages(self.desk)
+        pages = HttpApi(self.desk)
 
         def respond(method, target, headers):
             answer = pages.answer(method, target, headers)
             return answer.status, answer.headers, answer.body
 
-        self.desk.respond, self.desk.public = respond, pages.public
+        self.desk.respond, self.desk.public = respond, pages.is_public
         self.ingest = Ingest(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
