@@ -24,18 +24,19 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from logrelay.errors import JournalError, RequestError
+from logrelay.errors import JournalError
 from logrelay.fanout.batch import Batch, Chosen, Segment, segments_of
 from logrelay.fanout.compression import Deflater, deflate_segments
 from logrelay.fanout.hub import Fetch, Found, Gap, Hub, Pack
-from logrelay.fanout.line_json import notice_body, split_id
+from logrelay.fanout.line_json import gap_body
+from logrelay.fanout.positions import resolve_id
 from logrelay.ingest import frames as wire
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.server import Connection, Ingest
 from logrelay.ingest.trader_registry import Trader, Traders
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import Writer
-from logrelay.model import DEBUG, ERROR, SHOWN, WARNING, Commit
+from logrelay.model import ERROR, WARNING, Commit
 
 PATIENCE_S = 1.0
 """A commit that takes longer than this is trouble: a viewer should not wait for a disk for more than a second."""
@@ -380,35 +381,24 @@ class Relay:
 
     def resolve(self, id_: str) -> int:
         """Return the seq of an id of this journal. Raises RequestError (`bad_id`, `expired`)."""
-        epoch, seq = split_id(id_)
-        if epoch not in (self.epoch, self._alias) and epoch not in self.aliases:
-            raise RequestError("expired", f"{id_} is an id of another journal; this one's ids begin with {self.epoch}-")
-        if seq > self.hub.head:
-            raise RequestError(
-                "expired", f"{id_} is ahead of this journal, whose newest line is {self.id_of(self.hub.head)}"
-            )
-        return seq
+        aliases = self.aliases if self._alias is None else {*self.aliases, self._alias}
+        head = self.hub.head
+        return resolve_id(id_, epoch=self.epoch, aliases=aliases, head=head, head_id=self.id_of(head))
 
     def _render_gap(self, gap: Gap) -> bytes:
         """Render a gap for one viewer; see docs/protocol.md, notices."""
-        details: dict[str, object] = {"notice": "gap", "cause": gap.cause, "count": gap.count}
-        if gap.cause == "epoch":
-            message = f"lines may be missing: {gap.detail}; what follows begins with the oldest line kept"
-            details["reason"] = gap.detail
-        else:
-            details["first"] = f"{self.epoch}-{gap.first}"
-            details["last"] = f"{self.epoch}-{gap.last}"
-            lines = "1 line" if gap.count == 1 else f"{gap.count:,} lines"
-            if gap.cause == "retention":
-                message = f"{lines} missing: no longer kept (retention)"
-            else:
-                message = f"{lines} skipped: this viewer was too far behind"
-                if gap.kept:
-                    message += f"; {gap.kept:,} of WARNING and above were sent"
-                    details["kept"] = gap.kept
-        if gap.levels is not None:
-            details["levels"] = _levels_shape(gap.levels)
-        return notice_body(self.id_of(gap.last), _now_us(), WARNING, message, details)
+        return gap_body(
+            self.id_of(gap.last),
+            _now_us(),
+            self.epoch,
+            cause=gap.cause,
+            first=gap.first,
+            last=gap.last,
+            count=gap.count,
+            kept=gap.kept,
+            levels=gap.levels,
+            detail=gap.detail,
+        )
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -482,12 +472,3 @@ def _packed(pack: Pack) -> list[Segment]:
     if pack.fresh:
         pack.deflater.reset()
     return deflate_segments(pack.deflater, pack.bodies, pack.seqs, arrays=pack.form == "batch")
-
-
-def _levels_shape(levels: object) -> dict[str, int]:
-    shape: dict[str, int] = {}
-    assert isinstance(levels, dict)
-    for rank in sorted(levels):
-        name = SHOWN.get(rank, SHOWN[DEBUG])
-        shape[name] = shape.get(name, 0) + levels[rank]
-    return shape

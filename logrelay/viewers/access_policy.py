@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 from ipaddress import ip_address
 
+from logrelay.errors import quoted
+
 BATCH = "logrelay.v1.batch"
 """The subprotocol whose messages are arrays of lines."""
 
@@ -89,13 +91,14 @@ class AccessPolicy:
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
             return Refused(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
         host = split_authority(host_header[0])
+        shown_host = quoted(host_header[0], SHOWN_CHARS)
         if host is None:
-            return Refused(400, "bad_host", f"Host {_short(host_header[0])} is not of the form name or name:port")
+            return Refused(400, "bad_host", f"Host {shown_host} is not of the form name or name:port")
         if origin and not self._same_origin(origin[0], host):
             return Refused(
                 403,
                 "bad_origin",
-                f"Origin {_short(origin[0])} is not this relay's own page ({_short(host_header[0])}); "
+                f"Origin {quoted(origin[0], SHOWN_CHARS)} is not this relay's own page ({shown_host}); "
                 "another one has to be listed in --allow-origins",
             )
         carried = [name for name in subprotocols if name.startswith(BEARER)]
@@ -127,7 +130,7 @@ class AccessPolicy:
         return Refused(
             403,
             "bad_host",
-            f"Host {_short(name)} is a name this relay does not know, which is how DNS rebinding looks; "
+            f"Host {quoted(name, SHOWN_CHARS)} is a name this relay does not know, which is how DNS rebinding looks; "
             "use an IP address or localhost, list the name in --allow-hosts, or set a token",
         )
 
@@ -172,7 +175,3 @@ def _is_address(name: str) -> bool:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "...")

@@ -29,28 +29,6 @@ from websockets.server import ServerProtocol
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
 
-CLOSE_CODES: dict[int, tuple[str, str]] = {
-    1000: ("normal", "the viewer closed; nothing to do"),
-    1001: ("going away", "the viewer's page or app went away; nothing to do"),
-    1002: ("protocol error", "the client broke RFC 6455; fix the client"),
-    1003: ("unsupported data", "a message was binary; fix the client"),
-    1007: ("bad data", "a message was not UTF-8; fix the client"),
-    1009: ("message too big", "a request was longer than 64 KiB; fix the client"),
-    1011: (
-        "no answer to pings",
-        "the relay heard nothing for too long; connect again and resume behind the last id",
-    ),
-    1012: (
-        "service restart",
-        "the relay is stopping; connect again with backoff and resume behind the last id",
-    ),
-    4400: (
-        "bad request",
-        "the subscription in the URL is wrong, an error message said how; do not retry unchanged",
-    ),
-}
-"""Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""
-
 HANDSHAKE_TIMEOUT_S = 10.0
 """From connect to a complete request."""
 

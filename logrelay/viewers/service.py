@@ -16,14 +16,14 @@ from websockets.http11 import Request
 
 from logrelay.config.settings import is_loopback
 from logrelay.errors import JournalError, RequestError
-from logrelay.fanout import line_json as messages
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub import Gap, Viewer
-from logrelay.fanout.line_json import History, Ping, Subscribe
 from logrelay.journal.interface import Page, Query
 from logrelay.pipeline import Relay
+from logrelay.viewers import messages, requests
 from logrelay.viewers.access_policy import BATCH, AccessPolicy, Granted, Refused
+from logrelay.viewers.requests import History, Ping, Subscribe
 from logrelay.viewers.server import ViewerConnection, ViewerServer
 
 MAX_HISTORIES = 4
@@ -79,7 +79,7 @@ class ViewerService:
             if name.strip()
         ]
         target = request.path
-        tokens = messages.query_tokens(target)
+        tokens = requests.query_tokens(target)
         verdict = self._door.decide(
             origin=headers.get_all("Origin"),
             host_header=headers.get_all("Host"),
@@ -202,7 +202,7 @@ class Session:
             )
         )
         try:
-            wanted = messages.parse_target(target)
+            wanted = requests.parse_target(target)
         except RequestError as error:
             connection.send(messages.error(error.code, str(error)))
             connection.close(4400, f"{error}"[:100])
@@ -227,7 +227,7 @@ class Session:
     def received(self, text: bytes) -> None:
         """Act on one message of the viewer; a bad one is answered with an error and changes nothing."""
         try:
-            request = messages.parse_request(text)
+            request = requests.parse_request(text)
             match request:
                 case Subscribe():
                     self._subscribe(request)

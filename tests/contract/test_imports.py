@@ -29,6 +29,8 @@ PURE = {
     "logrelay.journal",
     "logrelay.viewers",
     "logrelay.viewers.access_policy",
+    "logrelay.viewers.messages",
+    "logrelay.viewers.requests",
     "logrelay.fanout.batch",
     "logrelay.fanout.compression",
     "logrelay.config.settings",
@@ -38,6 +40,7 @@ PURE = {
     "logrelay.journal.interface",  # the interface; what keeps it lies on the next floor
     "logrelay.config.value_types",
     "logrelay.fanout.line_json",
+    "logrelay.fanout.positions",
     "logrelay.http.metrics",
     "logrelay.ingest.read_coalescing",
     "logrelay.model",

@@ -11,7 +11,7 @@ import pytest
 from logrelay.config import settings as config_module
 from logrelay.config.settings import BY_NAME, SETTINGS, Config, Surroundings, default_socket, is_loopback, load
 from logrelay.errors import ConfigError
-from logrelay.fanout import line_json as messages
+from logrelay.viewers import requests
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -48,9 +48,9 @@ def test_the_table_and_the_class_agree_on_names_and_defaults():
 
 def test_the_default_tail_may_be_what_a_viewer_may_ask_for():
     """The bound of --tail should be the one viewers have."""
-    assert BY_NAME["tail"].kind.from_text(str(messages.MAX_TAIL)) == messages.MAX_TAIL
+    assert BY_NAME["tail"].kind.from_text(str(requests.MAX_TAIL)) == requests.MAX_TAIL
     with pytest.raises(ValueError):
-        BY_NAME["tail"].kind.from_text(str(messages.MAX_TAIL + 1))
+        BY_NAME["tail"].kind.from_text(str(requests.MAX_TAIL + 1))
 
 
 def test_every_kind_gives_the_type_its_field_declares():
