@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from logrelay.errors import JournalError
-from logrelay.fanout.batch import Batch, Chosen, Segment, segments_of
+from logrelay.fanout.batch import Batch, Chosen, Form, Segment, segments_of
 from logrelay.fanout.compression import Deflater, deflate_segments
-from logrelay.fanout.hub import Fetch, Found, Gap, Hub, Pack
+from logrelay.fanout.filters import Filter
+from logrelay.fanout.hub import Fetch, Found, Gap, Hub, Pack, Sink, Viewer
 from logrelay.fanout.line_json import gap_body
 from logrelay.fanout.positions import resolve_id
 from logrelay.ingest import frames as wire
@@ -399,6 +400,97 @@ class Relay:
             levels=gap.levels,
             detail=gap.detail,
         )
+
+    # --- BEGIN viewers.stream.Stream: what viewers and plain HTTP use of the engine -----------------------------------
+
+    @property
+    def head(self) -> int:
+        """Seq of the newest published line."""
+        return self.hub.head
+
+    @property
+    def committed(self) -> int:
+        """Seq of the newest line in the journal."""
+        return self.hub.committed
+
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self.hub.oldest
+
+    @property
+    def viewer_count(self) -> int:
+        """Viewers that have joined."""
+        return len(self.hub.viewers)
+
+    @property
+    def journal_bytes(self) -> int:
+        """Size of the journal on disk."""
+        return self.writer.stats().disk_bytes
+
+    def join(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool = False) -> Viewer:
+        """Add a viewer; see `Hub.join`."""
+        return self.hub.join(sink, wanted, form, deflate=deflate)
+
+    def start_after(self, viewer: Viewer, seq: int, gap: Gap | None = None) -> None:
+        """Begin behind `seq`; see `Hub.start_after`."""
+        self.hub.start_after(viewer, seq, gap)
+
+    def start_tail(self, viewer: Viewer, lines: int) -> None:
+        """Begin with the newest lines; see `Hub.start_tail`."""
+        self.hub.start_tail(viewer, lines)
+
+    def change(self, viewer: Viewer, wanted: Filter) -> None:
+        """Change what a viewer wants; see `Hub.change`."""
+        self.hub.change(viewer, wanted)
+
+    def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
+        """Change what a viewer wants from its cursor on; see `Hub.resubscribe`."""
+        self.hub.resubscribe(viewer, wanted)
+
+    def leave(self, viewer: Viewer) -> None:
+        """Forget a viewer."""
+        self.hub.leave(viewer)
+
+    def drained(self, viewer: Viewer) -> None:
+        """Go on sending to a viewer whose socket has room again."""
+        self.hub.drained(viewer)
+
+    def traders_shown(self) -> list[dict[str, object]]:
+        """Return the traders as viewers are told of them."""
+        return self.traders.shown(time.monotonic())
+
+    async def read(self, query: Query) -> Page:
+        """Read from the journal's threads. Raises JournalError; cancelling drops the answer."""
+        return await asyncio.wrap_future(self.writer.read(query))
+
+    def counters(self) -> dict[str, int | float]:
+        """Return what the engine counts, by the names of `http.metrics.METRICS`."""
+        hub, counted, stats = self.hub, self.traders.counters, self.writer.stats()
+        return {
+            "lines_total": self.sequencer.lines_total,
+            "bytes_total": self.sequencer.bytes_total,
+            "commits_total": stats.commits,
+            "journal_bytes": stats.disk_bytes,
+            "journal_trouble": int(self.trouble is not None),
+            "pending_lines": self.pending_lines,
+            "viewers": len(hub.viewers),
+            "viewers_behind": hub.behind(),
+            "viewer_lines_total": hub.lines_sent,
+            "viewer_bytes_total": hub.bytes_sent,
+            "viewer_gaps_total": hub.gaps,
+            "viewer_lines_skipped_total": hub.lines_skipped,
+            "traders": self.traders.connected(),
+            "traders_quiet": self.traders.in_state("quiet"),
+            "trader_connections_total": counted.connections,
+            "trader_lost_lines_total": counted.lost_lines + counted.unexplained_lines,
+            "trader_rejected_frames_total": counted.rejected,
+            "trader_refused_total": counted.refused,
+            "trader_duplicate_frames_total": counted.duplicates,
+            "trader_crashes_total": counted.crashed,
+        }
+
+    # --- END viewers.stream.Stream ------------------------------------------------------------------------------------
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The parameters of GET /logs, read strictly.
 
-Owns: which parameters there are, how times are written, and the `Query` they make. It must not know HTTP
-answers or who reads the journal. No I/O; the clock is an argument. `pages` calls it, `journal` answers it.
+Owns: which parameters there are, how times are written, and the `Query` they make. It must not know HTTP answers or who
+reads the journal. No I/O; the clock is an argument. Read `journal/query` next: it is what answers.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _END_OF_TIME = 253_402_300_800
 _TIME_FORMS = "RFC 3339 (2026-01-23T10:00:00Z), seconds since 1970 (1769162400.5) or an age (90s, 15m, 2h, 7d, 1w)"
 
 
-def parse_search(query: str, head: int, resolve: Callable[[str], int], now_us: int) -> Query:
+def parse_log_query(query: str, head: int, resolve: Callable[[str], int], now_us: int) -> Query:
     """Read the query string of /logs into what to ask the journal for, up to the line `head`.
 
-    Raises RequestError (`bad_parameter`, `bad_limit`, `bad_time`, those of `filters` and of `resolve`).
-    Unknown and repeated parameters are errors: a slip of the finger must not silently widen what is found.
-    `token` is ignored, it was for the shell.
+    Raises RequestError (`bad_parameter`, `bad_limit`, `bad_time`, those of `parse_filter` and of `resolve`). Unknown
+    and repeated parameters are errors: a typing mistake must not silently widen what is found. `token` is ignored:
+    access was decided before.
     """
     try:
         given = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)

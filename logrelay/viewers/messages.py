@@ -33,6 +33,9 @@ ERROR_CODES: dict[str, str] = {
 }
 """Every `code` of an error message."""
 
+CLOSE_BAD_REQUEST = 4400
+"""Of the private range (RFC 6455 section 7.4.2), after HTTP's 400."""
+
 CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("normal", "the viewer closed; nothing to do"),
     1001: ("going away", "the viewer's page or app went away; nothing to do"),
@@ -48,7 +51,7 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
         "service restart",
         "the relay is stopping; connect again with backoff and resume behind the last id",
     ),
-    4400: (
+    CLOSE_BAD_REQUEST: (
         "bad request",
         "the subscription in the URL is wrong, an error message said how; do not retry unchanged",
     ),

@@ -31,6 +31,8 @@ PURE = {
     "logrelay.viewers.access_policy",
     "logrelay.viewers.messages",
     "logrelay.viewers.requests",
+    "logrelay.viewers.stream",
+    "logrelay.http.response",
     "logrelay.fanout.batch",
     "logrelay.fanout.compression",
     "logrelay.config.settings",
@@ -53,7 +55,6 @@ SHELLS = {"http", "ingest", "journal", "systemd", "viewers"}
 """Each is one module or one package below `logrelay`; the modules above are excepted."""
 ON_TOP = (
     "logrelay.pipeline",
-    "logrelay.viewers.service",
     "logrelay.app",
     "logrelay.cli.group",
     "logrelay.cli",

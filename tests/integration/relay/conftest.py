@@ -125,23 +125,20 @@ class House:
             on_trouble=self.relay.on_trouble,
             on_recovered=self.relay.on_recovered,
         )
-        self.desk = ViewerService(
-            self.relay, AccessPolicy(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop
+        self.service = ViewerService(
+            self.relay,
+            AccessPolicy(doors.get("token")),
+            tail=tail,
+            version="0.0.0",
+            loop=self.loop,
+            make_http=HttpApi,
         )
         self.viewers = ViewerServer(
-            self.desk,
+            self.service,
             max_viewers=doors.get("max_viewers", 100),
             compression=doors.get("compression", "auto"),
             loop=self.loop,
         )
-        self.desk.viewers = self.viewers
-        pages = HttpApi(self.desk)
-
-        def respond(method, target, headers):
-            answer = pages.answer(method, target, headers)
-            return answer.status, answer.headers, answer.body
-
-        self.desk.respond, self.desk.public = respond, pages.is_public
         self.ingest = Ingest(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
@@ -159,7 +156,7 @@ class House:
         await self.viewers.listen(listener)
         self.writer.start(opening.head, opening.oldest)
         self.relay.start(self.ingest, self.writer)
-        self.desk.serving = True
+        self.service.begin()
         self.ready.set()
         await self.stopping.wait()
         self.viewers.stop_accepting()

@@ -10,7 +10,7 @@ import pytest
 
 import logrelay.http.api
 from logrelay.errors import RequestError
-from logrelay.http.log_query import MAX_LIMIT, parse_search, parse_time
+from logrelay.http.log_query import MAX_LIMIT, parse_log_query, parse_time
 
 US = 1_769_162_400_000_000
 
@@ -106,7 +106,7 @@ class TestWhich:
     def test_ends_at_the_head_of_the_request(self, facts, api):
         """Lines that arrive while the answer is written are not in it, so it ends even under load."""
         facts.add(10)
-        facts.before_page = [lambda: facts.add(5)]
+        facts.before_read = [lambda: facts.add(5)]
         answer = api.answer("GET", "/logs?after=k3f9ab-0", {})
         assert ("Logrelay-Head", "k3f9ab-10") in answer.headers
 
@@ -128,7 +128,7 @@ class TestTrouble:
         """Lines that retention removes while the answer is written are counted in a line of the answer."""
         monkeypatch.setattr(logrelay.http.api, "PAGE_LINES", 10)
         facts.add(40)
-        facts.before_page = [lambda: None, lambda: setattr(facts, "oldest", 31)]
+        facts.before_read = [lambda: None, lambda: setattr(facts, "oldest", 31)]
         got = lines("/logs?after=k3f9ab-0")
         assert got[:10] == list(range(1, 11))
         assert got[10]["type"] == "error"
@@ -148,7 +148,7 @@ class TestTrouble:
         """A backward search that reads twice counts what was removed in between, from the first line on."""
         monkeypatch.setattr(logrelay.http.api, "KEPT_BYTES", 0)
         facts.add(10)
-        facts.before_page = [lambda: None, lambda: setattr(facts, "oldest", 4)]
+        facts.before_read = [lambda: None, lambda: setattr(facts, "oldest", 4)]
         got = lines("/logs")
         assert "3 lines" in got[0]["message"]
         assert got[1:] == list(range(4, 11))
@@ -156,7 +156,7 @@ class TestTrouble:
     def test_everything_removed(self, facts, lines, monkeypatch):
         """No more lines are counted as missing than were asked for."""
         facts.add(40)
-        facts.before_page = [lambda: setattr(facts, "oldest", 31)]
+        facts.before_read = [lambda: setattr(facts, "oldest", 31)]
         got = lines("/logs?after=k3f9ab-5&before=k3f9ab-11")
         assert len(got) == 1
         assert "5 lines" in got[0]["message"]
@@ -198,13 +198,13 @@ class TestTrouble:
         async def scenario():
             reads = 0
 
-            async def page(query):
+            async def never(query):
                 nonlocal reads
                 reads += 1
                 blocked.set()
                 await asyncio.Event().wait()
 
-            facts.page = page
+            facts.read = never
             for _ in range(logrelay.http.api.MAX_READS + 1):
                 blocked.clear()
                 reader = asyncio.ensure_future(anext(api.answer("GET", "/logs", {}).body))
@@ -214,7 +214,7 @@ class TestTrouble:
                 await asyncio.gather(reader, return_exceptions=True)
                 assert searches() == "logrelay_searches 0"
             assert reads == logrelay.http.api.MAX_READS + 1
-            del facts.page
+            del facts.read
             search = api.answer("GET", "/logs", {}).body
             await anext(search)
             assert searches() == "logrelay_searches 1"
@@ -227,7 +227,7 @@ class TestTrouble:
         """However many searches run, the journal is asked for at most MAX_READS pages at once."""
         facts.add(10)
         now = most = 0
-        page = facts.page
+        read = facts.read
 
         async def counted(query):
             nonlocal now, most
@@ -236,9 +236,9 @@ class TestTrouble:
             for _ in range(3):
                 await asyncio.sleep(0)
             now -= 1
-            return await page(query)
+            return await read(query)
 
-        facts.page = counted
+        facts.read = counted
 
         async def scenario():
             async def read():
@@ -290,7 +290,7 @@ class TestParameters:
 
     def test_limit_maximum_is_allowed(self, facts):
         """The largest limit is accepted and reaches the query as it is."""
-        assert parse_search(f"limit={MAX_LIMIT}", 5, facts.resolve, 0).limit == MAX_LIMIT
+        assert parse_log_query(f"limit={MAX_LIMIT}", 5, facts.resolve, 0).limit == MAX_LIMIT
 
     @pytest.mark.parametrize(
         ("text", "microseconds"),
