@@ -1,7 +1,8 @@
 """What a viewer asked to see.
 
-Owns: the `Filter` value, its parsing from query or subscribe parameters, and `matches`. The journal turns
-the same fields into SQL; a test holds both to the same answers. No I/O. Read `hub` next.
+Owns: the `Filter` value, its parsing from query or subscribe parameters, and `matches`. It must not know who asked. The
+journal turns the same fields into SQL (`journal/filter_sql`); a test compares their answers. No I/O.
+Read `fanout/hub` next.
 
 Notices (run 0) pass every filter: a viewer that asked for ERROR only must still be told what is missing.
 """

@@ -98,7 +98,7 @@ def log_line(
 def notice_line(
     epoch: str, seq: int, time_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]
 ) -> tuple[Line, str, dict[str, object]]:
-    """Make a line the relay itself says; it takes a place in the journal like any other."""
+    """Make a line of the relay's own; it takes a place in the journal like any other."""
     context: dict[str, object] = {"notice": notice, **details}
     return (
         Line(
@@ -117,7 +117,7 @@ def notice_line(
 
 
 def notice_body(id_: str, time_us: int, rank: int, message: str, context: Mapping[str, object]) -> bytes:
-    """Render a notice for one viewer only; `id_` is the position to resume behind."""
+    """Render a notice; for one that only one viewer gets, `id_` is the position to resume behind."""
     return orjson.dumps(
         {
             "type": "log",

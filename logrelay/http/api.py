@@ -223,11 +223,11 @@ class HttpApi:
         return HttpResponse(200, headers, self._search(wanted))
 
     async def _search(self, query: Query) -> AsyncGenerator[bytes, None]:
-        """Give the matches a page at a time; nothing of the journal is held in between. Cancelling ends it."""
+        """Give the matches a page at a time; no read of the journal is open in between. Cancelling ends it."""
         self._searches_open += 1
         self._searches_total += 1
         try:
-            # Behind a line that was asked for by its id, what is missing was there and must be told.
+            # Behind a line that was asked for by its id, what is missing was there and must be reported.
             exact = not query.newest and query.since_us is None
             if query.newest:
                 start, kept = await self._walk_back(query)

@@ -1,13 +1,12 @@
 """Who may come in, decided on plain values.
 
 Owns: `AccessPolicy`, which looks at the headers of one request and answers `Granted` or `Refused`. It must not know
-sockets, HTTP parsing or paths: `viewers` and `pages` hand it what they read. Imports nothing of the package.
-Read `viewers` next.
+sockets, HTTP parsing or paths: `viewers/service` passes what it has read. No I/O. Read `viewers/service` next.
 
-Three attacks shape the rules. A web page of another site can open a WebSocket to this machine: its Origin is
-not our Host. A hostile name can be made to resolve to this machine (DNS rebinding), and then Origin and Host
-agree: so without a token Host must not be a name we do not know. And a neighbour on the network can simply
-connect: so beyond loopback there is always a token.
+Three attacks shape the rules. A web page of another site can open a WebSocket to this machine: its Origin is not our
+Host. A hostile name can be made to resolve to this machine (DNS rebinding), and then Origin and Host agree: so without
+a token Host must not be a name we do not know. And a neighbour on the network can simply connect: so beyond loopback
+there is always a token.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class AccessPolicy:
 
     token: str | None = field(repr=False)
     host: str = "127.0.0.1"
-    """What `--host` says: a name given there is a name we know."""
+    """The value of `--host`: a name given there is a name we know."""
     allowed_hosts: tuple[str, ...] = ()
     """More names that may stand in Host when there is no token."""
     allowed_origins: tuple[str, ...] = ()
@@ -85,8 +84,8 @@ class AccessPolicy:
     ) -> Granted | Refused:
         """Decide about one request, plain HTTP or WebSocket.
 
-        Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered,
-        split at the commas; `query_token` is every `token` of the URL. Never raises: what is odd is refused.
+        Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered, split at
+        the commas; `query_token` is every `token` of the URL. Never raises: what is malformed is refused.
         """
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
             return Refused(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")

@@ -305,7 +305,7 @@ class ViewerConnection(asyncio.Protocol):
                 await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
             transport.close()
         except Exception:
-            # The client must not take half a body for the whole: a reset is the only way left to say so.
+            # The client must not take half a body for the whole: only a reset can still tell it.
             transport.abort()
         finally:
             await chunks.aclose()

@@ -1,4 +1,4 @@
-"""What a viewer may say, read strictly.
+"""The requests of viewers, parsed strictly.
 
 Owns: the requests (`Subscribe`, `History`, `Ping`), their parsing from a message or from the query of a URL, and their
 limits (docs/protocol.md, section 2). It must not know sockets, sessions or what a request leads to. No I/O, no clock.
@@ -105,8 +105,8 @@ def query_tokens(target: str) -> list[str]:
 
 
 def _query(target: str) -> dict[str, list[str]]:
-    """Return the parameters behind the first `?`; every target has some, however little it looks like a URL."""
-    # The HTTP parser hands on bytes beyond ASCII as lone surrogates, which JSON and SQLite cannot say.
+    """Return the parameters behind the first `?`, whatever the target looks like otherwise."""
+    # The HTTP parser decodes bytes beyond ASCII as lone surrogates, which neither JSON nor SQLite can encode.
     text = target.partition("?")[2].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return parse_qs(text, keep_blank_values=True)
 

@@ -85,7 +85,7 @@ class ViewerService:
     # --- what a connection calls ----------------------------------------------------------------------------------
 
     def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
-        """Decide about a complete request from address `peer`; see docs/protocol.md, doors."""
+        """Decide about a complete request from address `peer`; see docs/protocol.md."""
         headers = request.headers
         offered = [
             name.strip()
