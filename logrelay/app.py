@@ -20,7 +20,7 @@ import socket
 import string
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
@@ -32,9 +32,9 @@ from logrelay.listeners import Listeners, open_listeners
 from logrelay.model import RANKS
 from logrelay.pipeline import Relay
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Answer, Desk
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import PlainHttp, ViewerService
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
@@ -162,11 +162,9 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
         stop.set()
 
     relay.hopeless = give_up
-    door = Door(config.token, config.host, config.allow_hosts, config.allow_origins)
-    desk = Desk(relay, door, tail=config.tail, version=__version__, loop=loop)
-    viewers = Viewers(desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
-    desk.viewers = viewers
-    _add_pages(desk)
+    policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+    service = ViewerService(relay, policy, tail=config.tail, version=__version__, loop=loop, make_http=_http_api)
+    viewers = ViewerServer(service, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
     ingest = TraderServer(relay, max_connections=config.max_traders, loop=loop)
 
     listeners = open_listeners(config, inherited)
@@ -180,7 +178,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
         raise
     writer.start(opening.head, opening.oldest)
     relay.start(ingest, writer)
-    desk.serving = True
+    service.begin()
     if config.token is not None and len(config.token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
         say(f"the token has {len(config.token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
     status = f"ready on ws://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
@@ -195,14 +193,16 @@ async def _serve(config: Config, journal: Journal, opening: Opening, inherited: 
 
     await stop.wait()
     notifier.stopping()
-    desk.serving = False
+    service.end()
     await _stop(relay, listeners, ingest, viewers, writer)
     watchdog.cancel()
     notifier.close()
     return exit_code
 
 
-async def _stop(relay: Relay, listeners: Listeners, ingest: TraderServer, viewers: Viewers, writer: Writer) -> None:
+async def _stop(
+    relay: Relay, listeners: Listeners, ingest: TraderServer, viewers: ViewerServer, writer: Writer
+) -> None:
     """Take what is there, commit it, ack it, show it; then close every door. At most STOP_TIMEOUT_S."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + STOP_TIMEOUT_S
@@ -218,24 +218,11 @@ async def _stop(relay: Relay, listeners: Listeners, ingest: TraderServer, viewer
     await asyncio.to_thread(writer.stop, max(0.1, deadline - loop.time()))
 
 
-def _add_pages(desk: Desk) -> None:
-    """Have plain HTTP answered once somebody asks: a relay that only streams need not load it."""
-    pages = None
+def _http_api(service: ViewerService) -> PlainHttp:
+    """Make what answers plain HTTP; called once somebody asks: a relay that only streams need not load it."""
+    from logrelay.http.api import HttpApi  # noqa: PLC0415
 
-    def loaded() -> object:
-        nonlocal pages
-        if pages is None:
-            from logrelay.http.api import Pages  # noqa: PLC0415
-
-            pages = Pages(desk)
-        return pages
-
-    def respond(method: str, target: str, headers: Mapping[str, str]) -> Answer:
-        answer = loaded().answer(method, target, headers)  # type: ignore[attr-defined]
-        return answer.status, answer.headers, answer.body
-
-    desk.respond = respond
-    desk.public = lambda target: bool(loaded().public(target))  # type: ignore[attr-defined]
+    return HttpApi(service)
 
 
 async def _watch(notifier: Notifier, interval_s: float | None) -> None:

@@ -1,6 +1,6 @@
 """Every error the relay raises on purpose, in one tree.
 
-Owns: the exceptions, the process exit code of each, and the words a person reads. It must not know any
+Owns: the exceptions, the process exit code of each, and how their texts repeat what a peer sent. It must not know any
 other module of the package.
 
     RelayError                  something the operator can act on; `exit_code` is the process's
@@ -9,10 +9,12 @@ other module of the package.
     +-- JournalError            the journal cannot be used as it is                             (4)
         +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
     +-- RequestError            a viewer asked for something that is not there; has a `code`
-    +-- ProtocolError           a trader broke the wire protocol; the connection ends
 """
 
 from __future__ import annotations
+
+QUOTED_CHARS = 40
+"""How much of what a peer sent an error message repeats, where nothing else is said: enough to recognise it."""
 
 
 class RelayError(Exception):
@@ -58,5 +60,6 @@ class RequestError(RelayError):
         self.code = code
 
 
-class ProtocolError(RelayError):
-    """A trader sent bytes that cannot be understood; the relay answers `refused` and closes."""
+def quoted(text: str, limit: int = QUOTED_CHARS) -> str:
+    """Return what a peer sent as an error message repeats it: in quotes, escaped, and at most `limit` characters."""
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -24,18 +24,20 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from logrelay.errors import JournalError, RequestError
-from logrelay.fanout.batch import Batch, Chosen, Segment, segments_of
+from logrelay.errors import JournalError
+from logrelay.fanout.batch import Batch, Chosen, Form, Segment, segments_of
 from logrelay.fanout.compression import Deflater, deflate_segments
-from logrelay.fanout.hub import Fetch, Found, Gap, Hub, Pack
-from logrelay.fanout.line_json import notice_body, split_id
+from logrelay.fanout.filters import Filter
+from logrelay.fanout.hub import Fetch, Found, Gap, Hub, Pack, Sink, Viewer
+from logrelay.fanout.line_json import gap_body
+from logrelay.fanout.positions import resolve_id
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.server import TraderServer
 from logrelay.ingest.trader_registry import Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import Writer
-from logrelay.model import DEBUG, ERROR, SHOWN, WARNING, Commit
+from logrelay.model import ERROR, WARNING, Commit
 
 PATIENCE_S = 1.0
 """A commit that takes longer than this is trouble: a viewer should not wait for a disk for more than a second."""
@@ -374,35 +376,115 @@ class Relay:
 
     def resolve(self, id_: str) -> int:
         """Return the seq of an id of this journal. Raises RequestError (`bad_id`, `expired`)."""
-        epoch, seq = split_id(id_)
-        if epoch not in (self.epoch, self._alias) and epoch not in self.aliases:
-            raise RequestError("expired", f"{id_} is an id of another journal; this one's ids begin with {self.epoch}-")
-        if seq > self.hub.head:
-            raise RequestError(
-                "expired", f"{id_} is ahead of this journal, whose newest line is {self.id_of(self.hub.head)}"
-            )
-        return seq
+        aliases = self.aliases if self._alias is None else {*self.aliases, self._alias}
+        head = self.hub.head
+        return resolve_id(id_, epoch=self.epoch, aliases=aliases, head=head, head_id=self.id_of(head))
 
     def _render_gap(self, gap: Gap) -> bytes:
         """Render a gap for one viewer; see docs/protocol.md, notices."""
-        details: dict[str, object] = {"notice": "gap", "cause": gap.cause, "count": gap.count}
-        if gap.cause == "epoch":
-            message = f"lines may be missing: {gap.detail}; what follows begins with the oldest line kept"
-            details["reason"] = gap.detail
-        else:
-            details["first"] = f"{self.epoch}-{gap.first}"
-            details["last"] = f"{self.epoch}-{gap.last}"
-            lines = "1 line" if gap.count == 1 else f"{gap.count:,} lines"
-            if gap.cause == "retention":
-                message = f"{lines} missing: no longer kept (retention)"
-            else:
-                message = f"{lines} skipped: this viewer was too far behind"
-                if gap.kept:
-                    message += f"; {gap.kept:,} of WARNING and above were sent"
-                    details["kept"] = gap.kept
-        if gap.levels is not None:
-            details["levels"] = _levels_shape(gap.levels)
-        return notice_body(self.id_of(gap.last), _now_us(), WARNING, message, details)
+        return gap_body(
+            self.id_of(gap.last),
+            _now_us(),
+            self.epoch,
+            cause=gap.cause,
+            first=gap.first,
+            last=gap.last,
+            count=gap.count,
+            kept=gap.kept,
+            levels=gap.levels,
+            detail=gap.detail,
+        )
+
+    # --- BEGIN viewers.stream.Stream: what viewers and plain HTTP use of the engine -----------------------------------
+
+    @property
+    def head(self) -> int:
+        """Seq of the newest published line."""
+        return self.hub.head
+
+    @property
+    def committed(self) -> int:
+        """Seq of the newest line in the journal."""
+        return self.hub.committed
+
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self.hub.oldest
+
+    @property
+    def viewer_count(self) -> int:
+        """Viewers that have joined."""
+        return len(self.hub.viewers)
+
+    @property
+    def journal_bytes(self) -> int:
+        """Size of the journal on disk."""
+        return self.writer.stats().disk_bytes
+
+    def join(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool = False) -> Viewer:
+        """Add a viewer; see `Hub.join`."""
+        return self.hub.join(sink, wanted, form, deflate=deflate)
+
+    def start_after(self, viewer: Viewer, seq: int, gap: Gap | None = None) -> None:
+        """Begin behind `seq`; see `Hub.start_after`."""
+        self.hub.start_after(viewer, seq, gap)
+
+    def start_tail(self, viewer: Viewer, lines: int) -> None:
+        """Begin with the newest lines; see `Hub.start_tail`."""
+        self.hub.start_tail(viewer, lines)
+
+    def change(self, viewer: Viewer, wanted: Filter) -> None:
+        """Change what a viewer wants; see `Hub.change`."""
+        self.hub.change(viewer, wanted)
+
+    def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
+        """Change what a viewer wants from its cursor on; see `Hub.resubscribe`."""
+        self.hub.resubscribe(viewer, wanted)
+
+    def leave(self, viewer: Viewer) -> None:
+        """Forget a viewer."""
+        self.hub.leave(viewer)
+
+    def drained(self, viewer: Viewer) -> None:
+        """Go on sending to a viewer whose socket has room again."""
+        self.hub.drained(viewer)
+
+    def traders_shown(self) -> list[dict[str, object]]:
+        """Return the traders as viewers are told of them."""
+        return self.traders.summaries(time.monotonic())
+
+    async def read(self, query: Query) -> Page:
+        """Read from the journal's threads. Raises JournalError; cancelling drops the answer."""
+        return await asyncio.wrap_future(self.writer.read(query))
+
+    def counters(self) -> dict[str, int | float]:
+        """Return what the engine counts, by the names of `http.metrics.METRICS`."""
+        hub, counted, stats = self.hub, self.traders.counters, self.writer.stats()
+        return {
+            "lines_total": self.sequencer.lines_total,
+            "bytes_total": self.sequencer.bytes_total,
+            "commits_total": stats.commits,
+            "journal_bytes": stats.disk_bytes,
+            "journal_trouble": int(self.trouble is not None),
+            "pending_lines": self.pending_lines,
+            "viewers": len(hub.viewers),
+            "viewers_behind": hub.behind(),
+            "viewer_lines_total": hub.lines_sent,
+            "viewer_bytes_total": hub.bytes_sent,
+            "viewer_gaps_total": hub.gaps,
+            "viewer_lines_skipped_total": hub.lines_skipped,
+            "traders": self.traders.connected(),
+            "traders_quiet": self.traders.in_state("quiet"),
+            "trader_connections_total": counted.connections,
+            "trader_lost_lines_total": counted.lost_lines + counted.unexplained_lines,
+            "trader_rejected_frames_total": counted.rejected,
+            "trader_refused_total": counted.refused,
+            "trader_duplicate_frames_total": counted.duplicates,
+            "trader_crashes_total": counted.crashed,
+        }
+
+    # --- END viewers.stream.Stream ------------------------------------------------------------------------------------
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -476,12 +558,3 @@ def _packed(pack: Pack) -> list[Segment]:
     if pack.fresh:
         pack.deflater.reset()
     return deflate_segments(pack.deflater, pack.bodies, pack.seqs, arrays=pack.form == "batch")
-
-
-def _levels_shape(levels: object) -> dict[str, int]:
-    shape: dict[str, int] = {}
-    assert isinstance(levels, dict)
-    for rank in sorted(levels):
-        name = SHOWN.get(rank, SHOWN[DEBUG])
-        shape[name] = shape.get(name, 0) + levels[rank]
-    return shape

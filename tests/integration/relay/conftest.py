@@ -15,15 +15,15 @@ import msgpack
 import pytest
 import uvloop
 
-from logrelay.http.api import Pages
+from logrelay.http.api import HttpApi
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import Writer
 from logrelay.listeners import UnixListener
 from logrelay.pipeline import Relay
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Desk
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import ViewerService
 
 PATIENCE_S = 20.0
 """Deadline of every wait here: far more than any of them takes, and still an end."""
@@ -126,21 +126,20 @@ class House:
             on_trouble=self.relay.on_trouble,
             on_recovered=self.relay.on_recovered,
         )
-        self.desk = Desk(self.relay, Door(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop)
-        self.viewers = Viewers(
-            self.desk,
+        self.service = ViewerService(
+            self.relay,
+            AccessPolicy(doors.get("token")),
+            tail=tail,
+            version="0.0.0",
+            loop=self.loop,
+            make_http=HttpApi,
+        )
+        self.viewers = ViewerServer(
+            self.service,
             max_viewers=doors.get("max_viewers", 100),
             compression=doors.get("compression", "auto"),
             loop=self.loop,
         )
-        self.desk.viewers = self.viewers
-        pages = Pages(self.desk)
-
-        def respond(method, target, headers):
-            answer = pages.answer(method, target, headers)
-            return answer.status, answer.headers, answer.body
-
-        self.desk.respond, self.desk.public = respond, pages.public
         self.ingest = TraderServer(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
@@ -159,7 +158,7 @@ class House:
         await self.viewers.listen(listener)
         self.writer.start(opening.head, opening.oldest)
         self.relay.start(self.ingest, self.writer)
-        self.desk.serving = True
+        self.service.begin()
         self.ready.set()
         await self.stopping.wait()
         self.viewers.stop_accepting()
