@@ -19,7 +19,7 @@ import signal
 import string
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
@@ -31,9 +31,9 @@ from logrelay.listeners import Listeners, open_listeners
 from logrelay.model import RANKS
 from logrelay.pipeline import Pipeline
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Answer, Desk
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import PlainHttp, ViewerService
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
@@ -165,10 +165,13 @@ class Relay:
             max_lag=config.max_lag,
             landing_lines=config.tail,
         )
-        door = Door(config.token, config.host, config.allow_hosts, config.allow_origins)
-        self._desk = Desk(self._pipeline, door, tail=config.tail, version=__version__, loop=loop)
-        self._viewers = Viewers(self._desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
-        _add_pages(self._desk)
+        policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+        self._viewer_service = ViewerService(
+            self._pipeline, policy, tail=config.tail, version=__version__, loop=loop, make_http=_http_api
+        )
+        self._viewer_server = ViewerServer(
+            self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
+        )
 
     async def start(self) -> None:
         """Accept traders and viewers, then begin to commit. If it raises, sockets and journal are closed again."""
@@ -176,13 +179,13 @@ class Relay:
             for sock in self._listeners.trader_sockets:
                 await self._pipeline.trader_server.serve(sock)
             for sock in self._listeners.viewer_sockets:
-                await self._viewers.listen(sock)
+                await self._viewer_server.listen(sock)
         except BaseException:
             self._listeners.close()
             await self._pipeline.close(CLOSE_TIMEOUT_S)
             raise
         self._pipeline.start()
-        self._desk.serving = True
+        self._viewer_service.begin()
 
     def request_stop(self) -> None:
         """Have `wait_for_stop` return."""
@@ -195,8 +198,8 @@ class Relay:
     async def stop(self) -> None:
         """Take what is there, commit it, ack it, show it; then close everything. At most STOP_TIMEOUT_S."""
         pipeline, deadline = self._pipeline, self._loop.time() + STOP_TIMEOUT_S
-        self._desk.serving = False
-        self._viewers.stop_accepting()
+        self._viewer_service.end()
+        self._viewer_server.stop_accepting()
         self._listeners.remove_file()
         await pipeline.trader_server.drain()
         if not await pipeline.wait_committed(COMMIT_TIMEOUT_S):
@@ -204,7 +207,8 @@ class Relay:
             print_stderr(f"{lines} lines not committed in {COMMIT_TIMEOUT_S:.0f} s; the traders still have them")
         await pipeline.trader_server.close()
         await pipeline.wait_delivered(DELIVERY_TIMEOUT_S)
-        await self._viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - self._loop.time()))
+        timeout_s = min(CLOSE_TIMEOUT_S, deadline - self._loop.time())
+        await self._viewer_server.close(1012, "the relay is stopping", timeout_s)
         await pipeline.close(max(MIN_CLOSE_S, deadline - self._loop.time()))
 
     def _on_fatal(self, _reason: str) -> None:
@@ -253,24 +257,11 @@ def _tune_interpreter() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
-def _add_pages(desk: Desk) -> None:
-    """Have plain HTTP answered once somebody asks: a relay that only streams need not load it."""
-    pages = None
+def _http_api(service: ViewerService) -> PlainHttp:
+    """Make what answers plain HTTP; called once somebody asks: a relay that only streams need not load it."""
+    from logrelay.http.api import HttpApi  # noqa: PLC0415
 
-    def loaded() -> object:
-        nonlocal pages
-        if pages is None:
-            from logrelay.http.api import Pages  # noqa: PLC0415
-
-            pages = Pages(desk)
-        return pages
-
-    def respond(method: str, target: str, headers: Mapping[str, str]) -> Answer:
-        answer = loaded().answer(method, target, headers)  # type: ignore[attr-defined]
-        return answer.status, answer.headers, answer.body
-
-    desk.respond = respond
-    desk.public = lambda target: bool(loaded().public(target))  # type: ignore[attr-defined]
+    return HttpApi(service)
 
 
 async def _watch(notifier: Notifier, interval_s: float | None) -> None:

@@ -19,7 +19,7 @@ that, the alias was never written, and a viewer that resumes with such an id is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -197,6 +197,7 @@ class DegradedMode:
                     return alias[1] if alias else self._epoch
         return self._epoch
 
-    def is_ours(self, epoch: str) -> bool:
-        """Tell whether ids of that epoch mean lines of this journal."""
-        return epoch in (self._epoch, self.alias) or epoch in self._aliases
+    @property
+    def aliases(self) -> Collection[str]:
+        """The provisional epochs whose ids mean lines of this journal."""
+        return self._aliases if self.alias is None else {*self._aliases, self.alias}

@@ -1,6 +1,6 @@
 """Every error the relay raises on purpose, in one tree.
 
-Owns: the exceptions, the process exit code of each, and the words a person reads. It must not know any
+Owns: the exceptions, the process exit code of each, and how their texts repeat what a peer sent. It must not know any
 other module of the package. Read `model` next.
 
     RelayError                  something the operator can act on; `exit_code` is the process's
@@ -12,6 +12,9 @@ other module of the package. Read `model` next.
 """
 
 from __future__ import annotations
+
+QUOTED_CHARS = 40
+"""How much of what a peer sent an error message repeats, where nothing else is said: enough to recognise it."""
 
 
 class RelayError(Exception):
@@ -55,3 +58,8 @@ class RequestError(RelayError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+def quoted(text: str, limit: int = QUOTED_CHARS) -> str:
+    """Return what a peer sent as an error message repeats it: in quotes, escaped, and at most `limit` characters."""
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from logrelay.degraded import COMMIT_DEADLINE_S, DEGRADED_BYTES, DegradedMode
-from logrelay.errors import JournalError, RequestError
+from logrelay.errors import JournalError
 from logrelay.fanout.batch import Batch, Form, Segment
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub import Hub
@@ -35,14 +35,15 @@ from logrelay.fanout.hub_types import (
     StartFetch,
     Viewer,
 )
-from logrelay.fanout.line_json import notice_body, split_id
+from logrelay.fanout.line_json import gap_body
+from logrelay.fanout.positions import id_of, resolve_id
 from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.trader_registry import Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
-from logrelay.model import DEBUG, ERROR, SHOWN, WARNING, Commit
+from logrelay.model import ERROR, WARNING, Commit
 
 READ_RETRY_S = 1.0
 """After a failed read of the journal, viewers that wait for it are served again this much later."""
@@ -436,39 +437,28 @@ class Pipeline(Generic[Server]):
 
     def id_of(self, seq: int) -> str:
         """Return the id of a position; a provisional one while the journal does not hold it."""
-        return f"{self._degraded.epoch_of(seq)}-{seq}"
+        return id_of(self._degraded.epoch_of(seq), seq)
 
     def resolve(self, id_: str) -> int:
         """Return the seq of an id of this journal. Raises RequestError (`bad_id`, `expired`)."""
-        epoch, seq = split_id(id_)
-        if not self._degraded.is_ours(epoch):
-            raise RequestError("expired", f"{id_} is an id of another journal; this one's ids begin with {self.epoch}-")
-        if seq > self.head:
-            raise RequestError(
-                "expired", f"{id_} is ahead of this journal, whose newest line is {self.id_of(self.head)}"
-            )
-        return seq
+        head = self.head
+        aliases = self._degraded.aliases
+        return resolve_id(id_, epoch=self.epoch, aliases=aliases, head=head, head_id=self.id_of(head))
 
     def _render_gap(self, gap: Gap) -> bytes:
         """Render a gap for one viewer; see docs/protocol.md, notices."""
-        details: dict[str, object] = {"notice": "gap", "cause": gap.cause, "count": gap.count}
-        if gap.cause == "epoch":
-            message = f"lines may be missing: {gap.detail}; what follows begins with the oldest line kept"
-            details["reason"] = gap.detail
-        else:
-            details["first"] = f"{self.epoch}-{gap.first}"
-            details["last"] = f"{self.epoch}-{gap.last}"
-            lines = "1 line" if gap.count == 1 else f"{gap.count:,} lines"
-            if gap.cause == "retention":
-                message = f"{lines} missing: no longer kept (retention)"
-            else:
-                message = f"{lines} skipped: this viewer was too far behind"
-                if gap.kept:
-                    message += f"; {gap.kept:,} of WARNING and above were sent"
-                    details["kept"] = gap.kept
-        if gap.levels is not None:
-            details["levels"] = _levels_shape(gap.levels)
-        return notice_body(self.id_of(gap.last), _now_us(), WARNING, message, details)
+        return gap_body(
+            self.id_of(gap.last),
+            _now_us(),
+            self.epoch,
+            cause=gap.cause,
+            first=gap.first,
+            last=gap.last,
+            count=gap.count,
+            kept=gap.kept,
+            levels=gap.levels,
+            detail=gap.detail,
+        )
 
     # --- what is told of the relay ------------------------------------------------------------------------------
 
@@ -586,11 +576,3 @@ def _found_page(fetch: PageFetch, page: Page) -> Found:
     """Make the answer to `fetch` of a page, on the thread that has read it."""
     segments = fetch.compressed(page.bodies, page.seqs) if fetch.compress else None
     return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest, segments)
-
-
-def _levels_shape(levels: Mapping[int, int]) -> dict[str, int]:
-    shape: dict[str, int] = {}
-    for rank in sorted(levels):
-        name = SHOWN.get(rank, SHOWN[DEBUG])
-        shape[name] = shape.get(name, 0) + levels[rank]
-    return shape

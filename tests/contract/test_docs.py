@@ -19,9 +19,9 @@ if __name__ == "__main__":
 
 from logrelay import errors  # noqa: E402
 from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
-from logrelay.fanout import line_json as messages  # noqa: E402
+from logrelay.fanout import line_json  # noqa: E402
 from logrelay.http import metrics  # noqa: E402
-from logrelay.viewers import server as viewers  # noqa: E402
+from logrelay.viewers import messages, requests  # noqa: E402
 
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 
@@ -68,10 +68,10 @@ def test_every_exit_code_is_documented():
     ("what", "names"),
     [
         ("message type", messages.MESSAGE_TYPES),
-        ("request type", messages.REQUEST_TYPES),
+        ("request type", requests.REQUEST_TYPES),
         ("error code", messages.ERROR_CODES),
-        ("notice", messages.NOTICES),
-        ("close code", viewers.CLOSE_CODES),
+        ("notice", line_json.NOTICES),
+        ("close code", messages.CLOSE_CODES),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -111,7 +111,7 @@ def test_every_refusal_is_explained():
         "not of the form name or name:port",
     }  # fmt: skip
 
-    refusals = len(re.findall(r"Refuse\(\s*4", source))
+    refusals = len(re.findall(r"Refused\(\s*4", source))
     assert len(sentences) == refusals, "a refusal was added or removed: explain it, and list it here"
     assert [s for s in sentences if s not in source] == []
     assert [s for s in sentences if s not in text] == []

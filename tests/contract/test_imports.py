@@ -29,6 +29,10 @@ PURE = {
     "logrelay.journal",
     "logrelay.viewers",
     "logrelay.viewers.access_policy",
+    "logrelay.viewers.messages",
+    "logrelay.viewers.requests",
+    "logrelay.viewers.stream",
+    "logrelay.http.response",
     "logrelay.fanout.batch",
     "logrelay.fanout.compression",
     "logrelay.config.loading",
@@ -41,6 +45,7 @@ PURE = {
     "logrelay.journal.interface",  # the interface; what keeps it lies on the next floor
     "logrelay.config.value_types",
     "logrelay.fanout.line_json",
+    "logrelay.fanout.positions",
     "logrelay.http.metrics",
     "logrelay.ingest.read_coalescing",
     "logrelay.model",
@@ -53,7 +58,6 @@ SHELLS = {"http", "ingest", "journal", "listeners", "systemd", "viewers"}
 """Each is one module or one package below `logrelay`; the modules above are excepted."""
 ON_TOP = (
     "logrelay.pipeline",
-    "logrelay.viewers.service",
     "logrelay.app",
     "logrelay.cli.output",
     "logrelay.cli.setting_options",

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from logrelay.http.api import STATIC, Pages
+from logrelay.http.api import STATIC, HttpApi
 
 STATIC_FILES = {entry.name: entry.read_text("utf-8") for entry in files("logrelay").joinpath("static").iterdir()}
 MODULES = {name: text for name, text in STATIC_FILES.items() if name.endswith(".js")}
@@ -61,7 +61,7 @@ def test_modules_are_loaded_at_once():
 def test_module_is_served(name):
     """A module has a path beside the others, the type that browsers insist on, and needs no token."""
     assert STATIC[f"/static/{name}"] == (name, "text/javascript; charset=utf-8")
-    assert Pages.public(f"/static/{name}")
+    assert HttpApi.is_public(f"/static/{name}")
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -15,15 +15,15 @@ import msgpack
 import pytest
 import uvloop
 
-from logrelay.http.api import Pages
+from logrelay.http.api import HttpApi
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import JournalThread
 from logrelay.listeners import UnixListener
 from logrelay.pipeline import Pipeline
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Desk
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import ViewerService
 
 PATIENCE_S = 20.0
 """Deadline of every wait here: far more than any of them takes, and still an end."""
@@ -151,21 +151,20 @@ class House:
             read_retry_s=READ_RETRY_S,
         )
         self.ingest = self.pipeline.trader_server
-        self.desk = Desk(self.pipeline, Door(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop)
-        self.viewers = Viewers(
-            self.desk,
+        self.service = ViewerService(
+            self.pipeline,
+            AccessPolicy(doors.get("token")),
+            tail=tail,
+            version="0.0.0",
+            loop=self.loop,
+            make_http=HttpApi,
+        )
+        self.viewers = ViewerServer(
+            self.service,
             max_viewers=doors.get("max_viewers", 100),
             compression=doors.get("compression", "auto"),
             loop=self.loop,
         )
-        self.desk.viewers = self.viewers
-        pages = Pages(self.desk)
-
-        def respond(method, target, headers):
-            answer = pages.answer(method, target, headers)
-            return answer.status, answer.headers, answer.body
-
-        self.desk.respond, self.desk.public = respond, pages.public
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
@@ -182,7 +181,7 @@ class House:
         await self.ingest.serve(log_socket.socket)
         await self.viewers.listen(listener)
         self.pipeline.start()
-        self.desk.serving = True
+        self.service.begin()
         self.ready.set()
         await self.stopping.wait()
         self.viewers.stop_accepting()

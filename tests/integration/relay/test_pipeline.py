@@ -107,7 +107,7 @@ def test_lines_are_shown_while_the_journal_is_in_trouble(house, gate, how):
     provisional = watch.until("line 5")["id"]
     assert provisional.startswith("k3f9ab.")
     assert relay.call(lambda: relay.pipeline.committed) < number(provisional)
-    assert relay.call(relay.desk.ready) is False
+    assert relay.call(relay.service.ready) is False
     late = Watch(relay, "?tail=100")
     late.until("line 5")
     gate.broken = False
@@ -115,7 +115,7 @@ def test_lines_are_shown_while_the_journal_is_in_trouble(house, gate, how):
     trader.acked(5)
     watch.until("works again")
     late.until("works again")
-    assert relay.call(relay.desk.ready) is True
+    assert relay.call(relay.service.ready) is True
     trader.log(6)
     assert watch.until("line 6")["id"].startswith("k3f9ab-")
     numbers = [number(line["id"]) for line in watch.lines]

@@ -14,7 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import connect
 
-from logrelay.viewers import server as viewers_module
+from logrelay.viewers import connection as connection_module
+from logrelay.viewers import server as server_module
 
 STALLED_BYTES = 64 * 1024
 """What a stalled viewer may hold in the relay's memory (docs, segment size)."""
@@ -131,7 +132,7 @@ def test_too_many_viewers(house, until):
     assert refusal.value.response.status_code == 503
     assert refusal.value.response.headers["Retry-After"] == "10"
     one.close()
-    until(lambda: relay.call(lambda: len(relay.viewers.open)) == 1)
+    until(lambda: relay.call(lambda: len(relay.viewers.viewers)) == 1)
     three = Peer(relay)
     two.close()
     three.close()
@@ -594,7 +595,7 @@ def test_nonsense_at_the_door_ends_with_an_answer_or_at_once(house, data):
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01\x02\x00\x01"], ids=repr)
 def test_a_peer_that_never_finishes_its_request_is_cut_off(house, data, monkeypatch):
     """A connection without a request does not stay."""
-    monkeypatch.setattr(viewers_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connection_module, "HANDSHAKE_TIMEOUT_S", 0.05)
     relay = house()
     with socket.create_connection(("127.0.0.1", relay.port), timeout=20) as sock:
         sock.sendall(data)
@@ -606,7 +607,7 @@ def test_a_peer_that_never_finishes_its_request_is_cut_off(house, data, monkeypa
 
 def test_a_viewer_that_answers_no_ping_is_closed_with_1011(house, monkeypatch):
     """Three pings without an answer and it is gone; one that answers stays."""
-    monkeypatch.setattr(viewers_module, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(server_module, "PING_INTERVAL_S", 0.05)
     relay = house()
     alive = Peer(relay)
     deaf = Deaf(relay)

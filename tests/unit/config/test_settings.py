@@ -9,7 +9,7 @@ import pytest
 
 from logrelay.config import settings
 from logrelay.config.settings import BY_NAME, SETTINGS, Config, is_loopback
-from logrelay.fanout import line_json as messages
+from logrelay.viewers import requests
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -26,9 +26,9 @@ def test_the_table_and_the_class_agree_on_names_and_defaults():
 
 def test_the_default_tail_may_be_what_a_viewer_may_ask_for():
     """The bound of --tail should be the one viewers have."""
-    assert BY_NAME["tail"].value_type.from_text(str(messages.MAX_TAIL)) == messages.MAX_TAIL
+    assert BY_NAME["tail"].value_type.from_text(str(requests.MAX_TAIL)) == requests.MAX_TAIL
     with pytest.raises(ValueError):
-        BY_NAME["tail"].value_type.from_text(str(messages.MAX_TAIL + 1))
+        BY_NAME["tail"].value_type.from_text(str(requests.MAX_TAIL + 1))
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
