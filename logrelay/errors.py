@@ -1,11 +1,11 @@
 """Every error the relay raises on purpose, in one tree.
 
 Owns: the exceptions, the process exit code of each, and how their texts repeat what a peer sent. It must not know any
-other module of the package.
+other module of the package. Read `model` next.
 
     RelayError                  something the operator can act on; `exit_code` is the process's
     +-- ConfigError             an option, environment variable or config key is wrong          (2)
-    +-- ListenError             a door cannot be opened: port in use, socket path refused       (3)
+    +-- ListenError             a socket cannot be listened on: port in use, path refused       (3)
     +-- JournalError            the journal cannot be used as it is                             (4)
         +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
     +-- RequestError            a viewer asked for something that is not there; has a `code`
@@ -30,7 +30,7 @@ class ConfigError(RelayError):
 
 
 class ListenError(RelayError):
-    """A listening door cannot be opened."""
+    """A socket cannot be listened on."""
 
     exit_code = 3
 

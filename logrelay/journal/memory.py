@@ -1,7 +1,7 @@
 """The journal that keeps nothing: `--journal :memory:`.
 
 Owns: `MemoryJournal`, the newest lines in a bounded amount of memory, under a new epoch at each start. It
-must not touch the disk. Read `writer` next.
+must not touch the disk. Read `journal/writer_thread` next.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter
-from logrelay.fanout.hub import Gap, Sink, Viewer
+from logrelay.fanout.hub_types import Gap, Sink, Viewer
 from logrelay.journal.interface import Query
 from logrelay.viewers import messages
 from logrelay.viewers.requests import History, Ping, Subscribe, parse_request, parse_target

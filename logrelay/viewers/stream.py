@@ -11,7 +11,7 @@ from typing import Protocol
 
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter
-from logrelay.fanout.hub import Gap, Sink, Viewer
+from logrelay.fanout.hub_types import Gap, Sink, Viewer
 from logrelay.journal.interface import Page, Query
 
 

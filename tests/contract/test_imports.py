@@ -40,6 +40,8 @@ PURE = {
     "logrelay.errors",
     "logrelay.fanout.filters",
     "logrelay.fanout.hub",
+    "logrelay.fanout.hub_types",
+    "logrelay.degraded",
     "logrelay.journal.interface",  # the interface; what keeps it lies on the next floor
     "logrelay.config.value_types",
     "logrelay.fanout.line_json",

@@ -79,7 +79,7 @@ def clock() -> Clock:
 
 @dataclass
 class Maker:
-    """Makes journals at one path, and closes those left open."""
+    """Makes journals at one path, and closes those left open; a `JournalThread` closes the one that it has itself."""
 
     path: Path
     clock: Clock

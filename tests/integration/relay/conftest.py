@@ -18,9 +18,9 @@ import uvloop
 from logrelay.http.api import HttpApi
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import Writer
+from logrelay.journal.writer_thread import JournalThread
 from logrelay.listeners import UnixListener
-from logrelay.pipeline import Relay
+from logrelay.pipeline import Pipeline
 from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import ViewerService
@@ -38,6 +38,16 @@ def until(condition, what="the condition"):
             return value
         assert time.monotonic() < deadline, f"{what} did not come true"
         time.sleep(0.002)
+
+
+COMMIT_DEADLINE_S = 20.0
+"""A commit that takes longer is trouble; only the tests of that make it short, because a busy machine is no trouble."""
+
+READ_RETRY_S = 0.05
+"""A failed read of the journal is tried again at once, near enough."""
+
+CLOSE_S = 20.0
+"""A journal gets as long to be closed as anything here."""
 
 
 class Trader:
@@ -97,8 +107,18 @@ class Trader:
 class House:
     """Everything `daemon` builds, on a loop in a thread."""
 
-    def __init__(self, folder, loop_factory, *, journal=None, max_lag=200_000, tail=500, quiet_after_s=60.0, **doors):
-
+    def __init__(
+        self,
+        folder,
+        loop_factory,
+        *,
+        journal=None,
+        max_lag=200_000,
+        tail=500,
+        quiet_after_s=60.0,
+        commit_deadline_s=COMMIT_DEADLINE_S,
+        **doors,
+    ):
         self.path = Path(folder) / "ingest.sock"
         self.said = []
         self.guests = []
@@ -110,24 +130,29 @@ class House:
         self.journal = journal or MemoryJournal(random_epoch=lambda: "k3f9ab")
         opening = self.journal.open()
         names = iter("abcdefghijklmnopqrstuvwxyz")
-        self.relay = Relay(
+        self.fatal = []
+        """Reasons for which the process would end."""
+        self.pipeline = Pipeline(
             opening,
+            make_journal_thread=lambda events: JournalThread(
+                self.journal, opening, events, self.loop.call_soon_threadsafe
+            ),
+            make_trader_server=lambda intake: TraderServer(
+                intake, max_connections=doors.get("max_traders", 500), loop=self.loop
+            ),
+            on_fatal=self.fatal.append,
+            on_notice=lambda *said: self.said.append(said),
+            random_text=lambda n: next(names) * n,
             loop=self.loop,
             quiet_after_s=quiet_after_s,
             max_lag=max_lag,
-            tail=tail,
-            random_text=lambda n: next(names) * n,
-            say=lambda *said: self.said.append(said),
+            landing_lines=tail,
+            commit_deadline_s=commit_deadline_s,
+            read_retry_s=READ_RETRY_S,
         )
-        self.writer = Writer(
-            self.journal,
-            self.loop.call_soon_threadsafe,
-            on_committed=self.relay.on_committed,
-            on_trouble=self.relay.on_trouble,
-            on_recovered=self.relay.on_recovered,
-        )
+        self.ingest = self.pipeline.trader_server
         self.service = ViewerService(
-            self.relay,
+            self.pipeline,
             AccessPolicy(doors.get("token")),
             tail=tail,
             version="0.0.0",
@@ -140,35 +165,32 @@ class House:
             compression=doors.get("compression", "auto"),
             loop=self.loop,
         )
-        self.ingest = TraderServer(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self.stopping = None
-        self.thread = threading.Thread(target=self.runner.run, args=(self.live(listener, opening),), daemon=True)
+        self.thread = threading.Thread(target=self.runner.run, args=(self.live(listener),), daemon=True)
         self.ready = threading.Event()
         self.thread.start()
         assert self.ready.wait(PATIENCE_S)
 
-    async def live(self, listener, opening):
+    async def live(self, listener):
         self.stopping = asyncio.Event()
         log_socket = UnixListener(str(self.path))
         await self.ingest.serve(log_socket.socket)
         await self.viewers.listen(listener)
-        self.writer.start(opening.head, opening.oldest)
-        self.relay.start(self.ingest, self.writer)
+        self.pipeline.start()
         self.service.begin()
         self.ready.set()
         await self.stopping.wait()
         self.viewers.stop_accepting()
         log_socket.remove()
         await self.ingest.drain()
-        await self.relay.settle(1.0)
+        await self.pipeline.wait_committed(1.0)
         await self.ingest.close()
         await self.viewers.close(1012, "the relay is stopping", 2.0)
-        self.relay.close()
-        await asyncio.to_thread(self.writer.stop, 2.0)
+        await self.pipeline.close(CLOSE_S)
 
     def call(self, function, *args):
         """Call a function on the loop; return its result."""
@@ -177,6 +199,10 @@ class House:
             return function(*args)
 
         return asyncio.run_coroutine_threadsafe(there(), self.loop).result(PATIENCE_S)
+
+    def counter(self, name):
+        """Return one counter of the pipeline."""
+        return self.call(self.pipeline.counters)[name]
 
     @property
     def url(self):

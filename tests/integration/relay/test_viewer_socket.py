@@ -426,7 +426,7 @@ def test_a_stalled_viewer_costs_less_than_64_kib(house, until, batch):
         trader.acked(at + 499)
         largest = max(largest, buffered(relay))
         awake.lines(500)
-    assert relay.call(relay.relay.hub.behind) == 1
+    assert relay.counter("viewers_behind") == 1
     assert 0 < largest < STALLED_BYTES
     deaf.say('{"type":"ping"}')
     got, pongs = [], 0
@@ -442,7 +442,7 @@ def test_a_stalled_viewer_costs_less_than_64_kib(house, until, batch):
     assert [line["message"] for line in got] == [f"line {n}" for n in range(11, 20_011)]
     assert pongs == 1 or deaf.message() == {"type": "pong"}
     assert largest < STALLED_BYTES
-    until(lambda: relay.call(relay.relay.hub.behind) == 0)
+    until(lambda: relay.counter("viewers_behind") == 0)
     deaf.close()
     awake.close()
     trader.close()
@@ -457,7 +457,7 @@ def test_a_viewer_far_behind_is_skipped_with_a_notice(house, until):
         trader.log(at, at + 498, pad="x" * 400)
         trader.log(at + 499, level="warning")
         trader.acked(at + 499)
-    assert relay.call(relay.relay.hub.behind) == 1
+    assert relay.counter("viewers_behind") == 1
     assert deaf.message()["type"] == "connection"
     lines = []
     while not lines or lines[-1]["message"] != "line 20010":
@@ -633,6 +633,6 @@ def test_a_viewer_that_vanishes_is_forgotten(house, until):
         deaf = Deaf(relay, "?tail=3000")
         deaf.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         deaf.close()
-    until(lambda: relay.call(lambda: not relay.viewers.connections and not relay.relay.hub.viewers))
-    assert relay.call(lambda: not relay.relay.hub._groups)
+    until(lambda: relay.call(lambda: not relay.viewers.connections and not relay.pipeline.viewer_count))
+    assert relay.call(lambda: not relay.pipeline._hub._groups)
     trader.close()

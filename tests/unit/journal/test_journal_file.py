@@ -26,8 +26,7 @@ def read_all(journal):
 
 
 def test_a_second_relay_is_refused_and_told_who_holds_it(journal_at, lines):
-    """The lock is on a file beside the journal; the holder goes on undisturbed; after it closes the way is
-    free."""
+    """The lock is on a file beside the journal; the holder goes on undisturbed; after it closes the way is free."""
     first = journal_at()
     first.open()
     with pytest.raises(JournalRefused, match=rf"in use by another relay \(process {os.getpid()}\)"):
@@ -195,8 +194,7 @@ def overwrite_lines(path):
 
 
 def test_damage_at_run_time_goes_on_under_the_same_numbers(journal_at, lines, run):
-    """Append says JournalLost, reopen sets the file aside; epoch, head and runs go on, the old lines are the
-    gap."""
+    """Append says JournalLost, reopen sets the file aside; epoch, head and runs go on, the old lines are the gap."""
     journal = write_some(journal_at, lines, 5000)
     journal.append(Commit(runs=[run(7, last_seq=99)], aliases=["prov01"]))
     overwrite_lines(journal_at.path)

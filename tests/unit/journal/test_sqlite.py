@@ -236,8 +236,7 @@ def test_levels_counts_whole_blocks_and_ends(journal_at, line):
 
 
 def test_any_sqlite_tool_reads_the_file_while_the_relay_runs(journal_at, line, run):
-    """The view `log` needs no knowledge of ours, JSON functions work on it, and reading does not stop
-    writing."""
+    """The view `log` needs no knowledge of ours, JSON functions work on it, and reading does not stop writing."""
     journal = journal_at()
     journal.open()
     journal.append(Commit([line(1, level=50, context={"symbol": "TSLA"}), line(2, run=0)], [run(1)]))

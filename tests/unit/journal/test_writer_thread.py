@@ -1,4 +1,4 @@
-"""The writer thread: merges, reports, retries, recovers, stops; and never blocks who hands in."""
+"""The journal's thread: merges, reports, retries, recovers, stops; and never blocks who hands in."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, Writer
+from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, JournalThread
 from logrelay.model import Commit
 
 ALL = 1 << 60
+
+DEADLINE_S = 20.0
+"""Of every wait here: far more than any of them takes, and still an end."""
 
 
 class Loop:
@@ -30,13 +33,13 @@ class Loop:
     def call(self, function, *args):
         function(*args)
 
-    def committed(self, upto, oldest):
+    def on_committed(self, upto, oldest):
         self.said.append(("committed", upto, oldest))
 
-    def trouble(self, error):
+    def on_trouble(self, error):
         self.said.append(("trouble", error))
 
-    def recovered(self, notices):
+    def on_recovered(self, notices):
         self.said.append(("recovered", notices))
 
     def words(self):
@@ -74,25 +77,19 @@ class Gate:
 
 @pytest.fixture
 def loop():
-    """What the writer reports to."""
+    """What the thread reports to."""
     return Loop()
 
 
 @pytest.fixture
 def start(loop):
-    """Open a journal, start a writer on it; stop it at the end."""
+    """Open a journal, start its thread; at the end the thread closes the journal, and nobody else does."""
     started = []
 
     def begin(journal):
         opening = journal.open()
-        writer = Writer(
-            journal,
-            loop.call,
-            on_committed=loop.committed,
-            on_trouble=loop.trouble,
-            on_recovered=loop.recovered,
-        )
-        writer.start(opening.head, opening.oldest)
+        writer = JournalThread(journal, opening, loop, loop.call)
+        writer.start()
         started.append((writer, journal))
         return writer
 
@@ -101,7 +98,8 @@ def start(loop):
         if isinstance(journal, Gate):
             journal.open_gate.set()
             journal.fail = None
-        writer.stop(5)
+        writer.stop(DEADLINE_S)
+        assert not writer.running, "the journal's thread did not end"
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -168,8 +166,7 @@ def test_trouble_is_said_once_and_ends(journal_at, start, loop, lines, until):
 
 
 def test_a_deleted_file_is_mended_on_the_way(journal_at, start, loop, lines, until):
-    """Deletion under the running relay: trouble, the file is written again, recovered with the words for
-    viewers."""
+    """Deletion under the running relay: trouble, the file written again, recovered with the words for viewers."""
     journal = journal_at()
     writer = start(journal)
     writer.submit(Commit(lines(1, 100)))
@@ -208,7 +205,7 @@ def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, 
     assert writer.read(Query(0, ALL, 10)).result(10).seqs == [5001]
 
 
-def test_a_hopeless_commit_is_said_and_not_repeated(journal_at, start, loop, lines, until):
+def test_a_commit_that_cannot_work_is_said_and_not_repeated(journal_at, start, loop, lines, until):
     """An error that no retry can help: reported with retry False; stop counts what is not in the journal."""
     writer = start(journal_at())
     writer.submit(Commit(lines(1, 1)))
@@ -267,6 +264,88 @@ def test_stop_in_trouble_still_writes_when_the_trouble_ends(journal_at, start, l
     threading.Timer(0.2, lambda: setattr(gate, "fail", None)).start()
     assert writer.stop(20) == 0
     assert loop.upto == 5
+
+
+def test_a_stop_that_ends_too_early_leaves_the_journal_open(journal_at, start, loop, lines, until):
+    """A disk that does not answer: the journal is the thread's, and is closed by it once the disk has answered."""
+    gate = Gate(journal_at())
+    writer = start(gate)
+    gate.open_gate.clear()
+    writer.submit(Commit(lines(1, 10)))
+    assert gate.waiting.wait(DEADLINE_S)
+    assert writer.stop(0.01) == 1
+    assert writer.running
+    with pytest.raises(JournalError, match="in use"):
+        journal_at().open()
+    gate.open_gate.set()
+    assert writer.stop(DEADLINE_S) == 0
+    assert not writer.running
+    assert loop.upto == 10
+    assert journal_at().open().head == 10
+
+
+def test_the_thread_closes_after_the_last_reader(journal_at, start, lines, until, loop, monkeypatch):
+    """A page that is being read when the relay stops is read to its end; only then the file is closed."""
+    journal = journal_at()
+    inside, go_on = threading.Event(), threading.Event()
+    page = journal._reader.page
+
+    def slow_page(db, query):
+        inside.set()
+        assert go_on.wait(DEADLINE_S)
+        return page(db, query)
+
+    monkeypatch.setattr(journal._reader, "page", slow_page)
+    writer = start(journal)
+    writer.submit(Commit(lines(1, 10)))
+    until(lambda: loop.upto == 10, "the commit")
+    read = writer.read(Query(0, ALL, 100))
+    assert inside.wait(DEADLINE_S)
+    writer.stop(0.01)
+    assert writer.running
+    go_on.set()
+    assert read.result(DEADLINE_S).seqs == list(range(1, 11))
+    writer.stop(DEADLINE_S)
+    assert not writer.running
+
+
+def test_a_thread_that_was_never_started_gives_the_journal_back(journal_at, loop, lines):
+    """A start that fails elsewhere: the journal is closed, its lock free, and nothing was written."""
+    journal = journal_at()
+    writer = JournalThread(journal, journal.open(), loop, loop.call)
+    writer.submit(Commit(lines(1, 10)))
+    assert writer.stop(DEADLINE_S) == 1
+    assert journal_at().open().head == 0
+
+
+def test_closing_from_another_thread_waits_for_the_commit(journal_at, lines, monkeypatch):
+    """Nobody should close a journal that a thread writes; who does it all the same waits instead of crashing."""
+    journal = journal_at()
+    journal.open()
+    inside, go_on = threading.Event(), threading.Event()
+    write = journal._row_writer.write
+
+    def slow_write(db, commit):
+        inside.set()
+        assert go_on.wait(DEADLINE_S)
+        write(db, commit)
+
+    monkeypatch.setattr(journal._row_writer, "write", slow_write)
+    append = threading.Thread(target=journal.append, args=(Commit(lines(1, 10)),))
+    append.start()
+    closing = threading.Thread(target=journal.close)
+    try:
+        assert inside.wait(DEADLINE_S)
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive(), "closed in the middle of a commit"
+    finally:
+        go_on.set()
+        append.join(DEADLINE_S)
+        closing.join(DEADLINE_S)
+    with pytest.raises(JournalError, match="closed"):
+        journal.reopen()
+    assert journal_at().open().head == 10
 
 
 def test_reading_goes_on_while_a_commit_hangs(journal_at, start, loop, lines, until):
@@ -343,8 +422,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_survived_without_a_restart(journal_at, start, loop, lines, small_disk, until):
-    """The disk fills up: trouble in words, reading goes on; space comes back: everything submitted is there,
-    once."""
+    """The disk fills up: trouble in words, reading goes on; space comes back: all that was submitted is there, once."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (2 << 20))
     journal = journal_at(small_disk / "journal.db", max_bytes=64 << 20)
@@ -374,8 +452,7 @@ def test_a_full_disk_is_survived_without_a_restart(journal_at, start, loop, line
 
 
 def test_an_input_output_error_is_survived_without_a_restart(journal_at, start, loop, lines, until):
-    """Writes that fail (here: beyond the file size the kernel allows) are trouble in words, and heal by
-    themselves."""
+    """Writes that fail (here: beyond the file size the kernel allows) are trouble in words, and heal by themselves."""
     writer = start(journal_at())
     writer.submit(Commit(lines(1, 10)))
     until(lambda: loop.upto == 10, "the commit")
