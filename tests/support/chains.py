@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from robo_trader import logger
-from robo_trader.logging import bound_logger as calls
+from robo_trader.logging import bound_logger
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -117,12 +117,12 @@ def _clean(monkeypatch):
     for name in [n for n in os.environ if n.startswith(("LOGRELAY_", "ROBO_"))]:
         monkeypatch.delenv(name)
     structlog.contextvars.clear_contextvars()
-    calls._warned.clear()
-    failures = calls.TraderLogger.failures
+    bound_logger._warned.clear()
+    failures = bound_logger.TraderLogger.failures
     yield
     logger.reset_structlog()
     structlog.contextvars.clear_contextvars()
-    assert calls.TraderLogger.failures == failures, "a line was lost because the chain failed"
+    assert bound_logger.TraderLogger.failures == failures, "a line was lost because the chain failed"
 
 
 @pytest.fixture

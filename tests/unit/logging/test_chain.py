@@ -14,9 +14,9 @@ import weakref
 import pytest
 import structlog
 
-from robo_trader import logger
 from robo_trader.logger import get_logger, reset_structlog, setup_structlog
-from robo_trader.logging import bound_logger as calls
+from robo_trader.logging import bound_logger
+from robo_trader.logging import chain as chain_module
 from robo_trader.logging.redaction import Redactor
 
 SECRET = "hunter2correcthorse"
@@ -71,7 +71,7 @@ def test_every_async_method_has_its_level(chain, method):
 def test_log_takes_any_number(chain, number, word):
     """`log(25, ...)` is no error: it counts as the next level below."""
     recorder, _ = chain(level="debug", stream_level="debug", foreign=False)
-    calls.TraderLogger.threshold(0)
+    bound_logger.TraderLogger.threshold(0)
     get_logger().log(number, "x %d", 1)
     asyncio.run(get_logger().alog(number, "y"))
     assert [(e["level"], e["event"]) for e in recorder.events] == [(word, "x 1"), (word, "y")]
@@ -85,7 +85,7 @@ def test_the_chain_takes_unknown_method_names(chain, name):
     lost."""
     recorder, _ = chain()
     generic = structlog.wrap_logger(
-        logger._state.console, processors=[*logger._state.chain[:-1], lambda *_: ((), {})],
+        chain_module._installed.console, processors=[*chain_module._installed.chain[:-1], lambda *_: ((), {})],
         wrapper_class=structlog.BoundLogger,
     )  # fmt: skip
     event = {"event": "x"}
@@ -411,10 +411,10 @@ def test_a_console_that_is_gone_costs_only_the_console(relay):
     with os.fdopen(writing, "w") as stream:
         setup_structlog(socket=relay.path, stream=stream)
         os.close(reading)
-        before = logger._state.console.lost
+        before = chain_module._installed.console.lost
         get_logger().info("x")
         relay.wait(lambda r: len(r.logs) == 1)
-        assert logger._state.console.lost == before + 1
+        assert chain_module._installed.console.lost == before + 1
 
 
 def test_a_closed_stream_is_never_written_to(chain, tmp_path):
@@ -438,9 +438,9 @@ def test_a_failing_processor_does_not_reach_the_caller(chain, capfd):
     get_logger().info("x")
     get_logger().info("x")
     asyncio.run(get_logger().ainfo("x"))
-    assert calls.TraderLogger.failures >= 3
+    assert bound_logger.TraderLogger.failures >= 3
     assert capfd.readouterr().err.count("ZeroDivisionError") == 1
-    calls.TraderLogger.failures -= 3
+    bound_logger.TraderLogger.failures -= 3
 
 
 # --- setting up ---------------------------------------------------------------------------------------
