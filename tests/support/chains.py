@@ -1,5 +1,4 @@
-"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the
-protocol."""
+"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the protocol."""
 
 import contextlib
 import io

@@ -26,8 +26,7 @@ def lines(console):
     "name", ["warn", "fatal", "msg", "exception", "ainfo", "err", "notice", "trace", "level 17", ""]
 )
 def test_the_chain_takes_unknown_method_names(chain, name):
-    """A generic structlog logger passes any method name on; none of them may raise, and the name is not
-    lost."""
+    """A generic structlog logger passes any method name on; none of them may raise, and the name is not lost."""
     recorder, _ = chain()
     generic = structlog.wrap_logger(
         chain_module._installed.console, processors=[*chain_module._installed.chain[:-1], lambda *_: ((), {})],
@@ -131,8 +130,7 @@ def test_contextvars_of_one_task_never_appear_in_another(chain):
 
 
 def test_trouble_says_where_it_came_from(chain):
-    """From warning up a line names file, line and function of the caller; below it does not, as that
-    costs."""
+    """From warning up a line names file, line and function of the caller; below it does not, as that costs."""
     recorder, _ = chain()
     get_logger().info("x")
     get_logger().warning("x")
@@ -281,8 +279,7 @@ def test_capture_logs_sees_events_and_ships_nothing(chain):
 
 
 def test_importing_the_logger_has_no_effect_and_loads_nothing_heavy():
-    """Import starts no thread, opens no socket, configures nothing, and leaves the relay's libraries
-    alone."""
+    """Import starts no thread, opens no socket, configures nothing, and leaves the relay's libraries alone."""
     code = (
         "import sys, threading, os, logging\n"
         "fds = set(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else set()\n"

@@ -16,8 +16,7 @@ def lines(console):
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_unrenderable_values_do_not_raise(chain, form):
-    """Values that cannot be shown, keys that are no names, circles, surrogates, NaN: a line comes out,
-    one each."""
+    """Values that cannot be shown, keys that are no names, circles, surrogates, NaN: a line comes out, one each."""
 
     class Broken:
         def __repr__(self):
@@ -36,8 +35,7 @@ def test_unrenderable_values_do_not_raise(chain, form):
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_an_object_that_logs_itself_makes_two_lines(relay, form):
-    """Asked once for its repr it logs once; the inner line names its type, and both lines arrive, inner
-    first."""
+    """Asked once for its repr it logs once; the inner line names its type, and both lines arrive, inner first."""
 
     class Chatty:
         def __repr__(self):
@@ -84,8 +82,8 @@ def test_a_closed_stream_is_never_written_to(chain, tmp_path):
 
 
 def test_the_form_follows_the_output(monkeypatch):
-    """JSON lines where no person looks, colours on a terminal, no colours with NO_COLOR; the environment
-    decides over auto."""
+    """JSON lines where no person looks, colours on a terminal, no colours with NO_COLOR; the environment decides over
+    auto."""
 
     class Terminal(io.StringIO):
         def isatty(self):

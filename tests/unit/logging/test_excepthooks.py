@@ -9,8 +9,7 @@ from robo_trader.logger import setup_structlog
 
 
 def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monkeypatch):
-    """Main thread and other threads: a critical line with the traceback, then what would have happened
-    anyway."""
+    """Main thread and other threads: a critical line with the traceback, then what would have happened anyway."""
     ran = []
     monkeypatch.setattr(sys, "excepthook", lambda *a: ran.append(("main", a[1])))
     monkeypatch.setattr(threading, "excepthook", lambda a: ran.append((a.thread.name, a.exc_value)))
@@ -31,8 +30,7 @@ def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monke
 
 
 def test_ctrl_c_and_exits_are_no_failures(chain, monkeypatch):
-    """KeyboardInterrupt reaches the original hook without a critical line; SystemExit ends a thread
-    silently."""
+    """KeyboardInterrupt reaches the original hook without a critical line; SystemExit ends a thread silently."""
     ran = []
     monkeypatch.setattr(sys, "excepthook", lambda *a: ran.append(a[0]))
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
@@ -59,8 +57,7 @@ def test_a_foreign_hook_set_later_is_left_in_place(chain, monkeypatch):
 
 
 def test_the_last_words_of_a_dying_process_arrive(relay, python):
-    """A process that dies of an exception: its critical line is at the relay, and stderr has the usual
-    traceback."""
+    """A process that dies of an exception: its critical line is at the relay, and stderr has the usual traceback."""
     code = (
         "from robo_trader.logger import setup_structlog, get_logger\n"
         "setup_structlog()\n"

@@ -113,8 +113,7 @@ def test_odd_extras_do_not_replace_ours(chain):
     "arguments", [("%d", "x"), ("%s %s", 1), (object(),), ({"a": 1},), (None,), ("%(a)s", {"a": 1})]
 )
 def test_odd_messages_never_raise(chain, root, arguments, capsys):
-    """Arguments that do not fit, objects and dicts as message: the line comes, nothing is printed by
-    logging."""
+    """Arguments that do not fit, objects and dicts as message: the line comes, nothing is printed by logging."""
     root.handlers.clear()
     recorder, _ = chain()
     logging.getLogger("lib").warning(*arguments)

@@ -27,8 +27,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_exceptions_arrive_as_text_without_secrets_and_locals(chain, form):
-    """All forms of exc_info become a string; the planted secret is in neither output, nor are local
-    variables."""
+    """All forms of exc_info become a string; the planted secret is in neither output, nor are local variables."""
     recorder, console = chain()
     try:
         failing()

@@ -30,8 +30,7 @@ def trade_of(seed, minutes=800, wait=never, **options):
 
 
 def test_the_same_seed_trades_the_same(chain):
-    """Two runs with one seed bring identical trades and books; another seed brings others; pace plays no
-    part."""
+    """Two runs with one seed bring identical trades and books; another seed brings others; pace plays no part."""
     chain()
     waits = []
 
@@ -126,8 +125,7 @@ def test_gaps_are_measured_by_the_feeds_own_spacing(chain):
 
 
 def test_recorded_bars_have_days_too(chain):
-    """With a file there are no session events: a new date is a new day, and ends the suspension of the
-    last."""
+    """With a file there are no session events: a new date is a new day, and ends the suspension of the last."""
     chain()
     engine = Engine(PaperBroker(1), risk=RiskLimits(daily_loss=Decimal(0)))
     engine.step(Minute(NOW, (bar(10),)))
