@@ -67,7 +67,7 @@ def test_i2_a_directory_somebody_may_have_planted(ship, peer, tmp_path, monkeypa
 
 
 def test_i3_stats_never_wait(ship, make_peer, sock):
-    """All numbers are there at any moment: with the books taken for ever by another thread, and in mid-traffic."""
+    """All numbers are there at any moment: with the baton taken for ever by another thread, and in mid-traffic."""
     peer = make_peer()
     peer.acking = False
     peer.start()
@@ -102,10 +102,10 @@ def test_i3_stats_never_wait(ship, make_peer, sock):
     assert not failed
     old = processor.stats()["oldest_unacked_age"]
     assert processor.stats()["oldest_unacked_age"] > old > 0
-    token = list(processor._out.token)
-    del processor._out.token[:]
+    baton = list(processor._out.baton)
+    del processor._out.baton[:]
     assert processor.stats()["produced"] == 3_001
-    processor._out.token += token
+    processor._out.baton += baton
     peer.acking = True
 
 
@@ -156,7 +156,7 @@ def test_i5_the_wall_clock_jumps(ship, make_peer, balanced, monkeypatch, wait_fo
         shift[0] = jump
         processor(None, "info", {"event": "t", "i": i, "jump": jump})
         assert processor.flush(20)
-        peer.hang_up()  # and the link comes back in each of these times
+        peer.hang_up()  # and the connection comes back in each of these times
         wait_for(lambda i=i: processor.stats()["reconnects"] == i + 1)
     (lines,) = peer.lines.values()
     assert [line[3]["i"] for line in lines] == [0, 1, 2, 3, 4]
