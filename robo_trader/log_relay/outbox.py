@@ -300,10 +300,6 @@ class Outbox:
             self.sent_seq = max(self.sent_seq, self.seq)
             self.direct_send = None
 
-    def drop_direct(self) -> None:
-        """Have callers queue their lines, without the baton."""
-        self.direct_send = None
-
     def break_connection(self) -> None:
         """Ask the sender to close the connection, whose bytes can no longer be trusted."""
         self.broken = True

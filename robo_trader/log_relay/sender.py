@@ -270,7 +270,7 @@ class Sender:
                 self.link_errors += 1
                 self._last_error = f"{type(error).__name__} in the sender thread"
                 self._out.break_connection()
-                self._out.drop_direct()
+                self._out.stop_direct()
                 # Not at once: an exception that comes back every time must not eat a core.
                 self._next_try = time.monotonic() + RETRY_FIRST_S
 
