@@ -475,7 +475,7 @@ class Outbox:
             self.sent_seq = self.seq
         else:
             self.sent_seq = self.seq - 1
-            # In this order an interruption leaves the frame twice, which `repair` mends, never nowhere.
+            # In this order an interruption leaves the frame twice, which `repair` puts right, never nowhere.
             if frame[LEVEL_AT] in HIGH_LEVELS:
                 self.unsent_high += (frame,)
                 del self.sent_high[-1]
