@@ -1,7 +1,7 @@
 """`python -m robo_trader`: the command line, the signals and the pace of the paper trader.
 
 Owns: options, exit codes (0 stopped or data ended, 2 wrong usage or an unusable file, 1 a failure) and the
-wall clock. It must not know what is traded or how. Read `runner` next.
+wall clock. It must not know what is traded or how. Read `trading/engine` next.
 """
 
 from __future__ import annotations

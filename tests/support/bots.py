@@ -1,7 +1,7 @@
 """Bots in processes of their own, for the tests of how a process ends, forks and is interrupted.
 
 Owns: `run_bot` and `Bot`, which run a piece of code after `PRELUDE` in a fresh Python, and the deadline after which
-such a process says where it hangs and ends itself. It knows nothing of the wire; that is `peer.py`.
+such a process says where it hangs and ends itself. It knows nothing of the wire; that is `wire_peer`.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def until(condition, seconds=20):
 
 def up(ship):
     "Whether the next line goes into the kernel in the call."
-    return ship._out.direct is not None
+    return ship._out.direct_send is not None
 
 def balanced(ship):
     stats = ship.stats()

@@ -1,5 +1,4 @@
-"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the
-protocol."""
+"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the protocol."""
 
 import contextlib
 import io
@@ -18,7 +17,7 @@ import pytest
 import structlog
 
 from robo_trader import logger
-from robo_trader.logging import bound_logger as calls
+from robo_trader.logging import bound_logger
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -117,12 +116,12 @@ def _clean(monkeypatch):
     for name in [n for n in os.environ if n.startswith(("LOGRELAY_", "ROBO_"))]:
         monkeypatch.delenv(name)
     structlog.contextvars.clear_contextvars()
-    calls._warned.clear()
-    failures = calls.TraderLogger.failures
+    bound_logger._warned.clear()
+    failures = bound_logger.TraderLogger.failures
     yield
     logger.reset_structlog()
     structlog.contextvars.clear_contextvars()
-    assert calls.TraderLogger.failures == failures, "a line was lost because the chain failed"
+    assert bound_logger.TraderLogger.failures == failures, "a line was lost because the chain failed"
 
 
 @pytest.fixture

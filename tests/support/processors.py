@@ -1,5 +1,4 @@
-"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed
-afterwards."""
+"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed afterwards."""
 
 import os
 import shutil
@@ -78,8 +77,7 @@ def peer_process(sock, tmp_path):
 
 @pytest.fixture
 def ship(sock):
-    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short
-    exit."""
+    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short exit."""
     from robo_trader.log_relay import LogRelayProcessor  # noqa: PLC0415
 
     made = []

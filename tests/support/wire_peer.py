@@ -1,10 +1,10 @@
-"""A small real relay end for the trader's tests: wire protocol v1 over a real Unix socket, with its own
-decoder.
+"""A small real relay end for the trader's tests: wire protocol v1 over a real Unix socket, with its own decoder.
 
-It shares no code with either side. Run in a thread (`Peer`) it can stall, stay mute and misbehave on command;
-run as a process (`PeerProcess`, or `python peer.py SOCKET JOURNAL`) it can be stopped, continued and killed,
-and its journal file tells the next one what was committed. It commits before it acks, ignores what it has,
-and notes every hole and every broken rule in `complaints`."""
+It shares no code with either side. Run in a thread (`Peer`) it can stall, stay mute and misbehave on command; run as a
+process (`PeerProcess`, or `python wire_peer.py SOCKET JOURNAL`) it can be stopped, continued and killed, and its
+journal file tells the next one what was committed. It commits before it acks, ignores what it has, and notes every
+hole and every broken rule in `complaints`.
+"""
 
 import contextlib
 import os
@@ -364,8 +364,8 @@ class Peer:
 
 
 def read_journal(path, want_size=False):
-    """The committed entries of a peer's journal: [run, 1, seq, time_ns, level, event] or [run, 2, first,
-    last, n, cause]."""
+    """The committed entries of a peer's journal: [run, 1, seq, time_ns, level, event] or [run, 2, first, last, n,
+    cause]."""
     entries, size = [], 0
     if os.path.exists(path):
         unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=2**30)
@@ -392,8 +392,7 @@ def depth(value):
 
 
 class PeerProcess:
-    """The relay end as a process of its own. `lines()` and `lost()` read its journal; it may be killed at any
-    time."""
+    """The relay end as a process of its own. `lines()` and `lost()` read its journal; it may be killed at any time."""
 
     def __init__(self, path, journal):
         self.path, self.journal = str(path), str(journal)

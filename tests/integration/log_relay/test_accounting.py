@@ -216,8 +216,8 @@ def test_c5_one_line_on_stderr(root, sock):
 import sys, time
 sys.path.insert(0, {root!r})
 from robo_trader.log_relay import LogRelayProcessor
-from robo_trader.log_relay import sender as link
-link.SAY_EVERY = 1.0
+from robo_trader.log_relay import sender
+sender.REPORT_EVERY_S = 1.0
 ship = LogRelayProcessor({sock!r}, exit_timeout=0.2)
 end = time.monotonic() + 2.5
 n = 0
@@ -258,7 +258,7 @@ def test_c6_killed_sender_thread(ship, peer, balanced, wait_for, error, capfd):
         failures = processor.stats()["link_errors"]
         (ident,) = wait_for(sender_threads)
         assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error)) == 1
-        processor._link.wake()
+        processor._sender.wake()
         wait_for(lambda n=failures: processor.stats()["link_errors"] > n)
     for i in range(5, 1000):
         processor(None, "info", {"event": "t", "i": i})
@@ -272,11 +272,11 @@ def test_c6_dead_sender_thread_is_replaced(ship, peer, balanced, wait_for):
     processor = ship()
     processor(None, "info", {"event": "one"})
     assert processor.flush(10)
-    link = processor._link
-    link.closing = True
-    link.wake()
-    wait_for(lambda: not link.running)
-    link.closing = False
+    sender = processor._sender
+    sender._closing = True
+    sender.wake()
+    wait_for(lambda: not sender.running)
+    sender._closing = False
     processor(None, "info", {"event": "two"})
     processor(None, "info", {"event": "three"})
     peer.wait_event("three")

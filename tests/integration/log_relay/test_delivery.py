@@ -96,18 +96,21 @@ print(time.monotonic() - start, flush=True)
 def test_d2_backoff_is_capped_and_jittered():
     """The pauses grow from 50 ms to at most 0.8 s and are not the same for all traders."""
     from robo_trader.log_relay import sender as module  # noqa: PLC0415
+    from robo_trader.log_relay.descriptors import Wakeup  # noqa: PLC0415
     from robo_trader.log_relay.outbox import Outbox  # noqa: PLC0415
 
     schedules = []
     for _ in range(5):
-        link = module.Link(Outbox(1 << 20), path="/nowhere", hello=bytes, patience=0.0)
-        link._said_at = float("inf")
+        wakeup = Wakeup()
+        out = Outbox(1 << 20, on_blocked=wakeup.set)
+        sender = module.Sender(out, wakeup, path="/nowhere", make_hello=bytes, exit_timeout=0.0)
+        sender._reported_at = float("inf")
         pauses = []
         for now in range(10):
-            link._later(float(now))
-            pauses.append(link._next_try - now)
-        assert 0.02 < pauses[0] <= module.RETRY_FIRST
-        assert all(module.RETRY_MOST * 0.5 < p <= module.RETRY_MOST for p in pauses[5:])
+            sender._schedule_retry(float(now))
+            pauses.append(sender._next_try - now)
+        assert 0.02 < pauses[0] <= module.RETRY_FIRST_S
+        assert all(module.RETRY_LONGEST_S * 0.5 < p <= module.RETRY_LONGEST_S for p in pauses[5:])
         schedules.append(tuple(pauses))
     assert len(set(schedules)) == 5
 
@@ -122,7 +125,7 @@ def tear(peer, processor):
         peer.reading = False
         peer.poke()
         for _ in range(300):
-            if processor._out.rest:
+            if processor._out.to_write:
                 return count
             count += 1
             processor(None, "info", {"event": "t", "i": count, "a": ["p" * size, "q" * size, "r" * size]})
@@ -260,7 +263,7 @@ def test_d5_refused(ship, make_peer, balanced, wait_for, capfd):
     assert processor.stats()["refusal"] == "not today"
     assert "not today" in capfd.readouterr().err
     assert len(peer.connections) == 1
-    assert processor._link._next_try > time.monotonic() + 2
+    assert processor._sender._next_try > time.monotonic() + 2
     assert balanced(processor)["pending"] == 1
 
 
@@ -407,13 +410,13 @@ def test_d8_a_line_goes_out_in_the_call(ship, peer, wait_for):
     processor = ship()
     processor(None, "info", {"event": "first"})
     assert processor.flush(10)
-    wait_for(lambda: processor._out.direct is not None)
+    wait_for(lambda: processor._out.direct_send is not None)
     for i in range(100):
         processor(None, "info", {"event": "t", "i": i})
         out = processor._out
         assert not out.unsent_low
         assert not out.unsent_high
-        assert not out.rest
+        assert not out.to_write
         assert not out.inbox
     peer.wait_lines(101)
 
@@ -423,15 +426,15 @@ def test_d8_a_backlog_goes_out_in_few_sends(ship, make_peer, balanced):
     processor = ship()
     for i in range(20_000):
         processor(None, "info", {"event": "t", "i": i, "pad": "p" * 50})
-    link = processor._link
+    sender = processor._sender
     sends = []
-    drain = link._drain_some
+    drain = sender._send_batch
 
     def counted():
         sends.append(1)
         return drain()
 
-    link._drain_some = counted
+    sender._send_batch = counted
     peer = make_peer().start()
     assert processor.flush(20)
     assert [e["i"] for e in peer.events()] == list(range(20_000))

@@ -275,12 +275,12 @@ def test_e4_unread_acks_cost_no_line(home, wait_for):
 ship = LogRelayProcessor(SOCK)
 ship(None, "info", {"event": "t", "i": 0})
 until(lambda: up(ship))
-ship._link._listen = lambda: time.sleep(0.01)
+ship._sender._read_answers = lambda: time.sleep(0.01)
 for i in range(1, 100):
     ship(None, "info", {"event": "t", "i": i})
 import fcntl, struct, termios
 def unread():
-    return struct.unpack("i", fcntl.ioctl(ship._link._fd, termios.FIONREAD, b"0000"))[0]
+    return struct.unpack("i", fcntl.ioctl(ship._sender._fd, termios.FIONREAD, b"0000"))[0]
 until(lambda: unread() > 0)
 tell("first half")
 sys.stdin.readline()

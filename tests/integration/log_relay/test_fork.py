@@ -48,8 +48,8 @@ def by_pid(peer):
     return found
 
 
-@pytest.mark.parametrize("held", ["token", "_starter", "_driver"])
-def test_f1_fork_while_a_thread_holds_what_guards_the_books(peer, sock, held):
+@pytest.mark.parametrize("held", ["baton", "_thread_baton", "_turn_baton"])
+def test_f1_fork_while_a_thread_has_what_guards_the_outbox(peer, sock, held):
     """What another thread held for ever at the fork does not stop the child's first line."""
     bot = run_bot(
         FORKING
@@ -57,7 +57,7 @@ def test_f1_fork_while_a_thread_holds_what_guards_the_books(peer, sock, held):
 ship = LogRelayProcessor(SOCK)
 say(ship, 3)
 assert ship.flush(20)
-place = ship._out.token if sys.argv[2] == "token" else getattr(ship._link, sys.argv[2])
+place = ship._out.baton if sys.argv[2] == "baton" else getattr(ship._sender, sys.argv[2])
 taken, over = threading.Event(), threading.Event()
 def hold():
     kept = list(place)
@@ -178,13 +178,13 @@ import logging
 ship = LogRelayProcessor(SOCK)
 say(ship, 3)
 assert ship.flush(20)
-link = ship._link
+sender = ship._sender
 faulthandler.cancel_dump_traceback_later()  # its thread is not in the child, which would wait for it at its end
 pid = os.fork()
 if not pid:
     signal.alarm(15)
     if sys.argv[2] == "collected":
-        del ship, link
+        del ship, sender
         gc.collect()
         os._exit(0)
     if sys.argv[2] == "closed":
@@ -400,13 +400,13 @@ assert ship.flush(20)
 tell("up")
 sys.stdin.readline()
 n = 0
-while not ship._out.rest:
+while not ship._out.to_write:
     n += 1
     ship(None, "info", {"event": "t", "i": n, "pid": os.getpid(), "pad": "x" * 3000})
-    if ship._out.direct is None:
+    if ship._out.direct_send is None:
         time.sleep(0.001)  # the thread fills the rest of the buffer
 def child():
-    assert ship._out.rest == b""
+    assert ship._out.to_write == b""
     say(ship, 5)
     tell(n)
     sys.stdin.readline()
@@ -433,7 +433,7 @@ assert balanced(ship)["reconnects"] == 0
     assert (peer.repeats, peer.complaints) == (0, [])
 
 
-@pytest.mark.parametrize("what", ["connection", "bell", "everything"])
+@pytest.mark.parametrize("what", ["connection", "wakeup", "everything"])
 def test_f9_a_descriptor_that_changes_hands(peer, sock, what):
     """Somebody closes our descriptor and opens his own under its number: not a byte of ours goes into it."""
     bot = run_bot(
@@ -444,8 +444,9 @@ ship = LogRelayProcessor(SOCK)
 say(ship, 3)
 assert ship.flush(20)
 until(lambda: up(ship))
-link = ship._link
-numbers = {"connection": [link._fd], "bell": [link._bell], "everything": [link._fd, link._bell]}[sys.argv[2]]
+sender = ship._sender
+connection, wakeup = sender._fd, sender._wakeup.fd
+numbers = {"connection": [connection], "wakeup": [wakeup], "everything": [connection, wakeup]}[sys.argv[2]]
 brokers = []
 for number in numbers:
     broker, other = socket.socketpair()

@@ -258,9 +258,9 @@ def test_g4_the_sender_never_logs(ship, peer, balanced, wait_for, capfd):
         logging.captureWarnings(True)
         processor(None, "info", {"event": "t", "i": 0})
         assert processor.flush(20)
-        link = processor._link
+        sender = processor._sender
         turn, left = (
-            link._turn,
+            sender._turn,
             [RuntimeError("broken"), MemoryError(), KeyboardInterrupt(), OSError(9, "bad"), SystemExit()],
         )
 
@@ -269,12 +269,12 @@ def test_g4_the_sender_never_logs(ship, peer, balanced, wait_for, capfd):
                 raise left.pop()
             return turn(most)
 
-        link._turn = broken
-        link.wake()
-        wait_for(lambda: not left and link.state == "up" and peer.live())
-        before = link.reconnects
+        sender._turn = broken
+        sender.wake()
+        wait_for(lambda: not left and sender.state == "up" and peer.live())
+        before = sender.reconnects
         peer.send(b"\xc1 nonsense")
-        wait_for(lambda: link.reconnects > before)
+        wait_for(lambda: sender.reconnects > before)
         processor(None, "info", {"event": "t", "i": 1})
         assert processor.flush(20)
     finally:
