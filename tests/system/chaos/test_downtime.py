@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import time
 
-from rig.ledger import Ledger, check_trader, check_viewer
-from rig.waiting import scaled, wait_for
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.waiting import scaled, wait_for
 
 STOP_S = 10.0
 """What systemd gives the unit before it kills (TimeoutStopSec); the relay promises to need 8."""
@@ -150,7 +150,7 @@ def test_lines_the_trader_dropped_meanwhile_are_told_with_their_number(scene):
 
 def trader_lost(trader, first: int, last: int) -> bytes:
     """Encode a lost frame as the trader's own would be."""
-    from rig.feeder import LOST, pack  # noqa: PLC0415
+    from tests.support.chaos.feeder import LOST, pack  # noqa: PLC0415
 
     return pack([LOST, first, last, last - first + 1, "overflow"])
 

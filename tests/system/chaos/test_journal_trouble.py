@@ -9,8 +9,9 @@ import sqlite3
 import subprocess
 
 import pytest
-from rig.ledger import Ledger, check_trader, check_viewer, cut_at_epoch_gaps
-from rig.waiting import wait_for
+
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer, cut_at_epoch_gaps
+from tests.support.chaos.waiting import wait_for
 
 DISK_BYTES = 4 << 20
 """Size of the file system that is going to be full."""

@@ -6,9 +6,10 @@ import socket
 import time
 
 import pytest
-from rig.feeder import pack
-from rig.ledger import Ledger, check_rising_times, check_trader, check_viewer
-from rig.waiting import chance, wait_for
+
+from tests.support.chaos.feeder import pack
+from tests.support.chaos.ledger import Ledger, check_rising_times, check_trader, check_viewer
+from tests.support.chaos.waiting import chance, wait_for
 
 HOUR_NS = 3600 * 10**9
 MANY = 200

@@ -7,9 +7,10 @@ import socket
 import struct
 
 import pytest
-from rig.ledger import Ledger, check_trader, check_viewer
-from rig.viewer import handshake, mask
-from rig.waiting import chance, scaled, wait_for
+
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.viewer import handshake, mask
+from tests.support.chaos.waiting import chance, scaled, wait_for
 
 RUDE = scaled(150, 2000)
 

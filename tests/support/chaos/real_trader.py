@@ -1,10 +1,11 @@
 """A trader with the real chain: structlog, redaction, LogRelayProcessor. Run as a script, in a process of its own.
 
-Owns: the other end of `RealTrader` and of a `Nursery` of real traders. The only file of the rig that imports a program
+Owns: the other end of `RealTrader` and of a `Nursery` of real traders. The only file here that imports a program
 under test, and only when it is run.
 
-    python real_trader.py drive SOCKET NAME MAX-BYTES    then requests on stdin, answers on stdout: JSON, line by line
-    python real_trader.py nursery SOCKET                 see `feeder`
+    python -m tests.support.chaos.real_trader drive SOCKET NAME MAX-BYTES
+                                                 then requests on stdin, answers on stdout: JSON, line by line
+    python -m tests.support.chaos.real_trader nursery SOCKET     see `feeder`
 """
 
 from __future__ import annotations
@@ -17,13 +18,10 @@ import threading
 import time
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).resolve().parents[4]), str(Path(__file__).resolve().parents[1])]
+from tests.support.chaos import feeder
+from tests.support.chaos.waiting import wait_for
 
-from rig import feeder
-from rig.waiting import wait_for
-
-SCRIPT = Path(__file__)
+MODULE = "tests.support.chaos.real_trader"
 
 ROOM = 40
 """Lines a real trader that is going to be killed has on the way at most: so few that the socket is never full, and each
@@ -38,7 +36,8 @@ class RealTrader:
     def __init__(self, path: Path, name: str = "robo", *, max_bytes: int = 1 << 20) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), "drive", str(path), name, str(max_bytes)],
+            [sys.executable, "-m", MODULE, "drive", str(path), name, str(max_bytes)],
+            env=feeder.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -4,10 +4,10 @@ Owns: `Trader`, which numbers lines, keeps those that are not acked, and sends t
 a trader in a process of its own under load; `Nursery`, which makes traders that are going to be killed. Read
 `viewer` next.
 
-Run as a script it is the other end of `Feeder` and `Nursery`:
+Run as a program it is the other end of `Feeder` and `Nursery`:
 
-    python feeder.py load SOCKET NAME RUN-HEX SHARED RATE WINDOW
-    python feeder.py nursery SOCKET             then on stdin, line by line: NAME RUN-HEX SHARED READS-ACKS
+    python -m tests.support.chaos.feeder load SOCKET NAME RUN-HEX SHARED RATE WINDOW
+    python -m tests.support.chaos.feeder nursery SOCKET     then on stdin, line by line: NAME RUN-HEX SHARED READS-ACKS
 """
 
 from __future__ import annotations
@@ -33,11 +33,22 @@ import msgpack
 HELLO, LOG, LOST, BYE = 0, 1, 2, 3
 WELCOME, ACK, REJECT, REFUSED = 0, 1, 2, 3
 
+MODULE = "tests.support.chaos.feeder"
+"""The name under which a process of its own runs this file: run, a module's own `__name__` is another."""
+
 CONNECT_PAUSE_S = 0.01
 """Between two attempts to reach a relay that is away."""
 
 ANSWER_S = 20.0
 """How long a trader in this process waits for an answer before its test fails."""
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a process of its own finds `tests` and both packages of this checkout."""
+    return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def pack(frame: list[object]) -> bytes:
@@ -295,7 +306,9 @@ class Feeder:
         self.run = os.urandom(16)
         self._shared = Shared(home / f"{name}.shared")
         arguments = [str(path), name, self.run.hex(), str(self._shared.path), str(rate), str(window)]
-        self.process = subprocess.Popen([sys.executable, __file__, "load", *arguments], stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, "load", *arguments], env=environment(), stdin=subprocess.DEVNULL
+        )
 
     @property
     def acked(self) -> int:
@@ -334,9 +347,10 @@ class Feeder:
 class Nursery:
     """Forks traders that log as fast as they can until somebody kills them."""
 
-    def __init__(self, path: Path, *, script: Path | str = __file__) -> None:
+    def __init__(self, path: Path, *, module: str = MODULE) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(script), "nursery", str(path)],
+            [sys.executable, "-m", module, "nursery", str(path)],
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from rig.waiting import DEADLINE_S, wait_for
+from tests.support.chaos.waiting import DEADLINE_S, wait_for
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 

@@ -18,9 +18,9 @@ import sys
 import threading
 from pathlib import Path
 
-from rig.waiting import wait_for
+from tests.support.chaos.waiting import wait_for
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 """The repository: `python -m logrelay` is to find this checkout's package, installed or not."""
 
 PORTS = range(18_000, 32_000)
