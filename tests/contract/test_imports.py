@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 30
 
 PURE = {
     "logrelay",

@@ -30,5 +30,5 @@ def wait_for(
         if value:
             return value
         if time.monotonic() > end:
-            raise AssertionError(f"waited {deadline_s:g} s for {what() if callable(what) else what}")
+            raise AssertionError(f"not within {deadline_s:g} s: {what() if callable(what) else what}")
         time.sleep(LOOK_S)

@@ -19,15 +19,13 @@ import time
 from pathlib import Path
 
 from tests.support.chaos import feeder
-from tests.support.chaos.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 MODULE = "tests.support.chaos.real_trader"
 
 ROOM = 40
 """Lines a real trader that is going to be killed has on the way at most: so few that the socket is never full, and each
 one is in the kernel when the log call returns."""
-
-UP_S = 20.0
 
 
 class RealTrader:
@@ -57,7 +55,7 @@ class RealTrader:
         """Return the processor's stats."""
         return self._ask("stats")
 
-    def wait_settled(self, deadline_s: float = 30.0) -> dict[str, object]:
+    def wait_settled(self, deadline_s: float = DEADLINE_S) -> dict[str, object]:
         """Wait until the relay has every line that was not dropped; returns the stats."""
         wait_for(lambda: self.stats()["pending"] == 0, lambda: f"not settled: {self.stats()}", deadline_s)
         return self.stats()
@@ -65,7 +63,7 @@ class RealTrader:
     def quit(self) -> int:
         """Let it end by itself; returns the exit code."""
         self.process.stdin.close()
-        code = self.process.wait(30)
+        code = self.process.wait(DEADLINE_S)
         self.process.stdout.close()
         return code
 
@@ -73,7 +71,7 @@ class RealTrader:
         """End it whatever its state; for the end of a test."""
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(DEADLINE_S)
         self.process.stdin.close()
         self.process.stdout.close()
 
@@ -129,7 +127,7 @@ def run_doomed(path: str, name: str, _run: str, shared_path: str, _reads_acks: b
     processor = make_processor(path, name, 1 << 20)
     log = set_up(path, processor)
     log.info("first words", feeder=name, n=1)
-    end = time.monotonic() + UP_S
+    end = time.monotonic() + DEADLINE_S
     while processor.stats()["acked"] < 1 and time.monotonic() < end:
         time.sleep(0.001)
     n = 1

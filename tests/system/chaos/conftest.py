@@ -12,8 +12,8 @@ from tests.support.chaos import real_trader
 from tests.support.chaos.feeder import Feeder, Nursery, Trader
 from tests.support.chaos.real_trader import RealTrader
 from tests.support.chaos.relay import Relay
+from tests.support.chaos.scale import FULL
 from tests.support.chaos.viewer import Stalled, Viewer
-from tests.support.chaos.waiting import FULL
 
 FULL_TIMEOUT_S = 1800
 """For one test with the full counts."""

@@ -13,7 +13,8 @@ import sys
 import pytest
 
 from tests.support.chaos.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
-from tests.support.chaos.waiting import chance, wait_for
+from tests.support.chaos.scale import chance
+from tests.support.waiting import wait_for
 
 REFUSED = 4
 """Exit code: the journal cannot be used (logrelay serve --help)."""

@@ -10,7 +10,8 @@ from tests.support.chaos.ledger import (
     cut_at_epoch_gaps,
     private_notices,
 )
-from tests.support.chaos.waiting import chance, scaled, wait_for
+from tests.support.chaos.scale import chance, scaled
+from tests.support.waiting import wait_for
 
 KILLS = scaled(15, 100)
 FRAMES_CUT = scaled(40, 1000)

@@ -9,8 +9,9 @@ import struct
 import pytest
 
 from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.scale import chance, scaled
 from tests.support.chaos.viewer import handshake, mask
-from tests.support.chaos.waiting import chance, scaled, wait_for
+from tests.support.waiting import wait_for
 
 RUDE = scaled(150, 2000)
 

@@ -16,6 +16,8 @@ import structlog
 
 from robo_trader.logger import get_logger, setup_structlog
 from robo_trader.logging.foreign import ForeignHandler
+from tests.support.threads import running
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.fixture
@@ -152,10 +154,12 @@ def test_records_from_a_queue_come_once(chain, root):
     ours = [h for h in root.handlers if isinstance(h, ForeignHandler)]
     listener = logging.handlers.QueueListener(box, *ours)
     listener.start()
-    lib.warning("x %d", 1)
-    listener.stop()
-    lib.removeHandler(handler)
-    lib.propagate = True
+    try:
+        lib.warning("x %d", 1)
+    finally:
+        listener.stop()
+        lib.removeHandler(handler)
+        lib.propagate = True
     assert [e["event"] for e in recorder.events] == ["x 1"]
 
 
@@ -179,15 +183,9 @@ def test_dict_config_during_traffic_does_not_deadlock(chain, root):
         while not stop.is_set():
             logging.getLogger("lib").info("x")
 
-    threads = [threading.Thread(target=talk) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for _ in range(30):
-        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "incremental": True})
-    stop.set()
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+    with running(talk, talk, talk, stop=stop.set):
+        for _ in range(30):
+            logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "incremental": True})
 
 
 def test_warnings_are_lines_too(chain):
@@ -219,9 +217,8 @@ def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monke
     def fail():
         raise error
 
-    thread = threading.Thread(target=fail, name="worker")
-    thread.start()
-    thread.join()
+    with running(fail, name="worker"):
+        pass
     assert ran == [("main", error), ("worker", error)]
     assert [(e["event"], e["level"]) for e in recorder.events] == [("exception.unhandled", "critical")] * 2
     assert recorder.events[1]["thread"] == "worker"
@@ -236,9 +233,8 @@ def test_ctrl_c_and_exits_are_no_failures(chain, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     recorder, _ = chain()
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    thread = threading.Thread(target=sys.exit)
-    thread.start()
-    thread.join()
+    with running(sys.exit):
+        pass
     assert ran == [KeyboardInterrupt]
     assert not recorder.events
 
@@ -266,7 +262,7 @@ def test_the_last_words_of_a_dying_process_arrive(relay, python):
         "raise RuntimeError('out of luck, api_key=abcdefgh')\n"
     )
     process = python("-c", code, LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED="")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert "RuntimeError: out of luck" in err
     relay.wait(lambda r: len(r.logs) == 2)
