@@ -4,6 +4,7 @@ import ctypes
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -31,12 +32,14 @@ def test_c1_books_balance_under_threads(ship, make_peer, balanced, wait_for, sca
     def work(n):
         i = 0
         while not stop.is_set():
-            i += 1
-            processor(
-                None,
-                "warning" if i % 7 == 0 else "info",
-                {"event": "t", "n": n, "i": i, "pad": "p" * (i % 300)},
-            )
+            for _ in range(20):
+                i += 1
+                processor(
+                    None,
+                    "warning" if i % 7 == 0 else "info",
+                    {"event": "t", "n": n, "i": i, "pad": "p" * (i % 300)},
+                )
+            time.sleep(0.005)  # the relay's thread and the sender's need the interpreter as well
 
     with running(*(partial(work, n) for n in range(8)), stop=stop.set):
         for _ in range(3 * scale):

@@ -230,7 +230,7 @@ def test_the_end_of_the_relay(house):
 def test_resume(house):
     """Behind an id: exactly what follows. An id of another journal: a gap notice first, then the oldest kept."""
     relay = house()
-    trader = filled(relay, DEADLINE_S)
+    trader = filled(relay, 20)
     peer = Peer(relay, "?after=k3f9ab-15")
     assert seqs(peer.lines(6)) == list(range(16, 22))
     peer.ask(type="subscribe", after="k3f9ab-20")
