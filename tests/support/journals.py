@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from logrelay.journal import memory, query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import RELAY_RUN, RELAY_SOURCE, SHOWN, Commit, Line, Run
 from tests.support.threads import outlive, where
@@ -97,8 +98,13 @@ class Maker:
 
 
 @pytest.fixture
-def journal_at(tmp_path: Path, clock: Clock) -> Iterator[Maker]:
-    """Make a SqliteJournal under tmp_path; keyword arguments go to its constructor."""
+def journal_at(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Maker]:
+    """Make a SqliteJournal under tmp_path; keyword arguments go to its constructor.
+
+    A page has all that was asked for, however busy the machine is: its limit in time is far away.
+    """
+    for module in (query, memory):
+        monkeypatch.setattr(module, "PAGE_SECONDS", DEADLINE_S)
     maker = Maker(tmp_path / "state" / "journal.db", clock)
     yield maker
     # SQLite under a thread that uses it must not be closed: that ends in a segmentation fault. Better a failed test.

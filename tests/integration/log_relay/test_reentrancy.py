@@ -37,11 +37,16 @@ def test_g1_signal_handlers_that_log(ship, peer, balanced):
     )
     handled = []
     numbers = itertools.count(1)  # a handler may be interrupted by the next signal: only one call may take a number
+    nested = []
 
     def handler(*_):
+        if len(nested) == 20:  # on a busy machine each interrupts the one before, to the limit of recursion
+            return
+        nested.append(None)
         number = next(numbers)
         handled.append(number)
         chain.warning("signal", n=number)
+        nested.pop()
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
@@ -71,10 +76,20 @@ faulthandler.cancel_dump_traceback_later()  # deadlocks in forks
 ship = LogRelayProcessor(SOCK, level="debug", max_bytes=4 << 20)
 calls = [0] * 10
 stop = False
+depth = 0
 
 def handler(*_):
-    calls[9] += 1
-    ship(None, "warning", {"event": "signal", "n": calls[9], "list": [calls[9]]})
+    # On a busy machine signals come faster than they are handled, and each interrupts the one before: not for ever,
+    # or the interpreter's limit of recursion ends calls where nobody can count them.
+    global depth
+    if depth == 20:
+        return
+    depth += 1
+    try:
+        calls[9] += 1
+        ship(None, "warning", {"event": "signal", "n": calls[9], "list": [calls[9]]})
+    finally:
+        depth -= 1
 
 def talk(n):
     while not stop:
@@ -83,7 +98,7 @@ def talk(n):
         ship(None, level, {"event": "thread", "t": n, "n": calls[n], "pad": "p" * (n * 20)})
 
 def child():
-    signal.alarm(30)
+    signal.alarm(int(DEADLINE_S))
     before = calls[9]
     signal.setitimer(signal.ITIMER_PROF, 0.0002, 0.0002)
     for n in range(200):
@@ -141,7 +156,7 @@ def test_g1_signals_threads_and_forks_together(make_peer, sock, wait_for):
     peer.start()
     with Bot(STORM, sock, SECONDS, options=("-W", "ignore:This process:DeprecationWarning")) as bot:
         told = json.loads(bot.line())
-        assert bot.wait(60) == 0, bot.err
+        assert bot.wait() == 0, bot.err
     assert "Traceback" not in bot.err
     stats, calls, codes = told["stats"], told["calls"], told["codes"]
     assert set(codes) == {0}, codes
