@@ -30,9 +30,10 @@ test: $(READY) ## run every test this machine can run (ARGS='-k name' narrows it
 
 check: lint types test ## what CI runs
 
-lint: $(READY) ## ruff: rules and format
+lint: $(READY) ## ruff: rules and format; the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 fmt: $(READY) ## let ruff format and fix
 	$(BIN)/ruff format .

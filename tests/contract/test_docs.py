@@ -22,6 +22,7 @@ from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
 from logrelay.fanout import line_json  # noqa: E402
 from logrelay.http import metrics  # noqa: E402
 from logrelay.viewers import messages, requests  # noqa: E402
+from tests.support.waiting import DEADLINE_S  # noqa: E402
 
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 
@@ -178,7 +179,9 @@ def test_the_python_in_the_text_runs(name):
     """Whoever pastes an example should not get an exception."""
     environ = os.environ | {"LOGRELAY_DISABLED": "1", "PYTHONPATH": str(ROOT)}
     for code in re.findall(r"```python\n(.*?)```", page(name), re.DOTALL):
-        done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=DEADLINE_S
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -188,7 +191,7 @@ def test_the_toml_in_the_text_is_a_valid_config(name, tmp_path):
     for text in re.findall(r"```toml\n(.*?)```", page(name), re.DOTALL):
         (tmp_path / "relay.toml").write_text(text)
         command = [sys.executable, "-m", "logrelay", "check", "--config", str(tmp_path / "relay.toml")]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
         assert done.returncode == 0, done.stderr
 
 

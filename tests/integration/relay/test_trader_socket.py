@@ -17,6 +17,7 @@ import pytest
 from logrelay.ingest import connection as connection_module
 from logrelay.ingest.server import TraderServer
 from logrelay.listeners import UnixListener
+from tests.support.waiting import DEADLINE_S
 
 
 class Recorder:
@@ -161,7 +162,7 @@ async def everything(sock):
     loop = asyncio.get_running_loop()
     data = b""
     while True:
-        more = await asyncio.wait_for(loop.sock_recv(sock, 65536), 20)
+        more = await asyncio.wait_for(loop.sock_recv(sock, 65536), DEADLINE_S)
         if not more:
             break
         data += more
@@ -353,7 +354,7 @@ def test_the_last_words_of_a_killed_process_arrive(house, until):
 def read_logs(relay, source):
     """Read every line of a source over plain HTTP."""
     url = f"http://127.0.0.1:{relay.port}/logs?limit=100000&source={source}"
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         lines = [json.loads(line) for line in answer.read().splitlines()]
     return [line for line in lines if line["source"] == source]
 

@@ -11,16 +11,16 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import DEADLINE_S, wait_for
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 UNITS = ROOT / "logrelay" / "units"
 BOX = HERE / "box.sh"
-DEADLINE_S = 60
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Services run as users that may not look below /root, where other interpreters tend to be."""
 MAX_EXPOSURE = 15
@@ -31,8 +31,11 @@ set -e
 mkdir -p "$1/opt/logrelay"
 cp -a {venv} "$1/opt/logrelay/venv"
 grep -rlI --include='*' '^#!{venv}/' "$1/opt/logrelay/venv/bin" | xargs sed -i '1s|{venv}|/opt/logrelay/venv|'
-chroot "$1" systemd-sysusers {root}/logrelay/units/logrelay.sysusers
+cp {root}/logrelay/units/logrelay.sysusers "$1/opt/logrelay/"
+chroot "$1" systemd-sysusers /opt/logrelay/logrelay.sysusers
 """
+"""Runs outside, with the new root as its argument. What the box needs of the checkout is copied: that may lie
+below /tmp, which is a file system of its own inside."""
 
 
 def run(*command, **more):
@@ -83,11 +86,7 @@ class Box:
         return self("systemctl", "show", unit, f"--property={name}", "--value").strip()
 
     def until(self, what, check):
-        deadline = time.monotonic() + DEADLINE_S
-        while not (answer := check()):
-            assert time.monotonic() < deadline, f"not {what} in {DEADLINE_S} s:\n{self.journal()}"
-            time.sleep(0.05)  # between two looks, never instead of one
-        return answer
+        return wait_for(check, lambda: f"{what}:\n{self.journal()}")
 
     def path(self, inside):
         return f"/proc/{(self.directory / 'manager').read_text().strip()}/root{inside}"
