@@ -30,6 +30,9 @@ UNIT_FILES = ("logrelay.service", "logrelay.socket", "robo-trader.service", "log
 PACKAGED_BIN = "/opt/logrelay/venv/bin/"
 """Where the unit files say the commands are; replaced by where they are."""
 
+PACKAGED_CHECKOUT = "/opt/robo-trader"
+"""Where the sample bot's unit says the checkout is; replaced by where it is when this is one."""
+
 HIDDEN_FROM_SERVICES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108  (nothing is put there)
 """Where an installation cannot be started from: the units hide these directories."""
 
@@ -153,12 +156,22 @@ def print_units(unit: str, trader_user: str) -> None:
             f"logrelay: services cannot read {bin_directory} (ProtectHome=, PrivateTmp=); install into /opt instead",
             err=True,
         )
+    checkout = _checkout()
     for name in UNIT_FILES if unit == "all" else (unit,):
         text = resources.files("logrelay").joinpath("units", name).read_text("utf-8")
         text = text.replace(PACKAGED_BIN, f"{bin_directory}/")
+        if checkout is not None:
+            text = text.replace(f"{PACKAGED_CHECKOUT}/.venv/bin/", f"{bin_directory}/")
+            text = text.replace(PACKAGED_CHECKOUT, str(checkout))
         if trader_user != PACKAGED_TRADER:
             text = _for_user(text, name, trader_user)
         click.echo((f"# ---- {name}\n" if unit == "all" else "") + text, nl=unit == "all")
+
+
+def _checkout() -> Path | None:
+    """Return the checkout this runs from; None for an installation, which has no pyproject.toml beside the package."""
+    root = Path(__file__).parents[2]
+    return root if (root / "pyproject.toml").is_file() and (root / "robo_trader").is_dir() else None
 
 
 def _for_user(text: str, name: str, user: str) -> str:
