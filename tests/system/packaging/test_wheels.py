@@ -111,7 +111,7 @@ def make_environment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dist(index, tmp_path_factory):
-    """What `make dist` builds, by distribution and suffix. Each wheel is built from its sdist, so that is tested too."""
+    """What `make dist` builds, by distribution and suffix. Each wheel is built from its sdist, which tests that too."""
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     home = tmp_path_factory.mktemp("dist")
