@@ -28,7 +28,7 @@ CTRL_C = b"\x03"
 @pytest.fixture
 def arguments(tmp_path):
     """The arguments that make `make` use the installation under test, without installing anything."""
-    for command in (shutil.which("make"), BIN / "logrelay", BIN / "robo-trader"):
+    for command in (shutil.which("make"), BIN / "logrelay"):
         if command is None or not Path(command).exists():
             pytest.skip(f"{command or 'make'} is not installed; `make test` installs it")
     (tmp_path / "ready").touch()
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_relay_and_trader_cleanly(arguments, terminal, tmp_path):
     lines = wait_for(lambda: logs(url, "source=robo_trader*&limit=5"), lambda: f"lines behind:\n{run.shown}")
     assert lines[0]["source"].startswith("robo_trader")
     (home,) = tmp_path.glob("logrelay-run.*")
-    assert len([p for p in processes_of(home).values() if "serve" in p or "robo-trader" in p]) >= 2
+    assert len([p for p in processes_of(home).values() if "serve" in p or "-m robo_trader" in p]) >= 2
 
     run.type(CTRL_C)
 

@@ -28,8 +28,10 @@ MAX_EXPOSURE = 15
 
 PREPARE = """#!/bin/bash
 set -e
-mkdir -p "$1/opt/logrelay"
+mkdir -p "$1/opt/logrelay" "$1/opt/robo-trader"
 cp -a {venv} "$1/opt/logrelay/venv"
+cp -a {root}/robo_trader "$1/opt/robo-trader/"
+ln -s /opt/logrelay/venv "$1/opt/robo-trader/.venv"
 grep -rlI --include='*' '^#!{venv}/' "$1/opt/logrelay/venv/bin" | xargs sed -i '1s|{venv}|/opt/logrelay/venv|'
 cp {root}/logrelay/units/logrelay.sysusers "$1/opt/logrelay/"
 chroot "$1" systemd-sysusers /opt/logrelay/logrelay.sysusers
@@ -116,7 +118,7 @@ def box(tmp_path_factory):
     home = Path(run("mktemp", "-d", "/var/tmp/logrelay-box.XXXXXX").stdout.strip())
     venv = home / "venv"
     run(SYSTEM_PYTHON, "-m", "venv", str(venv), check=True)
-    installed = run(f"{venv}/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", str(ROOT))
+    installed = run(f"{venv}/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{ROOT}[bot]")
     if installed.returncode != 0:
         shutil.rmtree(home)
         pytest.skip(f"logrelay cannot be installed for {SYSTEM_PYTHON}: {installed.stderr[-300:]}")
