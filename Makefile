@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint fmt types bench bench-trader chaos clean
+.PHONY: help setup run test check lint fmt types bench bench-trader chaos mutants clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,8 +50,16 @@ bench-trader: $(READY) ## measure what a log call costs the trader
 chaos: $(READY) ## kill things at random and count lines, with the full counts (some 10 minutes)
 	CHAOS=full $(BIN)/python -m pytest tests/system/chaos $(ARGS)
 
+mutants: $(VENV)/.mutants ## put small faults into the code and see whether the tests notice (ARGS=batch: one module)
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+# The operators are those of mutmut; nothing else needs it, so it is no dependency of the tests.
+$(VENV)/.mutants: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'mutmut~=3.8.1'
+	@touch $@
+
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .mutants dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Ctrl-C reaches every process in front of the terminal, and make, being one, would end as interrupted whatever

@@ -81,8 +81,8 @@ def harmless_keys() -> dict[Key, str]:
 
 
 def fingerprint(module: str, tests: list[str]) -> str:
-    """Hash what the outcome of a mutant depends on most: module, its tests, what tests share, this runner."""
-    files = [ROOT / module, *(ROOT / test for test in tests), HERE / "mutants.py", HERE / "runner.py"]
+    """Hash what the outcome of a mutant depends on most: module, its tests, what tests share."""
+    files = [ROOT / module, *(ROOT / test for test in tests)]
     files += sorted((ROOT / "tests" / "support").glob("*.py"))
     files += [c for t in tests for c in [(ROOT / t).parent / "conftest.py"] if c.exists()]
     digest = hashlib.sha256()
@@ -101,7 +101,7 @@ class Store:
         same = bool(lines) and lines[0] == mark
         for line in lines[1:] if same or survivors else []:
             name, outcome, test = json.loads(line)
-            if same and not survivors or outcome != SURVIVED:
+            if (same and not survivors) or outcome != SURVIVED:
                 self.known[name] = (outcome, test)
         STORE.mkdir(exist_ok=True)
         temporary = self.path.with_suffix(".new")

@@ -35,6 +35,10 @@ SKIPPED_TARGETS = {
     "__slots__": "saves memory; a missing slot fails at the first assignment",
     "__all__": "only `import *` reads it",
 }
+SKIPPED_DECORATORS = {
+    "dataclass": "frozen, slots and eq are for readers and speed; what is wrong about them mypy reports",
+    "lru_cache": "a cache that is a little larger changes nothing; that it is bounded has tests of its own",
+}
 WHOLE_CALLS = {
     "len": "no argument can be left out of these, and None fails at once",
     "isinstance": "the same",
@@ -45,7 +49,6 @@ WHOLE_CALLS = {
 #   docstrings            nobody runs them
 #   TYPE_CHECKING         only mypy runs it
 #   Protocol classes      describe, do nothing
-#   @dataclass options    frozen, slots and eq are for readers and speed; what is wrong about them mypy reports
 #   type aliases          only mypy reads them
 #   strict=True           of zip: states what cannot happen, as assert does
 #   named numbers         `MAX_X = 4096` at module level: a measure with its reason beside it. That a limit is kept
@@ -54,7 +57,8 @@ WHOLE_CALLS = {
 # And of the library's operators:
 #   strings               one mutation each ("XX" for the whole text): upper and lower case find nothing that this does
 #                         not find, and change nothing in SQL
-#   x = None -> x = ""    both are false, and mypy refuses it
+#   None -> ""            both are false, and mypy refuses it
+#   False -> None         the same
 
 
 # --- operators -------------------------------------------------------------------------------------------------------
@@ -67,7 +71,7 @@ def _string(node: cst.SimpleString) -> Iterator[cst.CSTNode]:
 
 
 def _assignment(node: cst.Assign | cst.AnnAssign) -> Iterator[cst.CSTNode]:
-    if node.value is not None and not _is_name(node.value, "None"):
+    if node.value is not None and not _is_false(node.value):
         yield from library.operator_assignment(node)
 
 
@@ -105,7 +109,7 @@ def _arguments(node: cst.Call) -> Iterator[cst.CSTNode]:
 
 def _return(node: cst.Return) -> Iterator[cst.CSTNode]:
     """Give back nothing."""
-    if node.value is not None and not _is_name(node.value, "None"):
+    if node.value is not None and not _is_false(node.value):
         yield cst.Return(cst.Name("None"))
 
 
@@ -237,7 +241,7 @@ class _Visitor(cst.CSTVisitor):
             return _is_name(node.test, "TYPE_CHECKING")
         if isinstance(node, cst.ClassDef):
             return any(_is_name(base.value, "Protocol") for base in node.bases)
-        return isinstance(node, cst.Decorator) and _called(node.decorator) == "dataclass"
+        return isinstance(node, cst.Decorator) and _called(node.decorator) in SKIPPED_DECORATORS
 
     def _offset(self, line: int, column: int) -> int:
         return self.starts[line - 1] + column
@@ -289,6 +293,10 @@ def _blank_lines(text: str) -> int:
 
 def _is_name(node: cst.CSTNode | None, name: str) -> bool:
     return isinstance(node, cst.Name) and node.value == name
+
+
+def _is_false(node: cst.CSTNode) -> bool:
+    return _is_name(node, "None") or _is_name(node, "False")
 
 
 def _is_strict(node: cst.CSTNode) -> bool:

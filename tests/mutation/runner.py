@@ -4,9 +4,9 @@ Owns: the processes. It must not know what a good score is. Read `__main__` next
 
 Starting pytest and importing the project costs more than the tests of one mutant, so it is done once: pytest collects
 the tests of the module, every test is run once under a tracer that notes which lines of the module it reaches, and
-then one child is forked per mutant, which exchanges the code of the mutated function in the living module, runs the
-tests that reach its line, the fastest first, and ends at the first failure. A mutant that takes effect at import
-(module level, a default, a decorator) gets a child that imports the mutated file before it collects.
+then one child is forked per mutant. It gives the mutated function of the loaded module its new code and runs the tests
+that reach its line, first those that noticed a neighbour, then the fastest, until one fails. A mutant that takes effect
+at import (module level, a default, a decorator) gets a child that imports the mutated file before it collects.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from tests.mutation.mutants import Mutant
 ROOT = Path(__file__).resolve().parents[2]
 
 LEAST_CPU_S, CPU_FACTOR = 5.0, 4
-"""A mutant that computes four times as long as its tests do without it, and five seconds, is caught in a loop. Counted in
-processor time, which a busy machine does not change: a timeout counts as killed."""
+"""A mutant that computes four times as long as its tests do without it, and five seconds, is caught in a loop,
+which counts as killed. It is processor time because a busy machine does not change that."""
 LEAST_WAIT_S, WAIT_FACTOR = 30.0, 20
 """The same in wall time, for one that waits for ever; very wide, because the machine may be busy."""
 MEMORY_BYTES = 1 << 30
@@ -60,23 +60,24 @@ ARGS = [
     "addopts=--import-mode=importlib",
 ]
 
-PLACEHOLDER = "mutation"
+PROFILE = "mutation"
+"""Name of the hypothesis profile."""
 
 
 def use_fast_hypothesis() -> None:
     """Find a failing example without shrinking or explaining it, the same one in every process."""
     hypothesis.settings.register_profile(
-        PLACEHOLDER,
+        PROFILE,
         phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
         derandomize=True,
         database=None,
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    hypothesis.settings.load_profile(PLACEHOLDER)
+    hypothesis.settings.load_profile(PROFILE)
 
 
-class BrokenBaseline(Exception):  # noqa: N818
+class BrokenBaseline(Exception):
     """The tests of a module fail without any mutant."""
 
 
@@ -92,7 +93,7 @@ def run_module(
     if not pid:
         os.close(read)
         os.setsid()
-        _zygote(module, tests, mutants, log, write)
+        _collect_and_fork(module, tests, mutants, log, write)
         os._exit(0)
     os.close(write)
     late: list[Mutant] = []
@@ -126,7 +127,7 @@ def run_module(
 # --- mutants inside functions ----------------------------------------------------------------------------------------
 
 
-def _zygote(module: str, tests: list[str], mutants: list[Mutant], log: Path, write: int) -> None:
+def _collect_and_fork(module: str, tests: list[str], mutants: list[Mutant], log: Path, write: int) -> None:
     """Collect once, then fork a child for each mutant."""
     _quiet(log)
     tracer = _Tracer(str(ROOT / module))
@@ -162,6 +163,8 @@ class _Plugin:
         source = (ROOT / self.module).read_text()
         functions = _functions(str(ROOT / self.module))
         items = {item.nodeid: item for item in session.items}
+        # Tests that noticed a mutant of a function come first for the next one.
+        noticed: dict[str, set[str]] = defaultdict(set)
         for number, mutant in enumerate(self.mutants):
             if mutant.outer is None or mutant.lineno in imported or mutant.outer not in functions:
                 _tell(self.write, number, "late", "")
@@ -170,13 +173,10 @@ class _Plugin:
             if not _compiles(text):
                 _tell(self.write, number, INVALID, "")
                 continue
-            chosen = sorted((test for test in reached if mutant.lineno in reached[test]), key=seconds.__getitem__)
-            if not chosen:
-                # A statement over several lines counts as its first: look for the nearest line that is reached.
-                chosen = sorted(
-                    (t for t in reached if reached[t] & _statement_lines(source, mutant.lineno)),
-                    key=seconds.__getitem__,
-                )
+            # A statement over several lines is traced at some of them only.
+            lines = _statement_lines(source, mutant.lineno)
+            chosen = [test for test in reached if mutant.lineno in reached[test] or reached[test] & lines]
+            chosen.sort(key=lambda test: (test not in noticed[mutant.function], seconds[test]))
             if not chosen:
                 _tell(self.write, number, SURVIVED, "no test reaches it")
                 continue
@@ -190,6 +190,8 @@ class _Plugin:
                 _tell(out, 0, KILLED if failed else SURVIVED, failed or "")
 
             outcome, test = _in_child(child, *usual, self.log)
+            if outcome == KILLED:
+                noticed[mutant.function].add(test)
             _tell(self.write, number, outcome, test)
         return True
 
@@ -282,7 +284,7 @@ class _Tracer:
 
 
 def _functions(path: str) -> dict[tuple[int, str], list[FunctionType]]:
-    """Find every living function that was defined in a file, by first line and name."""
+    """Find every loaded function that was defined in a file, by first line and name."""
     found: dict[tuple[int, str], list[FunctionType]] = defaultdict(list)
     for thing in gc.get_objects():
         if type(thing) is FunctionType and thing.__code__.co_filename == path:
@@ -291,7 +293,7 @@ def _functions(path: str) -> dict[tuple[int, str], list[FunctionType]]:
 
 
 def _exchange(functions: dict[tuple[int, str], list[FunctionType]], path: str, mutant: Mutant, text: str) -> bool:
-    """Give the living function its mutated code. False: that is not possible in a living module."""
+    """Give the loaded function its mutated code. False: that is not possible in a loaded module."""
     assert mutant.outer is not None
     for code in _codes(compile(text, path, "exec", dont_inherit=True)):
         if (code.co_firstlineno, code.co_name) == mutant.outer:

@@ -583,7 +583,7 @@ def test_bye_is_acked_at_once(house):
 
 
 def test_an_ack_that_did_not_fit_is_sent_when_there_is_room_again(folder, loop_factory):
-    """The trader reads late, and nothing else is committed: the last ack still reaches it, or it would keep its lines."""
+    """The trader reads late and nothing else is committed: the last ack still reaches it, else it keeps its lines."""
     path = folder / "ingest.sock"
 
     async def scenario(ingest, recorder):

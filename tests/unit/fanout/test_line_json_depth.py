@@ -26,8 +26,8 @@ def shown(value):
 @pytest.mark.parametrize("wrap", [lambda v: [v], lambda v: {"k": v}, lambda v: (v,)], ids=["list", "dict", "tuple"])
 def test_depth_32_is_the_first_that_is_not_shown(wrap):
     """31 containers in a field are shown whole; of 32 the innermost is an ellipsis, of 33 the one around it."""
-    as_json = lambda v: list(v) if isinstance(v, tuple) else v  # noqa: E731
-    relisted = lambda v: wrap(as_json(v))  # noqa: E731
+    as_json = lambda v: list(v) if isinstance(v, tuple) else v
+    relisted = lambda v: wrap(as_json(v))
 
     def expect(depth, core):
         value = core

@@ -53,7 +53,7 @@ def test_marks_never_go_back_in_time(journal_at, lines, clock, monkeypatch):
     journal.open()
     seq = 0
     times = []
-    for step in (0, -HOUR, 10, -10, HOUR / 2, None, -DAY, 5, 2 * DAY, 1):
+    for step in (0, -HOUR, 10, -10, 2 * HOUR, -HOUR, 1, None, -DAY, 5, 3 * DAY, -1, 2 * DAY, -HOUR, None, 1):
         if step is None:
             journal.close()
             journal = journal_at()

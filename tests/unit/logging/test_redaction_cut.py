@@ -11,7 +11,7 @@ TOKEN = "ghp_" + "a1B2c3D4e5" * 4
 @pytest.mark.parametrize("before", [1, 5, 12, 20, len(TOKEN) - 1])
 @pytest.mark.parametrize("blank", [" ", "\n"])
 def test_a_secret_that_the_cut_tears_is_not_shown(before, blank):
-    """However many of its characters stand before the cut: a torn secret looks like none, so its word goes as a whole."""
+    """However many of its characters stand before the cut: a torn secret looks like none, so its whole word goes."""
     text = ("word " * MAX_TEXT)[: MAX_TEXT - before - 1] + blank + TOKEN + " and more"
     assert Redactor()(None, "info", {"event": TOKEN})["event"] != TOKEN
     shown = Redactor()(None, "info", {"event": text})["event"]

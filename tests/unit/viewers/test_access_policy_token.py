@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 
 from logrelay.viewers import access_policy
@@ -49,6 +51,4 @@ def test_only_the_constant_time_comparison_decides(way, monkeypatch):
 
 def test_the_comparison_is_the_one_of_the_standard_library():
     """`hmac.compare_digest` is the one that promises constant time."""
-    import hmac
-
     assert access_policy.compare_digest is hmac.compare_digest
