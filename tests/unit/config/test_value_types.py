@@ -67,6 +67,7 @@ def test_sizes_out_of_bounds_or_malformed():
     kind = size(1024, 1 << 20)
     assert [kind.from_text("1KiB"), kind.from_text("1MiB"), kind.from_toml(1024)] == [1024, 1 << 20, 1024]
     refuses(kind.from_text, "1023", "1048577", "2MiB", "2XB", "MiB", "-2KiB", "1.5KiB", "2  KiB", "2KiBs", "", "9" * 21)
+    refuses(kind.from_text, "\u0665KiB")
     refuses(kind.from_toml, 1023, 1048577, True, 2000.0, None, "2XB")
     assert (kind.metavar, kind.allowed) == ("SIZE", "bytes from 1KiB to 1MiB, plain or like 512MiB")
     assert kind.show(2048) == "2KiB"
@@ -102,6 +103,7 @@ def test_several():
     refuses(kind.from_toml, ["a", "b", "c", "d"], ["a", 1], "a,b", ("a",), None)
     assert (kind.metavar, kind.allowed) == ("WORD,...", "at most 3, each small letters")
     assert (kind.show(("a", "b")), kind.show(())) == ("a,b", "")
+    assert (kind.show("ab"), kind.show(5)) == ("ab", "5")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from logrelay.fanout import batch as batch_module
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Run
 
@@ -59,22 +60,33 @@ def test_commit_and_batch_hold_the_same_lines_once(sequencer, run):
     assert b'"id":"k3f9ab-7"' in commit.lines[0].body
     assert b'"id":"k3f9ab-8"' in commit.lines[1].body
     assert (sequencer.lines_total, sequencer.bytes_total) == (2, batch.size)
+    first = batch.size
     assert sequencer.take() is None
     log(sequencer, run)
     commit, batch = sequencer.take()
     assert [line.seq for line in commit.lines] == [9]
     assert sequencer.next_seq == 10
     assert (sequencer.lines_total, batch.count) == (3, 1)
+    assert sequencer.bytes_total == first + batch.size
 
 
-def test_filters_find_message_and_context_of_fresh_lines(sequencer, run):
-    """The batch knows what the lines say, those of the trader and the relay's own."""
+def test_filters_find_message_and_context_of_fresh_lines(sequencer, run, monkeypatch):
+    """The batch knows what the lines say, those of the trader and the relay's own, without decoding them again."""
+    monkeypatch.setattr(batch_module, "read_body", lambda body: pytest.fail("decoded again"))
     log(sequencer, run, symbol="AAPL")
     sequencer.notice(20, WARNING, "gap", "lines are missing", {"count": 2})
     _, batch = sequencer.take()
     messages, contexts = batch._decoded()
     assert messages == ["said", "lines are missing"]
     assert contexts == [{"symbol": "AAPL"}, {"notice": "gap", "count": 2}]
+
+
+def test_a_line_without_a_logger_is_from_its_program(sequencer, run):
+    """The source is the logger's name where there is one."""
+    log(sequencer, run)
+    log(sequencer, run, logger="bot.risk")
+    commit, _ = sequencer.take()
+    assert [line.source for line in commit.lines] == ["bot", "bot.risk"]
 
 
 def test_timestamps_of_notices_rise_strictly(sequencer):

@@ -131,7 +131,7 @@ def test_a_commit_that_failed_leaves_no_trace(keep, lines, monkeypatch):
 
 
 def test_due_is_when_the_oldest_block_expires(keep, lines, clock):
-    """To the millisecond, so that the writer neither polls nor sleeps too long; at that time there is something to do."""
+    """To the millisecond, so that the writer neither polls nor sleeps too long; then there is something to do."""
     kept = keep(max_age_us=100_000_000)
     assert kept.due() == module.MOST_IDLE_S
     kept.append(lines(1, 10))
