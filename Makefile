@@ -13,7 +13,7 @@ DIST := dist
 PIP := -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint fmt types coverage lowest bench bench-trader chaos dist clean
+.PHONY: help setup run test check lint fmt types coverage lowest bench bench-trader chaos mutants dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,14 @@ bench-trader: $(READY) ## measure what a log call costs the trader
 chaos: $(READY_DEV) ## kill things at random and count lines, with the full counts (some 10 minutes)
 	CHAOS=full $(BIN)/python -m pytest tests/system/chaos $(ARGS)
 
+mutants: $(VENV)/.mutants ## put small faults into the code and see whether the tests notice (ARGS=batch: one module)
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+# The operators are those of mutmut; nothing else needs it, so it is no dependency of the tests.
+$(VENV)/.mutants: $(READY_DEV)
+	$(BIN)/python $(PIP) install 'mutmut~=3.8.1'
+	@touch $@
+
 # Each wheel is built from its sdist, so an sdist that lacks a file does not build.
 dist: $(READY_DEV) ## build logrelay-daemon and logrelay-client, wheel and sdist of each, into dist/
 	rm -rf $(DIST)
@@ -85,7 +93,7 @@ dist: $(READY_DEV) ## build logrelay-daemon and logrelay-client, wheel and sdist
 	$(BIN)/python -m build --outdir $(DIST) $(CLIENT)
 
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .mutants dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Ctrl-C reaches every process in front of the terminal, and make, being one, would end as interrupted whatever

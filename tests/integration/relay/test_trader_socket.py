@@ -409,3 +409,37 @@ def test_bye_is_acked_at_once(house):
     trader.send([3, 3])
     trader.acked(3)
     trader.close()
+
+
+def test_an_ack_that_did_not_fit_is_sent_when_there_is_room_again(folder, loop_factory):
+    """The trader reads late and nothing else is committed: the last ack still reaches it, else it keeps its lines."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        sock = connect(path)
+        sock.send(hello())
+        await soon(lambda: recorder.connections)
+        connection = recorder.connections[b"r" * 16]
+        last = 50_000
+        for seq in range(1, last + 1):
+            connection.ack(seq, now=True)
+        unpacker = msgpack.Unpacker()
+        heard = []
+
+        def last_was_heard():
+            try:
+                unpacker.feed(sock.recv(65536))
+            except BlockingIOError:
+                return False
+            heard.extend(frame[1] for frame in unpacker)
+            return heard[-1] == last
+
+        await soon(last_was_heard)
+        acked = heard[1:]
+        assert acked == sorted(set(acked)), "an ack came twice, or out of order"
+        assert len(acked) < last, "everything fitted, so the test shows nothing"
+        sock.close()
+        await soon(lambda: recorder.over)
+
+    on_loop(loop_factory, scenario)
