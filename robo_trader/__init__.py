@@ -1,1 +1,4 @@
-"""A small, real paper trader: the stage on which logrelay is shown. Read `runner` next."""
+"""A small, real paper trader, which shows what logrelay does. Read `logger` next for how it logs, `trading` for what.
+
+`python -m robo_trader` runs it.
+"""

@@ -149,7 +149,8 @@ class Retention:
             return self._delete(db, upto), 0
         pages = min(self._spare_pages(db), VACUUM_PAGES)
         if pages:
-            db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            # Each step of this statement moves one page and returns no row, which `execute` takes for its end.
+            db.executescript(f"PRAGMA incremental_vacuum({pages})")
         return 0, pages
 
     def due(self, db: sqlite3.Connection) -> float:

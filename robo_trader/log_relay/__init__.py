@@ -1,7 +1,7 @@
 """Ships every log line to the relay; self-contained, and the bot cannot feel it.
 
-Owns: nothing but the public name. Imports only the standard library, structlog's protocol (a callable) and
-msgpack. Read `processor` next, then `plain`, `wire`, `outbox`, `link`.
+Owns: nothing but the public name. The package imports only the standard library and msgpack; a structlog processor is
+a callable, so structlog itself is not needed. Read `processor` next.
 """
 
 from .processor import LogRelayProcessor

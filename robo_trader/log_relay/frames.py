@@ -43,7 +43,7 @@ MAX_BODY: Final = MAX_FRAME - HEADER.size - max(map(len, LEVELS.values()))
 CAUSES: Final = frozenset({"overflow", "too_big", "rejected_repeatedly", "encode"})
 """What a lost frame may give as its cause."""
 
-MAX_HEARD: Final = 65_536
+MAX_READ: Final = 65_536
 """Bytes taken by the decoder at once."""
 MAX_ANSWER: Final = 4_096
 """Bytes of one answer; real ones are far smaller, so an unfinished one that is longer is garbage."""
@@ -142,7 +142,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
-            max_buffer_size=MAX_HEARD,
+            max_buffer_size=MAX_READ,
             max_array_len=16,
             max_map_len=64,
             max_str_len=MAX_ANSWER,
@@ -157,18 +157,18 @@ class Decoder:
     def feed(self, data: bytes) -> list[Answer]:
         """Return the answers completed by `data`, in order; of neighbouring acks only the highest."""
         answers: list[Answer] = []
-        # Small bites: a burst of many answers must not look like one oversize answer to the unpacker's bound.
-        for start in range(0, len(data), MAX_HEARD // 2):
+        # In pieces: a burst of many answers must not look like one oversize answer to the unpacker's bound.
+        for start in range(0, len(data), MAX_READ // 2):
             if self._spent:
                 break
-            bite = data[start : start + MAX_HEARD // 2]
+            piece = data[start : start + MAX_READ // 2]
             try:
-                self._unpacker.feed(bite)
-                self._fed += len(bite)
+                self._unpacker.feed(piece)
+                self._fed += len(piece)
                 for value in self._unpacker:
                     answer = _answer(value)
                     if type(answer) is Ack and answers and type(answers[-1]) is Ack:
-                        # Cumulative: the higher of two neighbours says it all. A lower one is stale.
+                        # Acks are cumulative: of two neighbours only the higher matters, a lower one is stale.
                         answers[-1] = max(answers[-1], answer)
                     else:
                         answers.append(answer)

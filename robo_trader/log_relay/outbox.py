@@ -1,28 +1,32 @@
-"""The books of one run: every line that has a place in it and is not yet known to be in the journal.
+"""The lines of one run that have a seq and are not yet known to be in the journal, and every counter about them.
 
-Owns: the token that guards all of this, seq numbers, the frames in memory, the bound on them, what was
-dropped, and what goes on the wire next. It must not know sockets beyond one callable that takes bytes, nor
-threads, clocks or event dicts. `processor` puts lines in, `link` takes them out. Read `link` next.
+Owns: the baton that guards all of this, seq numbers, the frames in memory, the bound on them, what was dropped, and
+what goes on the wire next. It must not know sockets beyond one callable that takes bytes, nor threads, event dicts or
+the wall clock. `processor` puts lines in, `sender` takes them out. Read `descriptors` next.
 
-**The token.** `token` is a list with one element; who removes it (`del token[0]`) may touch the books and
-puts it back when done. No caller waits: who finds it empty appends the line to `inbox`, and whoever holds the
-token drains that after giving it back. The link leaves errands in the same way. A lock is not used because an
-exception from outside (Ctrl-C, a timeout thrown into the thread) can arrive between `acquire()` returning and
-the `try` that would release it: Python looks for such exceptions after calls. It does not look after `del
-token[0]`, so the step from taking the token into the `try` cannot be split.
+**The baton** is flat combining (Hendler, Incze, Shavit, Tzafrir: "Flat Combining and the Synchronization-Parallelism
+Tradeoff", SPAA 2010). `baton` is a list with one element; who removes it (`del baton[0]`) may change the state and
+puts it back when done. No caller waits: who finds it empty publishes the line in `inbox`, and whoever has the baton
+admits those lines after giving it back (`combine`). The sender publishes work in `delegated` in the same way. A lock is
+not used because an exception from outside (Ctrl-C, a timeout thrown into the thread) can arrive between `acquire()`
+returning and the `try` that would release it: Python looks for such exceptions after calls. It does not look after
+`del baton[0]`, so the step from taking the baton into the `try` cannot be split.
 
-**Interruptions.** For the same reason the books change in statements without calls wherever two of them
-belong together. Where that would cost the hot path too much, an interrupted holder leaves `dirty` behind, the
-link is closed, and `repair` counts again. What was on the wire is then settled by the next welcome, as after
-any lost connection.
+**Interruptions.** For the same reason the state changes in statements without calls wherever two changes belong
+together. Where that would cost the hot path too much, an interrupted owner of the baton leaves `dirty` behind, the
+connection is closed, and `repair` counts again. What was on the wire is then decided by the next welcome, as after any
+lost connection.
 
-**Gaps.** A frame dropped from memory leaves its seq in a gap. If it never was on the wire it is lost for
-certain: it is counted at once and a lost frame tells the relay in its place. If it was, the relay may have
-it: an ack or the next welcome decides. So the relay's sums and ours are equal, not only close.
+**Gaps.** A frame dropped from memory leaves its seq in a gap. If it never was on the wire it is lost for certain: it
+is counted at once and a lost frame tells the relay in its place. If it was, the relay may have it: an ack or the next
+welcome decides. So the relay's sums and ours are equal, not only close.
 
-    produced = acked + pending + sum(dropped)        at every moment at which nobody holds the token
+    produced = acked + pending + sum(dropped)        at every moment at which nobody has the baton
 
 **Drop policy.** Over the bound the oldest line below WARNING goes first, then the oldest of the others.
+
+The module is long because it is one state machine: every method here keeps the equation above, and `repair` has to
+know each way in which one of them can have been interrupted.
 """
 
 from __future__ import annotations
@@ -36,41 +40,33 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from . import frames as wire
+from . import frames
+from .descriptors import F_GETSIG
 
-OVERHEAD: Final = 64
-"""Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's
-slot."""
+FRAME_OVERHEAD: Final = 64
+"""Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's slot."""
 GAP_COST: Final = 144
 """Bytes charged for each gap: the object, its integers, the slot."""
 GAP_GAIN: Final = 40
-"""Bytes that dropping a line in the middle must free beyond the gap it leaves; else the oldest of all
-goes."""
-HIGH: Final = b"wec"
+"""Bytes that dropping a line in the middle must free beyond the gap it leaves; else the oldest of all goes."""
+HIGH_LEVELS: Final = b"wec"
 """First letters of the level words that are dropped last: warning, error, critical."""
-LEVEL: Final = 21
+LEVEL_AT: Final = 21
 """Where the first letter of the level word stands in a frame."""
-NAP: Final = 0.000_05
-LONGEST_NAP: Final = 0.002
-"""Seconds between two looks by someone who waits for an errand: as long as the token is usually held, then
+POLL_FIRST_S: Final = 0.000_05
+POLL_LONGEST_S: Final = 0.002
+"""Seconds between two looks by someone who waits for delegated work: as long as the baton is usually kept, then
 longer."""
-PATIENCE: Final = 5.0
-"""Seconds to wait for the token: thousands of times longer than it is ever held by a thread that runs. A
-process must
-not hang at its end because a thread is suspended (by a debugger, say) with the token in its hand."""
-SLICE: Final = 256
-"""Frames settled or sent while the token and the GIL are held: some 30 microseconds, less than a caller can
-feel."""
-BATCH: Final = 32_768
-"""Bytes joined for one send; large sends cost a fraction per frame, larger ones would hold the token
-longer."""
+BATON_TIMEOUT_S: Final = 5.0
+"""Seconds to wait for the baton: thousands of times longer than a running thread ever keeps it. A process must not
+hang at its end because a thread that has the baton is suspended, by a debugger for example."""
+SLICE_FRAMES: Final = 256
+"""Frames released or sent in one go, with the baton and the GIL: some 30 microseconds, less than a caller can feel."""
+BATCH_BYTES: Final = 32_768
+"""Bytes joined for one send; large sends cost a fraction per frame, larger ones would keep the baton longer."""
 
-FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
+SEND_FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
 """For every send: never wait, and never let a dead relay's SIGPIPE end the trader."""
-F_SETSIG: Final = 10
-F_GETSIG: Final = 11
-"""Linux fcntl commands (the fcntl module does not name them): a signal number kept with an open file, see
-`link`."""
 
 Send = Callable[[bytes, int], int]
 Result = TypeVar("Result")
@@ -89,8 +85,8 @@ class Gap:
         """Counted as dropped. Otherwise the relay may have these lines, and they count as pending."""
 
 
-class Errand:
-    """Something to be done with the token, by whoever holds it."""
+class Delegated:
+    """Work published for whoever has the baton, and what became of it."""
 
     __slots__ = ("args", "cancelled", "done", "error", "result", "work")
 
@@ -99,12 +95,12 @@ class Errand:
         self.args = args
         self.done = False
         self.cancelled = False
-        """Nobody waits for it any more: it must not be done later."""
+        """Nobody waits for it any more: it must not be run later."""
         self.result: Any = None
         self.error: Exception | None = None
 
     def run(self) -> None:
-        """Do it, unless cancelled. An ordinary error is for the one who waits, any other for this thread."""
+        """Run it, unless cancelled. An ordinary error is for the one who waits, any other for this thread."""
         if not self.cancelled:
             try:
                 self.result = self.work(*self.args)
@@ -114,370 +110,424 @@ class Errand:
 
 
 class Outbox:
-    """The books of one run.
+    """The lines of one run, at most `limit` bytes of them.
 
-    Called without the token: `locked`, `alone`, `settle_inbox`, `pending`, `produced`, `oldest_ns`. All
-    others with it.
+    `on_blocked` is called when the kernel no longer takes every byte at once, so that the sender looks; it must not
+    raise, wait or take a lock. Called without the baton: `delegate`, `run_alone`, `combine`, `sender_started`,
+    `sender_ended`, `break_connection`, `pending`, `produced`, `oldest_ns`. All others need the baton.
+
+    The processor's call changes some attributes itself: it is the fast path of this class, written out where it runs
+    (see there).
     """
 
     __slots__ = (
+        "_on_blocked",
         "acked",
-        "blocked",
+        "acked_seq",
+        "bad_answers",
+        "baton",
         "broken",
-        "cautious",
-        "direct",
+        "charged_bytes",
+        "delegated",
+        "direct_fd",
+        "direct_mark",
+        "direct_send",
         "dirty",
         "dropped",
-        "errands",
-        "fd",
-        "gaps",
-        "heard_wrong",
-        "held",
+        "has_sender",
         "inbox",
         "inbox_bytes",
         "limit",
-        "manned",
         "overrun",
-        "rest",
+        "sent_gaps",
         "sent_high",
         "sent_low",
+        "sent_seq",
         "seq",
-        "settled",
-        "tag",
-        "token",
+        "to_write",
         "unencoded",
+        "unreported_gaps",
         "unsent_high",
         "unsent_low",
-        "untold",
-        "wired",
     )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, on_blocked: Callable[[], object]) -> None:
         self.limit = limit
-        self.token: list[None] = [None]
+        self._on_blocked = on_blocked
+        self.baton: list[None] = [None]
         self.inbox: deque[tuple[int, bytes, bytes]] = deque()
-        """(time_ns, packed level, body) of lines that came while the token was taken."""
+        """(time_ns, packed level, body) of lines that came while the baton was taken."""
         self.inbox_bytes = 0
-        self.errands: deque[Errand] = deque()
+        self.delegated: deque[Delegated] = deque()
         self.overrun = 0
-        """Lines that came while the token was taken and the memory was full."""
+        """Lines that came while the baton was taken and the memory was full."""
         self.unencoded = 0
         """Lines that could not be encoded and have no place yet."""
         self.seq = 0
         self.acked = 0
         """How many lines were acked."""
-        self.settled = 0
+        self.acked_seq = 0
         """The highest seq that was acked."""
-        self.held = 0
+        self.charged_bytes = 0
         """Bytes charged against `limit`."""
         self.dropped = {"overflow": 0, "too_big": 0, "encode": 0, "rejected": 0, "rejected_repeatedly": 0}
         self.sent_low: deque[bytes] = deque()
         self.sent_high: deque[bytes] = deque()
         self.unsent_low: deque[bytes] = deque()
         self.unsent_high: deque[bytes] = deque()
-        self.gaps: deque[Gap] = deque()
-        """Gaps on this side of the wire's end: told on this connection, or dropped when already sent."""
-        self.untold: deque[Gap] = deque()
+        self.sent_gaps: deque[Gap] = deque()
+        """Gaps among what is on the wire: told on this connection, or dropped when already sent."""
+        self.unreported_gaps: deque[Gap] = deque()
         """Gaps to be told when their turn comes; all lost."""
-        self.rest = b""
-        """Bytes that must be the next on the wire: what the kernel did not take of a frame or batch."""
-        self.wired = 0
-        """The highest seq that was ever (even in part) on a wire; not kept up to date while `direct`."""
-        self.direct: Send | None = None
+        self.to_write = b""
+        """Bytes that must be the next on the wire: a batch, or what the kernel did not take of one."""
+        self.sent_seq = 0
+        """The highest seq that was ever (even in part) on a wire; not kept up to date while there is `direct_send`."""
+        self.direct_send: Send | None = None
         """The socket's send while everything before is on the wire and the next line may follow at once."""
-        self.fd = -1
-        self.tag = -1
+        self.direct_fd = -1
+        self.direct_mark = -1
         self.dirty = False
-        """A holder of the token was interrupted: counters and the wire are in doubt."""
+        """Somebody was interrupted with the baton: counters and the wire are in doubt."""
         self.broken = False
         """The connection must be closed; everything sent on it is in doubt until the next welcome."""
-        self.manned = False
-        """A thread runs that will take the lines from here. Callers test nothing else when a line is only
-        queued."""
-        self.cautious = False
-        """One frame at a time, because connections keep ending around here."""
-        self.blocked: Callable[[], object] = _nothing
-        """Tells the link that `direct` was given up. Must not raise, block or take a lock."""
-        self.heard_wrong = 0
+        self.has_sender = False
+        """A thread runs that will take the lines from here. Callers test nothing else when a line is only queued.
+        False although there is one is harmless: the next caller looks and wakes it."""
+        self.bad_answers = 0
+        """Answers of the relay that cannot be true."""
 
-    # -- taking the token ------------------------------------------------------------------------------------
+    # -- taking the baton ------------------------------------------------------------------------------------
 
-    def locked(self, work: Callable[..., Result], *args: Any) -> Result:
-        """Have `work(*args)` done with the token, by this thread or the one that holds it.
+    def delegate(self, work: Callable[..., Result], *args: Any) -> Result:
+        """Have `work(*args)` run with the baton, by this thread or the one that has it, and return its result.
 
-        For those who may wait; TimeoutError after `PATIENCE` seconds. The holder does it because waiting for
-        the token can be in vain: a thread that logs in a loop lets others run only inside its sends, where it
-        holds it. `work` must be short, and able to start over: the holder may be interrupted in the middle.
+        For those who may wait; TimeoutError after `BATON_TIMEOUT_S` seconds. Whoever has the baton runs it, because
+        waiting for the baton can be in vain: a thread that logs in a loop lets others run only inside its sends,
+        during which it has the baton. `work` must be short, and able to start over: it may be interrupted in the
+        middle.
         """
-        errand = Errand(work, args)
+        published = Delegated(work, args)
         try:
-            self.errands.append(errand)
-            deadline = time.monotonic() + PATIENCE
-            nap = NAP
-            self.settle_inbox()
-            while not errand.done:
+            self.delegated.append(published)
+            deadline = time.monotonic() + BATON_TIMEOUT_S
+            pause = POLL_FIRST_S
+            self.combine()
+            while not published.done:
                 if self.dirty:
-                    # No errand is run before the books are mended, and the one who mends them may be waiting here.
-                    self.alone(self.repair)
+                    # Nothing published is run before the repair, and who would repair may be the one who waits here.
+                    self.run_alone(self.repair)
                 if time.monotonic() >= deadline:
-                    raise TimeoutError("somebody keeps the token")
-                time.sleep(nap)
-                nap = min(nap * 2, LONGEST_NAP)
-                self.settle_inbox()
+                    raise TimeoutError("somebody keeps the baton")
+                time.sleep(pause)
+                pause = min(pause * 2, POLL_LONGEST_S)
+                self.combine()
         finally:
-            errand.cancelled = True
-        if errand.error is not None:
-            raise errand.error
-        result: Result = errand.result
+            published.cancelled = True
+        if published.error is not None:
+            raise published.error
+        result: Result = published.result
         return result
 
-    def alone(self, work: Callable[[], None]) -> None:
-        """Do `work()` with the token, in this thread: for what takes too long to be done by a caller.
+    def run_alone(self, work: Callable[[], None]) -> None:
+        """Run `work()` with the baton, in this thread: for what would take a caller too long.
 
-        TimeoutError after `PATIENCE` seconds.
+        TimeoutError after `BATON_TIMEOUT_S` seconds.
         """
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + BATON_TIMEOUT_S
         while True:
             try:
-                del self.token[0]
+                del self.baton[0]
             except IndexError:
                 if time.monotonic() >= deadline:
-                    raise TimeoutError("somebody keeps the token") from None
-                time.sleep(NAP)
+                    raise TimeoutError("somebody keeps the baton") from None
+                time.sleep(POLL_FIRST_S)
                 continue
             try:
                 return work()
             except BaseException:
-                self.direct = None
+                self.direct_send = None
                 self.dirty = True
                 raise
             finally:
-                self.token += (None,)  # not a call: those fail at the recursion limit
+                self.baton += (None,)  # not a call: those fail at the recursion limit
 
-    def settle_inbox(self) -> None:
-        """Give the lines that came meanwhile their place and run the errands.
+    def combine(self) -> None:
+        """Admit the lines and run the work that others published while the baton was taken, if it is free.
 
-        For one who holds no token and will not wait. While the books are in doubt nothing is done: the link
-        mends them first, which takes long for a caller.
+        For one who does not have the baton and will not wait. While the state is in doubt nothing is done: the sender
+        repairs it first, which would take a caller too long.
         """
-        while (self.inbox or self.errands or self.overrun or self.unencoded) and not self.dirty:
+        while (self.inbox or self.delegated or self.overrun or self.unencoded) and not self.dirty:
             try:
-                del self.token[0]
+                del self.baton[0]
             except IndexError:
                 return
             try:
-                self.absorb()
-                while self.errands:
-                    errand = self.errands[0]
-                    if not errand.done:
-                        errand.run()
-                    del self.errands[0]
+                self.admit_inbox()
+                while self.delegated:
+                    published = self.delegated[0]
+                    if not published.done:
+                        published.run()
+                    del self.delegated[0]
             except BaseException:
-                self.direct = None
+                self.direct_send = None
                 self.dirty = True
-                self.manned = False
+                self.has_sender = False
                 raise
             finally:
-                self.token += (None,)  # not a call: those fail at the recursion limit
+                self.baton += (None,)  # not a call: those fail at the recursion limit
+
+    # -- the sender and its connection ---------------------------------------------------------------------------
+
+    def sender_started(self) -> None:
+        """Note that a thread takes the lines from here."""
+        self.has_sender = True
+
+    def sender_ended(self) -> None:
+        """Note that nobody takes the lines from here: the next caller starts somebody."""
+        self.has_sender = False
+
+    def start_direct(self, send: Send, fd: int, mark: int) -> None:
+        """Let callers send themselves, as everything before is on the wire."""
+        self.direct_fd = fd
+        self.direct_mark = mark
+        self.direct_send = send
+
+    def stop_direct(self) -> None:
+        """Have callers queue their lines."""
+        if self.direct_send is not None:
+            self.sent_seq = max(self.sent_seq, self.seq)
+            self.direct_send = None
+
+    def break_connection(self) -> None:
+        """Ask the sender to close the connection, whose bytes can no longer be trusted."""
+        self.broken = True
+
+    def connection_lost(self) -> None:
+        """Forget the connection, which is closed: nothing of a torn frame is sent on the next one."""
+        self.stop_direct()
+        self.to_write = b""
+        self.direct_fd = self.direct_mark = -1
+        self.broken = False
+
+    def count_bad_answer(self) -> None:
+        """Count an answer of the relay that cannot be true."""
+        self.bad_answers += 1
 
     # -- lines in --------------------------------------------------------------------------------------------
 
-    def absorb(self) -> None:
-        """Give every waiting line its place."""
+    def admit_inbox(self) -> None:
+        """Give every line in the inbox its seq, and those that were dropped before they had one."""
         inbox = self.inbox
         while inbox:
             time_ns, level, body = inbox[0]
-            frame = wire.HEADER.pack(wire.HEAD, wire.U64, self.seq + 1, wire.U64, time_ns) + level + body
-            size = len(frame) + OVERHEAD
+            frame = frames.HEADER.pack(frames.HEAD, frames.U64, self.seq + 1, frames.U64, time_ns) + level + body
+            size = len(frame) + FRAME_OVERHEAD
             weight = len(body)
-            high = frame[LEVEL] in HIGH
-            # From here to the end of the branch: no call, so no interruption (see above).
+            high = frame[LEVEL_AT] in HIGH_LEVELS
+            # No call from here to `_after_queueing`, so no interruption (see above).
             if high:
                 self.unsent_high += (frame,)
             else:
                 self.unsent_low += (frame,)
             self.seq += 1
-            self.held += size
+            self.charged_bytes += size
             self.inbox_bytes -= weight
             del inbox[0]
-            self.after_queueing()
+            self._after_queueing()
         if self.overrun:
             count = self.overrun
-            self._note(self.untold, self.seq + 1, self.seq + count, "overflow", lost=True)
+            self._add_gap(self.unreported_gaps, self.seq + 1, self.seq + count, "overflow", lost=True)
             self.overrun -= count
             self.seq += count
             self.dropped["overflow"] += count
-            self.after_queueing()
+            self._after_queueing()
         if self.unencoded:
             count = self.unencoded
-            self._note(self.untold, self.seq + 1, self.seq + count, "encode", lost=True)
+            self._add_gap(self.unreported_gaps, self.seq + 1, self.seq + count, "encode", lost=True)
             self.unencoded -= count
             self.seq += count
             self.dropped["encode"] += count
-            self.after_queueing()
+            self._after_queueing()
 
     def queue(self, time_ns: int, level: bytes, body: bytes) -> None:
         """Take a line that cannot go on the wire now."""
         if self.dirty:
             size = len(body)
-            if self.held + self.inbox_bytes + size > self.limit:
+            if self.charged_bytes + self.inbox_bytes + size > self.limit:
                 self.overrun += 1
             else:
                 self.inbox_bytes += size
                 self.inbox.append((time_ns, level, body))
             return
-        frame = wire.HEADER.pack(wire.HEAD, wire.U64, self.seq + 1, wire.U64, time_ns) + level + body
-        size = len(frame) + OVERHEAD
-        if frame[LEVEL] in HIGH:
+        frame = frames.HEADER.pack(frames.HEAD, frames.U64, self.seq + 1, frames.U64, time_ns) + level + body
+        size = len(frame) + FRAME_OVERHEAD
+        if frame[LEVEL_AT] in HIGH_LEVELS:
             self.unsent_high += (frame,)
         else:
             self.unsent_low += (frame,)
         self.seq += 1
-        self.held += size
-        if self.held > self.limit:
+        self.charged_bytes += size
+        if self.charged_bytes > self.limit:
             self.shed()
 
-    def after_queueing(self) -> None:
+    def _after_queueing(self) -> None:
         """Put a line that was just queued on the wire if it is its turn; keep the bound."""
-        if self.direct is not None:
-            self.fill(1)
-            self.push()
-        if self.held > self.limit:
+        if self.direct_send is not None:
+            self._fill_merged(1)
+            self._push()
+        if self.charged_bytes > self.limit:
             self.shed()
 
     # -- bytes out -------------------------------------------------------------------------------------------
 
     def fill(self, most: int) -> None:
-        """Move up to `most` frames whose turn it is to the sent side and append their bytes to `rest`.
+        """Move up to `most` frames whose turn it is to the sent side and append their bytes to `to_write`.
 
-        In order, lost frames in their places, at most about `BATCH` bytes.
+        In order, lost frames in their places, at most about `BATCH_BYTES` bytes.
         """
-        low, high, untold = self.unsent_low, self.unsent_high, self.untold
-        sent_low, sent_high = self.sent_low, self.sent_high
-        parts: list[bytes] = []
-        room = BATCH
-        if not high and not untold and most > 1:
-            # The common backlog: one deque, nothing to merge.
-            parts = list(islice(low, most))
-            wired = wire.seq_of(parts[-1]) if parts else self.wired
-            data = b"".join(parts)
-            while len(parts) > 1 and len(data) > BATCH:
-                parts = parts[: len(parts) // 2]
-                wired = wire.seq_of(parts[-1])
-                data = b"".join(parts)
-            data = self.rest + data
-            self.wired = max(self.wired, wired)
-            for frame in parts:
-                sent_low += (frame,)
-                del low[0]
-            self.rest = data
+        if self.unsent_high or self.unreported_gaps:
+            self._fill_merged(most)
+        else:
+            self._fill_from_low(most)
+
+    def _fill_from_low(self, most: int) -> None:
+        """Fill from the one queue that has anything, the common backlog: nothing to merge, so no loop per frame."""
+        low, sent_low = self.unsent_low, self.sent_low
+        batch = list(islice(low, most))
+        if not batch:
             return
+        data = b"".join(batch)
+        while len(batch) > 1 and len(data) > BATCH_BYTES:
+            batch = batch[: len(batch) // 2]
+            data = b"".join(batch)
+        data = self.to_write + data
+        self.sent_seq = max(self.sent_seq, frames.seq_of(batch[-1]))
+        for frame in batch:
+            sent_low += (frame,)
+            del low[0]
+        self.to_write = data
+
+    def _fill_merged(self, most: int) -> None:
+        """Fill with the lowest seqs of both queues and the gaps."""
+        low, high, gaps = self.unsent_low, self.unsent_high, self.unreported_gaps
+        parts: list[bytes] = []
+        room = BATCH_BYTES
         try:
             while most > 0 and room > 0:
                 most -= 1
                 frame = low[0] if low else b""
-                if high and (not low or high[0][wire.SEQ] < frame[wire.SEQ]):
+                if high and (not low or high[0][frames.SEQ] < frame[frames.SEQ]):
                     frame = high[0]
-                if untold and (not frame or untold[0].first < wire.seq_of(frame)):
-                    gap = untold[0]
-                    told = wire.lost(gap.first, gap.last, gap.cause)
+                if gaps and (not frame or gaps[0].first < frames.seq_of(frame)):
+                    gap = gaps[0]
+                    told = frames.lost(gap.first, gap.last, gap.cause)
                     room -= len(told)
                     parts.append(told)
                     last = gap.last
-                    self.gaps += (gap,)
-                    del untold[0]
+                    self.sent_gaps += (gap,)
+                    del gaps[0]
                 elif frame:
                     room -= len(frame)
-                    last = wire.seq_of(frame)
+                    last = frames.seq_of(frame)
                     parts.append(frame)
                     if high and frame is high[0]:
-                        sent_high += (frame,)
+                        self.sent_high += (frame,)
                         del high[0]
                     else:
-                        sent_low += (frame,)
+                        self.sent_low += (frame,)
                         del low[0]
                 else:
                     break
-                self.wired = max(self.wired, last)
+                self.sent_seq = max(self.sent_seq, last)
         finally:
-            self.rest += b"".join(parts)
+            self.to_write += b"".join(parts)
 
-    def push(self) -> None:
-        """Offer `rest` to the kernel through `direct`; give up `direct` unless all of it was taken."""
-        send = self.direct
+    def append_bye(self) -> None:
+        """Put a bye behind everything that was sent."""
+        self.to_write += frames.bye(self.seq)
+
+    def written(self, count: int) -> None:
+        """Note that the kernel took so many bytes of `to_write`."""
+        self.to_write = self.to_write[count:]
+
+    def _push(self) -> None:
+        """Offer `to_write` to the kernel; give up `direct_send` unless all of it was taken."""
+        send = self.direct_send
         if send is None:
             return
         taken = 0
         try:
-            if fcntl.fcntl(self.fd, F_GETSIG) == self.tag:
-                taken = send(self.rest, FLAGS)
+            if fcntl.fcntl(self.direct_fd, F_GETSIG) == self.direct_mark:
+                taken = send(self.to_write, SEND_FLAGS)
         except OSError:
             pass
-        self.rest = self.rest[taken:]
-        if self.rest:
-            self.direct = None
-            self.blocked()
+        self.to_write = self.to_write[taken:]
+        if self.to_write:
+            self.direct_send = None
+            self._on_blocked()
 
     def cut_short(self, frame: bytes, taken: int) -> None:
-        """Note that the kernel took only `taken` bytes of the line just appended, and wake the link."""
+        """Note that the kernel took only `taken` bytes of the line just appended, and wake the sender."""
         if taken:
-            self.rest = frame[taken:]
-            self.wired = self.seq
+            self.to_write = frame[taken:]
+            self.sent_seq = self.seq
         else:
-            self.wired = self.seq - 1
-            # In this order an interruption leaves the frame twice, which `repair` mends, never nowhere.
-            if frame[LEVEL] in HIGH:
+            self.sent_seq = self.seq - 1
+            # In this order an interruption leaves the frame twice, which `repair` puts right, never nowhere.
+            if frame[LEVEL_AT] in HIGH_LEVELS:
                 self.unsent_high += (frame,)
                 del self.sent_high[-1]
             else:
                 self.unsent_low += (frame,)
                 del self.sent_low[-1]
-        self.direct = None
-        self.blocked()
+        self.direct_send = None
+        self._on_blocked()
 
     def unsent(self) -> bool:
-        """Whether anything waits for the wire."""
-        return bool(self.rest or self.unsent_low or self.unsent_high or self.untold)
+        """Whether anything waits for the frames."""
+        return bool(self.to_write or self.unsent_low or self.unsent_high or self.unreported_gaps)
 
     def outstanding(self) -> bool:
-        """Whether anything on the wire waits for its ack."""
-        return bool(self.sent_low or self.sent_high or self.gaps)
+        """Whether anything on the wire has no ack yet."""
+        return bool(self.sent_low or self.sent_high or self.sent_gaps)
 
     # -- answers ---------------------------------------------------------------------------------------------
 
     def release(self, seq: int) -> bool:
-        """Forget up to `SLICE` lines the journal has, up to `seq`. True: there are more, call again.
+        """Forget up to `SLICE_FRAMES` lines the journal has, up to `seq`. True: there are more, call again.
 
-        A seq that was never on the wire releases nothing and is counted in `heard_wrong`.
+        A seq that was never on the wire releases nothing and is counted in `bad_answers`.
         """
-        if seq > (self.seq if self.direct is not None else self.wired):
-            self.heard_wrong += 1
+        if seq > (self.seq if self.direct_send is not None else self.sent_seq):
+            self.bad_answers += 1
             return False
-        self.settled = max(self.settled, seq)
+        self.acked_seq = max(self.acked_seq, seq)
         key = seq.to_bytes(8, "big")
-        left = SLICE
-        for frames in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
-            while frames and frames[0][wire.SEQ] <= key:
-                size = len(frames[0]) + OVERHEAD
-                del frames[0]
+        left = SLICE_FRAMES
+        for queue in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
+            while queue and queue[0][frames.SEQ] <= key:
+                size = len(queue[0]) + FRAME_OVERHEAD
+                del queue[0]
                 self.acked += 1
-                self.held -= size
+                self.charged_bytes -= size
                 left -= 1
                 if not left:
                     return True
-        for gaps in (self.gaps, self.untold):
+        for gaps in (self.sent_gaps, self.unreported_gaps):
             while gaps and gaps[0].first <= seq:
                 gap = gaps[0]
                 last = min(seq, gap.last)  # a call, but before anything changes
                 count = last - gap.first + 1
                 if not gap.lost:
                     self.acked += count
-                elif gaps is self.untold:
-                    # Never told on this connection, yet in the journal: the lines themselves got there.
+                elif gaps is self.unreported_gaps:
+                    # The relay was not told of this gap, and acks it: the lines themselves got there.
                     self.dropped[gap.cause] -= count
                     self.acked += count
                 if last == gap.last:
-                    self.held -= GAP_COST
+                    self.charged_bytes -= GAP_COST
                     del gaps[0]
                 else:
                     gap.first = last + 1
@@ -486,94 +536,98 @@ class Outbox:
     def reconnected(self) -> None:
         """Make everything not acked unsent again. Called once the welcome's acked is released."""
         dropped = dict(self.dropped)
-        untold: deque[Gap] = deque()
-        for gap in heapq.merge(self.gaps, self.untold, key=_first):
+        unreported: deque[Gap] = deque()
+        for gap in heapq.merge(self.sent_gaps, self.unreported_gaps, key=_first):
             if not gap.lost:
                 dropped[gap.cause] += gap.last - gap.first + 1
-            if untold and untold[-1].last + 1 == gap.first and untold[-1].cause == gap.cause:
-                untold[-1].last = gap.last
+            if unreported and unreported[-1].last + 1 == gap.first and unreported[-1].cause == gap.cause:
+                unreported[-1].last = gap.last
             else:
-                untold.append(Gap(gap.first, gap.last, gap.cause, lost=True))
+                unreported.append(Gap(gap.first, gap.last, gap.cause, lost=True))
         low = self.sent_low + self.unsent_low
         high = self.sent_high + self.unsent_high
         no_low: deque[bytes] = deque()
         no_high: deque[bytes] = deque()
         no_gaps: deque[Gap] = deque()
-        saved = (len(self.gaps) + len(self.untold) - len(untold)) * GAP_COST
-        # No call from here on, so that an interruption finds the books as they were or as they are now.
-        self.rest = b""
+        saved = (len(self.sent_gaps) + len(self.unreported_gaps) - len(unreported)) * GAP_COST
+        # No call from here on, so that an interruption finds the state as it was or as it is now.
+        self.to_write = b""
         self.dropped = dropped
-        self.gaps = no_gaps
-        self.untold = untold
+        self.sent_gaps = no_gaps
+        self.unreported_gaps = unreported
         self.sent_low = no_low
         self.sent_high = no_high
         self.unsent_low = low
         self.unsent_high = high
-        self.held -= saved
+        self.charged_bytes -= saved
 
-    def rejected(self, seq: int, counted: str, cause: str) -> bool:
+    def reject(self, seq: int, counted: str, cause: str) -> bool:
         """Drop one line for good, counting it as `counted`. False: it is not in memory."""
         key = seq.to_bytes(8, "big")
-        for frames in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
-            for index, frame in enumerate(frames):
-                if frame[wire.SEQ] >= key:
-                    if frame[wire.SEQ] != key:
+        for queue in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
+            for index, frame in enumerate(queue):
+                if frame[frames.SEQ] >= key:
+                    if frame[frames.SEQ] != key:
                         break
-                    size = len(frame) + OVERHEAD
-                    gaps = self.gaps if frames is self.sent_low or frames is self.sent_high else self.untold
-                    self._note(gaps, seq, seq, cause, lost=True)
-                    del frames[index]
-                    self.held -= size
+                    size = len(frame) + FRAME_OVERHEAD
+                    gaps = self.sent_gaps if queue is self.sent_low or queue is self.sent_high else self.unreported_gaps
+                    self._add_gap(gaps, seq, seq, cause, lost=True)
+                    del queue[index]
+                    self.charged_bytes -= size
                     self.dropped[counted] += 1
                     return True
         return False
 
-    def first(self) -> int:
+    def first_unacked(self) -> int:
         """Return the lowest seq that is not acked: the next after the last one if there is none."""
-        firsts = [wire.seq_of(q[0]) for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q]
-        firsts += [gaps[0].first for gaps in (self.gaps, self.untold) if gaps]
+        firsts = [
+            frames.seq_of(queue[0])
+            for queue in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high)
+            if queue
+        ]
+        firsts += [gaps[0].first for gaps in (self.sent_gaps, self.unreported_gaps) if gaps]
         return min(firsts, default=self.seq + 1)
 
     # -- the bound -------------------------------------------------------------------------------------------
 
     def shed(self) -> None:
         """Drop lines until the bytes are within the bound: oldest below WARNING first, then oldest of all."""
-        while self.held > self.limit:
-            frames = self.sent_low or self.unsent_low
-            if not frames or not self._drop(frames, GAP_COST + GAP_GAIN):
-                heads = [q for q in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if q]
+        while self.charged_bytes > self.limit:
+            queue = self.sent_low or self.unsent_low
+            if not queue or not self._drop(queue, GAP_COST + GAP_GAIN):
+                heads = [queue for queue in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high) if queue]
                 if not heads:
-                    self._fold(self.gaps)
-                    self._fold(self.untold)
+                    self._join_gaps(self.sent_gaps)
+                    self._join_gaps(self.unreported_gaps)
                     return
                 self._drop(min(heads, key=_head), 0)
 
-    def _drop(self, frames: deque[bytes], least: int) -> bool:
-        """Drop the first of `frames`; not if that leaves a gap of its own and frees less than `least`."""
-        frame = frames[0]
-        seq = wire.seq_of(frame)
-        size = len(frame) + OVERHEAD
-        lost = frames is self.unsent_low or frames is self.unsent_high
-        gaps = self.untold if lost else self.gaps
+    def _drop(self, queue: deque[bytes], least: int) -> bool:
+        """Drop the first of `queue`; not if that leaves a gap of its own and frees less than `least`."""
+        frame = queue[0]
+        seq = frames.seq_of(frame)
+        size = len(frame) + FRAME_OVERHEAD
+        lost = queue is self.unsent_low or queue is self.unsent_high
+        gaps = self.unreported_gaps if lost else self.sent_gaps
         if gaps:
             gap = gaps[-1]
             if gap.last + 1 == seq and gap.lost is lost and gap.cause == "overflow":
-                del frames[0]
-                self.held -= size
+                del queue[0]
+                self.charged_bytes -= size
                 gap.last = seq
                 if lost:
                     self.dropped["overflow"] += 1
                 return True
         if size < least:
             return False
-        self._note(gaps, seq, seq, "overflow", lost=lost)
-        del frames[0]
-        self.held -= size
+        self._add_gap(gaps, seq, seq, "overflow", lost=lost)
+        del queue[0]
+        self.charged_bytes -= size
         if lost:
             self.dropped["overflow"] += 1
         return True
 
-    def _note(self, gaps: deque[Gap], first: int, last: int, cause: str, *, lost: bool) -> None:
+    def _add_gap(self, gaps: deque[Gap], first: int, last: int, cause: str, *, lost: bool) -> None:
         """Add seqs to the sorted `gaps`, joining neighbours of one kind."""
         at = len(gaps)
         if gaps and gaps[-1].first > first:
@@ -585,7 +639,7 @@ class Outbox:
         meets = after is not None and last + 1 == after.first and after.lost is lost and after.cause == cause
         if joins and meets and before is not None and after is not None:
             before.last = after.last
-            self.held -= GAP_COST
+            self.charged_bytes -= GAP_COST
             del gaps[at]
         elif joins and before is not None:
             before.last = last
@@ -593,9 +647,9 @@ class Outbox:
             after.first = first
         else:
             gaps.insert(at, Gap(first, last, cause, lost=lost))
-            self.held += GAP_COST
+            self.charged_bytes += GAP_COST
 
-    def _fold(self, gaps: deque[Gap]) -> None:
+    def _join_gaps(self, gaps: deque[Gap]) -> None:
         """Join neighbours of different causes into the first one's: the last resort of the bound."""
         kept: deque[Gap] = deque()
         for gap in gaps:
@@ -605,7 +659,7 @@ class Outbox:
                     self.dropped[gap.cause] -= count
                     self.dropped[kept[-1].cause] += count
                 kept[-1].last = gap.last
-                self.held -= GAP_COST
+                self.charged_bytes -= GAP_COST
             else:
                 kept.append(gap)
         gaps.clear()
@@ -614,33 +668,33 @@ class Outbox:
     # -- after an interruption, and for people ---------------------------------------------------------------
 
     def repair(self) -> None:  # noqa: PLR0915 - one state in, one state out
-        """Make the books true again after a holder of the token was interrupted.
+        """Make the state true again after somebody was interrupted with the baton.
 
-        The connection is to be closed.         Everything in memory ends up on the sent side, in doubt until
-        the next welcome. May itself be interrupted: then `dirty` stays and the next one starts over.
+        The connection is to be closed: everything in memory ends up on the sent side, in doubt until the next welcome.
+        May itself be interrupted: then `dirty` stays and the next one starts over.
         """
-        self.direct = None
+        self.direct_send = None
         self.broken = True
         low: deque[bytes] = deque()
         high: deque[bytes] = deque()
-        held = 0
+        charged = 0
         last = self.seq
         seqs: list[int] = []
         for frame in heapq.merge(self.sent_low, self.sent_high, self.unsent_low, self.unsent_high, key=_seq_bytes):
-            seq = wire.seq_of(frame)
+            seq = frames.seq_of(frame)
             if seqs and seqs[-1] == seq:
                 continue  # was being moved
             seqs.append(seq)
             last = max(last, seq)  # the line being admitted can be ahead of the counter
-            held += len(frame) + OVERHEAD
-            (high if frame[LEVEL] in HIGH else low).append(frame)
+            charged += len(frame) + FRAME_OVERHEAD
+            (high if frame[LEVEL_AT] in HIGH_LEVELS else low).append(frame)
         gaps: deque[Gap] = deque()
         both: set[int] = set()
         dropped = dict(self.dropped)
         at = 0
-        # Seqs that an ack was being worked off for are no holes: they were counted when they were forgotten.
-        expected = max(self.settled + 1, 1)
-        for gap in [*heapq.merge(self.gaps, self.untold, key=_first), None]:
+        # Seqs of an ack that was being released are no holes: they were counted when they were forgotten.
+        expected = max(self.acked_seq + 1, 1)
+        for gap in [*heapq.merge(self.sent_gaps, self.unreported_gaps, key=_first), None]:
             start, end = (gap.first, min(gap.last, last)) if gap is not None else (last + 1, last)
             while at < len(seqs) and seqs[at] < start:
                 if seqs[at] > expected:
@@ -662,31 +716,31 @@ class Outbox:
         if last >= expected:
             gaps.append(Gap(expected, last, "overflow", lost=False))
         if both:
-            low = deque(frame for frame in low if wire.seq_of(frame) not in both)
-            high = deque(frame for frame in high if wire.seq_of(frame) not in both)
-            held = sum(map(len, low)) + sum(map(len, high)) + OVERHEAD * (len(low) + len(high))
-        held += GAP_COST * len(gaps)
+            low = deque(frame for frame in low if frames.seq_of(frame) not in both)
+            high = deque(frame for frame in high if frames.seq_of(frame) not in both)
+            charged = sum(map(len, low)) + sum(map(len, high)) + FRAME_OVERHEAD * (len(low) + len(high))
+        charged += GAP_COST * len(gaps)
         no_low: deque[bytes] = deque()
         no_high: deque[bytes] = deque()
         no_gaps: deque[Gap] = deque()
         # No call from here on (see `reconnected`).
-        self.rest = b""
+        self.to_write = b""
         self.dropped = dropped
         self.sent_low = low
         self.sent_high = high
         self.unsent_low = no_low
         self.unsent_high = no_high
-        self.gaps = gaps
-        self.untold = no_gaps
-        self.held = held
+        self.sent_gaps = gaps
+        self.unreported_gaps = no_gaps
+        self.charged_bytes = charged
         self.seq = last
-        self.wired = last
+        self.sent_seq = last
         self.dirty = False
 
     def pending(self) -> int:
-        """Return how many lines are neither acked nor dropped; exact while nobody holds the token."""
+        """Return how many lines are neither acked nor dropped; exact while nobody has the baton."""
         doubtful = 0
-        for gap in list(self.gaps):
+        for gap in list(self.sent_gaps):
             if not gap.lost:
                 doubtful += gap.last - gap.first + 1
         return (
@@ -707,26 +761,22 @@ class Outbox:
     def oldest_ns(self) -> int | None:
         """Return when the oldest line in memory was logged, nanoseconds since 1970 UTC. Never blocks."""
         oldest = None
-        for frames in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
+        for queue in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
             try:
-                when = wire.time_of(frames[0])
+                when = frames.time_of(queue[0])
             except IndexError:
                 continue
             oldest = when if oldest is None or when < oldest else oldest
         return oldest
 
 
-def _nothing() -> None:
-    return None
-
-
 def _seq_bytes(frame: bytes) -> bytes:
-    return frame[wire.SEQ]
+    return frame[frames.SEQ]
 
 
 def _first(gap: Gap) -> int:
     return gap.first
 
 
-def _head(frames: deque[bytes]) -> bytes:
-    return frames[0][wire.SEQ]
+def _head(queue: deque[bytes]) -> bytes:
+    return queue[0][frames.SEQ]

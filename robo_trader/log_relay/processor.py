@@ -1,14 +1,15 @@
 """The structlog processor: one call per line, from the event dict to bytes in the kernel.
 
-Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask
-for. It must not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader
-and never `logrelay`. Put it behind redaction and behind the processors that add to the event, before
-EventRenamer and every renderer. Read `plain` next for values, `outbox` for what happens to the frame.
+Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask for. It must
+not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader and never `logrelay`.
+Put it behind redaction and behind the processors that add to the event, before EventRenamer and every renderer.
+Read `serializer` next.
 
-A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it
-packs the event, takes the token nobody waits for, and hands the frame to the kernel with one non-blocking
-send: when the call returns, the line survives the death of this process. In every other case it leaves the
-frame in the outbox.
+A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it packs the
+event, takes the outbox's baton, and gives the frame to the kernel with one non-blocking send: when the call returns,
+the line survives the death of this process. In every other case it leaves the frame in the outbox.
+
+The module is longer than others because the hot path is one function, and because the process's hooks belong to it.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ from typing import Any, Final
 
 import msgpack
 
-from . import frames as wire
-from . import serializer as plain
-from .outbox import F_GETSIG, FLAGS, HIGH, OVERHEAD, Outbox
-from .sender import Link
+from . import frames, serializer
+from .descriptors import F_GETSIG, Wakeup
+from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, SEND_FLAGS, Outbox
+from .sender import Sender
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Default bound on memory for lines that are not acked: about 80,000 lines, a minute of a very loud bot."""
 INBOX_BYTES: Final = 1024 * 1024
-"""Lines left for whoever holds the token may go over the bound by this much: two turns of the interpreter's lock,
-during which a thread that logs without pause says 4,000 lines. The holder then drops by age and level; who comes
-later could only drop the newest."""
+"""Bytes in the inbox that may go over the bound: two turns of the interpreter's lock, during which a thread that logs
+without pause logs 4,000 lines. Whoever has the baton then drops by age and level; who publishes could only drop the
+newest."""
 MIN_BYTES: Final = 256 * 1024
 """Below this a few large lines would push out everything else."""
 FAST_TEXT: Final = 4_096
 """Characters up to which a string goes into the packer unlooked at."""
 FAST_KEY: Final = 100
 """Characters of a key up to which the same holds."""
-LATE: Final = 10
-"""Lines logged after the exit hook that are told on stderr when they cannot be sent; more would only repeat it."""
+LATE_REPORTS: Final = 10
+"""Lines logged after the exit hook that are reported on stderr if they cannot be sent; more would only repeat it."""
 KEYS: Final = 2_048
 """Keys that are remembered as harmless; programs have tens, made-up keys must not grow it for ever."""
 SOURCES: Final = 4_096
@@ -72,12 +73,11 @@ ALIASES: Final = {
 
 _time_ns = time.time_ns
 _fcntl = fcntl.fcntl
-_HEAD, _U64 = wire.HEAD, wire.U64
-_MAX_BODY = wire.MAX_BODY
+_HEAD, _U64 = frames.HEAD, frames.U64
+_MAX_BODY = frames.MAX_BODY
 
 _Level = tuple[bytes, bool, Callable[..., bytes]]
-"""Packed level word (empty: below the threshold), whether it is WARNING or above, and what packs a header
-with it."""
+"""Packed level word (empty: below the threshold), whether it is WARNING or above, and what packs a header with it."""
 
 
 class LogRelayProcessor:
@@ -135,8 +135,7 @@ class LogRelayProcessor:
         self._disabled = os.environ.get("LOGRELAY_DISABLED") == "1" if disabled is None else disabled
         self._closed = self._disabled
         if self._closed:
-            # An empty table sends every event the careful way, which looks at `_closed`: no test in the hot
-            # path.
+            # An empty table sends every event the slow way, which looks at `_closed`: no test in the hot path.
             self._levels = {}
         self._new_run()
         if not self._disabled:
@@ -148,31 +147,36 @@ class LogRelayProcessor:
         run, started_ns = os.urandom(16), time.time_ns()
         app = settings["app"] or _program()
 
-        def hello() -> bytes:
-            return wire.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
+        def make_hello() -> bytes:
+            return frames.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
 
+        wakeup = Wakeup()
+        out = Outbox(settings["max_bytes"], on_blocked=wakeup.set)
+        sender = Sender(
+            out, wakeup, path=settings["socket"], make_hello=make_hello, exit_timeout=settings["exit_timeout"]
+        )
         self._pool: list[Callable[[Any], bytes]] = []
-        out = Outbox(settings["max_bytes"])
-        self._link = Link(out, path=settings["socket"], hello=hello, patience=self._exit_timeout)
+        """Packers that nobody uses now: one per call, because a shared one mixes the bytes of two threads."""
+        self._sender = sender
         self._run = run
         self._out = out
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A bound logger with this processor may be pickled or copied: the copy is a new processor, a run of
-        # its own.
+        # A bound logger with this processor may be pickled or copied: the copy is a new processor, a run of its own.
         return _rebuild, (self._settings,)
 
     def __del__(self) -> None:
-        link = getattr(self, "_link", None)
-        if link is not None:
-            link.abandoned = True
-            link.wake()
+        sender = getattr(self, "_sender", None)
+        if sender is not None:
+            sender.abandon()
 
     # -- the call --------------------------------------------------------------------------------------------
 
     def __call__(self, logger: Any, method_name: str, event_dict: Any) -> Any:  # noqa: ARG002, PLR0915
         """Ship one event and return the same object."""
-        # One long body: each call into another Python function costs as much as ten lines of this one.
+        # One long body, the fast path of the outbox written out as well: a call of another Python function costs as
+        # much as ten lines of this one. It is also why the outbox's attributes are changed from here: at the recursion
+        # limit a call fails where a statement does not, and the line would vanish uncounted.
         body = None
         try:
             prefix, high, pack_header = self._levels[event_dict.get("level", method_name)]
@@ -197,30 +201,30 @@ class LogRelayProcessor:
                         body = None
                 pool.append(pack)
         except Exception:
-            # A value, key or level that is not what the fast path takes: the careful one looks at it again.
+            # A value, key or level that is not what the fast path takes: the slow one looks at it again.
             # Not from in here, where sys.exc_info() would be this exception and not the caller's.
             body = None
         if body is None:
             try:
-                careful = self._careful(method_name, event_dict)
+                encoded = self._slow_path(method_name, event_dict)
             except Exception:
-                self._lost_before_encoding()
+                self._count_unencoded()
                 return event_dict
-            if careful is None:
+            if encoded is None:
                 return event_dict
-            (prefix, high, pack_header), body = careful
+            (prefix, high, pack_header), body = encoded
         now = _time_ns()
         out = self._out
-        token = out.token
+        baton = out.baton
         try:
-            del token[0]
+            del baton[0]
         except IndexError:
-            self._taken(out, now, prefix, body)
+            self._contended(out, now, prefix, body)
             return event_dict
         frame = None
         seq = out.seq + 1
         try:
-            send = out.direct
+            send = out.direct_send
             if send is None:
                 out.queue(now, prefix, body)
             else:
@@ -231,24 +235,23 @@ class LogRelayProcessor:
                 else:
                     out.sent_low.append(frame)
                 out.seq = seq
-                out.held = held = out.held + size + OVERHEAD
+                out.charged_bytes = charged = out.charged_bytes + size + FRAME_OVERHEAD
                 taken = 0
                 try:
-                    if _fcntl(out.fd, F_GETSIG) == out.tag:
-                        taken = send(frame, FLAGS)
+                    if _fcntl(out.direct_fd, F_GETSIG) == out.direct_mark:
+                        taken = send(frame, SEND_FLAGS)
                 except OSError:
                     pass
                 if taken != size:
                     out.cut_short(frame, taken)
-                if held > out.limit:
+                if charged > out.limit:
                     out.shed()
         except BaseException as error:
-            # Out of memory, the recursion limit, or an exception thrown in from outside: the next holder of
-            # the token mends the books. Only the last kind is the caller's; for the others the line must not
-            # vanish uncounted.
-            send = out.direct = None
+            # Out of memory, the recursion limit, or an exception thrown in from outside: the sender repairs the
+            # outbox. Only the last kind is the caller's; for the others the line must not vanish uncounted.
+            send = out.direct_send = None
             out.dirty = True
-            out.manned = False
+            out.has_sender = False
             if not isinstance(error, Exception):
                 raise
             if out.seq < seq and (
@@ -257,53 +260,53 @@ class LogRelayProcessor:
             ):
                 out.unencoded += 1
         finally:
-            token += (None,)  # not a call: those fail at the recursion limit
-        if out.inbox or out.errands or (send is None and not out.manned):
+            baton += (None,)  # not a call: those fail at the recursion limit
+        if out.inbox or out.delegated or (send is None and not out.has_sender):
             self._afterwards(out)
         return event_dict
 
-    def _taken(self, out: Outbox, now: int, prefix: bytes, body: bytes) -> None:
-        """Leave a line for who holds the token: another thread, or what a signal handler interrupted."""
+    def _contended(self, out: Outbox, now: int, prefix: bytes, body: bytes) -> None:
+        """Publish a line for who has the baton: another thread, or the call that a signal handler interrupted."""
         try:
             size = len(body)
-            if out.held + out.inbox_bytes + size > out.limit and out.inbox_bytes + size > INBOX_BYTES:
-                out.overrun += 1  # the newest goes, since only the holder may touch the older ones
+            if out.charged_bytes + out.inbox_bytes + size > out.limit and out.inbox_bytes + size > INBOX_BYTES:
+                out.overrun += 1  # the newest goes: only who has the baton may touch the older ones
             else:
                 out.inbox_bytes += size
                 out.inbox.append((now, prefix, body))
-            out.settle_inbox()
-            if not out.manned:
+            out.combine()
+            if not out.has_sender:
                 self._start()
         except Exception:
             self._degraded += 1
 
     def _afterwards(self, out: Outbox) -> None:
-        """Do what the short way leaves: lines that came meanwhile, the thread, a thread that died."""
+        """Do what the fast path leaves: admit lines that came meanwhile, start the thread, wake it."""
         try:
-            out.settle_inbox()
-            if not out.manned:
+            out.combine()
+            if not out.has_sender:
                 self._start()
-                out.blocked()
+                self._sender.wake()
                 if self._ending:
                     self._last_words()
         except Exception:
             self._degraded += 1
 
-    def _lost_before_encoding(self) -> None:
+    def _count_unencoded(self) -> None:
         out = self._out
         out.unencoded += 1
         try:
-            out.settle_inbox()
-            if not out.manned:
+            out.combine()
+            if not out.has_sender:
                 self._start()
         except Exception:
             self._degraded += 1
 
     def _start(self) -> None:
-        if not self._closed and self._link.start():
+        if not self._closed and self._sender.start():
             _in_multiprocessing_child(self)
 
-    # -- the careful way -------------------------------------------------------------------------------------
+    # -- the slow path ---------------------------------------------------------------------------------------
 
     def _learn(self, event_dict: dict[Any, Any]) -> bool:
         """Return whether all keys are short exact strings, and remember them."""
@@ -314,7 +317,7 @@ class LogRelayProcessor:
             self._keys.update(event_dict)
         return len(event_dict) <= KEYS
 
-    def _careful(self, method_name: Any, event_dict: Any) -> tuple[_Level, bytes] | None:
+    def _slow_path(self, method_name: Any, event_dict: Any) -> tuple[_Level, bytes] | None:
         """Encode what the fast path does not take. None: not to be shipped."""
         if self._closed:
             self._ignored += 1
@@ -329,11 +332,11 @@ class LogRelayProcessor:
             return None
         faults = 0
         body = b""
-        for bounds in plain.ROUNDS:
-            copied = plain.copy(source, bounds)
+        for bounds in serializer.ROUNDS:
+            copied = serializer.copy(source, bounds)
             event = copied.event
             if copied.cut:
-                event[plain.MARK] = copied.cut
+                event[serializer.MARK] = copied.cut
             faults = copied.faults
             body = _new_packer()(event)
             if len(body) <= _MAX_BODY:
@@ -383,25 +386,25 @@ class LogRelayProcessor:
         that could not be shown, `truncated` lines that were cut, `excluded` and `ignored` (after close) lines
         that were not taken.
         """
-        out, link = self._out, self._link
+        out, sender = self._out, self._sender
         oldest = out.oldest_ns()
         return {
             "run": self._run.hex(),
-            "state": "disabled" if self._disabled else "closed" if self._closed else link.state,
+            "state": "disabled" if self._disabled else "closed" if self._closed else sender.state,
             "produced": out.produced(),
             "acked": out.acked,
             "pending": out.pending(),
-            "buffered_bytes": out.held + out.inbox_bytes,
+            "buffered_bytes": out.charged_bytes + out.inbox_bytes,
             "max_bytes": out.limit,
             "dropped": dict(out.dropped),
             "degraded": self._degraded,
             "truncated": self._truncated,
             "excluded": self._excluded,
             "ignored": self._ignored,
-            "reconnects": link.reconnects,
-            "link_errors": link.failures,
-            "bad_answers": out.heard_wrong,
-            "refusal": link.refusal,
+            "reconnects": sender.reconnects,
+            "link_errors": sender.link_errors,
+            "bad_answers": out.bad_answers,
+            "refusal": sender.refusal,
             "oldest_unacked_age": 0.0 if oldest is None else max(0.0, (time.time_ns() - oldest) / 1e9),
         }
 
@@ -409,16 +412,16 @@ class LogRelayProcessor:
         """Wait until the relay has every line logged so far; False after `timeout` seconds."""
         if self._disabled or self._closed:
             return True
-        return self._link.flush(timeout)
+        return self._sender.flush(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Flush, say bye, end the thread; later events are only counted. True: nothing was left."""
         if self._disabled or self._closed:
             return True
-        out, link = self._out, self._link
+        out, sender = self._out, self._sender
         done = True
-        if link.state != "idle" or out.produced():
-            done = link.finish(self._exit_timeout if timeout is None else timeout, close=True)
+        if sender.state != "idle" or out.produced():
+            done = sender.finish(self._exit_timeout if timeout is None else timeout, close=True)
         self._closed = True
         self._levels = {}
         return done
@@ -434,25 +437,24 @@ class LogRelayProcessor:
         Python 3.12 on no thread can be started for them, and one that runs may stop at any moment. So those that
         cannot go to the kernel at once come here, in their own thread.
         """
-        out, link = self._out, self._link
+        out, sender = self._out, self._sender
         self._ending += 1
-        if link.state != "idle" or out.produced():
+        if sender.state != "idle" or out.produced():
             began = time.monotonic()
-            link.finish(self._exit_left, close=False)
+            sender.finish(self._exit_left, close=False)
             self._exit_left = max(0.0, self._exit_left - (time.monotonic() - began))
-            if self._ending <= LATE:
-                link.summary()
-        out.manned = False
+            if self._ending <= LATE_REPORTS:
+                sender.print_summary()
+        out.sender_ended()
 
     def _after_fork(self) -> None:
         """In a forked child: a new run. Logs nothing, opens nothing, starts nothing."""
-        self._link.forget()
+        self._sender.forget_in_child()
         self._new_run()
 
 
 def _new_packer() -> Callable[[Any], bytes]:
-    # strict_types and no default: an object of any other type is an error, so nothing but C code runs while
-    # packing.
+    # strict_types and no default: an object of any other type is an error, so nothing but C code runs while packing.
     pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
     return pack
 
@@ -478,10 +480,10 @@ def _level_table(threshold: int) -> dict[Any, _Level]:
     words = dict.fromkeys(RANKS, "") | ALIASES
     for word, alias in words.items():
         rank = RANKS[alias or word]
-        packed = wire.LEVELS[alias or word] if rank >= threshold else b""
-        header = struct.Struct(f"{wire.HEADER.format}{len(packed)}s").pack
+        packed = frames.LEVELS[alias or word] if rank >= threshold else b""
+        header = struct.Struct(f"{frames.HEADER.format}{len(packed)}s").pack
         for name in (word, f"a{word}"):  # ainfo() and the like carry their own name in a generic BoundLogger
-            table[name] = table[name.upper()] = (packed, bool(packed) and packed[1] in HIGH, header)
+            table[name] = table[name.upper()] = (packed, bool(packed) and packed[1] in HIGH_LEVELS, header)
     return table
 
 
@@ -499,7 +501,7 @@ def _event_in(value: Any) -> dict[Any, Any]:
         and isinstance(value[0][0], dict)
     ):
         return value[0][0]
-    return {"event": plain.text_of(value)}
+    return {"event": serializer.text_of(value)}
 
 
 def _program() -> str:

@@ -1,12 +1,12 @@
 """Any Python value as a plain, bounded copy that msgpack can pack without running anybody's code.
 
-Owns: what becomes of each kind of value on its way to the relay, the bounds on text, items, nodes and depth,
-and the placeholders for values that cannot be shown. It must not know frames, sockets, levels or who logs; it
-keeps no reference to what it copied. `processor` calls it for every event that is more than short text and
-numbers. Read `wire` next.
+Owns: what becomes of each kind of value on its way to the relay, the bounds on text, items, nodes and depth, and the
+placeholders for values that cannot be shown. It must not know sockets, levels or who logs, and of frames only how
+deep they may nest; it keeps no reference to what it copied. `processor` calls it for every event that is more than
+short text and numbers. Read `frames` next.
 
-Only here may foreign code run (a `__repr__`, a property, a `tzinfo`), and whatever it does ends as a
-placeholder. Only `Exception` is caught: KeyboardInterrupt and SystemExit are on their way to somebody else.
+Only here may foreign code run (a `__repr__`, a property, a `tzinfo`), and whatever it does ends as a placeholder. Only
+`Exception` is caught: KeyboardInterrupt and SystemExit are meant for the caller.
 """
 
 # ruff: noqa: SLF001 - the table of converters at the end is the second half of the class
@@ -60,8 +60,7 @@ ARRAYS: Final = frozenset(
         "xarray",
     }
 )
-"""Libraries whose objects are too big to be shown whole and slow to be shown at all: shape instead of
-repr."""
+"""Libraries whose objects are too big to be shown whole and slow to be shown at all: shape instead of repr."""
 
 
 class Bounds(NamedTuple):
@@ -420,6 +419,5 @@ _CONVERT: Final[dict[type, _Convert]] = {
     enum.Enum: _Copier._enum,
     BaseException: _Copier._exception,
 }
-"""By exact type first, then by the first base in the method resolution order: an IntEnum is an int before it
-is an
+"""By exact type first, then by the first base in the method resolution order: an IntEnum is an int before it is an
 Enum, a pandas Timestamp is a datetime."""

@@ -1,1 +1,1 @@
-"""What happens to a log call before it is shipped. Read `bound_logger` next."""
+"""What happens to a log call before it is shipped. Read `chain` next."""

@@ -1,7 +1,7 @@
 """What `log.info(...)` does before the chain: nothing below the threshold, never an exception above it.
 
 Owns: the logger class that structlog makes loggers of. It must not know the chain or where lines go.
-`logger` configures it and owns what follows.
+`chain` configures it. Read `redaction` next.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import structlog
 from robo_trader.logging import levels
 
 _WARNINGS = 100
-"""Different things said on stderr in one process; a bound, not a wish."""
+"""Different warnings on stderr in one process; it only bounds the memory that remembers them."""
 
 _warned: set[str] = set()
 
 
 def warn_once(text: str) -> None:
-    """Say it on stderr, the first time only; never raises."""
+    """Print `text` on stderr, the first time only; never raises."""
     if text in _warned or len(_warned) >= _WARNINGS:
         return
     _warned.add(text)

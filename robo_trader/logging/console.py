@@ -1,7 +1,7 @@
 """The end of the chain on this machine: one line of text per event, written so that it cannot hurt the bot.
 
 Owns: how an event looks on a terminal and as JSON, and writing it. It must not know levels' thresholds,
-secrets or the relay; all lines arrive redacted. Read `foreign` next.
+secrets or the relay; all lines arrive redacted. Read `log_relay/processor` next: it stands just before the renderer.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Renderer:
                 return ""
             return self._render(event_dict)
         except Exception as error:
-            return _poor(event_dict, error)
+            return _render_poorly(event_dict, error)
 
 
 def render_json(event: Mapping[str, Any]) -> str:
@@ -197,7 +197,7 @@ def _jsonable(value: Any, depth: int = 0) -> Any:
     return _text(value)
 
 
-def _poor(event: Any, error: Exception) -> str:
+def _render_poorly(event: Any, error: Exception) -> str:
     """Say at least that there was an event, when rendering failed for a reason nobody thought of."""
     name = event.get("event") if isinstance(event, dict) else event
     return json.dumps({"event": _text(name), "rendering_failed": type(error).__name__})

@@ -1,25 +1,22 @@
-"""Lines that do not come through structlog: records of the logging module, and exceptions nobody caught.
+"""Lines that do not come through structlog: the records of the logging module, which libraries write.
 
-Owns: turning those into event dicts for the same chain, each exactly once. It must not know what the chain
-does. `logger` puts it in place; read `redact` next.
+Owns: turning a record into an event dict for the same chain, exactly once. It must not know what the chain does.
+`chain` installs it. Read `excepthooks` next.
 
-One handler on the root logger, not a processor inside a formatter: a formatter runs once per handler, so two
+It is one handler on the root logger, not a processor inside a formatter: a formatter runs once per handler, so two
 handlers would ship every record twice.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 from robo_trader.logging import levels
 from robo_trader.logging.console import Outlet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
+    from collections.abc import Sequence
 
     from structlog.typing import Processor
 
@@ -102,45 +99,3 @@ def _message(record: logging.LogRecord) -> str:
             return f"{record.msg} {record.args!r}"
         except Exception:
             return f"[message of {record.pathname}:{record.lineno} could not be formatted]"
-
-
-class Hooks:
-    """The last words: exceptions nobody caught, in the main thread and in others, then the original hooks."""
-
-    def __init__(self, say: Callable[..., None]) -> None:
-        """`say(event, exc_info=..., **fields)` logs a critical line."""
-        self._say = say
-        self._sys: Any = None
-        self._threading: Any = None
-
-    def install(self) -> None:
-        """Put both hooks in place. Doing it twice changes nothing."""
-        if self._sys is None:
-            self._sys, self._threading = sys.excepthook, threading.excepthook
-            sys.excepthook, threading.excepthook = self._unhandled, self._unhandled_in_thread
-
-    def remove(self) -> None:
-        """Put the original hooks back, unless someone has put theirs over ours since."""
-        if self._sys is None:
-            return
-        if sys.excepthook == self._unhandled:
-            sys.excepthook = self._sys
-        if threading.excepthook == self._unhandled_in_thread:
-            threading.excepthook = self._threading
-        self._sys = self._threading = None
-
-    def _unhandled(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        try:
-            if not issubclass(kind, KeyboardInterrupt):
-                self._say("exception.unhandled", exc_info=(kind, error, traceback))
-        finally:
-            (self._sys or sys.__excepthook__)(kind, error, traceback)
-
-    def _unhandled_in_thread(self, args: threading.ExceptHookArgs) -> None:
-        try:
-            if not issubclass(args.exc_type, SystemExit) and args.exc_value is not None:
-                trouble = (args.exc_type, args.exc_value, args.exc_traceback)
-                name = args.thread.name if args.thread is not None else None
-                self._say("exception.unhandled", exc_info=trouble, thread=name)
-        finally:
-            (self._threading or threading.__excepthook__)(args)

@@ -1,7 +1,7 @@
 """Level words and their ranks, and the words that other loggers use for them.
 
 Owns: the five words of the wire protocol and how anything else maps to them. It must not know structlog or
-logging. Read `logger` next.
+logging. Read `foreign` next.
 """
 
 from __future__ import annotations

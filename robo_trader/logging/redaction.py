@@ -1,13 +1,11 @@
 """The structlog processor that takes secrets out of a line before anyone else sees it.
 
 Owns: walking an event without changing what its caller holds, the bounds of that walk, and what happens when
-it fails. It must not know how a secret looks (`secret_rules` says that) or where the line goes next.
-Read `secret_rules` for the rules, then `log_relay/processor`.
+it fails. It must not know how a secret looks or where the line goes next. Read `secret_rules` next.
 
-Place it behind everything that adds text (context, callsite, the formatted exception) and in front of
-everything that ships or prints. A value is redacted when its key names a secret, or where its text looks like
-one, in nested dicts, lists, tuples, sets, dataclasses and bytes.
-Any other object becomes its redacted `repr`.
+Place it behind everything that adds text (context, callsite, the formatted exception) and in front of everything
+that ships or prints. A value is redacted when its key names a secret, or where its text looks like one, in nested
+dicts, lists, tuples, sets, dataclasses and bytes. Any other object becomes its redacted `repr`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who executes orders: a paper broker that fills, splits, slips and refuses as real ones do.
 
 Owns: fills, refusals, and the chatter of a client library. It must not know positions or why an order is
-placed. Read `runner` next.
+placed. Read `robo_trader/logger` next, which takes what all of these log.
 
 `brokerlink.http` is a stand-in. A real bot talks through somebody's library, and such a library logs through
 the logging module, in its own words and without asking; this one does that, down to a token in a line.
@@ -21,7 +21,7 @@ from robo_trader.trading.portfolio import Trade, fee_for
 if TYPE_CHECKING:
     from robo_trader.trading.market import Bar
 
-_wire = logging.getLogger("brokerlink.http")
+_http_log = logging.getLogger("brokerlink.http")
 
 
 class OrderRejected(Exception):  # noqa: N818 - a refusal is an answer, not a fault
@@ -56,11 +56,11 @@ class PaperBroker:
     def connect(self) -> None:
         """Log in. There is no network here, only what a client library would say about it."""
         token = "pt_" + "".join(self._dice.choices("abcdefghjkmnpqrstuvwxyz23456789", k=24))
-        _wire.info("POST https://paper.broker.example/v1/login 200, token=%s", token)
+        _http_log.info("POST https://paper.broker.example/v1/login 200, token=%s", token)
 
     def reconnect(self, attempt: int) -> None:
         """Say that the library tries again by itself."""
-        _wire.warning("Retrying (%d/5) after connection broken by RemoteDisconnected: /v1/stream", attempt)
+        _http_log.warning("Retrying (%d/5) after connection broken by RemoteDisconnected: /v1/stream", attempt)
 
     def execute(self, order: Order, bar: Bar) -> list[Trade]:
         """Return the fills of an order, one to three, at prices a little worse than the bar's close.
@@ -90,5 +90,5 @@ class PaperBroker:
             raise OrderRejected(f"{order.id}: no confirmation, cancelled") from error
 
     def _await_answer(self, order: Order) -> None:
-        _wire.warning("Read timed out. (read timeout=2.0): /v1/orders/%s", order.id)
+        _http_log.warning("Read timed out. (read timeout=2.0): /v1/orders/%s", order.id)
         raise BrokerTimeout(f"no answer for {order.id} within 2.0 s")

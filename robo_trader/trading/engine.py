@@ -1,8 +1,8 @@
 """The engine: takes minutes from a market, asks strategy and risk, trades, keeps the books, and logs it all.
 
-Owns: the order of things within a minute, and what is said about them. It must not know how lines are shown
+Owns: the order of things within a minute, and what is logged about them. It must not know how lines are shown
 or shipped, nor the wall clock: only `wait` does, and it changes the pace, never a decision.
-Everything it says goes to `logger`; read that next.
+Everything it logs goes to `logger`. Read `market` next.
 """
 
 from __future__ import annotations
@@ -50,29 +50,35 @@ audit_log = get_logger("audit")
 
 @dataclass
 class Engine:
-    """One trader. `step` is all that happens in a minute; the same minutes and seed bring the same trades."""
+    """One trader, made of a broker, books, a strategy and limits; the other fields are its state.
+
+    `step` is all that happens in a minute; the same minutes and seed bring the same trades.
+    """
 
     broker: PaperBroker
     portfolio: Portfolio = field(default_factory=Portfolio)
     strategy: Crossover = field(default_factory=Crossover)
     risk: RiskLimits = field(default_factory=RiskLimits)
-    prices: dict[str, Decimal] = field(default_factory=dict)
-    orders: int = 0
-    minutes: int = 0
-    suspended: bool = False
+    prices: dict[str, Decimal] = field(default_factory=dict, init=False)
+    """The last price of each symbol."""
+    orders: int = field(default=0, init=False)
+    minutes: int = field(default=0, init=False)
+    suspended: bool = field(default=False, init=False)
     """The day's loss limit was reached: out of everything, nothing is bought until the next session."""
-    _seen: dict[str, datetime] = field(default_factory=dict)
-    day: int = 0
+    day: int = field(default=0, init=False)
     """Days of trading so far; a context variable, so that every line of the day has it."""
-    _date: date | None = None
-    _day_began: Decimal = ZERO
+    _date: date | None = field(default=None, init=False)
+    _day_began: Decimal = field(default=ZERO, init=False)
     """Equity when the day began."""
-    _spacing: dict[str, timedelta] = field(default_factory=dict)
+    _seen: dict[str, datetime] = field(default_factory=dict, init=False)
+    """When the last bar of each symbol began."""
+    _spacing: dict[str, timedelta] = field(default_factory=dict, init=False)
     """The shortest time between two bars of a symbol: what a gap is measured by."""
-    _retries: int = 0
+    _retries: int = field(default=0, init=False)
+    """Attempts to reconnect to the feed so far; 0: it is connected."""
 
     def step(self, minute: Minute) -> None:
-        """Live through one minute."""
+        """Process one minute."""
         self.minutes += 1
         if minute.time.date() != self._date:
             self._date = minute.time.date()
@@ -126,7 +132,7 @@ class Engine:
             feed_log.info("trading.resumed", **fields)
 
     def _note_gap(self, bar: Bar) -> None:
-        """Say when bars of a symbol are missing within a session; the night is no gap, nor is a weekend."""
+        """Log that bars of a symbol are missing within a session; the night is no gap, nor is a weekend."""
         last = self._seen.get(bar.symbol)
         self._seen[bar.symbol] = bar.time
         if last is None or bar.time <= last:
@@ -227,7 +233,7 @@ class Engine:
 def run(engine: Engine, minutes: Iterable[Minute], wait: Callable[[float], str | None], **about: Any) -> str:
     """Trade until the minutes end or `wait` says why to stop; return the reason.
 
-    `wait(seconds)` returns None after that time, or at once the reason to stop. `about` is said at the start.
+    `wait(seconds)` returns None after that time, or at once the reason to stop. `about` is logged at the start.
     """
     log.info("engine.started", cash=_money(engine.portfolio.cash), **about)
     reason: str | None = None

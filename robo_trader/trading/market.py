@@ -28,6 +28,20 @@ _VOLATILITY = 0.0011
 """Standard deviation of a minute's return in calm times: about 2 % a day, as a large share has."""
 _BURST = 4.0
 """How much wilder a burst is, and how much faster its minutes pass."""
+_NIGHT = 6
+"""How many minutes' standard deviations a price moves overnight."""
+_BURST_ODDS, _OUTAGE_ODDS = 0.02, 0.006
+"""Chance in a minute that a burst or an outage of the feed begins: some eight and two a session."""
+_TREND_ODDS, _LOST_BAR_ODDS = 0.03, 0.002
+"""Chance in a minute that a symbol's trend changes, or that its bar gets lost."""
+_TREND = 0.4
+"""Standard deviation of a trend's drift, in those of a minute's return: without trends there are no crossovers."""
+_HALT = 11
+"""Standard deviations of a minute's return at which trading in a symbol is halted."""
+_LEAST_PRICE = 0.05
+"""Below this a random walk could reach zero."""
+_MOST = Decimal("1e12")
+"""The highest number accepted in a file: more is a damaged row, not a price or a volume."""
 
 
 class Bar(NamedTuple):
@@ -72,7 +86,7 @@ class SimulatedMarket:
 
     seed: int
     symbols: Sequence[str] = SYMBOLS
-    _quotes: dict[str, _Quote] = field(default_factory=dict)
+    _quotes: dict[str, _Quote] = field(default_factory=dict, init=False)
 
     def minutes(self) -> Iterator[Minute]:
         """Yield minute after minute, session after session."""
@@ -86,21 +100,21 @@ class SimulatedMarket:
 
     def _session(self, dice: random.Random, begin: datetime) -> Iterator[Minute]:
         for quote in self._quotes.values():
-            quote.price *= 1 + dice.gauss(0, _VOLATILITY * 6)  # what happened overnight
+            quote.price *= 1 + dice.gauss(0, _VOLATILITY * _NIGHT)  # what happened overnight
             quote.halted = 0
         yield Minute(begin, happened=(("session.opened", {"symbols": list(self.symbols)}),))
         burst = outage = 0
         for number in range(MINUTES):
             now = begin + timedelta(minutes=number)
             happened: list[tuple[str, dict[str, object]]] = []
-            if burst == 0 and dice.random() < 0.02:
+            if burst == 0 and dice.random() < _BURST_ODDS:
                 burst = dice.randint(6, 18)
                 happened.append(("burst", {"minutes": burst}))
             if outage > 0:
                 outage -= 1
                 if outage == 0:
                     happened.append(("feed.back", {}))
-            elif dice.random() < 0.006:
+            elif dice.random() < _OUTAGE_ODDS:
                 outage = dice.randint(2, 5)
                 happened.append(("feed.lost", {"minutes": outage}))
             wild = _BURST if burst else 1.0
@@ -121,21 +135,21 @@ class SimulatedMarket:
     ) -> Bar | None:
         """Move one symbol by a minute; None while it is halted or when its bar got lost."""
         quote = self._quotes[symbol]
-        if dice.random() < 0.03:
-            quote.drift = dice.gauss(0, _VOLATILITY * 0.4)  # a trend begins; crossovers live on them
+        if dice.random() < _TREND_ODDS:
+            quote.drift = dice.gauss(0, _VOLATILITY * _TREND)
         path = [quote.price]
         for _ in range(4):
-            path.append(max(path[-1] * (1 + quote.drift / 4 + dice.gauss(0, _VOLATILITY * wild / 2)), 0.05))
+            path.append(max(path[-1] * (1 + quote.drift / 4 + dice.gauss(0, _VOLATILITY * wild / 2)), _LEAST_PRICE))
         moved = path[-1] / path[0] - 1
         volume = int(dice.lognormvariate(7, 0.6) * wild)
-        lost = dice.random() < 0.002
+        lost = dice.random() < _LOST_BAR_ODDS
         if quote.halted > 0:
             quote.halted -= 1
             if quote.halted == 0:
                 happened.append(("resumed", {"symbol": symbol}))
             return None
         quote.price = path[-1]
-        if abs(moved) > _VOLATILITY * 11:
+        if abs(moved) > _VOLATILITY * _HALT:
             quote.halted = dice.randint(3, 8)
             change = f"{moved:+.2%}"
             happened.append(("halted", {"symbol": symbol, "change": change, "minutes": quote.halted}))
@@ -157,7 +171,7 @@ def read_bars(path: Path, warn: Callable[[int, str], None]) -> Iterator[Minute]:
     """Return the minutes of a CSV file: time, open, high, low, close, volume, symbol if several.
 
     Column names in any case and order; times are ISO 8601 (UTC without a zone) or Unix seconds, and rise.
-    A bad row is skipped and told to `warn(line number, reason)`.
+    A bad row is skipped and reported by `warn(line number, reason)`.
     Raises BarsError, at once, when the file or its header cannot be used.
     """
     try:
@@ -226,7 +240,7 @@ def _bar_of(row: list[str], header: list[str], clock: str, name: str, *, after: 
             number = Decimal(cells[column])
         except InvalidOperation:
             raise ValueError(f"{column} is {cells[column]!r}, not a number") from None
-        if not number.is_finite() or number < 0 or number > Decimal("1e12"):
+        if not number.is_finite() or number < 0 or number > _MOST:
             raise ValueError(f"{column} is {cells[column]!r}, out of range")
         numbers.append(number)
     opened, high, low, close, volume = numbers

@@ -1,6 +1,6 @@
 """What is held and what it is worth: cash, positions, fees, profit and loss, all exact.
 
-Owns: the books, in Decimal. It must not know prices' origin, limits or logging. Read `broker` next.
+Owns: the books, in Decimal. It must not know where prices come from, limits or logging. Read `broker` next.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 ZERO = Decimal(0)
+FEE_PER_SHARE, LEAST_FEE, MOST_FEE_SHARE = Decimal("0.005"), Decimal("0.35"), Decimal("0.005")
+"""What a large retail broker asks for shares: an amount a share, bounded below, and above by a share of the value."""
 
 
 class Trade(NamedTuple):
@@ -49,16 +51,17 @@ class Portfolio:
     """The books. At every moment equity = start + realised + unrealised - fees, to the cent and beyond."""
 
     start: Decimal = Decimal(100_000)
-    cash: Decimal = ZERO
-    realised: Decimal = ZERO
-    fees: Decimal = ZERO
-    positions: dict[str, Position] = field(default_factory=dict)
-    trades: list[Trade] = field(default_factory=list)
-    """The last `keep` trades; a bot that runs for months must not grow."""
     keep: int = 10_000
+    """How many trades are remembered; a bot that runs for months must not grow."""
+    cash: Decimal = field(init=False)
+    realised: Decimal = field(default=ZERO, init=False)
+    fees: Decimal = field(default=ZERO, init=False)
+    positions: dict[str, Position] = field(default_factory=dict, init=False)
+    trades: list[Trade] = field(default_factory=list, init=False)
+    """The last `keep` trades."""
 
     def __post_init__(self) -> None:
-        self.cash = self.cash or self.start
+        self.cash = self.start
 
     def apply(self, trade: Trade) -> Decimal:
         """Enter one trade and return the profit it realised, without fees.
@@ -109,8 +112,7 @@ class Portfolio:
 
 def fee_for(quantity: Decimal, price: Decimal) -> Decimal:
     """Return the broker's fee: half a cent a share, at least 35 cents, at most 0.5 % of the value."""
-    value = quantity * price
-    return min(max(quantity * Decimal("0.005"), Decimal("0.35")), value * Decimal("0.005")).quantize(CENT)
+    return min(max(quantity * FEE_PER_SHARE, LEAST_FEE), quantity * price * MOST_FEE_SHARE).quantize(CENT)
 
 
 def _worth(symbol: str, position: Position, prices: Mapping[str, Decimal]) -> Decimal:

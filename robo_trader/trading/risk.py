@@ -35,7 +35,7 @@ class RiskLimits:
     """Loss since the session opened at which trading is suspended for the rest of it."""
     orders_per_minute: int = 6
     """Orders in any 60 simulated seconds: a broken strategy shows itself by its pace."""
-    _recent: deque[datetime] = field(default_factory=deque)
+    _recent: deque[datetime] = field(default_factory=deque, init=False)
 
     def check(self, now: datetime, value: Decimal, position: Decimal, exposure: Decimal) -> Violation | None:
         """Return the limit that an order of `value` would break, or None; an order that passes is counted."""

@@ -36,8 +36,8 @@ class Crossover:
     fast: int = 4
     slow: int = 12
     stop: Decimal = Decimal("0.006")
-    _closes: dict[str, deque[Decimal]] = field(default_factory=dict)
-    _above: dict[str, bool] = field(default_factory=dict)
+    _closes: dict[str, deque[Decimal]] = field(default_factory=dict, init=False)
+    _above: dict[str, bool] = field(default_factory=dict, init=False)
 
     def on_bar(self, bar: Bar, entry: Decimal | None) -> Signal | None:
         """Take one bar in; `entry` is the average price of the position held, None if there is none."""

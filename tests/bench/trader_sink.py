@@ -23,7 +23,7 @@ from processes import serve_commands
 
 READ_BYTES = 1 << 20
 REST_SECONDS = 0.004
-"""How long a coalescing sink leaves a connection alone after a read; what the relay does, see logrelay/pace."""
+"""How long a coalescing sink leaves a connection alone after a read, as logrelay/ingest/read_coalescing does."""
 ACK_SECONDS = 0.020
 """The least time between two acks to our trader, as in the relay."""
 

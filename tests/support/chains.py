@@ -1,5 +1,4 @@
-"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the
-protocol."""
+"""Fixtures for the trader's side: a recorder in the relay's place, and a real socket that speaks the protocol."""
 
 import contextlib
 import io
@@ -11,14 +10,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 import msgpack
 import pytest
 import structlog
 
 from robo_trader import logger
-from robo_trader.logging import bound_logger as calls
+from robo_trader.logging import bound_logger
+from tests.support.threads import join
+from tests.support.waiting import wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -81,13 +81,9 @@ class Relay:
     def events(self):
         return [frame[4] for frame in self.logs]
 
-    def wait(self, condition, seconds=20):
+    def wait(self, condition):
         """Wait until `condition(self)` holds; fail with what did arrive if it never does."""
-        end = time.monotonic() + seconds
-        while not condition(self):
-            if time.monotonic() > end:
-                raise AssertionError(f"never arrived; got {[e.get('event') for e in self.events][-20:]}")
-            time.sleep(0.01)
+        wait_for(lambda: condition(self), lambda: f"lines; got {[e.get('event') for e in self.events][-20:]}")
 
     def close(self):
         with contextlib.suppress(OSError):
@@ -96,8 +92,7 @@ class Relay:
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
+        join(*self._threads)
 
 
 @pytest.fixture
@@ -105,10 +100,12 @@ def relay():
     """A relay on a socket of its own."""
     folder = tempfile.mkdtemp(prefix="rt-")
     running = Relay(os.path.join(folder, "s"))
-    yield running
-    logger.reset_structlog()  # says goodbye while there is still someone to hear it
-    running.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield running
+        logger.reset_structlog()  # says goodbye while there is still someone to hear it
+    finally:
+        running.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)
@@ -117,12 +114,12 @@ def _clean(monkeypatch):
     for name in [n for n in os.environ if n.startswith(("LOGRELAY_", "ROBO_"))]:
         monkeypatch.delenv(name)
     structlog.contextvars.clear_contextvars()
-    calls._warned.clear()
-    failures = calls.TraderLogger.failures
+    bound_logger._warned.clear()
+    failures = bound_logger.TraderLogger.failures
     yield
     logger.reset_structlog()
     structlog.contextvars.clear_contextvars()
-    assert calls.TraderLogger.failures == failures, "a line was lost because the chain failed"
+    assert bound_logger.TraderLogger.failures == failures, "a line was lost because the chain failed"
 
 
 @pytest.fixture

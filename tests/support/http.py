@@ -22,13 +22,10 @@ from logrelay.http.api import HttpApi
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.model import RANKS, Line
+from tests.support.waiting import DEADLINE_S
 
 NOW = 1_769_162_400.0
 """2026-01-23T10:00:00Z."""
-
-
-PATIENCE = 15
-"""Seconds until a condition that must come true is given up; far above what any step takes."""
 
 
 @dataclass
@@ -159,7 +156,7 @@ class Trader:
         self.seq = 0
         self.acked = -1
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(DEADLINE_S)
         self.socket.connect(str(path))
         self.unpacker = msgpack.Unpacker()
         hello = {"protocol": 1, "run": secrets.token_bytes(16), "app": app, "host": "box", "pid": 4711, "started_ns": 1}

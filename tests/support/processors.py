@@ -1,5 +1,4 @@
-"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed
-afterwards."""
+"""Fixtures for the trader side: a relay end in a thread or in a process, and processors that are closed afterwards."""
 
 import os
 import shutil
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import waiting
 from tests.support import wire_peer as peers
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def scale():
 @pytest.fixture
 def wait_for():
     """Wait until a condition is true, with a deadline."""
-    return peers.wait_for
+    return waiting.wait_for
 
 
 @pytest.fixture
@@ -78,8 +78,7 @@ def peer_process(sock, tmp_path):
 
 @pytest.fixture
 def ship(sock):
-    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short
-    exit."""
+    """Make processors for the test's socket; they are closed at the end. Defaults: every level, short exit."""
     from robo_trader.log_relay import LogRelayProcessor  # noqa: PLC0415
 
     made = []

@@ -12,8 +12,7 @@ import pytest
 
 from logrelay.errors import ListenError
 from logrelay.systemd import LISTEN_FDS_START, Notifier, inherited_sockets, watchdog_interval
-
-DEADLINE_S = 20
+from tests.support.waiting import DEADLINE_S
 
 
 def manager_socket(address):

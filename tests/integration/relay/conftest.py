@@ -8,7 +8,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import msgpack
@@ -24,21 +23,8 @@ from logrelay.pipeline import Pipeline
 from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import ViewerService
-
-PATIENCE_S = 20.0
-"""Deadline of every wait here: far more than any of them takes, and still an end."""
-
-
-def until(condition, what="the condition"):
-    """Wait for a condition; fail when it does not come true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} did not come true"
-        time.sleep(0.002)
-
+from tests.support.threads import join
+from tests.support.waiting import DEADLINE_S, wait_for
 
 COMMIT_DEADLINE_S = 20.0
 """A commit that takes longer is trouble; only the tests of that make it short, because a busy machine is no trouble."""
@@ -58,7 +44,7 @@ class Trader:
         self.app = app
         self.unpacker = msgpack.Unpacker()
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PATIENCE_S)
+        self.sock.settimeout(DEADLINE_S)
         self.sock.connect(str(path))
 
     def raw(self, data):
@@ -173,7 +159,7 @@ class House:
         self.thread = threading.Thread(target=self.runner.run, args=(self.live(listener),), daemon=True)
         self.ready = threading.Event()
         self.thread.start()
-        assert self.ready.wait(PATIENCE_S)
+        assert self.ready.wait(DEADLINE_S)
 
     async def live(self, listener):
         self.stopping = asyncio.Event()
@@ -198,7 +184,7 @@ class House:
         async def there():
             return function(*args)
 
-        return asyncio.run_coroutine_threadsafe(there(), self.loop).result(PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(there(), self.loop).result(DEADLINE_S)
 
     def counter(self, name):
         """Return one counter of the pipeline."""
@@ -217,8 +203,7 @@ class House:
         """Stop as the daemon does; nothing may have gone wrong on the loop meanwhile."""
         if self.thread.is_alive():
             self.loop.call_soon_threadsafe(self.stopping.set)
-            self.thread.join(PATIENCE_S)
-            assert not self.thread.is_alive(), "the relay did not stop"
+            join(self.thread)
             self.runner.close()
         assert not self.problems, self.problems
 
@@ -256,4 +241,4 @@ def house(folder, loop_factory):
 
 @pytest.fixture(name="until")
 def until_fixture():
-    return until
+    return wait_for

@@ -10,6 +10,7 @@ from websockets.sync.client import connect
 
 from logrelay.errors import JournalError
 from logrelay.journal.memory import MemoryJournal
+from tests.support.waiting import DEADLINE_S
 
 
 class Gate(MemoryJournal):
@@ -62,7 +63,7 @@ class Watch:
         self.manager = connect(relay.url + query, compression=None)
         self.ws = self.manager.__enter__()
         relay.guests.append(self)
-        self.first = json.loads(self.ws.recv(timeout=20))
+        self.first = json.loads(self.ws.recv(timeout=DEADLINE_S))
         self.lines = []
 
     def until(self, words):
@@ -71,7 +72,7 @@ class Watch:
             if words in line["message"]:
                 return line
         while True:
-            self.lines.append(json.loads(self.ws.recv(timeout=20)))
+            self.lines.append(json.loads(self.ws.recv(timeout=DEADLINE_S)))
             if words in self.lines[-1].get("message", ""):
                 return self.lines[-1]
 
@@ -171,7 +172,7 @@ def test_a_journal_that_cannot_be_read_is_asked_again(house, gate):
     watch = Watch(relay, "?tail=6001")
     other = Watch(relay, "?tail=0")
     other.ws.send('{"type":"history","before":"k3f9ab-100"}')
-    answer = json.loads(other.ws.recv(timeout=20))
+    answer = json.loads(other.ws.recv(timeout=DEADLINE_S))
     assert (answer["type"], answer["code"]) == ("error", "journal")
     trader.log(6001)
     other.until("line 6001")

@@ -17,6 +17,7 @@ import pytest
 from logrelay.ingest import connection as connection_module
 from logrelay.ingest.server import TraderServer
 from logrelay.listeners import UnixListener
+from tests.support.waiting import DEADLINE_S
 
 
 class Recorder:
@@ -161,7 +162,7 @@ async def everything(sock):
     loop = asyncio.get_running_loop()
     data = b""
     while True:
-        more = await asyncio.wait_for(loop.sock_recv(sock, 65536), 20)
+        more = await asyncio.wait_for(loop.sock_recv(sock, 65536), DEADLINE_S)
         if not more:
             break
         data += more
@@ -353,7 +354,7 @@ def test_the_last_words_of_a_killed_process_arrive(house, until):
 def read_logs(relay, source):
     """Read every line of a source over plain HTTP."""
     url = f"http://127.0.0.1:{relay.port}/logs?limit=100000&source={source}"
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         lines = [json.loads(line) for line in answer.read().splitlines()]
     return [line for line in lines if line["source"] == source]
 
@@ -408,3 +409,37 @@ def test_bye_is_acked_at_once(house):
     trader.send([3, 3])
     trader.acked(3)
     trader.close()
+
+
+def test_an_ack_that_did_not_fit_is_sent_when_there_is_room_again(folder, loop_factory):
+    """The trader reads late and nothing else is committed: the last ack still reaches it, else it keeps its lines."""
+    path = folder / "ingest.sock"
+
+    async def scenario(ingest, recorder):
+        await ingest.listen(str(path))
+        sock = connect(path)
+        sock.send(hello())
+        await soon(lambda: recorder.connections)
+        connection = recorder.connections[b"r" * 16]
+        last = 50_000
+        for seq in range(1, last + 1):
+            connection.ack(seq, now=True)
+        unpacker = msgpack.Unpacker()
+        heard = []
+
+        def last_was_heard():
+            try:
+                unpacker.feed(sock.recv(65536))
+            except BlockingIOError:
+                return False
+            heard.extend(frame[1] for frame in unpacker)
+            return heard[-1] == last
+
+        await soon(last_was_heard)
+        acked = heard[1:]
+        assert acked == sorted(set(acked)), "an ack came twice, or out of order"
+        assert len(acked) < last, "everything fitted, so the test shows nothing"
+        sock.close()
+        await soon(lambda: recorder.over)
+
+    on_loop(loop_factory, scenario)

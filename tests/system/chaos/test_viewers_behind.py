@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from rig.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
-from rig.relay import Relay
-from rig.viewer import Viewer
-from rig.waiting import scaled, wait_for
+from tests.support.chaos.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
+from tests.support.chaos.relay import Relay
+from tests.support.chaos.scale import scaled
+from tests.support.chaos.viewer import Viewer
+from tests.support.waiting import wait_for
 
 STALLED = scaled(200, 500)
 LINES = scaled(40_000, 120_000)

@@ -27,11 +27,10 @@ from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from robo_trader.log_relay import LogRelayProcessor
 from robo_trader.logging.redaction import Redactor
+from tests.support.waiting import DEADLINE_S
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-DEADLINE_S = 20
-"""For anything that should take milliseconds; only a broken relay needs it."""
 
 
 class Phone:

@@ -24,6 +24,7 @@ from logrelay.fanout.line_json import (
     rfc3339,
 )
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING
+from tests.support.waiting import DEADLINE_S
 
 
 def line_of(event, *, rank=INFO, app="robo_trader", time_us=1_769_162_400_123_456, seq=1042):
@@ -265,7 +266,7 @@ def test_node_reads_the_same_values(tmp_path):
         ".map(l => JSON.stringify(JSON.parse(l))); process.stdout.write(out.join('\\n'))"
     )
     answer = subprocess.run(
-        [node, "-e", script], input=b"\n".join(bodies), capture_output=True, timeout=60, check=True
+        [node, "-e", script], input=b"\n".join(bodies), capture_output=True, timeout=DEADLINE_S, check=True
     ).stdout
     shown = answer.decode().split("\n")
     assert len(shown) == len(bodies)

@@ -17,6 +17,7 @@ from logrelay.errors import JournalError, JournalRefused
 from logrelay.journal import schema
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.model import Commit
+from tests.support.waiting import DEADLINE_S
 
 ALL = 1 << 60
 
@@ -44,7 +45,7 @@ def test_the_lock_ends_with_its_process(journal_at):
         "SqliteJournal(sys.argv[1], now_us=lambda: 0, random_epoch=lambda: 'abcdef').open();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", script, str(journal_at.path)], check=False, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(journal_at.path)], check=False, timeout=DEADLINE_S)
     assert journal_at.path.with_name("journal.db.lock").exists()
     assert journal_at().open().epoch == "abcdef"
 

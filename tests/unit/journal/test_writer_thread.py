@@ -17,11 +17,9 @@ from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, JournalThread
 from logrelay.model import Commit
+from tests.support.waiting import DEADLINE_S
 
 ALL = 1 << 60
-
-DEADLINE_S = 20.0
-"""Of every wait here: far more than any of them takes, and still an end."""
 
 
 class Loop:
@@ -64,7 +62,7 @@ class Gate:
 
     def append(self, commit):
         self.waiting.set()
-        assert self.open_gate.wait(20)
+        assert self.open_gate.wait(DEADLINE_S)
         if self.fail is not None:
             self.failed += 1
             raise self.fail
@@ -116,8 +114,8 @@ def test_what_is_submitted_is_committed_and_reported(any_journal, start, loop, l
     until(lambda: loop.upto == 100, "the last commit")
     uptos = [entry[1] for entry in loop.said]
     assert uptos == sorted(uptos)
-    assert writer.read(Query(0, ALL, 1000)).result(10).seqs == list(range(1, 101))
-    assert writer.levels(1, 50).result(10) == {20: 50}
+    assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 101))
+    assert writer.levels(1, 50).result(DEADLINE_S) == {20: 50}
     stats = writer.stats()
     assert (stats.lines, stats.pending_commits, stats.trouble, stats.pages) == (100, 0, None, 1)
     assert 1 <= stats.commits <= 10
@@ -129,7 +127,7 @@ def test_commits_that_wait_are_merged(journal_at, start, loop, lines, run, until
     writer = start(gate)
     gate.open_gate.clear()
     writer.submit(Commit(lines(1, 1)))
-    assert gate.waiting.wait(20)
+    assert gate.waiting.wait(DEADLINE_S)
     for n in range(2, 102):
         writer.submit(Commit(lines(n, 1), [run(1, last_seq=n)], [f"p{n:05}"], durable=n == 50))
     writer.submit(Commit(lines(102, MERGE_LINES)))
@@ -161,7 +159,7 @@ def test_trouble_is_said_once_and_ends(journal_at, start, loop, lines, until):
     until(lambda: loop.upto == 25, "the recovery")
     assert loop.words() == ["trouble", "recovered", "committed", "committed"]
     assert loop.said[1] == ("recovered", [])
-    assert writer.read(Query(0, ALL, 1000)).result(10).seqs == list(range(1, 26))
+    assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 26))
     assert writer.stats().trouble is None
 
 
@@ -178,8 +176,8 @@ def test_a_deleted_file_is_mended_on_the_way(journal_at, start, loop, lines, unt
     assert loop.words() == ["committed", "trouble", "recovered", "committed"]
     assert isinstance(loop.said[1][1], JournalLost)
     assert "written again, complete" in loop.said[2][1][0]
-    assert writer.read(Query(0, ALL, 1000)).result(10).seqs == list(range(1, 102))
-    assert writer.stop(5) == 0
+    assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 102))
+    assert writer.stop(DEADLINE_S) == 0
     assert journal_at().open().head == 101
 
 
@@ -197,12 +195,12 @@ def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, 
         file.seek(20 * 4096)
         file.write(os.urandom(size - 20 * 4096))
     with pytest.raises(JournalLost):
-        writer.read(Query(0, ALL, 10_000)).result(10)
+        writer.read(Query(0, ALL, 10_000)).result(DEADLINE_S)
     until(lambda: "recovered" in loop.words(), "the recovery")
     until(lambda: loop.said[-1] == ("committed", 5000, 5001), "the new oldest line")
     writer.submit(Commit(lines(5001, 1)))
     until(lambda: loop.upto == 5001, "the next commit")
-    assert writer.read(Query(0, ALL, 10)).result(10).seqs == [5001]
+    assert writer.read(Query(0, ALL, 10)).result(DEADLINE_S).seqs == [5001]
 
 
 def test_a_commit_that_cannot_work_is_said_and_not_repeated(journal_at, start, loop, lines, until):
@@ -214,7 +212,7 @@ def test_a_commit_that_cannot_work_is_said_and_not_repeated(journal_at, start, l
     until(lambda: "trouble" in loop.words(), "the trouble")
     error = next(entry[1] for entry in loop.said if entry[0] == "trouble")
     assert not error.retry
-    assert writer.stop(5) in (2, 3)
+    assert writer.stop(DEADLINE_S) in (2, 3)
 
 
 def test_an_unexpected_error_is_said_too(journal_at, start, loop, lines, until):
@@ -236,7 +234,7 @@ def test_stop_commits_what_is_left(journal_at, start, loop, lines):
     for first in range(1, 20_001, 1000):
         writer.submit(Commit(lines(first, 1000)))
     threading.Timer(0.05, gate.open_gate.set).start()
-    assert writer.stop(20) == 0
+    assert writer.stop(DEADLINE_S) == 0
     assert loop.upto == 20_000
     assert journal_at().open().head == 20_000
 
@@ -262,7 +260,7 @@ def test_stop_in_trouble_still_writes_when_the_trouble_ends(journal_at, start, l
     writer.submit(Commit(lines(1, 5)))
     until(lambda: loop.said, "the trouble")
     threading.Timer(0.2, lambda: setattr(gate, "fail", None)).start()
-    assert writer.stop(20) == 0
+    assert writer.stop(DEADLINE_S) == 0
     assert loop.upto == 5
 
 
@@ -357,8 +355,8 @@ def test_reading_goes_on_while_a_commit_hangs(journal_at, start, loop, lines, un
     gate.open_gate.clear()
     gate.waiting.clear()
     writer.submit(Commit(lines(11, 10)))
-    assert gate.waiting.wait(20)
-    assert writer.read(Query(0, ALL, 100, Filter(level=20))).result(10).seqs == list(range(1, 11))
+    assert gate.waiting.wait(DEADLINE_S)
+    assert writer.read(Query(0, ALL, 100, Filter(level=20))).result(DEADLINE_S).seqs == list(range(1, 11))
     gate.open_gate.set()
 
 
@@ -372,7 +370,7 @@ def test_retention_runs_between_commits_and_is_reported(journal_at, start, loop,
     oldest = [entry[2] for entry in loop.said]
     assert oldest == sorted(oldest)
     assert writer.stats().pruned == loop.said[-1][2] - 1
-    assert writer.read(Query(0, ALL, 1)).result(10).oldest == loop.said[-1][2]
+    assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == loop.said[-1][2]
 
 
 def test_an_idle_writer_sleeps(journal_at, start, loop, lines, until):
@@ -435,17 +433,17 @@ def test_a_full_disk_is_survived_without_a_restart(journal_at, start, loop, line
         until(lambda sent=sent: loop.upto == sent or "trouble" in loop.words(), "an answer")
     assert "disk is full" in str(loop.said[-1][1])
     assert loop.said[-1][1].retry
-    assert writer.read(Query(0, ALL, 10)).result(10).seqs == list(range(1, 11))
+    assert writer.read(Query(0, ALL, 10)).result(DEADLINE_S).seqs == list(range(1, 11))
     writer.submit(Commit(lines(sent + 1, 1)))
     ballast.unlink()
     until(lambda: loop.upto == sent + 1, "the recovery")
     assert loop.words().count("trouble") == loop.words().count("recovered") == 1
     found, after = [], 0
     while after < sent + 1:
-        page = writer.read(Query(after, ALL, 10_000)).result(10)
+        page = writer.read(Query(after, ALL, 10_000)).result(DEADLINE_S)
         found, after = found + page.seqs, page.reached
     assert found == list(range(1, sent + 2))
-    assert writer.stop(5) == 0
+    assert writer.stop(DEADLINE_S) == 0
     again = journal_at(small_disk / "journal.db")
     assert again.open().head == sent + 1
     again.close()
@@ -462,8 +460,8 @@ def test_an_input_output_error_is_survived_without_a_restart(journal_at, start, 
         writer.submit(Commit(lines(11, 4000)))
         until(lambda: "trouble" in loop.words(), "the trouble")
         assert "input/output error" in str(loop.said[-1][1])
-        assert writer.read(Query(0, ALL, 100)).result(10).seqs == list(range(1, 11))
+        assert writer.read(Query(0, ALL, 100)).result(DEADLINE_S).seqs == list(range(1, 11))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     until(lambda: loop.upto == 4010, "the recovery")
-    assert writer.read(Query(0, ALL, 10_000, max_bytes=8 << 20)).result(10).seqs == list(range(1, 4011))
+    assert writer.read(Query(0, ALL, 10_000, max_bytes=8 << 20)).result(DEADLINE_S).seqs == list(range(1, 4011))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robo_trader.log_relay import frames as wire
+from robo_trader.log_relay import frames
 
 FOLDER = Path(__file__).parents[2] / "contract" / "vectors"
 VECTORS = json.loads((FOLDER / "wire-v1.json").read_text())
@@ -60,29 +60,29 @@ def test_encoder_produces_the_canonical_vectors(vector):
     match valued(vector["frame"]):
         case [0, info]:
             info.pop("protocol")
-            made = wire.hello(**info)
+            made = frames.hello(**info)
         case [1, seq, time_ns, level, event]:
-            made = wire.log(seq, time_ns, wire.LEVELS[level], msgpack.packb(event))
-            assert wire.seq_of(made) == seq
-            assert wire.time_of(made) == time_ns
-            assert len(made) <= wire.MAX_FRAME
+            made = frames.log(seq, time_ns, frames.LEVELS[level], msgpack.packb(event))
+            assert frames.seq_of(made) == seq
+            assert frames.time_of(made) == time_ns
+            assert len(made) <= frames.MAX_FRAME
         case [2, first, last, _count, cause]:
-            made = wire.lost(first, last, cause)
+            made = frames.lost(first, last, cause)
         case [3, last]:
-            made = wire.bye(last)
+            made = frames.bye(last)
     assert made.hex() == vector["hex"]
 
 
 def answer(frame):
     match frame:
         case [0, {"acked": acked}]:
-            return wire.Welcome(acked)
+            return frames.Welcome(acked)
         case [1, seq]:
-            return wire.Ack(seq)
+            return frames.Ack(seq)
         case [2, seq, reason]:
-            return wire.Reject(seq, reason)
+            return frames.Reject(seq, reason)
         case [3, reason]:
-            return wire.Refused(reason)
+            return frames.Refused(reason)
 
 
 RELAY = [v for v in VECTORS if v["direction"] == "relay"]
@@ -93,8 +93,8 @@ def test_decoder_reads_the_relay_vectors(vector):
     """Whole, and one byte at a time."""
     data = bytes.fromhex(vector["hex"])
     expected = answer(valued(vector["frame"]))
-    assert wire.Decoder().feed(data) == [expected]
-    decoder = wire.Decoder()
+    assert frames.Decoder().feed(data) == [expected]
+    decoder = frames.Decoder()
     assert [a for i in range(len(data)) for a in decoder.feed(data[i : i + 1])] == [expected]
 
 
@@ -102,7 +102,7 @@ def test_decoder_reads_the_relay_vectors(vector):
 def test_decoder_reads_any_pieces(cuts):
     """All relay vectors in one stream, cut anywhere: the same answers in the same order."""
     data = b"".join(bytes.fromhex(v["hex"]) for v in RELAY if "ack:" not in v["name"])
-    decoder, got, at = wire.Decoder(), [], 0
+    decoder, got, at = frames.Decoder(), [], 0
     for cut in [*sorted(min(c, len(data)) for c in cuts), len(data)]:
         got += decoder.feed(data[at:cut])
         at = cut
@@ -112,42 +112,41 @@ def test_decoder_reads_any_pieces(cuts):
 @given(data=st.binary(max_size=300))
 def test_decoder_never_raises(data):
     """Any bytes: answers or one Garbage, after which the decoder stays silent."""
-    decoder = wire.Decoder()
+    decoder = frames.Decoder()
     answers = [answer for piece in (data, b"\xc1" * 300, b"\x92\x01\x05" * 3) for answer in decoder.feed(piece)]
-    assert sum(isinstance(a, wire.Garbage) for a in answers) <= 1
-    if any(isinstance(a, wire.Garbage) for a in answers):
-        assert isinstance(answers[-1], wire.Garbage)
+    assert sum(isinstance(a, frames.Garbage) for a in answers) <= 1
+    if any(isinstance(a, frames.Garbage) for a in answers):
+        assert isinstance(answers[-1], frames.Garbage)
         assert decoder.feed(b"\x92\x01\x05") == []
 
 
 def test_acks_in_a_burst_become_one():
     """Acks are cumulative: a burst is one answer, the highest, and never looks like garbage for its size."""
     burst = b"".join(msgpack.packb([1, n]) for n in range(100_000))
-    answers = wire.Decoder().feed(burst)
-    assert answers[-1] == wire.Ack(99_999)
+    answers = frames.Decoder().feed(burst)
+    assert answers[-1] == frames.Ack(99_999)
     assert len(answers) < 5
 
 
 def test_high_levels_are_told_by_their_first_letter():
-    """The outbox reads a stored frame's level from one byte: the words must keep their first letters
-    apart."""
+    """The outbox reads a stored frame's level from one byte: the words must keep their first letters apart."""
     from robo_trader.log_relay import outbox  # noqa: PLC0415
 
-    for word, packed in wire.LEVELS.items():
-        frame = wire.log(1, 1, packed, b"\x80")
-        assert (frame[outbox.LEVEL] in outbox.HIGH) == (word in ("warning", "error", "critical"))
+    for word, packed in frames.LEVELS.items():
+        frame = frames.log(1, 1, packed, b"\x80")
+        assert (frame[outbox.LEVEL_AT] in outbox.HIGH_LEVELS) == (word in ("warning", "error", "critical"))
 
 
 def test_encoders_survive_odd_text():
     """A lone surrogate in the app's or host's name is escaped, not raised."""
-    frame = wire.hello(run=bytes(16), app="\ud800", host="h", pid=1, started_ns=2)
+    frame = frames.hello(run=bytes(16), app="\ud800", host="h", pid=1, started_ns=2)
     assert msgpack.unpackb(frame)[1]["app"] == "\\ud800"
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, wire.MAX_BODY])
+@pytest.mark.parametrize("size", [0, 1, 100, frames.MAX_BODY])
 def test_a_body_of_the_bound_fits_a_frame(size):
     """MAX_BODY plus the longest header is the protocol's frame, not a byte more."""
-    frame = wire.log(2**63 - 1, 2**63 - 1, wire.LEVELS["critical"], b"x" * size)
-    assert len(frame) <= wire.MAX_FRAME
-    if size == wire.MAX_BODY:
-        assert len(frame) == wire.MAX_FRAME
+    frame = frames.log(2**63 - 1, 2**63 - 1, frames.LEVELS["critical"], b"x" * size)
+    assert len(frame) <= frames.MAX_FRAME
+    if size == frames.MAX_BODY:
+        assert len(frame) == frames.MAX_FRAME

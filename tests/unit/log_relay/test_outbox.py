@@ -1,14 +1,15 @@
-"""The books on their own: what sockets and threads make hard to hit on purpose."""
+"""The outbox on its own: what sockets and threads make hard to hit on purpose."""
 
 import os
 
 import pytest
 
-from robo_trader.log_relay import frames as wire
-from robo_trader.log_relay.outbox import F_SETSIG, Outbox
+from robo_trader.log_relay import frames
+from robo_trader.log_relay.descriptors import F_SETSIG
+from robo_trader.log_relay.outbox import Outbox
 
 fcntl = pytest.importorskip("fcntl")
-TAG = 50
+MARK = 50
 
 
 def frame_count(data):
@@ -23,7 +24,7 @@ def frame_count(data):
 def marked():
     """A descriptor with the mark that the outbox looks for before it sends."""
     read, write = os.pipe()
-    fcntl.fcntl(write, F_SETSIG, TAG)
+    fcntl.fcntl(write, F_SETSIG, MARK)
     yield write
     os.close(read)
     os.close(write)
@@ -31,7 +32,7 @@ def marked():
 
 def queue(out, count, level="info"):
     for i in range(count):
-        out.queue(i, wire.LEVELS[level], b"\x80")
+        out.queue(i, frames.LEVELS[level], b"\x80")
 
 
 def balanced(out):
@@ -40,45 +41,43 @@ def balanced(out):
 
 @pytest.mark.parametrize("takes", [0, 1, 13, 10**6])
 def test_a_contended_line_that_is_taken_in_part(marked, takes):
-    """A line from the inbox of which the kernel takes only some bytes: the others are next, nothing is
-    repeated."""
-    out = Outbox(1 << 20)
-    wire_bytes = bytearray()
+    """A line from the inbox of which the kernel takes only some bytes: the others are next, nothing is repeated."""
     woken = []
+    out = Outbox(1 << 20, on_blocked=lambda: woken.append(1))
+    wire_bytes = bytearray()
 
     def send(data, flags):
         wire_bytes.extend(data[:takes])
         return min(takes, len(data))
 
-    out.direct, out.fd, out.tag, out.blocked = send, marked, TAG, lambda: woken.append(1)
-    out.inbox.append((5, wire.LEVELS["info"], b"\x80"))
-    out.inbox.append((6, wire.LEVELS["error"], b"\x80"))
-    out.settle_inbox()
-    assert (out.direct is None) == bool(woken) == (takes < 100)
+    out.start_direct(send, marked, MARK)
+    out.inbox.append((5, frames.LEVELS["info"], b"\x80"))
+    out.inbox.append((6, frames.LEVELS["error"], b"\x80"))
+    out.combine()
+    assert (out.direct_send is None) == bool(woken) == (takes < 100)
     out.fill(10)
-    assert frame_count(wire_bytes + out.rest) == [1, 2]
+    assert frame_count(wire_bytes + out.to_write) == [1, 2]
     assert balanced(out)
 
 
 def test_a_descriptor_that_is_not_ours_is_not_written_to(marked):
     """Without the mark nothing is sent and the line stays."""
-    out = Outbox(1 << 20)
-    out.direct, out.fd, out.tag = lambda data, flags: pytest.fail("sent"), marked, TAG + 1
-    out.inbox.append((5, wire.LEVELS["info"], b"\x80"))
-    out.settle_inbox()
-    assert out.direct is None
-    assert frame_count(out.rest) == [1]
+    out = Outbox(1 << 20, on_blocked=lambda: None)
+    out.start_direct(lambda data, flags: pytest.fail("sent"), marked, MARK + 1)
+    out.inbox.append((5, frames.LEVELS["info"], b"\x80"))
+    out.combine()
+    assert out.direct_send is None
+    assert frame_count(out.to_write) == [1]
 
 
-def test_an_interrupted_holder_is_mended():
-    """Lines twice in memory, in a gap and in memory, nowhere, or ahead of the counter: the books balance
-    again."""
-    out = Outbox(1 << 20)
+def test_an_interrupted_change_is_repaired():
+    """Lines twice in memory, in a gap and in memory, nowhere, or ahead of the counter: the sums are right again."""
+    out = Outbox(1 << 20, on_blocked=lambda: None)
     queue(out, 10)
     out.unsent_low.insert(4, out.unsent_low[4])  # was being moved
     del out.unsent_low[7]  # vanished
-    out._note(out.untold, 2, 2, "overflow", lost=True)  # was being dropped
-    out.unsent_high.append(wire.log(11, 0, wire.LEVELS["error"], b"\x80"))  # was being admitted
+    out._add_gap(out.unreported_gaps, 2, 2, "overflow", lost=True)  # was being dropped
+    out.unsent_high.append(frames.log(11, 0, frames.LEVELS["error"], b"\x80"))  # was being admitted
     out.dirty = True
     out.repair()
     assert out.seq == 11
@@ -88,19 +87,19 @@ def test_an_interrupted_holder_is_mended():
     assert out.release(0) is False
     out.reconnected()
     out.fill(100)
-    assert frame_count(out.rest) == list(range(1, 12))
+    assert frame_count(out.to_write) == list(range(1, 12))
     assert balanced(out)
     assert out.dropped["overflow"] == 2
 
 
 def test_an_interrupted_ack_is_not_counted_twice():
     """A repair between two slices of one ack takes what is already forgotten for acked, not for lost."""
-    out = Outbox(1 << 20)
+    out = Outbox(1 << 20, on_blocked=lambda: None)
     queue(out, 1000)
-    out.rejected(5, "rejected", "rejected_repeatedly")
+    out.reject(5, "rejected", "rejected_repeatedly")
     out.fill(10_000)
     while out.unsent():
-        out.rest = b""
+        out.to_write = b""
         out.fill(10_000)
     assert out.release(900)
     assert out.acked == 256
@@ -114,25 +113,25 @@ def test_an_interrupted_ack_is_not_counted_twice():
 
 def test_an_ack_of_what_was_never_sent_releases_nothing():
     """Only seqs that were on a wire can be acked."""
-    out = Outbox(1 << 20)
+    out = Outbox(1 << 20, on_blocked=lambda: None)
     queue(out, 10)
     out.fill(5)
     assert out.release(6) is False
-    assert (out.acked, out.heard_wrong) == (0, 1)
+    assert (out.acked, out.bad_answers) == (0, 1)
     assert out.release(5) is False
     assert out.acked == 5
 
 
-def test_an_errand_nobody_waits_for_is_not_run():
-    """An errand is run by whoever holds the token next, unless its owner has given up."""
-    out = Outbox(1 << 20)
+def test_work_nobody_waits_for_is_not_run():
+    """Delegated work is run by whoever has the baton next, unless its owner has given up."""
+    out = Outbox(1 << 20, on_blocked=lambda: None)
     ran = []
-    del out.token[0]
+    del out.baton[0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("robo_trader.log_relay.outbox.PATIENCE", 0.01)
+        patch.setattr("robo_trader.log_relay.outbox.BATON_TIMEOUT_S", 0.01)
         with pytest.raises(TimeoutError):
-            out.locked(ran.append, 1)
-    out.token += (None,)
-    assert out.locked(len, "abc") == 3
+            out.delegate(ran.append, 1)
+    out.baton += (None,)
+    assert out.delegate(len, "abc") == 3
     assert ran == []
-    assert not out.errands
+    assert not out.delegated

@@ -1,23 +1,20 @@
 """The chain: what reaches the relay and the console, in every way a line can be logged."""
 
 import asyncio
-import gc
 import io
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
-import weakref
 
 import pytest
 import structlog
 
-from robo_trader import logger
 from robo_trader.logger import get_logger, reset_structlog, setup_structlog
-from robo_trader.logging import bound_logger as calls
+from robo_trader.logging import chain as chain_module
 from robo_trader.logging.redaction import Redactor
+from tests.support.threads import running
 
 SECRET = "hunter2correcthorse"
 
@@ -26,66 +23,14 @@ def lines(console):
     return [json.loads(line) for line in console.getvalue().splitlines()]
 
 
-# --- what each method becomes -------------------------------------------------------------------------
-
-METHODS = {
-    "debug": "debug", "info": "info", "warning": "warning", "warn": "warning", "error": "error",
-    "exception": "error", "critical": "critical", "fatal": "critical", "msg": "info",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_has_its_level(chain, method):
-    """Each method of the logger arrives with one of the five level words, on both sides."""
-    recorder, console = chain(level="debug", stream_level="debug")
-    getattr(get_logger("a.b"), method)("hello", n=1)
-    ((name, event),) = recorder.seen
-    assert name == event["level"] == METHODS[method]
-    assert (event["event"], event["logger"], event["n"]) == ("hello", "a.b", 1)
-    assert lines(console)[0]["level"] == METHODS[method]
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_every_async_method_has_its_level(chain, method):
-    """The async methods do the same from a coroutine, with the context variables of the task."""
-    recorder, _ = chain(level="debug", stream_level="debug", foreign=False)
-
-    async def say():
-        structlog.contextvars.bind_contextvars(task="t1")
-        try:
-            raise ValueError("x")
-        except ValueError:
-            await getattr(get_logger(), f"a{method}")("hello %s", "you")
-
-    asyncio.run(say())
-    (event,) = recorder.events
-    assert (event["level"], event["event"], event["task"]) == (METHODS[method], "hello you", "t1")
-    assert ("ValueError: x" in event.get("exception", "")) == (method == "exception")
-
-
-@pytest.mark.parametrize(
-    ("number", "word"),
-    [(0, "debug"), (10, "debug"), (20, "info"), (25, "info"), (39, "warning"), (50, "critical"),
-     (99, "critical"), ("WARN", "warning"), ("nonsense", "info")],
-)  # fmt: skip
-def test_log_takes_any_number(chain, number, word):
-    """`log(25, ...)` is no error: it counts as the next level below."""
-    recorder, _ = chain(level="debug", stream_level="debug", foreign=False)
-    calls.TraderLogger.threshold(0)
-    get_logger().log(number, "x %d", 1)
-    asyncio.run(get_logger().alog(number, "y"))
-    assert [(e["level"], e["event"]) for e in recorder.events] == [(word, "x 1"), (word, "y")]
-
-
 @pytest.mark.parametrize(
     "name", ["warn", "fatal", "msg", "exception", "ainfo", "err", "notice", "trace", "level 17", ""]
 )
 def test_the_chain_takes_unknown_method_names(chain, name):
-    """A generic structlog logger passes any method name on; none of them may raise, and the name is not
-    lost."""
+    """A generic structlog logger passes any method name on; none of them may raise, and the name is not lost."""
     recorder, _ = chain()
     generic = structlog.wrap_logger(
-        logger._state.console, processors=[*logger._state.chain[:-1], lambda *_: ((), {})],
+        chain_module._installed.console, processors=[*chain_module._installed.chain[:-1], lambda *_: ((), {})],
         wrapper_class=structlog.BoundLogger,
     )  # fmt: skip
     event = {"event": "x"}
@@ -117,9 +62,6 @@ def test_any_event_object_passes(chain, event):
     assert len(lines(console)) == 1
 
 
-# --- levels -------------------------------------------------------------------------------------------
-
-
 def test_stream_and_console_levels_are_independent(chain):
     """Debug lines reach the relay although the console shows warnings only, and the other way round."""
     recorder, console = chain(level="warning", stream_level="debug")
@@ -127,18 +69,6 @@ def test_stream_and_console_levels_are_independent(chain):
     get_logger().warning("high")
     assert [e["event"] for e in recorder.events] == ["low", "high"]
     assert [e["event"] for e in lines(console)] == ["high"]
-
-
-def test_below_both_levels_nothing_happens_at_all(chain):
-    """A debug call below both thresholds does not even run the chain."""
-    ran = []
-    _, console = chain(level="info", stream_level="warning", redactor=lambda *a: ran.append(1) or a[2])
-    get_logger().debug("low")
-    get_logger().log(5, "lower")
-    assert not ran
-    get_logger().info("shown")
-    assert [e["event"] for e in lines(console)] == ["shown"]
-    assert not get_logger().is_enabled_for(logging.DEBUG)
 
 
 def test_the_environment_sets_the_stream_level(chain, monkeypatch, relay):
@@ -172,78 +102,9 @@ def test_a_bad_argument_is_an_error():
         setup_structlog(form="xml", relay=False)
 
 
-# --- exceptions ---------------------------------------------------------------------------------------
-
-
 def failing():
     local = "value of a local variable"
     raise ValueError(f"refused, password={SECRET} {len(local)}")
-
-
-FORMS = {
-    "exception()": lambda log, error: log.exception("x"),
-    "exc_info=True": lambda log, error: log.error("x", exc_info=True),
-    "exc_info=exception": lambda log, error: log.info("x", exc_info=error),
-    "exc_info=tuple": lambda log, error: log.critical("x", exc_info=sys.exc_info()),
-    "ready text": lambda log, error: log.error("x", exception=f"ValueError: refused, password={SECRET}"),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_exceptions_arrive_as_text_without_secrets_and_locals(chain, form):
-    """All forms of exc_info become a string; the planted secret is in neither output, nor are local
-    variables."""
-    recorder, console = chain()
-    try:
-        failing()
-    except ValueError as error:
-        FORMS[form](get_logger(), error)
-    (event,) = recorder.events
-    assert "exc_info" not in event
-    assert "ValueError: refused" in event["exception"]
-    for shown in (repr(event), console.getvalue()):
-        assert SECRET not in shown
-        assert "value of a local variable" not in shown.replace('local = "value of a local variable"', "")
-
-
-@pytest.mark.parametrize("exc_info", [False, None, True, "text", 5, (None, None, None), (1, 2, 3), object()])
-def test_odd_exc_info_never_raises(chain, exc_info):
-    """No exception, or no exception at all: the line comes."""
-    recorder, _ = chain()
-    get_logger().error("x", exc_info=exc_info)
-    assert recorder.events[0]["event"] == "x"
-    assert "exc_info" not in recorder.events[0]
-
-
-def test_no_frame_stays_referenced(chain):
-    """After the call nothing of ours keeps the frames of the exception alive."""
-    recorder, _ = chain()
-
-    class Local:
-        pass
-
-    def scene():
-        thing = Local()
-        try:
-            raise ValueError
-        except ValueError:
-            get_logger().exception("x")
-        return weakref.ref(thing)
-
-    gone = scene()
-    gc.collect()
-    assert gone() is None
-    assert recorder.events
-
-
-def test_stack_info_becomes_text(chain):
-    """`stack_info=True` adds the stack as text."""
-    recorder, _ = chain()
-    get_logger().info("x", stack_info=True)
-    assert "test_stack_info_becomes_text" in recorder.events[0]["stack"]
-
-
-# --- context, callsite, exclusion ---------------------------------------------------------------------
 
 
 def test_contextvars_of_one_task_never_appear_in_another(chain):
@@ -261,17 +122,15 @@ def test_contextvars_of_one_task_never_appear_in_another(chain):
         await asyncio.gather(task("a", 20), task("b", 20))
 
     asyncio.run(both())
-    thread = threading.Thread(target=lambda: get_logger().info("x", who="t"))
-    thread.start()
-    thread.join()
+    with running(lambda: get_logger().info("x", who="t")):
+        pass
     assert len(recorder.events) == 81
     for event in recorder.events:
         assert {key for key in event if key.startswith("only_")} == ({f"only_{event['who']}"} - {"only_t"})
 
 
 def test_trouble_says_where_it_came_from(chain):
-    """From warning up a line names file, line and function of the caller; below it does not, as that
-    costs."""
+    """From warning up a line names file, line and function of the caller; below it does not, as that costs."""
     recorder, _ = chain()
     get_logger().info("x")
     get_logger().warning("x")
@@ -318,9 +177,6 @@ def test_exclude_can_be_given(relay):
     assert [e["event"] for e in relay.events] == ["yes"]
 
 
-# --- redaction in the chain ---------------------------------------------------------------------------
-
-
 def test_planted_secrets_never_reach_the_socket(relay, monkeypatch):
     """Secrets in every place a line can hold one: none of them is in any byte that the relay receives."""
     monkeypatch.setenv("BROKER_TOKEN", "onlyknownbyvalue77")
@@ -354,96 +210,6 @@ def test_the_renderer_does_not_reach_into_what_was_shipped(chain):
     assert recorder.events[0]["values"] == [1, 2]
     assert {"event", "level", "logger", "timestamp"} <= set(recorder.events[0])
     assert recorder.events[0]["timestamp"].endswith("Z")
-
-
-# --- nothing hurts the caller -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("form", ["json", "console"])
-def test_unrenderable_values_do_not_raise(chain, form):
-    """Values that cannot be shown, keys that are no names, circles, surrogates, NaN: a line comes out,
-    one each."""
-
-    class Broken:
-        def __repr__(self):
-            raise RuntimeError
-
-        __str__ = __repr__
-
-    circle = {}
-    circle["me"] = circle
-    recorder, console = chain(form=form)
-    for value in (Broken(), circle, "\ud800", float("nan"), {(1, 2): 3}, b"\xff", {1, 2}, 10**5000):
-        get_logger().info("x", v=value, **{"odd \n key": 1})
-    assert len(recorder.seen) == 8
-    assert len(console.getvalue().splitlines()) == 8
-
-
-@pytest.mark.parametrize("form", ["json", "console"])
-def test_an_object_that_logs_itself_makes_two_lines(relay, form):
-    """Asked once for its repr it logs once; the inner line names its type, and both lines arrive, inner
-    first."""
-
-    class Chatty:
-        def __repr__(self):
-            get_logger().info("inner", me=self)
-            return "chatty"
-
-    console = io.StringIO()
-    setup_structlog(socket=relay.path, stream=console, form=form)
-    get_logger().info("outer", me=Chatty())
-    relay.wait(lambda r: len(r.logs) >= 2)
-    assert [(e["event"], e["me"]) for e in relay.events] == [("inner", "<Chatty>"), ("outer", "chatty")]
-    assert len(console.getvalue().splitlines()) == 2
-
-
-def test_values_cannot_forge_lines_or_move_the_cursor(chain):
-    """Newlines and escape sequences in messages, keys and values are shown, not obeyed."""
-    _, console = chain(form="console")
-    get_logger("a\nb").info("one\ntwo\x1b[2J", key="x\r\ny\x1b]0;title\x07")
-    assert len(console.getvalue().splitlines()) == 1
-    assert "\x1b" not in console.getvalue()
-
-
-def test_a_console_that_is_gone_costs_only_the_console(relay):
-    """The reader of the pipe went away: no exception, lines still reach the relay, the loss is counted."""
-    reading, writing = os.pipe()
-    with os.fdopen(writing, "w") as stream:
-        setup_structlog(socket=relay.path, stream=stream)
-        os.close(reading)
-        before = logger._state.console.lost
-        get_logger().info("x")
-        relay.wait(lambda r: len(r.logs) == 1)
-        assert logger._state.console.lost == before + 1
-
-
-def test_a_closed_stream_is_never_written_to(chain, tmp_path):
-    """Its descriptor's number may by then belong to a socket or to somebody's file."""
-    with (tmp_path / "console").open("w") as stream:
-        chain(stream=stream)
-        number = stream.fileno()
-    with (tmp_path / "other").open("w") as other:
-        assert other.fileno() == number
-        get_logger().info("x")
-    assert not (tmp_path / "other").read_text()
-
-
-def test_a_failing_processor_does_not_reach_the_caller(chain, capfd):
-    """If the chain itself breaks, the line is lost, counted and told on stderr once; trading goes on."""
-
-    def broken(*_):
-        raise ZeroDivisionError
-
-    chain(redactor=broken)
-    get_logger().info("x")
-    get_logger().info("x")
-    asyncio.run(get_logger().ainfo("x"))
-    assert calls.TraderLogger.failures >= 3
-    assert capfd.readouterr().err.count("ZeroDivisionError") == 1
-    calls.TraderLogger.failures -= 3
-
-
-# --- setting up ---------------------------------------------------------------------------------------
 
 
 def test_setting_up_twice_doubles_nothing(relay):
@@ -513,8 +279,7 @@ def test_capture_logs_sees_events_and_ships_nothing(chain):
 
 
 def test_importing_the_logger_has_no_effect_and_loads_nothing_heavy():
-    """Import starts no thread, opens no socket, configures nothing, and leaves the relay's libraries
-    alone."""
+    """Import starts no thread, opens no socket, configures nothing, and leaves the relay's libraries alone."""
     code = (
         "import sys, threading, os, logging\n"
         "fds = set(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else set()\n"
@@ -531,27 +296,6 @@ def test_importing_the_logger_has_no_effect_and_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_the_form_follows_the_output(monkeypatch):
-    """JSON lines where no person looks, colours on a terminal, no colours with NO_COLOR; the environment
-    decides over auto."""
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    def shown(stream):
-        setup_structlog(relay=False, stream=stream)
-        get_logger().info("hello", n=1)
-        return stream.getvalue()
-
-    assert json.loads(shown(io.StringIO()))["event"] == "hello"
-    assert "\x1b[" in shown(Terminal())
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[" not in shown(Terminal())
-    monkeypatch.setenv("ROBO_LOG_FORMAT", "console")
-    assert "n=1" in shown(io.StringIO())
 
 
 def test_a_redactor_can_be_given(chain):

@@ -1,21 +1,19 @@
-"""Lines of the logging module and last words: each reaches the relay exactly once, whatever else is
-installed."""
+"""Lines of the logging module: each reaches the relay exactly once, whatever else is installed."""
 
 import io
-import json
 import logging
 import logging.config
 import logging.handlers
 import queue
-import sys
 import threading
 import warnings
 
 import pytest
 import structlog
 
-from robo_trader.logger import get_logger, setup_structlog
+from robo_trader.logger import get_logger
 from robo_trader.logging.foreign import ForeignHandler
+from tests.support.threads import running
 
 
 @pytest.fixture
@@ -116,8 +114,7 @@ def test_odd_extras_do_not_replace_ours(chain):
     "arguments", [("%d", "x"), ("%s %s", 1), (object(),), ({"a": 1},), (None,), ("%(a)s", {"a": 1})]
 )
 def test_odd_messages_never_raise(chain, root, arguments, capsys):
-    """Arguments that do not fit, objects and dicts as message: the line comes, nothing is printed by
-    logging."""
+    """Arguments that do not fit, objects and dicts as message: the line comes, nothing is printed by logging."""
     root.handlers.clear()
     recorder, _ = chain()
     logging.getLogger("lib").warning(*arguments)
@@ -152,10 +149,12 @@ def test_records_from_a_queue_come_once(chain, root):
     ours = [h for h in root.handlers if isinstance(h, ForeignHandler)]
     listener = logging.handlers.QueueListener(box, *ours)
     listener.start()
-    lib.warning("x %d", 1)
-    listener.stop()
-    lib.removeHandler(handler)
-    lib.propagate = True
+    try:
+        lib.warning("x %d", 1)
+    finally:
+        listener.stop()
+        lib.removeHandler(handler)
+        lib.propagate = True
     assert [e["event"] for e in recorder.events] == ["x 1"]
 
 
@@ -179,15 +178,9 @@ def test_dict_config_during_traffic_does_not_deadlock(chain, root):
         while not stop.is_set():
             logging.getLogger("lib").info("x")
 
-    threads = [threading.Thread(target=talk) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for _ in range(30):
-        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "incremental": True})
-    stop.set()
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+    with running(talk, talk, talk, stop=stop.set):
+        for _ in range(30):
+            logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "incremental": True})
 
 
 def test_warnings_are_lines_too(chain):
@@ -201,76 +194,3 @@ def test_warnings_are_lines_too(chain):
     events = [e for e in recorder.events if e["logger"] == "py.warnings"]
     assert len(events) == 1
     assert "careful, token=[redacted]" in events[0]["event"]
-
-
-# --- last words ---------------------------------------------------------------------------------------
-
-
-def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monkeypatch):
-    """Main thread and other threads: a critical line with the traceback, then what would have happened
-    anyway."""
-    ran = []
-    monkeypatch.setattr(sys, "excepthook", lambda *a: ran.append(("main", a[1])))
-    monkeypatch.setattr(threading, "excepthook", lambda a: ran.append((a.thread.name, a.exc_value)))
-    recorder, _ = chain()
-    error = ValueError("boom password=abcdef")
-    sys.excepthook(ValueError, error, None)
-
-    def fail():
-        raise error
-
-    thread = threading.Thread(target=fail, name="worker")
-    thread.start()
-    thread.join()
-    assert ran == [("main", error), ("worker", error)]
-    assert [(e["event"], e["level"]) for e in recorder.events] == [("exception.unhandled", "critical")] * 2
-    assert recorder.events[1]["thread"] == "worker"
-    assert all("ValueError: boom password=[redacted]" in e["exception"] for e in recorder.events)
-
-
-def test_ctrl_c_and_exits_are_no_failures(chain, monkeypatch):
-    """KeyboardInterrupt reaches the original hook without a critical line; SystemExit ends a thread
-    silently."""
-    ran = []
-    monkeypatch.setattr(sys, "excepthook", lambda *a: ran.append(a[0]))
-    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
-    recorder, _ = chain()
-    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    thread = threading.Thread(target=sys.exit)
-    thread.start()
-    thread.join()
-    assert ran == [KeyboardInterrupt]
-    assert not recorder.events
-
-
-def test_a_foreign_hook_set_later_is_left_in_place(chain, monkeypatch):
-    """If somebody put a hook over ours, taking ours away does not remove theirs."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    chain()
-
-    def theirs(*_):
-        return None
-
-    sys.excepthook = theirs
-    setup_structlog(relay=False, stream=io.StringIO(), hooks=False)
-    assert sys.excepthook is theirs
-
-
-def test_the_last_words_of_a_dying_process_arrive(relay, python):
-    """A process that dies of an exception: its critical line is at the relay, and stderr has the usual
-    traceback."""
-    code = (
-        "from robo_trader.logger import setup_structlog, get_logger\n"
-        "setup_structlog()\n"
-        "get_logger('robo_trader.x').info('alive')\n"
-        "raise RuntimeError('out of luck, api_key=abcdefgh')\n"
-    )
-    process = python("-c", code, LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED="")
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "RuntimeError: out of luck" in err
-    relay.wait(lambda r: len(r.logs) == 2)
-    last = relay.events[-1]
-    assert (relay.logs[-1][3], last["event"]) == ("critical", "exception.unhandled")
-    assert "RuntimeError: out of luck, api_key=[redacted]" in last["exception"]
-    assert [json.loads(line)["level"] for line in out.splitlines()] == ["info", "critical"]

@@ -4,10 +4,10 @@ Owns: `Trader`, which numbers lines, keeps those that are not acked, and sends t
 a trader in a process of its own under load; `Nursery`, which makes traders that are going to be killed. Read
 `viewer` next.
 
-Run as a script it is the other end of `Feeder` and `Nursery`:
+Run as a program it is the other end of `Feeder` and `Nursery`:
 
-    python feeder.py load SOCKET NAME RUN-HEX SHARED RATE WINDOW
-    python feeder.py nursery SOCKET             then on stdin, line by line: NAME RUN-HEX SHARED READS-ACKS
+    python -m tests.support.chaos.feeder load SOCKET NAME RUN-HEX SHARED RATE WINDOW
+    python -m tests.support.chaos.feeder nursery SOCKET     then on stdin, line by line: NAME RUN-HEX SHARED READS-ACKS
 """
 
 from __future__ import annotations
@@ -30,14 +30,23 @@ from pathlib import Path
 
 import msgpack
 
+from tests.support.waiting import DEADLINE_S
+
 HELLO, LOG, LOST, BYE = 0, 1, 2, 3
 WELCOME, ACK, REJECT, REFUSED = 0, 1, 2, 3
+
+MODULE = "tests.support.chaos.feeder"
+"""The name under which a process of its own runs this file: run, a module's own `__name__` is another."""
 
 CONNECT_PAUSE_S = 0.01
 """Between two attempts to reach a relay that is away."""
 
-ANSWER_S = 20.0
-"""How long a trader in this process waits for an answer before its test fails."""
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which a process of its own finds `tests` and both packages of this checkout."""
+    return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
 def pack(frame: list[object]) -> bytes:
@@ -100,7 +109,7 @@ class Trader:
         self._queue = deque(self.unacked)
         return True
 
-    def connect(self, deadline_s: float = ANSWER_S) -> Trader:
+    def connect(self, deadline_s: float = DEADLINE_S) -> Trader:
         """Connect, trying again until the relay is there."""
         end = time.monotonic() + deadline_s
         while not self.try_connect():
@@ -146,9 +155,9 @@ class Trader:
         """Log so many lines and, while connected, wait for the socket to take them; returns the last seq."""
         for _ in range(count):
             self.add(**event)
-        end = time.monotonic() + ANSWER_S
+        end = time.monotonic() + DEADLINE_S
         while not self.flush() and self.sock is not None:
-            assert time.monotonic() < end, f"{self.name} could not send within {ANSWER_S:g} s"
+            assert time.monotonic() < end, f"{self.name} could not send within {DEADLINE_S:g} s"
             select.select([], [self.sock], [], 0.1)
         return self.seq
 
@@ -169,7 +178,7 @@ class Trader:
             return False
         return self.sock is not None
 
-    def flush_all(self, deadline_s: float = ANSWER_S) -> None:
+    def flush_all(self, deadline_s: float = DEADLINE_S) -> None:
         """Send everything, waiting for room but reading no answers."""
         end = time.monotonic() + deadline_s
         while not self.flush():
@@ -235,7 +244,7 @@ class Trader:
                 self._answer(frame)
         return True
 
-    def wait_acked(self, seq: int | None = None, deadline_s: float = ANSWER_S) -> None:
+    def wait_acked(self, seq: int | None = None, deadline_s: float = DEADLINE_S) -> None:
         """Wait until everything up to `seq` (default: everything) is acked, reconnecting as often as needed."""
         wanted = self.seq if seq is None else seq
         end = time.monotonic() + deadline_s
@@ -244,7 +253,7 @@ class Trader:
             if not self.step(0.05) and not self.try_connect():
                 time.sleep(CONNECT_PAUSE_S)
 
-    def wait_closed(self, deadline_s: float = ANSWER_S) -> None:
+    def wait_closed(self, deadline_s: float = DEADLINE_S) -> None:
         """Wait until the relay has closed the connection, reading everything before that."""
         end = time.monotonic() + deadline_s
         while self.step(0.05):
@@ -295,7 +304,9 @@ class Feeder:
         self.run = os.urandom(16)
         self._shared = Shared(home / f"{name}.shared")
         arguments = [str(path), name, self.run.hex(), str(self._shared.path), str(rate), str(window)]
-        self.process = subprocess.Popen([sys.executable, __file__, "load", *arguments], stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, "load", *arguments], env=environment(), stdin=subprocess.DEVNULL
+        )
 
     @property
     def acked(self) -> int:
@@ -311,7 +322,7 @@ class Feeder:
         """Tell it to log no more (or not beyond line `at`), have everything acked, say goodbye and end."""
         self._shared.put(STOP, 1 if at is None else at)
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = DEADLINE_S) -> int:
         """Wait for its clean end; returns the number of lines it logged."""
         try:
             code = self.process.wait(timeout)
@@ -327,16 +338,17 @@ class Feeder:
         """End the process whatever its state, and let the memory go; for the end of a test."""
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(DEADLINE_S)
         self._shared.close()
 
 
 class Nursery:
     """Forks traders that log as fast as they can until somebody kills them."""
 
-    def __init__(self, path: Path, *, script: Path | str = __file__) -> None:
+    def __init__(self, path: Path, *, module: str = MODULE) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(script), "nursery", str(path)],
+            [sys.executable, "-m", module, "nursery", str(path)],
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -366,10 +378,10 @@ class Nursery:
                 os.kill(pid, signal.SIGKILL)
         self.process.stdin.close()
         try:
-            self.process.wait(10)
+            self.process.wait(DEADLINE_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(DEADLINE_S)
         self.process.stdout.close()
 
 

@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 
 import orjson
 
-from rig.waiting import DEADLINE_S, wait_for
+from tests.support.threads import join
+from tests.support.waiting import DEADLINE_S, wait_for
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
@@ -53,7 +54,7 @@ def handshake(
     try:
         if rcvbuf is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
-        sock.settimeout(10)
+        sock.settimeout(DEADLINE_S)
         sock.connect(("127.0.0.1", port))
         key = base64.b64encode(os.urandom(16)).decode()
         sock.sendall(
@@ -154,8 +155,7 @@ class Viewer:
         self._stop.set()
         self._open.set()
         if self._thread.ident is not None:
-            self._thread.join(15)
-            assert not self._thread.is_alive(), f"{self.name} does not end"
+            join(self._thread)
         if self.error is not None:
             raise AssertionError(f"{self.name}: {self.error!r}") from self.error
 

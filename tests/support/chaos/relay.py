@@ -18,9 +18,10 @@ import sys
 import threading
 from pathlib import Path
 
-from rig.waiting import wait_for
+from tests.support.threads import join
+from tests.support.waiting import DEADLINE_S, wait_for
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 """The repository: `python -m logrelay` is to find this checkout's package, installed or not."""
 
 PORTS = range(18_000, 32_000)
@@ -91,7 +92,7 @@ class Relay:
         self.spawn()
         wait_for(lambda: self._ready.is_set() or self.process.poll() is not None, self.tell)
         if not self._ready.is_set():
-            self._listener.join(5)
+            join(self._listener)
             raise AssertionError(f"the relay ended with exit code {self.process.returncode}\n{self.tell()}")
         return self
 
@@ -106,17 +107,17 @@ class Relay:
     def kill(self) -> None:
         """SIGKILL, and wait until the kernel has cleaned up."""
         self.process.kill()
-        self.process.wait(30)
-        self._listener.join(5)
+        self.process.wait(DEADLINE_S)
+        join(self._listener)
 
     def terminate(self) -> None:
         """SIGTERM; do not wait."""
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout: float = 30) -> int:
+    def wait(self, timeout: float = DEADLINE_S) -> int:
         """Wait for the end; return the exit code."""
         code = self.process.wait(timeout)
-        self._listener.join(5)
+        join(self._listener)
         return code
 
     def stop(self) -> int:
@@ -127,7 +128,7 @@ class Relay:
     def pause(self) -> None:
         """SIGSTOP; return when it does not run any more."""
         self.process.send_signal(signal.SIGSTOP)
-        wait_for(lambda: self._stat()[0] == "T", "the relay did not stop")
+        wait_for(lambda: self._stat()[0] == "T", "the relay to stand still")
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -142,8 +143,8 @@ class Relay:
         """End it whatever its state; for the end of a test."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(30)
-            self._listener.join(5)
+            self.process.wait(DEADLINE_S)
+            join(self._listener)
 
     @property
     def pid(self) -> int:
@@ -175,7 +176,7 @@ class Relay:
 
     def get(self, path: str) -> tuple[int, bytes]:
         """Ask for a page over plain HTTP."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         with contextlib.closing(connection):
             connection.request("GET", path)
             response = connection.getresponse()

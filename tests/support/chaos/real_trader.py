@@ -1,10 +1,11 @@
 """A trader with the real chain: structlog, redaction, LogRelayProcessor. Run as a script, in a process of its own.
 
-Owns: the other end of `RealTrader` and of a `Nursery` of real traders. The only file of the rig that imports a program
+Owns: the other end of `RealTrader` and of a `Nursery` of real traders. The only file here that imports a program
 under test, and only when it is run.
 
-    python real_trader.py drive SOCKET NAME MAX-BYTES    then requests on stdin, answers on stdout: JSON, line by line
-    python real_trader.py nursery SOCKET                 see `feeder`
+    python -m tests.support.chaos.real_trader drive SOCKET NAME MAX-BYTES
+                                                 then requests on stdin, answers on stdout: JSON, line by line
+    python -m tests.support.chaos.real_trader nursery SOCKET     see `feeder`
 """
 
 from __future__ import annotations
@@ -17,19 +18,14 @@ import threading
 import time
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[:0] = [str(Path(__file__).resolve().parents[4]), str(Path(__file__).resolve().parents[1])]
+from tests.support.chaos import feeder
+from tests.support.waiting import DEADLINE_S, wait_for
 
-from rig import feeder
-from rig.waiting import wait_for
-
-SCRIPT = Path(__file__)
+MODULE = "tests.support.chaos.real_trader"
 
 ROOM = 40
 """Lines a real trader that is going to be killed has on the way at most: so few that the socket is never full, and each
 one is in the kernel when the log call returns."""
-
-UP_S = 20.0
 
 
 class RealTrader:
@@ -38,7 +34,8 @@ class RealTrader:
     def __init__(self, path: Path, name: str = "robo", *, max_bytes: int = 1 << 20) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), "drive", str(path), name, str(max_bytes)],
+            [sys.executable, "-m", MODULE, "drive", str(path), name, str(max_bytes)],
+            env=feeder.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -58,7 +55,7 @@ class RealTrader:
         """Return the processor's stats."""
         return self._ask("stats")
 
-    def wait_settled(self, deadline_s: float = 30.0) -> dict[str, object]:
+    def wait_settled(self, deadline_s: float = DEADLINE_S) -> dict[str, object]:
         """Wait until the relay has every line that was not dropped; returns the stats."""
         wait_for(lambda: self.stats()["pending"] == 0, lambda: f"not settled: {self.stats()}", deadline_s)
         return self.stats()
@@ -66,7 +63,7 @@ class RealTrader:
     def quit(self) -> int:
         """Let it end by itself; returns the exit code."""
         self.process.stdin.close()
-        code = self.process.wait(30)
+        code = self.process.wait(DEADLINE_S)
         self.process.stdout.close()
         return code
 
@@ -74,7 +71,7 @@ class RealTrader:
         """End it whatever its state; for the end of a test."""
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(30)
+            self.process.wait(DEADLINE_S)
         self.process.stdin.close()
         self.process.stdout.close()
 
@@ -130,7 +127,7 @@ def run_doomed(path: str, name: str, _run: str, shared_path: str, _reads_acks: b
     processor = make_processor(path, name, 1 << 20)
     log = set_up(path, processor)
     log.info("first words", feeder=name, n=1)
-    end = time.monotonic() + UP_S
+    end = time.monotonic() + DEADLINE_S
     while processor.stats()["acked"] < 1 and time.monotonic() < end:
         time.sleep(0.001)
     n = 1

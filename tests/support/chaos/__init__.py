@@ -5,7 +5,7 @@
     real_trader  a trader with the real chain of robo_trader, in a process of its own
     viewer       a raw WebSocket client that resumes, reads slowly or not at all
     ledger       the journal file as SQLite sees it, and the comparisons every test ends with
-    waiting      conditions with deadlines; nothing here sleeps for a fixed time and hopes
+    scale        how often to do things: in CI, and with CHAOS=full
 
 Nothing here imports `logrelay`, and `robo_trader` is imported in processes of its own only: the tests look at the
 programs from outside.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import orjson
 
-from rig.viewer import Got, Viewer
+from tests.support.chaos.viewer import Got, Viewer
 
 LEVEL_RANK = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 

@@ -1,0 +1,348 @@
+"""The trader's logging: one chain that every line goes through, in the order in which it is written here.
+
+Owns: `setup_structlog`, `get_logger` and the chain. It must not know how secrets look, how frames are packed
+or what the trader does. Nothing happens at import: no thread, no socket, no configuration.
+Read `bound_logger` next.
+
+Environment (an argument of `setup_structlog` beats it; a bad value is named on stderr once and the default
+used, because a typing error must not stop a trading bot):
+
+    LOGRELAY_LEVEL    what is streamed: debug, info (default), warning, error, critical
+    LOGRELAY_EXCLUDE  loggers never streamed, comma separated, added to audit and security
+    LOGRELAY_SOCKET, LOGRELAY_DISABLED  are read by the relay processor itself
+    ROBO_LOG_LEVEL    what this console shows; default info
+    ROBO_LOG_FORMAT   auto (default: colours on a terminal, JSON lines elsewhere), console or json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.processors import (
+    CallsiteParameter,
+    CallsiteParameterAdder,
+    StackInfoRenderer,
+)
+
+from robo_trader.log_relay import LogRelayProcessor
+from robo_trader.logging import levels
+from robo_trader.logging.bound_logger import TraderLogger, warn_once
+from robo_trader.logging.console import Console, Outlet, Renderer
+from robo_trader.logging.excepthooks import Hooks
+from robo_trader.logging.foreign import ForeignHandler
+from robo_trader.logging.redaction import Redactor
+from robo_trader.logging.secret_rules import from_environment
+from robo_trader.logging.tracebacks import exception_to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping
+    from typing import TextIO
+
+    from structlog.typing import FilteringBoundLogger, Processor
+
+EXCLUDED = ("audit", "security")
+"""Loggers whose lines, and their children's, stay on this machine."""
+
+APP = "robo_trader"
+"""The name under which the relay knows this trader, and the logger name of lines that have none."""
+
+_EARLY_LISTS = 8
+"""Processor lists made before ours that follow our chain. A process has one; only tests that reset have more."""
+
+_NOT_THE_CALLER = [__name__, "robo_trader.logging.bound_logger"]
+"""Modules whose frames lie between a log call and the chain; the frame below them is the caller's. structlog takes
+these as prefixes, so the whole package is not named: `excepthooks` is a caller like any other."""
+
+_CALLSITE = CallsiteParameterAdder(
+    [CallsiteParameter.FILENAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME],
+    additional_ignores=_NOT_THE_CALLER,
+)
+_STACK = StackInfoRenderer(additional_ignores=_NOT_THE_CALLER)
+
+
+# --- the chain, in reading order ---------------------------------------------------------------------
+
+
+def add_level(_logger: Any, method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Set `level` to one of the five words; an unknown method's name is kept as `level_name`."""
+    word = method_name if method_name in levels.RANKS else levels.word(method_name)
+    if word is None:
+        word = "info"
+        event["level_name"] = method_name
+    event["level"] = word
+    return event
+
+
+def add_logger_name(logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Set `logger`, unless the line says itself where it comes from."""
+    if "logger" not in event:
+        event["logger"] = getattr(logger, "name", APP)
+    return event
+
+
+def fill_in_arguments(_logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Fill `positional_args` into the event's text; arguments that do not fit are put behind it."""
+    args = event.pop("positional_args", ())
+    if args:
+        event["event"] = _filled(event.get("event"), args)
+    return event
+
+
+def add_callsite(logger: Any, method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Set `at` (file, line, function) from warning up: it costs about 4 us, and trouble is rare."""
+    if levels.RANKS[event["level"]] >= levels.RANKS["warning"] and "at" not in event:
+        found = _CALLSITE(logger, method_name, {})
+        event["at"] = "{filename}:{lineno} {func_name}".format(**found)
+    return event
+
+
+class TimeAdder:
+    """Sets `timestamp`: UTC, RFC 3339, microseconds."""
+
+    def __init__(self) -> None:
+        self._second: tuple[int, str] = (-1, "")
+        """The last second that was formatted, and its text; one tuple, so that threads see both or none."""
+
+    def __call__(self, _logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
+        """Add the time of this call."""
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        known, text = self._second
+        if second != known:  # formatting a date costs more than all the rest of the step
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (second, text)
+        event["timestamp"] = f"{text}.{rest // 1000:06d}Z"
+        return event
+
+
+def format_exception(logger: Any, method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Turn `exc_info` into the string `exception`, without local variables, and `stack_info` into `stack`."""
+    if method_name == "exception":
+        event.setdefault("exc_info", True)
+    if event.get("stack_info"):
+        _STACK(logger, method_name, event)
+    if "exc_info" in event:
+        exception_to_text(logger, method_name, event)
+    return event
+
+
+def _filled(event: Any, args: tuple[Any, ...]) -> Any:
+    try:
+        if isinstance(event, str):
+            one = args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
+            return event % one
+    except Exception:
+        pass
+    try:
+        return f"{event} {args!r}"
+    except Exception:
+        return event
+
+
+def _make_chain(redactor: Processor, relay: Processor | None, renderer: Processor) -> list[Processor]:
+    chain: list[Processor] = [
+        merge_contextvars,
+        add_level,
+        add_logger_name,
+        fill_in_arguments,
+        add_callsite,
+        TimeAdder(),
+        format_exception,  # before the redaction: a traceback can only be searched as text
+        redactor,  # before everything that lets a line leave
+    ]
+    if relay is not None:
+        chain.append(relay)
+    chain.append(renderer)
+    return chain
+
+
+# --- setting up --------------------------------------------------------------------------------------
+
+
+def get_logger(name: str | None = None, **bound: Any) -> FilteringBoundLogger:
+    """Return a logger. It may be made before `setup_structlog` is called; it binds at its first line."""
+    logger: FilteringBoundLogger = structlog.get_logger(name or APP, **bound)
+    return logger
+
+
+def setup_structlog(
+    *,
+    level: str | None = None,
+    stream_level: str | None = None,
+    exclude: Iterable[str] | None = None,
+    socket: str | None = None,
+    app: str = APP,
+    relay: Processor | bool = True,
+    redactor: Processor | None = None,
+    form: str | None = None,
+    stream: TextIO | None = None,
+    foreign: bool = True,
+    hooks: bool = True,
+) -> Any:
+    """Configure structlog and the logging module for a trader; return the relay processor (None without).
+
+    `level` is what the console shows, `stream_level` what goes to the relay; they are independent. `exclude`
+    names loggers that are never streamed (default `EXCLUDED`; LOGRELAY_EXCLUDE adds to it). `relay` may be a
+    processor of one's own, or False. `form` is auto, console or json; `stream` defaults to stdout.
+    `foreign` sends the logging module's records through the chain (the root logger's level is lowered to what
+    somebody wants to see; other handlers stay), `hooks` logs exceptions that nobody caught.
+
+    Call it once at the start of the process. A second call replaces the first: nothing is doubled, loggers
+    that exist follow, and the connection to the relay is kept if its settings are the same.
+    Raises ValueError for an unknown level or form given as an argument.
+    """
+    shown = _choice("level", level, "ROBO_LOG_LEVEL", "info", tuple(levels.RANKS))
+    streamed = _choice("stream_level", stream_level, "LOGRELAY_LEVEL", "info", tuple(levels.RANKS))
+    form = _choice("form", form, "ROBO_LOG_FORMAT", "auto", ("auto", "console", "json"))
+    target = stream if stream is not None else sys.stdout
+    settings = _RelaySettings(socket, streamed, app, _excluded(exclude))
+
+    processor = _installed.use_relay(relay, settings)
+    chain = _make_chain(
+        redactor if redactor is not None else Redactor(known=from_environment(os.environ)),
+        processor,
+        Renderer(style=_style(form, target), level=shown),
+    )
+    rank = levels.RANKS[shown] if processor is None else min(levels.RANKS[shown], levels.RANKS[streamed])
+    _installed.use_chain(chain, rank, target)
+    _installed.use_foreign(rank if foreign else None)
+    _installed.use_hooks(wanted=hooks)
+    return processor
+
+
+def reset_structlog() -> None:
+    """Take everything back: hooks, handler, the relay connection, structlog's configuration. For tests."""
+    _installed.use_hooks(wanted=False)
+    _installed.use_foreign(None)
+    _installed.use_relay(False, None)
+    structlog.reset_defaults()
+
+
+class _RelaySettings(NamedTuple):
+    """What a relay processor is made of; it is kept as long as they stay the same."""
+
+    socket: str | None
+    level: str
+    app: str
+    exclude: tuple[str, ...]
+
+
+class _Installed:
+    """What a setup has put into this process, so that the next one replaces it instead of adding to it."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+        self.chain: list[Processor] = []
+        """The one list that every logger holds; its contents are replaced, never the list."""
+        self._early: deque[list[Processor]] = deque(maxlen=_EARLY_LISTS)
+        """Processor lists that were configured before ours; loggers bound early hold them."""
+        self._relay: Any = None
+        self._relay_settings: _RelaySettings | None = None
+        self._handler: ForeignHandler | None = None
+        self._root_level: int | None = None
+        """The root logger's level before it was lowered."""
+        self._hooks: Hooks | None = None
+
+    def use_relay(self, wanted: Any, settings: _RelaySettings | None) -> Any:
+        """Return the processor to use: the one there is if its settings are the same, a new one, `wanted`, or None."""
+        if wanted is True and self._relay is not None and self._relay_settings == settings:
+            return self._relay
+        if self._relay is not None:
+            with contextlib.suppress(Exception):
+                self._relay.close()
+        self._relay = self._relay_settings = None
+        if wanted is not True or settings is None:
+            return wanted or None
+        socket, level, app, exclude = settings
+        self._relay = LogRelayProcessor(socket, level=level, app=app, exclude=exclude)
+        self._relay_settings = settings
+        return self._relay
+
+    def use_chain(self, chain: list[Processor], rank: int, target: TextIO) -> None:
+        """Have every logger, bound and cached ones too, use `chain` from `rank` up and print to `target`."""
+        self.console.point_at(target)
+        current = structlog.get_config()["processors"]
+        if isinstance(current, list) and all(current is not known for known in (self.chain, *self._early)):
+            self._early.append(current)
+        for known in (self.chain, *self._early):
+            known[:] = chain  # in place: bound and cached loggers hold these lists
+        TraderLogger.threshold(rank)
+        structlog.configure(
+            processors=self.chain,
+            wrapper_class=TraderLogger,
+            logger_factory=self._outlet,
+            cache_logger_on_first_use=True,
+        )
+
+    def _outlet(self, *args: Any) -> Outlet:
+        return Outlet(args[0] if args and isinstance(args[0], str) else APP, self.console)
+
+    def use_foreign(self, rank: int | None) -> None:
+        """Send the logging module's records from `rank` up through the chain; None: leave the module alone."""
+        root = logging.getLogger()
+        if self._handler is not None:
+            root.removeHandler(self._handler)
+            logging.captureWarnings(capture=False)
+            if self._root_level is not None:
+                root.setLevel(self._root_level)
+            self._handler = self._root_level = None
+        if rank is None:
+            return
+        self._handler = ForeignHandler(self.chain, self.console)
+        self._handler.setLevel(rank)
+        root.addHandler(self._handler)
+        if root.level == logging.NOTSET or root.level > rank:
+            self._root_level = root.level
+            root.setLevel(rank)
+        logging.captureWarnings(capture=True)
+
+    def use_hooks(self, *, wanted: bool) -> None:
+        """Log exceptions that nobody caught, or no longer."""
+        if self._hooks is not None:
+            self._hooks.remove()
+        self._hooks = Hooks(get_logger(APP).critical) if wanted else None
+        if self._hooks is not None:
+            self._hooks.install()
+
+
+_installed = _Installed()
+
+
+def _excluded(given: Iterable[str] | None) -> tuple[str, ...]:
+    names = dict.fromkeys(EXCLUDED if given is None else given)
+    names |= dict.fromkeys(filter(None, map(str.strip, os.environ.get("LOGRELAY_EXCLUDE", "").split(","))))
+    return tuple(names)
+
+
+def _style(form: str, target: TextIO) -> str:
+    terminal = False
+    with contextlib.suppress(Exception):
+        terminal = target.isatty()
+    if form == "json" or (form == "auto" and not terminal):
+        return "json"
+    return "colour" if terminal and not os.environ.get("NO_COLOR") else "plain"
+
+
+def _choice(name: str, given: str | None, variable: str, default: str, allowed: tuple[str, ...]) -> str:
+    if given is not None:
+        if given.lower() not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {given!r}")
+        return given.lower()
+    value = os.environ.get(variable, "").strip().lower()
+    if not value:
+        return default
+    if value in allowed:
+        return value
+    if name != "form" and (word := levels.word(value)) is not None:
+        return word  # WARN and FATAL are understood
+    warn_once(f"{variable}={value!r} is not one of {', '.join(allowed)}; using {default}")
+    return default
