@@ -11,8 +11,16 @@ NEEDED = (
     "a token is needed: as the header Authorization: Bearer <token>, as the WebSocket "
     "subprotocol bearer.<token>, or as ?token=<token>"
 )
+OTHER_ORIGIN = (
+    "Origin 'http://evil.example' is not this relay's own page ('localhost:8765'); "
+    "another one has to be listed in --allow-origins"
+)
 LONG = "x" * (SHOWN_CHARS + 1)
 CUT = "'" + "x" * (SHOWN_CHARS - 3) + "...'"
+UNKNOWN_HOST = (
+    f"Host {CUT} is a name this relay does not know, which is how DNS rebinding looks; "
+    "use an IP address or localhost, list the name in --allow-hosts, or set a token"
+)
 
 
 def decide(policy, **changed):
@@ -36,8 +44,7 @@ def decide(policy, **changed):
         (
             OPEN,
             {"origin": ("http://evil.example",)},
-            "Origin 'http://evil.example' is not this relay's own page ('localhost:8765'); "
-            "another one has to be listed in --allow-origins",
+            OTHER_ORIGIN,
         ),
         (
             OPEN,
@@ -48,8 +55,7 @@ def decide(policy, **changed):
         (
             OPEN,
             {"host_header": (LONG,)},
-            f"Host {CUT} is a name this relay does not know, which is how DNS rebinding looks; "
-            "use an IP address or localhost, list the name in --allow-hosts, or set a token",
+            UNKNOWN_HOST,
         ),
         (LOCKED, {}, NEEDED),
         (LOCKED, {"authorization": ("Basic eve",)}, "Authorization is not of the form: Bearer <token>"),
