@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,10 @@ class TestLock:
 
 
 class TestHeader:
+    def test_the_mark_is_that_of_every_version(self):
+        """A relay has to know the lock file of an older one."""
+        assert LOCK_MARK == "logrelay journal"
+
     @pytest.mark.parametrize(
         ("content", "found"),
         [
@@ -211,13 +216,14 @@ class TestHeader:
             "it was left alone, choose another --journal path"
         )
 
-    def test_a_newer_version_is_named(self, file, place):
+    @pytest.mark.parametrize("version", [VERSION + 1, 1 << 24, (1 << 32) - 1])
+    def test_a_newer_version_is_named(self, file, place, version):
         """And what to do about it."""
-        place.write_bytes(header(version=VERSION + 1))
+        place.write_bytes(header(version=version))
         with pytest.raises(JournalRefused) as caught:
             file.inspect()
         assert str(caught.value) == (
-            f"journal {place} was written by a newer logrelay (schema version {VERSION + 1}, this one knows up to "
+            f"journal {place} was written by a newer logrelay (schema version {version}, this one knows up to "
             f"{VERSION}); install that version again or choose another --journal path"
         )
 
@@ -281,6 +287,17 @@ class TestNames:
                 assert Path(f"{place.parent}/{expected}{companion}").read_text() == companion
                 assert not Path(f"{place}{companion}").exists()
             taken.touch()
+
+    def test_the_date_in_a_name_is_utc(self, file, place, monkeypatch):
+        """Its Z says so, wherever the relay runs."""
+        place.touch()
+        monkeypatch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        try:
+            assert file.set_aside("found", T0_US) == f"journal.db.found-{STAMP}"
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
     @pytest.mark.parametrize("reason", ["corrupt", "found"])
     def test_only_the_newest_damaged_files_are_kept(self, file, place, reason):
