@@ -192,7 +192,7 @@ class TestOpening:
             with pytest.raises(JournalError) as caught:
                 journal.append(Commit(wrong))
             assert str(caught.value) == f"{said} do not follow line 3 of the journal"
-            assert not caught.value.retry
+            assert caught.value.retry is False
         gap = [*lines(4, 1), *lines(6, 1)]
         with pytest.raises(JournalError):
             journal.append(Commit(gap))
@@ -208,6 +208,6 @@ class TestOpening:
         for closed in (journal, MemoryJournal(random_epoch=lambda: "abc123")):
             with pytest.raises(JournalError, match=r"^the journal is not open$") as caught:
                 use(closed)
-            assert not caught.value.retry
+            assert caught.value.retry is False
         assert journal.disk_bytes() == 0
         assert (journal.open().oldest, journal.page(Query(0, ALL, 9)).seqs) == (4, [])
