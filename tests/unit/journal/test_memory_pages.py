@@ -25,6 +25,7 @@ def ticks():
 def journal(monkeypatch, ticks):
     """An open journal with blocks of four lines and a clock set by hand."""
     monkeypatch.setattr(memory, "BLOCK_LINES", BLOCK)
+    monkeypatch.setattr(memory, "PAGE_SECONDS", 1 / 16)  # adds up exactly
     made = MemoryJournal(random_epoch=lambda: "abc123", clock=lambda: ticks.pop(0) if len(ticks) > 1 else ticks[0])
     made.open()
     return made
