@@ -217,7 +217,9 @@ class TestPages:
         for _ in range(12):
             reader.page(db, Query(0, ALL, 100))
         steps.clear()
-        assert len(reader.page(db, Query(0, ALL, 100)).seqs) == 60
+        page = reader.page(db, Query(0, ALL, 100))
+        assert page.seqs == list(range(1, 61))
+        assert page.bodies == [body(seq) for seq in page.seqs], "of every step"
         assert all("LIMIT 11" in sql for sql in steps[:-1])
         steps.clear()
         reader.page(db, Query(0, ALL, 4))
@@ -239,7 +241,7 @@ class TestWindows:
     def _few(self, monkeypatch):
         monkeypatch.setattr(query, "FIRST_VISITS", 4)
         monkeypatch.setattr(query, "FEWEST_VISITS", 3)
-        monkeypatch.setattr(query, "MOST_VISITS", 16)
+        monkeypatch.setattr(query, "MOST_VISITS", 20)
 
     @pytest.mark.parametrize(
         "wanted",
@@ -281,8 +283,8 @@ class TestWindows:
         [
             (1 / 64, [4, 4, 4]),
             (1 / 32, [4, 3, 3]),
-            (1 / 128, [4, 8, 16, 16]),
-            (0.0, [4, 16, 16, 16]),
+            (1 / 128, [4, 8, 16, 20]),
+            (0.0, [4, 16, 20, 20]),
         ],
     )
     def test_steps_adapt_to_the_speed(self, db, fill, reader, clock, steps, seconds, windows):
@@ -319,6 +321,14 @@ class TestTimes:
         assert answer(reader.page(db, Query(3, 20, 9, since_us=201, until_us=300))) == ([], 20, True, 1)
         assert steps == []
 
+    def test_times_before_1970_are_times(self, db, fill, reader):
+        """A clock may be that far off; without `since` there is no first one."""
+        fill(some(3))
+        db.execute("UPDATE lines SET time_us = -time_us")
+        db.execute("UPDATE marks SET min_us = -30, max_us = -10")
+
+        assert reader.page(db, Query(0, ALL, 9, until_us=-10)).seqs == [2, 3]
+
     def test_a_stretch_ends_within_a_block(self, db, fill, reader, steps):
         """The narrower of both bounds counts."""
         fill(some(40))
@@ -336,6 +346,8 @@ class TestOddities:
         assert answer(reader.page(db, Query(0, ALL, 9))) == (list(range(1, 10)), 9, True, 1)
         assert answer(reader.page(db, Query(0, ALL, 9, newest=True))) == (list(range(1, 10)), 0, True, 1)
         assert any("LIMIT 2" in sql for sql in steps)
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, BODY + 20)
+        assert answer(reader.page(db, Query(0, ALL, 9))) == (list(range(1, 10)), 9, True, 1)
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, BODY - 1)
         with pytest.raises(sqlite3.DataError):
             reader.page(db, Query(0, ALL, 9))
@@ -395,7 +407,7 @@ class TestLevels:
     )
     def test_blocks_and_ends_add_up(self, db, fill, first, last):
         """Levels that are not there are not named; those that are, in order of rank."""
-        levels = [10 * (1 + seq * seq % 4) if seq < 20 else 50 for seq in range(1, 36)]
+        levels = [10 * (1 + seq * seq % 5) if seq < 12 else 10 * (3 + seq % 3) for seq in range(1, 36)]
         fill([(level, "a", body(seq)) for seq, level in enumerate(levels, 1)])
         expected = {}
         for level in levels[max(first, 1) - 1 : max(min(last, 35), 0)] if first <= last else []:
