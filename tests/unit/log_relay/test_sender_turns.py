@@ -94,10 +94,16 @@ class Bench:
         self.sender = Sender(self.out, self.wakeup, path=path, make_hello=lambda: HELLO, exit_timeout=0.5)
         self.told = []
         self.sender._print_stderr = self.told.append
+        self.sender._wait = self.wait
 
     def log(self, *words, body=b"\x80"):
         for word in words or ("info",):
             self.out.queue(self.out.seq + 1, frames.LEVELS[word], body)
+
+    def wait(self, most, want_write):
+        """Wait on the clock in hand, not on the socket: what is to come is there already."""
+        Sender._wait(self.sender, 0.0, want_write)
+        self.clock.now += most
 
     def turn(self, count=1):
         for _ in range(count):
@@ -728,6 +734,58 @@ def test_a_relay_never_met_gets_one_attempt(threadless, clock):
     assert clock.now >= began + 1
 
 
+def test_an_attempt_is_made_whatever_was_before(threadless, relay):
+    """The last one failed, and the next was not due yet."""
+    bench = threadless
+    answering(bench)
+    bench.log()
+    bench.relay.listener, listener = None, bench.relay.listener
+    os.rename(bench.relay.path, bench.relay.path + "x")
+    bench.turn()
+    assert bench.sender.state == "down"
+    os.rename(bench.relay.path + "x", bench.relay.path)
+    bench.relay.listener = listener
+    bench.sender._next_try = bench.clock.now + 100
+    assert bench.sender.finish(5.0, close=False) is True
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_closing_waits_for_the_thread(bench, clock, ends):
+    """As long as an exit may take; what the thread still uses is not closed under it."""
+    sender = bench.sender
+    del sender._thread_baton[0]
+    bench.wakeup.open()
+    sleep = clock.sleep
+
+    def slept(seconds):
+        assert sender._closing
+        sleep(seconds)
+        if ends and len(clock.slept) == 3:
+            sender._thread_baton += (None,)
+
+    clock.sleep = slept
+    began = clock.now
+    assert sender.finish(5.0, close=True) is True
+    assert sender.running is not ends
+    assert (sender.state, bench.wakeup.fd == -1) == (("closed", True) if ends else ("idle", False))
+    if ends:
+        assert clock.slept == pytest.approx([module.WAIT_FIRST_S * 1.5**n for n in range(3)])
+    else:
+        assert clock.now == pytest.approx(began + 0.5)
+        assert max(clock.slept) == module.WAIT_LONGEST_S
+        assert os.eventfd_read(bench.wakeup.fd) == 2, "to send, and to end"
+
+
+def test_whoever_waits_wakes_the_thread(bench):
+    """It may be asleep."""
+    bench.wakeup.open()
+    bench.log()
+    del bench.sender._thread_baton[0]
+    for wait in (bench.sender.flush, lambda seconds: bench.sender.finish(seconds, close=False)):
+        assert wait(0.0) is False
+        assert os.eventfd_read(bench.wakeup.fd) == 1
+
+
 def test_waiting_for_nothing_starts_nothing(threadless):
     """No line was logged."""
     assert threadless.sender.flush(1.0) is True
@@ -785,6 +843,20 @@ def test_a_thread_is_started_once(bench, monkeypatch):
     bench.out.sender_ended()
     assert bench.sender.start() is False
     assert bench.out.has_sender is True
+    bench.sender._closing = True
+    assert bench.sender.start() is False
+    assert len(started) == 1
+
+
+def test_a_thread_that_ended_at_once_is_no_sender(bench, monkeypatch):
+    """The next call starts another."""
+
+    def start(run, args):
+        bench.sender._thread_baton += (None,)
+
+    monkeypatch.setattr(module, "_unpatched", lambda name, what: start)
+    assert bench.sender.start() is True
+    assert bench.out.has_sender is False
 
 
 def test_an_interruption_of_the_start_is_the_callers(bench, monkeypatch):
@@ -832,8 +904,9 @@ def test_a_processor_that_is_gone_ends_its_thread(bench, relay, clock, acks):
     turns = answering(bench, acks=acks)
     sender = bench.sender
     del sender._thread_baton[0]
+    bench.wakeup.open()
     sender.abandon()
-    assert fcntl.fcntl(2, fcntl.F_GETFD) >= 0
+    assert os.eventfd_read(bench.wakeup.fd) == 1, "it may be asleep"
     began = clock.now
     sender._run_thread()
     assert turns[0] == module.TICK_S
@@ -909,7 +982,7 @@ def test_the_wait_is_as_long_as_nothing_is_due(bench, relay, clock, monkeypatch,
     monkeypatch.setattr(module, "_unpatched", lambda name, what: Poll)
     bench.sender._next_try = clock.now + (2.0 if state == "retry" else -1.0)
     bench.sender._deadline = clock.now + (4.0 if state == "greeting" else -1.0)
-    bench.sender._wait(7.0, want_write=False)
+    Sender._wait(bench.sender, 7.0, want_write=False)
     assert waited == [pytest.approx(waits * 1000)]
 
 
