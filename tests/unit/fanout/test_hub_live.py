@@ -248,3 +248,33 @@ class TestMemory:
             hub.publish(one)
 
         assert compacted == [11, 12]
+
+
+def test_a_subscription_whose_last_viewer_leaves_meanwhile_does_not_stop_the_others(hub):
+    """A socket that breaks while it is written to may make another viewer leave."""
+
+    class Breaking(Socket):
+        def write(self, payload):
+            hub.leave(gone)
+            return super().write(payload)
+
+    first = hub.join(Breaking(), Filter(), "plain")
+    hub.start_after(first, 10)
+    gone, silent = live(hub, Filter(INFO))
+    _, last = live(hub, form="batch")
+    hub.publish(batch(11, 11))
+
+    assert silent.raw == b""
+    assert [line["context"]["n"] for line in last.messages()[0]] == [11]
+
+
+@pytest.mark.parametrize("lines", [0, -1])
+def test_a_viewer_that_wants_no_old_line_is_at_the_head_at_once(hub, lines):
+    """Without a question to the journal, also when it filters."""
+    for wanted in (Filter(), Filter(ERROR)):
+        socket = Socket()
+        viewer = hub.join(socket, wanted, "plain")
+        hub.start_tail(viewer, lines)
+        assert (viewer.group is not None, hub.take_requests()) == (True, ())
+    hub.publish(batch(11, 11, ERROR))
+    assert socket.numbers() == [11]
