@@ -49,7 +49,7 @@ def kept(file, *, oldest, head, budget=BUDGET_PAGES * PAGE_SIZE, now=NOW_US):
     """Make a retention that has read the file; the log takes its share of what is allowed."""
     allowed = min(budget * 8 // 7, budget + module.MOST_LOG)
     made = Retention(max_age_us=DAY_US, max_bytes=allowed, now_us=lambda: now, clock=lambda: 0.0)
-    assert made._budget == budget
+    assert made._budget == budget, "what the tests count with"
     made.load(file, oldest, head)
     return made
 
@@ -64,6 +64,7 @@ def kept(file, *, oldest, head, budget=BUDGET_PAGES * PAGE_SIZE, now=NOW_US):
         (1100, 100, 1, 1000, 201),
         (1000, 0, 501, 1500, 701),  # of those that are there
         (1000, 0, 501, 515, 504),  # of fifteen
+        (1000, 0, 501, 509, 502),  # of nine, of which a fifth is nearly two
         (1000, 0, 500, 504, 501),  # of five, of which a fifth is one
         (1000, 0, 500, 503, 501),  # at least one
         (9000, 0, 1, 3, 2),  # the newest stays
@@ -85,18 +86,25 @@ def test_the_share_of_the_file_that_is_too_much_is_that_of_the_lines(monkeypatch
 
 def test_a_byte_too_much_is_too_much():
     """The budget need not be whole pages."""
-    for budget, deleted in ((800 * PAGE_SIZE, []), (800 * PAGE_SIZE - 7, [2])):
+    for budget, deleted in ((800 * PAGE_SIZE, []), (800 * PAGE_SIZE - 1, [2])):
         file = File(800, 0)
         kept(file, oldest=1, head=1000, budget=budget).step(file)
         assert file.deleted == deleted
 
 
-@pytest.mark.parametrize("pages", [800, 801])
-def test_the_newest_line_goes_by_age_but_never_by_size(pages):
+@pytest.mark.parametrize("over", [0, 1, PAGE_SIZE])
+def test_the_newest_line_goes_by_age_but_never_by_size(over):
     """A journal that is within its size may become empty; one beyond it must still say where it is in time."""
-    file = File(pages, 0, mark=(5, NOW_US - DAY_US))
-    kept(file, oldest=1, head=5).step(file)
-    assert file.deleted == [5 if pages == 800 else 4]
+    file = File(800, 0, mark=(5, NOW_US - DAY_US))
+    kept(file, oldest=1, head=5, budget=800 * PAGE_SIZE - over).step(file)
+    assert file.deleted == [4 if over else 5]
+
+
+def test_a_newest_line_that_has_to_stay_is_looked_at_again_soon():
+    """It is old enough, and stays while the file is too large: never less than no time is left."""
+    file = File(801, 0, mark=(5, NOW_US - 2 * DAY_US))
+
+    assert kept(file, oldest=5, head=5).due(file) == pytest.approx(0.001, abs=1e-9)
 
 
 @pytest.mark.parametrize(
