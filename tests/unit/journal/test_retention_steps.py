@@ -34,8 +34,8 @@ class Kept:
         self.retention.mark(self.db, lines)
         self.db.execute("COMMIT" if settle else "ROLLBACK")
         if settle:
-            self.rows.settle(commit)
-            self.retention.settle(lines[-1].seq)
+            self.rows.confirm(commit)
+            self.retention.confirm(lines[-1].seq)
 
     def step(self):
         return self.retention.step(self.db)
