@@ -2,7 +2,8 @@
 
 Owns: the handshake, frames in and out, flow control of the socket, ping and close of one connection. It must not know
 the journal, the traders or what a line is: what a request is answered with and what a viewer is told are the service's.
-The protocol itself is the `websockets` library's, used as it offers it for this: Sans-I/O. Read `viewers/service` next.
+The protocol itself is the `websockets` library's, used as it offers it for this: Sans-I/O. Read `viewers/service`
+next, and `static/client.js` for the other end.
 
 Log lines bypass the library: the hub hands over ready frames, the same bytes object for every viewer with an equal
 subscription, and they go straight to the transport. Only what concerns one viewer (handshake, ping, close) passes

@@ -24,7 +24,7 @@ TOP_LEVEL = {
 }
 """Besides files and folders whose names begin with a dot."""
 
-TEST_FOLDERS = {"unit", "integration", "system", "contract", "bench", "support", "conftest.py"}
+TEST_FOLDERS = {"unit", "integration", "system", "contract", "mutation", "bench", "support", "conftest.py"}
 
 TESTED_ELSEWHERE = {
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
@@ -36,16 +36,11 @@ TESTED_ELSEWHERE = {
     "logrelay/cli/setting_options": "tests/system/test_cli.py",
     "logrelay/cli/systemd_units": "tests/system/test_cli.py and tests/system/systemd",
     "logrelay/errors": "classes without logic; the exit codes are seen by tests/system/test_cli.py",
-    "logrelay/fanout/compression": "tests/integration/relay/test_viewer_socket.py: what a real client inflates",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/http/metrics": "tests/unit/http/test_api.py reads what it renders",
     "logrelay/http/response": "a record without logic",
-    "logrelay/journal/connection_pool": "tests/unit/journal/test_sqlite.py: its only user",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",
-    "logrelay/journal/query": "tests/unit/journal/test_sqlite.py: pages and their bounds",
-    "logrelay/journal/row_writer": "tests/unit/journal/test_sqlite.py: what a commit writes",
     "logrelay/journal/schema": "tests/unit/journal/test_journal_file.py: what the file looks like",
-    "logrelay/journal/sqlite_errors": "tests/unit/journal/test_writer_thread.py: what is said of real errors",
     "logrelay/model": "records without logic",
     "logrelay/pipeline": "tests/integration/relay/test_pipeline.py: with a real journal and real sockets",
     "logrelay/viewers/server": "tests/integration/relay/test_viewer_socket.py: with real sockets",
@@ -53,20 +48,9 @@ TESTED_ELSEWHERE = {
     "robo_trader/__main__": "tests/system/trader/test_robo_trader.py runs it",
     "robo_trader/logger": "tests/unit/logging/test_chain.py: a facade of the chain",
     "robo_trader/log_relay/descriptors": "tests/integration/log_relay/test_fork.py: descriptors that change hands",
-    "robo_trader/log_relay/processor": "tests/integration/log_relay: with a real relay end",
-    "robo_trader/log_relay/sender": "tests/integration/log_relay: with a real relay end",
     "robo_trader/log_relay/serializer": "tests/integration/log_relay/test_values.py: every value over a real socket",
-    "robo_trader/logging/bound_logger": "tests/unit/logging/test_chain.py",
-    "robo_trader/logging/console": "tests/unit/logging/test_chain.py",
-    "robo_trader/logging/excepthooks": "tests/unit/logging/test_foreign.py",
     "robo_trader/logging/levels": "tests/unit/logging/test_chain.py",
     "robo_trader/logging/secret_rules": "tests/unit/logging/test_redaction.py",
-    "robo_trader/logging/tracebacks": "tests/unit/logging/test_chain.py",
-    "robo_trader/trading/broker": "tests/unit/trading/test_engine.py",
-    "robo_trader/trading/market": "tests/unit/trading/test_engine.py",
-    "robo_trader/trading/portfolio": "tests/unit/trading/test_engine.py",
-    "robo_trader/trading/risk": "tests/unit/trading/test_engine.py",
-    "robo_trader/trading/strategy": "tests/unit/trading/test_engine.py",
 }
 """Modules without a unit test file of their own, each with the place that tests it."""
 

@@ -42,7 +42,6 @@ STEPS = [
     "logrelay/viewers/connection",
     "logrelay/viewers/service",
     "logrelay/viewers/session",
-    "logrelay/static/client.js",
     "logrelay/static/main.js",
     "logrelay/static/list.js",
 ]

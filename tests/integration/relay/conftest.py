@@ -173,7 +173,7 @@ class House:
         self.viewers.stop_accepting()
         log_socket.remove()
         await self.ingest.drain()
-        await self.pipeline.wait_committed(1.0)
+        await self.pipeline.wait_committed(CLOSE_S)
         await self.ingest.close()
         await self.viewers.close(1012, "the relay is stopping", 2.0)
         await self.pipeline.close(CLOSE_S)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from logrelay.journal.connection_pool import Lending
+from logrelay.journal.connection_pool import ConnectionPool
 
 
 class Connection:
@@ -31,7 +31,7 @@ def pool(made):
         made.append(Connection())
         return made[-1]
 
-    return Lending(connect)
+    return ConnectionPool(connect)
 
 
 def test_nothing_is_lent_before_the_pool_is_open(pool, made):
@@ -73,7 +73,7 @@ def test_a_connection_that_cannot_be_opened_blocks_nobody():
     def connect():
         raise OSError("no such file")
 
-    pool = Lending(connect)
+    pool = ConnectionPool(connect)
     pool.open()
     with pytest.raises(OSError, match="no such file"), pool.lend():
         pass

@@ -9,7 +9,7 @@ import pytest
 from logrelay.journal import retention as module
 from logrelay.journal import schema
 from logrelay.journal.retention import Retention
-from logrelay.journal.row_writer import Rows
+from logrelay.journal.row_writer import RowWriter
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Commit
 
 MIB = 1 << 20
@@ -23,7 +23,7 @@ class Kept:
         limits = {"max_age_us": 100_000_000, "max_bytes": 64 * MIB} | limits
         self.retention = Retention(now_us=now_us, **limits)
         self.db = schema.connect_writer(str(path), full=False, log_bytes=self.retention.log_bytes)
-        self.rows = Rows()
+        self.rows = RowWriter()
         self.rows.load(self.db)
         self.retention.load(self.db, 1, 0)
 

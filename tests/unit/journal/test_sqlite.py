@@ -209,6 +209,7 @@ def test_rare_matches_are_found_in_bounded_steps(journal_at, lines, line, monkey
     for start in range(1, 20_001, 2000):
         journal.append(Commit(lines(start, 2000, message="nothing")))
     journal.append(Commit([line(20_001, message="needle", source="rare", level=50)]))
+    monkeypatch.setattr(reading, "PAGE_SECONDS", 0.05)  # three looks at this journal's clock
     monkeypatch.setattr(reading, "FIRST_VISITS", 600)
     monkeypatch.setattr(reading, "MOST_VISITS", 600)
     page = journal.page(Query(0, ALL, 10, Filter(text="needle")))

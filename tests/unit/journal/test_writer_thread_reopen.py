@@ -10,8 +10,9 @@ from logrelay.errors import JournalError
 from logrelay.journal import writer_thread
 from logrelay.journal.interface import JournalLost
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import Writer
+from logrelay.journal.writer_thread import JournalThread
 from logrelay.model import Commit
+from tests.support.waiting import DEADLINE_S
 
 
 class Lost(MemoryJournal):
@@ -37,6 +38,22 @@ class Lost(MemoryJournal):
         return super().reopen()
 
 
+class Events:
+    """Notes the first commit; the rest is not asked here."""
+
+    def __init__(self, committed):
+        self.committed = committed
+
+    def on_committed(self, upto, oldest):
+        self.committed.set()
+
+    def on_trouble(self, error):
+        pass
+
+    def on_recovered(self, notices):
+        pass
+
+
 @pytest.mark.parametrize("error", [JournalError("the disk is full"), JournalLost("still damaged")])
 def test_nothing_is_appended_until_a_reopening_has_worked(lines, monkeypatch, error):
     """A failed attempt does not count: what is half open must not be written to."""
@@ -44,17 +61,12 @@ def test_nothing_is_appended_until_a_reopening_has_worked(lines, monkeypatch, er
     committed = threading.Event()
     journal = Lost([error, error])
     opening = journal.open()
-    writer = Writer(
-        journal,
-        lambda function, *args: function(*args),
-        on_committed=lambda upto, oldest: committed.set(),
-        on_trouble=lambda error: None,
-        on_recovered=lambda notices: None,
-    )
-    writer.start(opening.head, opening.oldest)
+    events = Events(committed)
+    writer = JournalThread(journal, opening, events, lambda function, *args: function(*args))
+    writer.start()
     try:
         writer.submit(Commit(lines(1, 1)))
-        assert committed.wait(20)
+        assert committed.wait(DEADLINE_S)
     finally:
-        writer.stop(5)
+        writer.stop(DEADLINE_S)
     assert journal.calls == ["append", "reopen", "reopen", "reopen", "append"]

@@ -7,7 +7,7 @@ import hmac
 import pytest
 
 from logrelay.viewers import access_policy
-from logrelay.viewers.access_policy import Admit, Door, Refuse
+from logrelay.viewers.access_policy import AccessPolicy, Granted, Refused
 
 TOKEN = "correct-horse"
 
@@ -21,7 +21,7 @@ def decide(**shown):
         "query_token": (),
         "peer_is_loopback": False,
     }
-    return Door(TOKEN).decide(**(request | shown))
+    return AccessPolicy(TOKEN).decide(**(request | shown))
 
 
 WAYS = {
@@ -45,7 +45,7 @@ def test_only_the_constant_time_comparison_decides(way, monkeypatch):
             monkeypatch.setattr(access_policy, "compare_digest", lambda a, b, answer=answer: compare(a, b, answer))
             asked.clear()
             decision = decide(**WAYS[way](shown))
-            assert type(decision) is (Admit if answer else Refuse)
+            assert type(decision) is (Granted if answer else Refused)
             assert asked == [{shown.encode(), TOKEN.encode()}]
 
 
