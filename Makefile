@@ -56,7 +56,7 @@ types: $(READY_DEV) ## mypy --strict
 
 # Branches too. Processes that a test starts are not measured; docs/testing.md says what that leaves out.
 coverage: $(READY_DEV) ## measure what unit and integration tests cover, against a floor
-	$(BIN)/python -m pytest tests/unit tests/integration --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/integration --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 # Every dependency at the lowest version that pyproject.toml allows, in an environment of its own.
 lowest: $(LOWEST)/.ready ## run the tests that depend on other packages with the oldest ones allowed
