@@ -49,19 +49,25 @@ def test_a_gap_does_not_cover_what_memory_still_has(oldest):
         gaps.append(gap)
         return b'{"gap":%d}' % gap.last
 
-    hub = Hub(head=10, oldest=1, max_lag=1000, landing_lines=10, render_gap=render)
+    hub = Hub(
+        head=10,
+        oldest=1,
+        max_lag=1000,
+        landing_lines=10,
+        render_gap=render,
+    )
     hub.publish(batch(11, 15))
     hub.publish(batch(16, 20))
     socket = Socket()
     viewer = hub.join(socket, Filter(), "plain")
     hub.start_after(viewer, 2)
-    (fetch,) = hub.take_requests()
+    [fetch] = hub.take_requests()
     assert isinstance(fetch, PageFetch)
     assert (fetch.after, fetch.until) == (2, 10)
     kept = list(range(oldest, 11))
     bodies = list(batch(oldest, 10).bodies()) if kept else []
     hub.paged(fetch, Found(bodies, kept, 10, complete=True, oldest=oldest))
-    assert not hub.take_requests()
+    assert not hub.take_requests(), "nobody reads the journal or compresses"
     assert [(gap.cause, gap.first, gap.last, gap.count) for gap in gaps] == [
         ("retention", 3, min(oldest - 1, 10), min(oldest - 1, 10) - 2)
     ]

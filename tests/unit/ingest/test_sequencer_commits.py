@@ -11,7 +11,7 @@ from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Run
 
 @pytest.fixture
 def sequencer():
-    return Sequencer("k3f9ab", 7, on_notice=lambda _rank, _text: None)
+    return Sequencer("k3f9ab", 7, on_notice=lambda rank, text: None)
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def log(sequencer, run, rank=INFO, time_us=1_000, **fields):
 def test_nothing_gathered_is_nothing_to_take(sequencer):
     """An empty tick makes no commit."""
     assert sequencer.take() is None
+    assert (sequencer.lines_total, sequencer.bytes_total) == (0, 0)
 
 
 @pytest.mark.parametrize("rank", [DEBUG, INFO, WARNING, ERROR])
