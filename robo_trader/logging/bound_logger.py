@@ -45,11 +45,6 @@ class TraderLogger(_Base):  # type: ignore[misc]
     """Lines that were lost because the chain itself failed; told on stderr once."""
 
     @classmethod
-    def count_failure(cls) -> None:
-        """Count a line that was lost because the chain itself failed."""
-        cls.failures += 1
-
-    @classmethod
     def threshold(cls, rank: int) -> None:
         """Let lines of `rank` and above into the chain."""
         cls.rank = rank

@@ -1,0 +1,59 @@
+"""Which way SQLite goes through the lines for a filter: asked of SQLite itself."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from logrelay.fanout.filters import Filter
+from logrelay.journal import schema
+from logrelay.journal.filter_sql import MOST_MERGED_SOURCES, make_plan
+from logrelay.journal.interface import Query
+from logrelay.model import INFO, WARNING
+
+NAMES = {f"s{number}": number for number in range(1, MOST_MERGED_SOURCES + 1)}
+FEW = tuple(list(NAMES)[: MOST_MERGED_SOURCES - 1])
+"""Notices are merged with them, so this is the most that is."""
+BY_SEQ = "USING INTEGER PRIMARY KEY"
+BY_WARNING = "USING COVERING INDEX lines_warning"
+BY_SOURCE = "USING COVERING INDEX lines_source"
+
+
+@pytest.fixture
+def ways(tmp_path):
+    """Return what SQLite says about how it runs the SELECT of a plan."""
+    path = tmp_path / "journal.db"
+    schema.create(str(path), epoch="abc123", base=0, created_us=0)
+    with closing(sqlite3.connect(path)) as db:
+
+        def ask(sql, plan):
+            values = {"after": 0, "until": 9, "visits": 5, **plan.values}
+            return " ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values))
+
+        yield ask
+
+
+@pytest.mark.parametrize(
+    ("wanted", "way", "indexed"),
+    [
+        (Filter(), BY_SEQ, False),
+        (Filter(INFO), BY_SEQ, False),
+        (Filter(WARNING), BY_WARNING, True),
+        (Filter(WARNING, FEW), BY_WARNING, True),
+        (Filter(sources=FEW), BY_SOURCE, True),
+        (Filter(sources=tuple(NAMES)), BY_SEQ, False),
+    ],
+)
+@pytest.mark.parametrize("order", ["ASC", "DESC"])
+def test_a_filter_has_its_way_through_the_lines(ways, wanted, way, indexed, order):
+    """Few sources and warnings are found by an index; what most lines match is read in order of its seqs."""
+    plan = make_plan(Query(0, 9, 10, wanted), NAMES)
+    said = ways(plan.select("seq", order, "LIMIT 5"), plan)
+
+    assert said.count(way) == (len(plan.merged) or 1)
+    assert "SCAN" not in said
+    assert plan.indexed is indexed
+    if indexed:
+        assert said.count("lines_") == ways(plan.visits(order), plan).count("lines_")
