@@ -68,7 +68,8 @@ def test_a_socket_path_that_is_too_long_is_shown_with_its_length_and_a_way_out()
     path = "/" + "ä" * 54
 
     assert refusal({}, surroundings(environ={"LOGRELAY_SOCKET": path})) == (
-        f"socket path '{path}' (LOGRELAY_SOCKET) has 109 bytes; allowed: at most 107. Choose a shorter one with --socket"
+        f"socket path '{path}' (LOGRELAY_SOCKET) has 109 bytes; allowed: at most 107. "
+        "Choose a shorter one with --socket"
     )
 
 

@@ -36,8 +36,10 @@ def decide(policy, **changed):
         (
             OPEN,
             {"origin": ("http://evil.example",)},
-            "Origin 'http://evil.example' is not this relay's own page ('localhost:8765'); "
-            "another one has to be listed in --allow-origins",
+            (
+                "Origin 'http://evil.example' is not this relay's own page ('localhost:8765'); "
+                "another one has to be listed in --allow-origins"
+            ),
         ),
         (
             OPEN,
@@ -48,8 +50,10 @@ def decide(policy, **changed):
         (
             OPEN,
             {"host_header": (LONG,)},
-            f"Host {CUT} is a name this relay does not know, which is how DNS rebinding looks; "
-            "use an IP address or localhost, list the name in --allow-hosts, or set a token",
+            (
+                f"Host {CUT} is a name this relay does not know, which is how DNS rebinding looks; "
+                "use an IP address or localhost, list the name in --allow-hosts, or set a token"
+            ),
         ),
         (LOCKED, {}, NEEDED),
         (LOCKED, {"authorization": ("Basic eve",)}, "Authorization is not of the form: Bearer <token>"),

@@ -21,7 +21,7 @@ def refusal(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "'{' is not JSON; send an object such as {\"type\":\"subscribe\",\"channel\":\"logs\"}"),
+        ("{", '\'{\' is not JSON; send an object such as {"type":"subscribe","channel":"logs"}'),
         ("[1]", "'[1]' is not a JSON object"),
         ('{"type":"log"}', "type 'log' is not one of subscribe, history, ping"),
         ("{}", "type None is not one of subscribe, history, ping"),
