@@ -115,3 +115,10 @@ def test_a_message_may_be_as_deep_as_a_value(depth, inner):
 def test_what_msgpack_cannot_hold_is_shown_as_text():
     """No value stops a line."""
     assert json_safe_value(Decimal("1.50"), 0) == "1.50"
+
+
+def test_a_new_epoch_may_have_no_reason():
+    """The notice is whole without it."""
+    shape = json.loads(gap_body("e-9", US, "e", cause="epoch", first=0, last=0, count=0))
+
+    assert shape["context"] == {"notice": "gap", "cause": "epoch", "count": 0, "reason": ""}

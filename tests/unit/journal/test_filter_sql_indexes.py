@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from logrelay.fanout.filters import Filter
-from logrelay.journal import schema
+from logrelay.journal import filter_sql, schema
 from logrelay.journal.filter_sql import MOST_MERGED_SOURCES, make_plan
 from logrelay.journal.interface import Query
 from logrelay.model import INFO, WARNING
@@ -57,3 +57,12 @@ def test_a_filter_has_its_way_through_the_lines(ways, wanted, way, indexed, orde
     assert plan.indexed is indexed
     if indexed:
         assert said.count("lines_") == ways(plan.visits(order), plan).count("lines_")
+
+
+@pytest.mark.parametrize(("numbers", "judged"), [(len(NAMES) + 1, False), (len(NAMES), True)])
+def test_python_judges_sources_once_the_numbers_are_used_up(monkeypatch, numbers, judged):
+    """Then a line may have a logger without a number."""
+    monkeypatch.setattr(filter_sql, "MAX_SOURCES", numbers)
+
+    assert make_plan(Query(0, 9, 10, Filter(sources=FEW)), NAMES).judge_all is judged
+    assert make_plan(Query(0, 9, 10, Filter(INFO)), NAMES).judge_all is False
