@@ -19,6 +19,7 @@ def db(tmp_path):
     path = str(tmp_path / "journal.db")
     schema.create(path, epoch="abc123", base=0, created_us=0)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
         yield db
 
 

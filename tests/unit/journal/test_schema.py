@@ -37,6 +37,15 @@ def test_a_new_file_is_marked_and_knows_its_epoch(path, tmp_path):
         assert ask(db, "SELECT count(*) FROM log") == 0
 
 
+def test_the_page_size_is_ours_and_not_that_of_sqlite(tmp_path, monkeypatch):
+    """It is set before the first table is made."""
+    monkeypatch.setattr(schema, "PAGE_SIZE", 8192)
+    path = tmp_path / "journal.db"
+    schema.create(str(path), epoch="abc123", base=0, created_us=0)
+    with closing(sqlite3.connect(path)) as db:
+        assert ask(db, "PRAGMA page_size") == 8192
+
+
 def test_a_file_is_made_whole_or_not_at_all(tmp_path, monkeypatch):
     """Tables and version come in one transaction."""
     monkeypatch.setattr(schema, "_TABLES", schema._TABLES + "CREATE TABLE lines (x);")
@@ -63,7 +72,7 @@ def test_an_sqlite_that_is_too_old_is_refused(tmp_path, monkeypatch, more, refus
     assert str(caught.value) == (
         f"SQLite {sqlite3.sqlite_version} is too old; at least {major}.{minor}.{patch + 1} is needed"
     )
-    assert not caught.value.retry
+    assert caught.value.retry is False
     assert not path.exists()
 
 
@@ -111,6 +120,7 @@ def test_a_connection_may_be_used_by_another_thread_and_keeps_its_statements(pat
         else:
             schema.connect_reader(f"file:{path}")
     assert given["check_same_thread"] is False
+    assert given.get("uri", False) is (role == "reader"), "only readers open a URI, with a mode in it"
     assert given["cached_statements"] == schema.STATEMENTS
 
 
