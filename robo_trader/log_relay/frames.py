@@ -40,9 +40,6 @@ LEVELS: Final[dict[str, bytes]] = {
 MAX_BODY: Final = MAX_FRAME - HEADER.size - max(map(len, LEVELS.values()))
 """Bytes left for the packed event."""
 
-CAUSES: Final = frozenset({"overflow", "too_big", "rejected_repeatedly", "encode"})
-"""What a lost frame may give as its cause."""
-
 MAX_READ: Final = 65_536
 """Bytes taken by the decoder at once."""
 MAX_ANSWER: Final = 4_096

@@ -25,6 +25,7 @@ def ticks():
 def journal(monkeypatch, ticks):
     """An open journal with blocks of four lines and a clock set by hand."""
     monkeypatch.setattr(memory, "BLOCK_LINES", BLOCK)
+    monkeypatch.setattr(memory, "PAGE_SECONDS", 1 / 16)  # adds up exactly
     made = MemoryJournal(random_epoch=lambda: "abc123", clock=lambda: ticks.pop(0) if len(ticks) > 1 else ticks[0])
     made.open()
     return made
@@ -192,7 +193,7 @@ class TestOpening:
             with pytest.raises(JournalError) as caught:
                 journal.append(Commit(wrong))
             assert str(caught.value) == f"{said} do not follow line 3 of the journal"
-            assert not caught.value.retry
+            assert caught.value.retry is False
         gap = [*lines(4, 1), *lines(6, 1)]
         with pytest.raises(JournalError):
             journal.append(Commit(gap))
@@ -208,6 +209,6 @@ class TestOpening:
         for closed in (journal, MemoryJournal(random_epoch=lambda: "abc123")):
             with pytest.raises(JournalError, match=r"^the journal is not open$") as caught:
                 use(closed)
-            assert not caught.value.retry
+            assert caught.value.retry is False
         assert journal.disk_bytes() == 0
         assert (journal.open().oldest, journal.page(Query(0, ALL, 9)).seqs) == (4, [])

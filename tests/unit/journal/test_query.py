@@ -296,6 +296,38 @@ class TestWindows:
         assert page.reached == ends[-1]
 
 
+class TestTimes:
+    @pytest.mark.parametrize(
+        ("since", "until", "first", "last"),
+        [(250, None, 20, 40), (None, 140, 0, 20), (250, 260, 20, 30), (100, 110, 0, 10), (101, 111, 10, 20),
+         (None, 110, 0, 10), (None, 111, 0, 20)],
+    )  # fmt: skip
+    def test_only_blocks_that_can_hold_the_time_are_walked(self, db, fill, reader, steps, since, until, first, last):
+        """Their marks tell; at the times 10, 20, ... a block of ten lines ends at a hundred."""
+        fill(some(40))
+        expected = [s for s in range(1, 41) if (since or 0) <= s * 10 < (until or ALL)]
+
+        assert reader.page(db, Query(0, ALL, 100, since_us=since, until_us=until)).seqs == expected
+        assert f"seq > {first} AND seq <= {last} " in steps[0]
+
+    def test_a_stretch_of_another_time_is_not_walked_at_all(self, db, fill, reader, steps):
+        """It has been looked at, all the same."""
+        fill(some(40))
+
+        assert answer(reader.page(db, Query(3, 30, 9, since_us=401))) == ([], 30, True, 1)
+        assert answer(reader.page(db, Query(3, 30, 9, until_us=10, newest=True))) == ([], 3, True, 1)
+        assert answer(reader.page(db, Query(3, 20, 9, since_us=201, until_us=300))) == ([], 20, True, 1)
+        assert steps == []
+
+    def test_a_stretch_ends_within_a_block(self, db, fill, reader, steps):
+        """The narrower of both bounds counts."""
+        fill(some(40))
+
+        assert reader.page(db, Query(12, 17, 9, since_us=110, until_us=300)).seqs == [13, 14, 15, 16, 17]
+        assert "seq > 12 AND seq <= 17 " in steps[0]
+        assert reader.page(db, Query(20, 30, 9, until_us=220)).seqs == [21]
+
+
 class TestOddities:
     def test_a_step_too_large_for_sqlite_is_halved(self, db, fill, reader, steps):
         """Until it fits; a single line that is too large is an error."""

@@ -174,6 +174,9 @@ def test_a_number_that_is_closed_is_replaced(wakeup):
     wakeup.open()
     wakeup.set()
     assert os.eventfd_read(wakeup.fd) == 1
+    os.close(wakeup.fd)
+    wakeup.close()
+    assert wakeup.fd == -1
 
 
 def test_the_mark_is_there_before_the_number(wakeup, monkeypatch):

@@ -1,6 +1,7 @@
 """The outbox step by step: what goes first when memory is full, what is joined, and who may do what with the baton."""
 
 import os
+import socket
 
 import msgpack
 import pytest
@@ -134,9 +135,9 @@ def test_lines_on_the_wire_go_before_those_that_wait(out):
     assert balanced(out)
 
 
-def test_a_line_too_small_to_pay_for_its_gap_is_left(out):
+@pytest.mark.parametrize("small", [b"\x80", b"\xc4\x3c" + bytes(60)])
+def test_a_line_too_small_to_pay_for_its_gap_is_left(out, small):
     """Then the oldest of all goes, also one of WARNING and above."""
-    small = b"\x80"
     assert len(frames.log(1, 1, frames.LEVELS["info"], small)) + FRAME_OVERHEAD < GAP_COST + GAP_GAIN
     log(out, "error")
     log(out, "info", "info", body=small)
@@ -145,6 +146,25 @@ def test_a_line_too_small_to_pay_for_its_gap_is_left(out):
     assert kept(out) == [[2, 3], []]
     assert gaps(out.unreported_gaps) == [(1, 1, "overflow", True)]
     assert balanced(out)
+
+
+def test_a_small_line_beside_a_gap_costs_none_of_its_own(out):
+    """It is dropped before lines of WARNING and above."""
+    log(out, "error", "info")
+    log(out, "info", "info", body=b"\x80")
+    out.limit = out.charged_bytes - SIZE + GAP_COST - 1
+    out.shed()
+    assert kept(out) == [[4], [1]]
+    assert gaps(out.unreported_gaps) == [(2, 3, "overflow", True)]
+    assert out.dropped["overflow"] == 2
+
+
+def test_no_more_is_dropped_than_must_be(out):
+    """The bound is reached by one line."""
+    log(out, "info", "info", "info")
+    out.limit = out.charged_bytes - SIZE + GAP_COST
+    out.shed()
+    assert kept(out) == [[2, 3], []]
 
 
 @pytest.mark.parametrize(("over", "goes"), [(0, True), (-1, False)])
@@ -250,6 +270,7 @@ def test_what_is_filled_at_once_is_bounded_in_frames_and_bytes(out):
         out.fill(100)
         out.fill(100)
         out.fill(100)
+        assert len(unpacked(out.to_write)) == 10
         out.to_write = b""
         assert not out.unsent()
     log(out, "info", body=b"\xc5\xff\x00" + bytes(0xFF00))
@@ -284,6 +305,42 @@ def test_a_bye_says_the_last_seq(out):
     assert out.to_write == (frames.log(1, 1, frames.LEVELS["info"], BODY) + frames.bye(1))[5:]
 
 
+def test_of_several_frames_the_last_waits_again(out):
+    """Those before it were taken."""
+    for word, queue in (("info", out.sent_low), ("error", out.sent_high)):
+        log(out, word, word, word)
+        out.fill(10)
+        out.cut_short(queue[-1], 0)
+        assert [frames.seq_of(frame) for frame in queue] == [out.seq - 2, out.seq - 1]
+        out.fill(10)
+
+
+def test_a_batch_is_full_at_its_bound(out, monkeypatch):
+    """In bytes: what just fits goes out, also told gaps count; without one byte of room nothing more."""
+    size = SIZE - FRAME_OVERHEAD
+    for first, more in (("info", "info"), ("error", "info")):
+        for bound, count in ((2 * size + 1, 2), (2 * size, 2), (2 * size - 1, 1)):
+            monkeypatch.setattr(module, "BATCH_BYTES", bound + (1 if first == "error" else 0))
+            log(out, first, *[more] * 3)
+            out.to_write = b""
+            out.fill(100)
+            sent = len(unpacked(out.to_write))
+            # Where levels are merged the bound is looked at before each frame, not behind it.
+            assert sent == (count if first == "info" else 3 if bound > 2 * size else 2)
+            while out.unsent():
+                out.to_write = b""
+                out.fill(100)
+    monkeypatch.setattr(module, "BATCH_BYTES", 20)
+    log(out, *["info", "error"] * 20)
+    for seq in range(out.seq - 39, out.seq, 2):
+        assert out.reject(seq, "rejected", "rejected")
+    for queue in (out.unsent_low, out.unsent_high):
+        queue.clear()
+    out.to_write = b""
+    out.fill(100)
+    assert 1 <= len(unpacked(out.to_write)) <= 3, "told gaps take room, too"
+
+
 @pytest.mark.parametrize("word", ["info", "error"])
 def test_a_frame_of_which_nothing_was_taken_waits_again(out, blocked, word):
     """It goes back to the others that wait, and was never sent."""
@@ -296,8 +353,11 @@ def test_a_frame_of_which_nothing_was_taken_waits_again(out, blocked, word):
     out.cut_short(frame, 0)
     assert (out.sent_seq, out.direct_send, blocked) == (2, None, [1])
     assert list(out.unsent_high if word == "error" else out.unsent_low) == [frame]
-    assert kept(out) == [[1, 3], [2]] if word == "info" else [[1], [2, 3]]
+    assert kept(out) == ([[1, 3], [2]] if word == "info" else [[1], [2, 3]])
     assert len(out.sent_low) + len(out.sent_high) == 2
+    out.to_write = b""
+    out.fill(10)
+    assert [sent[1] for sent in unpacked(out.to_write)] == [3]
 
 
 def test_a_frame_of_which_a_part_was_taken_is_finished_next(out, blocked):
@@ -473,6 +533,8 @@ def test_a_line_in_the_middle_is_rejected_alone(out):
     assert out.reject(3, "rejected", "rejected") is True
     assert out.reject(9, "rejected", "rejected") is False
     assert kept(out) == [[1, 2, 4, 5], []]
+    assert out.reject(5, "rejected", "rejected") is True
+    assert out.dropped["rejected"] == 2
 
 
 # --- the baton --------------------------------------------------------------------------------------------------------
@@ -514,7 +576,9 @@ def test_lines_that_wait_for_the_repair_are_bounded(out, left, taken):
     out.limit = SIZE + 2 * len(BODY) + left
     log(out, "info", "info")
     assert (len(out.inbox), out.overrun) == (taken, 2 - taken)
-    assert out.produced() == 3
+    log(out, "info", "info")
+    assert (len(out.inbox), out.overrun) == (taken, 4 - taken)
+    assert out.produced() == out.pending() == 5
 
 
 def test_delegated_work_returns_and_raises(out):
@@ -553,6 +617,63 @@ def test_work_given_up_is_not_run(out, impatient):
     out.run_alone(lambda: ran.append(3))
     assert ran == [3]
     assert out.baton == [None]
+
+
+class Clock:
+    """Stands in for the module `time`: sleeping is what moves it."""
+
+    def __init__(self):
+        self.now, self.slept = 100.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+def test_the_baton_is_waited_for_in_short_sleeps(out, monkeypatch):
+    """Longer ones as long as they are short, and for so long only."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    del out.baton[0]
+    with pytest.raises(TimeoutError):
+        out.delegate(max, 1, 2)
+    first, longest = module.POLL_FIRST_S, module.POLL_LONGEST_S
+    assert clock.slept[:8] == [min(first * 2**n, longest) for n in range(8)]
+    assert clock.slept[-1] == longest
+    assert sum(clock.slept) == pytest.approx(module.BATON_TIMEOUT_S, abs=longest)
+    monkeypatch.setattr(module, "BATON_TIMEOUT_S", 0.01)
+    clock.slept.clear()
+    with pytest.raises(TimeoutError):
+        out.run_alone(lambda: None)
+    assert set(clock.slept) == {first}
+    assert sum(clock.slept) == pytest.approx(0.01, abs=first)
+
+
+def test_the_baton_comes_back_in_time(out, monkeypatch):
+    """Both ways of waiting go on then."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    for work in (lambda: out.delegate(max, 1, 2), lambda: out.run_alone(lambda: None)):
+        del out.baton[0]
+        sleep = clock.sleep
+
+        def give_back(seconds, sleep=sleep):
+            sleep(seconds)
+            if len(clock.slept) % 4 == 0:
+                out.baton += (None,)
+
+        monkeypatch.setattr(clock, "sleep", give_back)
+        assert work() in (2, None)
+        monkeypatch.setattr(clock, "sleep", sleep)
+        assert out.baton == [None]
+
+
+def test_no_send_waits_or_ends_the_process():
+    """Whatever the socket is set to."""
+    assert module.SEND_FLAGS == socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class Thrown(BaseException):
@@ -635,6 +756,32 @@ def test_a_repair_finds_lines_that_are_nowhere(out):
     ]
     assert out.charged_bytes == 5 * SIZE + 5 * GAP_COST
     assert (out.acked, out.pending()) == (1, 10)
+    assert balanced(out)
+
+
+def test_a_repair_finds_lines_beside_gaps_and_at_both_ends(out):
+    """The first, those just before a gap, the last; and gaps may be the last as well."""
+    log(out, *["info"] * 6)
+    out.reject(4, "encode", "encode")
+    out.unsent_low.clear()
+    log(out, "info")
+    out.unsent_low.clear()
+    out.repair()
+    assert gaps(out.sent_gaps) == [
+        (1, 3, "overflow", False),
+        (4, 4, "encode", True),
+        (5, 7, "overflow", False),
+    ]
+    assert balanced(out)
+    log(out, "info", "info")
+    out.reject(9, "encode", "encode")
+    out.repair()
+    assert gaps(out.sent_gaps)[3:] == [(9, 9, "encode", True)]
+    log(out, "info")
+    out.unsent_low.clear()
+    out.repair()
+    assert gaps(out.sent_gaps)[4:] == [(10, 10, "overflow", False)]
+    assert (kept(out), out.charged_bytes) == ([[8], []], SIZE + 5 * GAP_COST)
     assert balanced(out)
 
 

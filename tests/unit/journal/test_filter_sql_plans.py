@@ -66,3 +66,32 @@ def test_python_judges_sources_once_the_numbers_are_used_up(monkeypatch, numbers
 
     assert make_plan(Query(0, 9, 10, Filter(sources=FEW)), NAMES).judge_all is judged
     assert make_plan(Query(0, 9, 10, Filter(INFO)), NAMES).judge_all is False
+
+
+@pytest.mark.parametrize(
+    ("key", "judged"),
+    [("symbol", False), ("A b.c", False), ("é[0]", False), ("", True), ('a"b', True), ("a\\b", True), ("a\nb", True)],
+)
+def test_python_judges_fields_whose_name_sql_cannot_write(key, judged):
+    """How a quote, a backslash or a control character stands in a path differs between versions of SQLite."""
+    plan = make_plan(Query(0, 9, 10, Filter(where=((key, "1"), ("side", "buy")))), NAMES)
+
+    assert plan.judge_all is judged
+    assert '$.context."side"' in plan.values.values()
+
+
+@pytest.mark.parametrize("pair", [("k\ud800", "v"), ("k", "v\udc00")])
+def test_half_a_surrogate_pair_matches_no_line_but_notices(tmp_path, pair):
+    """SQLite is not asked about what it cannot be given; the notices come all the same."""
+    path = tmp_path / "journal.db"
+    schema.create(str(path), epoch="abc123", base=0, created_us=0)
+    plan = make_plan(Query(0, 9, 10, Filter(where=(pair, ("a", "b")))), NAMES)
+    with closing(sqlite3.connect(path)) as db:
+        for seq, source in ((1, 0), (2, 1)):
+            db.execute(
+                "INSERT INTO lines VALUES (?, 0, 20, ?, ?, ?)",
+                (seq, source, source, '{"context":{"k":"v","a":"b"},"message":"m"}'),
+            )
+        found = db.execute(plan.select("seq", "ASC", ""), {"after": 0, "until": 9, **plan.values}).fetchall()
+
+    assert found == [(1,)]
