@@ -234,10 +234,9 @@ class _Visitor(cst.CSTVisitor):
             target = node.targets[0].target if isinstance(node, cst.Assign) else node.target
             name = target.value if isinstance(target, cst.Name) else ""
             at_top = not self.names
-            alias = (
-                isinstance(node.value, cst.Subscript) or _is_union(node.value) or _called(node.value) in SKIPPED_CALLS
-            )
-            alias = alias and name[:1].isupper() and not name.isupper()
+            typed = isinstance(node.value, cst.Subscript) or _is_union(node.value)
+            alias = typed or _called(node.value) in SKIPPED_CALLS
+            alias = alias and name.lstrip("_")[:1].isupper() and not name.isupper()
             return name in SKIPPED_TARGETS or (
                 at_top and (alias or (name.lstrip("_").isupper() and _numeric(node.value)))
             )
@@ -317,10 +316,10 @@ def _called(node: cst.CSTNode | None) -> str:
 
 
 def _numeric(node: cst.CSTNode | None) -> bool:
-    """Tell whether an expression is made of numbers and names of numbers, also several in a tuple or range."""
+    """Tell whether an expression is made of numbers and names of numbers; also several, in a tuple or a record."""
     if isinstance(node, cst.Tuple):
         return all(_numeric(element.value) for element in node.elements)
-    if isinstance(node, cst.Call) and _called(node) == "range":
+    if isinstance(node, cst.Call) and (_called(node) == "range" or _called(node)[:1].isupper()):
         return all(_numeric(arg.value) for arg in node.args)
     if isinstance(node, cst.BinaryOperation):
         return _numeric(node.left) and _numeric(node.right)

@@ -36,7 +36,7 @@ from tests.mutation.mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LEAST_CPU_S, CPU_FACTOR = 1.5, 4
+LEAST_CPU_S, CPU_FACTOR = 1.0, 4
 """A mutant that computes four times as long as its tests do without it, and a second more, is caught in a loop, which
 counts as killed. It is processor time because a busy machine does not change that."""
 LEAST_WAIT_S, WAIT_FACTOR = 30.0, 20

@@ -255,12 +255,8 @@ def test_missing_and_rejected_lines_are_told(bench, trader):
 
     def missing(first, last, count):
         what = f"{count} of bot (pid 4711) missing, and the trader did not say why"
-        return (
-            WARNING,
-            "gap",
-            what,
-            {"cause": "unexplained", "count": last - first + 1, "first": first, "last": last} | who,
-        )
+        context = {"cause": "unexplained", "count": last - first + 1, "first": first, "last": last}
+        return WARNING, "gap", what, context | who
 
     def rejected(seq):
         said = "1 line of bot (pid 4711) rejected: no event"

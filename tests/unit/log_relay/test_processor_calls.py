@@ -229,11 +229,84 @@ def test_an_error_before_the_line_is_in_memory_counts_it(bench, monkeypatch):
     """It is told as lost, not forgotten."""
     monkeypatch.setattr(type(bench.out), "queue", lambda *args: (_ for _ in ()).throw(MemoryError()))
     bench.log()
-    assert bench.out.unencoded == 1
+    bench.out.dirty = False
+    bench.log()
+    assert bench.out.unencoded == 2
     monkeypatch.undo()
     bench.out.repair()
     bench.out.combine()
-    assert bench.stats()["dropped"]["encode"] == 1
+    assert bench.stats()["dropped"]["encode"] == 2
+
+
+class Failing(deque):
+    """A queue that has no memory for one more, or notices so too late."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.stage = stage
+
+    def append(self, frame):
+        if self.stage == "after":
+            super().append(frame)
+        raise MemoryError
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+@pytest.mark.parametrize("others", [[], [b"o"], [b"o", b"p"]])
+@pytest.mark.parametrize("stage", ["before", "after"])
+def test_a_line_is_counted_whenever_memory_runs_out(bench, level, others, stage):
+    """As one that could not be encoded, unless it is in its queue: then the repair counts it."""
+    bench.direct()
+    failing = Failing(stage)
+    failing.extend(others)
+    bench.out.sent_low, bench.out.sent_high = (failing, deque(others)) if level == "info" else (deque(others), failing)
+    bench.log(level)
+    assert bench.out.unencoded == (stage == "before")
+    assert (bench.out.seq, bench.out.dirty) == (0, True)
+    assert bench.kernel.sent == []
+
+
+@pytest.mark.parametrize("takes", [0, 5, None])
+def test_an_error_after_the_line_was_taken_does_not_count_it_again(bench, monkeypatch, takes):
+    """It has its seq, wherever it is."""
+    bench.direct()
+    bench.kernel.takes = takes
+    bench.out.limit = 0
+    monkeypatch.setattr(type(bench.out), "shed", lambda out: (_ for _ in ()).throw(MemoryError()))
+    bench.log()
+    assert (bench.out.seq, bench.out.unencoded, bench.out.dirty) == (1, 0, True)
+
+
+def test_lines_beside_a_full_memory(bench, monkeypatch):
+    """The inbox takes what fits in the bound, and its allowance beyond it; then the newest are counted."""
+    size = len(msgpack.packb({"event": "e"}))
+    out = bench.out
+    del out.baton[0]
+    for left, allowance, taken in ((size, 0, 1), (size - 1, 0, 0), (0, size, 1), (0, size - 1, 0), (-99, 3 * size, 3)):
+        out.inbox.clear()
+        out.inbox_bytes = out.overrun = 0
+        out.charged_bytes = out.limit - left
+        monkeypatch.setattr(module, "INBOX_BYTES", allowance)
+        for _ in range(4):
+            bench.log()
+        assert (len(out.inbox), out.overrun) == (taken, 4 - taken)
+    out.baton += (None,)
+
+
+def test_the_baton_may_come_back_while_a_line_is_published(bench):
+    """Then who published it admits it, as nobody else might."""
+
+    class Inbox(deque):
+        def append(self, line):
+            super().append(line)
+            bench.out.baton += (None,)
+
+    bench.out.inbox = Inbox()
+    bench.out.sender_started()
+    del bench.out.baton[0]
+    bench.log()
+    assert len(bench.out.unsent_low) == 1
+    assert not bench.out.inbox
 
 
 def test_nothing_that_follows_the_call_reaches_the_caller(bench, monkeypatch):
@@ -244,14 +317,17 @@ def test_nothing_that_follows_the_call_reaches_the_caller(bench, monkeypatch):
 
     monkeypatch.setattr(type(bench.processor), "_start", fail)
     bench.log()
-    assert bench.stats()["degraded"] == 1
+    bench.log()
+    assert bench.stats()["degraded"] == 2
     del bench.out.baton[0]
     bench.log()
-    bench.out.baton += (None,)
-    assert bench.stats()["degraded"] == 2
+    bench.log()
+    assert bench.stats()["degraded"] == 4
     monkeypatch.setattr(bench.processor, "_slow_path", fail)
     bench.log(value=object())
-    assert bench.stats()["degraded"] == 3
+    bench.log(value=object())
+    bench.out.baton += (None,)
+    assert (bench.stats()["degraded"], bench.out.unencoded) == (6, 2)
 
 
 # --- levels -----------------------------------------------------------------------------------------------------------
@@ -429,9 +505,11 @@ def test_keys_that_are_remembered_are_bounded(bench, monkeypatch):
     bench.processor(None, "info", {"e": 1, "f": 2})
     assert len(bench.processor._keys) == 4
     assert calls == []
+    bench.processor(None, "info", {str(n): 1 for n in range(4)})
+    assert len(calls) == 0
     bench.processor(None, "info", {str(n): 1 for n in range(5)})
     assert len(calls) == 1
-    assert len(bench.kept()) == 4
+    assert len(bench.kept()) == 5
 
 
 def test_a_line_that_is_too_big_is_cut_until_it_fits(bench):
@@ -597,7 +675,8 @@ def test_flush_and_close_ask_the_sender(bench, answer):
     assert sender.calls == [("flush", 2.0), ("flush", 7.0), ("finish", 3.0, True)]
     assert bench.processor.stats()["state"] == "closed"
     bench.log()
-    assert (bench.stats()["ignored"], bench.stats()["produced"]) == (1, 0)
+    bench.log()
+    assert (bench.stats()["ignored"], bench.stats()["produced"]) == (2, 0)
     assert bench.processor.flush(7.0) is True
     assert bench.processor.close(7.0) is True
     assert len(sender.calls) == 3
@@ -752,6 +831,7 @@ def test_hello_says_who_we_are(make, monkeypatch):
             "started_ns": NOW,
         },
     ]
+    assert bench.sender._out is bench.out
     assert bench.sender._path == "/nonexistent/s"
     assert bench.sender._exit_timeout == 2.0
     assert bench.sender._wakeup.set == bench.out._on_blocked

@@ -192,6 +192,15 @@ def test_a_value_whose_code_fails_is_a_placeholder():
     made = copied({"v": Failing(), "l": [Failing(), 1], "w": 2})
     assert made.event == {"v": "<Failing (KeyError)>", "l": ["<Failing (KeyError)>", 1], "w": 2}
     assert (made.cut, made.faults) == ([], 2)
+    nested = []
+
+    class Asking:
+        def __repr__(self):
+            nested.append(copied({"a": Plain(), "b": Plain(), "c": [Plain()]}))
+            return "asked"
+
+    assert shown(Asking()) == "asked"
+    assert nested[0].faults == 3
 
 
 class Chatty:
@@ -347,6 +356,7 @@ def test_the_values_of_an_event_are_counted():
     assert cut([1, 2, 3, 4], nodes=3) == [1, 2, 3, CUT]
     assert shown([1, 2, 3], nodes=4) == [1, 2, 3]
     assert cut({"a": 1, "b": 2, "c": 3}, nodes=2) == {"a": 1, "b": 2, CUT: CUT}
+    assert copied({"a": [], "b": []}, nodes=1).event == {"a": [], "b": CUT}
     made = copied({"a": 1, "b": [1], "c": 2, "d": "t", "e": None}, nodes=1)
     assert made.event == {"a": 1, "b": CUT, "c": 2, "d": "t", "e": None}
     assert made.cut == ["b"]
