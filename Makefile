@@ -31,7 +31,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(READY_DEV): $(READY)
-	$(BIN)/python $(PIP) install -e '.[bot,test]'
+	$(BIN)/python $(PIP) install -e '.[bot,test,lint]'
 	@touch $@
 
 run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both
