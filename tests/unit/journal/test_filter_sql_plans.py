@@ -95,3 +95,12 @@ def test_half_a_surrogate_pair_matches_no_line_but_notices(tmp_path, pair):
         found = db.execute(plan.select("seq", "ASC", ""), {"after": 0, "until": 9, **plan.values}).fetchall()
 
     assert found == [(1,)]
+
+
+def test_nobody_has_to_judge_what_sql_says_exactly():
+    """A second look at every line would cost as much as the first; only one with a NUL in it gets one."""
+    plain = make_plan(Query(0, 9, 10, Filter(INFO, FEW)), NAMES)
+    said = make_plan(Query(0, 9, 10, Filter(text="x")), NAMES)
+
+    assert (plain.judge_all, plain.judge_nul) == (False, False)
+    assert (said.judge_all, said.judge_nul) == (False, True)
