@@ -127,6 +127,16 @@ def test_coming_and_going(bench):
     assert bench.notices()[0][2] == "trader (pid 5) connected"
 
 
+def test_one_whose_time_has_not_come_hides_no_other(bench):
+    """The first trader goes on, the second falls silent."""
+    first, second = bench.hello(), bench.hello(Hello(b"o" * 16, "other", "box", 5, 1))
+    bench.forward(30)
+    bench.receive(first, log(1))
+    said = bench.forward(30)
+    assert [message for _, _, message, _ in said] == ["other (pid 5) is connected but has been quiet for 60 s"]
+    assert (first.run.state, second.run.state) == ("connected", "quiet")
+
+
 def test_quiet_and_loud_again(bench, trader):
     """With how long it was quiet."""
     bench.receive(trader, log(1))
@@ -177,7 +187,7 @@ def test_a_trader_that_does_not_come_back(bench):
         {"state": "gone", "last_line": "2026-01-23T10:00:00.000000Z"} | WHO,
     )
     assert [message.split(" (")[0] for _, _, message, _ in said] == ["bot", "other"]
-    assert [run.state for run in bench.runs] == ["gone", "gone"]
+    assert [(run.state, run.seen_us) for run in bench.runs] == [("gone", bench.now_us)] * 2
     assert bench.hello().run.id == 3
     assert bench.hello(Hello(b"n" * 16, "n", "h", 1, 1)).run.id == 6
 
@@ -334,12 +344,12 @@ def test_what_health_checks_see(bench, trader):
 
 def test_the_oldest_ended_runs_are_forgotten(monkeypatch):
     """A tenth of them at the bound, by when they were seen; never one that is connected or waited for."""
-    monkeypatch.setattr(module, "MAX_RUNS", 22)
-    order = [*range(11, 21), *range(1, 11), 21]
-    runs = [Run(n, bytes([n]) * 16, "bot", "box", n, 1, state="closed", seen_us=order.index(n)) for n in range(1, 22)]
+    monkeypatch.setattr(module, "MAX_RUNS", 20)
+    order = [*range(11, 20), *range(1, 11)]
+    runs = [Run(n, bytes([n]) * 16, "bot", "box", n, 1, state="closed", seen_us=order.index(n)) for n in range(1, 20)]
     bench = Bench(runs)
     bench.hello()
-    assert len(bench.registry.by_id) == 22, "there was room for one"
+    assert len(bench.registry.by_id) == 20, "there was room for one"
     bench.hello(Hello(b"n" * 16, "n", "h", 1, 1))
-    assert sorted(set(range(1, 24)) - set(bench.registry.by_id)) == [11, 12]
+    assert sorted(set(range(1, 22)) - set(bench.registry.by_id)) == [11, 12]
     assert bench.registry.connected() == 2

@@ -530,6 +530,16 @@ def test_a_line_that_is_too_big_is_cut_until_it_fits(bench):
     assert bench.stats()["truncated"] == 2
 
 
+def test_a_line_that_just_fits_is_whole(bench):
+    """One more byte, and it is cut."""
+    event = {name: "x" * 16_384 for name in "abc"} | {"d": ""}
+    left = frames.MAX_BODY - len(msgpack.packb(event | {"d": "x" * 300})) + 300
+    for more in (0, 1):
+        bench.processor(None, "info", event | {"d": "x" * (left + more)})
+        assert bench.stats()["truncated"] == more
+    assert len(bench.out.unsent_low[0]) == frames.MAX_BODY + frames.HEADER.size + len(frames.LEVELS["info"])
+
+
 def test_a_value_that_cannot_be_shown_is_counted(bench):
     """Once for the line."""
 
@@ -539,6 +549,8 @@ def test_a_value_that_cannot_be_shown_is_counted(bench):
 
     bench.log(a=Failing(), b=Failing())
     assert bench.stats()["degraded"] == 1
+    bench.log(a=Failing())
+    assert bench.stats()["degraded"] == 2
     assert bench.kept()[0][4]["a"] == "<Failing (ValueError)>"
 
 

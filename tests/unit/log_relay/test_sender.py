@@ -7,6 +7,7 @@ what the relay got, answers, and takes another turn.
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import stat
 import sys
@@ -102,6 +103,7 @@ class Bench:
 
     def wait(self, most, want_write):
         """Wait on the clock in hand, not on the socket: what is to come is there already."""
+        self.wanted = want_write
         Sender._wait(self.sender, 0.0, want_write)
         self.clock.now += most
 
@@ -283,6 +285,56 @@ def test_hello_that_does_not_fit_is_a_failed_attempt(bench, relay):
     assert bench.sender._fd == -1
 
 
+def test_how_the_socket_is_made(bench, relay, monkeypatch):
+    """Closed in a program started meanwhile, from the first moment on; a kernel that gives no room is no reason."""
+    made, sent = [], []
+
+    class Recording(socket.SocketType):
+        def __init__(self, *args):
+            made.append(args)
+            super().__init__(*args)
+
+        def send(self, data, *flags):
+            sent.append(flags)
+            return super().send(data, *flags)
+
+        def setsockopt(self, *args):
+            raise PermissionError
+
+    monkeypatch.setattr(module, "_unpatched", lambda name, what: Recording if what == "socket" else select.poll)
+    states = []
+    bench.sender._make_hello = lambda: states.append(bench.sender.state) or HELLO
+    bench.turn()
+    assert states == ["connecting"]
+    assert bench.sender.state == "greeting"
+    assert made == [
+        (socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK),
+        (socket.AF_UNIX, socket.SOCK_STREAM, 0, bench.sender._fd),
+    ]
+    assert sent == [(module.SEND_FLAGS,)]
+
+
+def test_nothing_is_sent_to_a_socket_somebody_may_have_planted(bench, monkeypatch):
+    """However well it listens."""
+    folder = os.path.join(os.path.dirname(bench.relay.path), f"logrelay-{os.getuid()}")
+    os.mkdir(folder)
+    os.chmod(folder, 0o777)
+    bench.relay.path = bench.sender._path = os.path.join(folder, "s")
+    bench.relay.listen()
+    bench.turn()
+    assert bench.sender.state == "down"
+    assert bench.sender._last_error.startswith("PermissionError: ")
+    with pytest.raises(BlockingIOError):
+        bench.relay.accept()
+    os.chmod(folder, 0o700)
+    monkeypatch.setattr(module, "_between", lambda low, high: low)
+    bench.sender._retry_delay = 0.5
+    bench.relay.path = bench.sender._path = "/nowhere"
+    bench.sender._next_try = 0.0
+    bench.turn()
+    assert bench.sender._next_try == pytest.approx(bench.clock.now + 0.3)
+
+
 def test_a_hello_that_cannot_be_made_is_a_failed_attempt(bench, relay):
     """The socket is closed."""
     bench.sender._make_hello = lambda: 1 / 0
@@ -377,10 +429,10 @@ def test_a_rejected_line_is_dropped(bench, relay):
     """Counted as such; one that is not there is a bad answer, and the connection goes on."""
     bench.log("info", "info")
     bench.up()
-    relay.send([2, 1, "too long"], [2, 1, "again"])
+    relay.send([2, 1, "too long"], [2, 1, "again"], [2, 1, "and again"])
     bench.turn()
     assert bench.out.dropped["rejected"] == 1
-    assert (bench.out.bad_answers, bench.sender.state) == (1, "up")
+    assert (bench.out.bad_answers, bench.sender.state) == (2, "up")
     assert [gap.cause for gap in bench.out.sent_gaps] == ["rejected_repeatedly"]
     relay.send([1, 2])
     bench.turn()
@@ -428,6 +480,43 @@ def test_a_line_that_ends_every_connection_is_given_up(bench, relay):
     assert bench.out.dropped["rejected_repeatedly"] == 1
     assert bench.up() == [[2, 1, 1, 1, "rejected_repeatedly"], [1, 2, 2, "info", {}], [1, 3, 3, "info", {}]]
     assert bench.balanced()
+
+
+def test_each_such_line_is_given_up_by_itself(bench, relay):
+    """The next one gets as many connections; what is known of the first does not count against it."""
+    bench.log("info", "info", "info")
+    got, committed = [], 0
+    for _ in range(12):
+        came = bench.up(acked=committed)
+        got.append([frame[:2] for frame in came])
+        for kind, seq, *_ in came:
+            if kind == 1 and seq in (1, 2):
+                break  # it ends the connection
+            committed = seq
+        bench.lose()
+    first = [[1, 1], [1, 2], [1, 3]]
+    second = [[1, 2], [1, 3]]
+    assert got[:5] == [first, first, [[1, 1]], [[1, 1]], [[1, 1]]]
+    assert got[5:11] == [[[2, 1], *second], second, second, [[1, 2]], [[1, 2]], [[1, 2]]]
+    assert got[11] == [[2, 2], [1, 3]]
+    assert bench.out.dropped["rejected_repeatedly"] == 2
+    bench.up(acked=3)
+    assert bench.sender._all_acked()
+    assert bench.sender.reconnects == 12
+    assert bench.balanced()
+
+
+def test_an_ack_without_news_clears_nothing(bench, relay):
+    """The relay says again what it said before, and ends the connection at the same line."""
+    bench.log("info", "info", "info")
+    got = []
+    for acked in (0, 1, 1, 1, 1):
+        got.append([frame[1] for frame in bench.up(acked=acked)])
+        relay.send([1, 1])
+        bench.turn()
+        bench.lose()
+    assert got == [[1, 2, 3], [2, 3], [2], [2], [2]]
+    assert bench.out.dropped["rejected_repeatedly"] == 1
 
 
 def test_an_ack_clears_the_suspicion(bench, relay):
@@ -511,6 +600,8 @@ def test_a_full_socket_is_waited_for(bench, relay, monkeypatch):
     got = []
     bench.turn()
     assert bench.out.to_write
+    assert bench.wanted is True
+    assert bench.sender._send_batch() is True
     assert bench.sender._send_backlog() is True
     for _ in range(400):
         got += bench.seqs()
@@ -521,6 +612,56 @@ def test_a_full_socket_is_waited_for(bench, relay, monkeypatch):
     assert got == list(range(1, 401))
     bench.turn()
     assert bench.out.direct_send is not None
+
+
+def test_what_a_batch_says_about_the_next(bench, relay, monkeypatch):
+    """Go on, wait for room, or nothing is left: who said "wait" with nothing left would never sleep."""
+    sender, out = bench.sender, bench.out
+    bench.log("info", "info")
+    assert sender._send_batch() is False, "no connection"
+    assert out.broken is False
+    bench.greet()
+    out.break_connection()
+    assert sender._send_batch() is False
+    out.broken, out.dirty = False, True
+    assert sender._send_batch() is False
+    out.dirty = False
+    assert relay.frames() == []
+    sent = []
+
+    takes = [5, None, 1000]
+
+    def send(data, flags):
+        sent.append(flags)
+        taken = takes.pop(0)
+        if taken is None:
+            raise BrokenPipeError
+        return min(taken, len(data))
+
+    real, sender._sock = sender._sock, types.SimpleNamespace(send=send)
+    for said in (True, False, None, False):
+        assert sender._send_batch() is said
+    assert sent == [module.SEND_FLAGS] * 3
+    sender._sock = real
+    assert sender._send_backlog() is False
+    sender._cautious = True
+    out.stop_direct()
+    bench.log()
+    assert sender._send_batch() is False, "one at a time"
+    sender._cautious = False
+    bench.turn()
+    assert bench.wanted is False
+    monkeypatch.setattr(module, "BATCHES_PER_TURN", 1)
+    out.stop_direct()
+    bench.log("info", "info")
+    assert sender._send_backlog() is True, "there may be more"
+
+
+def test_lines_are_admitted_without_a_connection(bench):
+    """They must not fill the inbox while the relay is away."""
+    bench.out.inbox.append((5, frames.LEVELS["info"], b"\x80"))
+    bench.turn()
+    assert (bench.out.seq, len(bench.out.inbox)) == (1, 0)
 
 
 def test_lines_that_wait_for_the_baton_are_sent_too(bench, relay):
@@ -556,8 +697,11 @@ def test_a_descriptor_that_somebody_closed(bench, relay, when):
         if when == "sending":
             bench.out.stop_direct()
             bench.log()
+            bench.wakeup.clear()
+            bench.wakeup.open()
             assert bench.sender._send_batch() is False
             assert bench.out.broken
+            assert os.eventfd_read(bench.wakeup.fd) == 1, "to close it"
         else:
             other.send(b"x")
         bench.turn()
@@ -615,12 +759,15 @@ def test_half_a_goodbye_breaks_the_connection(bench, takes, broken):
     sent = []
     bench.sender._sock = types.SimpleNamespace(send=lambda data, flags: sent.append((data, flags)) or 20 + takes)
     bench.out.seq = 7
+    bench.wakeup.open()
     assert bench.sender._send_with_bye(data, 3) == min(20, 20 + takes)
+    if broken:
+        assert os.eventfd_read(bench.wakeup.fd) == 1
     assert sent == [(data + frames.bye(7)[:2] + b"\xcf" + (7).to_bytes(8, "big"), 3)]
     assert msgpack.unpackb(sent[0][0][20:]) == [3, 7]
     assert bench.out.broken is broken
     bench.sender._sock = None
-    with pytest.raises(BrokenPipeError, match="no connection"):
+    with pytest.raises(BrokenPipeError, match=r"^\[Errno 32\] no connection$"):
         bench.sender._send_with_bye(data, 3)
 
 
@@ -769,11 +916,26 @@ def test_closing_waits_for_the_thread(bench, clock, ends):
     assert sender.running is not ends
     assert (sender.state, bench.wakeup.fd == -1) == (("closed", True) if ends else ("idle", False))
     if ends:
+        assert clock.now < began + 0.1
         assert clock.slept == pytest.approx([module.WAIT_FIRST_S * 1.5**n for n in range(3)])
     else:
         assert clock.now == pytest.approx(began + 0.5)
         assert max(clock.slept) == module.WAIT_LONGEST_S
         assert os.eventfd_read(bench.wakeup.fd) == 2, "to send, and to end"
+
+
+def test_whoever_waits_starts_the_thread(bench, monkeypatch):
+    """If there is a line for it, wherever."""
+    started = []
+    monkeypatch.setattr(bench.sender, "start", lambda: started.append(1))
+    monkeypatch.setattr(bench.sender, "_all_acked", lambda: bool(started))
+    assert bench.sender.flush(0.1) is False
+    bench.out.inbox.append((5, frames.LEVELS["info"], b"\x80"))
+    assert bench.sender.flush(0.1) is True
+    started.clear()
+    bench.out.combine()
+    assert bench.out.seq == 1
+    assert bench.sender.flush(0.1) is True
 
 
 def test_whoever_waits_wakes_the_thread(bench):
@@ -969,9 +1131,11 @@ def test_the_wait_is_as_long_as_nothing_is_due(bench, relay, clock, monkeypatch,
     """No longer than allowed, nor than until the next attempt or the end of the time for the welcome."""
     waited = []
 
+    registered = {}
+
     class Poll:
         def register(self, fd, events):
-            pass
+            registered[fd] = events
 
         def poll(self, timeout):
             waited.append(timeout)
@@ -984,6 +1148,11 @@ def test_the_wait_is_as_long_as_nothing_is_due(bench, relay, clock, monkeypatch,
     bench.sender._deadline = clock.now + (4.0 if state == "greeting" else -1.0)
     Sender._wait(bench.sender, 7.0, want_write=False)
     assert waited == [pytest.approx(waits * 1000)]
+    assert registered == dict.fromkeys({bench.wakeup.fd, bench.sender._fd} - {-1}, select.POLLIN)
+    if state == "up":
+        Sender._wait(bench.sender, 7.0, want_write=True)
+        assert registered[bench.sender._fd] == select.POLLIN | select.POLLOUT
+        assert registered[bench.wakeup.fd] == select.POLLIN
 
 
 # --- for a person -----------------------------------------------------------------------------------------------------
@@ -1037,8 +1206,8 @@ def test_a_stderr_that_is_full_or_another_file_is_left_alone(printer):
         other.setblocking(False)
         with pytest.raises(BlockingIOError):
             other.recv(100)
-        printer._stderr = module._socket_inode(2)
-        printer._print_stderr("x")
+        again = Sender(printer._out, Wakeup(), path=None, make_hello=bytes, exit_timeout=0.5)
+        again._print_stderr("x")
         assert other.recv(100).endswith(b": x\n")
         printer._stderr = None
         os.set_blocking(write, False)
@@ -1126,8 +1295,6 @@ def test_jitter_fills_its_range(monkeypatch):
 
 def test_the_standard_library_is_found_behind_gevent(monkeypatch):
     """Its own objects, where somebody has replaced them."""
-    import select  # noqa: PLC0415
-
     assert module._unpatched("select", "poll") is select.poll
     asked = types.SimpleNamespace(get_original=lambda name, what: (name, what))
     monkeypatch.setitem(sys.modules, "gevent.monkey", asked)

@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import itertools
 import math
 import pathlib
 import sys
@@ -254,15 +255,20 @@ def test_an_array_is_shown_by_its_shape():
     assert cut(array(shape=(9, 99), size=3)) == "<ndarray shape (9, 99)>"
     assert cut(array(shape=(9, 99), tolist=lambda self: [1])) == "<ndarray shape (9, 99)>"
     assert shown(array(shape=(), item=lambda self: 42)) == 42
+    assert shown(array(shape=(), item=lambda self: [[1]])) == [[1]]
     assert cut(array(shape=())) == "<ndarray shape ()>"
     assert shown(array(shape=(), item=lambda self: self)) == "shown"
     assert shown(array(shape=[2])) == "shown"
     assert shown(array()) == "shown"
 
 
-@pytest.mark.parametrize("library", sorted(ARRAYS))
+LIBRARIES = "cudf dask jax jaxlib modin numpy pandas polars pyarrow tensorflow torch xarray".split()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_every_library_of_arrays(library):
     """The module's first word decides, and nothing else."""
+    assert set(LIBRARIES) == ARRAYS
     made = {"shape": (9, 99), "size": 891}
     assert cut(array(module=library, **made)) == "<ndarray shape (9, 99)>"
     assert cut(array(module=f"{library}.core.array", **made)) == "<ndarray shape (9, 99)>"
@@ -276,7 +282,18 @@ def test_every_library_of_arrays(library):
 def test_keys_become_text_and_none_vanishes():
     """Two that would become one are told apart."""
     odd = {1: "a", "1": "b", (1, 2): "c", None: "d", Text("t"): "e", 1.5: "f", "\ud800": "g", b"x": "h"}
-    expected = {"1": "a", "1#2": "b", "[1, 2]": "c", "None": "d", "t": "e", "1.5": "f", "\\ud800": "g", "b'x'": "h"}
+    odd[decimal.Decimal("2.50")] = "i"
+    expected = {
+        "2.50": "i",
+        "1": "a",
+        "1#2": "b",
+        "[1, 2]": "c",
+        "None": "d",
+        "t": "e",
+        "1.5": "f",
+        "\\ud800": "g",
+        "b'x'": "h",
+    }
     assert shown(odd) == expected
     assert copied(odd).event == expected
 
@@ -284,6 +301,7 @@ def test_keys_become_text_and_none_vanishes():
 def test_keys_cut_at_the_same_place_are_told_apart():
     """As many as may stand in one container."""
     keys = {f"kkkk{n}": n for n in range(4)}
+    assert sorted(copied({f"kkkk{n}": n for n in range(10)}, text=4).event.values()) == list(range(10))
     made = copied(keys, text=4)
     assert made.event == {f"kkkk{CUT}": 0, f"kkkk{CUT}#2": 1, f"kkkk{CUT}#3": 2, f"kkkk{CUT}#4": 3}
     made = copied({"v": keys}, text=4)
@@ -348,6 +366,16 @@ def test_containers_of_the_bound_are_whole():
     assert copied({str(n): n for n in range(11)}).cut == [CUT]
 
 
+def test_a_mapping_without_end_is_cut():
+    """Nobody asks it for more than is shown."""
+
+    class Endless(collections.UserDict):
+        def items(self):
+            return ((str(n), n) for n in itertools.count())
+
+    assert cut(Endless()) == {str(n): n for n in range(10)} | {CUT: CUT}
+
+
 def test_the_values_of_an_event_are_counted():
     """Beyond the bound text and numbers that were reached are shown, and nothing is opened any more."""
     made = copied({"v": [[1, 2], [3, 4], [5]]}, nodes=6)
@@ -386,6 +414,7 @@ def test_long_numbers():
     assert shown(1 << 13_287, **room) == hex(1 << 13_287)
     assert shown(-(1 << 20_000), **room) == hex(-(1 << 20_000))
     assert shown((1 << 40_000) - 1, text=10_002, room=100_000) == hex((1 << 40_000) - 1)
+    assert cut((1 << 40_000) - 1, text=10_000, room=100_000) == "0x" + "f" * 9_998 + CUT
     assert cut(1 << 40_007, text=10_001, room=100_000) == "<int of 40008 bits>"
     assert cut(10**5000) == f"<int of {(10**5000).bit_length()} bits>"
 
@@ -427,6 +456,8 @@ def test_exc_info_in_all_its_forms():
             assert serializer.traceback_text(form) is None
             assert copied({"exc_info": form}).event == {}
     assert serializer.traceback_text(True) is None
+    assert serializer.traceback_text(ValueError("blank ")) == "ValueError: blank "
+    assert serializer.MARK == "_truncated"
 
 
 def test_an_exception_that_is_text_already_stays():
@@ -476,9 +507,9 @@ def test_a_traceback_that_cannot_be_made_is_a_placeholder(monkeypatch):
         raise RuntimeError
 
     monkeypatch.setattr(serializer.traceback, "format_exception", fail)
-    made = copied({"exc_info": raised(ValueError())})
-    assert made.event == {"exception": "<traceback (RuntimeError)>"}
-    assert made.faults == 1
+    made = copied({"event": Failing(), "exc_info": raised(ValueError())})
+    assert made.event == {"event": "<Failing (KeyError)>", "exception": "<traceback (RuntimeError)>"}
+    assert made.faults == 2
 
 
 def test_surrogates_in_a_traceback():
