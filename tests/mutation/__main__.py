@@ -84,9 +84,10 @@ def harmless_keys() -> dict[Key, str]:
 
 def fingerprint(module: str, tests: list[str]) -> str:
     """Hash what the outcome of a mutant depends on most: module, its tests, what tests share."""
-    files = [ROOT / module, *(ROOT / test for test in tests)]
+    named = [ROOT / test.partition("::")[0] for test in tests]
+    files = [ROOT / module, *named]
     files += sorted((ROOT / "tests" / "support").glob("*.py"))
-    files += [c for t in tests for c in [(ROOT / t).parent / "conftest.py"] if c.exists()]
+    files += [c for t in named for c in [t.parent / "conftest.py"] if c.exists()]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

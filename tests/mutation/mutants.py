@@ -89,7 +89,8 @@ def _delete(_node: cst.Del) -> Iterator[cst.CSTNode]:
 def _condition(node: cst.BaseExpression) -> Iterator[cst.CSTNode]:
     """Turn a condition round that no other operator turns round."""
     if isinstance(node, cst.Name | cst.Attribute | cst.Call | cst.Subscript | cst.NamedExpr):
-        inner = node if node.lpar or not isinstance(node, cst.NamedExpr) else node.with_changes(lpar=[cst.LeftParen()])
+        bare = isinstance(node, cst.NamedExpr) and not node.lpar
+        inner = node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()]) if bare else node
         yield cst.UnaryOperation(cst.Not(), inner)
 
 
