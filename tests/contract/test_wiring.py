@@ -77,12 +77,6 @@ STATE_RECORDS = [
         "lines that are dropped together, in the module that owns them",
     ),
     Record(
-        "logrelay.journal.memory",
-        "logrelay.journal.interface.Page",
-        {"page"},
-        "the same page, where the journal in memory fills it",
-    ),
-    Record(
         "logrelay.journal.query",
         "logrelay.journal.interface.Page",
         {"page"},

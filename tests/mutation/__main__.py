@@ -11,7 +11,7 @@ What is known is kept in `.mutants`, as long as module and tests stay as they ar
 where it was, and a run after a change does only what changed. Exit status 1: a module is under the least score, the
 list of harmless ones names a mutant that does not exist, or the tests fail without a mutant.
 
-All of it takes some hours on two busy cores and about one on an idle machine; one module takes seconds to minutes.
+All of it takes hours on two busy cores and less than one on an idle machine; one module takes seconds to minutes.
 """
 
 from __future__ import annotations

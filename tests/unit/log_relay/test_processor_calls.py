@@ -576,6 +576,18 @@ def test_what_is_no_event_is_a_line_all_the_same(bench, thing, event):
     assert bench.stats()["degraded"] == 1
 
 
+class Forged(dict):
+    def items(self):
+        return [("event", "forged")]
+
+
+def test_no_code_of_an_event_decides_what_is_shipped(bench):
+    """A dict of another class is copied as the dict it is."""
+    event = Forged(event="real")
+    assert bench.processor(None, "info", event) is event
+    assert bench.kept()[0][4] == {"event": "real"}
+
+
 def test_a_line_that_cannot_be_encoded_is_told_as_lost(bench, monkeypatch):
     """At its place."""
     bench.log()

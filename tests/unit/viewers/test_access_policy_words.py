@@ -11,16 +11,8 @@ NEEDED = (
     "a token is needed: as the header Authorization: Bearer <token>, as the WebSocket "
     "subprotocol bearer.<token>, or as ?token=<token>"
 )
-OTHER_ORIGIN = (
-    "Origin 'http://evil.example' is not this relay's own page ('localhost:8765'); "
-    "another one has to be listed in --allow-origins"
-)
 LONG = "x" * (SHOWN_CHARS + 1)
 CUT = "'" + "x" * (SHOWN_CHARS - 3) + "...'"
-UNKNOWN_HOST = (
-    f"Host {CUT} is a name this relay does not know, which is how DNS rebinding looks; "
-    "use an IP address or localhost, list the name in --allow-hosts, or set a token"
-)
 
 
 def decide(policy, **changed):
@@ -44,7 +36,10 @@ def decide(policy, **changed):
         (
             OPEN,
             {"origin": ("http://evil.example",)},
-            OTHER_ORIGIN,
+            (
+                "Origin 'http://evil.example' is not this relay's own page ('localhost:8765'); "
+                "another one has to be listed in --allow-origins"
+            ),
         ),
         (
             OPEN,
@@ -55,7 +50,10 @@ def decide(policy, **changed):
         (
             OPEN,
             {"host_header": (LONG,)},
-            UNKNOWN_HOST,
+            (
+                f"Host {CUT} is a name this relay does not know, which is how DNS rebinding looks; "
+                "use an IP address or localhost, list the name in --allow-hosts, or set a token"
+            ),
         ),
         (LOCKED, {}, NEEDED),
         (LOCKED, {"authorization": ("Basic eve",)}, "Authorization is not of the form: Bearer <token>"),
