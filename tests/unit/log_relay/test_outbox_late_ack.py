@@ -5,7 +5,7 @@ from robo_trader.log_relay.outbox import Outbox
 
 
 def outbox(lines, limit=1 << 20):
-    out = Outbox(limit)
+    out = Outbox(limit, on_blocked=lambda: None)
     for number in range(lines):
         out.queue(number, wire.LEVELS["info"], b"\x80")
     return out
@@ -48,9 +48,9 @@ def test_a_late_ack_in_the_middle_of_a_gap_takes_back_only_its_part():
     assert out.release(4) is False
     assert (out.acked, out.dropped["overflow"], out.pending()) == (4, 2, 4)
     assert balanced(out)
-    out.rest = b""
+    out.to_write = b""
     out.fill(100)
-    assert out.rest.startswith(wire.lost(5, 6, "overflow"))
+    assert out.to_write.startswith(wire.lost(5, 6, "overflow"))
 
 
 def test_a_told_gap_stays_dropped_when_it_is_acked():

@@ -22,16 +22,16 @@ def fill(processor):
 
 
 def test_an_error_beside_a_full_memory_pushes_out_an_old_debug_line(processor):
-    """A line that comes while another thread holds the books is not lost for it: the holder drops an old DEBUG line."""
+    """A line that comes while another thread has the baton is not lost for it: who has it drops an old DEBUG line."""
     fill(processor)
     out = processor._out
     before = processor.stats()["dropped"]["overflow"]
-    del out.token[0]  # another thread is at it
+    del out.baton[0]  # another thread is at it
     for number in range(50):
         processor(None, "error", {"event": f"order {number} was rejected"})
     assert out.overrun == 0, "the newest line was given up while old DEBUG lines are kept"
-    out.token += (None,)
-    out.settle_inbox()
+    out.baton += (None,)
+    out.admit_inbox()
     kept = list(out.unsent_high)
     assert len(kept) == 50
     assert b"order 49 was rejected" in kept[-1]
@@ -41,18 +41,18 @@ def test_an_error_beside_a_full_memory_pushes_out_an_old_debug_line(processor):
     assert stats["produced"] == stats["pending"] + sum(stats["dropped"].values())
 
 
-def test_what_waits_for_the_holder_is_bounded_too(processor):
-    """When the holder does not come back, the newest lines are counted as dropped instead of being kept."""
+def test_what_waits_for_the_baton_is_bounded_too(processor):
+    """When the baton does not come back, the newest lines are counted as dropped instead of being kept."""
     fill(processor)
     out = processor._out
-    del out.token[0]
+    del out.baton[0]
     for _ in range(4_000):
         processor(None, "error", {"event": "e" * 1_000})
     assert out.inbox_bytes <= processor_module.INBOX_BYTES
     assert out.overrun > 0
     produced = processor.stats()["produced"]
-    out.token += (None,)
-    out.settle_inbox()
+    out.baton += (None,)
+    out.admit_inbox()
     stats = processor.stats()
     assert (out.overrun, out.inbox_bytes, len(out.inbox)) == (0, 0, 0)
     assert stats["produced"] == produced == stats["pending"] + sum(stats["dropped"].values())
