@@ -422,6 +422,8 @@ class LogRelayProcessor:
         done = True
         if sender.state != "idle" or out.produced():
             done = sender.finish(self._exit_timeout if timeout is None else timeout, close=True)
+            if not done:
+                sender.print_summary("at close")
         self._closed = True
         self._levels = {}
         return done
