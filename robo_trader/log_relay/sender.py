@@ -7,7 +7,8 @@ other end of the socket.
 
 **The first line of a run** may be its last, so the call that logs it does not leave the connecting to the thread: it
 makes one attempt itself, says hello and sends the line (`_connect_in_call`), and the thread takes that connection over.
-A Unix socket connects at once or not at all, so this waits for nobody.
+A Unix socket connects at once or not at all, so this waits for nobody; what may take long, as moving the descriptor to
+a high number does, is the thread's.
 
 **The welcome opens no gate.** Everything not acked and every new line follow hello at once; the relay ignores what it
 has. Two things wait for the welcome all the same: a gap that only it can decide (see `outbox`), and, while a line is
@@ -20,9 +21,9 @@ find taken, and gevent replaces both modules' classes by cooperative ones. The o
 from __future__ import annotations
 
 import _socket
+import _thread
 import contextlib
 import errno
-import importlib
 import os
 import select
 import stat
@@ -31,7 +32,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import frames
-from .descriptors import Wakeup, is_marked, mark, move_high
+from .descriptors import Wakeup, duplicate_high, is_marked, mark, move_high
 from .outbox import SEND_FLAGS, SLICE_FRAMES, Outbox
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ class Sender:
         self._place: tuple[str, int, int, int] | None = None
         """Which socket the connection leads to."""
         self._opening: Connection | None = None
-        """A connection that is being made: a forked child has to close it."""
+        """A connection that is being made or moved: a forked child has to close it."""
+        self._is_low = False
+        """The connection was made in a call and has not been moved to a high number."""
         self._decoder = frames.Decoder()
         self._deadline = 0.0
         """When to look whether the relay, which has not answered, is elsewhere by now."""
@@ -161,7 +164,6 @@ class Sender:
             pass  # it runs
         else:
             try:
-                self._wakeup.open()
                 if first:
                     self._connect_in_call()
                 _unpatched("_thread", "start_new_thread")(self._run_thread, ())
@@ -327,12 +329,15 @@ class Sender:
     def _turn(self, most: float) -> None:
         """Do what is due, wait at most `most` seconds for something to happen, and serve that."""
         out = self._out
+        with contextlib.suppress(OSError):
+            self._wakeup.open()  # first: nobody can wake us before, so whatever there is to do is looked at behind it
         if out.dirty:
             out.run_alone(out.repair)
         if out.broken:
             self._fail("interrupted", blameless=True)
         out.combine()
-        self._wakeup.open()
+        if self._is_low:
+            self._move_connection()
         now = time.monotonic()
         if self._sock is None and now >= self._next_try:
             self._connect(now)
@@ -345,6 +350,10 @@ class Sender:
         poll = _unpatched("select", "poll")()
         if self._wakeup.fd >= 0:
             poll.register(self._wakeup.fd, select.POLLIN)
+        else:
+            most = min(most, RETRY_FIRST_S)  # no descriptor to be had: look again soon
+        if self._closing or (self._abandoned and not self._finishing):
+            most = 0.0  # said before there was anything to wake us with
         now = time.monotonic()
         if self._sock is None:
             most = min(most, max(self._next_try - now, 0.0))
@@ -373,7 +382,7 @@ class Sender:
         except IndexError:
             return
         try:
-            self._take_connection(self._dial(), time.monotonic(), first=True)
+            self._take_connection(self._dial(high=False), time.monotonic(), first=True)
         except Exception:
             return
         finally:
@@ -383,22 +392,26 @@ class Sender:
     def _connect(self, now: float) -> None:
         """Connect, in the thread; if it fails plan the next attempt."""
         try:
-            made = self._dial()
+            made = self._dial(high=True)
         except Exception as error:
             self._last_error = f"{type(error).__name__}: {error}"
             self._schedule_retry(now)
             return
         self._take_connection(made, now, first=False)
 
-    def _dial(self) -> Connection:
-        """Return a connection on which hello has been said. Never waits; raises an Exception where there is none."""
+    def _dial(self, *, high: bool) -> Connection:
+        """Return a connection on which hello has been said; raises an Exception where there is none.
+
+        With `high` its descriptor has a high number, for which the kernel may keep us waiting; else it never waits.
+        """
         path = self._path if self._path is not None else default_path()
         self.state = "connecting"
         _check_directory(path)
         place = _place_of(path)  # first: a socket that is replaced in between is found to be another later on
         kind = _unpatched("_socket", "socket")
         sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
-        sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, move_high(sock.detach()))
+        if high:
+            sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, move_high(sock.detach()))
         try:
             sock.settimeout(0.0)  # whatever socket.setdefaulttimeout says
             with contextlib.suppress(OSError):
@@ -434,9 +447,41 @@ class Sender:
         self._place = made.place
         self._mark = made.mark
         self._fd = fd
+        self._is_low = first
         self.state = "greeting"
         self._sock = made.sock
         self._opening = None
+
+    def _move_connection(self) -> None:
+        """Give the connection that a call has made a high number, in the thread."""
+        self._is_low = False
+        place = self._place
+        moved = duplicate_high(self._fd) if is_marked(self._fd, self._mark) else -1
+        if moved >= 0:
+            sock = _unpatched("_socket", "socket")(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, moved)
+            self._opening = Connection(sock, self._mark, place)
+            try:
+                sock.settimeout(0.0)
+                self._out.delegate(self._use_moved, sock)
+            finally:
+                self._opening = None
+                if self._sock is not sock:
+                    sock.close()
+
+    def _use_moved(self, sock: _socket.socket) -> None:
+        """Send on `sock` from now on, which is the same connection. With the baton: nobody sends meanwhile."""
+        out, old = self._out, self._sock
+        fd = sock.fileno()
+        if old is None or not is_marked(fd, self._mark):
+            return
+        if out.direct_send is not None:
+            out.start_direct(self._send_with_bye if self._finishing else sock.send, fd, self._mark)
+        ours = is_marked(self._fd, self._mark)
+        self._sock, self._fd = sock, fd
+        if ours:
+            old.close()
+        else:
+            old.detach()
 
     def _look_elsewhere(self, now: float) -> None:
         """Give up a connection that was never answered if the path leads to another socket by now.
@@ -617,8 +662,7 @@ class Sender:
                 return False  # what comes next is in doubt, and the welcome will wake us
             if not self._finishing or self._bye_for == out.seq or not out.seq:
                 if direct and not self._cautious:
-                    send = self._send_with_bye if self._finishing else sock.send
-                    out.start_direct(send, self._fd, self._mark)
+                    out.start_direct(self._send_with_bye if self._finishing else sock.send, self._fd, self._mark)
                 return False
             self._bye_for = out.seq
             out.append_bye()
@@ -723,7 +767,11 @@ def _unpatched(module: str, name: str) -> Any:
     patched = sys.modules.get("gevent.monkey")
     if patched is not None:
         return patched.get_original(module, name)
-    return getattr(importlib.import_module(module), name)
+    return getattr(_MODULES[module], name)
+
+
+_MODULES: Final = {"_socket": _socket, "_thread": _thread, "select": select}
+"""Kept here: looking a module up by its name costs more than the call that is wanted from it."""
 
 
 def _check_directory(path: str) -> None:

@@ -49,6 +49,12 @@ RATE = 2_000.0
 WARM_CALLS = 2_000
 FIRST_CALLS = 15
 """Fresh processes in which the first call is timed: it connects, so it is another kind of call."""
+FIRST = {
+    "relay up": ("up", False),
+    "relay up, another thread runs": ("up", True),
+    "down: no socket": ("down", False),
+}
+"""Titles, and for each the state and whether the process has another thread: then some system calls wait for others."""
 FIRST_CALL_US = 500.0
 """The most that it should take."""
 ANSWER_SECONDS = 20.0
@@ -127,7 +133,7 @@ class Bench:
         self.samples: list[dict[str, Any]] = []
         self.stuck: set[Cell] = set()
         self.first: dict[str, list[int]] = {}
-        """Nanoseconds of our first calls, by state."""
+        """Nanoseconds of our first calls, by the titles in `FIRST`."""
         self.problems: list[str] = []
         self.absent: dict[str, str] = {}
         self.loads: list[float] = []
@@ -172,16 +178,18 @@ class Bench:
 
     def time_first_calls(self) -> None:
         """Time the first call of fresh processes, with the relay there and without."""
-        for state in ("up", "down"):
+        for title, (state, company) in FIRST.items():
             if all((cell.shipper, cell.state) != (OURS, state) for cell in self.cells):
                 continue
-            say(f"{FIRST_CALLS} first calls, {state}")
+            say(f"{FIRST_CALLS} first calls, {title}")
             path, _ = self._collector(OURS, state)
             for _ in range(FIRST_CALLS):
                 child = self._child(OURS)
                 try:
-                    said = child.ask("begin", ANSWER_SECONDS, name=OURS, path=path, state=state, keys=10)
-                    self.first.setdefault(state, []).append(said["first_ns"])
+                    said = child.ask(
+                        "begin", ANSWER_SECONDS, name=OURS, path=path, state=state, keys=10, company=company
+                    )
+                    self.first.setdefault(title, []).append(said["first_ns"])
                 finally:
                     child.stop()
 
@@ -386,11 +394,10 @@ def tables(result: dict[str, Any]) -> list[Table]:
             body.append([label, *("-" if row is None else shown(row.bursts) for row in by_keys)])
     if body:
         made.append(Table("How many keys the event has; burst, us per call", "", ["", "3", "10", "30"], body))
-    first = {state: [took / 1000 for took in sorted(each)] for state, each in result.get("first", {}).items()}
+    first = {title: [took / 1000 for took in sorted(each)] for title, each in result.get("first", {}).items()}
     if first:
         body = [
-            [STATES[state], number(each[0]), number(statistics.median(each)), number(each[-1])]
-            for state, each in first.items()
+            [title, number(each[0]), number(statistics.median(each)), number(each[-1])] for title, each in first.items()
         ]
         title = f"The first call of a process, which connects; us, of {FIRST_CALLS} processes"
         made.append(Table(title, "", ["", "lowest", "median", "highest"], body))
@@ -424,9 +431,8 @@ def aims(result: dict[str, Any]) -> list[str]:
             there, up = value(OURS, what, state), value(OURS, what)
             if there and up:
                 judge(f"{what}, {state} / up", there / up, 2.0)
-    first = result.get("first", {}).get("up")
-    if first:
-        judge("first call of a process, us", statistics.median(first) / 1000, FIRST_CALL_US)
+    for title, first in result.get("first", {}).items():
+        judge(f"first call of a process, us, {title}", statistics.median(first) / 1000, FIRST_CALL_US)
     if mine:
         judge("stretch: burst in us", mine, 2.0)
     return said
