@@ -274,16 +274,14 @@ def test_an_exception_thrown_into_the_first_call(ship, peer, balanced, wait_for)
     try:
         for n in range(scaled(150, 5_000)):
             processor = ship()
-            try:
+            with contextlib.suppress(Thrown):
                 armed.append(True)
                 signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.000_02, 0.000_5))
-                processor(None, "info", {"event": "first", "n": n})
-            except Thrown:
-                pass
-            finally:
-                with contextlib.suppress(Thrown):
+                try:
+                    processor(None, "info", {"event": "first", "n": n})
+                finally:
                     armed.clear()
-                    signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             processor(None, "info", {"event": "second", "n": n})
             assert processor.flush(DEADLINE_S), processor.stats()
             assert balanced(processor)["pending"] == 0

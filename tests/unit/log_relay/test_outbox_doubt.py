@@ -1,6 +1,8 @@
 """Lines that were on an earlier wire and are no longer in memory: who decides what became of them, and when."""
 
+import json
 import random
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -169,6 +171,34 @@ def test_lines_that_never_left_are_told_from_those_in_doubt():
     out.connection_lost()
     out.reconnected()
     assert (out.unsent_lines(), out.pending()) == (5, 11)
+
+
+STREAMS = json.loads((Path(__file__).parents[2] / "contract" / "vectors" / "wire-v1-streams.json").read_text())
+TIME = 1_769_162_400_123_456_789
+
+
+@pytest.mark.parametrize(
+    "name", ["a whole run before the welcome", "a reconnect: everything not acked again, and new lines"]
+)
+def test_the_bytes_behind_hello_are_those_of_the_vectors(name):
+    """Lines and goodbye follow each other as the file of streams has them."""
+    stream = next(stream for stream in STREAMS if stream["name"] == name)
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(bytes.fromhex(stream["hex"]))
+    hello = unpacker.unpack()[1]
+    made = frames.hello(**{key: hello[key] for key in ("run", "app", "host", "pid", "started_ns")})
+    out = Outbox(1 << 20, on_blocked=lambda: None)
+    count = max(stream["takes"])
+    for seq in range(1, count + 1):
+        out.queue(TIME + seq, INFO, msgpack.packb({"event": f"line {seq}"}))
+        if seq == stream["has"]:
+            take(out)
+            out.connection_lost()
+            out.reconnected()
+    out.fill(100)
+    if not stream["has"]:
+        out.append_bye()
+    assert (made + out.to_write).hex() == stream["hex"]
 
 
 class Relay:
