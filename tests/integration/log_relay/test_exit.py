@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import bots as bots_module
+from tests.support.threads import running
 
 bots = vars(bots_module)
 Bot, run_bot, scaled = bots["Bot"], bots["run_bot"], bots["scaled"]
@@ -237,9 +238,14 @@ def real_relay(folder):
                     rows = db.execute("SELECT CAST(body AS BLOB) FROM lines ORDER BY seq").fetchall()
                 return [json.loads(row[0]) for row in rows]
 
-            yield relay, sock, entries
+            # A pipe that nobody reads would stop the relay after some 700 crashes that it tells of.
+            with running(relay.stderr.read):
+                try:
+                    yield relay, sock, entries
+                finally:
+                    relay.send_signal(signal.SIGCONT)
+                    relay.kill()
         finally:
-            relay.send_signal(signal.SIGCONT)
             relay.kill()
 
 
