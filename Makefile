@@ -13,7 +13,7 @@ DIST := dist
 PIP := -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint fmt types coverage lowest bench bench-trader chaos mutants dist clean
+.PHONY: help setup run test check lint fmt types docs coverage lowest bench bench-trader chaos mutants dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(READY_DEV): $(READY)
-	$(BIN)/python $(PIP) install -e '.[bot,test]'
+	$(BIN)/python $(PIP) install -e '.[bot,test,lint]'
 	@touch $@
 
 run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both
@@ -55,8 +55,11 @@ types: $(READY_DEV) ## mypy --strict
 	$(BIN)/mypy
 
 # Branches too. Processes that a test starts are not measured; docs/testing.md says what that leaves out.
+docs: $(READY_DEV) ## write the tables of docs/operations.md anew from the code
+	$(BIN)/python tests/contract/test_docs.py
+
 coverage: $(READY_DEV) ## measure what unit and integration tests cover, against a floor
-	$(BIN)/python -m pytest tests/unit tests/integration --cov --cov-report=term:skip-covered $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/integration --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 # Every dependency at the lowest version that pyproject.toml allows, in an environment of its own.
 lowest: $(LOWEST)/.ready ## run the tests that depend on other packages with the oldest ones allowed

@@ -70,7 +70,8 @@ def load(flags: Mapping[str, str | None], around: Surroundings) -> Effective:
         try:
             found[setting.name] = read(given)
         except ValueError:
-            shown = "hidden here" if setting is BY_NAME["token"] else _short(given)  # a secret stays out of logs
+            # A secret stays out of logs.
+            shown = "not valid (its value is not shown)" if setting is BY_NAME["token"] else _short(given)
             raise ConfigError(f"{where} is {shown}; allowed: {setting.value_type.allowed}") from None
         origins[setting.name] = where
 

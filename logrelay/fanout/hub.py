@@ -224,7 +224,7 @@ class Hub:
         return viewer
 
     def start_after(self, viewer: Viewer, seq: int, gap: Gap | None = None) -> None:
-        """Begin behind `seq` (resume). `gap` is told first, when what was asked for is not to be had."""
+        """Begin behind `seq` (resume). `gap` is sent first, when what was asked for is not to be had."""
         self._restart(viewer)
         viewer.cursor = min(seq, self.head)
         viewer.epoch_gap = gap
@@ -531,7 +531,7 @@ class Hub:
     def _serve_skip(self, viewer: Viewer, skip: Skip) -> None:
         """Skip forward: WARNING and above of the stretch page by page, then one notice for all the rest.
 
-        A viewer that wants nothing else has missed nothing, and is told nothing.
+        A viewer that wants nothing else has missed nothing, and is sent no notice.
         """
         if viewer.cursor < skip.until and skip.kept < KEPT_WARNINGS:
             limit = min(PAGE_LINES, KEPT_WARNINGS - skip.kept)

@@ -37,8 +37,8 @@ EMPTY: Mapping[str, object] = {}
 _line: Callable[[tuple[object, ...]], Line] = partial(tuple.__new__, Line)
 """Line of a ready tuple, without the detour over keyword arguments that a NamedTuple's constructor takes."""
 
-_second = -1
-_second_text = ""
+_second = 0
+_second_text = "1970-01-01T00:00:00"
 
 
 def rfc3339(us: int) -> str:

@@ -1,7 +1,8 @@
 """Gives every line its seq, and gathers what will be committed and published together.
 
-Owns: the next seq, the lines of the tick in progress and the runs they changed. It must not know where the
-lines come from or what happens to them. Pure. Read `pipeline` next: it takes the lines and has them committed.
+Owns: the next seq, the lines of the tick in progress and the runs they changed. It must not know where the lines come
+from or what happens to them. Pure. Read `fanout/line_json` next for the form of a line, then `pipeline`: it takes the
+lines and has them committed.
 """
 
 from __future__ import annotations

@@ -136,7 +136,6 @@ class MemoryJournal:
         with self._lock:
             oldest, head, blocks = self._oldest(), self._head, list(self._blocks)
         low, high = max(query.after, oldest - 1), min(query.until, head)
-        floor = query.after if query.newest else max(query.after, high)
         bodies: list[bytes] = []
         seqs: list[int] = []
         began, left, room = self._clock(), query.limit, query.max_bytes
@@ -157,7 +156,8 @@ class MemoryJournal:
                     seqs.append(seq)
                     left -= 1
                     room -= len(row.body)
-        return _page(query, bodies, seqs, floor, complete=True, oldest=oldest)
+        reached = query.after if query.newest else max(query.after, high)
+        return _page(query, bodies, seqs, reached, complete=True, oldest=oldest)
 
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count the kept lines of a stretch by level rank."""
@@ -191,11 +191,11 @@ class MemoryJournal:
 
 
 def _page(query: Query, bodies: list[bytes], seqs: list[int], reached: int, *, complete: bool, oldest: int) -> Page:
-    """Make a page of what was found, in ascending order also when it was looked for from the newest on."""
+    """Make a page of what was found, in the order of the walk."""
     if query.newest:
         bodies.reverse()
         seqs.reverse()
-    return Page(bodies, seqs, reached, complete=complete, oldest=oldest)
+    return Page(bodies, seqs, reached, complete, oldest)
 
 
 def _matches(query: Query, seq: int, row: _Row) -> bool:

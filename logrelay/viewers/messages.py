@@ -3,7 +3,7 @@
 Owns: the rendering of `connection`, `subscribed`, `history`, `pong` and `error` (docs/protocol.md, section 2), and the
 tables of every name that a viewer can be sent. It must not know sockets, frames or sessions. No I/O, no clock.
 `viewers/requests` is the other direction and a module of its own: it reads what strangers wrote and raises errors, this
-one writes what the relay knows and cannot fail. Read `static/main.js` next.
+one writes what the relay knows and cannot fail. Read `static/client.js` next.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: the requests (`Subscribe`, `History`, `Ping`), their parsing from a message or from the query of a URL, and their
 limits (docs/protocol.md, section 2). It must not know sockets, sessions or what a request leads to. No I/O, no clock.
-`viewers/messages` is the other direction. Read `static/main.js` next.
+`viewers/messages` is the other direction. Read `viewers/messages` next.
 """
 
 from __future__ import annotations

@@ -296,7 +296,9 @@ class Sender:
             try:
                 self._turn(TICK_S)
                 if self._abandoned:
-                    self._finishing = True
+                    if not self._finishing:
+                        self._finishing = True
+                        self._out.delegate(self._out.stop_direct)  # nobody sends any more: the bye is ours to send
                     now = time.monotonic()
                     give_up = now + self._exit_timeout if give_up is None else give_up
                     if self._all_acked_after_bye():
@@ -751,7 +753,7 @@ class Sender:
             poll.register(2, select.POLLOUT)
             ready = poll.poll(0)
             if ready and ready[0][1] & select.POLLOUT:
-                line = f"robo_trader.log_relay[{os.getpid()}]: {text}".encode("utf-8", "backslashreplace")
+                line = f"{__package__}[{os.getpid()}]: {text}".encode("utf-8", "backslashreplace")
                 os.write(2, line[: STDERR_BYTES - 1] + b"\n")
         except Exception:
             pass

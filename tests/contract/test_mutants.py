@@ -42,7 +42,9 @@ def test_the_modules_and_their_tests_exist(module):
     mirrored = [*folder.glob(f"test_{path.stem}.py"), *folder.glob(f"test_{path.stem}_*.py")]
     assert mirrored or MODULES[module], f"no test belongs to {module}"
     for test in MODULES[module]:
-        assert (ROOT / test).is_file(), test
+        file, _, name = test.partition("::")
+        assert (ROOT / file).is_file(), test
+        assert not name or source_of(file, name.replace("::", ".")), test
 
 
 @pytest.mark.parametrize("entry", HARMLESS, ids=lambda entry: f"{entry['module']}:{entry['function']}")

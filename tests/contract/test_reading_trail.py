@@ -31,6 +31,7 @@ STEPS = [
     "logrelay/ingest/frames",
     "logrelay/ingest/trader_registry",
     "logrelay/ingest/sequencer",
+    "logrelay/fanout/line_json",
     "logrelay/pipeline",
     "logrelay/journal/interface",
     "logrelay/journal/writer_thread",
@@ -42,6 +43,9 @@ STEPS = [
     "logrelay/viewers/connection",
     "logrelay/viewers/service",
     "logrelay/viewers/session",
+    "logrelay/viewers/requests",
+    "logrelay/viewers/messages",
+    "logrelay/static/client.js",
     "logrelay/static/main.js",
     "logrelay/static/list.js",
 ]

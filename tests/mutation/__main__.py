@@ -11,7 +11,7 @@ What is known is kept in `.mutants`, as long as module and tests stay as they ar
 where it was, and a run after a change does only what changed. Exit status 1: a module is under the least score, the
 list of harmless ones names a mutant that does not exist, or the tests fail without a mutant.
 
-All of it takes some hours on two busy cores and about one on an idle machine; one module takes seconds to minutes.
+All of it takes hours on two busy cores and less than one on an idle machine; one module takes seconds to minutes.
 """
 
 from __future__ import annotations
@@ -84,9 +84,10 @@ def harmless_keys() -> dict[Key, str]:
 
 def fingerprint(module: str, tests: list[str]) -> str:
     """Hash what the outcome of a mutant depends on most: module, its tests, what tests share."""
-    files = [ROOT / module, *(ROOT / test for test in tests)]
+    named = [ROOT / test.partition("::")[0] for test in tests]
+    files = [ROOT / module, *named]
     files += sorted((ROOT / "tests" / "support").glob("*.py"))
-    files += [c for t in tests for c in [(ROOT / t).parent / "conftest.py"] if c.exists()]
+    files += [c for t in named for c in [t.parent / "conftest.py"] if c.exists()]
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

@@ -49,7 +49,7 @@ WHOLE_CALLS = {
 #   docstrings            nobody runs them
 #   TYPE_CHECKING         only mypy runs it
 #   Protocol classes      describe, do nothing
-#   type aliases          only mypy reads them
+#   type aliases          only mypy reads them; TypeVar and NewType as well
 #   strict=True           of zip: states what cannot happen, as assert does
 #   named numbers         `MAX_X = 4096` at module level: a measure with its reason beside it. That a limit is kept
 #                         is tested at the limit, by its name, so plus one changes nothing a test should see; the
@@ -89,7 +89,8 @@ def _delete(_node: cst.Del) -> Iterator[cst.CSTNode]:
 def _condition(node: cst.BaseExpression) -> Iterator[cst.CSTNode]:
     """Turn a condition round that no other operator turns round."""
     if isinstance(node, cst.Name | cst.Attribute | cst.Call | cst.Subscript | cst.NamedExpr):
-        inner = node if node.lpar or not isinstance(node, cst.NamedExpr) else node.with_changes(lpar=[cst.LeftParen()])
+        bare = isinstance(node, cst.NamedExpr) and not node.lpar
+        inner = node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()]) if bare else node
         yield cst.UnaryOperation(cst.Not(), inner)
 
 
@@ -233,7 +234,9 @@ class _Visitor(cst.CSTVisitor):
             target = node.targets[0].target if isinstance(node, cst.Assign) else node.target
             name = target.value if isinstance(target, cst.Name) else ""
             at_top = not self.names
-            alias = isinstance(node.value, cst.Subscript) and name[:1].isupper() and not name.isupper()
+            typed = isinstance(node.value, cst.Subscript) or _is_union(node.value)
+            alias = typed or _called(node.value) in SKIPPED_CALLS
+            alias = alias and name.lstrip("_")[:1].isupper() and not name.isupper()
             return name in SKIPPED_TARGETS or (
                 at_top and (alias or (name.lstrip("_").isupper() and _numeric(node.value)))
             )
@@ -299,17 +302,25 @@ def _is_false(node: cst.CSTNode) -> bool:
     return _is_name(node, "None") or _is_name(node, "False")
 
 
+def _is_union(node: cst.CSTNode | None) -> bool:
+    return isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.BitOr)
+
+
 def _is_strict(node: cst.CSTNode) -> bool:
     return isinstance(node, cst.Arg) and _is_name(node.keyword, "strict")
 
 
-def _called(node: cst.CSTNode) -> str:
+def _called(node: cst.CSTNode | None) -> str:
     func = node.func if isinstance(node, cst.Call) else node
     return func.value if isinstance(func, cst.Name) else ""
 
 
 def _numeric(node: cst.CSTNode | None) -> bool:
-    """Tell whether an expression is made of numbers and names of numbers."""
+    """Tell whether an expression is made of numbers and names of numbers; also several, in a tuple or a record."""
+    if isinstance(node, cst.Tuple):
+        return all(_numeric(element.value) for element in node.elements)
+    if isinstance(node, cst.Call) and (_called(node) == "range" or _called(node)[:1].isupper()):
+        return all(_numeric(arg.value) for arg in node.args)
     if isinstance(node, cst.BinaryOperation):
         return _numeric(node.left) and _numeric(node.right)
     if isinstance(node, cst.UnaryOperation):

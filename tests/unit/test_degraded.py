@@ -229,3 +229,61 @@ def test_epochs_of_this_journal_are_recognised(mode):
     alias = mode.alias
     mode.recover(0.0)
     assert set(mode.aliases) == {OLD_ALIAS, alias}, "it was committed"
+
+
+class Sized:
+    """A batch as far as memory is concerned."""
+
+    alias = None
+
+    def __init__(self, last, size):
+        self.last, self.size = last, size
+
+
+@pytest.mark.parametrize("room", [ROOM_BUSY, ROOM_BUSY + 1])
+def test_the_bounds_of_reading_to_the_byte(mode, monkeypatch, room):
+    """As much as there is room for may wait; one byte more pauses; resumed below half of it, rounded down."""
+    monkeypatch.setattr(degraded_module, "BUSY_BYTES", room)
+    half = room // 2
+    sizes = [half - 1, 1, room - half, 1]
+    for last, size in enumerate(sizes, 1):
+        assert mode.update_reading() is None
+        mode.add(Sized(last, size), [], 0.0)
+    assert mode.update_reading() == "pause"
+
+    waiting = sum(sizes)
+    for last, size in enumerate(sizes, 1):
+        assert mode.update_reading() is None
+        mode.take_committed(last)
+        waiting -= size
+        if waiting < half:
+            break
+    assert mode.update_reading() == "resume"
+
+
+@pytest.mark.parametrize("room", [ROOM_BUSY, ROOM_BUSY + 1])
+def test_reading_goes_on_only_below_half_of_the_room(mode, monkeypatch, room):
+    """Exactly half, rounded down, is not below it."""
+    monkeypatch.setattr(degraded_module, "BUSY_BYTES", room)
+    half = room // 2
+    for last, size in enumerate((room, 1, half - 1), 1):
+        mode.add(Sized(last, size), [], 0.0)
+    assert mode.update_reading() == "pause"
+
+    mode.take_committed(1)
+    assert mode.update_reading() is None, "half of the room is taken"
+    mode.take_committed(2)
+    assert mode.update_reading() == "resume"
+
+
+def test_a_line_that_waits_for_its_commit_again_has_the_epoch_of_the_journal(mode, batch):
+    """While recovering, new lines are not provisional, though the trouble is not over."""
+    one, two = batch(), batch()
+    mode.add(one, [], 0.0)
+    for made in mode.enter("slow"):
+        mode.make_provisional(made)
+    mode.recover(0.1)
+    assert mode.trouble == "slow"
+    mode.add(two, [], 0.2)
+
+    assert mode.epoch_of(two.last) == EPOCH

@@ -23,11 +23,14 @@ class Gate(MemoryJournal):
         self.open_for_all.set()
         self.broken = False
         self.unreadable = False
+        self.ended = False
 
     def append(self, commit):
         while not self.open_for_all.is_set():
             if self.permits.acquire(timeout=0.005):
                 break
+        if self.ended:
+            raise JournalError("the journal is of another kind now", retry=False)
         if self.broken:
             raise JournalError("the disk is full")
         super().append(commit)
@@ -179,6 +182,23 @@ def test_a_journal_that_cannot_be_read_is_asked_again(house, gate):
     gate.unreadable = False
     watch.until("line 6001")
     assert [number(line["id"]) for line in watch.lines] == list(range(1, 6003))
+    trader.close()
+
+
+def test_a_journal_that_will_not_work_again_is_fatal(house, gate):
+    """Whoever ends the process is told why, once; until then viewers get lines, and traders keep them."""
+    relay = house(journal=gate)
+    trader = relay.trader()
+    trader.hello()
+    trader.log(1)
+    trader.acked(1)
+    watch = Watch(relay)
+    watch.until("line 1")
+    gate.ended = True
+    trader.log(2)
+    assert watch.until("line 2")["id"].startswith("k3f9ab.")
+    watch.until("the journal cannot be written")
+    assert relay.call(lambda: relay.fatal) == ["the journal is of another kind now"]
     trader.close()
 
 

@@ -415,8 +415,8 @@ def test_an_ack_that_did_not_fit_is_sent_when_there_is_room_again(folder, loop_f
     """The trader reads late and nothing else is committed: the last ack still reaches it, else it keeps its lines."""
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         sock = connect(path)
         sock.send(hello())
         await soon(lambda: recorder.connections)

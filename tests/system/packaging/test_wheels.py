@@ -120,7 +120,7 @@ def dist(index, tmp_path_factory):
                f"READY_DEV={home / 'ready'}", cwd=ROOT)  # fmt: skip
     files = sorted((home / "dist").iterdir())
     assert len(files) == 4, done.stdout
-    assert done.stdout.count("Building wheel from sdist") == 2
+    assert (done.stdout + done.stderr).count("Building wheel from sdist") == 2
     return {(path.name.split("-")[0], path.suffix): path for path in files}
 
 

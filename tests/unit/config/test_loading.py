@@ -155,7 +155,7 @@ def test_a_token_that_cannot_be_used_everywhere_is_refused_and_never_repeated(to
     """The error should say what a token may be, without printing the one that was given."""
     said = refusal(environ={"LOGRELAY_TOKEN": token})
 
-    assert "LOGRELAY_TOKEN is hidden here; allowed: 1 to 256" in said
+    assert "LOGRELAY_TOKEN is not valid (its value is not shown); allowed: 1 to 256" in said
     assert token not in said
     said = refusal(file=f'token = "{token}"')
     assert token not in said

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from logrelay.config import settings
-from logrelay.config.settings import BY_NAME, SETTINGS, Config, is_loopback
+from logrelay.config.settings import BY_NAME, MEMORY, OTHER_VARIABLES, SETTINGS, Config, is_loopback
 from logrelay.viewers import requests
 
 TOKEN = "correct-horse-battery-staple"
@@ -64,3 +64,20 @@ def test_loopback_is_what_only_this_machine_reaches(host):
 def test_whatever_might_be_reached_from_elsewhere_is_not_loopback(host):
     """A name, a short form or a wildcard does not count: it may mean another address."""
     assert not is_loopback(host)
+
+
+def test_the_help_names_what_stands_behind_an_option():
+    """As `--help` shows it: one word for a value, all words where there are few."""
+    shown = {s.flag: s.value_type.metavar for s in SETTINGS}
+
+    assert {flag: shown[flag] for flag in ("--config", "--socket", "--journal", "--host", "--token")} == {
+        "--config": "PATH", "--socket": "PATH", "--journal": "PATH|:memory:", "--host": "ADDRESS", "--token": "TOKEN",
+    }  # fmt: skip
+    assert "NAME" in shown["--allow-hosts"]
+    assert "ORIGIN" in shown["--allow-origins"]
+
+
+def test_names_that_the_trader_and_the_documentation_rely_on():
+    """The journal without a file, and the variables that are the trader's own."""
+    assert MEMORY == ":memory:"
+    assert set(OTHER_VARIABLES) == {"LOGRELAY_DISABLED", "LOGRELAY_LEVEL", "LOGRELAY_EXCLUDE", "LOGRELAY_CI"}

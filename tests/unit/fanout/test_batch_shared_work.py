@@ -41,13 +41,13 @@ def seqs_in(segments, form):
 
 
 @pytest.mark.parametrize("form", ["plain", "batch"])
-@pytest.mark.parametrize("settled", [False, True])
-def test_a_viewer_inside_a_batch_gets_what_follows(form, settled, monkeypatch):
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_viewer_inside_a_batch_gets_what_follows(form, compacted, monkeypatch):
     """Behind every line, also in the middle of a segment: all lines after it, in order, once."""
     monkeypatch.setattr(module, "SEGMENT_BYTES", 700)
     batch = make()
-    if settled:
-        batch.settle()
+    if compacted:
+        batch.compact()
     whole = batch.segments(Filter(), form)
     assert len(whole) > 5
     for behind in range(COUNT + 1):
@@ -92,7 +92,7 @@ def test_size_is_that_of_the_messages():
     """The hub bounds its memory by it."""
     batch = make()
     assert batch.size == sum(map(len, batch.bodies())) > 0
-    batch.settle()
+    batch.compact()
     assert batch.size == sum(map(len, batch.bodies()))
     assert len(batch.lines) == 0
 

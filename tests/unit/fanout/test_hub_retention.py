@@ -8,7 +8,8 @@ import pytest
 
 from logrelay.fanout.batch import Batch
 from logrelay.fanout.filters import Filter
-from logrelay.fanout.hub import Found, Hub
+from logrelay.fanout.hub import Hub
+from logrelay.fanout.hub_types import Found, PageFetch
 from logrelay.fanout.line_json import log_line
 from logrelay.model import INFO
 
@@ -42,7 +43,7 @@ class Socket:
 @pytest.mark.parametrize("oldest", [5, 10, 11, 12, 15, 16, 21])
 def test_a_gap_does_not_cover_what_memory_still_has(oldest):
     """The journal was pruned into the lines of memory while a page was read: those are sent from memory, whole."""
-    fetches, gaps = [], []
+    gaps = []
 
     def render(gap):
         gaps.append(gap)
@@ -52,9 +53,7 @@ def test_a_gap_does_not_cover_what_memory_still_has(oldest):
         head=10,
         oldest=1,
         max_lag=1000,
-        tail=10,
-        ask=fetches.append,
-        pack=lambda pack: pytest.fail("nobody compresses"),
+        landing_lines=10,
         render_gap=render,
     )
     hub.publish(batch(11, 15))
@@ -62,12 +61,13 @@ def test_a_gap_does_not_cover_what_memory_still_has(oldest):
     socket = Socket()
     viewer = hub.join(socket, Filter(), "plain")
     hub.start_after(viewer, 2)
-    fetch = fetches.pop()
-    assert (fetch.kind, fetch.after, fetch.until) == ("page", 2, 10)
+    [fetch] = hub.take_requests()
+    assert isinstance(fetch, PageFetch)
+    assert (fetch.after, fetch.until) == (2, 10)
     kept = list(range(oldest, 11))
     bodies = list(batch(oldest, 10).bodies()) if kept else []
-    hub.fetched(fetch, Found(bodies, kept, 10, complete=True, oldest=oldest))
-    assert not fetches
+    hub.paged(fetch, Found(bodies, kept, 10, complete=True, oldest=oldest))
+    assert not hub.take_requests(), "nobody reads the journal or compresses"
     assert [(gap.cause, gap.first, gap.last, gap.count) for gap in gaps] == [
         ("retention", 3, min(oldest - 1, 10), min(oldest - 1, 10) - 2)
     ]

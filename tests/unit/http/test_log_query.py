@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logrelay.errors import RequestError
+from logrelay.fanout.filters import Filter
 from logrelay.http.log_query import MAX_LIMIT, parse_log_query, parse_time
 
 US = 1_769_162_400_000_000
@@ -65,3 +66,21 @@ class TestParameters:
         with pytest.raises(RequestError) as caught:
             parse_time("until", text, US)
         assert caught.value.code == "bad_time"
+
+    def test_time_ends_where_its_notation_ends(self):
+        """The last microsecond before the year 10000 is a time, the next one is not."""
+        assert parse_time("since", "253402300799.999999", US) == 253_402_300_799_999_999
+        with pytest.raises(RequestError) as caught:
+            parse_time("since", "253402300800", US)
+        assert caught.value.code == "bad_time"
+
+    def test_what_may_be_repeated_is_named(self, facts):
+        """Whoever repeats another parameter learns which ones may be."""
+        with pytest.raises(RequestError) as caught:
+            parse_log_query("limit=1&limit=2", 5, facts.resolve, US)
+        assert str(caught.value) == "limit is given 2 times; only source and where may be"
+
+    def test_sources_and_conditions_may_be_repeated(self, facts):
+        """All of them reach the filter."""
+        query = parse_log_query("source=a&source=b&where=c%3D1&where=d%3D2", 5, facts.resolve, US)
+        assert query.filter == Filter(sources=("a", "b"), where=(("c", "1"), ("d", "2")))

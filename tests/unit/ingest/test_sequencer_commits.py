@@ -11,7 +11,7 @@ from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Run
 
 @pytest.fixture
 def sequencer():
-    return Sequencer("k3f9ab", 7)
+    return Sequencer("k3f9ab", 7, on_notice=lambda rank, text: None)
 
 
 @pytest.fixture
@@ -20,13 +20,13 @@ def run():
 
 
 def log(sequencer, run, rank=INFO, time_us=1_000, **fields):
-    sequencer.log(run, time_us, rank, {"event": "said", **fields})
+    sequencer.add_line(run, time_us, rank, {"event": "said", **fields})
 
 
 def test_nothing_gathered_is_nothing_to_take(sequencer):
     """An empty tick makes no commit."""
     assert sequencer.take() is None
-    assert sequencer.next_seq == 7
+    assert (sequencer.lines_total, sequencer.bytes_total) == (0, 0)
 
 
 @pytest.mark.parametrize("rank", [DEBUG, INFO, WARNING, ERROR])
@@ -44,14 +44,14 @@ def test_only_a_critical_line_makes_a_commit_durable(sequencer, run, rank):
 
 def test_a_notice_is_not_durable_by_itself(sequencer):
     """The relay's own lines do not make the disk wait, even critical ones."""
-    sequencer.notice(1, CRITICAL, "shutdown", "stopping", {})
+    sequencer.add_notice(1, CRITICAL, "shutdown", "stopping", {})
     assert sequencer.take()[0].durable is False
 
 
 def test_commit_and_batch_hold_the_same_lines_once(sequencer, run):
     """Seqs go on where they began; what was taken is not handed out again; the totals count it."""
     log(sequencer, run, time_us=10, symbol="AAPL")
-    sequencer.notice(20, WARNING, "gap", "lines are missing", {"count": 2})
+    sequencer.add_notice(20, WARNING, "gap", "lines are missing", {"count": 2})
     commit, batch = sequencer.take()
     assert [line.seq for line in commit.lines] == [7, 8]
     assert [line.run for line in commit.lines] == [3, RELAY_RUN]
@@ -65,7 +65,6 @@ def test_commit_and_batch_hold_the_same_lines_once(sequencer, run):
     log(sequencer, run)
     commit, batch = sequencer.take()
     assert [line.seq for line in commit.lines] == [9]
-    assert sequencer.next_seq == 10
     assert (sequencer.lines_total, batch.count) == (3, 1)
     assert sequencer.bytes_total == first + batch.size
 
@@ -74,7 +73,7 @@ def test_filters_find_message_and_context_of_fresh_lines(sequencer, run, monkeyp
     """The batch knows what the lines say, those of the trader and the relay's own, without decoding them again."""
     monkeypatch.setattr(batch_module, "read_body", lambda body: pytest.fail("decoded again"))
     log(sequencer, run, symbol="AAPL")
-    sequencer.notice(20, WARNING, "gap", "lines are missing", {"count": 2})
+    sequencer.add_notice(20, WARNING, "gap", "lines are missing", {"count": 2})
     _, batch = sequencer.take()
     messages, contexts = batch._decoded()
     assert messages == ["said", "lines are missing"]
@@ -92,7 +91,7 @@ def test_a_line_without_a_logger_is_from_its_program(sequencer, run):
 def test_timestamps_of_notices_rise_strictly(sequencer):
     """Also while the clock stands or goes back."""
     for now in (100, 100, 50, 200):
-        sequencer.notice(now, INFO, "note", "text", {})
+        sequencer.add_notice(now, INFO, "note", "text", {})
     commit, _ = sequencer.take()
     assert [line.time_us for line in commit.lines] == [100, 101, 102, 200]
 

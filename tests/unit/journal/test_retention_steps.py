@@ -27,15 +27,15 @@ class Kept:
         self.rows.load(self.db)
         self.retention.load(self.db, 1, 0)
 
-    def append(self, lines, *, settle=True):
+    def append(self, lines, *, confirm=True):
         self.db.execute("BEGIN IMMEDIATE")
         commit = Commit(lines)
         self.rows.write(self.db, commit)
         self.retention.mark(self.db, lines)
-        self.db.execute("COMMIT" if settle else "ROLLBACK")
-        if settle:
-            self.rows.settle(commit)
-            self.retention.settle(lines[-1].seq)
+        self.db.execute("COMMIT" if confirm else "ROLLBACK")
+        if confirm:
+            self.rows.confirm(commit)
+            self.retention.confirm(lines[-1].seq)
 
     def step(self):
         return self.retention.step(self.db)
@@ -119,7 +119,7 @@ def test_a_commit_that_failed_leaves_no_trace(keep, lines, monkeypatch):
     kept = keep()
     kept.append(lines(1, 4))
     for _ in range(3):
-        kept.append(lines(5, 6, level=ERROR), settle=False)
+        kept.append(lines(5, 6, level=ERROR), confirm=False)
     kept.append(lines(5, 5))
     kept.append(lines(10, 1))
     kept.append(lines(11, 1))

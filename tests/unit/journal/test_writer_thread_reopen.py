@@ -38,11 +38,11 @@ class Lost(MemoryJournal):
         return super().reopen()
 
 
-class Events:
-    """Notes the first commit; the rest is not asked here."""
+class Reports:
+    """Notes that a commit was reported."""
 
-    def __init__(self, committed):
-        self.committed = committed
+    def __init__(self):
+        self.committed = threading.Event()
 
     def on_committed(self, upto, oldest):
         self.committed.set()
@@ -58,15 +58,13 @@ class Events:
 def test_nothing_is_appended_until_a_reopening_has_worked(lines, monkeypatch, error):
     """A failed attempt does not count: what is half open must not be written to."""
     monkeypatch.setattr(writer_thread, "FIRST_RETRY_S", 0.001)
-    committed = threading.Event()
+    reports = Reports()
     journal = Lost([error, error])
-    opening = journal.open()
-    events = Events(committed)
-    writer = JournalThread(journal, opening, events, lambda function, *args: function(*args))
-    writer.start()
+    thread = JournalThread(journal, journal.open(), reports, lambda function, *args: function(*args))
+    thread.start()
     try:
-        writer.submit(Commit(lines(1, 1)))
-        assert committed.wait(DEADLINE_S)
+        thread.submit(Commit(lines(1, 1)))
+        assert reports.committed.wait(DEADLINE_S)
     finally:
-        writer.stop(DEADLINE_S)
+        thread.stop(DEADLINE_S)
     assert journal.calls == ["append", "reopen", "reopen", "reopen", "append"]

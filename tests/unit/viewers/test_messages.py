@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from logrelay.fanout.filters import Filter
-from logrelay.model import CRITICAL
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING
 from logrelay.viewers import messages
 
 
@@ -41,3 +43,22 @@ def test_control_messages():
     assert json.loads(messages.PONG) == {"type": "pong"}
     for name in ("connection", "subscribed", "history", "error", "pong", "log"):
         assert name in messages.MESSAGE_TYPES
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [(DEBUG, {}), (INFO, {"level": "INFO"}), (WARNING, {"level": "WARNING"}), (ERROR, {"level": "ERROR"}),
+     (CRITICAL, {"level": "CRITICAL"})],
+)  # fmt: skip
+def test_a_filter_names_the_level_it_asks_for(level, shown):
+    """CRITICAL too, which no line is shown with; DEBUG is everything and is not named."""
+    assert messages.filter_shape(Filter(level)) == shown
+
+
+def test_the_codes_are_those_of_the_protocol():
+    """Programs compare them, so none may change its name."""
+    assert set(messages.ERROR_CODES) == {
+        "bad_json", "bad_type", "bad_channel", "bad_level", "bad_source", "bad_text", "bad_where", "bad_tail", "bad_id",
+        "bad_limit", "busy", "expired", "journal",
+    }  # fmt: skip
+    assert set(messages.CLOSE_CODES) == {1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 4400}
