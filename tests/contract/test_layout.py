@@ -47,7 +47,6 @@ TESTED_ELSEWHERE = {
     "logrelay/viewers/stream": "an interface without logic",
     "robo_trader/__main__": "tests/system/trader/test_robo_trader.py runs it",
     "robo_trader/logger": "tests/unit/logging/test_chain.py: a facade of the chain",
-    "robo_trader/log_relay/descriptors": "tests/integration/log_relay/test_fork.py: descriptors that change hands",
     "robo_trader/log_relay/serializer": "tests/integration/log_relay/test_values.py: every value over a real socket",
     "robo_trader/logging/levels": "tests/unit/logging/test_chain.py",
     "robo_trader/logging/secret_rules": "tests/unit/logging/test_redaction.py",
