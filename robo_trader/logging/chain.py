@@ -40,8 +40,7 @@ from robo_trader.logging.bound_logger import TraderLogger, warn_once
 from robo_trader.logging.console import Console, Outlet, Renderer
 from robo_trader.logging.excepthooks import Hooks
 from robo_trader.logging.foreign import ForeignHandler
-from robo_trader.logging.redaction import Redactor
-from robo_trader.logging.secret_rules import from_environment
+from robo_trader.logging.redaction import Redactor, from_environment
 from robo_trader.logging.tracebacks import exception_to_text
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robo_trader.logging.redaction import MAX_NODES, MAX_TEXT, Redactor
-from robo_trader.logging.secret_rules import MARK, Rules, from_environment
+from robo_trader.logging.redaction import MARK, MAX_NODES, MAX_TEXT, Redactor, Rules, from_environment
 
 SECRET = "hunter2correcthorse"
 

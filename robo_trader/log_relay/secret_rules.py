@@ -2,7 +2,7 @@
 
 Owns: the words and patterns. It must not know events, structlog or where text comes from. Every pattern is
 linear in the length of the text: repetitions are bounded, or are over a class that cannot match what follows.
-`redaction` walks the values and asks here. Read `tracebacks` next.
+`redaction` walks the values and asks here. Read `serializer` next.
 
 When in doubt it redacts: an unknown name with a secret word in it (`token_for_prod`) is a secret. What keeps
 ordinary fields readable is a list of last words that describe a secret without being one (`token_count`).
@@ -13,11 +13,8 @@ value is known (`from_environment`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 MARK = "[redacted]"
 """Stands where a secret stood."""
