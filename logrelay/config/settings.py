@@ -22,7 +22,15 @@ from logrelay.config.value_types import GIB, MIB, TIB, Kind, choice, number, sev
 from logrelay.errors import ConfigError
 
 ENV_PREFIX = "LOGRELAY_"
-OTHER_VARIABLES = ("LOGRELAY_DISABLED", "LOGRELAY_LEVEL", "LOGRELAY_EXCLUDE", "LOGRELAY_CI")
+OTHER_VARIABLES = (
+    "LOGRELAY_DISABLED",
+    "LOGRELAY_LEVEL",
+    "LOGRELAY_EXCLUDE",
+    "LOGRELAY_REDACT_ALLOW",
+    "LOGRELAY_REDACT_DENY",
+    "LOGRELAY_REDACT_PERSONAL",
+    "LOGRELAY_CI",
+)
 """Variables of that prefix that are no settings of the relay: the trader's own, and CI's strictness."""
 
 MEMORY = ":memory:"
