@@ -5,41 +5,72 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Beside it: the installation also has what testing, linting and type checking need.
+READY_DEV := $(VENV)/.ready-dev
+CLIENT := robo_trader/log_relay
+LOWEST := .venv-lowest
+DIST := dist
+PIP := -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint fmt types bench bench-trader chaos clean
+.PHONY: help setup run test check lint fmt types docs coverage lowest bench bench-trader chaos mutants dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(READY) ## create .venv with everything that run and test need
+setup: $(READY) ## create .venv with everything that running needs
 
 # Again when the list of dependencies is newer than the last installation, so the second time costs nothing.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make setup PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip' || { echo 'the venv module is missing: apt-get install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@# An environment from before the relay's distribution was called logrelay-daemon has the same files under two names.
+	@if ls -d $(VENV)/lib/python*/site-packages/logrelay-0*.dist-info >/dev/null 2>&1; then $(BIN)/python $(PIP) uninstall --yes logrelay; fi
+	$(BIN)/python $(PIP) install -e '.[bot]'
+	@touch $@
+
+$(READY_DEV): $(READY)
+	$(BIN)/python $(PIP) install -e '.[bot,test,lint]'
 	@touch $@
 
 run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both
 	@bash -c "$$RUN_IN_FRONT"
 
-test: $(READY) ## run every test this machine can run (ARGS='-k name' narrows it)
+test: $(READY_DEV) ## run every test this machine can run (ARGS='-k name' narrows it)
 	$(BIN)/python -m pytest $(ARGS)
 
 check: lint types test ## what CI runs
 
-lint: $(READY) ## ruff: rules and format
+lint: $(READY_DEV) ## ruff: rules and format; the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
-fmt: $(READY) ## let ruff format and fix
+fmt: $(READY_DEV) ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-types: $(READY) ## mypy --strict
+types: $(READY_DEV) ## mypy --strict
 	$(BIN)/mypy
+
+# Branches too. Processes that a test starts are not measured; docs/testing.md says what that leaves out.
+docs: $(READY_DEV) ## write the tables of docs/operations.md anew from the code
+	$(BIN)/python tests/contract/test_docs.py
+
+coverage: $(READY_DEV) ## measure what unit and integration tests cover, against a floor
+	$(BIN)/python -m pytest tests/unit tests/integration --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+# Every dependency at the lowest version that pyproject.toml allows, in an environment of its own.
+lowest: $(LOWEST)/.ready ## run the tests that depend on other packages with the oldest ones allowed
+	$(LOWEST)/bin/python -m pytest tests/unit tests/integration tests/system/test_cli.py tests/system/http $(ARGS)
+
+$(LOWEST)/.ready: pyproject.toml $(CLIENT)/pyproject.toml .ci/lowest.py
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) .ci/lowest.py pyproject.toml $(CLIENT)/pyproject.toml >$(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python $(PIP) install --constraint $(LOWEST)/constraints.txt -e '.[bot,test]'
+	@touch $@
 
 bench: $(READY) ## measure the fan-out to many viewers
 	$(BIN)/python tests/bench/fanout.py $(ARGS)
@@ -47,11 +78,25 @@ bench: $(READY) ## measure the fan-out to many viewers
 bench-trader: $(READY) ## measure what a log call costs the trader
 	$(BIN)/python tests/bench/trader.py $(ARGS)
 
-chaos: $(READY) ## kill things at random and count lines, with the full counts (some 10 minutes)
+chaos: $(READY_DEV) ## kill things at random and count lines, with the full counts (some 10 minutes)
 	CHAOS=full $(BIN)/python -m pytest tests/system/chaos $(ARGS)
 
+mutants: $(VENV)/.mutants ## put small faults into the code and see whether the tests notice (ARGS=batch: one module)
+	$(BIN)/python -m tests.mutation $(ARGS)
+
+# The operators are those of mutmut; nothing else needs it, so it is no dependency of the tests.
+$(VENV)/.mutants: $(READY_DEV)
+	$(BIN)/python $(PIP) install 'mutmut~=3.8.1'
+	@touch $@
+
+# Each wheel is built from its sdist, so an sdist that lacks a file does not build.
+dist: $(READY_DEV) ## build logrelay-daemon and logrelay-client, wheel and sdist of each, into dist/
+	rm -rf $(DIST)
+	$(BIN)/python -m build --outdir $(DIST) .
+	$(BIN)/python -m build --outdir $(DIST) $(CLIENT)
+
 clean: ## remove .venv and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .mutants dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Ctrl-C reaches every process in front of the terminal, and make, being one, would end as interrupted whatever
@@ -112,7 +157,7 @@ if [ "$$url" = gone ]; then
   stop
 fi
 url=$${url/127.0.0.1/localhost}
-setsid $(BIN)/robo-trader >"$$home/trader" 2>&1 3<&- 5>&- & trader=$$!
+setsid $(BIN)/python -m robo_trader >"$$home/trader" 2>&1 3<&- 5>&- & trader=$$!
 printf '\n  browser   http%s/\n  terminal  npx wscat -c %s\n  stop      Ctrl-C\n\n' "$${url#ws}" "$$url"
 while [ -n "$$relay" ]; do
   wait -n -p who $$relay $$trader; ended=$$?

@@ -1,7 +1,7 @@
-"""Builds the relay from a Config, starts it, and ends it in the right order.
+"""Builds the relay from the settings, starts it, and ends it in the right order.
 
 Owns: the event loop, signals, the order of start and stop, the ready line, the watchdog. It is the only module that
-knows all the others; it makes no decision about lines. Read `relay` next.
+knows all the others; it makes no decision about lines. Read `ingest/server` next: it is where a line comes in.
 
 Start: journal, log socket, viewers' port, READY. Stop (SIGTERM, SIGINT): accept nobody, take what is in the sockets,
 commit, ack, send the viewers what is committed, close them with 1012, exit 0; all within `STOP_TIMEOUT_S`.
@@ -11,42 +11,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import resource
 import secrets
 import signal
-import socket
 import string
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
-from logrelay.errors import JournalError, ListenError, RelayError
-from logrelay.ingest.server import Ingest
+from logrelay.errors import JournalError, ListenError
+from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
-from logrelay.journal.writer_thread import Writer
+from logrelay.journal.writer_thread import JournalThread
+from logrelay.listeners import Listeners, open_listeners
 from logrelay.model import RANKS
-from logrelay.pipeline import Relay
-from logrelay.systemd import Inherited, Notifier, inherited_sockets, watchdog_interval
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Answer, Desk
+from logrelay.pipeline import Pipeline
+from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import PlainHttp, ViewerService
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
 
-SETTLE_TIMEOUT_S = 4.0
+COMMIT_TIMEOUT_S = 4.0
 """Of it for the last commit: a disk that stalls longer leaves the lines to the traders, which still have them."""
 
-HAND_OVER_S = 1.0
+DELIVERY_TIMEOUT_S = 1.0
 """Of it for viewers that are a moment behind; a sleeping phone must not hold up the end."""
 
 CLOSE_TIMEOUT_S = 2.0
 """Of it for the viewers' closing handshakes."""
+
+MIN_CLOSE_S = 0.1
+"""The journal's thread gets this long to close the journal even when all the time has been used up before."""
 
 GC_THRESHOLD = (50_000, 20, 20)
 """Lines are born and die in thousands without cycles; Python's default of 700 would search for cycles a hundred
@@ -66,13 +68,13 @@ def run(config: Config) -> int:
     inherited = inherited_sockets(os.environ, os.getpid())
     journal = _journal(config)
     opening = journal.open()
+    try:
+        listeners = open_listeners(config, inherited)
+    except ListenError:
+        journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
+        raise
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            return runner.run(_serve(config, journal, opening, inherited))
-        except RelayError:
-            # The doors did not open. Later the journal is its thread's to close: if the disk hangs, we must not.
-            journal.close()
-            raise
+        return runner.run(_serve(config, journal, opening, listeners))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -124,114 +126,142 @@ def _let_traders_go_first() -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def say(text: str) -> None:
-    """Print one line of talk on stderr; a closed stderr is no reason to end."""
+def print_stderr(text: str) -> None:
+    """Print one line for the operator; a closed stderr is no reason to end."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is where talk goes)
+        print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is the operator's)
 
 
-async def _serve(config: Config, journal: Journal, opening: Opening, inherited: list[Inherited]) -> int:
+class Relay:
+    """Every part of one relay, built from the settings; starts and stops them in order. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        config: Config,
+        journal: Journal,
+        opening: Opening,
+        listeners: Listeners,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Build the parts around an open journal and bound sockets, which belong to them from now on.
+
+        `opening` is what opening the journal returned. Nothing is read or committed before `start`.
+        """
+        self._listeners = listeners
+        self._stderr_rank = RANKS[config.log_level]
+        self._stop_requested = asyncio.Event()
+        self.exit_code = 0
+        """What the process is to end with."""
+        self._loop = loop
+        self._pipeline = Pipeline(
+            opening,
+            make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
+            make_trader_server=lambda intake: TraderServer(intake, max_connections=config.max_traders, loop=loop),
+            on_fatal=self._on_fatal,
+            on_notice=self._on_notice,
+            random_text=_random_text,
+            loop=loop,
+            quiet_after_s=config.quiet_after,
+            max_lag=config.max_lag,
+            landing_lines=config.tail,
+        )
+        policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+        self._viewer_service = ViewerService(
+            self._pipeline, policy, tail=config.tail, version=__version__, loop=loop, make_http=_http_api
+        )
+        self._viewer_server = ViewerServer(
+            self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
+        )
+
+    async def start(self) -> None:
+        """Accept traders and viewers, then begin to commit. If it raises, sockets and journal are closed again."""
+        try:
+            for sock in self._listeners.trader_sockets:
+                await self._pipeline.trader_server.serve(sock)
+            for sock in self._listeners.viewer_sockets:
+                await self._viewer_server.listen(sock)
+        except BaseException:
+            self._listeners.close()
+            await self._pipeline.close(CLOSE_TIMEOUT_S)
+            raise
+        self._pipeline.start()
+        self._viewer_service.begin()
+
+    def request_stop(self) -> None:
+        """Have `wait_for_stop` return."""
+        self._stop_requested.set()
+
+    async def wait_for_stop(self) -> None:
+        """Wait until a signal asks for the end, or the journal will not work again."""
+        await self._stop_requested.wait()
+
+    async def stop(self) -> None:
+        """Take what is there, commit it, ack it, show it; then close everything. At most STOP_TIMEOUT_S."""
+        pipeline, deadline = self._pipeline, self._loop.time() + STOP_TIMEOUT_S
+        self._viewer_service.end()
+        self._viewer_server.stop_accepting()
+        self._listeners.remove_file()
+        await pipeline.trader_server.drain()
+        if not await pipeline.wait_committed(COMMIT_TIMEOUT_S):
+            lines = pipeline.pending_lines
+            print_stderr(f"{lines} lines not committed in {COMMIT_TIMEOUT_S:.0f} s; the traders still have them")
+        await pipeline.trader_server.close()
+        await pipeline.wait_delivered(DELIVERY_TIMEOUT_S)
+        timeout_s = min(CLOSE_TIMEOUT_S, deadline - self._loop.time())
+        await self._viewer_server.close(1012, "the relay is stopping", timeout_s)
+        await pipeline.close(max(MIN_CLOSE_S, deadline - self._loop.time()))
+
+    def _on_fatal(self, _reason: str) -> None:
+        """End the process: a new one may be able to use the journal, and whoever starts it sees why this one ended."""
+        self.exit_code = JournalError.exit_code
+        self.request_stop()
+
+    def _on_notice(self, rank: int, text: str) -> None:
+        if rank >= self._stderr_rank:
+            print_stderr(text)
+
+
+async def _serve(config: Config, journal: Journal, opening: Opening, listeners: Listeners) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    stop = asyncio.Event()
+    relay = Relay(config, journal, opening, listeners, loop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-
-    lowest = RANKS[config.log_level]
-    relay = Relay(
-        opening,
-        loop=loop,
-        quiet_after_s=config.quiet_after,
-        max_lag=config.max_lag,
-        tail=config.tail,
-        random_text=_random_text,
-        say=lambda rank, text: say(text) if rank >= lowest else None,
-    )
-    writer = Writer(
-        journal,
-        loop.call_soon_threadsafe,
-        on_committed=relay.on_committed,
-        on_trouble=relay.on_trouble,
-        on_recovered=relay.on_recovered,
-    )
-    exit_code = 0
-
-    def give_up(_why: str) -> None:
-        nonlocal exit_code
-        exit_code = JournalError.exit_code
-        stop.set()
-
-    relay.hopeless = give_up
-    door = Door(config.token, config.host, config.allow_hosts, config.allow_origins)
-    desk = Desk(relay, door, tail=config.tail, version=__version__, loop=loop)
-    viewers = Viewers(desk, max_viewers=config.max_viewers, compression=config.compression, loop=loop)
-    desk.viewers = viewers
-    _add_pages(desk)
-    ingest = Ingest(relay, max_connections=config.max_traders, loop=loop)
-
-    try:
-        shown = await _open_doors(config, ingest, viewers, inherited)
-    except RelayError:
-        await ingest.close()
-        viewers.stop_accepting()
-        raise
-    writer.start(opening.head, opening.oldest)
-    relay.start(ingest, writer)
-    desk.serving = True
-    if config.token is not None and len(config.token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
-        say(f"the token has {len(config.token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
-    status = f"ready on ws://{shown}, log socket {config.socket}, journal {config.journal}"
-    say(status)
+        loop.add_signal_handler(number, relay.request_stop)
+    await relay.start()
+    _warn_of_short_token(config)
+    status = f"ready on ws://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
+    print_stderr(status)
     notifier.ready(status)
+    _tune_interpreter()
+    watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
+    await relay.wait_for_stop()
+    notifier.stopping()
+    await relay.stop()
+    watchdog.cancel()
+    notifier.close()
+    return relay.exit_code
+
+
+def _warn_of_short_token(config: Config) -> None:
+    token = config.token
+    if token is not None and len(token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
+        print_stderr(f"the token has {len(token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
+
+
+def _tune_interpreter() -> None:
+    """Set the garbage collector and the switch interval for a relay that serves; to be called once it is ready."""
     # What was needed to start is not garbage: keep the collector from looking at it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
-
-    await stop.wait()
-    notifier.stopping()
-    desk.serving = False
-    await _stop(relay, ingest, viewers, writer)
-    watchdog.cancel()
-    notifier.close()
-    return exit_code
 
 
-async def _stop(relay: Relay, ingest: Ingest, viewers: Viewers, writer: Writer) -> None:
-    """Take what is there, commit it, ack it, show it; then close every door. At most STOP_TIMEOUT_S."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + STOP_TIMEOUT_S
-    viewers.stop_accepting()
-    await ingest.drain()
-    if not await relay.settle(SETTLE_TIMEOUT_S):
-        say(f"{relay.pending_lines} lines not committed in {SETTLE_TIMEOUT_S:.0f} s; the traders still have them")
-    await ingest.close()
-    await relay.hand_over(HAND_OVER_S)
-    await viewers.close(1012, "the relay is stopping", min(CLOSE_TIMEOUT_S, deadline - loop.time()))
-    relay.close()
-    await asyncio.to_thread(writer.stop, max(0.1, deadline - loop.time()))
+def _http_api(service: ViewerService) -> PlainHttp:
+    """Make what answers plain HTTP; called once somebody asks: a relay that only streams need not load it."""
+    from logrelay.http.api import HttpApi  # noqa: PLC0415
 
-
-def _add_pages(desk: Desk) -> None:
-    """Have plain HTTP answered once somebody asks: a relay that only streams need not load it."""
-    pages = None
-
-    def loaded() -> object:
-        nonlocal pages
-        if pages is None:
-            from logrelay.http.api import Pages  # noqa: PLC0415
-
-            pages = Pages(desk)
-        return pages
-
-    def respond(method: str, target: str, headers: Mapping[str, str]) -> Answer:
-        answer = loaded().answer(method, target, headers)  # type: ignore[attr-defined]
-        return answer.status, answer.headers, answer.body
-
-    desk.respond = respond
-    desk.public = lambda target: bool(loaded().public(target))  # type: ignore[attr-defined]
+    return HttpApi(service)
 
 
 async def _watch(notifier: Notifier, interval_s: float | None) -> None:
@@ -239,67 +269,3 @@ async def _watch(notifier: Notifier, interval_s: float | None) -> None:
     while interval_s is not None:
         notifier.watchdog()
         await asyncio.sleep(interval_s)
-
-
-async def _open_doors(config: Config, ingest: Ingest, viewers: Viewers, inherited: list[Inherited]) -> str:
-    """Open both doors. Returns host:port of the viewers' one. Raises ListenError."""
-    shown = ""
-    unix = [entry.socket for entry in inherited if entry.is_unix]
-    tcp = [entry.socket for entry in inherited if not entry.is_unix]
-    for sock in unix:
-        await ingest.adopt(sock)
-    if not unix:
-        await ingest.listen(config.socket)
-    if not tcp:
-        tcp = await _bind(config)
-    for sock in tcp:
-        shown = shown or _authority(sock)
-        await viewers.listen(sock)
-    return shown
-
-
-async def _bind(config: Config) -> list[socket.socket]:
-    """Bind every address of the host. `localhost` is two of them, and a phone may come by either."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ListenError(
-            f"host {config.host!r} is not an address of this machine: {error.strerror or error}"
-        ) from error
-    bound: list[socket.socket] = []
-    port = config.port
-    for family, kind, proto, _, address in dict.fromkeys(found):
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address[0], port, *address[2:]))
-            sock.setblocking(False)
-        except OSError as error:
-            sock.close()
-            if family == socket.AF_INET6 and bound and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                continue  # a machine without IPv6 still has localhost
-            for other in bound:
-                other.close()
-            raise _bind_error(config, error) from error
-        bound.append(sock)
-        port = port or sock.getsockname()[1]
-    return bound
-
-
-def _bind_error(config: Config, error: OSError) -> ListenError:
-    where = f"{config.host}:{config.port}"
-    if error.errno == errno.EADDRINUSE:
-        return ListenError(f"port {config.port} on {config.host} is in use; stop what uses it or choose another --port")
-    if error.errno == errno.EACCES:
-        return ListenError(f"may not listen on {where}; ports below 1024 need a privilege: choose another --port")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return ListenError(f"{config.host} is not an address of this machine; choose another --host")
-    return ListenError(f"cannot listen on {where}: {error.strerror or error}")
-
-
-def _authority(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

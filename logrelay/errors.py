@@ -1,18 +1,20 @@
 """Every error the relay raises on purpose, in one tree.
 
-Owns: the exceptions, the process exit code of each, and the words a person reads. It must not know any
-other module of the package.
+Owns: the exceptions, the process exit code of each, and how their texts repeat what a peer sent. It must not know any
+other module of the package. Read `model` next.
 
     RelayError                  something the operator can act on; `exit_code` is the process's
     +-- ConfigError             an option, environment variable or config key is wrong          (2)
-    +-- ListenError             a door cannot be opened: port in use, socket path refused       (3)
+    +-- ListenError             a socket cannot be listened on: port in use, path refused       (3)
     +-- JournalError            the journal cannot be used as it is                             (4)
         +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
     +-- RequestError            a viewer asked for something that is not there; has a `code`
-    +-- ProtocolError           a trader broke the wire protocol; the connection ends
 """
 
 from __future__ import annotations
+
+QUOTED_CHARS = 40
+"""How much of what a peer sent an error message repeats, where nothing else is said: enough to recognise it."""
 
 
 class RelayError(Exception):
@@ -28,7 +30,7 @@ class ConfigError(RelayError):
 
 
 class ListenError(RelayError):
-    """A listening door cannot be opened."""
+    """A socket cannot be listened on."""
 
     exit_code = 3
 
@@ -58,5 +60,6 @@ class RequestError(RelayError):
         self.code = code
 
 
-class ProtocolError(RelayError):
-    """A trader sent bytes that cannot be understood; the relay answers `refused` and closes."""
+def quoted(text: str, limit: int = QUOTED_CHARS) -> str:
+    """Return what a peer sent as an error message repeats it: in quotes, escaped, and at most `limit` characters."""
+    return repr(text if len(text) <= limit else text[: limit - 3] + "...")

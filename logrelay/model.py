@@ -1,7 +1,8 @@
 """What a line is, once it is inside the relay.
 
 Owns: `Line`, the level names and ranks, and how a run (one trader process) is described. It must not know
-where lines come from or go to. No I/O. `wire` makes events, `messages` makes lines of them; read `filters` next.
+where lines come from or go to. Pure. `ingest/frames` makes events, `fanout/line_json` makes lines of them. Read
+`fanout/filters` next.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SHOWN: dict[int, str] = {DEBUG: "DEBUG", INFO: "INFO", WARNING: "WARNING", ERROR
 """The four words viewers get. The mobile app hides what it does not know, so CRITICAL is shown as ERROR."""
 
 RELAY_RUN = 0
-"""The run number of lines the relay itself says (notices)."""
+"""The run number of the relay's own lines (notices)."""
 
 RELAY_SOURCE = "logrelay"
 """The source of notices. A trader's own logger of that name is shown as `<app>/logrelay`."""
@@ -97,6 +98,6 @@ class Commit:
     runs: list[Run] = field(default_factory=list)
     """Rows to insert or replace, by `id`. The caller passes copies."""
     aliases: list[str] = field(default_factory=list)
-    """Provisional epochs (see hub) whose ids are from now on as good as the journal's own."""
+    """Provisional epochs (see `degraded`) whose ids are from now on as good as the journal's own."""
     durable: bool = False
     """True: sync to the disk now, whatever `--sync` says (there is a CRITICAL line in it)."""

@@ -1,16 +1,11 @@
-"""The way of a line through the relay: taken from a trader, committed, acked, published.
+"""The way of a line through the relay: take -> commit -> ack -> publish.
 
-Owns: the order of those steps, and what happens when the journal does not keep up. It must not know sockets or
-SQLite: it gets an `Ingest`, a journal writer and a `Hub` from the daemon and introduces them to each other.
-Read `hub` next for what viewers get, `journal.writer` for the other thread.
+Owns: the order of those steps, and the timers that they need. It must not know sockets or SQLite: what it works with is
+made by the factories given to its constructor, and what the hub wants from the journal and the compressors it carries
+out on other threads. What changes while the journal does not keep up is decided in `degraded`. Read
+`journal/writer_thread` next: it commits; then `fanout/hub`, which publishes.
 
-    traders -> sequencer -> writer thread: commit -> ack to the traders, batch to the hub -> viewers
-
-**Trouble.** While the journal cannot be written (disk full, a stalled fsync), viewers go on getting live lines. Those
-lines are provisional: they are not acked, so the traders keep them, and they go out under an epoch of their own
-(`<epoch>.<random>`), so that an id still always means the same line. When the journal works again the lines
-are committed, and with them the provisional epoch as an alias: ids that viewers hold become good. If the relay dies
-before that, the alias was never written, and a viewer that resumes with such an id is told of a gap.
+    traders -> sequencer -> journal's thread: commit -> ack to the traders, batch to the hub -> viewers
 """
 
 from __future__ import annotations
@@ -18,476 +13,566 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
-from logrelay.errors import JournalError, RequestError
-from logrelay.fanout.batch import Batch, Chosen, Segment, segments_of
-from logrelay.fanout.compression import Deflater, deflate_segments
-from logrelay.fanout.hub import Fetch, Found, Gap, Hub, Pack
-from logrelay.fanout.line_json import notice_body, split_id
-from logrelay.ingest import frames as wire
+from logrelay.degraded import COMMIT_DEADLINE_S, DEGRADED_BYTES, DegradedMode
+from logrelay.errors import JournalError
+from logrelay.fanout.batch import Batch, Form, Segment
+from logrelay.fanout.filters import Filter
+from logrelay.fanout.hub import Hub
+from logrelay.fanout.hub_types import (
+    CompressFetch,
+    Found,
+    Gap,
+    LevelsFetch,
+    Pack,
+    PageFetch,
+    Request,
+    Sink,
+    StartFetch,
+    Viewer,
+)
+from logrelay.fanout.line_json import gap_body
+from logrelay.fanout.positions import id_of, resolve_id
+from logrelay.ingest.connection import Intake
+from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.server import Connection, Ingest
-from logrelay.ingest.trader_registry import Trader, Traders
+from logrelay.ingest.trader_registry import Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query
-from logrelay.journal.writer_thread import Writer
-from logrelay.model import DEBUG, ERROR, SHOWN, WARNING, Commit
+from logrelay.journal.writer_thread import JournalEvents, JournalThread
+from logrelay.model import ERROR, WARNING, Commit
 
-PATIENCE_S = 1.0
-"""A commit that takes longer than this is trouble: a viewer should not wait for a disk for more than a second."""
-
-PENDING_BYTES = 64 * 1024 * 1024
-"""Lines held in memory while the journal cannot take them. Beyond it the relay stops reading, and the traders'
-own bounded memory takes over; at a bot's ten lines a second this is some hours."""
-
-BUSY_BYTES = 512 * 1024
-"""Lines taken and not committed while the journal works: a large transaction or two. A loop that reads faster than
-the disk takes would only fill the memory; the kernel and the traders have room of their own."""
-
-HAND_OVER_STEP_S = 0.1
-"""A viewer that has taken nothing for so long is not about to."""
-
-RETRY_READ_S = 1.0
+READ_RETRY_S = 1.0
 """After a failed read of the journal, viewers that wait for it are served again this much later."""
 
+DELIVERY_STEP_S = 0.1
+"""A viewer that has taken nothing for so long is not about to."""
 
-@dataclass(slots=True)
-class _Pending:
-    batch: Batch
-    since: float
-    """Monotonic time of its submission."""
-    runs: list[tuple[int, int]]
-    """Run id and the seq to ack when the batch is committed."""
+_NEVER = float("inf")
 
 
-class Relay:
-    """Everything between the two doors. Lives on the event loop; the writer calls back through it."""
+class ReadControl(Protocol):
+    """What the pipeline needs of the traders' server. Called on the loop."""
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`: there is no room for more lines. Traders keep theirs."""
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+
+    def schedule_tick(self) -> None:
+        """Call `Pipeline.tick` in the next turn of the loop, once, whether a socket was read or not."""
+
+
+Server = TypeVar("Server", bound=ReadControl)
+_F = TypeVar("_F", StartFetch, PageFetch, LevelsFetch, CompressFetch)
+_Answer = TypeVar("_Answer")
+
+
+class Pipeline(Generic[Server]):
+    """Takes lines from traders, has them committed, acks them, and publishes them to viewers.
+
+    Lives on one event loop: every method is to be called there. It is the `Intake` of the traders' server and the
+    `JournalEvents` of the journal's thread, which it makes for itself.
+    """
 
     def __init__(
         self,
         opening: Opening,
         *,
+        make_journal_thread: Callable[[JournalEvents], JournalThread],
+        make_trader_server: Callable[[Intake], Server],
+        on_fatal: Callable[[str], None],
+        on_notice: Callable[[int, str], None],
+        random_text: Callable[[int], str],
         loop: asyncio.AbstractEventLoop,
         quiet_after_s: float,
         max_lag: int,
-        tail: int,
-        random_text: Callable[[int], str],
-        say: Callable[[int, str], None],
+        landing_lines: int,
+        commit_deadline_s: float = COMMIT_DEADLINE_S,
+        read_retry_s: float = READ_RETRY_S,
     ) -> None:
+        """Build the pipeline on an open journal; nothing is committed before `start`.
+
+        Args:
+            opening: what opening the journal returned.
+            make_journal_thread: makes the thread for that journal, which reports to its argument.
+            make_trader_server: makes the server whose frames go to its argument; it is then `trader_server`.
+            on_fatal: called with the reason when the journal will not work again in this process.
+            on_notice: called with level rank and text of every notice, for those who read the relay's own stderr.
+            random_text: returns so many random letters and digits.
+            loop: the loop this lives on.
+            quiet_after_s: seconds without a line after which a connected trader is called quiet; 0: never.
+            max_lag: lines that a viewer may be behind before it is skipped forward.
+            landing_lines: a viewer skipped forward goes on so many lines before the head.
+            commit_deadline_s: seconds after which a commit is late, see `degraded.COMMIT_DEADLINE_S`.
+            read_retry_s: seconds after which a failed read of the journal is tried again.
+        """
         self.epoch = opening.epoch
-        self.aliases = set(opening.aliases)
-        self.loop = loop
-        self.writer: Writer
-        """Set by `start`."""
-        self.sequencer = Sequencer(opening.epoch, opening.head + 1)
-        self.traders = Traders(opening.runs, self.sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic())
-        self.hub = Hub(
+        """Names the journal; the first part of the ids of its lines."""
+        self._loop = loop
+        self._on_fatal = on_fatal
+        self._on_notice = on_notice
+        self._read_retry_s = read_retry_s
+        self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
+        self._registry = TraderRegistry(
+            opening.runs, self._sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic()
+        )
+        self._trader_by_connection: dict[TraderConnection, Trader] = {}
+        self._degraded = DegradedMode(
+            opening.epoch, opening.aliases, random_text=random_text, commit_deadline_s=commit_deadline_s
+        )
+        self._hub = Hub(
             head=opening.head,
             oldest=opening.oldest,
             max_lag=max_lag,
-            tail=tail,
-            ask=self._ask,
-            pack=self._pack,
+            landing_lines=landing_lines,
             render_gap=self._render_gap,
         )
-        self.ingest: Ingest | None = None
-        self.trouble: str | None = None
-        """Why the journal is not being written, or None."""
-        self._alias: str | None = None
-        self._pending: deque[_Pending] = deque()
-        self._pending_bytes = 0
-        self._holding = False
-        self._of: dict[Connection, Trader] = {}
-        self._settled: asyncio.Event | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self._clock: asyncio.TimerHandle | None = None
-        self._clock_at = float("inf")
-        self._retry: asyncio.TimerHandle | None = None
-        self._random_text = random_text
-        self._say = say
-        self.sequencer.heard = say
+        self._all_committed: asyncio.Event | None = None
+        """Set once nothing waits for its commit; None while nobody waits for that."""
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._deadline = _NEVER
+        """Monotonic time at which the deadline timer fires."""
+        self._read_retry_timer: asyncio.TimerHandle | None = None
         self._stopping = False
-        # Threads are made when there is something to compress, not before.
-        self._compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
-        self._packers = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
-        self.hopeless: Callable[[str], None] = lambda _why: None
-        """Called when the journal will not work again in this process; the daemon ends it."""
+        # Their threads are made when there is something to compress, not before.
+        self._pack_compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
+        self._page_compressor = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
         for notice in opening.notices:
-            self.notice(WARNING, notice, {"state": "journal"})
+            self._add_notice(WARNING, notice, {"state": "journal"})
+        self.journal_thread = make_journal_thread(self)
+        self.trader_server = make_trader_server(self)
 
-    # --- Intake: what the traders' door calls -----------------------------------------------------------------
+    def start(self) -> None:
+        """Begin to commit and to watch the time. Lines may have been taken before."""
+        self.journal_thread.start()
+        self._set_deadline(self._registry.next_deadline())
+        self.trader_server.schedule_tick()
 
-    def hello(self, connection: Connection, hello: wire.Hello) -> int:
+    # --- take: what the traders' server calls (Intake) ----------------------------------------------------------
+
+    def hello(self, connection: TraderConnection, hello: Hello) -> int:
         """Admit a run; a second connection of the same run replaces the first."""
-        trader, replaced = self.traders.hello(connection, hello, _now_us(), time.monotonic())
-        if isinstance(replaced, Connection) and replaced is not connection:
-            self._of.pop(replaced, None)
-            if replaced.transport is not None:
-                replaced.transport.abort()
-        self._of[connection] = trader
-        self._set_clock(trader.deadline)
+        trader, replaced = self._registry.hello(connection, hello, _now_us(), time.monotonic())
+        if replaced is not None and replaced is not connection:
+            self._trader_by_connection.pop(replaced, None)
+            replaced.abort()
+        self._trader_by_connection[connection] = trader
+        self._set_deadline(trader.deadline)
         return trader.committed
 
-    def frames(self, connection: Connection, frames: list[wire.Frame]) -> list[bytes]:
+    def frames(self, connection: TraderConnection, frames: list[Frame]) -> list[bytes]:
         """Give frames their place in the stream."""
-        trader = self._of.get(connection)
+        trader = self._trader_by_connection.get(connection)
         if trader is None:
             return []  # replaced by a newer connection, which will send the rest again
-        answers = self.traders.receive(trader, frames, _now_us(), time.monotonic())
-        self._set_clock(trader.deadline)
+        answers = self._registry.receive(trader, frames, _now_us(), time.monotonic())
+        self._set_deadline(trader.deadline)
         return answers
 
-    def refused(self, connection: Connection, reason: str) -> None:
+    def refused(self, connection: TraderConnection, reason: str) -> None:
         """Say in the stream that a connection was turned away."""
-        trader = self._of.get(connection)
-        self.traders.refused(reason, _now_us(), time.monotonic(), trader.run.app if trader else None)
-        self._set_clock(self.traders.next_deadline())
+        trader = self._trader_by_connection.get(connection)
+        self._registry.refused(reason, _now_us(), time.monotonic(), trader.run.app if trader else None)
+        self._set_deadline(self._registry.next_deadline())
 
-    def ended(self, connection: Connection) -> None:
+    def ended(self, connection: TraderConnection) -> None:
         """Note the end of a connection."""
-        trader = self._of.pop(connection, None)
+        trader = self._trader_by_connection.pop(connection, None)
         if trader is not None and not self._stopping:
-            self.traders.ended(trader, connection, _now_us(), time.monotonic())
-            self._set_clock(trader.deadline)
+            self._registry.ended(trader, connection, _now_us(), time.monotonic())
+            self._set_deadline(trader.deadline)
 
     def tick(self) -> int:
-        """Hand what has gathered to the writer; in trouble, to the viewers as well. Returns the number of viewers."""
-        taken = self.sequencer.take()
+        """Have what has gathered committed; while degraded, publish it as well. Returns the number of viewers."""
+        taken = self._sequencer.take()
         if taken is not None:
-            self._hand_in(*taken)
-        return len(self.hub.viewers)
+            self._submit(*taken)
+        return len(self._hub.viewers)
 
-    def _hand_in(self, commit: Commit, batch: Batch | None) -> None:
-        self.writer.submit(commit)
+    # --- commit -------------------------------------------------------------------------------------------------
+
+    def _submit(self, commit: Commit, batch: Batch | None) -> None:
+        self.journal_thread.submit(commit)
         if batch is None:
             return
-        runs = [(run.id, run.last_seq) for run in commit.runs]
-        self._pending.append(_Pending(batch, time.monotonic(), runs))
-        self._pending_bytes += batch.size
-        if self._alias is not None:
+        degraded = self._degraded
+        degraded.add(batch, [(run.id, run.last_seq) for run in commit.runs], time.monotonic())
+        if degraded.alias is not None:
             self._publish_provisional(batch)
-        if self._patience is None:
-            self._patience = self.loop.call_later(PATIENCE_S, self._lose_patience)
-        self._mind_room()
+        if self._commit_timer is None:
+            self._commit_timer = self._loop.call_later(degraded.commit_deadline_s, self._on_commit_deadline)
+        self._update_reading()
 
-    def _mind_room(self) -> None:
-        """Read on only while there is room for what is read: little while the journal keeps up, much in trouble."""
-        if self.ingest is None:
+    def _update_reading(self) -> None:
+        """Read on only while there is room for what is read."""
+        change = self._degraded.update_reading()
+        if change is None:
             return
-        room = BUSY_BYTES if self._alias is None else PENDING_BYTES
-        if self._holding and self._pending_bytes < room // 2:
-            self._holding = False
-            self.ingest.release()
-        elif not self._holding and self._pending_bytes > room:
-            self._holding = True
-            self.ingest.hold()
-            if self._alias is None:
-                return
-            self.notice(
+        if change == "resume":
+            self.trader_server.resume_reading()
+            return
+        self.trader_server.pause_reading()
+        if self._degraded.alias is not None:
+            self._add_notice(
                 ERROR,
-                f"{PENDING_BYTES >> 20} MiB of lines wait for the journal: the relay stops reading; "
+                f"{DEGRADED_BYTES >> 20} MiB of lines wait for the journal: the relay stops reading; "
                 "the traders keep their lines in their own bounded memory",
                 {"state": "full"},
             )
-            self.flush()
+            self.trader_server.schedule_tick()
 
-    # --- the writer's reports ---------------------------------------------------------------------------------
+    # --- ack, publish: what the journal's thread reports (JournalEvents) ----------------------------------------
 
     def on_committed(self, upto: int, oldest: int) -> None:
         """Publish and ack everything up to `upto`."""
-        pending = self._pending
-        fresh: list[Batch] = []
-        acks: dict[int, int] = {}
-        while pending and pending[0].batch.last <= upto:
-            done = pending.popleft()
-            self._pending_bytes -= done.batch.size
-            acks.update(done.runs)
-            if done.batch.alias is None:
-                fresh.append(done.batch)
-        if fresh:
-            self.hub.publish(fresh[0] if len(fresh) == 1 else Batch.merge(fresh))
-        self.hub.commit(upto, oldest)
-        for run_id, seq in acks.items():
-            trader = self.traders.by_id.get(run_id)
-            if trader is not None:
-                trader.committed = seq
-                if isinstance(trader.connection, Connection):
-                    trader.connection.ack(seq, now=trader.said_bye)
-        self._mind_room()
-        if self.trouble is not None:
-            self._perhaps_recover()
-        if not pending and self._settled is not None:
-            self._settled.set()
+        degraded, hub = self._degraded, self._hub
+        committed = degraded.take_committed(upto)
+        batches = committed.unpublished
+        if batches:
+            hub.publish(batches[0] if len(batches) == 1 else Batch.merge(batches))
+        hub.commit(upto, oldest)
+        self._carry_out_requests()
+        for run_id, seq in committed.acks.items():
+            self._registry.committed(run_id, seq)
+        self._update_reading()
+        if degraded.trouble is not None and degraded.recover(time.monotonic()):
+            self._on_trouble_over()
+        if self._all_committed is not None and not degraded.waiting:
+            self._all_committed.set()
 
     def on_trouble(self, error: JournalError) -> None:
         """The journal refuses lines: go on without it, and say so."""
         self._degrade(str(error))
         if not error.retry:
-            self.hopeless(str(error))
+            self._on_fatal(str(error))
 
     def on_recovered(self, notices: list[str]) -> None:
         """The journal takes lines again; `notices` say what became of it (a corrupt file set aside, ...)."""
         for text in notices:
-            self.notice(WARNING, text, {"state": "journal"})
-        self.flush()
+            self._add_notice(WARNING, text, {"state": "journal"})
+        self.trader_server.schedule_tick()
 
-    def _lose_patience(self) -> None:
-        self._patience = None
-        if not self._pending:
-            return
-        waited = time.monotonic() - self._pending[0].since
-        if waited >= PATIENCE_S and self._alias is None and not self._stopping:
-            self._degrade(f"a commit has taken more than {PATIENCE_S:.0f} s")
-        wait = PATIENCE_S if self._alias is not None else max(PATIENCE_S - waited, 0.01)
-        self._patience = self.loop.call_later(wait, self._lose_patience)
+    # --- while the journal does not keep up ---------------------------------------------------------------------
 
-    def _degrade(self, why: str) -> None:
-        self.trouble = why
-        if self._alias is not None:
+    def _on_commit_deadline(self) -> None:
+        self._commit_timer = None
+        degraded = self._degraded
+        if degraded.is_late(time.monotonic()) and not self._stopping:
+            self._degrade(f"a commit has taken more than {degraded.commit_deadline_s:.0f} s")
+        wait_s = degraded.next_check(time.monotonic())
+        if wait_s is not None:
+            self._commit_timer = self._loop.call_later(wait_s, self._on_commit_deadline)
+
+    def _degrade(self, reason: str) -> None:
+        waiting = self._degraded.enter(reason)
+        if waiting is None:
             return
-        self._alias = f"{self.epoch}.{self._random_text(4)}"
-        self.writer.submit(Commit(aliases=[self._alias]))
-        for pending in self._pending:
-            if pending.batch.alias is None:
-                self._publish_provisional(pending.batch)
-        self._mind_room()
-        self.notice(
+        assert self._degraded.alias is not None, "chosen by `enter`"
+        self.journal_thread.submit(Commit(aliases=[self._degraded.alias]))
+        for batch in waiting:
+            self._publish_provisional(batch)
+        self._update_reading()
+        self._add_notice(
             ERROR,
-            f"the journal cannot be written: {why}; lines are shown live, the traders keep them until it works again",
-            {"state": "trouble", "reason": why},
+            f"the journal cannot be written: {reason}; "
+            "lines are shown live, the traders keep them until it works again",
+            {"state": "trouble", "reason": reason},
         )
-        self.flush()
+        self.trader_server.schedule_tick()
 
     def _publish_provisional(self, batch: Batch) -> None:
-        assert self._alias is not None
-        batch.provisional(self.epoch, self._alias)
-        self.hub.publish(batch)
+        self._degraded.make_provisional(batch)
+        self._hub.publish(batch)
+        self._carry_out_requests()
 
-    def _perhaps_recover(self) -> None:
-        """End the trouble in two steps: first new lines wait for their commit again, then all the old ones have it."""
-        pending = self._pending
-        if self._alias is not None and (not pending or time.monotonic() - pending[0].since < PATIENCE_S):
-            self.aliases.add(self._alias)
-            self._alias = None
-        if self._alias is not None or (pending and pending[0].batch.alias is not None):
-            return
-        self.trouble = None
-        self.notice(
+    def _on_trouble_over(self) -> None:
+        self._add_notice(
             WARNING,
             "the journal works again: the lines that were only shown live are kept now",
             {"state": "recovered"},
         )
-        self.flush()
-        self.hub.retry()
+        self.trader_server.schedule_tick()
+        self._hub.retry()
+        self._carry_out_requests()
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def _set_clock(self, at: float) -> None:
-        """See to it that `pass_time` is called at the monotonic time `at`."""
-        if at >= self._clock_at or at == float("inf"):
+    def _set_deadline(self, at: float) -> None:
+        """See to it that the registry is told of the time at the monotonic time `at`."""
+        if at >= self._deadline or at == _NEVER:
             return
-        if self._clock is not None:
-            self._clock.cancel()
-        self._clock_at = at
-        self._clock = self.loop.call_later(max(0.0, at - time.monotonic()), self._ring)
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._deadline = at
+        self._deadline_timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._on_deadline)
 
-    def _ring(self) -> None:
-        self._clock = None
-        self._clock_at = float("inf")
-        self.traders.pass_time(_now_us(), time.monotonic())
-        self.flush()
-        # A quiet trader's deadline moves with every line; the clock is set only when it rings.
-        self._set_clock(self.traders.next_deadline())
+    def _on_deadline(self) -> None:
+        self._deadline_timer = None
+        self._deadline = _NEVER
+        self._registry.pass_time(_now_us(), time.monotonic())
+        self.trader_server.schedule_tick()
+        # A quiet trader's deadline moves with every line; the timer is set anew only when it has fired.
+        self._set_deadline(self._registry.next_deadline())
 
-    def start(self, ingest: Ingest, writer: Writer) -> None:
-        """Learn the traders' door and the journal's thread; begin to watch the time."""
-        self.ingest = ingest
-        self.writer = writer
-        self._set_clock(self.traders.next_deadline())
-        self.flush()
+    def _add_notice(self, rank: int, message: str, details: dict[str, object]) -> None:
+        """Say something about the relay in the stream; it goes out with the next tick."""
+        self._sequencer.add_notice(_now_us(), rank, "relay", message, details)
 
-    def notice(self, rank: int, message: str, details: dict[str, object]) -> None:
-        """Say something about the relay in the stream; it goes out with the next tick or `flush`."""
-        self.sequencer.notice(_now_us(), rank, "relay", message, details)
+    # --- what the hub wants -------------------------------------------------------------------------------------
 
-    def flush(self) -> None:
-        """Have a tick soon, though nothing was read."""
-        if self.ingest is not None:
-            self.ingest.schedule_tick()
+    def _carry_out_requests(self) -> None:
+        """Take what the hub has queued; to be called after every call of the hub that may send something."""
+        for request in self._hub.take_requests():
+            self._carry_out(request)
 
-    # --- what the hub asks --------------------------------------------------------------------------------------
+    def _carry_out(self, request: Request) -> None:
+        journal, hub = self.journal_thread, self._hub
+        match request:
+            case Pack():
+                # One thread, so that the packs of a group stay in order.
+                packed = self._pack_compressor.submit(request.compressed)
+                packed.add_done_callback(lambda done: self._call_soon(self._on_packed, request, done))
+            case StartFetch():
+                self._await_answer(request, journal.read_and(_query(request), _found), hub.started)
+            case PageFetch():
+                self._await_answer(request, journal.read_and(_query(request), partial(_found_page, request)), hub.paged)
+            case LevelsFetch():
+                self._await_answer(request, journal.levels(request.first, request.last), hub.levels_counted)
+            case CompressFetch():
+                self._await_answer(request, self._page_compressor.submit(request.compressed), hub.compressed)
 
-    def _ask(self, fetch: Fetch) -> None:
-        future: Future[Found]
-        if fetch.kind == "pack":
-            future = self._packers.submit(_compressed, fetch, Found([], [], fetch.until, True, 0), fetch.chosen)
-        elif fetch.kind == "levels":
-            future = _then(self.writer.levels(fetch.after + 1, fetch.until), lambda n: Found([], [], 0, True, 0, n))
-        else:
-            query = Query(
-                after=fetch.after,
-                until=fetch.until,
-                limit=fetch.limit,
-                filter=fetch.filter,
-                newest=fetch.kind == "start",
-                max_bytes=fetch.max_bytes,
-            )
-            future = _then(self.writer.read(query), lambda page: _found(fetch, page))
-        future.add_done_callback(lambda done: self._later(self._answered, fetch, done))
+    def _await_answer(self, fetch: _F, answer: Future[_Answer], take: Callable[[_F, _Answer], None]) -> None:
+        """Have the hub `take` the answer to a fetch, on the loop, once it is there."""
+        answer.add_done_callback(lambda done: self._call_soon(self._on_answer, fetch, done, take))
 
-    def _pack(self, pack: Pack) -> None:
-        """Compress away from the event loop; one thread, so that packs stay in order."""
-        future = self._compressor.submit(_packed, pack)
-        future.add_done_callback(lambda done: self._later(self._was_packed, pack, done))
-
-    def _was_packed(self, pack: Pack, future: Future[list[Segment]]) -> None:
-        if not future.cancelled():
-            error = future.exception()
-            # Uncompressed messages are as good to read; only memory could have run out.
-            segments = future.result() if error is None else segments_of(pack.bodies, pack.seqs, pack.form)
-            self.hub.packed(pack, segments)
-
-    def _later(self, *call: object) -> None:
+    def _call_soon(self, function: Callable[..., None], *args: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for the answer any more
-            self.loop.call_soon_threadsafe(*call)  # type: ignore[arg-type]
+            self._loop.call_soon_threadsafe(function, *args)
 
-    def _answered(self, fetch: Fetch, future: Future[Found]) -> None:
-        error = future.exception()
+    def _on_packed(self, pack: Pack, packed: Future[list[Segment]]) -> None:
+        if not packed.cancelled():
+            # Only memory could have run out. Uncompressed messages are as good to read.
+            segments = packed.result() if packed.exception() is None else pack.uncompressed()
+            self._hub.packed(pack, segments)
+            self._carry_out_requests()
+
+    def _on_answer(self, fetch: _F, answer: Future[_Answer], take: Callable[[_F, _Answer], None]) -> None:
+        if answer.cancelled():
+            return  # by `close`: nobody is served any more
+        error = answer.exception()
         if error is None:
-            self.hub.fetched(fetch, future.result())
+            take(fetch, answer.result())
+            self._carry_out_requests()
             return
-        self.hub.failed(fetch)
-        self._say(ERROR, f"the journal cannot be read: {error}")
-        if self._retry is None and not self._stopping:
-            self._retry = self.loop.call_later(RETRY_READ_S, self._retry_reads)
+        self._hub.failed(fetch)
+        self._on_notice(ERROR, f"the journal cannot be read: {error}")
+        if self._read_retry_timer is None and not self._stopping:
+            self._read_retry_timer = self._loop.call_later(self._read_retry_s, self._on_read_retry)
 
-    def _retry_reads(self) -> None:
-        self._retry = None
-        self.hub.retry()
+    def _on_read_retry(self) -> None:
+        self._read_retry_timer = None
+        self._hub.retry()
+        self._carry_out_requests()
+
+    # --- what viewers ask ---------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> int:
+        """Seq of the newest published line."""
+        return self._hub.head
+
+    @property
+    def committed(self) -> int:
+        """Seq of the newest line in the journal."""
+        return self._hub.committed
+
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self._hub.oldest
+
+    def join(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool = False) -> Viewer:
+        """Add a viewer that gets nothing until `start_after` or `start_tail`; see `Hub.join`."""
+        return self._hub.join(sink, wanted, form, deflate=deflate)
+
+    def start_after(self, viewer: Viewer, seq: int, gap: Gap | None = None) -> None:
+        """Begin behind `seq`; `gap` is sent first. See `Hub.start_after`."""
+        self._hub.start_after(viewer, seq, gap)
+        self._carry_out_requests()
+
+    def start_tail(self, viewer: Viewer, lines: int) -> None:
+        """Begin with the newest `lines` lines that the viewer wants; see `Hub.start_tail`."""
+        self._hub.start_tail(viewer, lines)
+        self._carry_out_requests()
+
+    def change(self, viewer: Viewer, wanted: Filter) -> None:
+        """Change what a viewer wants; nothing is sent until it is started again. See `Hub.change`."""
+        self._hub.change(viewer, wanted)
+        self._carry_out_requests()
+
+    def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
+        """Change what a viewer wants, from where it is on; see `Hub.resubscribe`."""
+        self._hub.resubscribe(viewer, wanted)
+        self._carry_out_requests()
+
+    def leave(self, viewer: Viewer) -> None:
+        """Forget a viewer."""
+        self._hub.leave(viewer)
+        self._carry_out_requests()
+
+    def drained(self, viewer: Viewer) -> None:
+        """Go on sending to a viewer whose socket has room again."""
+        self._hub.drained(viewer)
+        self._carry_out_requests()
+
+    def read(self, query: Query) -> Awaitable[Page]:
+        """Read from the journal on another thread. Raises JournalError; cancelling drops the answer."""
+        return asyncio.wrap_future(self.journal_thread.read(query))
 
     def id_of(self, seq: int) -> str:
         """Return the id of a position; a provisional one while the journal does not hold it."""
-        if self.trouble is not None and seq > self.hub.committed:
-            for pending in reversed(self._pending):
-                if pending.batch.first <= seq:
-                    alias = pending.batch.alias
-                    return f"{alias[1] if alias else self.epoch}-{seq}"
-        return f"{self.epoch}-{seq}"
+        return id_of(self._degraded.epoch_of(seq), seq)
 
     def resolve(self, id_: str) -> int:
         """Return the seq of an id of this journal. Raises RequestError (`bad_id`, `expired`)."""
-        epoch, seq = split_id(id_)
-        if epoch not in (self.epoch, self._alias) and epoch not in self.aliases:
-            raise RequestError("expired", f"{id_} is an id of another journal; this one's ids begin with {self.epoch}-")
-        if seq > self.hub.head:
-            raise RequestError(
-                "expired", f"{id_} is ahead of this journal, whose newest line is {self.id_of(self.hub.head)}"
-            )
-        return seq
+        head = self.head
+        aliases = self._degraded.aliases
+        return resolve_id(id_, epoch=self.epoch, aliases=aliases, head=head, head_id=self.id_of(head))
 
     def _render_gap(self, gap: Gap) -> bytes:
         """Render a gap for one viewer; see docs/protocol.md, notices."""
-        details: dict[str, object] = {"notice": "gap", "cause": gap.cause, "count": gap.count}
-        if gap.cause == "epoch":
-            message = f"lines may be missing: {gap.detail}; what follows begins with the oldest line kept"
-            details["reason"] = gap.detail
-        else:
-            details["first"] = f"{self.epoch}-{gap.first}"
-            details["last"] = f"{self.epoch}-{gap.last}"
-            lines = "1 line" if gap.count == 1 else f"{gap.count:,} lines"
-            if gap.cause == "retention":
-                message = f"{lines} missing: no longer kept (retention)"
-            else:
-                message = f"{lines} skipped: this viewer was too far behind"
-                if gap.kept:
-                    message += f"; {gap.kept:,} of WARNING and above were sent"
-                    details["kept"] = gap.kept
-        if gap.levels is not None:
-            details["levels"] = _levels_shape(gap.levels)
-        return notice_body(self.id_of(gap.last), _now_us(), WARNING, message, details)
+        return gap_body(
+            self.id_of(gap.last),
+            _now_us(),
+            self.epoch,
+            cause=gap.cause,
+            first=gap.first,
+            last=gap.last,
+            count=gap.count,
+            kept=gap.kept,
+            levels=gap.levels,
+            detail=gap.detail,
+        )
 
-    # --- the end ------------------------------------------------------------------------------------------------
+    # --- what is told of the relay ------------------------------------------------------------------------------
 
-    async def settle(self, timeout_s: float) -> bool:
-        """Wait until everything taken is committed, at most `timeout_s`. Returns whether it is.
-
-        What is not committed stays with the traders.
-        """
-        self._stopping = True
-        self.tick()
-        if self._pending:
-            self._settled = asyncio.Event()
-            try:
-                await asyncio.wait_for(self._settled.wait(), timeout_s)
-            except TimeoutError:
-                return False
-        for timer in (self._clock, self._patience, self._retry):
-            if timer is not None:
-                timer.cancel()
-        return True
-
-    async def hand_over(self, timeout_s: float) -> None:
-        """Let viewers that are a moment behind have the last lines; wait while any of them gets on."""
-        deadline = self.loop.time() + timeout_s
-        sent = -1
-        while self.hub.behind() and self.hub.bytes_sent != sent and self.loop.time() < deadline:
-            sent = self.hub.bytes_sent
-            await asyncio.sleep(HAND_OVER_STEP_S)
-
-    def close(self) -> None:
-        """End the compressors' threads; what they have not begun is dropped."""
-        for pool in (self._compressor, self._packers):
-            pool.shutdown(wait=False, cancel_futures=True)
+    @property
+    def trouble(self) -> str | None:
+        """Why the journal is not being written, or None."""
+        return self._degraded.trouble
 
     @property
     def pending_lines(self) -> int:
         """Lines taken from traders and not committed yet."""
-        return sum(pending.batch.count for pending in self._pending)
+        return self._degraded.pending_lines
+
+    @property
+    def viewer_count(self) -> int:
+        """Viewers that have joined."""
+        return len(self._hub.viewers)
+
+    @property
+    def journal_bytes(self) -> int:
+        """Bytes the journal takes on disk, as of a moment ago."""
+        return self.journal_thread.stats().disk_bytes
+
+    def traders_shown(self) -> list[dict[str, object]]:
+        """Return the traders as viewers and health checks are told of them, the most recently seen first."""
+        return self._registry.summaries(time.monotonic())
+
+    def counters(self) -> Mapping[str, int | float]:
+        """Return what is counted here, by the names in `http.metrics.METRICS`."""
+        hub, registry, stats = self._hub, self._registry, self.journal_thread.stats()
+        traders = registry.counters
+        return {
+            "lines_total": self._sequencer.lines_total,
+            "bytes_total": self._sequencer.bytes_total,
+            "commits_total": stats.commits,
+            "journal_bytes": stats.disk_bytes,
+            "journal_trouble": int(self.trouble is not None),
+            "pending_lines": self.pending_lines,
+            "viewers": len(hub.viewers),
+            "viewers_behind": hub.behind(),
+            "viewer_lines_total": hub.lines_sent,
+            "viewer_bytes_total": hub.bytes_sent,
+            "viewer_gaps_total": hub.gaps,
+            "viewer_lines_skipped_total": hub.lines_skipped,
+            "traders": registry.connected(),
+            "traders_quiet": registry.in_state("quiet"),
+            "trader_connections_total": traders.connections,
+            "trader_lost_lines_total": traders.lost_lines + traders.unexplained_lines,
+            "trader_rejected_frames_total": traders.rejected,
+            "trader_refused_total": traders.refused,
+            "trader_duplicate_frames_total": traders.duplicates,
+            "trader_crashes_total": traders.crashed,
+        }
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    async def wait_committed(self, timeout_s: float) -> bool:
+        """Wait until everything taken is committed, at most `timeout_s`. Returns whether it is.
+
+        From now on no timer starts anything new. What is not committed stays with the traders. Cancelling ends the
+        wait only.
+        """
+        self._stopping = True
+        self.tick()
+        if self._degraded.waiting:
+            self._all_committed = asyncio.Event()
+            try:
+                await asyncio.wait_for(self._all_committed.wait(), timeout_s)
+            except TimeoutError:
+                return False
+        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer):
+            if timer is not None:
+                timer.cancel()
+        return True
+
+    async def wait_delivered(self, timeout_s: float) -> None:
+        """Let viewers that are a moment behind have the last lines; wait while any of them makes progress."""
+        hub, deadline = self._hub, self._loop.time() + timeout_s
+        sent = -1
+        while hub.behind() and hub.bytes_sent != sent and self._loop.time() < deadline:
+            sent = hub.bytes_sent
+            await asyncio.sleep(DELIVERY_STEP_S)
+
+    async def close(self, timeout_s: float) -> None:
+        """End the compressors, and the journal's thread, which closes the journal; at most `timeout_s`.
+
+        What a compressor has not begun is dropped. A journal that does not answer in time is left open, see
+        `JournalThread.stop`. To be called in any case, also without `start`: nobody else closes the journal.
+        """
+        for pool in (self._pack_compressor, self._page_compressor):
+            pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self.journal_thread.stop, timeout_s)
 
 
 def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _then(source: Future[Any], convert: Callable[[Any], Found]) -> Future[Found]:
-    """Convert a future's result on the thread that made it, or hand on its error."""
-    target: Future[Found] = Future()
-
-    def done(ended: Future[Any]) -> None:
-        try:
-            target.set_result(convert(ended.result()))
-        except (Exception, CancelledError) as error:
-            target.set_exception(error)
-
-    source.add_done_callback(done)
-    return target
+def _query(fetch: StartFetch | PageFetch) -> Query:
+    return Query(
+        after=fetch.after,
+        until=fetch.until,
+        limit=fetch.limit,
+        filter=fetch.filter,
+        newest=isinstance(fetch, StartFetch),
+        max_bytes=fetch.max_bytes,
+    )
 
 
-def _found(fetch: Fetch, page: Page) -> Found:
-    found = Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest)
-    return _compressed(fetch, found, (page.bodies, page.seqs)) if fetch.compress else found
+def _found(page: Page) -> Found:
+    return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest)
 
 
-def _compressed(fetch: Fetch, found: Found, chosen: Chosen) -> Found:
-    """Compress lines for one viewer, for itself alone: nothing it refers to lies before it."""
-    found.segments = deflate_segments(Deflater(), *chosen, arrays=fetch.viewer.form == "batch")
-    return found
-
-
-def _packed(pack: Pack) -> list[Segment]:
-    if pack.fresh:
-        pack.deflater.reset()
-    return deflate_segments(pack.deflater, pack.bodies, pack.seqs, arrays=pack.form == "batch")
-
-
-def _levels_shape(levels: object) -> dict[str, int]:
-    shape: dict[str, int] = {}
-    assert isinstance(levels, dict)
-    for rank in sorted(levels):
-        name = SHOWN.get(rank, SHOWN[DEBUG])
-        shape[name] = shape.get(name, 0) + levels[rank]
-    return shape
+def _found_page(fetch: PageFetch, page: Page) -> Found:
+    """Make the answer to `fetch` of a page, on the thread that has read it."""
+    segments = fetch.compressed(page.bodies, page.seqs) if fetch.compress else None
+    return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest, segments)

@@ -1,8 +1,8 @@
 """Talking to the service manager: inherited sockets, readiness, watchdog.
 
 Owns: the three environment protocols of systemd (sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3)),
-without its library. It must not know when the relay is ready or well: `daemon` tells it. The environment and
-the pid are arguments. Read `daemon` next.
+without its library. It must not know when the relay is ready or well (`app` tells it), nor what the inherited sockets
+are for (`listeners` sorts them). The environment and the pid are arguments. Read `app` next.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, MutableMapping
-from typing import NamedTuple
 
 from logrelay.errors import ListenError
 
@@ -19,32 +18,19 @@ LISTEN_FDS_START = 3
 """SD_LISTEN_FDS_START: inherited descriptors follow stdin, stdout and stderr."""
 
 MAX_FDS = 64
-"""More inherited sockets than any relay has doors; a larger number is a mistake, not a wish."""
+"""More sockets than any relay serves; a larger number is a mistake."""
 
 NOTIFY_WAIT_S = 1.0
 """How long READY and STOPPING may wait for a busy manager. Losing READY would fail the start; a stuck manager
 must not hang the relay."""
 
 
-class Inherited(NamedTuple):
-    """A listening socket that was open before the relay started; the receiver closes it."""
-
-    name: str
-    """FileDescriptorName= of the socket unit; "unknown" when none was passed."""
-    socket: socket.socket
-
-    @property
-    def is_unix(self) -> bool:
-        """True: for traders. False: for viewers. The sockets of one unit share one name."""
-        return self.socket.family == socket.AF_UNIX
-
-
-def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> list[Inherited]:
+def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:
     """Take over the sockets the service manager passed, in its order; an empty list when there are none.
 
     Removes the LISTEN_* variables, so that a child does not take them for its own. The sockets become
-    non-blocking and are not inherited further. Raises ListenError for anything that is not a listening stream
-    socket of family AF_UNIX, AF_INET or AF_INET6, after closing what was taken.
+    non-blocking and are not inherited further; the caller closes them. Raises ListenError for anything that is not a
+    listening stream socket of family AF_UNIX, AF_INET or AF_INET6, after closing what was taken.
     """
     given = {name: environ.pop(name, "") for name in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")}
     if not given["LISTEN_FDS"] or given["LISTEN_PID"] != str(pid):
@@ -57,13 +43,13 @@ def inherited_sockets(environ: MutableMapping[str, str], pid: int) -> list[Inher
     names = given["LISTEN_FDNAMES"].split(":") if given["LISTEN_FDNAMES"] else []
     if len(names) != count:
         names = ["unknown"] * count
-    taken: list[Inherited] = []
+    taken: list[socket.socket] = []
     try:
         for fd, name in enumerate(names, LISTEN_FDS_START):
-            taken.append(Inherited(name, _listening_socket(fd, name)))
+            taken.append(_listening_socket(fd, name))
     except ListenError:
         for inherited in taken:
-            inherited.socket.close()
+            inherited.close()
         raise
     return taken
 
@@ -101,9 +87,10 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 class Notifier:
-    """Tells the service manager how it goes; does nothing where there is none.
+    """Tells the service manager the state of the relay; does nothing where there is no manager.
 
-    No method raises: a relay must not end because its manager is deaf. Each returns whether it was heard.
+    No method raises: a relay must not end because its manager does not listen. Each returns whether the message was
+    sent.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -125,7 +112,7 @@ class Notifier:
         return self._socket is not None
 
     def ready(self, status: str) -> bool:
-        """Say that every door is open. May block for `NOTIFY_WAIT_S` at most."""
+        """Say that every socket is served. May block for `NOTIFY_WAIT_S` at most."""
         return self._send(f"READY=1\nSTATUS={_one_line(status)}", NOTIFY_WAIT_S)
 
     def stopping(self) -> bool:
@@ -137,7 +124,7 @@ class Notifier:
         return self._send(f"STATUS={_one_line(text)}", 0)
 
     def watchdog(self) -> bool:
-        """Say that the event loop turns. Never blocks; a lost one is made good by the next."""
+        """Say that the event loop turns. Never blocks; a lost message is made up for by the next one."""
         return self._send("WATCHDOG=1", 0)
 
     def close(self) -> None:

@@ -16,10 +16,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robo_trader.logger import get_logger, setup_structlog
-from robo_trader.trading.broker import PaperBroker
-from robo_trader.trading.engine import Engine, run
-from robo_trader.trading.market import SYMBOLS, BarsError, Minute, SimulatedMarket, read_bars
+try:
+    from robo_trader.logger import get_logger, setup_structlog
+    from robo_trader.trading.broker import PaperBroker
+    from robo_trader.trading.engine import Engine, run
+    from robo_trader.trading.market import SYMBOLS, BarsError, Minute, SimulatedMarket, read_bars
+except ModuleNotFoundError as missing:
+    if missing.name not in ("msgpack", "structlog"):
+        raise
+    sys.exit(
+        f"robo_trader: {missing.name} is not installed for {sys.executable}; run `make setup`, then .venv/bin/python"
+    )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -107,7 +114,7 @@ def _only(minutes: Iterable[Minute], symbols: frozenset[str]) -> Iterator[Minute
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="robo-trader",
+        prog="python -m robo_trader",
         description="A paper trader that trades simulated or recorded bars and logs as a real bot does.",
         epilog="Stops cleanly on Ctrl-C or SIGTERM. Logging is set up by the environment: LOGRELAY_SOCKET, "
         "LOGRELAY_LEVEL, LOGRELAY_EXCLUDE, LOGRELAY_DISABLED, ROBO_LOG_LEVEL, ROBO_LOG_FORMAT.",

@@ -1,4 +1,4 @@
-"""What every test shares: CI turns a skip into a failure.
+"""What every test shares: the guard against what a test leaves behind, and CI turns a skip into a failure.
 
 Nothing here imports the packages under test, so that a broken module breaks its own tests only.
 """
@@ -9,6 +9,8 @@ import os
 import signal
 
 import pytest
+
+pytest_plugins = ["tests.support.leftovers"]
 
 STRICT = os.environ.get("LOGRELAY_CI") == "1"
 """In CI every part a test needs is installed first: a skip there is a test that silently does not run."""

@@ -1,4 +1,4 @@
-"""The command line: the group and its commands. Read `group` next."""
+"""The command line: the group and its commands. Read `cli/group` next."""
 
 from logrelay.cli.group import main
 

@@ -1,1 +1,1 @@
-"""Every setting, and how it is read. Read `settings` next."""
+"""Every setting, and how it is read. Read `config/settings` next."""

@@ -1,25 +1,16 @@
 """What the operator can set, in one table.
 
 Owns: `SETTINGS` (the table behind the CLI options, the environment variables, the TOML keys and the page
-docs/operations.md), `Config`, and `load`, which turns what was given into one frozen `Config`. It must not
-know what any part does with a value, and it touches nothing: the environment, the file reader and the
-directory test are arguments. `kinds` and `errors` lie below. Read `daemon` next to see the values used.
-
-A flag beats the environment, the environment beats the file, the file beats the default.
-An empty environment variable counts as not set.
+docs/operations.md), and `Config`, which holds one value of each. It must not know where values are given, nor what any
+part does with them. Pure. Read `config/loading` next.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Any
 
-from logrelay.config.value_types import GIB, MIB, TIB, Kind, choice, number, several, size, text, whole
-from logrelay.errors import ConfigError
+from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, number, several, size, text, whole
 
 ENV_PREFIX = "LOGRELAY_"
 OTHER_VARIABLES = (
@@ -38,9 +29,6 @@ MEMORY = ":memory:"
 
 SUN_PATH_MAX_BYTES = 107
 """Linux: `sun_path` of an AF_UNIX address has 108 bytes, one of which is the closing NUL."""
-
-SHOWN_CHARS = 60
-"""How much of a wrong value an error repeats: enough to recognise it, not enough to flood a terminal."""
 
 _PATH = text(r"[^\0\r\n]+", "a path without NUL or line break", "PATH")
 _JOURNAL = text(r":memory:|(?!:)(?!.*://)[^\0\r\n]+", "a file path, or :memory:", "PATH|:memory:")
@@ -66,16 +54,19 @@ class Setting:
     """One row of the table."""
 
     name: str
-    kind: Kind
+    value_type: ValueType
     default: object
-    """None: there is none, or `load` works it out; `default_text` says which."""
+    """None: there is none, or `load` works it out; `default_text` tells which."""
     help: str
     """What it does, for `--help` and docs/operations.md."""
     reason: str
     """Why the default, or the bound, is what it is."""
     default_text: str = ""
+    """The default in words; empty: `default` as its type shows it."""
     by_flag: bool = True
+    """It has a CLI option."""
     by_file: bool = True
+    """It has a key in the TOML file."""
 
     @property
     def flag(self) -> str:
@@ -90,7 +81,7 @@ class Setting:
     @property
     def shown_default(self) -> str:
         """The default as a person writes it."""
-        return self.default_text or self.kind.show(self.default)
+        return self.default_text or self.value_type.show(self.default)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -238,7 +229,7 @@ BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every setting, ready to use. The constructor only holds values; `load` is what checks them."""
+    """Every setting, ready to use. The constructor only holds values; `loading.load` checks them."""
 
     socket: str
     """Absolute or relative path, at most `SUN_PATH_MAX_BYTES` bytes."""
@@ -254,7 +245,9 @@ class Config:
     keep_days: float = 7.0
     """Days; 0: no limit."""
     keep_bytes: int = GIB
+    """Bytes."""
     tail: int = 500
+    """Lines."""
     max_lag: int = 200_000
     """Lines."""
     quiet_after: float = 60.0
@@ -263,111 +256,6 @@ class Config:
     max_traders: int = 256
     compression: str = "auto"
     log_level: str = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Effective:
-    """What `load` found: the values, where each came from, and what looks like a setting but is none."""
-
-    config: Config
-    origins: Mapping[str, str]
-    """By setting name: `--port`, `LOGRELAY_PORT`, `port in FILE`, or `default`."""
-    unknown_variables: tuple[str, ...]
-    """`LOGRELAY_*` variables nobody reads, most likely misspelt; `logrelay check` shows them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What `load` may look at. Plain values and two questions, so that a test can answer them."""
-
-    environ: Mapping[str, str]
-    uid: int
-    is_directory: Callable[[str], bool]
-    read_file: Callable[[str], bytes]
-    """Whole content of a file; may raise OSError."""
-
-
-def load(flags: Mapping[str, str | None], around: Surroundings) -> Effective:
-    """Work out every setting. `flags` maps setting names to what was typed; None or absent: not given.
-
-    Raises ConfigError saying what was given, where, and what is allowed. Opens nothing but the config file.
-    """
-    found: dict[str, object] = {}
-    origins: dict[str, str] = {}
-
-    def take(setting: Setting, where: str, read: Callable[[Any], object], given: object) -> None:
-        try:
-            found[setting.name] = read(given)
-        except ValueError:
-            shown = "hidden here" if setting is BY_NAME["token"] else _short(given)  # a secret stays out of logs
-            raise ConfigError(f"{where} is {shown}; allowed: {setting.kind.allowed}") from None
-        origins[setting.name] = where
-
-    for setting in SETTINGS:
-        typed = flags.get(setting.name)
-        variable = around.environ.get(setting.variable, "")
-        if typed is not None:
-            take(setting, setting.flag, setting.kind.from_text, typed)
-        elif variable:
-            take(setting, setting.variable, setting.kind.from_text, variable)
-    path = found.get("config")
-    if isinstance(path, str):
-        for name, value in _file_values(path, around).items():
-            setting = BY_NAME[name]
-            if name not in found:
-                take(setting, f"{name} in {path}", setting.kind.from_toml, value)
-    for setting in SETTINGS:
-        origins.setdefault(setting.name, "default")
-    found.setdefault("socket", default_socket(around.environ, around.uid, around.is_directory))
-    found.setdefault("journal", default_journal(around.environ))
-    for name in ("socket", "journal"):
-        found[name] = _expand_home(str(found[name]), around.environ)
-    # Each kind returns the type of its field; a test holds the table and the class together.
-    config = Config(**found)  # type: ignore[arg-type]
-    _check_socket_length(config.socket, origins["socket"])
-    require_token(config.host, config.token, origins["host"])
-    known = {setting.variable for setting in SETTINGS} | set(OTHER_VARIABLES)
-    unknown = tuple(sorted(n for n in around.environ if n.startswith(ENV_PREFIX) and n not in known))
-    return Effective(config, origins, unknown)
-
-
-def _file_values(path: str, around: Surroundings) -> dict[str, object]:
-    try:
-        values = tomllib.loads(around.read_file(path).decode())
-    except OSError as error:
-        raise ConfigError(f"config file {path} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} is not valid TOML: {error}") from None
-    allowed = [setting.name for setting in SETTINGS if setting.by_file]
-    for key in values:
-        if key not in allowed:
-            near = get_close_matches(key.replace("-", "_"), allowed, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
-            raise ConfigError(f"{_short(key)} in {path} is not a setting; {hint}")
-    return values
-
-
-def default_socket(environ: Mapping[str, str], uid: int, is_directory: Callable[[str], bool]) -> str:
-    """Return where the socket is when nobody said: the order of docs/protocol.md, section 1.
-
-    `$LOGRELAY_SOCKET` is the first of that order, so this is the trader's answer too.
-    """
-    if environ.get("LOGRELAY_SOCKET"):
-        return environ["LOGRELAY_SOCKET"]
-    if is_directory("/run/logrelay"):
-        return "/run/logrelay/ingest.sock"
-    if environ.get("XDG_RUNTIME_DIR"):
-        return environ["XDG_RUNTIME_DIR"] + "/logrelay/ingest.sock"
-    # In a directory of its own, which its maker gives the mode 0700.
-    return f"{environ.get('TMPDIR') or '/tmp'}/logrelay-{uid}/ingest.sock"  # noqa: S108
-
-
-def default_journal(environ: Mapping[str, str]) -> str:
-    """Return where the journal is when nobody said. `$STATE_DIRECTORY` may list several: the first."""
-    if environ.get("STATE_DIRECTORY"):
-        return environ["STATE_DIRECTORY"].split(":")[0] + "/journal.db"
-    state = environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return state + "/logrelay/journal.db"
 
 
 def is_loopback(host: str) -> bool:
@@ -380,39 +268,3 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return bool((mapped or address).is_loopback)
-
-
-def require_token(host: str, token: str | None, where: str) -> None:
-    """Raise ConfigError if `host`, an address about to be listened on, needs a token and there is none.
-
-    `where` says who chose the address. Also to be asked about every inherited TCP socket.
-    """
-    if token is None and not is_loopback(host):
-        raise ConfigError(
-            f"{where} is {_short(host)}, which is not loopback: whoever reaches it could read the log, so a "
-            "token is needed. Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))' "
-            "and set it as LOGRELAY_TOKEN or as token in the config file; or listen on 127.0.0.1"
-        )
-
-
-def _check_socket_length(path: str, where: str) -> None:
-    length = len(path.encode("utf-8", "surrogateescape"))
-    if length > SUN_PATH_MAX_BYTES:
-        raise ConfigError(
-            f"socket path {_short(path)} ({where}) has {length} bytes; "
-            f"allowed: at most {SUN_PATH_MAX_BYTES}. "
-            "Choose a shorter one with --socket"
-        )
-
-
-def _expand_home(path: str, environ: Mapping[str, str]) -> str:
-    if not path.startswith("~/"):
-        return path
-    if not environ.get("HOME"):
-        raise ConfigError(f"{path} cannot be resolved: HOME is not set. Give a full path with --journal and --socket")
-    return environ["HOME"] + path[1:]
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."

@@ -1,9 +1,9 @@
 """How the value of a setting is read, from text and from TOML.
 
-Owns: `Kind` and the few ways to make one. It must not know any setting: `config` is the table that uses it,
-and the file to read next. No I/O.
+Owns: `ValueType` and the few ways to make one. It must not know any setting. Pure. Read `config/settings` next: it is
+the table that uses the types.
 
-A reader raises ValueError for whatever is not allowed; the caller says where the value stood and what is.
+A reader raises ValueError for whatever is not allowed; the caller tells where the value stood and what is allowed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ UNITS = {"": 1, "b": 1} | _BINARY | _DECIMAL
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ValueType:
     """One way of reading a value."""
 
     metavar: str
@@ -35,8 +35,8 @@ class Kind:
     """Writes a value so that a person, or the same option, can read it."""
 
 
-def whole(low: int, high: int) -> Kind:
-    """Make a kind for a whole number from `low` to `high`."""
+def whole(low: int, high: int) -> ValueType:
+    """Make a type for a whole number from `low` to `high`."""
 
     def check(value: object) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -46,11 +46,11 @@ def whole(low: int, high: int) -> Kind:
     def parse(text: str) -> int:
         return check(int(_matching(r"[0-9]{1,20}", text)))
 
-    return Kind("N", f"a whole number from {low} to {high}", parse, check)
+    return ValueType("N", f"a whole number from {low} to {high}", parse, check)
 
 
-def number(low: float, high: float, unit: str) -> Kind:
-    """Make a kind for a number from `low` to `high`, possibly with a fraction; or 0, which means "never"."""
+def number(low: float, high: float, unit: str) -> ValueType:
+    """Make a type for a number from `low` to `high`, possibly with a fraction; or 0, which means "never"."""
 
     def check(value: object) -> float:
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -65,11 +65,11 @@ def number(low: float, high: float, unit: str) -> Kind:
     def show(value: object) -> str:
         return f"{value:g}"
 
-    return Kind("NUMBER", f"0, or a number of {unit} from {low:g} to {high:g}", parse, check, show)
+    return ValueType("NUMBER", f"0, or a number of {unit} from {low:g} to {high:g}", parse, check, show)
 
 
-def size(low: int, high: int) -> Kind:
-    """Make a kind for a number of bytes, plain or with a unit such as MiB or GB."""
+def size(low: int, high: int) -> ValueType:
+    """Make a type for a number of bytes, plain or with a unit such as MiB or GB."""
 
     def check(value: object) -> int:
         if isinstance(value, str):
@@ -85,33 +85,33 @@ def size(low: int, high: int) -> Kind:
         return check(int(match[1]) * UNITS[match[2].lower()])
 
     allowed = f"bytes from {size_text(low)} to {size_text(high)}, plain or like 512MiB"
-    return Kind("SIZE", allowed, parse, check, size_text)
+    return ValueType("SIZE", allowed, parse, check, size_text)
 
 
-def choice(*words: str) -> Kind:
-    """Make a kind for one of a few words."""
+def choice(*words: str) -> ValueType:
+    """Make a type for one of a few words."""
 
     def check(value: object) -> str:
         if not isinstance(value, str) or value not in words:
             raise ValueError
         return value
 
-    return Kind("|".join(words), " or ".join(words), check, check)
+    return ValueType("|".join(words), " or ".join(words), check, check)
 
 
-def text(pattern: str, allowed: str, metavar: str) -> Kind:
-    """Make a kind for a string that matches `pattern` as a whole."""
+def text(pattern: str, allowed: str, metavar: str) -> ValueType:
+    """Make a type for a string that matches `pattern` as a whole."""
 
     def check(value: object) -> str:
         if not isinstance(value, str):
             raise ValueError  # noqa: TRY004  (one exception means "not allowed")
         return _matching(pattern, value)
 
-    return Kind(metavar, allowed, check, check)
+    return ValueType(metavar, allowed, check, check)
 
 
-def several(each: Kind, most: int) -> Kind:
-    """Make a kind for up to `most` values: with commas in a flag or a variable, an array in the file."""
+def several(each: ValueType, most: int) -> ValueType:
+    """Make a type for up to `most` values: with commas in a flag or a variable, an array in the file."""
 
     def check(value: object) -> tuple[object, ...]:
         if not isinstance(value, list) or len(value) > most:
@@ -124,7 +124,7 @@ def several(each: Kind, most: int) -> Kind:
     def show(value: object) -> str:
         return ",".join(value) if isinstance(value, tuple) else str(value)
 
-    return Kind(f"{each.metavar},...", f"at most {most}, each {each.allowed}", parse, check, show)
+    return ValueType(f"{each.metavar},...", f"at most {most}, each {each.allowed}", parse, check, show)
 
 
 def size_text(count: object) -> str:

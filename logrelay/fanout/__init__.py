@@ -1,1 +1,1 @@
-"""Lines on their way out: which viewer gets which bytes. Read `hub` next."""
+"""Lines on their way out: which viewer gets which bytes. Read `fanout/hub` next."""

@@ -1,7 +1,8 @@
 """Consecutive lines that are kept and sent together, and the bytes they become.
 
 Owns: `Batch`: which of its lines a filter selects, and the WebSocket frames of a selection, each computed
-once however many viewers share it. It must not know viewers, sockets or the journal. Pure. Read `hub` next.
+once however many viewers share it. It must not know viewers, sockets or the journal. Pure. Read `viewers/server`
+next: its connections are who the bytes are written to.
 
 The cost of fan-out is here: a line is framed once, a selection is joined once, and every viewer with the same
 selection gets the very same bytes objects.
@@ -109,7 +110,7 @@ def _join(bodies: Sequence[bytes], form: Form) -> bytes:
 class Batch:
     """Lines with contiguous seqs. Reads message and context from the caller while fresh, from the body later.
 
-    Once settled, it holds the viewer messages and, when somebody has been sent all of them, their frames.
+    Once compacted, it holds the viewer messages and, when somebody has been sent all of them, their frames.
     """
 
     __slots__ = (
@@ -139,13 +140,13 @@ class Batch:
         contexts: list[dict[str, object]] | None = None,
     ) -> None:
         self.lines: Sequence[Line] = lines
-        """The lines; empty once settled."""
+        """The lines; empty once compacted."""
         self.count = len(lines)
         self.first = lines[0].seq
         self.last = lines[-1].seq
         self._bodies: Sequence[bytes] = [line.body for line in lines]
         self._blob = b""
-        """Once settled, the bodies as one object: thousands of small ones that live on among millions that do not
+        """Once compacted, the bodies as one object: thousands of small ones that live on among millions that do not
         would keep five times their size of memory from being given back."""
         self.size = sum(map(len, self._bodies))
         if len(_keys) > MAX_KEYS:
@@ -187,7 +188,7 @@ class Batch:
         old, new = f'"id":"{epoch}-'.encode(), f'"id":"{alias}-'.encode()
         self._bodies = [body.replace(old, new, 1) for body in self._bodies]
 
-    def settle(self) -> None:
+    def compact(self) -> None:
         """Forget what only matters while the lines are fresh, decoded contexts and shared bytes; keep none again."""
         if not self._fresh:
             return

@@ -1,7 +1,8 @@
 """permessage-deflate once for many viewers (RFC 7692).
 
 Owns: the compressor that a group of viewers shares, and what of a negotiated extension allows to use it. It must
-not know viewers or sockets; it runs on whatever thread it is called. Pure. Read `hub` next: it says when to reset.
+not know viewers or sockets; it runs on whatever thread it is called. Pure.
+Read `fanout/hub` next: it says when to reset.
 
 The usual way keeps one compressor per connection, some 300 KB each, and compresses every message once per viewer.
 Giving up the context between messages (server_no_context_takeover) lets viewers share the work, but log lines are
@@ -26,7 +27,7 @@ shared context, every message alone: 77 % at 11 us.)"""
 WINDOW_BITS = 15
 """The window every client has unless it asked for less; such a client is served uncompressed."""
 
-_TAIL = b"\x00\x00\xff\xff"
+_FLUSH_END = b"\x00\x00\xff\xff"
 """What a sync flush ends with; RFC 7692 section 7.2.1 has it removed from each message."""
 
 _COMPRESSED_TEXT_FRAME = 0xC1
@@ -58,7 +59,7 @@ class Deflater:
     def message(self, text: bytes) -> bytes:
         """Compress one message into a frame."""
         data = self._zlib.compress(text) + self._zlib.flush(zlib.Z_SYNC_FLUSH)
-        return compressed_frame(data.removesuffix(_TAIL))
+        return compressed_frame(data.removesuffix(_FLUSH_END))
 
 
 def deflate_segments(

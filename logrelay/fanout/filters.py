@@ -1,7 +1,8 @@
 """What a viewer asked to see.
 
-Owns: the `Filter` value, its parsing from query or subscribe parameters, and `matches`. The journal turns
-the same fields into SQL; a test holds both to the same answers. No I/O. Read `hub` next.
+Owns: the `Filter` value, its parsing from query or subscribe parameters, and `matches`. It must not know who asked. The
+journal turns the same fields into SQL (`journal/filter_sql`); a test compares their answers. No I/O.
+Read `fanout/hub` next.
 
 Notices (run 0) pass every filter: a viewer that asked for ERROR only must still be told what is missing.
 """
@@ -17,7 +18,7 @@ from re import compile as compile_re
 
 import orjson
 
-from logrelay.errors import RequestError
+from logrelay.errors import RequestError, quoted
 from logrelay.model import DEBUG, RANKS, RELAY_RUN, Line
 
 MAX_SOURCES = 32
@@ -98,7 +99,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
     for given in params.get("level", ()):
         rank = RANKS.get({"warn": "warning", "fatal": "critical"}.get(given.lower(), given.lower()))
         if rank is None:
-            raise RequestError("bad_level", f"level {_short(given)} is not one of {', '.join(LEVEL_NAMES)}")
+            raise RequestError("bad_level", f"level {quoted(given)} is not one of {', '.join(LEVEL_NAMES)}")
         level = rank
     sources = tuple(dict.fromkeys(g.strip() for s in params.get("source", ()) for g in s.split(",") if g.strip()))
     if len(sources) > MAX_SOURCES:
@@ -112,7 +113,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
         if not equals or not key or '"' in key:
             raise RequestError(
                 "bad_where",
-                f"where {_short(condition)} is not of the form field=value, with no quote in field",
+                f"where {quoted(condition)} is not of the form field=value, with no quote in field",
             )
         where.append((key, value))
     if len(where) > MAX_WHERE:
@@ -126,10 +127,6 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
             if len(value) > MAX_PATTERN_CHARS or "\0" in value:
                 raise RequestError(
                     code,
-                    f"{_short(value)} has {len(value)} characters or a NUL; at most {MAX_PATTERN_CHARS} are allowed",
+                    f"{quoted(value)} has {len(value)} characters or a NUL; at most {MAX_PATTERN_CHARS} are allowed",
                 )
     return Filter(level, tuple(sorted(sources)), text, tuple(sorted(set(where))))
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

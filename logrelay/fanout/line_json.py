@@ -1,62 +1,27 @@
-"""The viewer protocol: what a line looks like on its way out, and what a viewer may say.
+"""A line or a notice as the bytes that viewers get.
 
-Owns: rendering of log lines, notices and control messages, ids and timestamps, and the parsing of what viewers
-send (docs/protocol.md, section 2). It must not know sockets, WebSocket frames or who is listening.
-No I/O, no clock. Read `hub` next: it decides who gets which line.
+Owns: the rendering of log lines, notices and timestamps, and how any value of a trader becomes JSON (docs/protocol.md,
+section 2). It must not know sockets, WebSocket frames or who is listening: what the relay says to one viewer besides
+lines is the viewers' own (`viewers/messages`). No I/O, no clock. Read `viewers/server` next: these bytes go out there.
 """
 
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from math import isfinite, isnan
 from typing import Any
-from urllib.parse import parse_qs
 
 import msgpack
 import orjson
 
-from logrelay.errors import RequestError
-from logrelay.fanout.filters import Filter, field_text, parse_filter
-from logrelay.model import CRITICAL, RELAY_RUN, RELAY_SOURCE, SHOWN, Line
-
-MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
-"""Every `type` the relay sends."""
-
-REQUEST_TYPES = ("subscribe", "history", "ping")
-"""Every `type` a viewer may send."""
-
-ERROR_CODES: dict[str, str] = {
-    "bad_json": "the message is not a JSON object",
-    "bad_type": "the `type` is not one a viewer can send",
-    "bad_channel": "the only channel is `logs`",
-    "bad_level": "unknown level name",
-    "bad_source": "too many or too long source globs",
-    "bad_text": "text too long",
-    "bad_where": "not of the form field=value",
-    "bad_tail": "not a number in the allowed range",
-    "bad_id": "not an id of this relay",
-    "bad_limit": "not a number in the allowed range",
-    "busy": "more history requests at once than allowed",
-    "expired": "an id of another journal, or one it has not reached",
-    "journal": "the journal cannot be read now; ask again",
-}
-"""Every `code` of an error message."""
+from logrelay.fanout.positions import id_of
+from logrelay.model import CRITICAL, DEBUG, RELAY_RUN, RELAY_SOURCE, SHOWN, WARNING, Line
 
 NOTICES = ("gap", "trader", "relay")
 """Every value of `context.notice`."""
-
-MAX_TAIL = 100_000
-"""Lines a viewer may ask for on connect; twenty times what the web viewer shows."""
-
-MAX_HISTORY = 1_000
-"""Lines in one history answer: about 300 KB, one comfortable message."""
-
-DEFAULT_HISTORY = 200
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """JavaScript's Number.MAX_SAFE_INTEGER; beyond it a number read from JSON is another number."""
@@ -72,12 +37,8 @@ EMPTY: Mapping[str, object] = {}
 _line: Callable[[tuple[object, ...]], Line] = partial(tuple.__new__, Line)
 """Line of a ready tuple, without the detour over keyword arguments that a NamedTuple's constructor takes."""
 
-_ID = re.compile(r"([a-z0-9]{1,16}(?:\.[a-z0-9]{1,16})?)-([0-9]{1,19})")
-
-_DIGITS = re.compile(r"[0-9]{1,9}")
-
-_second = -1
-_second_text = ""
+_second = 0
+_second_text = "1970-01-01T00:00:00"
 
 
 def rfc3339(us: int) -> str:
@@ -98,8 +59,8 @@ def log_line(
 ) -> tuple[Line, str, dict[str, object]]:
     """Make a line of a decoded event, which is consumed.
 
-    Returns the line (without message and context, which are only of use while it is fresh), its message and
-    its context, both JSON-safe.
+    Returns the line (without message and context, which are only of use while it is fresh), its message and its
+    context, both JSON-safe.
     """
     message = event.pop("event", None)
     source = event.pop("logger", None)
@@ -137,7 +98,7 @@ def log_line(
 def notice_line(
     epoch: str, seq: int, time_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]
 ) -> tuple[Line, str, dict[str, object]]:
-    """Make a line the relay itself says; it takes a place in the journal like any other."""
+    """Make a line of the relay's own; it takes a place in the journal like any other."""
     context: dict[str, object] = {"notice": notice, **details}
     return (
         Line(
@@ -146,7 +107,7 @@ def notice_line(
             rank,
             RELAY_SOURCE,
             RELAY_RUN,
-            notice_body(f"{epoch}-{seq}", time_us, rank, message, context),
+            notice_body(id_of(epoch, seq), time_us, rank, message, context),
             "",
             EMPTY,
         ),
@@ -156,7 +117,7 @@ def notice_line(
 
 
 def notice_body(id_: str, time_us: int, rank: int, message: str, context: Mapping[str, object]) -> bytes:
-    """Render a notice for one viewer only; `id_` is the position to resume behind."""
+    """Render a notice; for one that only one viewer gets, `id_` is the position to resume behind."""
     return orjson.dumps(
         {
             "type": "log",
@@ -168,6 +129,53 @@ def notice_body(id_: str, time_us: int, rank: int, message: str, context: Mappin
             "timestamp": rfc3339(time_us),
         }
     )
+
+
+def gap_body(
+    id_: str,
+    time_us: int,
+    epoch: str,
+    *,
+    cause: str,
+    first: int,
+    last: int,
+    count: int,
+    kept: int = 0,
+    levels: Mapping[int, int] | None = None,
+    detail: str = "",
+) -> bytes:
+    """Render what one viewer does not get: `count` lines of `first` to `last`; see docs/protocol.md, notices.
+
+    `cause` is lag, retention or epoch; `kept` lines of the stretch were sent all the same, `levels` counts by level
+    rank where that is known, and `detail` says why for the cause epoch.
+    """
+    context: dict[str, object] = {"notice": "gap", "cause": cause, "count": count}
+    if cause == "epoch":
+        message = f"lines may be missing: {detail}; what follows begins with the oldest line kept"
+        context["reason"] = detail
+    else:
+        context["first"] = id_of(epoch, first)
+        context["last"] = id_of(epoch, last)
+        lines = "1 line" if count == 1 else f"{count:,} lines"
+        if cause == "retention":
+            message = f"{lines} missing: no longer kept (retention)"
+        else:
+            message = f"{lines} skipped: this viewer was too far behind"
+            if kept:
+                message += f"; {kept:,} of WARNING and above were sent"
+                context["kept"] = kept
+    if levels is not None:
+        context["levels"] = _by_level_name(levels)
+    return notice_body(id_, time_us, WARNING, message, context)
+
+
+def _by_level_name(levels: Mapping[int, int]) -> dict[str, int]:
+    """Add up counts by the level word that viewers get; CRITICAL is shown as ERROR."""
+    named: dict[str, int] = {}
+    for rank in sorted(levels):
+        name = SHOWN.get(rank, SHOWN[DEBUG])
+        named[name] = named.get(name, 0) + levels[rank]
+    return named
 
 
 def text_of(value: object) -> str:
@@ -227,183 +235,3 @@ def read_body(body: bytes) -> tuple[str, dict[str, object]]:
     """Return message and context of a rendered line, for filters that look at lines no longer fresh."""
     shape = orjson.loads(body)
     return shape["message"], shape["context"]
-
-
-# --- what the relay says besides lines -------------------------------------------------------------------
-
-
-def connection(head: str, oldest: str, traders: list[dict[str, object]], version: str) -> bytes:
-    """Render the first message of every connection."""
-    return orjson.dumps(
-        {
-            "type": "connection",
-            "status": "connected",
-            "head": head,
-            "oldest": oldest,
-            "traders": traders,
-            "version": version,
-        }
-    )
-
-
-def subscribed(wanted: Filter, head: str) -> bytes:
-    """Render the answer to a subscribe request: the subscription as it is now."""
-    return orjson.dumps({"type": "subscribed", "channel": "logs", "filter": filter_shape(wanted), "head": head})
-
-
-def filter_shape(wanted: Filter) -> dict[str, object]:
-    """Return the filter in the words of a subscribe request."""
-    shape: dict[str, object] = {}
-    if wanted.level > min(SHOWN):
-        shape["level"] = "CRITICAL" if wanted.level >= CRITICAL else SHOWN[wanted.level]
-    if wanted.sources:
-        shape["source"] = list(wanted.sources)
-    if wanted.text:
-        shape["text"] = wanted.text
-    if wanted.where:
-        shape["where"] = [f"{key}={value}" for key, value in wanted.where]
-    return shape
-
-
-def history(bodies: list[bytes], more: bool) -> bytes:
-    """Render the answer to a history request, oldest line first."""
-    return b'{"type":"history","more":%s,"logs":[%s]}' % (b"true" if more else b"false", b",".join(bodies))
-
-
-def error(code: str, message: str) -> bytes:
-    """Render an error; `code` is a key of ERROR_CODES."""
-    return orjson.dumps({"type": "error", "code": code, "message": message})
-
-
-PONG = b'{"type":"pong"}'
-"""The answer to a ping request, for clients that cannot see WebSocket pings (every browser)."""
-
-
-# --- what a viewer says ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """What a viewer wants to see; None: as it is."""
-
-    filter: Filter | None = None
-    tail: int | None = None
-    after: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """Lines older than `before`, newest of them first chosen, told oldest first."""
-
-    before: str
-    limit: int = DEFAULT_HISTORY
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Asks for a pong."""
-
-
-Request = Subscribe | History | Ping
-
-_FILTER_KEYS = ("level", "source", "text", "where")
-
-
-def parse_request(text: str | bytes) -> Request:
-    """Parse one message of a viewer. Raises RequestError; the viewer then keeps what it had."""
-    try:
-        message = orjson.loads(text)
-    except ValueError:
-        raise RequestError(
-            "bad_json",
-            f'{_clip(text)} is not JSON; send an object such as {{"type":"subscribe","channel":"logs"}}',
-        ) from None
-    if not isinstance(message, dict):
-        raise RequestError("bad_json", f"{_clip(text)} is not a JSON object")
-    match message.get("type"):
-        case "subscribe":
-            channel = message.get("channel", "logs")
-            if channel != "logs":
-                raise RequestError("bad_channel", f"channel {_clip(channel)} is unknown; the only one is 'logs'")
-            return _subscribe(_as_lists(message))
-        case "history":
-            before = message.get("before")
-            if not isinstance(before, str) or not _ID.fullmatch(before):
-                raise RequestError("bad_id", f"before {_clip(before)} is not an id such as 'k3f9ab-1042'")
-            return History(before, _number(message.get("limit", DEFAULT_HISTORY), "limit", 1, MAX_HISTORY))
-        case "ping":
-            return Ping()
-        case other:
-            raise RequestError("bad_type", f"type {_clip(other)} is not one of {', '.join(REQUEST_TYPES)}")
-
-
-def parse_target(target: str) -> Subscribe:
-    """Parse the subscription in the query of a request target; unknown parameters are not looked at.
-
-    Raises RequestError.
-    """
-    return _subscribe(_query(target))
-
-
-def query_tokens(target: str) -> list[str]:
-    """Return every `token` parameter of a request target."""
-    return _query(target).get("token", [])
-
-
-def _query(target: str) -> dict[str, list[str]]:
-    """Return the parameters behind the first `?`; every target has some, however little it looks like a URL."""
-    # The HTTP parser hands on bytes beyond ASCII as lone surrogates, which JSON and SQLite cannot say.
-    text = target.partition("?")[2].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return parse_qs(text, keep_blank_values=True)
-
-
-def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
-    """Bring a JSON subscribe request into the form of a query: every value a list of strings."""
-    params: dict[str, list[str]] = {}
-    for key in (*_FILTER_KEYS, "tail", "after"):
-        value = message.get(key)
-        if value is None:
-            continue
-        if key == "where" and isinstance(value, dict):
-            try:
-                value = [f"{name}={field_text(v)}" for name, v in value.items()]
-            except TypeError:  # orjson reads deeper than it writes
-                raise RequestError("bad_where", "where is nested too deep") from None
-        values = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, str | int) and not isinstance(v, bool) for v in values):
-            raise RequestError(f"bad_{'id' if key == 'after' else key}", f"{key} {_clip(value)} is not a string")
-        params[key] = [str(v) for v in values]
-    return params
-
-
-def _subscribe(params: Mapping[str, list[str]]) -> Subscribe:
-    wanted = parse_filter(params) if any(key in params for key in _FILTER_KEYS) else None
-    tail = after = None
-    if params.get("tail"):
-        tail = _number(params["tail"][-1], "tail", 0, MAX_TAIL)
-    if params.get("after"):
-        after = params["after"][-1]
-        if not _ID.fullmatch(after):
-            raise RequestError("bad_id", f"after {_clip(after)} is not an id such as 'k3f9ab-1042'")
-    return Subscribe(wanted, tail, after)
-
-
-def _number(value: object, name: str, low: int, high: int) -> int:
-    text = str(value)
-    number = int(text) if _DIGITS.fullmatch(text) else low - 1
-    if not low <= number <= high:
-        raise RequestError(f"bad_{name}", f"{name} {_clip(value)} is not a whole number from {low} to {high}")
-    return number
-
-
-def split_id(id_: str) -> tuple[str, int]:
-    """Split an id into epoch and seq. Raises RequestError (`bad_id`)."""
-    match = _ID.fullmatch(id_)
-    if not match:
-        raise RequestError("bad_id", f"{_clip(id_)} is not an id such as 'k3f9ab-1042'")
-    return match[1], int(match[2])
-
-
-def _clip(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,1 +1,1 @@
-"""Plain HTTP on the viewers' port. Read `api` next."""
+"""Plain HTTP on the viewers' port. Read `http/api` next."""

@@ -1,21 +1,20 @@
 """Plain HTTP on the viewers' port: the web viewer, /healthz, /readyz, /metrics and /logs.
 
-Owns: which paths exist and what each answers (`search` reads the parameters of /logs). It must not know
-sockets: the shell that owns the port parses the request, decides access (token, Origin, Host), calls
-`Pages.answer` and writes what it gets. What Pages needs of the relay is the `Desk`, which the daemon
-supplies. Read `static/client.js` next.
+Owns: which paths exist and what each answers (`http/log_query` reads the parameters of /logs). It must not know
+sockets: `viewers/connection` parses the request, `viewers/service` decides access (token, Origin, Host) and calls
+`HttpApi.answer`. What this module needs of the relay is `RelayFacts`. Read `static/client.js` next.
 
     GET /             the web viewer (no log content in it: it fetches everything over its WebSocket)
     GET /healthz      200 while the relay keeps lines, 503 with the reason while its journal is in trouble
     GET /readyz       200 when the relay takes lines and viewers, else 503
-    GET /metrics      Prometheus text, see `metrics`
+    GET /metrics      Prometheus text, see `http/metrics`
     GET /logs         lines as NDJSON, each exactly the message that viewers get
 
-/logs without `after` and `since` gives the newest `limit` matches; with either of them the oldest from there.
-Both ascending. An answer of `limit` lines may have been cut: ask again with `after=<last id>`, or with
-`before=<first id>` for what is older. An answer that ended early by accident ends the same way as a complete
-one, so whoever must be certain asks again behind the last id until nothing comes.
-What goes wrong after the first byte is said in a line of its own, `{"type":"error","code":...}`.
+/logs without `after` and `since` gives the newest `limit` matches; with either of them the oldest from there. Both
+ascending. An answer of `limit` lines may have been cut: ask again with `after=<last id>`, or with `before=<first id>`
+for what is older. An answer that ended early by accident ends the same way as a complete one, so whoever must be
+certain asks again behind the last id until nothing comes. What goes wrong after the first byte is told in a line of its
+own, `{"type":"error","code":...}`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ import orjson
 
 from logrelay.errors import JournalError, RequestError
 from logrelay.http import metrics
-from logrelay.http.log_query import parse_search, parse_time
+from logrelay.http.log_query import parse_log_query, parse_time
+from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 
 PAGE_LINES = 2000
@@ -42,47 +42,46 @@ PAGE_LINES = 2000
 KEPT_BYTES = 4 << 20
 """Of a search from the newest line backwards, this much is kept; a longer answer is read again forwards."""
 MAX_READS = 2
-"""Pages read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""
+"""HttpApi read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""
 STATIC: dict[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/static/viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
+    "/static/main.js": ("main.js", "text/javascript; charset=utf-8"),
     "/static/client.js": ("client.js", "text/javascript; charset=utf-8"),
+    "/static/detail.js": ("detail.js", "text/javascript; charset=utf-8"),
+    "/static/diagnosis.js": ("diagnosis.js", "text/javascript; charset=utf-8"),
+    "/static/dom.js": ("dom.js", "text/javascript; charset=utf-8"),
+    "/static/filters.js": ("filters.js", "text/javascript; charset=utf-8"),
+    "/static/list.js": ("list.js", "text/javascript; charset=utf-8"),
+    "/static/login.js": ("login.js", "text/javascript; charset=utf-8"),
+    "/static/rows.js": ("rows.js", "text/javascript; charset=utf-8"),
+    "/static/status.js": ("status.js", "text/javascript; charset=utf-8"),
+    "/static/storage.js": ("storage.js", "text/javascript; charset=utf-8"),
+    "/static/traders.js": ("traders.js", "text/javascript; charset=utf-8"),
     "/static/client.d.ts": ("client.d.ts", "text/plain; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
     "/static/manifest.json": ("manifest.json", "application/manifest+json"),
 }
-"""Every file there is, by path. Nothing in a request is ever made into a file name."""
+"""Every file there is, by path. Nothing in a request is ever made into a file name.
+
+A file that is renamed leaves no old path behind: browsers ask about the page each time (`no-cache`), so none of them
+shows an old page that would ask for the old script.
+"""
 ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
 
-_EVERY_ANSWER = [
+_COMMON_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),  # an old link may still carry ?token=
     ("Cross-Origin-Resource-Policy", "same-origin"),
-]
+)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = ("app", "host", "pid", "state", "last_line")
 _JOURNAL_KEYS = ("trouble", "bytes")
 
 
-@dataclass(slots=True)
-class Answer:
-    """A whole HTTP answer, but for `Connection: close` and `Date`, which the shell adds.
-
-    Bytes come with their Content-Length among the headers (to HEAD: that of GET, and no bytes; 304 has none).
-    An iterator gives chunks of at most a megabyte or so; its end is the end of the connection. The shell
-    awaits room in the socket between chunks. When the client is gone it cancels the task that awaits the next
-    chunk, or calls the iterator's `aclose()`; either ends the search.
-    """
-
-    status: int
-    headers: list[tuple[str, str]]
-    body: bytes | AsyncGenerator[bytes, None]
-
-
-class Desk(Protocol):
-    """What the daemon lets the pages see of the relay."""
+class RelayFacts(Protocol):
+    """What the API sees of the relay; `viewers.service` has it. Called on the event loop."""
 
     @property
     def epoch(self) -> str:
@@ -95,21 +94,21 @@ class Desk(Protocol):
     def status(self) -> Mapping[str, object]:
         """Return JSON-safe facts, quickly and without I/O.
 
-        `version`, `epoch`, `head`, `oldest` (ids), `uptime` (seconds), `viewers` (count), `journal` (a
-        mapping with `trouble`: str or None, `bytes`, ...) and `traders` (mappings with `app`, `host`, `pid`,
-        `state`, `last_line`: RFC 3339 or None, ...).
+        `version`, `epoch`, `head`, `oldest` (ids), `uptime` (seconds), `viewers` (count), `journal` (a mapping with
+        `trouble`: str or None, `bytes`, ...) and `traders` (mappings with `app`, `host`, `pid`, `state`, `last_line`:
+        RFC 3339 or None, ...).
         """
 
     def ready(self) -> bool:
         """Tell whether the relay takes lines and viewers now."""
 
     def counters(self) -> Mapping[str, int | float]:
-        """Return the values of `metrics.METRICS` by name, those that Pages counts itself left out."""
+        """Return the values of `metrics.METRICS` by name, those that the API counts itself left out."""
 
-    async def page(self, query: Query) -> Page:
+    async def read(self, query: Query) -> Page:
         """Read from the journal, off the event loop. Raises JournalError. Cancelling drops the answer."""
 
-    def resolve(self, id: str) -> int:  # noqa: A002  (the protocol's word)
+    def resolve(self, id_: str, /) -> int:
         """Return the seq that an id means. Raises RequestError: not an id, another epoch, no longer kept."""
 
 
@@ -120,65 +119,67 @@ class _File:
     etag: str
 
 
-class Pages:
+class HttpApi:
     """Answers plain HTTP requests. Belongs to one event loop."""
 
-    def __init__(self, desk: Desk, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, facts: RelayFacts, *, now: Callable[[], float] = time.time) -> None:
         """Read the web viewer's files. `now` is the wall clock, seconds since 1970."""
-        self._desk = desk
+        self._facts = facts
         self._now = now
         self._files = {path: _load(*entry) for path, entry in STATIC.items()}
         self._reads = asyncio.Semaphore(MAX_READS)
-        self._searches = 0
+        self._searches_open = 0
         self._searches_total = 0
-        self._search_lines = 0
+        self._search_lines_total = 0
 
     @staticmethod
-    def public(target: str) -> bool:
+    def is_public(target: str) -> bool:
         """Tell whether the target is a file of the web viewer: program text, no more secret than the source.
 
         A page cannot add a token to the requests for its own script and style, so these must pass without.
         """
         return target.partition("?")[0] in STATIC
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> Answer:
+    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
         """Answer one request that access has already been granted to. Never raises.
 
         `target` is the request target as received; `headers` is looked up with lower-case names.
         """
+        return _completed(method, self._route(method, target, headers))
+
+    def _route(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
         path, _, query = target.partition("?")
         if path not in ROUTES and path not in STATIC:
-            message = f"there is nothing here; there is {', '.join(ROUTES)}"
-            return _finish(method, _error(404, "not_found", message))
+            return _error(404, "not_found", f"there is nothing here; there is {', '.join(ROUTES)}")
         if method not in ("GET", "HEAD"):
             refusal = _error(405, "bad_method", "only GET and HEAD are answered here")
-            refusal.headers.append(("Allow", "GET, HEAD"))
-            return _finish(method, refusal)
+            return refusal.with_headers(("Allow", "GET, HEAD"))
         if path in STATIC:
-            return _finish(method, self._static(path, headers))
+            return self._static(path, headers)
         if path == "/logs":
-            return _finish(method, self._logs(query))
-        short = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
-        return _finish(method, short[path]())
+            return self._logs(query)
+        routes = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
+        return routes[path]()
 
-    def _static(self, path: str, headers: Mapping[str, str]) -> Answer:
+    def _static(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
         """Answer with a file, or 304 when the client has it."""
         file = self._files[path]
         # no-cache: kept, but asked about each time, so that an upgraded relay never meets an old script
-        answer = Answer(200, [("ETag", file.etag), ("Cache-Control", "no-cache")], file.content)
+        common = (("ETag", file.etag), ("Cache-Control", "no-cache"))
         known = [tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")]
         if file.etag in known or "*" in known:
-            answer.status, answer.body = 304, b""
-            return answer
-        answer.headers.append(("Content-Type", file.content_type))
-        if path == "/":
-            answer.headers.append(("Content-Security-Policy", _policy(headers.get("host", ""))))
-            answer.headers.append(("Cross-Origin-Opener-Policy", "same-origin"))
-        return answer
+            return HttpResponse(304, common)
+        response = HttpResponse(200, (*common, ("Content-Type", file.content_type)), file.content)
+        if path != "/":
+            return response
+        return response.with_headers(
+            ("Content-Security-Policy", _content_security_policy(headers.get("host", ""))),
+            ("Cross-Origin-Opener-Policy", "same-origin"),
+        )
 
-    def _healthz(self) -> Answer:
-        """Say how the relay and its traders are; nothing a trader logged is in it."""
-        status = self._desk.status()
+    def _healthz(self) -> HttpResponse:
+        """Answer with the state of the relay and its traders; nothing a trader logged is in it."""
+        status = self._facts.status()
         journal = _mapping(status.get("journal"))
         trouble = journal.get("trouble")
         body: dict[str, object] = {"status": "trouble" if trouble else "ok"}
@@ -200,47 +201,47 @@ class Pages:
                 shown["last_line_age_seconds"] = round(max(0.0, age), 3)
         return shown
 
-    def _readyz(self) -> Answer:
-        if self._desk.ready():
+    def _readyz(self) -> HttpResponse:
+        if self._facts.ready():
             return _json(200, {"ready": True})
-        trouble = _mapping(self._desk.status().get("journal")).get("trouble")
+        trouble = _mapping(self._facts.status().get("journal")).get("trouble")
         reason = f"journal: {trouble}" if trouble else "starting or stopping"
         return _json(503, {"ready": False, "reason": reason})
 
-    def _metrics(self) -> Answer:
-        values = dict(self._desk.counters())
-        uptime = self._desk.status().get("uptime")
+    def _metrics(self) -> HttpResponse:
+        values = dict(self._facts.counters())
+        uptime = self._facts.status().get("uptime")
         if isinstance(uptime, int | float):
             values.setdefault("uptime_seconds", uptime)
         values |= {
-            "searches": self._searches,
+            "searches": self._searches_open,
             "searches_total": self._searches_total,
-            "search_lines_total": self._search_lines,
+            "search_lines_total": self._search_lines_total,
         }
-        headers = [("Content-Type", metrics.CONTENT_TYPE), ("Cache-Control", "no-store")]
-        return Answer(200, headers, metrics.expose(values).encode())
+        headers = (("Content-Type", metrics.CONTENT_TYPE), ("Cache-Control", "no-store"))
+        return HttpResponse(200, headers, metrics.expose(values).encode())
 
-    def _logs(self, query: str) -> Answer:
-        """Check every parameter before the first byte; the lines are read while they are written."""
-        head = self._desk.head
+    def _logs(self, query: str) -> HttpResponse:
+        """Check every parameter before the first byte; lines are read from the journal while they are written."""
+        head = self._facts.head
         try:
-            wanted = parse_search(query, head, self._desk.resolve, round(self._now() * 1e6))
+            wanted = parse_log_query(query, head, self._facts.resolve, round(self._now() * 1e6))
         except RequestError as error:
             return _error(410 if error.code == "expired" else 400, error.code, str(error))
-        headers = [
+        headers = (
             ("Content-Type", "application/x-ndjson"),
             ("Cache-Control", "no-store"),
-            # How far was looked: whoever polls with a filter continues behind it, match or no match.
-            ("Logrelay-Head", f"{self._desk.epoch}-{head}"),
-        ]
-        return Answer(200, headers, self._search(wanted))
+            # How far the journal was looked at: whoever polls with a filter continues behind it, match or no match.
+            ("Logrelay-Head", f"{self._facts.epoch}-{head}"),
+        )
+        return HttpResponse(200, headers, self._search(wanted))
 
     async def _search(self, query: Query) -> AsyncGenerator[bytes, None]:
-        """Give the matches a page at a time; nothing of the journal is held in between. Cancelling ends it."""
-        self._searches += 1
+        """Give the matches a page at a time; no read of the journal is open in between. Cancelling ends it."""
+        self._searches_open += 1
         self._searches_total += 1
         try:
-            # Behind a line that was asked for by its id, what is missing was there and must be told.
+            # Behind a line that was asked for by its id, what is missing was there and must be reported.
             exact = not query.newest and query.since_us is None
             if query.newest:
                 start, kept = await self._walk_back(query)
@@ -265,7 +266,7 @@ class Pages:
         except JournalError as error:
             yield _error_line("journal", f"the journal cannot be read: {error}")
         finally:
-            self._searches -= 1
+            self._searches_open -= 1
 
     async def _walk_back(self, query: Query) -> tuple[int, list[Page]]:
         """Find where the newest `limit` matches begin, and keep them, ascending, while they are few.
@@ -294,12 +295,12 @@ class Pages:
 
     async def _read(self, query: Query) -> Page:
         async with self._reads:
-            page = await self._desk.page(query)
-        await asyncio.sleep(0)  # a journal that answers from memory must not keep the loop from everyone else
+            page = await self._facts.read(query)
+        await asyncio.sleep(0)  # a journal that answers from memory must not keep the event loop from everybody else
         return page
 
     def _chunk(self, bodies: list[bytes]) -> bytes:
-        self._search_lines += len(bodies)
+        self._search_lines_total += len(bodies)
         return b"\n".join(bodies) + b"\n"
 
 
@@ -308,7 +309,7 @@ def _load(name: str, content_type: str) -> _File:
     return _File(content, content_type, f'"{sha256(content).hexdigest()[:20]}"')
 
 
-def _policy(host: str) -> str:
+def _content_security_policy(host: str) -> str:
     """Return the Content-Security-Policy of the viewer: its own script, style and host, nothing else."""
     # 'self' covers the WebSocket of the same host in current browsers; older ones need it by name.
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
@@ -318,12 +319,12 @@ def _policy(host: str) -> str:
     )
 
 
-def _json(status: int, value: object) -> Answer:
-    headers = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
-    return Answer(status, headers, orjson.dumps(value) + b"\n")
+def _json(status: int, value: object) -> HttpResponse:
+    headers = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+    return HttpResponse(status, headers, orjson.dumps(value) + b"\n")
 
 
-def _error(status: int, code: str, message: str) -> Answer:
+def _error(status: int, code: str, message: str) -> HttpResponse:
     return _json(status, {"type": "error", "code": code, "message": message})
 
 
@@ -331,14 +332,12 @@ def _error_line(code: str, message: str) -> bytes:
     return orjson.dumps({"type": "error", "code": code, "message": message}) + b"\n"
 
 
-def _finish(method: str, answer: Answer) -> Answer:
+def _completed(method: str, response: HttpResponse) -> HttpResponse:
     """Add what every answer has, and take the body away when only the head was asked for."""
-    answer.headers += _EVERY_ANSWER
-    if isinstance(answer.body, bytes) and answer.status != 304:
-        answer.headers.append(("Content-Length", str(len(answer.body))))
-    if method == "HEAD":
-        answer.body = b""
-    return answer
+    headers = (*response.headers, *_COMMON_HEADERS)
+    if isinstance(response.body, bytes) and response.status != 304:
+        headers = (*headers, ("Content-Length", str(len(response.body))))
+    return HttpResponse(response.status, headers, b"" if method == "HEAD" else response.body)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

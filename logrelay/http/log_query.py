@@ -1,7 +1,7 @@
 """The parameters of GET /logs, read strictly.
 
-Owns: which parameters there are, how times are written, and the `Query` they make. It must not know HTTP
-answers or who reads the journal. No I/O; the clock is an argument. `pages` calls it, `journal` answers it.
+Owns: which parameters there are, how times are written, and the `Query` they make. It must not know HTTP answers or who
+reads the journal. No I/O; the clock is an argument. Read `journal/query` next: it is what answers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from urllib.parse import parse_qs
 
-from logrelay.errors import RequestError
+from logrelay.errors import RequestError, quoted
 from logrelay.fanout.filters import parse_filter
 from logrelay.journal.interface import Query
 
@@ -40,12 +40,12 @@ _END_OF_TIME = 253_402_300_800
 _TIME_FORMS = "RFC 3339 (2026-01-23T10:00:00Z), seconds since 1970 (1769162400.5) or an age (90s, 15m, 2h, 7d, 1w)"
 
 
-def parse_search(query: str, head: int, resolve: Callable[[str], int], now_us: int) -> Query:
+def parse_log_query(query: str, head: int, resolve: Callable[[str], int], now_us: int) -> Query:
     """Read the query string of /logs into what to ask the journal for, up to the line `head`.
 
-    Raises RequestError (`bad_parameter`, `bad_limit`, `bad_time`, those of `filters` and of `resolve`).
-    Unknown and repeated parameters are errors: a slip of the finger must not silently widen what is found.
-    `token` is ignored, it was for the shell.
+    Raises RequestError (`bad_parameter`, `bad_limit`, `bad_time`, those of `parse_filter` and of `resolve`). Unknown
+    and repeated parameters are errors: a typing mistake must not silently widen what is found. `token` is ignored:
+    access was decided before.
     """
     try:
         given = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
@@ -55,7 +55,7 @@ def parse_search(query: str, head: int, resolve: Callable[[str], int], now_us: i
     given.pop("token", None)
     for name, values in given.items():
         if name not in PARAMETERS:
-            message = f"parameter {_short(name)} is not one of {', '.join(PARAMETERS)}"
+            message = f"parameter {quoted(name)} is not one of {', '.join(PARAMETERS)}"
             raise RequestError("bad_parameter", message)
         if len(values) > 1 and name not in REPEATABLE:
             message = f"{name} is given {len(values)} times; only {' and '.join(sorted(REPEATABLE))} may be"
@@ -63,10 +63,10 @@ def parse_search(query: str, head: int, resolve: Callable[[str], int], now_us: i
     one = {name: values[0] for name, values in given.items()}
     limit = one.get("limit", str(DEFAULT_LIMIT))
     if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_LIMIT:
-        raise RequestError("bad_limit", f"limit {_short(limit)} is not a number from 1 to {MAX_LIMIT}")
+        raise RequestError("bad_limit", f"limit {quoted(limit)} is not a number from 1 to {MAX_LIMIT}")
     since, until = (parse_time(name, one[name], now_us) if name in one else None for name in ("since", "until"))
     if since is not None and until is not None and since >= until:
-        message = f"since {_short(one['since'])} is not before until {_short(one['until'])}"
+        message = f"since {quoted(one['since'])} is not before until {quoted(one['until'])}"
         raise RequestError("bad_time", message)
     return Query(
         after=resolve(one["after"]) if "after" in one else 0,
@@ -98,12 +98,8 @@ def parse_time(name: str, text: str, now_us: int) -> int:
             pass
         else:
             return _microseconds(Decimal(int(whole)) + Decimal(fraction or 0))
-    raise RequestError("bad_time", f"{name} {_short(text)} is not a time: {_TIME_FORMS}")
+    raise RequestError("bad_time", f"{name} {quoted(text)} is not a time: {_TIME_FORMS}")
 
 
 def _microseconds(seconds: Decimal) -> int:
     return int((seconds * 1_000_000).to_integral_value(ROUND_CEILING))
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")

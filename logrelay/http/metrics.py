@@ -1,10 +1,10 @@
 """The names the relay is measured by, and their Prometheus text.
 
-Owns: `METRICS`, the one table of names that /metrics, its documentation and the tests share, and `expose`.
-It must not know who counts. No I/O, no clock. `pages` serves the text.
+Owns: `METRICS`, the one table of names that /metrics, its documentation and the tests share, and `expose`. It must not
+know who counts. No I/O, no clock. Read `http/api` next: it serves the text.
 
-The text is written by hand: with neither labels nor histograms it is three lines per metric, and the client
-library would cost every relay its import and memory for that.
+The text is written by hand: with neither labels nor histograms it is three lines per metric, and the client library
+would cost every relay its import and memory for that.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Lines on their way in: the traders' socket, frames, runs and places. Read `server` next."""
+"""Lines on their way in: the traders' server and connections, frames, runs and seqs. Read `ingest/server` next."""

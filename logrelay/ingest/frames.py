@@ -2,7 +2,7 @@
 
 Owns: decoding of hello, log, lost and bye; encoding of welcome, ack, reject and refused (docs/protocol.md,
 section 1). It must not know sockets, clocks or the journal, nor the trader's own codec: both are held to
-the same bytes by tests/contract/vectors. Read `traders` next: it gives the frames their place.
+the same bytes by tests/contract/vectors. Read `ingest/trader_registry` next: it decides what becomes of each frame.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ PROTOCOL = 1
 """The version both sides name in hello and welcome."""
 
 MAX_FRAME_BYTES = 64 * 1024
-"""A longer log frame is rejected: the trader truncates (and says so in the event) rather than send more."""
+"""A longer log frame is rejected: the trader truncates (and marks the event) rather than send more."""
 
 MAX_PENDING_BYTES = 1024 * 1024
 """Give up on a frame that is not complete after this much: far over any honest frame, yet small enough that
-a thousand mad traders cannot fill the memory."""
+a thousand faulty traders cannot fill the memory."""
 
 _MAX_BUFFER_BYTES = 2 * MAX_PENDING_BYTES
 """Room for a pending frame and one read from the socket (256 KiB in asyncio and uvloop)."""
 
 _MAX_ITEMS = MAX_FRAME_BYTES
 """An item takes at least a byte, so no honest array or map is longer. Without the bound nine bytes could
-claim, and allocate, a list of two million places."""
+claim, and allocate, a list of two million items."""
 
 RUN_KEY_BYTES = 16
 MAX_NAME_CHARS = 128
@@ -62,7 +62,7 @@ class Log(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Stands in the place of the lines `first` to `last`."""
+    """The trader had to drop the lines `first` to `last`."""
 
     first: int
     last: int
@@ -91,7 +91,7 @@ class Broken(NamedTuple):
 Frame = Hello | Log | Lost | Bye | Bad | Broken
 
 _log: Callable[[tuple[object, ...]], Log] = partial(tuple.__new__, Log)
-"""Log of a ready tuple, without the detour over keyword arguments that a NamedTuple's constructor takes."""
+"""Makes a Log of a tuple; a NamedTuple's own constructor passes its arguments once more, at a cost per line."""
 
 _HELLO, _LOG, _LOST, _BYE = 0, 1, 2, 3
 
@@ -102,44 +102,44 @@ class Decoder:
     After a `Broken` the connection is to be closed; further bytes are ignored.
     """
 
-    __slots__ = ("_at", "_broken", "_fed", "_unpacker")
+    __slots__ = ("_broken", "_bytes_decoded", "_bytes_fed", "_unpacker")
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
             raw=False,
             strict_map_key=False,
-            # A trader that cannot spell UTF-8 still has something to say.
+            # A line in another encoding is shown with replacement characters rather than rejected.
             unicode_errors="replace",
             max_buffer_size=_MAX_BUFFER_BYTES,
             max_array_len=_MAX_ITEMS,
             max_map_len=_MAX_ITEMS,
         )
-        self._fed = 0
-        self._at = 0
+        self._bytes_fed = 0
+        self._bytes_decoded = 0
         self._broken = False
 
     @property
     def pending(self) -> int:
         """Bytes of a frame that is not complete yet."""
-        return self._fed - self._at
+        return self._bytes_fed - self._bytes_decoded
 
     def receive(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes, in order. Never raises."""
         if self._broken:
             return []
-        frames: list[Frame] = []
-        append = frames.append
+        received: list[Frame] = []
+        append = received.append
         unpacker = self._unpacker
         ranks = RANKS
-        at = self._at
+        start = self._bytes_decoded
         try:
             unpacker.feed(data)
-            self._fed += len(data)
+            self._bytes_fed += len(data)
             tell = unpacker.tell
             for raw in unpacker:
                 end = tell()
-                size = end - at
-                at = end
+                size = end - start
+                start = end
                 # The common frame first, all of its types at once: this loop runs for every line.
                 if type(raw) is list and len(raw) == 5 and raw[0] == _LOG and size <= MAX_FRAME_BYTES:
                     kind, seq, time_ns, level, event = raw
@@ -154,7 +154,7 @@ class Decoder:
                     ):
                         append(_log((seq, time_ns, rank, event)))
                         continue
-                frame = _uncommon(raw, size)
+                frame = _decode_uncommon(raw, size)
                 append(frame)
                 if type(frame) is Broken:
                     self._broken = True
@@ -162,27 +162,27 @@ class Decoder:
         except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
             # FormatError, StackError, BufferFull and the length limits: there is no way to find the next frame.
             self._broken = True
-            append(Broken(f"not msgpack as agreed: {_describe(error)}"))
-        self._at = at
+            append(Broken(f"not msgpack as agreed: {_describe_error(error)}"))
+        self._bytes_decoded = start
         if not self._broken and self.pending > MAX_PENDING_BYTES:
             self._broken = True
             append(Broken(f"a frame of more than {MAX_PENDING_BYTES} bytes; at most {MAX_FRAME_BYTES} are allowed"))
-        return frames
+        return received
 
 
-def _describe(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__} {error}".strip()[:120]
 
 
-def _uncommon(raw: object, size: int) -> Frame:
-    """Decode whatever is not a plain good log frame; say precisely what is wrong with a bad one."""
+def _decode_uncommon(raw: object, size: int) -> Frame:
+    """Decode whatever is not a plain good log frame; for a bad one, find what is wrong with it."""
     if type(raw) is not list or not raw:
         return Broken(f"a frame is an array that begins with its kind, not {type(raw).__name__}")
     kind = raw[0] if type(raw[0]) is int else None
     if kind == _HELLO and len(raw) == 2:
-        return _hello(raw[1])
+        return _decode_hello(raw[1])
     if kind == _LOG and len(raw) >= 2 and _is_seq(raw[1]):
-        return Bad(raw[1], _what_is_wrong(raw, size))
+        return Bad(raw[1], _fault_of_log(raw, size))
     if kind == _LOST and len(raw) == 5 and _is_seq(raw[1]) and _is_seq(raw[2]):
         first, last, count, cause = raw[1:]
         if first <= last and count == last - first + 1 and type(cause) is str:
@@ -197,7 +197,7 @@ def _is_seq(value: object) -> bool:
     return type(value) is int and 0 < value <= MAX_SEQ
 
 
-def _what_is_wrong(raw: list[object], size: int) -> str:
+def _fault_of_log(raw: list[object], size: int) -> str:
     if size > MAX_FRAME_BYTES:
         return f"the frame has {size} bytes; at most {MAX_FRAME_BYTES} are allowed"
     if len(raw) != 5:
@@ -210,7 +210,7 @@ def _what_is_wrong(raw: list[object], size: int) -> str:
     return f"an event is a map, not {type(event).__name__}"
 
 
-def _hello(value: object) -> Hello | Broken:
+def _decode_hello(value: object) -> Hello | Broken:
     if type(value) is not dict:
         return Broken("hello holds a map")
     if value.get("protocol") != PROTOCOL:

@@ -1,7 +1,8 @@
 """Gives every line its seq, and gathers what will be committed and published together.
 
-Owns: the next seq, the lines of the tick in progress and the runs they touched. It must not know where the
-lines come from or what happens to them. Pure. Read `traders` next: it is who adds lines.
+Owns: the next seq, the lines of the tick in progress and the runs they changed. It must not know where the lines come
+from or what happens to them. Pure. Read `fanout/line_json` next for the form of a line, then `pipeline`: it takes the
+lines and has them committed.
 """
 
 from __future__ import annotations
@@ -15,58 +16,63 @@ from logrelay.model import CRITICAL, Commit, Line, Run
 
 
 class Sequencer:
-    """Collects the lines of one tick; `take` hands them out as one commit and one batch."""
+    """Collects the lines of one tick; `take` hands them out as one commit and one batch.
+
+    `epoch` is the journal's and `next_seq` the place of the next line. `on_notice` is called with the rank and the text
+    of every notice, for those who read the relay's own stderr.
+    """
 
     __slots__ = (
         "_contexts",
         "_durable",
+        "_epoch",
         "_lines",
         "_messages",
+        "_next_seq",
+        "_notice_us",
+        "_on_notice",
         "_runs",
         "bytes_total",
-        "epoch",
-        "heard",
         "lines_total",
-        "next_seq",
-        "notice_us",
     )
 
-    def __init__(self, epoch: str, next_seq: int) -> None:
-        self.epoch = epoch
-        self.next_seq = next_seq
-        self.notice_us = 0
+    def __init__(self, epoch: str, next_seq: int, *, on_notice: Callable[[int, str], None]) -> None:
+        self._epoch = epoch
+        self._next_seq = next_seq
+        self._on_notice = on_notice
+        self._notice_us = 0
         """Timestamp of the last notice: those rise strictly, like any run's."""
         self.lines_total = 0
+        """Lines and notices handed out."""
         self.bytes_total = 0
+        """Bytes of their bodies."""
         self._lines: list[Line] = []
         self._messages: list[str] = []
         self._contexts: list[dict[str, object]] = []
         self._runs: dict[int, Run] = {}
         self._durable = False
-        self.heard: Callable[[int, str], None] = lambda _rank, _text: None
-        """Called with every notice, for those who read the relay's own stderr."""
 
-    def log(self, run: Run, time_us: int, rank: int, event: dict[Any, Any]) -> None:
-        """Add a trader's line; `event` is consumed. The caller has seen to it that time_us rises within the run."""
-        seq = self.next_seq
-        line, message, context = log_line(self.epoch, seq, run.id, run.app, time_us, rank, event)
-        self.next_seq = seq + 1
+    def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any]) -> None:
+        """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run."""
+        seq = self._next_seq
+        line, message, context = log_line(self._epoch, seq, run.id, run.app, time_us, rank, event)
+        self._next_seq = seq + 1
         self._lines.append(line)
         self._messages.append(message)
         self._contexts.append(context)
         if rank == CRITICAL:
             self._durable = True
 
-    def notice(self, now_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]) -> None:
-        """Add a line the relay itself says."""
-        seq = self.next_seq
-        self.notice_us = max(now_us, self.notice_us + 1)
-        line, message, context = notice_line(self.epoch, seq, self.notice_us, rank, notice, message, details)
-        self.next_seq = seq + 1
+    def add_notice(self, now_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]) -> None:
+        """Add one of the relay's own lines: `notice` is its kind (docs/protocol.md), `details` its other context."""
+        seq = self._next_seq
+        self._notice_us = max(now_us, self._notice_us + 1)
+        line, message, context = notice_line(self._epoch, seq, self._notice_us, rank, notice, message, details)
+        self._next_seq = seq + 1
         self._lines.append(line)
         self._messages.append(message)
         self._contexts.append(context)
-        self.heard(rank, message)
+        self._on_notice(rank, message)
 
     def touch(self, run: Run) -> None:
         """Write the run's row with the next commit."""

@@ -1,17 +1,19 @@
-"""The traders as data: who is connected, quiet, closed, crashed or gone, and the place of every frame.
+"""The traders as data: who is connected, quiet, closed, crashed or gone, and what becomes of every frame.
 
-Owns: the runs, the rule that a seq is taken once and in order, timestamps that rise within a run, and the notices
-about traders. It must not know sockets or the journal; time is an argument (`now_us`, the relay's clock, and
-`mono`, a clock that never steps, both as plain numbers). Read `hub` next: it is where the lines go.
+Owns: the runs (nobody else writes to a `Run`), the rule that a seq is taken once and in order, timestamps that rise
+within a run, and the notices about traders. It must not know sockets or the journal: a connection is a
+`TraderConnection`, and time is an argument (`now_us`, the relay's clock, and `mono`, a clock that never steps, in
+seconds, both as plain numbers). Read `ingest/sequencer` next: it is where the lines go.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from logrelay.fanout.line_json import rfc3339
-from logrelay.ingest import frames as wire
+from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.model import ERROR, INFO, WARNING, Run
 
@@ -35,26 +37,36 @@ SHOWN_RUNS = 20
 """Runs told to a viewer: all that are connected, filled up with the latest that ended."""
 
 CONNECTED, QUIET, CLOSED, CRASHED, GONE = "connected", "quiet", "closed", "crashed", "gone"
-STATES = (CONNECTED, QUIET, CLOSED, CRASHED, GONE)
 
-_FAR = float("inf")
+_NEVER = float("inf")
+
+
+class TraderConnection(Protocol):
+    """A connection, as the registry and the pipeline know it. It must be hashable; no method raises."""
+
+    def ack(self, seq: int, *, now: bool) -> None:
+        """Tell the trader that everything up to `seq` is kept; at once if `now`, else together with later acks."""
+
+    def abort(self) -> None:
+        """Close at once; what has not been read is lost to this connection."""
 
 
 @dataclass(slots=True, eq=False)
 class Trader:
-    """One run, as it is now."""
+    """One run, as it is now. Written to by the registry only."""
 
     run: Run
-    connection: object = None
-    """Whatever the shell calls its connection by; None: not connected."""
-    here: bool = False
+    connection: TraderConnection | None = None
+    """None: not connected."""
+    seen_since_start: bool = False
     """It has been connected since the relay started."""
     said_bye: bool = False
     last_line: float = 0.0
     """Monotonic time of the last line or of the hello, seconds."""
-    deadline: float = _FAR
+    deadline: float = _NEVER
     """Monotonic time of the next change of state that nobody's frame will announce."""
-    stepped_back: bool = False
+    clock_stepped_back: bool = False
+    """Its clock was set back, and its timestamps have not caught up."""
     committed: int = 0
     """The last seq that is in the journal; `run.last_seq` may be ahead of it."""
     lines: int = 0
@@ -74,20 +86,26 @@ class Counters:
     crashed: int = 0
 
 
-class Traders:
-    """All runs. Adds lines and notices to the sequencer; the caller takes them from there."""
+class TraderRegistry:
+    """All runs. Adds lines and notices to the sequencer; the caller takes them from there.
+
+    `runs` are those that the journal remembers, `quiet_after_s` the seconds without a line after which a connected
+    trader is called quiet (0: never), `mono` the present monotonic time.
+    """
 
     def __init__(self, runs: Iterable[Run], sequencer: Sequencer, *, quiet_after_s: float, mono: float) -> None:
         self._sequencer = sequencer
-        self._quiet_after = quiet_after_s if quiet_after_s > 0 else _FAR
+        self._quiet_after = quiet_after_s if quiet_after_s > 0 else _NEVER
         self.counters = Counters()
-        self._refused = 0
-        """Refusals not told yet."""
-        self._refused_at = 0.0
-        """Monotonic time at which they may be."""
-        self._refused_last: tuple[str, str | None] = ("", None)
+        self._unreported_refusals = 0
+        """Refusals that no notice has told of yet."""
+        self._next_refusal_notice = 0.0
+        """Monotonic time before which no notice tells of them."""
+        self._last_refusal: tuple[str, str | None] = ("", None)
+        """Its reason, and the app if the connection had said hello."""
         self._by_key: dict[bytes, Trader] = {}
         self.by_id: dict[int, Trader] = {}
+        """By `Run.id`."""
         for run in sorted(runs, key=lambda r: r.id):
             trader = Trader(run, last_line=mono, committed=run.last_seq)
             self.by_id[run.id] = trader
@@ -98,68 +116,75 @@ class Traders:
 
     # --- frames ---------------------------------------------------------------------------------------------
 
-    def hello(self, connection: object, hello: wire.Hello, now_us: int, mono: float) -> tuple[Trader, object]:
-        """Take a new connection. Returns its trader and the connection it replaces (or None)."""
+    def hello(
+        self, connection: TraderConnection, hello: Hello, now_us: int, mono: float
+    ) -> tuple[Trader, TraderConnection | None]:
+        """Take a new connection. Returns its trader and the connection it replaces, which the caller aborts."""
         self.counters.connections += 1
         trader = self._by_key.get(hello.run)
-        replaced: object = None
+        replaced: TraderConnection | None = None
         if trader is None:
             self._forget_old()
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
             self._next_id += 1
             trader = self._by_key[run.key] = self.by_id[run.id] = Trader(run)
-            self._say(trader, now_us, INFO, f"{_name(run)} connected")
+            self._add_notice(trader, now_us, INFO, f"{_name(run)} connected")
         else:
             replaced = trader.connection
             if trader.run.state in (CLOSED, CRASHED, GONE):
-                self._say(trader, now_us, INFO, f"{_name(trader.run)} is back", CONNECTED)
+                self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} is back", CONNECTED)
         trader.connection = connection
-        trader.here = True
+        trader.seen_since_start = True
         trader.said_bye = False
         trader.last_line = mono
         trader.deadline = mono + self._quiet_after
-        self._enter(trader, CONNECTED, now_us)
+        self._set_state(trader, CONNECTED, now_us)
         return trader, replaced
 
-    def receive(self, trader: Trader, frames: list[wire.Frame], now_us: int, mono: float) -> list[bytes]:
-        """Give frames their place. Returns answers to send at once (rejects). `Broken` is the caller's business."""
+    def receive(self, trader: Trader, received: list[Frame], now_us: int, mono: float) -> list[bytes]:
+        """Take the frames that are new, in order. Returns answers to send at once (rejects).
+
+        `Hello` and `Broken` are the caller's business and ignored here.
+        """
         answers: list[bytes] = []
         run = trader.run
-        log = self._sequencer.log
+        add_line = self._sequencer.add_line
         taken = 0
-        for frame in frames:
-            if type(frame) is wire.Log:
+        for frame in received:
+            if type(frame) is Log:
                 seq = frame.seq
                 if seq != run.last_seq + 1:
                     if seq <= run.last_seq:
                         self.counters.duplicates += 1
                         continue
-                    self._unexplained(trader, seq - 1, now_us)
+                    self._add_unexplained_gap(trader, seq - 1, now_us)
                 time_us = frame.time_ns // 1000
                 if time_us <= run.last_us:
-                    time_us = self._rising(trader, time_us, now_us)
+                    time_us = self._timestamp_after_last(trader, time_us, now_us)
                 else:
-                    trader.stepped_back = False
+                    trader.clock_stepped_back = False
                 run.last_seq = seq
                 run.last_us = time_us
-                log(run, time_us, frame.rank, frame.event)
+                add_line(run, time_us, frame.rank, frame.event)
                 taken += 1
-            elif type(frame) is wire.Lost:
-                self._lost(trader, frame, now_us)
-            elif type(frame) is wire.Bad:
-                answers.append(wire.reject(frame.seq, frame.reason))
-                self._bad(trader, frame, now_us)
-            elif type(frame) is wire.Bye:
+            elif type(frame) is Lost:
+                self._receive_lost(trader, frame, now_us)
+            elif type(frame) is Bad:
+                answers.append(reject(frame.seq, frame.reason))
+                self._receive_bad(trader, frame, now_us)
+            elif type(frame) is Bye:
                 if frame.last > run.last_seq:
-                    self._unexplained(trader, frame.last, now_us)
+                    self._add_unexplained_gap(trader, frame.last, now_us)
                 trader.said_bye = True
         if taken:
             trader.lines += taken
-            trader.said_bye = trader.said_bye and type(frames[-1]) is wire.Bye
+            trader.said_bye = trader.said_bye and type(received[-1]) is Bye
             if run.state == QUIET:
                 silence = mono - trader.last_line
-                self._say(trader, now_us, INFO, f"{_name(run)} logs again after {silence:.0f} s of quiet", CONNECTED)
-                self._enter(trader, CONNECTED, now_us)
+                self._add_notice(
+                    trader, now_us, INFO, f"{_name(run)} logs again after {silence:.0f} s of quiet", CONNECTED
+                )
+                self._set_state(trader, CONNECTED, now_us)
             trader.last_line = mono
             trader.deadline = mono + self._quiet_after
             run.seen_us = now_us
@@ -167,32 +192,43 @@ class Traders:
         return answers
 
     def ended(self, trader: Trader, connection: object, now_us: int, mono: float) -> None:
-        """The connection is over. After bye the run is closed; without it a crash is told after a grace time."""
+        """Note the end of a connection. After bye the run is closed; without it a crash is told after a grace time."""
         if trader.connection is not connection:
             return
         trader.connection = None
         if trader.said_bye:
-            trader.deadline = _FAR
-            self._say(trader, now_us, INFO, f"{_name(trader.run)} ended cleanly", CLOSED)
-            self._enter(trader, CLOSED, now_us)
+            trader.deadline = _NEVER
+            self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} ended cleanly", CLOSED)
+            self._set_state(trader, CLOSED, now_us)
         else:
             trader.deadline = mono + CRASH_GRACE_S
 
-    def refused(self, reason: str, now_us: int, mono: float, app: str | None) -> None:
-        """Say that a connection was turned away, as a notice; at most once in REFUSED_INTERVAL_S, the rest together."""
-        self.counters.refused += 1
-        self._refused += 1
-        self._refused_last = (reason, app)
-        self._tell_refused(now_us, mono)
+    def committed(self, run_id: int, seq: int) -> None:
+        """Note that everything of a run up to `seq` is in the journal, and ack it if the run is connected."""
+        trader = self.by_id.get(run_id)
+        if trader is not None:
+            trader.committed = seq
+            if trader.connection is not None:
+                trader.connection.ack(seq, now=trader.said_bye)
 
-    def _tell_refused(self, now_us: int, mono: float) -> None:
-        if not self._refused or mono < self._refused_at:
+    def refused(self, reason: str, now_us: int, mono: float, app: str | None) -> None:
+        """Count a refused connection, and tell of it in a notice.
+
+        There is at most one such notice in `REFUSED_INTERVAL_S`; later refusals are told of together by the next one.
+        """
+        self.counters.refused += 1
+        self._unreported_refusals += 1
+        self._last_refusal = (reason, app)
+        self._report_refusals(now_us, mono)
+
+    def _report_refusals(self, now_us: int, mono: float) -> None:
+        if not self._unreported_refusals or mono < self._next_refusal_notice:
             return
-        count, self._refused = self._refused, 0
-        self._refused_at = mono + REFUSED_INTERVAL_S
-        reason, app = self._refused_last
+        count, self._unreported_refusals = self._unreported_refusals, 0
+        self._next_refusal_notice = mono + REFUSED_INTERVAL_S
+        reason, app = self._last_refusal
         what = "a connection" if count == 1 else f"{count:,} connections"
-        self._sequencer.notice(
+        self._sequencer.add_notice(
             now_us,
             WARNING,
             "trader",
@@ -204,46 +240,46 @@ class Traders:
 
     def next_deadline(self) -> float:
         """Return the monotonic time at which `pass_time` has something to do; infinity when never."""
-        refused = self._refused_at if self._refused else _FAR
-        return min(refused, min((trader.deadline for trader in self._by_key.values()), default=_FAR))
+        refusals = self._next_refusal_notice if self._unreported_refusals else _NEVER
+        return min(refusals, min((trader.deadline for trader in self._by_key.values()), default=_NEVER))
 
     def pass_time(self, now_us: int, mono: float) -> None:
-        """Say which traders have become quiet, crashed or gone."""
-        self._tell_refused(now_us, mono)
+        """Tell in notices which traders have become quiet, crashed or gone."""
+        self._report_refusals(now_us, mono)
         for trader in self._by_key.values():
             if trader.deadline > mono:
                 continue
-            trader.deadline = _FAR
+            trader.deadline = _NEVER
             run = trader.run
             if trader.connection is not None:
                 silence = round(mono - trader.last_line)
-                self._say(
+                self._add_notice(
                     trader,
                     now_us,
                     WARNING,
                     f"{_name(run)} is connected but has been quiet for {silence} s",
                     QUIET,
                 )
-                self._enter(trader, QUIET, now_us)
-            elif not trader.here:
-                self._say(
+                self._set_state(trader, QUIET, now_us)
+            elif not trader.seen_since_start:
+                self._add_notice(
                     trader,
                     now_us,
                     WARNING,
                     f"{_name(run)} did not come back after the relay was restarted",
                     GONE,
                 )
-                self._enter(trader, GONE, now_us)
+                self._set_state(trader, GONE, now_us)
             else:
                 self.counters.crashed += 1
-                self._say(
+                self._add_notice(
                     trader,
                     now_us,
                     ERROR,
                     f"{_name(run)} is gone without saying goodbye: it crashed or was killed",
                     CRASHED,
                 )
-                self._enter(trader, CRASHED, now_us)
+                self._set_state(trader, CRASHED, now_us)
 
     # --- what is known ---------------------------------------------------------------------------------------
 
@@ -255,18 +291,17 @@ class Traders:
         """Count the runs in a state."""
         return sum(trader.run.state == state for trader in self._by_key.values())
 
-    def shown(self, mono: float) -> list[dict[str, object]]:
-        """Return the traders for viewers and health checks, the most recently seen first."""
+    def summaries(self, mono: float) -> list[dict[str, object]]:
+        """Describe the traders for viewers and health checks, the most recently seen first."""
         order = sorted(
             self._by_key.values(),
             key=lambda t: (t.connection is not None, t.run.seen_us, t.run.id),
             reverse=True,
         )
-        here = [t for t in order if t.connection is not None]
-        return [self._shape(t, mono) for t in order[: max(SHOWN_RUNS, len(here))]]
+        return [self._summary(trader, mono) for trader in order[: max(SHOWN_RUNS, self.connected())]]
 
     @staticmethod
-    def _shape(trader: Trader, mono: float) -> dict[str, object]:
+    def _summary(trader: Trader, mono: float) -> dict[str, object]:
         run = trader.run
         return {
             "app": run.app,
@@ -282,12 +317,12 @@ class Traders:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _enter(self, trader: Trader, state: str, now_us: int) -> None:
+    def _set_state(self, trader: Trader, state: str, now_us: int) -> None:
         trader.run.state = state
         trader.run.seen_us = now_us
         self._sequencer.touch(trader.run)
 
-    def _say(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
+    def _add_notice(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
         run = trader.run
         details = {
             "state": state,
@@ -297,11 +332,11 @@ class Traders:
             "run": run.key.hex(),
             "last_line": rfc3339(run.last_us) if run.last_us else None,
         }
-        self._sequencer.notice(now_us, rank, "trader", message, details)
+        self._sequencer.add_notice(now_us, rank, "trader", message, details)
 
-    def _gap(self, trader: Trader, now_us: int, cause: str, first: int, last: int, message: str) -> None:
+    def _add_gap(self, trader: Trader, now_us: int, cause: str, first: int, last: int, message: str) -> None:
         run = trader.run
-        self._sequencer.notice(
+        self._sequencer.add_notice(
             now_us,
             WARNING,
             "gap",
@@ -318,27 +353,27 @@ class Traders:
         )
         run.last_seq = last
 
-    def _lost(self, trader: Trader, frame: wire.Lost, now_us: int) -> None:
+    def _receive_lost(self, trader: Trader, frame: Lost, now_us: int) -> None:
         run = trader.run
         if frame.last <= run.last_seq:
             self.counters.duplicates += 1
             return
         if frame.first > run.last_seq + 1:
-            self._unexplained(trader, frame.first - 1, now_us)
+            self._add_unexplained_gap(trader, frame.first - 1, now_us)
         first = max(frame.first, run.last_seq + 1)
         count = frame.last - first + 1
         self.counters.lost_lines += count
         why = _CAUSES.get(frame.cause, frame.cause)
-        self._gap(trader, now_us, frame.cause, first, frame.last, f"{_lines(count)} of {_name(run)} lost: {why}")
+        self._add_gap(trader, now_us, frame.cause, first, frame.last, f"{_lines(count)} of {_name(run)} lost: {why}")
 
-    def _bad(self, trader: Trader, frame: wire.Bad, now_us: int) -> None:
+    def _receive_bad(self, trader: Trader, frame: Bad, now_us: int) -> None:
         run = trader.run
         if frame.seq <= run.last_seq:
             return
         if frame.seq > run.last_seq + 1:
-            self._unexplained(trader, frame.seq - 1, now_us)
+            self._add_unexplained_gap(trader, frame.seq - 1, now_us)
         self.counters.rejected += 1
-        self._gap(
+        self._add_gap(
             trader,
             now_us,
             "rejected",
@@ -347,12 +382,12 @@ class Traders:
             f"1 line of {_name(run)} rejected: {frame.reason}",
         )
 
-    def _unexplained(self, trader: Trader, last: int, now_us: int) -> None:
+    def _add_unexplained_gap(self, trader: Trader, last: int, now_us: int) -> None:
         run = trader.run
         first = run.last_seq + 1
         count = last - first + 1
         self.counters.unexplained_lines += count
-        self._gap(
+        self._add_gap(
             trader,
             now_us,
             "unexplained",
@@ -361,13 +396,13 @@ class Traders:
             f"{_lines(count)} of {_name(run)} missing, and the trader did not say why",
         )
 
-    def _rising(self, trader: Trader, time_us: int, now_us: int) -> int:
-        """Return a timestamp just above the run's last one; say once when the trader's clock was set back."""
+    def _timestamp_after_last(self, trader: Trader, time_us: int, now_us: int) -> int:
+        """Return a timestamp just above the run's last one; tell once when the trader's clock was set back."""
         run = trader.run
         back = run.last_us - time_us
-        if back > CLOCK_STEP_US and not trader.stepped_back:
-            trader.stepped_back = True
-            self._sequencer.notice(
+        if back > CLOCK_STEP_US and not trader.clock_stepped_back:
+            trader.clock_stepped_back = True
+            self._sequencer.add_notice(
                 now_us,
                 WARNING,
                 "trader",
@@ -386,7 +421,7 @@ class Traders:
     def _forget_old(self) -> None:
         if len(self._by_key) < MAX_RUNS:
             return
-        ended = [t for t in self._by_key.values() if t.connection is None and t.deadline == _FAR]
+        ended = [t for t in self._by_key.values() if t.connection is None and t.deadline == _NEVER]
         ended.sort(key=lambda t: t.run.seen_us)
         for trader in ended[: MAX_RUNS // 10]:
             del self._by_key[trader.run.key], self.by_id[trader.run.id]

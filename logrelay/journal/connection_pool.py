@@ -1,6 +1,7 @@
 """Read-only connections, lent to whoever reads.
 
-Owns: the pool, and the moment in which nobody reads. It must not know SQL. Read `query` next.
+Owns: the pool, and the moment in which nobody reads. It must not know SQL. Read `fanout/hub` next: the
+lines are kept now, and the pipeline publishes them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class Lending:
+class ConnectionPool:
     """Lends a connection to each reader; there are as many as there ever were readers at once. Any thread."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:

@@ -1,7 +1,7 @@
 """A filter in SQL: conditions, index, and what only Python can decide.
 
 Owns: the translation of `Filter` into SQL with the same answers as `Filter.matches`; a test holds the two
-together. It must not run anything. Read `query` next.
+together. It must not run anything. Read `journal/connection_pool` next: on its connections the queries run.
 """
 
 from __future__ import annotations
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
     from logrelay.journal.interface import Query
 
 MOST_MERGED_SOURCES = 8
-"""Up to this many sources are read through their index and merged; more are not selective, and are
-scanned."""
+"""Up to this many sources are read through their index and merged; more are not selective, and are scanned."""
 _WARNING = f"(level >= 30 OR source = {NOTICE_SOURCE})"
 """What the index `lines_warning` holds, word for word: else SQLite would not use it."""
 _NUL = "'*\\u0000*'"
-"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so Python looks at such
-lines."""
+"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so Python looks at such lines."""
 
 
 @dataclass(slots=True)

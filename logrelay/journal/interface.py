@@ -1,8 +1,8 @@
 """Where lines are kept: the interface every journal keeps, and nothing else.
 
 Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQLite, threads or sockets:
-`sqlite` is the embedded default, `memory` keeps nothing, `writer` runs one of them on a thread of its own.
-Read `sqlite` next.
+`sqlite` is the embedded default, `memory` keeps nothing, `writer_thread` runs one of them on a thread of its own.
+Read `journal/sqlite` next.
 
 A position is (epoch, seq). The epoch names the journal: another file, another epoch (except where a journal
 lost while the relay ran goes on in a new file, see `reopen`). Seq rises by one per line.
@@ -38,7 +38,7 @@ class Opening:
     aliases: set[str]
     """Provisional epochs that were later committed: `<alias>-<seq>` means `<epoch>-<seq>`."""
     notices: list[str] = field(default_factory=list)
-    """What the operator and the viewers must hear about the opening (a corrupt file set aside, ...)."""
+    """What the operator and the viewers must be told about the opening (a corrupt file set aside, ...)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,7 @@ class Page:
     complete: bool
     """True: the whole stretch, as far as there were lines, was looked at."""
     oldest: int
-    """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's
-    gap."""
+    """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's gap."""
 
 
 class Journal(Protocol):
@@ -121,4 +120,4 @@ class Journal(Protocol):
         """Bytes the journal takes on disk (in memory for one without a file), write-ahead log included."""
 
     def close(self) -> None:
-        """Close every file. Committed lines stay."""
+        """Close every file. Committed lines stay. Only `open` may follow."""

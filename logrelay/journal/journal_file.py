@@ -1,7 +1,7 @@
 """The journal's place in the file system: directory, lock, header, names set aside.
 
 Owns: everything about the files that is not SQL. It must not open SQLite connections or know what a line is.
-Read `schema` next.
+Read `journal/sqlite_errors` next.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from logrelay.errors import JournalRefused
-from logrelay.journal import sqlite_errors as trouble
+from logrelay.journal import sqlite_errors
 from logrelay.journal.schema import APPLICATION_ID, VERSION
 
 DIRECTORY_MODE = 0o700
@@ -30,7 +30,7 @@ _SQLITE_MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("", "-wal", "-shm")
 
 
-class Place:
+class JournalFile:
     """The file at `path`, its lock, and its companions. Belongs to the thread that writes the journal.
 
     The file is never opened here while SQLite has it open: closing it would drop SQLite's POSIX locks.
@@ -63,21 +63,21 @@ class Place:
             Path(self.path).parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             self._take_lock()
         except OSError as error:
-            raise trouble.from_os(error, self.path) from error
+            raise sqlite_errors.from_os(error, self.path) from error
 
     def _take_lock(self) -> None:
         lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
-            held = os.pread(lock, 200, 0).decode("utf-8", "replace").splitlines()
+            content = os.pread(lock, 200, 0).decode("utf-8", "replace").splitlines()
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = f" (process {held[1]})" if len(held) > 1 else ""
+                holder = f" (process {content[1]})" if len(content) > 1 else ""
                 raise JournalRefused(
                     f"journal {self.path} is in use by another relay{holder}; one relay writes a "
                     "journal: stop that one, or give this one its own --journal path"
                 ) from None
-            self._was_ours = bool(held) and held[0] == LOCK_MARK
+            self._was_ours = bool(content) and content[0] == LOCK_MARK
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{LOCK_MARK}\n{os.getpid()}\n".encode(), 0)
         except BaseException:
@@ -89,8 +89,8 @@ class Place:
 
     def reclaim(self) -> None:
         """Take the lock again where its file was deleted with the journal. Raises like `claim`."""
-        held = self._lock is not None and _identity(self._lock_path) == _identity(self._lock)
-        if not held:
+        owned = self._lock is not None and _identity(self._lock_path) == _identity(self._lock)
+        if not owned:
             self.claim()
 
     def release(self) -> None:
@@ -110,7 +110,7 @@ class Place:
         except FileNotFoundError:
             return "missing"
         except OSError as error:
-            raise trouble.from_os(error, self.path) from error
+            raise sqlite_errors.from_os(error, self.path) from error
         if not header:
             return "missing"
         if len(header) < _HEADER_BYTES or not header.startswith(_SQLITE_MAGIC):

@@ -1,7 +1,7 @@
 """The journal that keeps nothing: `--journal :memory:`.
 
 Owns: `MemoryJournal`, the newest lines in a bounded amount of memory, under a new epoch at each start. It
-must not touch the disk. Read `writer` next.
+must not touch the disk. Read `journal/writer_thread` next.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ class MemoryJournal:
         with self._lock:
             oldest, head, blocks = self._oldest(), self._head, list(self._blocks)
         low, high = max(query.after, oldest - 1), min(query.until, head)
-        floor = query.after if query.newest else max(query.after, high)
-        page = Page([], [], floor, complete=True, oldest=oldest)
+        bodies: list[bytes] = []
+        seqs: list[int] = []
         began, left, room = self._clock(), query.limit, query.max_bytes
         for block in reversed(blocks) if query.newest else blocks:
             start, stop = max(low + 1, block.first), min(high, block.first + len(block.rows) - 1)
@@ -147,16 +147,17 @@ class MemoryJournal:
             numbered = list(enumerate(rows, start))
             for seq, row in reversed(numbered) if query.newest else numbered:
                 matched = _matches(query, seq, row)
-                full = left <= 0 or (matched and room < len(row.body) and bool(page.bodies))
+                full = left <= 0 or (matched and room < len(row.body) and bool(bodies))
                 if full or self._clock() - began > PAGE_SECONDS:
-                    page.complete, page.reached = False, seq if query.newest else seq - 1
-                    return _ascending(page, query)
+                    reached = seq if query.newest else seq - 1
+                    return _page(query, bodies, seqs, reached, complete=False, oldest=oldest)
                 if matched:
-                    page.bodies.append(row.body)
-                    page.seqs.append(seq)
+                    bodies.append(row.body)
+                    seqs.append(seq)
                     left -= 1
                     room -= len(row.body)
-        return _ascending(page, query)
+        reached = query.after if query.newest else max(query.after, high)
+        return _page(query, bodies, seqs, reached, complete=True, oldest=oldest)
 
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count the kept lines of a stretch by level rank."""
@@ -189,11 +190,12 @@ class MemoryJournal:
         return self._blocks[0].first if self._blocks else self._head + 1
 
 
-def _ascending(page: Page, query: Query) -> Page:
+def _page(query: Query, bodies: list[bytes], seqs: list[int], reached: int, *, complete: bool, oldest: int) -> Page:
+    """Make a page of what was found, in the order of the walk."""
     if query.newest:
-        page.bodies.reverse()
-        page.seqs.reverse()
-    return page
+        bodies.reverse()
+        seqs.reverse()
+    return Page(bodies, seqs, reached, complete, oldest)
 
 
 def _matches(query: Query, seq: int, row: _Row) -> bool:

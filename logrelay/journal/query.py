@@ -1,7 +1,7 @@
 """Reading lines: walks a stretch of the journal in bounded steps.
 
-Owns: the walk, its bounds in lines, bytes and time, and counting by level. It must not open files or write,
-nor know how a filter becomes SQL (`plan` does). Read `rows` next.
+Owns: the walk, its bounds in lines, bytes and time, and counting by level. It must not open files or write, nor know
+how a filter becomes SQL. Read `journal/filter_sql` next: it does.
 
 Why a page is one value: Python's sqlite3 lets go of the GIL around every sqlite3_step, so reading a thousand
 rows means asking for the GIL back a thousand times, against the event loop. Here SQLite glues the bodies of

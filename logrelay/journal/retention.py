@@ -1,7 +1,8 @@
 """What is kept and for how long: blocks, age, size, in steps that nobody notices.
 
 Owns: the `marks` table (one row per block of lines), the decision what has to go, and the small transactions
-that take it away. It must not know files, threads or readers. Read `sqlite` next.
+that take it away. It must not know files, threads or readers. Read `journal/schema` next: it has the
+tables.
 
 Age is measured with the relay's clock at the time of the commit, never with the trader's timestamps, and a
 clock that steps must not cost lines:
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BLOCK_LINES = 1024
-"""Lines in a block: 10 million lines have 10 thousand marks, and a time query reads at most two blocks too
-many."""
+"""Lines in a block: 10 million lines have 10 thousand marks, and a time query reads at most two blocks too many."""
 BLOCK_US = 60_000_000
 """A block of a quiet bot is closed after a minute, so that age is known to the minute."""
 CLOCK_STEP_US = 3_600_000_000
@@ -106,7 +106,7 @@ class Retention:
         self._hold_until_us = 0
 
     def mark(self, db: sqlite3.Connection, lines: Sequence[Line]) -> None:
-        """Write down the block of `lines` in the transaction that is open; `settle` makes it count."""
+        """Write down the block of `lines` in the transaction that is open; `confirm` makes it count."""
         now = max(self._now_us(), self._last_mark_us)
         counts, least, most = Counter(map(_levels, lines)), min(map(_times, lines)), max(map(_times, lines))
         block = self._block
@@ -133,7 +133,7 @@ class Retention:
         self._pending = block
         self._pending_us = now
 
-    def settle(self, head: int) -> None:
+    def confirm(self, head: int) -> None:
         """Note that the transaction is in the file."""
         if self._pending is not None:
             self._block, self._pending, self._last_mark_us = self._pending, None, self._pending_us
@@ -149,7 +149,8 @@ class Retention:
             return self._delete(db, upto), 0
         pages = min(self._spare_pages(db), VACUUM_PAGES)
         if pages:
-            db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            # Each step of this statement moves one page and returns no row, which `execute` takes for its end.
+            db.executescript(f"PRAGMA incremental_vacuum({pages})")
         return 0, pages
 
     def due(self, db: sqlite3.Connection) -> float:
@@ -171,8 +172,7 @@ class Retention:
         free: int = db.execute("PRAGMA freelist_count").fetchone()[0]
         over = (pages - free) * PAGE_SIZE - self._budget
         if over > 0:
-            # The share of the file that is too much is the share of the lines, near enough; a step is smaller
-            # anyway.
+            # The share of the file that is too much is the share of the lines, near enough; a step is smaller anyway.
             lines = self.head - self.oldest + 1
             goal = max(goal, self.oldest + max(1, lines * over // ((pages - free) * PAGE_SIZE)))
         # The newest line stays: an empty journal cannot say where it is in time.

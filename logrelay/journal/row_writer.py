@@ -1,7 +1,8 @@
 """What a commit writes: lines, logger names, runs, aliases.
 
 Owns: the INSERT statements, the numbers of the logger names, and which runs and aliases are remembered. It
-must not begin or end transactions, nor know files. Read `retention` next.
+must not begin or end transactions, nor know files. Read `journal/retention` next: it marks the lines in the same
+transaction, and takes them away one day.
 
 Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
 row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
@@ -38,8 +39,8 @@ _RUN = (
 _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
 
 
-class Rows:
-    """Writes commits and has in mind what of them is not lines. Belongs to the thread that writes."""
+class RowWriter:
+    """Writes commits and remembers what of them is not lines. Belongs to the thread that writes."""
 
     def __init__(self) -> None:
         """Know nothing yet; see `load`."""
@@ -60,7 +61,7 @@ class Rows:
         self.runs = {row[0]: Run(*row) for row in db.execute(f"SELECT {columns} FROM runs ORDER BY id")}  # noqa: S608
 
     def write(self, db: sqlite3.Connection, commit: Commit) -> None:
-        """Write a commit in the transaction that is open; `settle` makes it count. Raises sqlite3.Error."""
+        """Write a commit in the transaction that is open; `confirm` makes it count. Raises sqlite3.Error."""
         if commit.lines:
             self._write_names(db, commit.lines)
             self._write_lines(db, commit.lines)
@@ -69,7 +70,7 @@ class Rows:
         if commit.aliases:
             self.write_aliases(db, commit.aliases)
 
-    def settle(self, commit: Commit) -> None:
+    def confirm(self, commit: Commit) -> None:
         """Remember what of the commit is not lines: the transaction is in the file."""
         self._new_names = {}
         self.runs.update((run.id, run) for run in commit.runs)

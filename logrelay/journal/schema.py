@@ -1,14 +1,12 @@
 """What the journal file looks like: tables, indexes, pragmas, versions.
 
-Owns: the SQL that makes a journal, how a connection is set up, and the step from an older version to this
-one. It must not decide what is kept or who reads it. Read `query` next.
+Owns: the SQL that makes a journal, how a connection is set up, and the step from an older version to this one. It must
+not decide what is kept or who reads it. Read `journal/journal_file` next: it is where the file lies.
 
     lines    one row per line; `body` is the complete viewer message, so SQLite's JSON functions work on it
     log      a view of it for people: `SELECT time, level, source, message FROM log WHERE level = 'ERROR'`
-    marks    one row per block of about a thousand lines: relay time (retention by age), the range of shown
-    times
-             (time queries) and counts per level. It takes the place of a time index at a thousandth of its
-             size
+    marks    one row per block of about a thousand lines: relay time (retention by age), the range of shown times
+             (time queries) and counts per level. It takes the place of a time index at a thousandth of its size
     runs     one row per trader process, with the last of its seqs that is in `lines`
     sources  small integers for logger names
     aliases  provisional epochs that were committed
@@ -30,8 +28,7 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x6C6F6772
 """`logr` in ASCII, at byte 68 of the file: tells our journals from other SQLite files."""
 VERSION = 1
-"""user_version of the files this code writes. A higher one is refused, a lower one goes through
-MIGRATIONS."""
+"""user_version of the files this code writes. A higher one is refused, a lower one goes through MIGRATIONS."""
 
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 """From version n to n + 1, inside one transaction; there is no older version yet."""
@@ -41,8 +38,7 @@ OLDEST_SQLITE = (3, 31, 0)
 
 PAGE_SIZE = 4096
 """Measured against 8192 and 16384: the same speed in batches within a tenth, and half the write-ahead log
-bytes for a commit of one line (five pages are touched however short the line is), which is what a quiet bot
-makes."""
+bytes for a commit of one line (five pages are touched however short the line is), which is what a quiet bot makes."""
 WRITER_CACHE_KIB = 2048
 """The right edges of a table and two indexes and a batch in flight; a larger cache measured no faster."""
 READER_CACHE_KIB = 1024
@@ -53,13 +49,11 @@ STATEMENTS = 64
 """Prepared statements kept per connection: four insert sizes and a handful of others, with room."""
 
 NOTICE_SOURCE = 0
-"""Source id of the relay's own notices: `source = 0` is the same as `run = 0`, and every filter lets it
-through."""
+"""Source id of the relay's own notices: `source = 0` is the same as `run = 0`, and every filter lets it through."""
 OVERFLOW_SOURCE = -1
 """Source id of lines whose logger name did not get a number because MAX_SOURCES had been given away."""
 MAX_SOURCES = 10_000
-"""Logger names with a number. A program has hundreds; one that makes names up must not make every filter
-slow."""
+"""Logger names with a number. A program has hundreds; one that makes names up must not make every filter slow."""
 
 _TABLES = f"""
 CREATE TABLE lines (
@@ -151,8 +145,7 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
         raise JournalError(f"SQLite {sqlite3.sqlite_version} is too old; at least {allowed} is needed", retry=False)
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        # Has to be set before the first table is made; it is what lets retention give space back in small
-        # steps.
+        # Has to be set before the first table is made; it is what lets retention give space back in small steps.
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.executescript(f"BEGIN;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
@@ -161,8 +154,7 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
             "INSERT INTO meta (key, value) VALUES (?, ?)",
             [("epoch", epoch), ("base", base), ("created_us", created_us)],
         )
-        # Last: the mode is written into the header, and closing the only connection empties and removes the
-        # log.
+        # Last: the mode is written into the header, and closing the only connection empties and removes the log.
         db.execute("PRAGMA journal_mode = WAL").fetchall()
 
 

@@ -1,9 +1,9 @@
 """The embedded journal: one SQLite file in WAL mode, one row per line.
 
-Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or
-replaced. The parts are in `place` (files), `schema`, `rows` (writing), `plan` and `query` (reading),
-`retention`. It must not know threads (any may read, one at a time may write) or who the lines are for. Read
-`place` next, `writer` for the thread.
+Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
+parts are in `journal_file` (files), `schema`, `row_writer` (writing), `filter_sql` and `query` (reading), `retention`.
+It must not start threads (any may read, one at a time may write) or know who the lines are for.
+Read `journal/row_writer` next: it is what a commit writes.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 from logrelay.errors import ConfigError, JournalError
-from logrelay.journal import schema
-from logrelay.journal import sqlite_errors as trouble
-from logrelay.journal.connection_pool import Lending
+from logrelay.journal import schema, sqlite_errors
+from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.interface import JournalLost, Opening, Page, Query
-from logrelay.journal.journal_file import Place
+from logrelay.journal.journal_file import JournalFile
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
 from logrelay.journal.retention import MOST_LOG, Retention
-from logrelay.journal.row_writer import Rows
+from logrelay.journal.row_writer import RowWriter
 from logrelay.model import Commit
 
 if TYPE_CHECKING:
@@ -88,14 +88,18 @@ class SqliteJournal:
                 f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} "
                 "bytes and more than 0 s are needed"
             )
-        self._place = Place(path)
+        self._file = JournalFile(path)
         self._now_us, self._random_epoch = now_us, random_epoch
         self._full = sync == "full"
         self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
-        self._rows = Rows()
-        self._reader = Reader(lambda: self._rows.names, clock)
-        self._lending = Lending(self._connect_reader)
+        self._row_writer = RowWriter()
+        self._reader = Reader(lambda: self._row_writer.names, clock)
+        self._pool = ConnectionPool(self._connect_reader)
         self._db: sqlite3.Connection | None = None
+        self._in_use = Lock()
+        """Taken by every method of the one thread that writes. Never waited for, except by a `close` that comes from
+        another thread: SQLite crashes when a connection is closed in the middle of a statement."""
+        self._closed = False
         self._syncing = self._full
         self._epoch = ""
         self._unchecked = 0
@@ -106,16 +110,21 @@ class SqliteJournal:
     @property
     def path(self) -> str:
         """The absolute path of the file."""
-        return self._place.path
+        return self._file.path
 
     # --- opening --------------------------------------------------------------------------------------------
 
     def open(self) -> Opening:
         """Open or create. A damaged journal is set aside for a new one; `Opening.notices` says so."""
-        self._place.claim()
+        with self._in_use:
+            self._closed = False
+            return self._open()
+
+    def _open(self) -> Opening:
+        self._file.claim()
         try:
             notices: list[str] = []
-            state = self._place.inspect()
+            state = self._file.inspect()
             if state == "ours":
                 try:
                     return self._load(notices)
@@ -136,14 +145,14 @@ class SqliteJournal:
             return self._load(notices)
         except BaseException:
             self._disconnect()
-            self._place.release()
+            self._file.release()
             raise
 
     def _create(self, epoch: str, *, base: int) -> None:
         with self._errors():
-            path = self._place.blank(".new")
+            path = self._file.blank(".new")
             schema.create(path, epoch=epoch, base=base, created_us=self._now_us())
-            self._place.put_in_place(path)
+            self._file.put_in_place(path)
 
     def _load(self, notices: list[str]) -> Opening:
         """Connect to the file in place and take over what it holds. Raises JournalLost for nonsense."""
@@ -153,17 +162,15 @@ class SqliteJournal:
             raise JournalLost(f"journal {self.path} is damaged (it lacks {error})") from error
         except JournalError as error:
             cause = error.__cause__
-            if isinstance(cause, sqlite3.Error) and trouble.primary_code(cause) == sqlite3.SQLITE_ERROR:
+            if isinstance(cause, sqlite3.Error) and sqlite_errors.primary_code(cause) == sqlite3.SQLITE_ERROR:
                 raise JournalLost(f"journal {self.path} is damaged ({cause})") from cause
             raise
-        self._lending.open()
+        self._pool.open()
         return self._opening(notices)
 
     def _take_over(self) -> None:
         with self._errors():
-            self._db = db = schema.connect_writer(
-                self._place.path, full=self._full, log_bytes=self._retention.log_bytes
-            )
+            self._db = db = schema.connect_writer(self._file.path, full=self._full, log_bytes=self._retention.log_bytes)
             self._syncing = self._full
             schema.migrate(db)
             db.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -174,28 +181,34 @@ class SqliteJournal:
             if marked is not None and marked != head:
                 raise JournalLost(f"its last line is {head}, its index says {marked}")
             self._retention.load(db, oldest, head)
-            self._rows.load(db)
+            self._row_writer.load(db)
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
-            self._place.remember()
+            self._file.remember()
 
     def _opening(self, notices: list[str]) -> Opening:
-        kept, runs = self._retention, [replace(run) for run in self._rows.runs.values()]
-        return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._rows.aliases), notices)
+        kept, runs = self._retention, [replace(run) for run in self._row_writer.runs.values()]
+        return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._row_writer.aliases), notices)
 
     def reopen(self) -> Opening:
         """Save what can be saved after JournalLost. Epoch and numbering go on: every id given out holds."""
-        self._lending.drain()
+        with self._in_use:
+            if self._closed:
+                raise JournalError(f"journal {self.path} has been closed", retry=False)
+            return self._reopen()
+
+    def _reopen(self) -> Opening:
+        self._pool.drain()
         if self._saved is None:
-            runs, aliases = list(self._rows.runs.values()), list(self._rows.aliases)
+            runs, aliases = list(self._row_writer.runs.values()), list(self._row_writer.aliases)
             self._saved = _Saved(self._epoch, self._retention.head, runs, aliases, [], done=False)
         saved = self._saved
-        self._place.reclaim()
+        self._file.reclaim()
         if not saved.done:
             self._replace(saved)
             saved.done = True
         try:
             self._load([])
-            if not self._rows.runs:
+            if not self._row_writer.runs:
                 self._restore(saved)
         except JournalError as error:
             self._disconnect()  # half reopened is not open: append says so
@@ -206,11 +219,11 @@ class SqliteJournal:
 
     def _replace(self, saved: _Saved) -> None:
         """Put a sound file in place: the old one rescued, or an empty one that goes on where it ended."""
-        moved = self._place.moved()
+        moved = self._file.moved()
         if moved and self._db is not None and self._rescue(saved):
             return
         self._disconnect()
-        if self._place.exists():
+        if self._file.exists():
             name = self._set_aside("found" if moved else "corrupt")
             what = "was replaced by another one" if moved else "was damaged"
             saved.notices.append(f"The journal file {what}; what is there now was set aside as {name}.")
@@ -225,7 +238,7 @@ class SqliteJournal:
         path = ""
         try:
             with self._errors():
-                path = self._place.blank(".rescue")
+                path = self._file.blank(".rescue")
                 with closing(sqlite3.connect(path, isolation_level=None)) as target:
                     self._require().backup(target)
         except JournalLost:
@@ -234,13 +247,13 @@ class SqliteJournal:
             with suppress(OSError):
                 Path(path).unlink()
             raise
-        if self._place.exists():
+        if self._file.exists():
             name = self._set_aside("found")
             saved.notices.append(f"Another file had been put in the journal's place; it was set aside as {name}.")
         # Closing the old connection removes a log of the journal's name: so that comes first.
         self._disconnect()
         with self._errors():
-            self._place.put_in_place(path)
+            self._file.put_in_place(path)
         saved.notices.append(
             "The journal file was deleted or replaced while the relay ran; it was written again, complete."
         )
@@ -249,19 +262,23 @@ class SqliteJournal:
     def _restore(self, saved: _Saved) -> None:
         db, commit = self._require(), Commit(runs=saved.runs, aliases=saved.aliases)
         with self._transaction(db):
-            self._rows.write(db, commit)
-        self._rows.settle(commit)
+            self._row_writer.write(db, commit)
+        self._row_writer.confirm(commit)
 
     def _set_aside(self, reason: str) -> str:
         with self._errors():
-            return self._place.set_aside(reason, self._now_us())
+            return self._file.set_aside(reason, self._now_us())
 
     # --- writing --------------------------------------------------------------------------------------------
 
     def append(self, commit: Commit) -> None:
         """Write all of it in one transaction, or nothing."""
+        with self._in_use:
+            self._append(commit)
+
+    def _append(self, commit: Commit) -> None:
         db = self._require()
-        if self._place.moved():
+        if self._file.moved():
             raise JournalLost(f"journal {self.path} was deleted or replaced while the relay was running")
         lines, head = commit.lines, self._retention.head
         if lines and (lines[0].seq != head + 1 or lines[-1].seq != head + len(lines)):
@@ -271,18 +288,18 @@ class SqliteJournal:
             )
         self._sync(db, full=self._full or commit.durable)
         with self._transaction(db):
-            self._rows.write(db, commit)
+            self._row_writer.write(db, commit)
             if lines:
                 self._retention.mark(db, lines)
-        self._rows.settle(commit)
+        self._row_writer.confirm(commit)
         if lines:
-            self._retention.settle(lines[-1].seq)
+            self._retention.confirm(lines[-1].seq)
             self._unchecked += sum(len(line.body) for line in lines) + ROW_BYTES * len(lines)
         self._unchecked += COMMIT_BYTES
-        if self._rows.too_many:
+        if self._row_writer.too_many:
             # Forgetting is a convenience: rows that stay because it failed go after the next opening.
             with suppress(JournalError), self._transaction(db):
-                self._rows.forget(db)
+                self._row_writer.forget(db)
 
     def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full != self._syncing:
@@ -294,22 +311,27 @@ class SqliteJournal:
 
     def prune(self) -> int:
         """Take one small step of retention. Returns the oldest seq kept now."""
-        db = self._require()
-        self._sync(db, full=False)  # a deletion that a power cut undoes is done again
-        with self._errors():
-            freed, moved = self._retention.step(db)
-        # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
-        self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
-        self._shrunk = self._shrunk or moved > 0
-        return self._retention.oldest
+        with self._in_use:
+            db = self._require()
+            self._sync(db, full=False)  # a deletion that a power cut undoes is done again
+            with self._errors():
+                freed, moved = self._retention.step(db)
+            # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
+            self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
+            self._shrunk = self._shrunk or moved > 0
+            return self._retention.oldest
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work: 0.0 for now."""
-        with self._errors():
+        with self._in_use, self._errors():
             return self._retention.due(self._require())
 
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
+        with self._in_use:
+            self._checkpoint(idle=idle)
+
+    def _checkpoint(self, *, idle: bool) -> None:
         share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
         if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
             return
@@ -348,19 +370,19 @@ class SqliteJournal:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._errors(), self._lending.lend() as db:
+        with self._errors(), self._pool.lend() as db:
             if db is None:
                 raise JournalError(f"journal {self.path} is not open at the moment")
             yield db
 
     def _connect_reader(self) -> sqlite3.Connection:
-        db = schema.connect_reader(self._place.read_uri)
+        db = schema.connect_reader(self._file.read_uri)
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, READ_LIMIT)
         return db
 
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
-        return self._place.disk_bytes()
+        return self._file.disk_bytes()
 
     @property
     def pruned(self) -> int:
@@ -370,13 +392,14 @@ class SqliteJournal:
     # --- closing --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close every file and give the lock back. Waits for pages that are being read."""
-        self._lending.drain()
-        self._disconnect()
-        self._place.release()
+        """Close every file and give the lock back. Waits for whoever reads or writes. Only `open` undoes it."""
+        with self._in_use:
+            self._closed = True
+            self._disconnect()
+            self._file.release()
 
     def _disconnect(self) -> None:
-        self._lending.drain()
+        self._pool.drain()
         if self._db is not None:
             with suppress(sqlite3.Error):
                 self._db.close()
@@ -395,9 +418,9 @@ class SqliteJournal:
         try:
             yield
         except sqlite3.Error as error:
-            raise trouble.from_sqlite(error, self.path) from error
+            raise sqlite_errors.from_sqlite(error, self.path) from error
         except OSError as error:
-            raise trouble.from_os(error, self.path) from error
+            raise sqlite_errors.from_os(error, self.path) from error
 
     @contextmanager
     def _transaction(self, db: sqlite3.Connection) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """What SQLite's errors mean to the person who runs the relay.
 
 Owns: the mapping from an SQLite or OS error to a JournalError: one clear line, and whether to try again, to
-reopen, or to give up. It must not touch files or connections. Read `place` next.
+reopen, or to give up. It must not touch files or connections. Read `journal/query` next: it reads what was written.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The thread that writes the journal, and the few that read it.
 
-Owns: `Writer`: everything that blocks on the journal happens here, so that the event loop never does. It must
-not know sockets, viewers or what a line says; what it has to tell goes through `call` to the loop. Read `hub`
-next.
+Owns: `JournalThread`. Everything that blocks on the journal happens here, so that the event loop never does. It must
+not know sockets, viewers or what a line says: it reports to a `JournalEvents`, on the loop. It also owns the open
+journal: nobody else closes it. Read `journal/interface` next: it is what the thread runs.
 
 One commit is written at a time; what arrives meanwhile becomes the next one, so the busier the relay is, the
 larger its transactions are. Retention and checkpoints are taken in small steps between commits.
@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from logrelay.errors import JournalError
-from logrelay.journal.interface import Journal, JournalLost, Page, Query
+from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query
 from logrelay.model import Commit
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ MERGE_LINES = 4096
 MERGE_BYTES = 8 << 20
 """Body bytes in one transaction at most; together with the queue this is all the writer holds."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
-"""Pauses between attempts: short for a lock that somebody held, capped so that a freed disk is seen at
-once."""
+"""Pauses between attempts: short for a lock that somebody held, capped so that a freed disk is seen at once."""
 UPKEEP_LINES, UPKEEP_S = 4096, 0.25
 """Retention and checkpoints are looked after when so many lines have come, or so much time has passed."""
 UPKEEP_RETRY_S = 30.0
@@ -43,20 +42,37 @@ LONGEST_WAIT_S = 3600.0
 DISK_LOOK_S = 1.0
 """The size on disk is looked at this often at most; it is for people."""
 READERS = 2
-"""Threads for pages: one viewer far behind must not keep the others from their replay; SQLite reads in
-parallel."""
+"""Threads for pages: one viewer far behind must not keep the others from their replay; SQLite reads in parallel."""
+
+_Answer = TypeVar("_Answer")
 
 
-class Committed(Protocol):
-    """Called on the loop: everything up to `upto` is in the journal, `oldest` is the oldest line kept."""
+class JournalEvents(Protocol):
+    """Who the journal's thread reports to. Called on the loop, in the order in which things happened."""
 
-    def __call__(self, upto: int, oldest: int, /) -> None:
-        """Take note."""
+    def on_committed(self, upto: int, oldest: int) -> None:
+        """Everything up to seq `upto` is in the journal, and `oldest` is the oldest line kept.
+
+        Called after each commit, and when retention moved `oldest` (with `upto` as before).
+        """
+
+    def on_trouble(self, error: JournalError) -> None:
+        """Commits have begun to fail. Called once per time of trouble.
+
+        `error.retry` False: the thread has given up for good, only `JournalThread.stop` is left. This is said once
+        more where it was first thought that trying again would help.
+        """
+
+    def on_recovered(self, notices: list[str]) -> None:
+        """Commits work again. Called once, before the `on_committed` of the commit that worked.
+
+        The notices say what happened to the file, if something did.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
-    """A snapshot of the writer's counters."""
+    """A snapshot of the counters."""
 
     commits: int
     """Transactions written."""
@@ -80,32 +96,27 @@ class WriterStats:
     """What keeps retention or checkpoints from working while commits work."""
 
 
-class Writer:
+class JournalThread:
     """Runs one open journal on a thread of its own. All methods are for the loop's thread, except `stop`."""
 
     def __init__(
         self,
         journal: Journal,
-        call: Callable[..., object],
+        opening: Opening,
+        events: JournalEvents,
+        call_soon: Callable[..., object],
         *,
-        on_committed: Committed,
-        on_trouble: Callable[[JournalError], None],
-        on_recovered: Callable[[list[str]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take a journal that is open. `call(fn, *args)` runs fn on the loop (`loop.call_soon_threadsafe`).
+        """Take over a journal that is open; `opening` is what opening it returned.
 
-        Reports, all through `call`, in the order in which things happened:
-        * on_committed(upto, oldest): after each commit, and when retention moved `oldest` (`upto` as before).
-        * on_trouble(error): once, when commits begin to fail. `error.retry` False: the writer has given up
-          for good, only `stop` is left.
-        * on_recovered(notices): once, when they work again, before the on_committed of the commit that
-          worked; the notices say what happened to the file, if something did.
+        `events` gets the reports, through `call_soon(function, *args)`, which runs the function on the loop and may be
+        called from any thread (`loop.call_soon_threadsafe`). `clock` counts seconds.
         """
-        self._journal, self._call, self._clock = journal, call, clock
-        self._on_committed, self._on_trouble, self._on_recovered = on_committed, on_trouble, on_recovered
+        self._journal, self._events, self._call_soon, self._clock = journal, events, call_soon, clock
         self._queue: SimpleQueue[Commit | None] = SimpleQueue()
-        self._held: Commit | None = None
+        self._carried_over: Commit | None = None
+        """Taken from the queue, but too much for the transaction that was being put together."""
         self._thread = Thread(target=self._run, name="journal", daemon=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal-read")
         self._stopping = Event()
@@ -120,27 +131,29 @@ class Writer:
         self._look_at = 0.0
         self._notices: list[str] = []
         self._submitted = self._taken = self._commits = self._lines = self._pages = 0
-        self._head = self._oldest = 0
+        self._head, self._oldest = opening.head, opening.oldest
         self._last_s = self._slowest_s = 0.0
-        self._disk_bytes = 0
+        self._disk_bytes = journal.disk_bytes()
         self._disk_looked = float("-inf")
 
     # --- for the loop ---------------------------------------------------------------------------------------
 
-    def start(self, head: int, oldest: int) -> None:
-        """Start the thread; `head` and `oldest` are those of the opening."""
-        self._head, self._oldest = head, oldest
-        self._disk_bytes = self._journal.disk_bytes()
+    def start(self) -> None:
+        """Start the thread; what has been submitted before is written now."""
         self._thread.start()
 
     def submit(self, commit: Commit) -> None:
-        """Hand in what is to be written next. Never blocks; the commit belongs to the writer from now on."""
+        """Hand in what is to be written next. Never blocks; the commit belongs to the thread from now on."""
         self._submitted += 1
         self._queue.put(commit)
 
     def read(self, query: Query) -> Future[Page]:
         """Read a page on another thread. The future raises JournalError when that is not possible now."""
         return self._readers.submit(self._page, query)
+
+    def read_and(self, query: Query, convert: Callable[[Page], _Answer]) -> Future[_Answer]:
+        """Read a page and convert it, both on another thread: for work that is too long for the loop."""
+        return self._readers.submit(lambda: convert(self._page(query)))
 
     def levels(self, first: int, last: int) -> Future[dict[int, int]]:
         """Count lines by level on another thread; see `Journal.levels`."""
@@ -166,12 +179,19 @@ class Writer:
             upkeep_trouble=str(self._upkeep_trouble) if self._upkeep_trouble else None,
         )
 
-    def stop(self, deadline_s: float) -> int:
-        """Write what is left, close the journal, end the threads; blocks up to `deadline_s`.
+    @property
+    def running(self) -> bool:
+        """True while the thread is there; the journal may be in use until it is not."""
+        return self._thread.is_alive()
 
-        Returns how many commits did not get into the journal. When the disk does not answer in time the
-        thread is left behind, and the open journal with it (closing that would wait for the disk as well):
-        nothing half written can stay, the next opening rolls it back.
+    def stop(self, deadline_s: float) -> int:
+        """Write what is left, close the journal, end the threads; blocks up to `deadline_s`. May be called again.
+
+        Returns how many commits did not get into the journal.
+
+        The thread closes the journal itself, as the last thing it does and after the last reader has left: SQLite does
+        not survive being closed under a thread that uses it. When the disk does not answer in time the thread is
+        therefore left behind with the journal open. Nothing half written can stay: the next opening rolls it back.
         """
         self._deadline = self._clock() + deadline_s
         self._stopping.set()
@@ -179,6 +199,7 @@ class Writer:
         if self._thread.ident is not None:
             self._thread.join(deadline_s)
         else:
+            # Never started: nobody writes, and closing waits for whoever reads.
             self._journal.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
         return self.pending
@@ -189,11 +210,11 @@ class Writer:
         try:
             page = self._journal.page(query)
         except JournalError as error:
-            # The file may have gone or be damaged. Only the writer may reopen it; an empty commit wakes it.
+            # The file may have gone or be damaged. Only the writing thread may reopen it; an empty commit wakes it.
             if isinstance(error, JournalLost):
                 self._damage = error
             if not self.pending:
-                self._tell(self.submit, Commit())
+                self._report(self.submit, Commit())
             raise
         self._pages += 1
         return page
@@ -204,7 +225,7 @@ class Writer:
         try:
             self._serve()
         except Exception as error:  # whatever it was, nobody would notice a thread that is gone
-            self._say_trouble(JournalError(f"the journal's thread failed: {error!r}", retry=False))
+            self._report_trouble(JournalError(f"the journal's thread failed: {error!r}", retry=False))
         self._journal.close()
 
     def _serve(self) -> None:
@@ -224,7 +245,7 @@ class Writer:
 
     def _next(self) -> tuple[Commit, int] | None:
         """Wait for commits, looking after the journal meanwhile; merge all that are there. None: the end."""
-        first, self._held = self._held, None
+        first, self._carried_over = self._carried_over, None
         wait = IDLE_S
         while first is None:
             try:
@@ -249,7 +270,7 @@ class Writer:
                 break
             lines, size = lines + len(following.lines), size + _size(following)
             if lines > MERGE_LINES or size > MERGE_BYTES:
-                self._held = following
+                self._carried_over = following
                 break
             parts.append(following)
         if len(parts) == 1:
@@ -269,10 +290,10 @@ class Writer:
         while True:
             began = self._clock()
             try:
-                self._mend()
+                self._reopen_if_lost()
                 self._journal.append(commit)
             except JournalError as error:
-                self._say_trouble(error)
+                self._report_trouble(error)
                 if isinstance(error, JournalLost):
                     if not self._lost and pause == FIRST_RETRY_S:
                         self._lost, pause = True, pause * 2
@@ -281,7 +302,7 @@ class Writer:
                 elif not error.retry:
                     return False
             except Exception as error:
-                self._say_trouble(JournalError(f"the journal failed in an unexpected way: {error!r}", retry=False))
+                self._report_trouble(JournalError(f"the journal failed in an unexpected way: {error!r}", retry=False))
                 return False
             else:
                 self._written(commit, self._clock() - began)
@@ -291,11 +312,11 @@ class Writer:
             self._pause(pause)
             pause = min(pause * 2, LAST_RETRY_S)
 
-    def _mend(self) -> None:
+    def _reopen_if_lost(self) -> None:
         """Reopen a journal that was lost, also when only a reader noticed."""
         if self._damage is not None:
             self._lost = True
-            self._say_trouble(self._damage)
+            self._report_trouble(self._damage)
             self._damage = None
         if self._lost:
             opening = self._journal.reopen()
@@ -315,20 +336,20 @@ class Writer:
             self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
         if self._trouble is not None:
             notices, self._notices, self._trouble = self._notices, [], None
-            self._tell(self._on_recovered, notices)
-        self._tell(self._on_committed, self._head, self._oldest)
+            self._report(self._events.on_recovered, notices)
+        self._report(self._events.on_committed, self._head, self._oldest)
 
-    def _say_trouble(self, error: JournalError) -> None:
-        """Report once per time of trouble, and again only when it became hopeless."""
-        news = self._trouble is None or (self._trouble.retry and not error.retry)
+    def _report_trouble(self, error: JournalError) -> None:
+        """Report once per time of trouble, and again only when trying again was given up."""
+        is_new = self._trouble is None or (self._trouble.retry and not error.retry)
         self._trouble = error
-        if news:
-            self._tell(self._on_trouble, error)
+        if is_new:
+            self._report(self._events.on_trouble, error)
 
-    def _tell(self, function: Callable[..., object], *args: object) -> None:
+    def _report(self, function: Callable[..., object], *args: object) -> None:
         """Have the loop call a function, as long as there is a loop."""
         with suppress(RuntimeError):
-            self._call(function, *args)
+            self._call_soon(function, *args)
 
     def _pause(self, seconds: float) -> None:
         """Wait before another attempt; `stop` ends the wait, and the waits after it are the shortest."""
@@ -340,8 +361,7 @@ class Writer:
     def _upkeep(self, *, enough: int, idle: bool = False) -> float:
         """Take retention steps until `enough` lines are gone, and a checkpoint if it is time.
 
-        As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next
-        look.
+        As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next look.
         """
         if self._clock() < self._upkeep_after:
             return self._upkeep_after - self._clock()
@@ -352,7 +372,7 @@ class Writer:
                 oldest = self._journal.prune()
                 if oldest != self._oldest:
                     self._oldest = oldest
-                    self._tell(self._on_committed, self._head, oldest)
+                    self._report(self._events.on_committed, self._head, oldest)
                 if self._journal.pruned - before >= enough or self._journal.pruned == before:
                     break
                 wait = self._journal.due()
@@ -360,7 +380,7 @@ class Writer:
         except Exception as error:
             if isinstance(error, JournalLost):
                 self._damage = error
-                self._tell(self.submit, Commit())
+                self._report(self.submit, Commit())
             self._upkeep_trouble = error
             self._upkeep_after = self._clock() + UPKEEP_RETRY_S
             return UPKEEP_RETRY_S

@@ -81,6 +81,8 @@ export interface Options {
 }
 
 export const BATCH_PROTOCOL: "logrelay.v1.batch";
+/** The levels of a line, lowest first. */
+export const LEVELS: readonly Level[];
 export function splitId(id: string): { epoch: string; seq: number };
 
 export class LogRelayClient {

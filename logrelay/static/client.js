@@ -3,7 +3,7 @@
  *
  * Owns: connecting, resuming behind the last line, noticing a dead connection, the subscription. It must not
  * know the page: it needs nothing but WebSocket, so it also serves Node.js 22 and React Native. Types are in
- * client.d.ts; the messages are described in docs/protocol.md. Read viewer.js next.
+ * client.d.ts; the messages are described in docs/protocol.md. Read `static/main.js` next.
  */
 
 /** Milliseconds of silence after which the server is asked whether it is there. Below the usual 30-60 s of proxies. */
@@ -22,6 +22,9 @@ const RETRY_LONGEST = 15_000;
 const REFUSED = 4400;
 
 export const BATCH_PROTOCOL = "logrelay.v1.batch";
+
+/** The levels of a line, lowest first. CRITICAL is an ERROR whose context says so. */
+export const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
 
 /** Split an id into its journal and its number; lines of one journal are numbered without holes. */
 export function splitId(id) {
@@ -238,7 +241,7 @@ export class LogRelayClient {
     const { level, ...rest } = this.filter;
     const others = Object.fromEntries(Object.entries(rest).filter(([, value]) => value?.length));
     // The level is always said: a subscription without any condition would keep the conditions there are.
-    const message = { type: "subscribe", channel: "logs", level: level || "DEBUG", ...others, tail: this.#options.tail };
+    const message = { type: "subscribe", channel: "logs", level: level || LEVELS[0], ...others, tail: this.#options.tail };
     if (this.#send(message)) this.#asked += 1;
   }
 

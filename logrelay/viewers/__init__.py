@@ -1,1 +1,1 @@
-"""The viewers' connections and sessions. Read `server` next."""
+"""The viewers' connections and sessions. Read `viewers/server` next."""

@@ -1,13 +1,12 @@
 """Who may come in, decided on plain values.
 
-Owns: `Door`, which looks at the headers of one request and answers `Admit` or `Refuse`. It must not know
-sockets, HTTP parsing or paths: `viewers` and `pages` hand it what they read. Imports nothing of the package.
-Read `viewers` next.
+Owns: `AccessPolicy`, which looks at the headers of one request and answers `Granted` or `Refused`. It must not know
+sockets, HTTP parsing or paths: `viewers/service` passes what it has read. No I/O. Read `viewers/service` next.
 
-Three attacks shape the rules. A web page of another site can open a WebSocket to this machine: its Origin is
-not our Host. A hostile name can be made to resolve to this machine (DNS rebinding), and then Origin and Host
-agree: so without a token Host must not be a name we do not know. And a neighbour on the network can simply
-connect: so beyond loopback there is always a token.
+Three attacks shape the rules. A web page of another site can open a WebSocket to this machine: its Origin is not our
+Host. A hostile name can be made to resolve to this machine (DNS rebinding), and then Origin and Host agree: so without
+a token Host must not be a name we do not know. And a neighbour on the network can simply connect: so beyond loopback
+there is always a token.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 from ipaddress import ip_address
+
+from logrelay.errors import quoted
 
 BATCH = "logrelay.v1.batch"
 """The subprotocol whose messages are arrays of lines."""
@@ -35,7 +36,7 @@ _BEARER_HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Admit:
+class Granted:
     """The peer may come in."""
 
     subprotocol: str | None = None
@@ -43,7 +44,7 @@ class Admit:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class Refused:
     """The peer may not come in: an HTTP status, a code for the metrics, words for a person."""
 
     status: int
@@ -54,18 +55,18 @@ class Refuse:
 
 
 REFUSALS = ("bad_host", "bad_origin", "no_token", "bad_token", "bad_request")
-"""Every `Refuse.code`."""
+"""Every `Refused.code`."""
 
 CHALLENGE = (("WWW-Authenticate", "Bearer"),)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessPolicy:
     """The rules for one relay. Without a token it is for this machine only, wherever it listens."""
 
     token: str | None = field(repr=False)
     host: str = "127.0.0.1"
-    """What `--host` says: a name given there is a name we know."""
+    """The value of `--host`: a name given there is a name we know."""
     allowed_hosts: tuple[str, ...] = ()
     """More names that may stand in Host when there is no token."""
     allowed_origins: tuple[str, ...] = ()
@@ -80,22 +81,23 @@ class Door:
         subprotocols: Sequence[str],
         query_token: Sequence[str],
         peer_is_loopback: bool,
-    ) -> Admit | Refuse:
+    ) -> Granted | Refused:
         """Decide about one request, plain HTTP or WebSocket.
 
-        Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered,
-        split at the commas; `query_token` is every `token` of the URL. Never raises: what is odd is refused.
+        Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered, split at
+        the commas; `query_token` is every `token` of the URL. Never raises: what is malformed is refused.
         """
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
-            return Refuse(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
+            return Refused(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
         host = split_authority(host_header[0])
+        shown_host = quoted(host_header[0], SHOWN_CHARS)
         if host is None:
-            return Refuse(400, "bad_host", f"Host {_short(host_header[0])} is not of the form name or name:port")
+            return Refused(400, "bad_host", f"Host {shown_host} is not of the form name or name:port")
         if origin and not self._same_origin(origin[0], host):
-            return Refuse(
+            return Refused(
                 403,
                 "bad_origin",
-                f"Origin {_short(origin[0])} is not this relay's own page ({_short(host_header[0])}); "
+                f"Origin {quoted(origin[0], SHOWN_CHARS)} is not this relay's own page ({shown_host}); "
                 "another one has to be listed in --allow-origins",
             )
         carried = [name for name in subprotocols if name.startswith(BEARER)]
@@ -104,7 +106,7 @@ class Door:
             refusal = self._check_token(self.token, authorization, carried, query_token)
         if refusal is not None:
             return refusal
-        return Admit(BATCH if BATCH in subprotocols else next(iter(carried), None))
+        return Granted(BATCH if BATCH in subprotocols else next(iter(carried), None))
 
     def _same_origin(self, origin: str, host: tuple[str, int | None]) -> bool:
         match = _ORIGIN.fullmatch(origin)
@@ -118,31 +120,31 @@ class Door:
         default = DEFAULT_PORTS[match[1].lower()]
         return (theirs[0], theirs[1] or default) == (host[0], host[1] or default)
 
-    def _check_peer(self, name: str, peer_is_loopback: bool) -> Refuse | None:
+    def _check_peer(self, name: str, peer_is_loopback: bool) -> Refused | None:
         if not peer_is_loopback:
-            return Refuse(403, "no_token", "this relay has no token, so only its own machine may connect")
+            return Refused(403, "no_token", "this relay has no token, so only its own machine may connect")
         known = {"localhost", self.host.lower(), *(allowed.lower() for allowed in self.allowed_hosts)}
         if name in known or name.endswith(".localhost") or _is_address(name):
             return None
-        return Refuse(
+        return Refused(
             403,
             "bad_host",
-            f"Host {_short(name)} is a name this relay does not know, which is how DNS rebinding looks; "
+            f"Host {quoted(name, SHOWN_CHARS)} is a name this relay does not know, which is how DNS rebinding looks; "
             "use an IP address or localhost, list the name in --allow-hosts, or set a token",
         )
 
     @staticmethod
     def _check_token(
         token: str, authorization: Sequence[str], carried: Sequence[str], query_token: Sequence[str]
-    ) -> Refuse | None:
+    ) -> Refused | None:
         shown = [name[len(BEARER) :] for name in carried] + list(query_token)
         for value in authorization:
             match = _BEARER_HEADER.fullmatch(value)
             if match is None:
-                return Refuse(401, "bad_token", "Authorization is not of the form: Bearer <token>", CHALLENGE)
+                return Refused(401, "bad_token", "Authorization is not of the form: Bearer <token>", CHALLENGE)
             shown.append(match[1])
         if not shown:
-            return Refuse(
+            return Refused(
                 401,
                 "no_token",
                 "a token is needed: as the header Authorization: Bearer <token>, as the WebSocket "
@@ -151,7 +153,7 @@ class Door:
             )
         # Everything shown has to be right: a wrong token beside the right one is a mistake worth hearing of.
         wrong = [value for value in shown if not compare_digest(_bytes(value), _bytes(token))]
-        return Refuse(401, "bad_token", "the token is wrong", CHALLENGE) if wrong else None
+        return Refused(401, "bad_token", "the token is wrong", CHALLENGE) if wrong else None
 
 
 def split_authority(text: str) -> tuple[str, int | None] | None:
@@ -172,7 +174,3 @@ def _is_address(name: str) -> bool:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "...")

@@ -40,9 +40,6 @@ LEVELS: Final[dict[str, bytes]] = {
 MAX_BODY: Final = MAX_FRAME - HEADER.size - max(map(len, LEVELS.values()))
 """Bytes left for the packed event."""
 
-CAUSES: Final = frozenset({"overflow", "too_big", "rejected_repeatedly", "encode"})
-"""What a lost frame may give as its cause."""
-
 MAX_READ: Final = 65_536
 """Bytes taken by the decoder at once."""
 MAX_ANSWER: Final = 4_096
@@ -138,7 +135,7 @@ class Decoder:
     After a `Garbage` the decoder is spent: the connection is to be closed, and a new one gets a new decoder.
     """
 
-    __slots__ = ("_fed", "_spent", "_unpacker")
+    __slots__ = ("_fed", "_read", "_spent", "_unpacker")
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(
@@ -153,6 +150,8 @@ class Decoder:
         )
         self._spent = False
         self._fed = 0
+        self._read = 0
+        """Bytes up to the end of the last complete answer; `tell` alone counts parts of an unfinished one as well."""
 
     def feed(self, data: bytes) -> list[Answer]:
         """Return the answers completed by `data`, in order; of neighbouring acks only the highest."""
@@ -166,6 +165,7 @@ class Decoder:
                 self._unpacker.feed(piece)
                 self._fed += len(piece)
                 for value in self._unpacker:
+                    self._read = self._unpacker.tell()
                     answer = _answer(value)
                     if type(answer) is Ack and answers and type(answers[-1]) is Ack:
                         # Acks are cumulative: of two neighbours only the higher matters, a lower one is stale.
@@ -175,11 +175,11 @@ class Decoder:
                     if type(answer) is Garbage:
                         self._spent = True
                         break
-                if self._fed - self._unpacker.tell() > MAX_ANSWER and not self._spent:
+                if self._fed - self._read > MAX_ANSWER and not self._spent:
                     raise ValueError("an answer without end")  # noqa: TRY301 - handled like the unpacker's own
             except Exception as error:
                 self._spent = True
-                answers.append(Garbage(f"not msgpack: {error or type(error).__name__}"))
+                answers.append(Garbage(f"not msgpack: {str(error) or type(error).__name__}"))
         return answers
 
 

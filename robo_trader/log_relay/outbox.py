@@ -693,7 +693,7 @@ class Outbox:
         dropped = dict(self.dropped)
         at = 0
         # Seqs of an ack that was being released are no holes: they were counted when they were forgotten.
-        expected = max(self.acked_seq + 1, 1)
+        expected = self.acked_seq + 1
         for gap in [*heapq.merge(self.sent_gaps, self.unreported_gaps, key=_first), None]:
             start, end = (gap.first, min(gap.last, last)) if gap is not None else (last + 1, last)
             while at < len(seqs) and seqs[at] < start:

@@ -38,7 +38,7 @@ class Meaning(Enum):
     KEY = "when it looks random and is long, for keys of caches and tables are short"
     CODE = "when it is a number of three to eight digits"
     LOGIN = "when it is credentials of HTTP or looks random, for `auth` is often only a state"
-    ACCOUNT = "when it has six digits or looks random; a desk's own name of an account stays"
+    ACCOUNT = "when it has six digits or looks random; an owner's name for an account stays"
     PERSONAL = "when personal data is to be hidden"
 
 
@@ -132,7 +132,7 @@ _ORDINARY: Final = frozenset(
     + [(word, "key") for word in _set(
         "cache primary foreign sort partition idempotency dedup dedupe group order row hash lookup composite unique "
         "index redis registry config dict map bucket object public pub sub stream topic queue redis lock metric "
-        "feature sorting natural storage s")]
+        "feature sorting natural s")]
     + [(word, "keys") for word in _set("cache primary foreign public pub dict config missing extra unknown")]
     + [("public", "token"), ("first", "pass"), ("second", "pass"), ("max", "tokens"), ("function", "signature"),
        ("type", "signature"), ("call", "sign"), ("plus", "sign"), ("minus", "sign")]

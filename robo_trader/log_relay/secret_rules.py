@@ -52,6 +52,9 @@ a traceback, the comma of a pair (`"x-api-key", "..."`), the `>` of XML, a call'
 
 _REMEMBERED: Final = 4_096
 """Names whose meaning is remembered; then all are forgotten. A bot has a few hundred."""
+_SILENT_LENGTH: Final = 512
+"""Characters of a text whose words are remembered to name no secret. When `_REMEMBERED` words are, no more are taken:
+a bot's own words come first, and made-up ones are not worth a place."""
 _WORD_LENGTH: Final = 20
 """Characters before a name in which the word before it lies."""
 _REMEMBERED_LENGTH: Final = 64
@@ -149,6 +152,8 @@ class Rules:
         more_words = sorted({word for words in self._deny for word in words})
         self._more = tuple(more_words)
         more = "".join(f"|{re.escape(word)}" for word in more_words)
+        self._silent: set[str] = set()
+        """Words, of texts in which no name of a secret was, in lower case."""
         self._named = re.compile(f"(?:{_STEMS}{f'|{_PERSONAL_STEMS}' if personal else ''}{more}){_NAMED}").search
 
     def meaning(self, name: str) -> tuple[Meaning, bool]:
@@ -175,6 +180,10 @@ class Rules:
         words = words_of(key[:NAME_LENGTH]) if isinstance(key, str) else ()
         return not words or words in self._allow or describes(words)
 
+    def knows(self, text: str) -> bool:
+        """Tell whether the text holds a secret that is known by its value."""
+        return bool(self._known) and self._known.scrub(text) is not text
+
     def scrub(self, text: str) -> str:
         """Return `text` with every secret replaced by `MARK`; the same object if there is none."""
         new = self._known.scrub(text) if self._known else text
@@ -189,7 +198,7 @@ class Rules:
         words = words_of_text(low)
         if "@" in new and "://" in new:
             new = _URL_USER.sub(_hide_random, _URL.sub(rf"\1{MARK}@", new))
-        if self._speaks(words):
+        if not self._silent.issuperset(words.split()) and self._speaks(words):
             if "=" in new or ":" in new or ">" in new or '"' in new or "'" in new or " -" in new or "%3" in new:
                 new = self._scrub_named(new)
             new = scrub_sentences(new, self._meaning_in_text)
@@ -217,7 +226,7 @@ class Rules:
         """Ask the cheap question first: whether any name of a secret may be in the text."""
         # One expression, because a loop over the words costs three times as much. The short ones are words of
         # their own: `side`, `risk`, `ping` and `company` are in every other line.
-        return (
+        speaks = (
             "key" in words or "pass" in words or "token" in words or "secret" in words or "sess" in words
             or "auth" in words or "sign" in words or " sig " in words or "account" in words or "acct" in words
             or "cred" in words or "cook" in words or "pwd" in words or "card" in words or " code " in words
@@ -226,6 +235,9 @@ class Rules:
             or "pw " in words or " pk " in words or " sk " in words or "sid " in words or self._personal
             or (self._more != () and any(word in words or not word.isascii() for word in self._more))
         )  # fmt: skip
+        if not speaks and len(words) <= _SILENT_LENGTH and len(self._silent) < _REMEMBERED:
+            self._silent.update(words.split())
+        return speaks
 
     def _scrub_named(self, text: str) -> str:
         """Replace the values of `name=value`, `"name": "value"`, `--name value` and the like."""

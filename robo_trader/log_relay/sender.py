@@ -568,7 +568,7 @@ class Sender:
             poll.register(2, select.POLLOUT)
             ready = poll.poll(0)
             if ready and ready[0][1] & select.POLLOUT:
-                line = f"robo_trader.log_relay[{os.getpid()}]: {text}\n"
+                line = f"{__package__}[{os.getpid()}]: {text}\n"
                 os.write(2, line.encode("utf-8", "backslashreplace")[:STDERR_BYTES])
         except Exception:
             pass

@@ -56,6 +56,12 @@ class TraderLogger(_Base):  # type: ignore[misc]
             setattr(cls, alias, getattr(cls, word))
             setattr(cls, f"a{alias}", getattr(cls, f"a{word}"))
 
+    @classmethod
+    def line_lost(cls, error: Exception) -> None:
+        """Count a line that was lost because the chain failed, and print the first such error on stderr."""
+        cls.failures += 1
+        warn_once(f"a log line could not be written ({type(error).__name__}); further ones are only counted")
+
     def log(self, level: int | str, event: Any = None, *args: Any, **kw: Any) -> Any:
         """Log at any number: it counts as the next level below (25 is info)."""
         rank = level if isinstance(level, int) else levels.RANKS.get(levels.word(str(level)) or "info", 20)
@@ -96,7 +102,7 @@ def _methods(word: str) -> tuple[Any, Any]:
                 kw["positional_args"] = args
             return self._proxy_to_logger(word, event, **kw)
         except Exception as error:
-            _failed(error)
+            TraderLogger.line_lost(error)
 
     async def waiting(self: Any, event: Any = None, *args: Any, **kw: Any) -> Any:
         try:
@@ -104,11 +110,6 @@ def _methods(word: str) -> tuple[Any, Any]:
                 kw["positional_args"] = args
             return await inherited(self, event, **kw)
         except Exception as error:
-            _failed(error)
+            TraderLogger.line_lost(error)
 
     return method, waiting
-
-
-def _failed(error: Exception) -> None:
-    TraderLogger.failures += 1
-    warn_once(f"a log line could not be written ({type(error).__name__}); further ones are only counted")

@@ -69,10 +69,21 @@ def _lines() -> Iterator[tuple[str, Callable[[int], Line]]]:
         **base, "event": f"session=london account equity={n} key=AAPL signal=buy pass rate 0.9"
     }  # fmt: skip
     yield "a sentence about a key", lambda n: {**base, "event": f"key rotation {n} done, token expired, refreshing"}
+    yield "a sentence of new words", lambda n: {**base, "event": f"filled {_word(n)} at the market by {_word(n + 9)}"}
+    yield "the same about a key", lambda n: {**base, "event": f"key {_word(n)} rotated, token expired, {_word(n + 9)}"}
+    yield (
+        "a new hexadecimal id",
+        lambda n: {**base, "event": f"order {n * 7919 % 2**32:08x}-41d4-a716 accepted"},
+    )
     trace = "".join(
         f'  File "/app/bot/module{i}.py", line {i * 7}, in step{i}\n    self.step{i}(order)\n' for i in range(12)
     )
     yield "a traceback", lambda n: {**base, "event": "failed", "exception": f"{trace}ValueError: order {n} refused"}
+
+
+def _word(number: int) -> str:
+    """Return a word of five letters that stands for the number: no text of them was ever seen before."""
+    return "".join(chr(97 + number // 26**place % 26) for place in range(5))
 
 
 def _redactor_of(revision: str) -> Any:
@@ -95,8 +106,8 @@ def _redactor_of(revision: str) -> Any:
 def _redactor() -> Any:
     try:
         from robo_trader.logging.redaction import Redactor  # noqa: PLC0415 - of the revision that is on the path now
-    except ModuleNotFoundError:
-        from robo_trader.redaction import Redactor  # type: ignore[no-redef,import-not-found]  # noqa: PLC0415
+    except ModuleNotFoundError:  # before the modules were moved into folders
+        from robo_trader.redact import Redactor  # type: ignore[no-redef,import-not-found]  # noqa: PLC0415
     try:
         return Redactor(environ={})
     except TypeError:
@@ -133,7 +144,7 @@ def compare(revision: str, repeats: int) -> None:
 def hostile() -> None:
     """Print how the time grows for the texts of the tests that are made to be slow, worst first."""
     sys.path.insert(0, str(ROOT))
-    from tests.unit.logging.hostile_texts import hostile_texts  # noqa: PLC0415 - the path is known only now
+    from tests.unit.log_relay.hostile_texts import hostile_texts  # noqa: PLC0415 - the path is known only now
 
     scrub = _redactor().text
     found = []

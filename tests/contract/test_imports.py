@@ -1,7 +1,6 @@
-"""Who may import whom. docs/architecture.md, section "Floors", is the same in prose.
+"""Who may import whom, as far as import-linter cannot say it, and what is really loaded.
 
-A module imports only from lower floors, the shells of the I/O floor are strangers to each other, and what is pure
-touches neither the clock nor the machine. A new module has to be given its floor here.
+The contract itself is in .importlinter, in docs/architecture.md, section "Floors", in prose; it is run here, too.
 """
 
 from __future__ import annotations
@@ -17,53 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 30
 
-PURE = {
-    "logrelay",
-    "logrelay.config",
-    "logrelay.fanout",
-    "logrelay.http",
-    "logrelay.ingest",
-    "logrelay.journal",
-    "logrelay.viewers",
-    "logrelay.viewers.access_policy",
-    "logrelay.fanout.batch",
-    "logrelay.fanout.compression",
-    "logrelay.config.settings",
-    "logrelay.errors",
-    "logrelay.fanout.filters",
-    "logrelay.fanout.hub",
-    "logrelay.journal.interface",  # the interface; what keeps it lies on the next floor
-    "logrelay.config.value_types",
-    "logrelay.fanout.line_json",
-    "logrelay.http.metrics",
-    "logrelay.ingest.read_coalescing",
-    "logrelay.model",
-    "logrelay.http.log_query",
-    "logrelay.ingest.sequencer",
-    "logrelay.ingest.trader_registry",
-    "logrelay.ingest.frames",
-}
-SHELLS = {"http", "ingest", "journal", "systemd", "viewers"}
-"""Each is one module or one package below `logrelay`; the modules above are excepted."""
-ON_TOP = (
-    "logrelay.pipeline",
-    "logrelay.viewers.service",
-    "logrelay.app",
-    "logrelay.cli.group",
-    "logrelay.cli",
-    "logrelay.__main__",
-)
-"""Those who introduce the shells to each other, lowest first."""
-
-TOUCHES_THE_WORLD = set(
-    "asyncio concurrent fcntl glob http logging mmap multiprocessing os pathlib queue random secrets select selectors "
-    "shutil signal socket socketserver sqlite3 ssl subprocess tempfile threading time uvloop".split()
-)
-PURE_OF_WEBSOCKETS = {"websockets.frames", "websockets.extensions.permessage_deflate"}
-"""The parts of that library that are bytes in, bytes out."""
+CONTRACT_PROGRAM = Path(sys.executable).with_name("lint-imports")
 
 
 def modules(package):
@@ -96,25 +53,15 @@ RELAY = modules("logrelay")
 TRADER = modules("robo_trader")
 
 
-def shell_of(name):
-    part = name.split(".")[1] if "." in name else ""
-    return part if part in SHELLS and name not in PURE and name not in ON_TOP else None
+def test_the_contract_is_kept():
+    """Layers, what is pure, no circle, and relay and trader strangers to each other; a new module needs its layer."""
+    if not CONTRACT_PROGRAM.exists():
+        pytest.skip("import-linter is not installed")
+    done = subprocess.run(
+        [CONTRACT_PROGRAM, "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S
+    )
 
-
-def known(imported):
-    """The module of ours that an imported name stands for, if any: `logrelay.model.Line` is `logrelay.model`."""
-    while imported:
-        if imported in RELAY:
-            return imported
-        imported = imported.rpartition(".")[0]
-    return None
-
-
-def test_every_module_has_a_floor():
-    """A new module should be put on a floor by whoever writes it."""
-    homeless = [n for n in RELAY if n not in PURE and n not in ON_TOP and shell_of(n) is None]
-
-    assert homeless == []
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("package", ["logrelay", "robo_trader"])
@@ -126,33 +73,6 @@ def test_relay_and_trader_never_import_each_other(package):
 
     assert len(found) > 3
     assert crossing == []
-
-
-@pytest.mark.parametrize("name", sorted(PURE & RELAY.keys()))
-def test_what_is_pure_imports_only_what_is_pure(name):
-    """No socket, no clock, no file, no thread, no event loop, and no module of a higher floor."""
-    for imported in imports(RELAY[name], name):
-        assert imported.split(".")[0] not in TOUCHES_THE_WORLD, imported
-        if imported.split(".")[0] == "websockets":
-            assert any(imported.startswith(pure) for pure in PURE_OF_WEBSOCKETS), imported
-        ours = known(imported)
-        assert ours is None or ours in PURE, imported
-
-
-@pytest.mark.parametrize("name", sorted(n for n in RELAY if shell_of(n)))
-def test_the_shells_are_strangers_to_each_other(name):
-    """A shell should import what is pure and its own package, never another shell or its users."""
-    for imported in imports(RELAY[name], name):
-        ours = known(imported)
-        assert ours is None or ours in PURE or shell_of(ours) == shell_of(name), imported
-
-
-@pytest.mark.parametrize("name", [n for n in ON_TOP if n in RELAY])
-def test_those_on_top_import_only_downwards(name):
-    """The higher of two should be the one that imports."""
-    above = set(ON_TOP[ON_TOP.index(name) + 1 :])
-
-    assert not {known(i) for i in imports(RELAY[name], name)} & above
 
 
 @pytest.mark.parametrize("name", sorted(n for n in TRADER if n.startswith("robo_trader.log_relay")))

@@ -11,13 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.waiting import DEADLINE_S
+
 ROOT = str(Path(__file__).resolve().parents[2])
 
 FULL = os.environ.get("LOG_RELAY_FULL") == "1"
 """LOG_RELAY_FULL=1 takes the full counts and times, which need minutes; otherwise CI's."""
 
-HANGS_S = 25
-"""After so many seconds a bot is taken to hang: it prints where each thread stands and ends."""
+HANGS_S = 2 * DEADLINE_S
+"""After so many seconds a bot is taken to hang: it prints where each thread stands and ends. More than the deadline
+of a wait, which says what it waited for."""
 
 PRELUDE = """
 import atexit, faulthandler, gc, os, signal, sys, threading, time, weakref
@@ -25,7 +28,9 @@ faulthandler.dump_traceback_later({hangs}, exit=True)
 from robo_trader.log_relay import LogRelayProcessor
 SOCK = sys.argv[1]
 
-def until(condition, seconds=20):
+DEADLINE_S = {deadline}
+
+def until(condition, seconds=DEADLINE_S):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -53,11 +58,11 @@ def scaled(ci, full):
 
 def environment():
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LOGRELAY_")}
-    return clean | {"PYTHONPATH": ROOT}
+    return clean | {"PYTHONPATH": ROOT, "TEST_DEADLINE_S": str(DEADLINE_S)}
 
 
 def command(code, args, options=(), hangs=HANGS_S):
-    return [sys.executable, *options, "-c", PRELUDE.format(hangs=hangs) + code, *map(str, args)]
+    return [sys.executable, *options, "-c", PRELUDE.format(hangs=hangs, deadline=DEADLINE_S) + code, *map(str, args)]
 
 
 class Bot:
@@ -109,9 +114,9 @@ class Bot:
     def kill(self):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(20)
+        self.process.wait(DEADLINE_S)
 
-    def wait(self, timeout=HANGS_S + 15):
+    def wait(self, timeout=HANGS_S + DEADLINE_S):
         """Wait for its end; return the exit code. `out` and `err` are what was still unread."""
         self.out, self.err = self.process.communicate(timeout=timeout)
         self.code = self.process.returncode
@@ -121,5 +126,5 @@ class Bot:
 def run_bot(code, *args, options=(), hangs=HANGS_S):
     """Run `code` to its end; returns the `Bot` with `code`, `out` and `err`."""
     with Bot(code, *args, options=options, hangs=hangs) as bot:
-        bot.wait(hangs + 15)
+        bot.wait(hangs + DEADLINE_S)
     return bot

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 import msgpack
 import pytest
@@ -18,6 +17,8 @@ import structlog
 
 from robo_trader import logger
 from robo_trader.logging import bound_logger
+from tests.support.threads import join
+from tests.support.waiting import wait_for
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -80,13 +81,9 @@ class Relay:
     def events(self):
         return [frame[4] for frame in self.logs]
 
-    def wait(self, condition, seconds=20):
+    def wait(self, condition):
         """Wait until `condition(self)` holds; fail with what did arrive if it never does."""
-        end = time.monotonic() + seconds
-        while not condition(self):
-            if time.monotonic() > end:
-                raise AssertionError(f"never arrived; got {[e.get('event') for e in self.events][-20:]}")
-            time.sleep(0.01)
+        wait_for(lambda: condition(self), lambda: f"lines; got {[e.get('event') for e in self.events][-20:]}")
 
     def close(self):
         with contextlib.suppress(OSError):
@@ -95,8 +92,7 @@ class Relay:
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(10)
+        join(*self._threads)
 
 
 @pytest.fixture
@@ -104,10 +100,12 @@ def relay():
     """A relay on a socket of its own."""
     folder = tempfile.mkdtemp(prefix="rt-")
     running = Relay(os.path.join(folder, "s"))
-    yield running
-    logger.reset_structlog()  # says goodbye while there is still someone to hear it
-    running.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield running
+        logger.reset_structlog()  # says goodbye while there is still someone to hear it
+    finally:
+        running.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A desk over a list of lines for the pages alone, and a real relay with a real trader for the whole."""
+"""Facts over a list of lines for the HTTP API alone, and a real relay with a real trader for the whole."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ import orjson
 import pytest
 
 from logrelay.errors import JournalError, RequestError
-from logrelay.http.api import Answer, Pages
+from logrelay.http.api import HttpApi
+from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.model import RANKS, Line
+from tests.support.waiting import DEADLINE_S
 
 NOW = 1_769_162_400.0
 """2026-01-23T10:00:00Z."""
 
 
-PATIENCE = 15
-"""Seconds until a condition that must come true is given up; far above what any step takes."""
-
-
 @dataclass
-class ListDesk:
+class ListFacts:
     """The journal's promises (`Page.reached`, retention) in memory.
 
     Lines 1.. with one second between them, the last one at NOW.
@@ -46,7 +44,7 @@ class ListDesk:
     is_ready: bool = True
     traders: list[dict[str, object]] = field(default_factory=list)
     queries: list[Query] = field(default_factory=list)
-    before_page: list = field(default_factory=list)
+    before_read: list = field(default_factory=list)
     """Called, one per page read, before the page is read."""
     epoch: str = "k3f9ab"
 
@@ -85,19 +83,19 @@ class ListDesk:
     def counters(self):
         return {"lines_total": self.head, "journal_trouble": int(self.trouble is not None), "viewers": 3}
 
-    def resolve(self, id: str) -> int:
-        epoch, _, seq = id.partition("-")
+    def resolve(self, id_: str) -> int:
+        epoch, _, seq = id_.partition("-")
         if not seq.isdigit():
-            raise RequestError("bad_id", f"{id!r} is not an id")
+            raise RequestError("bad_id", f"{id_!r} is not an id")
         if epoch != self.epoch:
-            raise RequestError("expired", f"{id!r} is of another journal")
+            raise RequestError("expired", f"{id_!r} is of another journal")
         return int(seq)
 
-    async def page(self, query: Query) -> Page:
+    async def read(self, query: Query) -> Page:
         self.queries.append(query)
         await asyncio.sleep(0)
-        if self.before_page:
-            self.before_page.pop(0)()
+        if self.before_read:
+            self.before_read.pop(0)()
         if self.failing:
             raise JournalError("disk I/O error")
         first, last = max(query.after + 1, self.oldest), min(query.until, self.head)
@@ -122,27 +120,27 @@ class ListDesk:
 
 
 @pytest.fixture
-def desk() -> ListDesk:
-    return ListDesk()
+def facts() -> ListFacts:
+    return ListFacts()
 
 
 @pytest.fixture
-def pages(desk: ListDesk) -> Pages:
-    return Pages(desk, now=lambda: NOW)
+def api(facts: ListFacts) -> HttpApi:
+    return HttpApi(facts, now=lambda: NOW)
 
 
-async def collect(answer: Answer) -> bytes:
+async def collect(answer: HttpResponse) -> bytes:
     if isinstance(answer.body, bytes):
         return answer.body
     return b"".join([chunk async for chunk in answer.body])
 
 
 @pytest.fixture
-def lines(pages: Pages):
+def lines(api: HttpApi):
     """GET a target that must succeed; return the ids' seqs, or the whole objects of lines that are not log lines."""
 
     def get(target: str) -> list[object]:
-        answer = pages.answer("GET", target, {})
+        answer = api.answer("GET", target, {})
         body = asyncio.run(collect(answer))
         assert answer.status == 200, body
         found = [orjson.loads(line) for line in body.splitlines()]
@@ -158,7 +156,7 @@ class Trader:
         self.seq = 0
         self.acked = -1
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(DEADLINE_S)
         self.socket.connect(str(path))
         self.unpacker = msgpack.Unpacker()
         hello = {"protocol": 1, "run": secrets.token_bytes(16), "app": app, "host": "box", "pid": 4711, "started_ns": 1}

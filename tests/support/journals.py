@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,8 +11,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from logrelay.journal import memory, query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import RELAY_RUN, RELAY_SOURCE, SHOWN, Commit, Line, Run
+from tests.support.threads import outlive, where
+from tests.support.waiting import DEADLINE_S, wait_for
 
 T0_US = 1_769_162_400_000_000
 """2026-01-23T10:00:00Z."""
@@ -79,7 +82,7 @@ def clock() -> Clock:
 
 @dataclass
 class Maker:
-    """Makes journals at one path, and closes those left open."""
+    """Makes journals at one path, and closes those left open; a `JournalThread` closes the one that it has itself."""
 
     path: Path
     clock: Clock
@@ -95,25 +98,26 @@ class Maker:
 
 
 @pytest.fixture
-def journal_at(tmp_path: Path, clock: Clock) -> Iterator[Maker]:
-    """Make a SqliteJournal under tmp_path; keyword arguments go to its constructor."""
+def journal_at(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Maker]:
+    """Make a SqliteJournal under tmp_path; keyword arguments go to its constructor.
+
+    A page has all that was asked for, however busy the machine is: its limit in time is far away.
+    """
+    for module in (query, memory):
+        monkeypatch.setattr(module, "PAGE_SECONDS", DEADLINE_S)
     maker = Maker(tmp_path / "state" / "journal.db", clock)
     yield maker
+    # SQLite under a thread that uses it must not be closed: that ends in a segmentation fault. Better a failed test.
+    left = outlive([t for t in threading.enumerate() if t.name.startswith("journal")], DEADLINE_S)
+    assert not left, f"a journal's thread does not end, so the journals stay open:\n{where(left)}"
     for journal in maker.made:
         journal.close()
 
 
 @pytest.fixture(scope="session")
 def until() -> Callable[..., None]:
-    """Wait until a condition holds; fail after a deadline."""
-
-    def wait(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-            time.sleep(0.005)
-
-    return wait
+    """Wait until a condition holds; fail after the shared deadline."""
+    return wait_for
 
 
 @pytest.fixture(scope="session")

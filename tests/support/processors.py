@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import waiting
 from tests.support import wire_peer as peers
 
 HERE = Path(__file__).parent
@@ -33,7 +34,7 @@ def scale():
 @pytest.fixture
 def wait_for():
     """Wait until a condition is true, with a deadline."""
-    return peers.wait_for
+    return waiting.wait_for
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """A small real relay end for the trader's tests: wire protocol v1 over a real Unix socket, with its own decoder.
 
 It shares no code with either side. Run in a thread (`Peer`) it can stall, stay mute and misbehave on command; run as a
-process (`PeerProcess`, or `python wire_peer.py SOCKET JOURNAL`) it can be stopped, continued and killed, and its
-journal file tells the next one what was committed. It commits before it acks, ignores what it has, and notes every
-hole and every broken rule in `complaints`.
+process (`PeerProcess`, or `python -m tests.support.wire_peer SOCKET JOURNAL`) it can be stopped, continued and killed,
+and its journal file tells the next one what was committed. It commits before it acks, ignores what it has, and notes
+every hole and every broken rule in `complaints`.
 """
 
 import contextlib
@@ -21,20 +21,13 @@ from pathlib import Path
 
 import msgpack
 
+from tests.support.threads import join
+from tests.support.waiting import DEADLINE_S, wait_for
+
+ROOT = str(Path(__file__).resolve().parents[2])
+
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 CAUSES = {"overflow", "too_big", "rejected_repeatedly", "encode"}
-
-
-def wait_for(condition, timeout=20.0, what="the condition"):
-    """Return the first true value of `condition()`; fail after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} was not met within {timeout} s")
-        time.sleep(0.002)
 
 
 class Connection:
@@ -112,8 +105,7 @@ class Peer:
             return
         self._stop = True
         self.poke()
-        self._thread.join(10)
-        assert not self._thread.is_alive()
+        join(self._thread)
         self._thread = None
         if unlink:
             with contextlib.suppress(FileNotFoundError):
@@ -131,7 +123,7 @@ class Peer:
         done = threading.Event()
         self._commands.append((action, done))
         self.poke()
-        assert done.wait(10)
+        assert done.wait(DEADLINE_S)
 
     def send(self, data, connection=None):
         """Send raw bytes to a trader (default: the newest connection)."""
@@ -176,12 +168,12 @@ class Peer:
             if cause in (None, why)
         )
 
-    def wait_lines(self, count, timeout=20.0):
-        wait_for(lambda: self.count() >= count, timeout, f"{count} lines (has {self.count()})")
+    def wait_lines(self, count):
+        wait_for(lambda: self.count() >= count, lambda: f"{count} lines (has {self.count()})")
 
-    def wait_event(self, name, timeout=20.0):
+    def wait_event(self, name):
         """Wait for a line whose event is `name` and return its event dict."""
-        wait_for(lambda: any(e.get("event") == name for e in self.events()), timeout, f"the event {name!r}")
+        wait_for(lambda: any(e.get("event") == name for e in self.events()), f"the event {name!r}")
         return next(e for e in self.events() if e.get("event") == name)
 
     # -- the loop --------------------------------------------------------------------------------
@@ -400,7 +392,8 @@ class PeerProcess:
 
     def start(self, *options):
         self.process = subprocess.Popen(
-            [sys.executable, __file__, self.path, self.journal, *options],
+            [sys.executable, "-m", "tests.support.wire_peer", self.path, self.journal, *options],
+            env=os.environ | {"PYTHONPATH": ROOT},
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
         )
@@ -411,7 +404,7 @@ class PeerProcess:
         """SIGKILL, and wait until it is gone."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(DEADLINE_S)
             self.process.stdout.close()
             self.process = None
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from logrelay import __version__
-from logrelay.cli.group import UNIT_FILES
+from logrelay.cli.systemd_units import UNIT_FILES
 from logrelay.config.settings import SETTINGS
+from tests.support.waiting import DEADLINE_S
 
-DEADLINE_S = 30
 TOKEN = "correct-horse-battery-staple"
 
 

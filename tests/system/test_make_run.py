@@ -18,16 +18,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import DEADLINE_S, wait_for
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-DEADLINE_S = 40
 CTRL_C = b"\x03"
 
 
 @pytest.fixture
 def arguments(tmp_path):
     """The arguments that make `make` use the installation under test, without installing anything."""
-    for command in (shutil.which("make"), BIN / "logrelay", BIN / "robo-trader"):
+    for command in (shutil.which("make"), BIN / "logrelay"):
         if command is None or not Path(command).exists():
             pytest.skip(f"{command or 'make'} is not installed; `make test` installs it")
     (tmp_path / "ready").touch()
@@ -140,12 +141,10 @@ def test_ctrl_c_ends_relay_and_trader_cleanly(arguments, terminal, tmp_path):
     assert run.wait_for(r"terminal +npx wscat -c (ws://\S+)$")[1] == url.replace("http", "ws").rstrip("/")
     run.wait_for(r"^relay  \| .*ready")
     run.wait_for(r"^trader \| ")
-    deadline = time.monotonic() + DEADLINE_S
-    while not (lines := logs(url, "source=robo_trader*&limit=5")):
-        assert time.monotonic() < deadline, run.shown
+    lines = wait_for(lambda: logs(url, "source=robo_trader*&limit=5"), lambda: f"lines behind:\n{run.shown}")
     assert lines[0]["source"].startswith("robo_trader")
     (home,) = tmp_path.glob("logrelay-run.*")
-    assert len([p for p in processes_of(home).values() if "serve" in p or "robo-trader" in p]) >= 2
+    assert len([p for p in processes_of(home).values() if "serve" in p or "-m robo_trader" in p]) >= 2
 
     run.type(CTRL_C)
 
@@ -175,9 +174,7 @@ def test_a_terminal_that_goes_away_ends_both(arguments, terminal, tmp_path):
     run.wait_for(r"^trader \| ")
     (home,) = tmp_path.glob("logrelay-run.*")
     run.hang_up()
-    deadline = time.monotonic() + DEADLINE_S
-    while left := processes_of(home):
-        assert time.monotonic() < deadline, left
+    wait_for(lambda: not processes_of(home), lambda: f"the end of {processes_of(home)}")
 
 
 def test_make_alone_lists_every_target_with_a_description(environ):

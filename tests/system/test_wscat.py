@@ -16,7 +16,8 @@ import threading
 
 import pytest
 
-DEADLINE_S = 30
+from tests.support.waiting import DEADLINE_S
+
 TOKEN = "correct-horse-battery-staple"
 TRADER = """
 import sys

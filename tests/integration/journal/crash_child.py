@@ -1,5 +1,4 @@
-"""The relay that test_crash kills: goes on where the journal ends, prints each seq that was reported
-committed."""
+"""The relay that test_crash kills: goes on where the journal ends, prints each seq that was reported committed."""
 
 from __future__ import annotations
 
@@ -8,8 +7,25 @@ import sys
 import time
 
 from logrelay.journal.sqlite import SqliteJournal
-from logrelay.journal.writer_thread import Writer
+from logrelay.journal.writer_thread import JournalThread
 from logrelay.model import Commit, Line, Run
+
+
+class Reports:
+    """Writes each report on stdout: the test reads there what the journal promised before the kill."""
+
+    def __init__(self, head: int) -> None:
+        self.committed = head
+
+    def on_committed(self, upto: int, oldest: int) -> None:
+        self.committed = upto
+        os.write(1, b"%d\n" % upto)
+
+    def on_trouble(self, error: Exception) -> None:
+        os.write(1, f"trouble {error}\n".encode())
+
+    def on_recovered(self, notices: list[str]) -> None:
+        pass
 
 
 def main() -> None:
@@ -17,24 +33,9 @@ def main() -> None:
     journal = SqliteJournal(sys.argv[1], now_us=lambda: time.time_ns() // 1000, random_epoch=lambda: "abc123")
     opening = journal.open()
     head = opening.head
-    committed = head
-
-    def on_committed(upto: int, oldest: int) -> None:
-        nonlocal committed
-        committed = upto
-        os.write(1, b"%d\n" % upto)
-
-    def on_trouble(error: Exception) -> None:
-        os.write(1, f"trouble {error}\n".encode())
-
-    writer = Writer(
-        journal,
-        lambda function, *args: function(*args),
-        on_committed=on_committed,
-        on_trouble=on_trouble,
-        on_recovered=lambda notices: None,
-    )
-    writer.start(opening.head, opening.oldest)
+    reports = Reports(head)
+    thread = JournalThread(journal, opening, reports, lambda function, *args: function(*args))
+    thread.start()
     while True:
         count = 1 + head * 7919 % 97
         lines = [
@@ -42,8 +43,8 @@ def main() -> None:
             for seq in range(head + 1, head + 1 + count)
         ]
         head += count
-        writer.submit(Commit(lines, [Run(1, b"k" * 16, "app", "host", 1, 1, last_seq=head)]))
-        while head - committed > 2000:
+        thread.submit(Commit(lines, [Run(1, b"k" * 16, "app", "host", 1, 1, last_seq=head)]))
+        while head - reports.committed > 2000:
             time.sleep(0.0005)
 
 

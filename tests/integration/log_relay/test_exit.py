@@ -80,7 +80,7 @@ def test_e2_ordinary_ends_with_the_relay_down(make_peer, sock, end, relay):
     with Bot(FAMILY, sock, end, 0.4) as bot:
         assert bot.line() == "ending"
         # The budget is 0.4 s to send and as much for the thread; the rest is for a machine that is busy.
-        assert bot.wait(timeout=15) == ENDS[end]
+        assert bot.wait() == ENDS[end]
     unhandled = end in ("exception", "interrupt")
     said = [line for line in bot.err.splitlines() if "at exit: " in line]
     # By our own exit handler, and again for the line of the handler after ours, unless the kernel took that line.
@@ -257,7 +257,7 @@ def test_e3_killed_in_the_middle_of_a_burst_with_the_real_relay(home, tmp_path, 
     with real_relay(home) as (_, sock, entries):
         returned = kill_bots(sock, tmp_path, wait_for)
         # The relay says that a bot crashed behind its last line.
-        wait_for(lambda: crashes(entries()) == KILLS, 60)
+        wait_for(lambda: crashes(entries()) == KILLS)
         kept = {}
         for entry in entries():
             if "bot" in entry["context"]:
@@ -385,7 +385,7 @@ def test_e7_no_thread_that_python_waits_for(peer, sock):
 before = len(os.listdir("/proc/self/task"))
 ship = LogRelayProcessor(SOCK)
 ship(None, "info", {"event": "t"})
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 assert len(os.listdir("/proc/self/task")) == before + 1
 print([thread.name for thread in threading.enumerate() if not thread.daemon])
 """,

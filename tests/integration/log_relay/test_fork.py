@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.support import bots as bots_module
+from tests.support.waiting import DEADLINE_S
 
 bots = vars(bots_module)
 Bot, run_bot, scaled, HANGS_S = bots["Bot"], bots["run_bot"], bots["scaled"], bots["HANGS_S"]
@@ -19,7 +20,7 @@ def forked(child, *args):
     pid = os.fork()
     if not pid:
         try:
-            signal.alarm(15)  # faulthandler deadlocks here: its thread is not in the child
+            signal.alarm(int(DEADLINE_S))  # faulthandler deadlocks here: its thread is not in the child
             child(*args)
             os._exit(0)
         except BaseException:
@@ -56,7 +57,7 @@ def test_f1_fork_while_a_thread_has_what_guards_the_outbox(peer, sock, held):
         + """
 ship = LogRelayProcessor(SOCK)
 say(ship, 3)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 place = ship._out.baton if sys.argv[2] == "baton" else getattr(ship._sender, sys.argv[2])
 taken, over = threading.Event(), threading.Event()
 def hold():
@@ -70,13 +71,13 @@ holder.start()
 taken.wait()
 def child():
     say(ship, 5)
-    assert ship.flush(20)
+    assert ship.flush(DEADLINE_S)
     balanced(ship)
 assert forked(child) == 0
 over.set()
 holder.join()
 say(ship, 1)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 """,
         sock,
         held,
@@ -101,12 +102,12 @@ threads = [threading.Thread(target=talk, args=(n,)) for n in range(4)]
 for thread in threads: thread.start()
 def child():
     say(ship, 20)
-    assert ship.flush(20), ship.stats()
+    assert ship.flush(DEADLINE_S), ship.stats()
     assert balanced(ship)["produced"] == 20
 codes = [forked(child) for _ in range(int(sys.argv[2]))]
 stop = True
 for thread in threads: thread.join()
-assert ship.flush(30)
+assert ship.flush(DEADLINE_S)
 assert balanced(ship)["pending"] == 0
 assert codes == [0] * len(codes), codes
 """,
@@ -132,7 +133,7 @@ def test_f2_the_child_never_sends_for_its_parent(make_peer, sock):
         + """
 ship = LogRelayProcessor(SOCK)
 say(ship, 1)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 tell("up")
 sys.stdin.readline()
 say(ship, 30_000, pad="x" * 100)
@@ -141,11 +142,11 @@ def child():
     say(ship, 5)
     tell("child said", ship.stats()["produced"])
     sys.stdin.readline()
-    assert ship.flush(20)
+    assert ship.flush(DEADLINE_S)
     gc.collect()
 pid = forked(child)
 assert pid == 0
-assert ship.flush(30), ship.stats()
+assert ship.flush(DEADLINE_S), ship.stats()
 assert balanced(ship)["dropped"]["overflow"] == 0
 """,
         sock,
@@ -177,12 +178,12 @@ def test_f3_the_end_of_a_child_leaves_the_parent_connected(peer, sock, end):
 import logging
 ship = LogRelayProcessor(SOCK)
 say(ship, 3)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 sender = ship._sender
 faulthandler.cancel_dump_traceback_later()  # its thread is not in the child, which would wait for it at its end
 pid = os.fork()
 if not pid:
-    signal.alarm(15)
+    signal.alarm(int(DEADLINE_S))
     if sys.argv[2] == "collected":
         del ship, sender
         gc.collect()
@@ -194,7 +195,7 @@ if not pid:
     sys.exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 say(ship, 3)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 assert balanced(ship)["reconnects"] == 0
 """,
         sock,
@@ -215,13 +216,13 @@ def test_f4_the_relay_sees_the_parent_die_although_a_child_lives(peer, sock, wai
         + """
 ship = LogRelayProcessor(SOCK)
 say(ship, 1)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 pid = os.fork()
 if not pid:
     tell("child lives")
     sys.stdin.readline()
     say(ship, 1)
-    assert ship.flush(20)
+    assert ship.flush(DEADLINE_S)
     os._exit(0)
 signal.pause()
 """,
@@ -243,7 +244,7 @@ def test_f5_the_fork_hook_does_nothing_but_forget(peer, sock):
         + """
 ship = LogRelayProcessor(SOCK)
 say(ship, 3)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 open_files = lambda: [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd") if int(n) > 2]
 kinds = lambda: sorted(os.readlink(file).split(":")[0] for file in open_files() if os.path.lexists(file))
 def child():
@@ -253,13 +254,13 @@ def child():
     os.closerange(3, 1024)
     files = [os.open("/tmp", os.O_TMPFILE | os.O_RDWR) for _ in range(300)]
     say(ship, 5)
-    assert ship.flush(20)
+    assert ship.flush(DEADLINE_S)
     assert all(os.fstat(file).st_size == 0 for file in files)
 assert "socket" in kinds()
 code = forked(child)
 assert code == 0
 say(ship, 1)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 """,
         sock,
         options=OPTIONS,
@@ -310,6 +311,7 @@ assert not [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
 WORKER = """
 import multiprocessing, os, subprocess, sys
 from robo_trader.log_relay import LogRelayProcessor
+DEADLINE_S = float(os.environ["TEST_DEADLINE_S"])
 ship = LogRelayProcessor(sys.argv[1] if len(sys.argv) > 1 else os.environ["THE_SOCKET"], exit_timeout=20)
 
 def work(count):
@@ -319,7 +321,7 @@ def work(count):
 if __name__ == "__main__":
     os.environ["THE_SOCKET"] = sys.argv[1]
     work(2)
-    assert ship.flush(20)
+    assert ship.flush(DEADLINE_S)
     if sys.argv[2] == "daemonised":
         sys.stdout.flush()
         if os.fork():
@@ -334,7 +336,8 @@ if __name__ == "__main__":
         work(4)
         sys.exit(0)
     if sys.argv[2] == "preexec_fn":
-        assert subprocess.Popen([sys.executable, "-c", ""], preexec_fn=lambda: work(1) or ship.flush(20)).wait() == 0
+        process = subprocess.Popen([sys.executable, "-c", ""], preexec_fn=lambda: work(1) or ship.flush(DEADLINE_S))
+        assert process.wait() == 0
     else:
         context = multiprocessing.get_context(sys.argv[2])
         if sys.argv[3] == "process":
@@ -374,7 +377,7 @@ def test_f7_every_way_to_make_a_process(peer, sock, tmp_path, wait_for, how):
         env=bots["environment"](),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=DEADLINE_S,
     )
     assert (process.returncode, process.stderr) == (0, "")
     children = {"daemonised -": [4], "preexec_fn -": [1], "fork pool": None, "forkserver pool": None}.get(how, [4, 4])
@@ -396,7 +399,7 @@ def test_f8_fork_while_a_frame_is_sent_in_part(make_peer, sock):
         + """
 ship = LogRelayProcessor(SOCK)
 say(ship, 1)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 tell("up")
 sys.stdin.readline()
 n = 0
@@ -410,9 +413,9 @@ def child():
     say(ship, 5)
     tell(n)
     sys.stdin.readline()
-    assert ship.flush(20)
+    assert ship.flush(DEADLINE_S)
 assert forked(child) == 0
-assert ship.flush(30)
+assert ship.flush(DEADLINE_S)
 assert balanced(ship)["reconnects"] == 0
 """,
         sock,
@@ -442,7 +445,7 @@ def test_f9_a_descriptor_that_changes_hands(peer, sock, what):
 import socket
 ship = LogRelayProcessor(SOCK)
 say(ship, 3)
-assert ship.flush(20)
+assert ship.flush(DEADLINE_S)
 until(lambda: up(ship))
 sender = ship._sender
 connection, wakeup = sender._fd, sender._wakeup.fd
@@ -454,9 +457,9 @@ for number in numbers:
     os.dup2(broker.fileno(), number)  # closes ours, and the number is the broker's now
     brokers.append((number, os.fstat(number).st_ino, other))
 say(ship, 200)
-assert ship.flush(30), ship.stats()
+assert ship.flush(DEADLINE_S), ship.stats()
 say(ship, 5)
-assert ship.flush(30), ship.stats()
+assert ship.flush(DEADLINE_S), ship.stats()
 balanced(ship)
 for number, inode, other in brokers:
     assert os.fstat(number).st_ino == inode, "we closed what is not ours"

@@ -6,17 +6,20 @@ import sys
 
 import pytest
 
+from tests.support.waiting import DEADLINE_S
+
 CHILD = """
 import sys, threading, os
 sys.path.insert(0, {root!r})
 from robo_trader.log_relay import LogRelayProcessor
+DEADLINE_S = {deadline}
 """
 
 
-def child(root, code, *args, timeout=60):
+def child(root, code, *args, timeout=DEADLINE_S):
     """Run `code` in a Python of its own, with LogRelayProcessor imported; return the finished process."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHILD.format(root=root) + code, *map(str, args)],
+        [sys.executable, "-W", "error", "-c", CHILD.format(root=root, deadline=DEADLINE_S) + code, *map(str, args)],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -93,14 +96,14 @@ def test_a3_stopped_relay(ship, peer_process, balanced, wait_for, scale):
     peer_process.start()
     processor = ship(peer_process.path, max_bytes=256 * 1024)
     processor(None, "info", {"event": "first"})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     peer_process.pause()
     total = 20_000 * scale
     for i in range(total):
         processor(None, "info", {"event": "tick", "i": i})
     balanced(processor)
     peer_process.resume()
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     stats = balanced(processor)
     wait_for(lambda: len(peer_process.lines()) + _lost(peer_process) == total + 1)
     assert stats["produced"] == total + 1
@@ -129,7 +132,7 @@ def test_a4_the_argument_comes_back_untouched(ship, peer):
     event = {"event": "failed", "exc_info": error}
     assert processor(None, "error", event) is event
     assert event == {"event": "failed", "exc_info": error}
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     assert peer.count() == 5
 
 
@@ -162,7 +165,7 @@ def test_a5_hostile_values(ship, peer, method, balanced):
     """A value whose methods raise becomes a placeholder with its type's name; the other keys are intact."""
     processor = ship()
     processor(None, "info", {"event": "before", "bad": hostile(method), "good": 7, "list": [hostile(method), 8]})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     (event,) = peer.events()
     assert event["event"] == "before"
     assert event["good"] == 7
@@ -182,7 +185,7 @@ def test_a5_hostile_places(ship, peer, balanced):
     processor(None, bad, {"event": "method"})
     processor(None, "info", {"event": "items", "bad": hostile("items")})
     processor(None, "info", {"event": "key", hostile("__str__"): 1})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     assert [e["event"] for e in peer.events()][:2] == ["level", "logger"]
     assert "Hostile" in peer.events()[2]["event"]
     assert peer.events()[3]["event"] == "method"
@@ -204,7 +207,7 @@ def test_a6_interrupts_pass(ship, peer, error, balanced):
         processor(None, "info", {"event": "stop", "x": Stop()})
     for i in range(1000):
         processor(None, "info", {"event": "after", "i": i, "list": [i]})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     assert [e["i"] for e in peer.events()] == list(range(1000))
     assert balanced(processor)["acked"] == 1000
 
@@ -216,7 +219,7 @@ def test_a7_no_dict(ship, peer, balanced):
     things = ["rendered", b"bytes", (({"event": "inner"},), {"extra": {}}), None, 5, ("a",), []]
     for thing in things:
         assert processor(None, "info", thing) is thing
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     assert [e["event"] for e in peer.events()] == [
         "rendered",
         "bytes",
@@ -237,7 +240,7 @@ def test_a8_recursion_limit(root, peer, sock):
 ship = LogRelayProcessor(sys.argv[1])
 for _ in range(3):
     ship(None, "info", {"event": "warm", "list": [1]})
-assert ship.flush(10)
+assert ship.flush(DEADLINE_S)
 sys.setrecursionlimit(1000)
 def dive(left, event):
     if left:
@@ -256,7 +259,7 @@ for spare in range(1, 61):
             raised += 1
 sys.setrecursionlimit(2000)
 ship(None, "info", {"event": "after"})
-assert ship.flush(10), ship.stats()
+assert ship.flush(DEADLINE_S), ship.stats()
 stats = ship.stats()
 assert stats["produced"] == stats["acked"] + stats["pending"] + sum(stats["dropped"].values()), stats
 assert stats["pending"] == 0
@@ -280,7 +283,7 @@ def test_a9_huge_values(ship, peer, balanced):
     processor(None, "info", {"event": "both", **{f"k{i}": "\U0001f600" * 10_000 for i in range(50)}})
     processor(None, "info", {"event": "x" * 10_000_000})
     processor(None, "info", {"event": "bytes", "v": bytes(20_000_000), "w": memoryview(bytes(20_000_000))})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     events = peer.events()
     assert len(events) == 7
     assert all(e["_truncated"] for e in events)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import bots as bots_module
+from tests.support.threads import running
+from tests.support.waiting import DEADLINE_S
 
 bots = vars(bots_module)
 run_bot, scaled, ROOT = bots["run_bot"], bots["scaled"], Path(bots["ROOT"])
@@ -91,14 +93,9 @@ def test_i3_stats_never_wait(ship, make_peer, sock):
         except BaseException as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for i in range(3_000):
-        processor(None, "info", {"event": "t", "i": i})
-    stop.set()
-    for thread in threads:
-        thread.join(20)
+    with running(ask, ask, ask, stop=stop.set):
+        for i in range(3_000):
+            processor(None, "info", {"event": "t", "i": i})
     assert not failed
     old = processor.stats()["oldest_unacked_age"]
     assert processor.stats()["oldest_unacked_age"] > old > 0
@@ -155,7 +152,7 @@ def test_i5_the_wall_clock_jumps(ship, make_peer, balanced, monkeypatch, wait_fo
     for i, jump in enumerate((0, -hour, hour, -hour, 0)):
         shift[0] = jump
         processor(None, "info", {"event": "t", "i": i, "jump": jump})
-        assert processor.flush(20)
+        assert processor.flush(DEADLINE_S)
         peer.hang_up()  # and the connection comes back in each of these times
         wait_for(lambda i=i: processor.stats()["reconnects"] == i + 1)
     (lines,) = peer.lines.values()

@@ -12,12 +12,15 @@ import threading
 import time
 import warnings
 import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
 
 from tests.support import bots as bots_module
+from tests.support.threads import running
+from tests.support.waiting import DEADLINE_S
 
 bots = vars(bots_module)
 Bot, scaled = bots["Bot"], bots["scaled"]
@@ -34,11 +37,16 @@ def test_g1_signal_handlers_that_log(ship, peer, balanced):
     )
     handled = []
     numbers = itertools.count(1)  # a handler may be interrupted by the next signal: only one call may take a number
+    nested = []
 
     def handler(*_):
+        if len(nested) == 20:  # on a busy machine each interrupts the one before, to the limit of recursion
+            return
+        nested.append(None)
         number = next(numbers)
         handled.append(number)
         chain.warning("signal", n=number)
+        nested.pop()
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
@@ -53,7 +61,7 @@ def test_g1_signal_handlers_that_log(ship, peer, balanced):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    assert processor.flush(30)
+    assert processor.flush(DEADLINE_S)
     stats = balanced(processor)
     assert stats["produced"] == stats["acked"] == count + len(handled)
     events = peer.events()
@@ -68,10 +76,20 @@ faulthandler.cancel_dump_traceback_later()  # deadlocks in forks
 ship = LogRelayProcessor(SOCK, level="debug", max_bytes=4 << 20)
 calls = [0] * 10
 stop = False
+depth = 0
 
 def handler(*_):
-    calls[9] += 1
-    ship(None, "warning", {"event": "signal", "n": calls[9], "list": [calls[9]]})
+    # On a busy machine signals come faster than they are handled, and each interrupts the one before: not for ever,
+    # or the interpreter's limit of recursion ends calls where nobody can count them.
+    global depth
+    if depth == 20:
+        return
+    depth += 1
+    try:
+        calls[9] += 1
+        ship(None, "warning", {"event": "signal", "n": calls[9], "list": [calls[9]]})
+    finally:
+        depth -= 1
 
 def talk(n):
     while not stop:
@@ -80,14 +98,14 @@ def talk(n):
         ship(None, level, {"event": "thread", "t": n, "n": calls[n], "pad": "p" * (n * 20)})
 
 def child():
-    signal.alarm(30)
+    signal.alarm(int(DEADLINE_S))
     before = calls[9]
     signal.setitimer(signal.ITIMER_PROF, 0.0002, 0.0002)
     for n in range(200):
         ship(None, "info", {"event": "child", "n": n})
     signal.setitimer(signal.ITIMER_PROF, 0)
     mine = 200 + calls[9] - before
-    assert ship.flush(20), ship.stats()
+    assert ship.flush(DEADLINE_S), ship.stats()
     stats = balanced(ship)
     assert stats["produced"] == mine, (mine, stats)
     assert ship.close(20)
@@ -121,7 +139,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 for thread in threads: thread.join()
 quiet = balanced(ship)
 assert quiet["produced"] == sum(calls), (quiet, calls)
-assert ship.flush(60), ship.stats()
+assert ship.flush(DEADLINE_S), ship.stats()
 stats = balanced(ship)
 tell(json.dumps({"codes": codes, "calls": calls, "stats": stats}))
 """
@@ -138,7 +156,7 @@ def test_g1_signals_threads_and_forks_together(make_peer, sock, wait_for):
     peer.start()
     with Bot(STORM, sock, SECONDS, options=("-W", "ignore:This process:DeprecationWarning")) as bot:
         told = json.loads(bot.line())
-        assert bot.wait(60) == 0, bot.err
+        assert bot.wait() == 0, bot.err
     assert "Traceback" not in bot.err
     stats, calls, codes = told["stats"], told["calls"], told["codes"]
     assert set(codes) == {0}, codes
@@ -202,14 +220,14 @@ def test_g2_finalizers_callbacks_and_warnings(ship, peer, balanced):
                 del loud
             gc.set_threshold(*threshold)
             gc.collect()
-            assert processor.flush(20)
+            assert processor.flush(DEADLINE_S)
     finally:
         gc.set_threshold(*threshold)
         gc.callbacks.remove(watched)
         logging.captureWarnings(False)
         log.removeHandler(handler)
     gc.collect()
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     quiet = True
     stats = balanced(processor)
     assert stats["produced"] == stats["acked"] == calls
@@ -230,7 +248,7 @@ def test_g3_a_repr_that_logs(ship, peer, balanced):
 
     processor(None, "info", {"event": "outer", "me": Vain(), "n": 1})
     processor(None, "info", {"event": "outer", "me": {"deep": [Vain()]}, "n": 2})
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     said = [(event["event"], event["me"]) for event in peer.events()]
     assert said == [
         ("inner", "<Vain>"),
@@ -257,7 +275,7 @@ def test_g4_the_sender_never_logs(ship, peer, balanced, wait_for, capfd):
     try:
         logging.captureWarnings(True)
         processor(None, "info", {"event": "t", "i": 0})
-        assert processor.flush(20)
+        assert processor.flush(DEADLINE_S)
         sender = processor._sender
         turn, left = (
             sender._turn,
@@ -276,7 +294,7 @@ def test_g4_the_sender_never_logs(ship, peer, balanced, wait_for, capfd):
         peer.send(b"\xc1 nonsense")
         wait_for(lambda: sender.reconnects > before)
         processor(None, "info", {"event": "t", "i": 1})
-        assert processor.flush(20)
+        assert processor.flush(DEADLINE_S)
     finally:
         threading.excepthook = hook
         logging.captureWarnings(False)
@@ -302,14 +320,14 @@ class Thrown(BaseException):
     """What is thrown into a thread that logs."""
 
 
-@pytest.mark.timeout(scaled(120, 2_000))
+@pytest.mark.timeout(scaled(300, 2_000))
 # Thrown anywhere also means into the gc callbacks of pytest's plugins, which is theirs to mind.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
     """Thousands of exceptions from outside, wherever they hit: the books balance and every frame decodes."""
     processor = ship()
     assert processor(None, "info", {"event": "first"})
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
     caught = 0
     inside = 0
@@ -348,26 +366,26 @@ def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
             except Thrown:
                 caught += 1
 
-    thread = threading.Thread(target=survive)
-    thread.start()
+    def no_more():
+        nonlocal stop
+        stop = True
+
     wanted = scaled(100, 10_000)  # each costs the connection
-    deadline = time.monotonic() + scaled(30, 1_800)
-    while caught < wanted and time.monotonic() < deadline:
-        before = caught
-        if waiting or not thread.is_alive():
-            time.sleep(0)
-            continue
-        throw(ctypes.c_ulong(thread.ident), ctypes.py_object(Thrown))
-        pause = time.monotonic() + 1.0
-        while caught == before and time.monotonic() < pause:
-            time.sleep(0)
-    stop = True
-    thread.join(20)
-    assert not thread.is_alive()
+    with running(survive, stop=no_more) as (thread,):
+        deadline = time.monotonic() + scaled(DEADLINE_S, 1_800)
+        while caught < wanted and time.monotonic() < deadline:
+            before = caught
+            if waiting or not thread.is_alive():
+                time.sleep(0)
+                continue
+            throw(ctypes.c_ulong(thread.ident), ctypes.py_object(Thrown))
+            pause = time.monotonic() + 1.0
+            while caught == before and time.monotonic() < pause:
+                time.sleep(0)
     assert caught >= wanted
     assert inside > wanted / 4, "too few of them hit the processor"
     balanced(processor)
-    assert processor.flush(60), processor.stats()
+    assert processor.flush(DEADLINE_S), processor.stats()
     stats = balanced(processor)
     assert stats["pending"] == 0
     assert peer.last[peer.run()] == stats["produced"]
@@ -411,25 +429,19 @@ def test_g6_logging_is_configured_anew_during_traffic(ship, peer, balanced):
                 log.info("line %s", n)
                 i += 1
                 if i % 500 == 0:
-                    processor.flush(20)
+                    processor.flush(DEADLINE_S)
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=talk, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
     try:
-        for _ in range(scaled(100, 2_000)):
-            logging.config.dictConfig(settings)
+        with running(*(partial(talk, n) for n in range(4)), stop=stop.set):
+            for _ in range(scaled(100, 2_000)):
+                logging.config.dictConfig(settings)
     finally:
-        stop.set()
-        for thread in threads:
-            thread.join(20)
         log.handlers.clear()
         log.propagate = True
-    assert not any(thread.is_alive() for thread in threads)
     assert errors == []
     assert len(made) == scaled(100, 2_000) + 1
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     stats = balanced(processor)
     assert stats["produced"] == stats["acked"] == peer.count() > 0

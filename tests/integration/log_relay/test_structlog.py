@@ -8,7 +8,6 @@ import collections
 import gc
 import importlib.util
 import sys
-import threading
 import weakref
 
 import pytest
@@ -16,6 +15,8 @@ import structlog
 import uvloop
 
 from tests.support import bots as bots_module
+from tests.support.threads import running
+from tests.support.waiting import DEADLINE_S
 
 bots = vars(bots_module)
 run_bot, scaled = bots["run_bot"], bots["scaled"]
@@ -65,7 +66,7 @@ def test_h1_method_names(ship, peer, configured, kind):
     names = FILTERING if kind == "filtering" else tuple(GENERIC)
     for name in names:
         getattr(log, name)("t", name=name)
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     (lines,) = peer.lines.values()
     assert {line[3]["name"]: line[2] for line in lines} == {name: GENERIC[name] for name in names}
 
@@ -103,7 +104,7 @@ def test_h2_exceptions_keep_nothing_alive(ship, peer, configured, before):
     gone = scene()
     gc.collect()
     assert gone() is None
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     events = peer.events()
     assert [event["form"] for event in events] == [1, 2, 3, 4, 5, 6]
     assert all("boom" in str(event["exception"]) for event in events[:4])
@@ -119,7 +120,7 @@ def test_h3_capture_logs(ship, peer, configured):
     with structlog.testing.capture_logs() as captured:
         log.info("during")
     log.info("after")
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     assert [entry["event"] for entry in captured] == ["during"]
     assert [event["event"] for event in peer.events()] == ["before", "after"]
 
@@ -134,7 +135,7 @@ def test_h4_early_and_cached_loggers(ship, peer, configured):
     structlog.get_config()["processors"].insert(0, processor)
     for log in (early, cached, structlog.get_logger(who="late")):
         log.info("seen")
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     assert [event["who"] for event in peer.events()] == ["early", "cached", "late"]
 
 
@@ -171,7 +172,7 @@ def test_h6_async_calls_under_cancellation(ship, peer, balanced, configured, loo
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())  # its end waits for the calls that were cancelled but run
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     events = [(event["task"], event["n"]) for event in peer.events()]
     assert collections.Counter(events) == reached
     assert finished <= set(events)
@@ -239,10 +240,9 @@ def test_h8_no_loop_is_needed(ship, peer, configured):
     processor = ship()
     configured(processor)
     asyncio.set_event_loop(None)
-    thread = threading.Thread(target=lambda: structlog.get_logger().info("t"))
-    thread.start()
-    thread.join()
-    assert processor.flush(20)
+    with running(lambda: structlog.get_logger().info("t")):
+        pass
+    assert processor.flush(DEADLINE_S)
     assert [event["event"] for event in peer.events()] == ["t"]
 
 
@@ -260,6 +260,6 @@ def test_h9_dropped_events(ship, peer, configured, place):
     log = structlog.get_logger()
     log.info("dropped")
     log.info("kept")
-    assert processor.flush(20)
+    assert processor.flush(DEADLINE_S)
     expected = ["kept"] if place == "earlier" else ["dropped", "kept"]
     assert [event["event"] for event in peer.events()] == expected

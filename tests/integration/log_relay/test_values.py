@@ -11,10 +11,14 @@ import threading
 import time
 import types
 import uuid
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.support.threads import running
+from tests.support.waiting import DEADLINE_S
 
 TOKYO = dt.timezone(dt.timedelta(hours=9))
 
@@ -125,7 +129,7 @@ def test_b1_table(ship, peer, value, shown, balanced):
     counted."""
     processor = ship()
     processor(None, "info", {"event": "v", "v": value, "l": [value]})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     (event,) = peer.events()
     assert event["v"] == shown
     assert type(event["v"]) is type(shown)
@@ -139,7 +143,7 @@ def test_b1_nan_and_hidden_keys(ship, peer):
     processor = ship()
     event = {"event": "v", "nan": math.nan, "g": generator, "_record": object(), "_from_structlog": False}
     processor(None, "info", event)
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     (seen,) = peer.events()
     assert math.isnan(seen["nan"])
     assert seen["g"].startswith("<generator object")
@@ -161,7 +165,7 @@ def test_b1_exc_info(ship, peer):
     for form in (True, False, None, (None, None, None)):
         processor(None, "error", {"event": "e", "exc_info": form})
     processor(None, "error", {"event": "later", "exc_info": kept})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     events = peer.events()
     assert all("exc_info" not in e for e in events)
     for event in (*events[:3], events[-1]):
@@ -203,7 +207,7 @@ def test_b1_levels(ship, peer):
     processor = ship()
     for method, extra, _ in calls:
         processor(None, method, {"event": "l", **extra})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     (lines,) = peer.lines.values()
     assert [line[2] for line in lines] == [expected for _, _, expected in calls]
 
@@ -225,7 +229,7 @@ def test_b1_threshold_and_exclusion(ship, peer, balanced):
         processor(None, "info", {"event": "low", "logger": name})
         processor(None, "error", {"event": "high", "logger": name})
         processor(None, "error", {"event": "high", "logger": name, "list": []})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     assert [e.get("logger") for e in peer.events()][::2] == ["auditor", "x.audit", "", None, 5]
     assert balanced(processor)["excluded"] == 8
 
@@ -242,7 +246,7 @@ def test_b2_exact_numbers(ship, peer):
     }
     processor = ship()
     processor(None, "info", {"event": "n", **values})
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     (event,) = peer.events()
     for key in ("d", "e"):
         assert decimal.Decimal(event[key]) == values[key]
@@ -285,7 +289,7 @@ def test_b3_any_value(ship, peer, event):
     processor = ship()
     before = peer.count()
     assert processor(None, "info", event) is event
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     assert peer.count() == before + 1
     assert peer.complaints == []
     processor.close(5)
@@ -302,7 +306,7 @@ def test_b4_mutation_after_the_call(ship, make_peer, wait_for):
     values["set"].add(2)
     values["bytes"] += b"b"
     peer = make_peer().start()
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     assert peer.events() == [{"event": "m", "list": [1], "dict": {"a": 1}, "set": [1], "bytes": b"a"}]
 
 
@@ -320,14 +324,11 @@ def test_b4_mutation_during_the_call(ship, peer, scale):
             shared["dict"][f"x{n % 70}"] = [n]
             shared["set"] ^= {n % 64}
 
-    thread = threading.Thread(target=disturb)
-    thread.start()
     processor = ship()
-    for i in range(1000 * scale):
-        processor(None, "info", {"event": "m", "i": i, **shared})
-    stop.set()
-    thread.join()
-    assert processor.flush(20)
+    with running(disturb, stop=stop.set):
+        for i in range(1000 * scale):
+            processor(None, "info", {"event": "m", "i": i, **shared})
+    assert processor.flush(DEADLINE_S)
     assert [e["i"] for e in peer.events()] == list(range(1000 * scale))
 
 
@@ -350,7 +351,7 @@ def test_b5_depth_and_circles(ship, peer, balanced):
     event = {"event": "self"}
     event["me"] = event
     processor(None, "info", event)
-    assert processor.flush(10)
+    assert processor.flush(DEADLINE_S)
     events = peer.events()
     assert events[0]["fine"] == 1
     assert events[0]["_truncated"] == ["deep"]
@@ -380,12 +381,9 @@ def test_b6_reentrant_yielding_encoders(ship, peer, balanced, scale):
         for i in range(count):
             processor(None, "info", {"event": "outer", "name": f"{n}-{i}", "v": Chatty(f"{n}-{i}"), "t": "x" * 50})
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert processor.flush(30)
+    with running(*(partial(work, n) for n in range(8))):
+        pass
+    assert processor.flush(DEADLINE_S)
     outer = [e for e in peer.events() if e["event"] == "outer"]
     inner = [e for e in peer.events() if e["event"] == "inner"]
     assert len(outer) == len(inner) == 8 * count

@@ -8,35 +8,32 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import msgpack
 import pytest
 import uvloop
 
-from logrelay.http.api import Pages
-from logrelay.ingest.server import Ingest
+from logrelay.http.api import HttpApi
+from logrelay.ingest.server import TraderServer
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import Writer
-from logrelay.pipeline import Relay
-from logrelay.viewers.access_policy import Door
-from logrelay.viewers.server import Viewers
-from logrelay.viewers.service import Desk
+from logrelay.journal.writer_thread import JournalThread
+from logrelay.listeners import UnixListener
+from logrelay.pipeline import Pipeline
+from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import ViewerService
+from tests.support.threads import join
+from tests.support.waiting import DEADLINE_S, wait_for
 
-PATIENCE_S = 20.0
-"""Deadline of every wait here: far more than any of them takes, and still an end."""
+COMMIT_DEADLINE_S = 20.0
+"""A commit that takes longer is trouble; only the tests of that make it short, because a busy machine is no trouble."""
 
+READ_RETRY_S = 0.05
+"""A failed read of the journal is tried again at once, near enough."""
 
-def until(condition, what="the condition"):
-    """Wait for a condition; fail when it does not come true."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} did not come true"
-        time.sleep(0.002)
+CLOSE_S = 20.0
+"""A journal gets as long to be closed as anything here."""
 
 
 class Trader:
@@ -47,7 +44,7 @@ class Trader:
         self.app = app
         self.unpacker = msgpack.Unpacker()
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(PATIENCE_S)
+        self.sock.settimeout(DEADLINE_S)
         self.sock.connect(str(path))
 
     def raw(self, data):
@@ -96,8 +93,18 @@ class Trader:
 class House:
     """Everything `daemon` builds, on a loop in a thread."""
 
-    def __init__(self, folder, loop_factory, *, journal=None, max_lag=200_000, tail=500, quiet_after_s=60.0, **doors):
-
+    def __init__(
+        self,
+        folder,
+        loop_factory,
+        *,
+        journal=None,
+        max_lag=200_000,
+        tail=500,
+        quiet_after_s=60.0,
+        commit_deadline_s=COMMIT_DEADLINE_S,
+        **doors,
+    ):
         self.path = Path(folder) / "ingest.sock"
         self.said = []
         self.guests = []
@@ -109,64 +116,67 @@ class House:
         self.journal = journal or MemoryJournal(random_epoch=lambda: "k3f9ab")
         opening = self.journal.open()
         names = iter("abcdefghijklmnopqrstuvwxyz")
-        self.relay = Relay(
+        self.fatal = []
+        """Reasons for which the process would end."""
+        self.pipeline = Pipeline(
             opening,
+            make_journal_thread=lambda events: JournalThread(
+                self.journal, opening, events, self.loop.call_soon_threadsafe
+            ),
+            make_trader_server=lambda intake: TraderServer(
+                intake, max_connections=doors.get("max_traders", 500), loop=self.loop
+            ),
+            on_fatal=self.fatal.append,
+            on_notice=lambda *said: self.said.append(said),
+            random_text=lambda n: next(names) * n,
             loop=self.loop,
             quiet_after_s=quiet_after_s,
             max_lag=max_lag,
+            landing_lines=tail,
+            commit_deadline_s=commit_deadline_s,
+            read_retry_s=READ_RETRY_S,
+        )
+        self.ingest = self.pipeline.trader_server
+        self.service = ViewerService(
+            self.pipeline,
+            AccessPolicy(doors.get("token")),
             tail=tail,
-            random_text=lambda n: next(names) * n,
-            say=lambda *said: self.said.append(said),
+            version="0.0.0",
+            loop=self.loop,
+            make_http=HttpApi,
         )
-        self.writer = Writer(
-            self.journal,
-            self.loop.call_soon_threadsafe,
-            on_committed=self.relay.on_committed,
-            on_trouble=self.relay.on_trouble,
-            on_recovered=self.relay.on_recovered,
-        )
-        self.desk = Desk(self.relay, Door(doors.get("token")), tail=tail, version="0.0.0", loop=self.loop)
-        self.viewers = Viewers(
-            self.desk,
+        self.viewers = ViewerServer(
+            self.service,
             max_viewers=doors.get("max_viewers", 100),
             compression=doors.get("compression", "auto"),
             loop=self.loop,
         )
-        self.desk.viewers = self.viewers
-        pages = Pages(self.desk)
-
-        def respond(method, target, headers):
-            answer = pages.answer(method, target, headers)
-            return answer.status, answer.headers, answer.body
-
-        self.desk.respond, self.desk.public = respond, pages.public
-        self.ingest = Ingest(self.relay, max_connections=doors.get("max_traders", 500), loop=self.loop)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self.stopping = None
-        self.thread = threading.Thread(target=self.runner.run, args=(self.live(listener, opening),), daemon=True)
+        self.thread = threading.Thread(target=self.runner.run, args=(self.live(listener),), daemon=True)
         self.ready = threading.Event()
         self.thread.start()
-        assert self.ready.wait(PATIENCE_S)
+        assert self.ready.wait(DEADLINE_S)
 
-    async def live(self, listener, opening):
+    async def live(self, listener):
         self.stopping = asyncio.Event()
-        await self.ingest.listen(str(self.path))
+        log_socket = UnixListener(str(self.path))
+        await self.ingest.serve(log_socket.socket)
         await self.viewers.listen(listener)
-        self.writer.start(opening.head, opening.oldest)
-        self.relay.start(self.ingest, self.writer)
-        self.desk.serving = True
+        self.pipeline.start()
+        self.service.begin()
         self.ready.set()
         await self.stopping.wait()
         self.viewers.stop_accepting()
+        log_socket.remove()
         await self.ingest.drain()
-        await self.relay.settle(1.0)
+        await self.pipeline.wait_committed(CLOSE_S)
         await self.ingest.close()
         await self.viewers.close(1012, "the relay is stopping", 2.0)
-        self.relay.close()
-        await asyncio.to_thread(self.writer.stop, 2.0)
+        await self.pipeline.close(CLOSE_S)
 
     def call(self, function, *args):
         """Call a function on the loop; return its result."""
@@ -174,7 +184,11 @@ class House:
         async def there():
             return function(*args)
 
-        return asyncio.run_coroutine_threadsafe(there(), self.loop).result(PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(there(), self.loop).result(DEADLINE_S)
+
+    def counter(self, name):
+        """Return one counter of the pipeline."""
+        return self.call(self.pipeline.counters)[name]
 
     @property
     def url(self):
@@ -189,8 +203,7 @@ class House:
         """Stop as the daemon does; nothing may have gone wrong on the loop meanwhile."""
         if self.thread.is_alive():
             self.loop.call_soon_threadsafe(self.stopping.set)
-            self.thread.join(PATIENCE_S)
-            assert not self.thread.is_alive(), "the relay did not stop"
+            join(self.thread)
             self.runner.close()
         assert not self.problems, self.problems
 
@@ -228,4 +241,4 @@ def house(folder, loop_factory):
 
 @pytest.fixture(name="until")
 def until_fixture():
-    return until
+    return wait_for

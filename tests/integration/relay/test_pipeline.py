@@ -8,9 +8,9 @@ import threading
 import pytest
 from websockets.sync.client import connect
 
-from logrelay import pipeline as relay_module
 from logrelay.errors import JournalError
 from logrelay.journal.memory import MemoryJournal
+from tests.support.waiting import DEADLINE_S
 
 
 class Gate(MemoryJournal):
@@ -23,11 +23,14 @@ class Gate(MemoryJournal):
         self.open_for_all.set()
         self.broken = False
         self.unreadable = False
+        self.ended = False
 
     def append(self, commit):
         while not self.open_for_all.is_set():
             if self.permits.acquire(timeout=0.005):
                 break
+        if self.ended:
+            raise JournalError("the journal is of another kind now", retry=False)
         if self.broken:
             raise JournalError("the disk is full")
         super().append(commit)
@@ -44,19 +47,16 @@ class Gate(MemoryJournal):
         return super().page(query)
 
 
+COMMIT_DEADLINE_S = 0.25
+"""A commit that takes longer is trouble: these tests do not wait for a second each."""
+
+
 @pytest.fixture
 def gate():
     made = Gate()
     yield made
     made.broken = False
     made.go_on()
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
-    """Tests do not wait for seconds."""
-    monkeypatch.setattr(relay_module, "PATIENCE_S", 0.25)
-    monkeypatch.setattr(relay_module, "RETRY_READ_S", 0.05)
 
 
 class Watch:
@@ -66,7 +66,7 @@ class Watch:
         self.manager = connect(relay.url + query, compression=None)
         self.ws = self.manager.__enter__()
         relay.guests.append(self)
-        self.first = json.loads(self.ws.recv(timeout=20))
+        self.first = json.loads(self.ws.recv(timeout=DEADLINE_S))
         self.lines = []
 
     def until(self, words):
@@ -75,7 +75,7 @@ class Watch:
             if words in line["message"]:
                 return line
         while True:
-            self.lines.append(json.loads(self.ws.recv(timeout=20)))
+            self.lines.append(json.loads(self.ws.recv(timeout=DEADLINE_S)))
             if words in self.lines[-1].get("message", ""):
                 return self.lines[-1]
 
@@ -93,7 +93,7 @@ def number(id_):
 @pytest.mark.parametrize("how", ["stall", "fail"])
 def test_lines_are_shown_while_the_journal_is_in_trouble(house, gate, how):
     """Live at once under provisional ids, not acked; later kept, acked, and those ids are good for resume."""
-    relay = house(journal=gate)
+    relay = house(journal=gate, commit_deadline_s=COMMIT_DEADLINE_S)
     trader = relay.trader()
     trader.hello()
     trader.log(1)
@@ -110,8 +110,8 @@ def test_lines_are_shown_while_the_journal_is_in_trouble(house, gate, how):
     trader.log(5)
     provisional = watch.until("line 5")["id"]
     assert provisional.startswith("k3f9ab.")
-    assert relay.call(lambda: relay.relay.traders.by_id[1].committed) == 1
-    assert relay.call(relay.desk.ready) is False
+    assert relay.call(lambda: relay.pipeline.committed) < number(provisional)
+    assert relay.call(relay.service.ready) is False
     late = Watch(relay, "?tail=100")
     late.until("line 5")
     gate.broken = False
@@ -119,7 +119,7 @@ def test_lines_are_shown_while_the_journal_is_in_trouble(house, gate, how):
     trader.acked(5)
     watch.until("works again")
     late.until("works again")
-    assert relay.call(relay.desk.ready) is True
+    assert relay.call(relay.service.ready) is True
     trader.log(6)
     assert watch.until("line 6")["id"].startswith("k3f9ab-")
     numbers = [number(line["id"]) for line in watch.lines]
@@ -133,7 +133,7 @@ def test_lines_are_shown_while_the_journal_is_in_trouble(house, gate, how):
 
 def test_a_second_trouble_before_the_first_is_quite_over(house, gate):
     """One commit gets through, the next one stalls: no line is shown twice, none under an id that may change hands."""
-    relay = house(journal=gate)
+    relay = house(journal=gate, commit_deadline_s=COMMIT_DEADLINE_S)
     trader = relay.trader()
     trader.hello()
     trader.log(1)
@@ -148,7 +148,7 @@ def test_a_second_trouble_before_the_first_is_quite_over(house, gate):
     gate.permits.release()
     trader.acked(2)
     head = Watch(relay, "?tail=0").first["head"]
-    committed = relay.call(lambda: relay.relay.hub.committed)
+    committed = relay.call(lambda: relay.pipeline.committed)
     assert number(head) <= committed or head.startswith("k3f9ab."), "an id for a line that is not kept yet"
     trader.log(4)
     watch.until("line 4")
@@ -175,13 +175,30 @@ def test_a_journal_that_cannot_be_read_is_asked_again(house, gate):
     watch = Watch(relay, "?tail=6001")
     other = Watch(relay, "?tail=0")
     other.ws.send('{"type":"history","before":"k3f9ab-100"}')
-    answer = json.loads(other.ws.recv(timeout=20))
+    answer = json.loads(other.ws.recv(timeout=DEADLINE_S))
     assert (answer["type"], answer["code"]) == ("error", "journal")
     trader.log(6001)
     other.until("line 6001")
     gate.unreadable = False
     watch.until("line 6001")
     assert [number(line["id"]) for line in watch.lines] == list(range(1, 6003))
+    trader.close()
+
+
+def test_a_journal_that_will_not_work_again_is_fatal(house, gate):
+    """Whoever ends the process is told why, once; until then viewers get lines, and traders keep them."""
+    relay = house(journal=gate)
+    trader = relay.trader()
+    trader.hello()
+    trader.log(1)
+    trader.acked(1)
+    watch = Watch(relay)
+    watch.until("line 1")
+    gate.ended = True
+    trader.log(2)
+    assert watch.until("line 2")["id"].startswith("k3f9ab.")
+    watch.until("the journal cannot be written")
+    assert relay.call(lambda: relay.fatal) == ["the journal is of another kind now"]
     trader.close()
 
 

@@ -1,13 +1,11 @@
-"""The traders' door: its file, its connections, and bytes that must not get lost whatever the other end does."""
+"""The traders' server: its connections, and bytes that must not get lost whatever the other end does."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import textwrap
@@ -16,9 +14,10 @@ import urllib.request
 import msgpack
 import pytest
 
-from logrelay.errors import ListenError
-from logrelay.ingest import server as ingest_module
-from logrelay.ingest.server import MAX_PATH_BYTES, Ingest
+from logrelay.ingest import connection as connection_module
+from logrelay.ingest.server import TraderServer
+from logrelay.listeners import UnixListener
+from tests.support.waiting import DEADLINE_S
 
 
 class Recorder:
@@ -56,18 +55,18 @@ class Recorder:
 
 
 def on_loop(loop_factory, scenario, **settings):
-    """Run `scenario(ingest, recorder)` on a loop; nothing may go wrong on it unseen."""
+    """Run `scenario(server, recorder)` on a loop; nothing may go wrong on it unseen."""
     problems = []
 
     async def go():
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _loop, context: problems.append(context))
         recorder = Recorder()
-        ingest = Ingest(recorder, max_connections=settings.pop("max_connections", 500), loop=loop)
+        server = TraderServer(recorder, max_connections=settings.pop("max_connections", 500), loop=loop)
         try:
-            await scenario(ingest, recorder)
+            await scenario(server, recorder)
         finally:
-            await ingest.close()
+            await server.close()
             await asyncio.sleep(0)
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -103,176 +102,6 @@ def logs(first, last, pad=""):
     return b"".join(msgpack.packb([1, n, n, "info", {"event": f"line {n}{pad}"}]) for n in range(first, last + 1))
 
 
-# --- the file -----------------------------------------------------------------------------------------------
-
-
-def test_the_socket_has_mode_0660_and_goes_away(folder, loop_factory):
-    """Owner and group may write, whatever the umask; the directory is made; the file is removed at the end."""
-    path = folder / "new" / "ingest.sock"
-
-    async def scenario(ingest, _recorder):
-        mask = os.umask(0)
-        try:
-            await ingest.listen(str(path))
-            assert os.umask(0) == 0, "the umask was not put back"
-        finally:
-            os.umask(mask)
-        status = path.lstat()
-        assert stat.S_ISSOCK(status.st_mode)
-        assert stat.S_IMODE(status.st_mode) == 0o660
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
-
-    on_loop(loop_factory, scenario)
-    assert not path.exists()
-
-
-def test_a_stale_socket_is_replaced(folder, loop_factory):
-    """What a killed relay left behind is in nobody's way."""
-    path = folder / "ingest.sock"
-    dead = socket.socket(socket.AF_UNIX)
-    dead.bind(str(path))
-    dead.close()
-
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
-        client = connect(path)
-        client.send(hello())
-        await soon(lambda: recorder.connections)
-        client.close()
-
-    on_loop(loop_factory, scenario)
-
-
-def test_a_live_socket_is_not_stolen(folder, loop_factory):
-    """A second relay is refused with a hint, and the first one keeps its file."""
-    path = folder / "ingest.sock"
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(path))
-        other.listen(1)
-        inode = path.stat().st_ino
-
-        async def scenario(ingest, _recorder):
-            with pytest.raises(ListenError, match="another relay is listening"):
-                await ingest.listen(str(path))
-
-        on_loop(loop_factory, scenario)
-        assert path.stat().st_ino == inode
-
-
-def test_a_live_socket_with_a_full_backlog_is_not_stolen(folder, loop_factory):
-    """A relay too busy to accept is alive all the same."""
-    path = folder / "ingest.sock"
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(path))
-        other.listen(0)
-        waiting = []
-        while True:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.setblocking(False)
-            waiting.append(sock)
-            try:
-                sock.connect(str(path))
-            except BlockingIOError:
-                break
-
-        async def scenario(ingest, _recorder):
-            with pytest.raises(ListenError, match="another relay is listening"):
-                await ingest.listen(str(path))
-
-        on_loop(loop_factory, scenario)
-        assert path.exists()
-        for sock in waiting:
-            sock.close()
-
-
-@pytest.mark.parametrize("kind", ["file", "directory", "link to a file", "datagram socket"])
-def test_another_kind_of_file_is_left_alone(folder, loop_factory, kind):
-    """What is not a stream socket is refused and kept."""
-    path = folder / "ingest.sock"
-    held = None
-    if kind == "file":
-        path.write_text("precious")
-    elif kind == "directory":
-        path.mkdir()
-    elif kind == "link to a file":
-        (folder / "target").write_text("precious")
-        path.symlink_to(folder / "target")
-    else:
-        held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        held.bind(str(path))
-
-    async def scenario(ingest, _recorder):
-        with pytest.raises(ListenError, match=r"is not a socket|in use"):
-            await ingest.listen(str(path))
-
-    on_loop(loop_factory, scenario)
-    assert os.path.lexists(path)
-    if held:
-        held.close()
-
-
-def test_a_path_that_is_too_long_is_refused_with_its_length(folder, loop_factory):
-    """108 bytes do not fit in a socket address, 107 do, and bytes are counted, not characters."""
-    room = MAX_PATH_BYTES - len(os.fsencode(folder)) - 1
-
-    async def scenario(ingest, _recorder):
-        with pytest.raises(ListenError, match=f"socket path is {MAX_PATH_BYTES + 1} bytes long"):
-            await ingest.listen(str(folder / ("x" * (room + 1))))
-        with pytest.raises(ListenError, match="bytes long"):
-            await ingest.listen(str(folder / ("ä" * (room // 2 + 1))))
-        await ingest.listen(str(folder / ("x" * room)))
-
-    on_loop(loop_factory, scenario)
-
-
-def test_a_socket_that_another_relay_put_there_is_not_removed(folder, loop_factory):
-    """At its end a relay removes its own file only."""
-    path = folder / "ingest.sock"
-
-    async def scenario(ingest, _recorder):
-        await ingest.listen(str(path))
-        path.unlink()
-        other = socket.socket(socket.AF_UNIX)
-        other.bind(str(path))
-        other.close()
-
-    on_loop(loop_factory, scenario)
-    assert path.exists()
-
-
-def test_a_directory_in_a_public_place_is_private(folder, loop_factory):
-    """Under a directory where anybody may make files, such as /tmp, ours is made for us alone."""
-    folder.chmod(0o1777)
-    path = folder / "logrelay-0" / "ingest.sock"
-
-    async def scenario(ingest, _recorder):
-        await ingest.listen(str(path))
-        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-
-    on_loop(loop_factory, scenario)
-
-
-@pytest.mark.parametrize("whose", ["writable for all", "somebody else's"])
-def test_a_directory_that_others_could_have_put_there_is_refused(folder, loop_factory, whose):
-    """Whoever may write to the directory may put another socket in the place of ours."""
-    folder.chmod(0o1777)
-    path = folder / "logrelay-0" / "ingest.sock"
-    path.parent.mkdir()
-    if whose == "writable for all":
-        path.parent.chmod(0o777)
-    else:
-        if os.geteuid() != 0:
-            pytest.skip("only root can give a directory away")
-        os.chown(path.parent, 12345, 12345)
-
-    async def scenario(ingest, _recorder):
-        with pytest.raises(ListenError, match="others may write"):
-            await ingest.listen(str(path))
-
-    on_loop(loop_factory, scenario)
-    assert not path.exists()
-
-
 # --- connections --------------------------------------------------------------------------------------------
 
 
@@ -280,8 +109,8 @@ def test_two_hundred_traders_at_once(folder, loop_factory):
     """Each in pieces of its own; every line arrives once and in order."""
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         loop = asyncio.get_running_loop()
 
         async def trader(number):
@@ -299,7 +128,7 @@ def test_two_hundred_traders_at_once(folder, loop_factory):
         for _, sock in traders:
             sock.close()
         await soon(lambda: len(recorder.over) == 200)
-        assert not ingest.connections
+        assert server.connection_count == 0
         assert recorder.ticks < 200 * 60 / 2, "lines are taken together"
 
     on_loop(loop_factory, scenario)
@@ -309,8 +138,8 @@ def test_more_traders_than_allowed_are_refused_and_said(folder, loop_factory):
     """The one too many gets a refused frame and its connection closed; the others do not notice."""
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         first = [connect(path) for _ in range(2)]
         for number, sock in enumerate(first):
             sock.send(hello(bytes([number]) * 16))
@@ -333,7 +162,7 @@ async def everything(sock):
     loop = asyncio.get_running_loop()
     data = b""
     while True:
-        more = await asyncio.wait_for(loop.sock_recv(sock, 65536), 20)
+        more = await asyncio.wait_for(loop.sock_recv(sock, 65536), DEADLINE_S)
         if not more:
             break
         data += more
@@ -358,8 +187,8 @@ def test_garbage_is_refused_and_disturbs_nobody(folder, loop_factory, data, reas
     """The answer is refused with a reason; lines before the garbage count; another trader goes on."""
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         good = connect(path)
         good.send(hello(b"g" * 16))
         await soon(lambda: recorder.connections)
@@ -375,24 +204,24 @@ def test_garbage_is_refused_and_disturbs_nobody(folder, loop_factory, data, reas
         await soon(lambda: recorder.seqs(b"g" * 16) == [1, 2])
         good.close()
         bad.close()
-        await soon(lambda: not ingest.connections)
+        await soon(lambda: server.connection_count == 0)
 
     on_loop(loop_factory, scenario)
 
 
 def test_a_connection_that_says_nothing_is_ended(folder, loop_factory, monkeypatch):
     """It holds a place among the traders; half a hello is nothing, too."""
-    monkeypatch.setattr(ingest_module, "HELLO_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connection_module, "HELLO_TIMEOUT_S", 0.05)
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         silent, half = connect(path), connect(path)
         half.send(hello()[:20])
         for sock in (silent, half):
             assert [frame[0] for frame in await everything(sock)] == [3]
             sock.close()
-        await soon(lambda: not ingest.connections)
+        await soon(lambda: server.connection_count == 0)
         assert recorder.over == []
 
     on_loop(loop_factory, scenario)
@@ -402,8 +231,8 @@ def test_half_a_frame_at_the_end_is_forgotten(folder, loop_factory):
     """The line comes again after the next hello."""
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         sock = connect(path)
         data = hello() + logs(1, 2)
         sock.send(data[:-3])
@@ -421,14 +250,14 @@ def test_half_a_frame_at_the_end_is_forgotten(folder, loop_factory):
 @pytest.mark.parametrize("ack_the_dead", [False, True])
 @pytest.mark.parametrize("size", [20, 2000])
 def test_no_byte_is_lost_when_a_trader_dies_with_acks_unread(folder, loop_factory, ack_the_dead, size):
-    """The relay rests, the trader writes and dies: all it wrote is taken, though the kernel says ECONNRESET.
+    """The relay does not read, the trader writes and dies: all it wrote is taken, though the kernel says ECONNRESET.
 
     Written to while it is dead, the relay's ack meets EPIPE; that must not close the reading side either.
     """
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         for attempt in range(10):
             run = attempt.to_bytes(16, "big")
             sock = connect(path)
@@ -436,7 +265,7 @@ def test_no_byte_is_lost_when_a_trader_dies_with_acks_unread(folder, loop_factor
             await soon(lambda run=run: run in recorder.connections and len(recorder.seqs(run)) == 10)
             connection = recorder.connections[run]
             connection.ack(5 + attempt % 3, now=True)
-            ingest.hold()
+            server.pause_reading()
             sock.setblocking(True)
             sock.sendall(logs(11, 40, "x" * size))
             sock.close()  # with the welcome and the ack unread: the same for the kernel as a SIGKILL
@@ -444,7 +273,7 @@ def test_no_byte_is_lost_when_a_trader_dies_with_acks_unread(folder, loop_factor
                 connection.ack(9, now=True)
                 await asyncio.sleep(0)
                 connection.ack(10, now=True)
-            ingest.release()
+            server.resume_reading()
             await soon(lambda connection=connection: connection in recorder.over)
             assert recorder.seqs(run) == list(range(1, 41))
 
@@ -455,8 +284,8 @@ def test_a_trader_that_does_not_read_its_acks_does_not_disturb(folder, loop_fact
     """Its socket fills up with acks; the relay drops them, keeps reading, and stays on its feet."""
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         sock = connect(path)
         sock.send(hello())
         await soon(lambda: recorder.connections)
@@ -472,17 +301,17 @@ def test_a_trader_that_does_not_read_its_acks_does_not_disturb(folder, loop_fact
 
 
 def test_drain_takes_what_is_in_the_sockets(folder, loop_factory):
-    """At the stop of the relay everything traders have already sent is taken, also while reading was held."""
+    """At the stop of the relay everything traders have already sent is taken, also while reading was paused."""
     path = folder / "ingest.sock"
 
-    async def scenario(ingest, recorder):
-        await ingest.listen(str(path))
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
         sock = connect(path)
         sock.send(hello())
         await soon(lambda: recorder.connections)
-        ingest.hold()
+        server.pause_reading()
         sock.send(logs(1, 1000))
-        await ingest.drain()
+        await server.drain()
         assert recorder.seqs(b"r" * 16) == list(range(1, 1001))
         with pytest.raises(OSError, match=r"refused|No such file"):
             connect(path)
@@ -525,12 +354,12 @@ def test_the_last_words_of_a_killed_process_arrive(house, until):
 def read_logs(relay, source):
     """Read every line of a source over plain HTTP."""
     url = f"http://127.0.0.1:{relay.port}/logs?limit=100000&source={source}"
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
         lines = [json.loads(line) for line in answer.read().splitlines()]
     return [line for line in lines if line["source"] == source]
 
 
-# --- with a relay behind the door ---------------------------------------------------------------------------
+# --- with a whole relay behind it ---------------------------------------------------------------------------
 
 
 def test_lines_are_acked_and_a_second_connection_takes_over(house):
@@ -580,3 +409,37 @@ def test_bye_is_acked_at_once(house):
     trader.send([3, 3])
     trader.acked(3)
     trader.close()
+
+
+def test_an_ack_that_did_not_fit_is_sent_when_there_is_room_again(folder, loop_factory):
+    """The trader reads late and nothing else is committed: the last ack still reaches it, else it keeps its lines."""
+    path = folder / "ingest.sock"
+
+    async def scenario(server, recorder):
+        await server.serve(UnixListener(str(path)).socket)
+        sock = connect(path)
+        sock.send(hello())
+        await soon(lambda: recorder.connections)
+        connection = recorder.connections[b"r" * 16]
+        last = 50_000
+        for seq in range(1, last + 1):
+            connection.ack(seq, now=True)
+        unpacker = msgpack.Unpacker()
+        heard = []
+
+        def last_was_heard():
+            try:
+                unpacker.feed(sock.recv(65536))
+            except BlockingIOError:
+                return False
+            heard.extend(frame[1] for frame in unpacker)
+            return heard[-1] == last
+
+        await soon(last_was_heard)
+        acked = heard[1:]
+        assert acked == sorted(set(acked)), "an ack came twice, or out of order"
+        assert len(acked) < last, "everything fitted, so the test shows nothing"
+        sock.close()
+        await soon(lambda: recorder.over)
+
+    on_loop(loop_factory, scenario)

@@ -14,7 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import connect
 
-from logrelay.viewers import server as viewers_module
+from logrelay.viewers import connection as connection_module
+from logrelay.viewers import server as server_module
+from tests.support.waiting import DEADLINE_S
 
 STALLED_BYTES = 64 * 1024
 """What a stalled viewer may hold in the relay's memory (docs, segment size)."""
@@ -32,7 +34,7 @@ class Peer:
         self.first = self.message()
         assert self.first["type"] == "connection"
 
-    def message(self, timeout=20):
+    def message(self, timeout=DEADLINE_S):
         return json.loads(self.ws.recv(timeout=timeout))
 
     def lines(self, count):
@@ -131,7 +133,7 @@ def test_too_many_viewers(house, until):
     assert refusal.value.response.status_code == 503
     assert refusal.value.response.headers["Retry-After"] == "10"
     one.close()
-    until(lambda: relay.call(lambda: len(relay.viewers.open)) == 1)
+    until(lambda: relay.call(lambda: len(relay.viewers.viewers)) == 1)
     three = Peer(relay)
     two.close()
     three.close()
@@ -141,7 +143,7 @@ def test_too_many_viewers(house, until):
 def test_targets_of_every_shape_get_an_answer(house, target):
     """No request line, however odd, ends in silence or on the loop's list of accidents (checked by `stop`)."""
     relay = house()
-    with socket.create_connection(("127.0.0.1", relay.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S) as sock:
         sock.sendall(
             f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{relay.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode("latin-1")
@@ -425,7 +427,7 @@ def test_a_stalled_viewer_costs_less_than_64_kib(house, until, batch):
         trader.acked(at + 499)
         largest = max(largest, buffered(relay))
         awake.lines(500)
-    assert relay.call(relay.relay.hub.behind) == 1
+    assert relay.counter("viewers_behind") == 1
     assert 0 < largest < STALLED_BYTES
     deaf.say('{"type":"ping"}')
     got, pongs = [], 0
@@ -441,7 +443,7 @@ def test_a_stalled_viewer_costs_less_than_64_kib(house, until, batch):
     assert [line["message"] for line in got] == [f"line {n}" for n in range(11, 20_011)]
     assert pongs == 1 or deaf.message() == {"type": "pong"}
     assert largest < STALLED_BYTES
-    until(lambda: relay.call(relay.relay.hub.behind) == 0)
+    until(lambda: relay.counter("viewers_behind") == 0)
     deaf.close()
     awake.close()
     trader.close()
@@ -456,7 +458,7 @@ def test_a_viewer_far_behind_is_skipped_with_a_notice(house, until):
         trader.log(at, at + 498, pad="x" * 400)
         trader.log(at + 499, level="warning")
         trader.acked(at + 499)
-    assert relay.call(relay.relay.hub.behind) == 1
+    assert relay.counter("viewers_behind") == 1
     assert deaf.message()["type"] == "connection"
     lines = []
     while not lines or lines[-1]["message"] != "line 20010":
@@ -532,7 +534,7 @@ def test_plain_http_of_a_reader_that_leaves(house, until):
     relay = house()
     trader = filled(relay, 5000, pad="x" * 500)
     for _ in range(5):
-        sock = socket.create_connection(("127.0.0.1", relay.port), timeout=20)
+        sock = socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S)
         sock.sendall(f"GET /logs?limit=5001 HTTP/1.1\r\nHost: 127.0.0.1:{relay.port}\r\n\r\n".encode())
         sock.recv(1000)
         sock.close()
@@ -545,7 +547,7 @@ def test_plain_http_refusals(house):
     relay = house()
     request = urllib.request.Request(f"http://127.0.0.1:{relay.port}/logs", headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        urllib.request.urlopen(request, timeout=20)
+        urllib.request.urlopen(request, timeout=DEADLINE_S)
     assert refusal.value.code == 403
     refusal.value.close()
 
@@ -577,7 +579,7 @@ def test_nonsense_at_the_door_ends_with_an_answer_or_at_once(house, data):
     """What is no request of ours is refused or cut off, without a trace on the loop, and viewers do not notice."""
     relay = house()
     watcher = Peer(relay)
-    with socket.create_connection(("127.0.0.1", relay.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S) as sock:
         answer = b""
         try:
             sock.sendall(data)
@@ -594,9 +596,9 @@ def test_nonsense_at_the_door_ends_with_an_answer_or_at_once(house, data):
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01\x02\x00\x01"], ids=repr)
 def test_a_peer_that_never_finishes_its_request_is_cut_off(house, data, monkeypatch):
     """A connection without a request does not stay."""
-    monkeypatch.setattr(viewers_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connection_module, "HANDSHAKE_TIMEOUT_S", 0.05)
     relay = house()
-    with socket.create_connection(("127.0.0.1", relay.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S) as sock:
         sock.sendall(data)
         try:
             assert sock.recv(100) == b""
@@ -606,7 +608,7 @@ def test_a_peer_that_never_finishes_its_request_is_cut_off(house, data, monkeypa
 
 def test_a_viewer_that_answers_no_ping_is_closed_with_1011(house, monkeypatch):
     """Three pings without an answer and it is gone; one that answers stays."""
-    monkeypatch.setattr(viewers_module, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(server_module, "PING_INTERVAL_S", 0.5)  # three of them: time for an answer on a busy machine
     relay = house()
     alive = Peer(relay)
     deaf = Deaf(relay)
@@ -632,6 +634,6 @@ def test_a_viewer_that_vanishes_is_forgotten(house, until):
         deaf = Deaf(relay, "?tail=3000")
         deaf.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         deaf.close()
-    until(lambda: relay.call(lambda: not relay.viewers.connections and not relay.relay.hub.viewers))
-    assert relay.call(lambda: not relay.relay.hub._groups)
+    until(lambda: relay.call(lambda: not relay.viewers.connections and not relay.pipeline.viewer_count))
+    assert relay.call(lambda: not relay.pipeline._hub._groups)
     trader.close()

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-# The rig is a package beside the tests, not one of theirs: test modules import it by its name.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from rig import real_trader
-from rig.feeder import Feeder, Nursery, Trader
-from rig.real_trader import RealTrader
-from rig.relay import Relay
-from rig.viewer import Stalled, Viewer
-from rig.waiting import FULL
+from tests.support.chaos import real_trader
+from tests.support.chaos.feeder import Feeder, Nursery, Trader
+from tests.support.chaos.real_trader import RealTrader
+from tests.support.chaos.relay import Relay
+from tests.support.chaos.scale import FULL
+from tests.support.chaos.viewer import Stalled, Viewer
 
 FULL_TIMEOUT_S = 1800
 """For one test with the full counts."""
@@ -75,7 +71,7 @@ class Scene:
 
     def nursery(self, relay: Relay, *, real: bool = False) -> Nursery:
         """A maker of traders that are going to be killed."""
-        nursery = Nursery(relay.socket, script=real_trader.SCRIPT) if real else Nursery(relay.socket)
+        nursery = Nursery(relay.socket, module=real_trader.MODULE) if real else Nursery(relay.socket)
         self._ends.append(nursery.end)
         return nursery
 

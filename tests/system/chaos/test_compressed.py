@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rig.ledger import Ledger, check_trader, check_viewer
-from rig.waiting import chance, scaled, wait_for
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.scale import chance, scaled
+from tests.support.waiting import wait_for
 
 ROUNDS = scaled(6, 60)
 

@@ -11,8 +11,10 @@ import subprocess
 import sys
 
 import pytest
-from rig.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
-from rig.waiting import chance, wait_for
+
+from tests.support.chaos.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
+from tests.support.chaos.scale import chance
+from tests.support.waiting import wait_for
 
 REFUSED = 4
 """Exit code: the journal cannot be used (logrelay serve --help)."""

@@ -9,8 +9,9 @@ import sqlite3
 import subprocess
 
 import pytest
-from rig.ledger import Ledger, check_trader, check_viewer, cut_at_epoch_gaps
-from rig.waiting import wait_for
+
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer, cut_at_epoch_gaps
+from tests.support.waiting import DEADLINE_S, wait_for
 
 DISK_BYTES = 4 << 20
 """Size of the file system that is going to be full."""
@@ -77,7 +78,7 @@ class Lock:
 
     def fill(self) -> None:
         """Take the lock."""
-        self._db = sqlite3.connect(self.relay.journal, isolation_level=None, timeout=10)
+        self._db = sqlite3.connect(self.relay.journal, isolation_level=None, timeout=DEADLINE_S)
         self._db.execute("BEGIN IMMEDIATE")
 
     def free(self) -> None:
@@ -227,7 +228,7 @@ def test_sigterm_in_trouble_ends_in_time_and_leaves_the_lines_to_the_traders(sce
     into_trouble(trouble, watching, trader)
     trader.burst(20)
     relay.terminate()
-    assert relay.wait(10) == 0
+    assert relay.wait() == 0
     assert "not committed" in relay.tell()
     trader.wait_closed()
     trouble.free()
@@ -385,7 +386,7 @@ def test_memory_is_bounded_while_the_journal_cannot_be_written(scene):
     assert relay.rss() - rss < 256 << 20, f"grown by {(relay.rss() - rss) >> 20} MiB"
     print(f"\nthe relay holds {(relay.rss() - rss) >> 20} MiB more when it stops to read")
     trouble.free()
-    trader.wait_acked(deadline_s=60)
+    trader.wait_acked()
     ledger = Ledger.read(relay.journal)
     check_trader(ledger, "trader", 1, trader.seq)
     watching.wait_for_id(ledger.head)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from rig.ledger import Ledger, check_rising_times, check_trader, check_viewer, cut_at_epoch_gaps, private_notices
-from rig.waiting import chance, scaled, wait_for
+from tests.support.chaos.ledger import (
+    Ledger,
+    check_rising_times,
+    check_trader,
+    check_viewer,
+    cut_at_epoch_gaps,
+    private_notices,
+)
+from tests.support.chaos.scale import chance, scaled
+from tests.support.waiting import wait_for
 
 KILLS = scaled(15, 100)
 FRAMES_CUT = scaled(40, 1000)

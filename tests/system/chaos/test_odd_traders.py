@@ -6,9 +6,11 @@ import socket
 import time
 
 import pytest
-from rig.feeder import pack
-from rig.ledger import Ledger, check_rising_times, check_trader, check_viewer
-from rig.waiting import chance, wait_for
+
+from tests.support.chaos.feeder import pack
+from tests.support.chaos.ledger import Ledger, check_rising_times, check_trader, check_viewer
+from tests.support.chaos.scale import chance
+from tests.support.waiting import wait_for
 
 HOUR_NS = 3600 * 10**9
 MANY = 200

@@ -7,9 +7,11 @@ import socket
 import struct
 
 import pytest
-from rig.ledger import Ledger, check_trader, check_viewer
-from rig.viewer import handshake, mask
-from rig.waiting import chance, scaled, wait_for
+
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.scale import chance, scaled
+from tests.support.chaos.viewer import handshake, mask
+from tests.support.waiting import wait_for
 
 RUDE = scaled(150, 2000)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from rig.feeder import SENT, Shared
-from rig.ledger import Ledger, check_trader, check_viewer
-from rig.waiting import chance, scaled, wait_for
+
+from tests.support.chaos.feeder import SENT, Shared
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.scale import chance, scaled
+from tests.support.waiting import wait_for
 
 KILLS = scaled(40, 1000)
 RELAY_KILLS = scaled(5, 50)

@@ -12,13 +12,14 @@ import time
 
 import pytest
 
+from logrelay.http.api import STATIC
+from tests.support.waiting import DEADLINE_S
+
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright_api.expect
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
-PATIENCE = 15
-"""Seconds until a condition that must come true is given up; far above what any step takes."""
 MESSAGES = "() => [...document.querySelectorAll('.row:not(.notice) .message')].map((m) => m.textContent)"
 
 
@@ -35,8 +36,8 @@ def phone(browser):
     """A page on a phone. An exception in the page fails the test."""
     chromium, device = browser
     context = chromium.new_context(**device)
-    context.set_default_timeout(PATIENCE * 1000)
-    expect.set_options(timeout=PATIENCE * 1000)
+    context.set_default_timeout(DEADLINE_S * 1000)
+    expect.set_options(timeout=DEADLINE_S * 1000)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -47,7 +48,7 @@ def phone(browser):
 
 def until(page, script: str, wanted) -> None:
     """Wait until the page's answer is what is wanted."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE_S
     while (seen := page.evaluate(script)) != wanted:
         assert time.monotonic() < deadline, f"{str(seen)[-600:]} is not {str(wanted)[-600:]}"
         page.wait_for_timeout(20)
@@ -79,6 +80,23 @@ def test_replay_and_live(relay, phone):
     live(phone)
     expect(phone.locator("#age")).to_contain_text("last line")
     expect(phone.locator(".trader")).to_have_text("robo_trader connected")
+
+
+def test_every_file_arrives(relay, phone):
+    """The page gets each of its scripts once, nothing it asks for is missing, and the browser complains of nothing."""
+    answers: list[tuple[str, int]] = []
+    complaints: list[str] = []
+    phone.on("response", lambda response: answers.append((response.url.removeprefix(relay.url), response.status)))
+    phone.on("requestfailed", lambda request: complaints.append(request.url))
+    phone.on("console", lambda message: complaints.append(message.text))
+    log(relay.trader(), 1, 3)
+    phone.goto(relay.url, wait_until="networkidle")
+    until(phone, MESSAGES, numbered(1, 3))
+    live(phone)
+    scripts = [path for path, _ in answers if path.endswith(".js")]
+    assert sorted(scripts) == sorted(path.removeprefix("/") for path in STATIC if path.endswith(".js"))
+    assert {status for _, status in answers} == {200}
+    assert complaints == []
 
 
 def test_nothing_logged(relay, phone):
@@ -248,7 +266,7 @@ def test_silent_connection(relay, phone):
     phone.clock.run_for(20_000)  # time for a ping, which is swallowed, and with it everything that follows
     log(trader, 6, 9)
     phone.clock.run_for(12_000)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE_S
     while (seen := phone.evaluate(MESSAGES)) != numbered(1, 9):
         assert time.monotonic() < deadline, seen
         phone.clock.run_for(200)
@@ -263,7 +281,7 @@ def test_older_lines(relay, phone):
     phone.evaluate("scroller.scrollTop = -1e9")
     until(phone, "() => document.querySelectorAll('.row').length", 700)
     assert phone.evaluate(MESSAGES) == numbered(301, 1000)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE_S
     while phone.locator("#older").inner_text() != "the oldest line that is kept":
         assert time.monotonic() < deadline
         phone.evaluate("scroller.scrollTop = -1e9")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import http.client
 import socket
-import time
 
 import orjson
 import pytest
 
 from logrelay.http import metrics
-
-PATIENCE = 15
+from tests.support.waiting import DEADLINE_S, wait_for
 
 
 def get(relay, target: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE_S)
     try:
         connection.request(method, target, headers=headers)
         answer = connection.getresponse()
@@ -119,7 +117,7 @@ def test_health(relay):
     (told,) = orjson.loads(body)["traders"]
     assert status == 200
     assert (told["app"], told["pid"], told["state"]) == ("robo_trader", 4711, "connected")
-    assert 0 <= told["last_line_age_seconds"] < PATIENCE
+    assert 0 <= told["last_line_age_seconds"] < DEADLINE_S
     assert b"secret" not in body
     assert b"hunter2" not in body
     assert get(relay, "/readyz")[0] == 200
@@ -128,7 +126,7 @@ def test_health(relay):
 def test_page_and_token(start):
     """With a token, the viewer's own files are for everyone and everything else is not."""
     relay = start(LOGRELAY_TOKEN="t" * 43)
-    for path in ("/", "/static/viewer.js", "/static/client.js", "/static/style.css"):
+    for path in ("/", "/static/main.js", "/static/client.js", "/static/style.css"):
         status, headers, body = get(relay, path)
         assert (status, len(body)) == (200, int(headers["content-length"]))
         assert get(relay, path, **{"If-None-Match": headers["etag"]})[0] == 304
@@ -152,7 +150,7 @@ def test_client_leaves(relay):
     for i in range(4000):
         trader.log(f"line {i}", padding="x" * 4000)
     trader.wait()
-    client = socket.create_connection(("127.0.0.1", relay.port), timeout=PATIENCE)
+    client = socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.sendall(b"GET /logs?since=1h&limit=1000000 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     assert client.recv(1000).startswith(b"HTTP/1.1 200")
@@ -163,7 +161,4 @@ def test_client_leaves(relay):
 
     assert searches() == "logrelay_searches 1"
     client.close()
-    deadline = time.monotonic() + PATIENCE
-    while searches() != "logrelay_searches 0":
-        assert time.monotonic() < deadline, "the search goes on although nobody reads"
-        time.sleep(0.02)
+    wait_for(lambda: searches() == "logrelay_searches 0", "the end of a search that nobody reads")

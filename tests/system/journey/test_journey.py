@@ -22,16 +22,15 @@ from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub import Hub
 from logrelay.ingest import frames as relay_wire
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import Traders
+from logrelay.ingest.trader_registry import TraderRegistry
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from robo_trader.log_relay import LogRelayProcessor
 from robo_trader.logging.redaction import Redactor
+from tests.support.waiting import DEADLINE_S
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-DEADLINE_S = 20
-"""For anything that should take milliseconds; only a broken relay needs it."""
 
 
 class Phone:
@@ -46,8 +45,8 @@ class Phone:
 
 
 def test_a_line_takes_the_steps_that_the_modules_are_named_after(tmp_path):
-    """logger -> redact -> processor -> wire -> ingest -> wire -> traders -> sequencer -> journal -> hub -> phone."""
-    # robo_trader/redact: nothing secret goes on.
+    """logger -> logging -> log_relay -> ingest -> journal -> fanout -> phone, in the order of the folders."""
+    # robo_trader/logging/redaction: nothing secret goes on.
     event = Redactor()(
         None,
         "info",
@@ -67,30 +66,31 @@ def test_a_line_takes_the_steps_that_the_modules_are_named_after(tmp_path):
         with connection:
             connection.settimeout(DEADLINE_S)
             decoder = relay_wire.Decoder()
-            # logrelay/wire: bytes to frames.
+            # logrelay/ingest/frames: bytes to frames.
             (hello,) = decoder.receive(connection.recv(65536))
             assert isinstance(hello, relay_wire.Hello)
             connection.sendall(relay_wire.welcome(0))
             (log,) = decoder.receive(connection.recv(65536))
             assert log.event["symbol"] == "AAPL"
 
-            # logrelay/journal, traders, sequencer: a place in the stream, and then on the disk.
+            # logrelay/ingest/trader_registry, sequencer, then the journal: a place in the stream, and then on the disk.
             journal = SqliteJournal(tmp_path / "j.db", now_us=lambda: 1, random_epoch=lambda: "k3f9ab")
             opening = journal.open()
-            sequencer = Sequencer(opening.epoch, opening.head + 1)
-            traders = Traders(opening.runs, sequencer, quiet_after_s=60, mono=0.0)
+            sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
+            traders = TraderRegistry(opening.runs, sequencer, quiet_after_s=60, mono=0.0)
             trader, _ = traders.hello("connection", hello, 1, 0.0)
             assert traders.receive(trader, [log], 1, 0.0) == []
             commit, batch = sequencer.take()
             assert isinstance(batch, Batch)
 
-            # logrelay/hub: nobody is shown it before it is committed.
-            hub = Hub(head=0, oldest=1, max_lag=1000, tail=500, ask=None, pack=None, render_gap=None)
+            # logrelay/fanout/hub: nobody is shown it before it is committed.
+            hub = Hub(head=0, oldest=1, max_lag=1000, landing_lines=500, render_gap=lambda gap: b"")
             phone = Phone()
             hub.start_tail(hub.join(phone, Filter(), "plain"), 0)
             journal.append(commit)
             hub.publish(batch)
             hub.commit(batch.last, 1)
+            assert not hub.take_requests(), "everything was in memory"
 
             # and the ack, so that the trader may forget it.
             connection.sendall(relay_wire.ack(trader.run.last_seq))
@@ -98,7 +98,7 @@ def test_a_line_takes_the_steps_that_the_modules_are_named_after(tmp_path):
             processor.close()
     assert processor.stats()["acked"] == 1
 
-    # logrelay/messages: what the phone reads is what the journal holds.
+    # logrelay/fanout/line_json: what the phone reads is what the journal holds.
     shown = json.loads(phone.got[phone.got.rindex(b'{"type":"log"') :])
     assert shown["message"] == "trade.executed"
     assert shown["source"] == "robo_trader.runner"

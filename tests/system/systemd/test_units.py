@@ -11,16 +11,16 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import DEADLINE_S, wait_for
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 UNITS = ROOT / "logrelay" / "units"
 BOX = HERE / "box.sh"
-DEADLINE_S = 60
 SYSTEM_PYTHON = "/usr/bin/python3"
 """Services run as users that may not look below /root, where other interpreters tend to be."""
 MAX_EXPOSURE = 15
@@ -28,11 +28,16 @@ MAX_EXPOSURE = 15
 
 PREPARE = """#!/bin/bash
 set -e
-mkdir -p "$1/opt/logrelay"
+mkdir -p "$1/opt/logrelay" "$1/opt/robo-trader"
 cp -a {venv} "$1/opt/logrelay/venv"
+cp -a {root}/robo_trader "$1/opt/robo-trader/"
+ln -s /opt/logrelay/venv "$1/opt/robo-trader/.venv"
 grep -rlI --include='*' '^#!{venv}/' "$1/opt/logrelay/venv/bin" | xargs sed -i '1s|{venv}|/opt/logrelay/venv|'
-chroot "$1" systemd-sysusers {root}/logrelay/units/logrelay.sysusers
+cp {root}/logrelay/units/logrelay.sysusers "$1/opt/logrelay/"
+chroot "$1" systemd-sysusers /opt/logrelay/logrelay.sysusers
 """
+"""Runs outside, with the new root as its argument. What the box needs of the checkout is copied: that may lie
+below /tmp, which is a file system of its own inside."""
 
 
 def run(*command, **more):
@@ -83,11 +88,7 @@ class Box:
         return self("systemctl", "show", unit, f"--property={name}", "--value").strip()
 
     def until(self, what, check):
-        deadline = time.monotonic() + DEADLINE_S
-        while not (answer := check()):
-            assert time.monotonic() < deadline, f"not {what} in {DEADLINE_S} s:\n{self.journal()}"
-            time.sleep(0.05)  # between two looks, never instead of one
-        return answer
+        return wait_for(check, lambda: f"{what}:\n{self.journal()}")
 
     def path(self, inside):
         return f"/proc/{(self.directory / 'manager').read_text().strip()}/root{inside}"
@@ -117,7 +118,7 @@ def box(tmp_path_factory):
     home = Path(run("mktemp", "-d", "/var/tmp/logrelay-box.XXXXXX").stdout.strip())
     venv = home / "venv"
     run(SYSTEM_PYTHON, "-m", "venv", str(venv), check=True)
-    installed = run(f"{venv}/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", str(ROOT))
+    installed = run(f"{venv}/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{ROOT}[bot]")
     if installed.returncode != 0:
         shutil.rmtree(home)
         pytest.skip(f"logrelay cannot be installed for {SYSTEM_PYTHON}: {installed.stderr[-300:]}")

@@ -5,6 +5,8 @@ import signal
 
 import pytest
 
+from tests.support.waiting import DEADLINE_S
+
 HEADER = "time,symbol,open,high,low,close,volume\n"
 
 
@@ -22,7 +24,7 @@ def test_a_signal_stops_it_cleanly(python, relay, number):
     process = trader(python, "--speed", "20", LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED="")
     relay.wait(lambda r: any(e["event"] == "trade.executed" for e in r.events))
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0
     assert not err
     last = lines(out)[-1]
@@ -40,7 +42,7 @@ def test_a_seed_means_the_same_trades_at_any_speed(python):
     outs = []
     for speed in ("0", "400"):
         process = trader(python, "--seed", "5", "--speed", speed, "--duration", "2")
-        outs.append([e for e in lines(process.communicate(timeout=60)[0]) if e["event"] == "trade.executed"])
+        outs.append([e for e in lines(process.communicate(timeout=DEADLINE_S)[0]) if e["event"] == "trade.executed"])
         assert process.returncode == 0
     for trade in outs[0] + outs[1]:
         del trade["timestamp"]
@@ -60,7 +62,7 @@ def test_a_file_of_bars_is_traded_to_its_end(python, tmp_path):
     rows.append("2026-01-05T15:30:00Z,B,1,1,1,1,1")
     file.write_text(HEADER + "\n".join(rows) + "\n")
     process = trader(python, "--bars", str(file), "--speed", "0", "--symbols", "a")
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     events = lines(out)
     assert process.returncode == 0
     skipped = next(e for e in events if e["event"] == "bars.row_skipped")
@@ -86,7 +88,7 @@ def test_a_file_of_bars_is_traded_to_its_end(python, tmp_path):
 def test_wrong_usage_is_one_clear_line_and_code_2(python, arguments, said):
     """No traceback, nothing traded; the last line of stderr names what is wrong."""
     process = trader(python, *arguments)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 2
     assert not out
     assert said in err.splitlines()[-1]
@@ -96,7 +98,7 @@ def test_wrong_usage_is_one_clear_line_and_code_2(python, arguments, said):
 def test_audit_lines_stay_here(python, relay):
     """The session's report goes to the console and not to the relay."""
     process = trader(python, "--speed", "0", "--duration", "3", LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED="")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert any(e["logger"] == "audit" for e in lines(out))
     assert relay.logs
     assert not any(e.get("logger") == "audit" for e in relay.events)
@@ -113,6 +115,6 @@ def test_without_a_relay_it_trades_on(python, tmp_path):
         LOGRELAY_SOCKET=str(tmp_path / "none"),
         LOGRELAY_DISABLED="",
     )
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0
     assert lines(out)[-1]["event"] == "engine.stopped"

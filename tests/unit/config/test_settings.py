@@ -1,39 +1,17 @@
-"""The settings table: what beats what, what is refused, and in which words."""
+"""The settings table and the class that holds the values: they agree, and every row is of use."""
 
 from __future__ import annotations
 
 import dataclasses
-import typing
 from pathlib import Path
 
 import pytest
 
-from logrelay.config import settings as config_module
-from logrelay.config.settings import BY_NAME, SETTINGS, Config, Surroundings, default_socket, is_loopback, load
-from logrelay.errors import ConfigError
-from logrelay.fanout import line_json as messages
+from logrelay.config import settings
+from logrelay.config.settings import BY_NAME, MEMORY, OTHER_VARIABLES, SETTINGS, Config, is_loopback
+from logrelay.viewers import requests
 
 TOKEN = "correct-horse-battery-staple"
-
-
-def settings(flags=None, environ=None, file=None, directories=()):
-    def read_file(path):
-        if file is None:
-            raise FileNotFoundError(2, "No such file or directory")
-        return file.encode()
-
-    flags = dict(flags or {})
-    if file is not None:
-        flags.setdefault("config", "/etc/r.toml")
-    environ = {"HOME": "/home/eve"} | dict(environ or {})
-    return load(flags, Surroundings(environ, 1000, lambda path: path in directories, read_file))
-
-
-def refusal(**given):
-    with pytest.raises(ConfigError) as caught:
-        settings(**given)
-    assert caught.value.exit_code == 2
-    return str(caught.value)
 
 
 def test_the_table_and_the_class_agree_on_names_and_defaults():
@@ -48,205 +26,27 @@ def test_the_table_and_the_class_agree_on_names_and_defaults():
 
 def test_the_default_tail_may_be_what_a_viewer_may_ask_for():
     """The bound of --tail should be the one viewers have."""
-    assert BY_NAME["tail"].kind.from_text(str(messages.MAX_TAIL)) == messages.MAX_TAIL
+    assert BY_NAME["tail"].value_type.from_text(str(requests.MAX_TAIL)) == requests.MAX_TAIL
     with pytest.raises(ValueError):
-        BY_NAME["tail"].kind.from_text(str(messages.MAX_TAIL + 1))
-
-
-def test_every_kind_gives_the_type_its_field_declares():
-    """What load puts into a field should have the type that the field is annotated with."""
-    hints = typing.get_type_hints(Config)
-    texts = {"config": "/etc/r.toml", "socket": "/s", "journal": "/j", "host": "::1", "token": TOKEN}
-    texts |= {"allow_hosts": "a,b", "allow_origins": "http://a:1", "sync": "full", "keep_bytes": "2MiB"}
-    texts |= {"compression": "on", "log_level": "info"}
-    environ = {s.variable: texts.get(s.name, "7") for s in SETTINGS}
-
-    loaded = settings(environ=environ, file="").config
-
-    for setting in SETTINGS:
-        value = getattr(loaded, setting.name)
-        base = typing.get_origin(hints[setting.name]) or hints[setting.name]
-        allowed = typing.get_args(hints[setting.name]) if base is not tuple else (tuple,)
-        assert isinstance(value, tuple(a for a in allowed if isinstance(a, type)) or base), setting.name
+        BY_NAME["tail"].value_type.from_text(str(requests.MAX_TAIL + 1))
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
-def test_every_default_and_every_toml_default_is_allowed_by_its_own_kind(setting):
+def test_every_default_and_every_toml_default_is_allowed_by_its_own_type(setting):
     """A default should be a value that the operator could have given."""
     if setting.default not in (None, ()):
-        assert setting.kind.from_toml(setting.default) == setting.default
-        assert setting.kind.from_text(setting.shown_default) == setting.default
-
-
-def test_a_flag_beats_the_environment_beats_the_file_beats_the_default():
-    """The nearest place should win, and `origins` should name it."""
-    file = "port = 1\ntail = 1\nmax_lag = 1\n"
-    loaded = settings({"port": "3"}, {"LOGRELAY_PORT": "2", "LOGRELAY_TAIL": "2"}, file)
-
-    assert (loaded.config.port, loaded.config.tail, loaded.config.max_lag) == (3, 2, 1)
-    assert loaded.config.sync == "normal"
-    assert [loaded.origins[n] for n in ("port", "tail", "max_lag", "sync")] == [
-        "--port", "LOGRELAY_TAIL", "max_lag in /etc/r.toml", "default",
-    ]  # fmt: skip
-
-
-def test_an_empty_variable_counts_as_not_set():
-    """`LOGRELAY_PORT=` should leave the default."""
-    assert settings(environ={"LOGRELAY_PORT": "", "LOGRELAY_SOCKET": ""}).config.port == 8765
-
-
-def test_an_empty_flag_is_refused():
-    """`--host ''` would listen everywhere in some libraries; it should be an error."""
-    assert "--host is ''; allowed:" in refusal(flags={"host": ""})
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ({"port": "65536"}, "--port is '65536'; allowed: a whole number from 0 to 65535"),
-        ({"port": "-1"}, "--port is '-1'; allowed:"),
-        ({"port": "٣"}, "--port is '٣'; allowed:"),
-        ({"keep_bytes": "1000"}, "--keep-bytes is '1000'; allowed: bytes from 1MiB"),
-        ({"keep_bytes": "5 parsecs"}, "--keep-bytes is '5 parsecs'; allowed:"),
-        ({"quiet_after": "nan"}, "--quiet-after is 'nan'; allowed: 0, or a number of seconds"),
-        ({"sync": "FULL"}, "--sync is 'FULL'; allowed: normal or full"),
-        ({"journal": "nats://host"}, "--journal is 'nats://host'; allowed: a file path, or :memory:"),
-        ({"allow_origins": "localhost:1"}, "--allow-origins is 'localhost:1'; allowed: at most 16"),
-        ({"socket": "/" + "s" * 107}, "(--socket) has 108 bytes; allowed: at most 107"),
-    ],
-)
-def test_a_wrong_flag_is_named_with_what_was_given_and_what_is_allowed(flags, said):
-    """The error should say which option, what it got, and what it takes."""
-    assert said in refusal(flags=flags)
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ('port = "8765"', "port in /etc/r.toml is '8765'; allowed: a whole number"),
-        ("port = true", "port in /etc/r.toml is True; allowed: a whole number"),
-        ("keep_days = nan", "keep_days in /etc/r.toml is nan; allowed:"),
-        ('allow_hosts = "a"', "allow_hosts in /etc/r.toml is 'a'; allowed:"),
-        ("prot = 1", "'prot' in /etc/r.toml is not a setting; did you mean port?"),
-        ("max-lag = 1", "did you mean max_lag?"),
-        ("zzz = 1", "'zzz' in /etc/r.toml is not a setting; allowed: host, port,"),
-        ('config = "x"', "'config' in /etc/r.toml is not a setting"),
-        ("port = ", "config file /etc/r.toml is not valid TOML"),
-    ],
-)
-def test_a_wrong_file_is_refused_with_file_and_key(line, said):
-    """The error should say which key of which file, and what it takes."""
-    assert said in refusal(file=line)
-
-
-def test_a_config_file_that_is_not_there_is_an_error():
-    """A file that was asked for and cannot be read should not be passed over."""
-    assert "config file /no.toml cannot be read: No such file" in refusal(flags={"config": "/no.toml"})
-
-
-def test_the_file_takes_every_kind():
-    """Sizes as number or text, arrays, numbers with a fraction should all be read from the file."""
-    loaded = settings(file='keep_bytes = "512MiB"\nkeep_days = 0.5\nallow_hosts = ["a", "b.c"]\nquiet_after = 0').config
-
-    assert (loaded.keep_bytes, loaded.keep_days, loaded.allow_hosts, loaded.quiet_after) == (
-        512 * 1024 * 1024, 0.5, ("a", "b.c"), 0.0,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "count"), [("1GiB", 1 << 30), ("1gb", 10**9), ("64 MiB", 64 << 20), ("1048576", 1 << 20)]
-)
-def test_sizes_are_read_with_and_without_units(text, count):
-    """The binary and decimal units should differ, and case should not matter."""
-    assert settings({"keep_bytes": text}).config.keep_bytes == count
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "phone-box", "127.1", "::ffff:10.0.0.1"])
-def test_beyond_loopback_there_must_be_a_token(host):
-    """Every listen address that is not surely loopback should need a token, and the error say how."""
-    said = refusal(flags={"host": host})
-
-    assert "--host" in said
-    assert "secrets.token_urlsafe(32)" in said
-    assert settings({"host": host}, {"LOGRELAY_TOKEN": TOKEN}).config.token == TOKEN
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])
-def test_loopback_needs_no_token(host):
-    """An address only this machine reaches should be fine as it is."""
-    assert is_loopback(host)
-    assert settings({"host": host}).config.token is None
-
-
-@pytest.mark.parametrize("token", ["with space", "x" * 257, "has space has space", "ümläut-ümläut-ümläut"])
-def test_a_token_that_cannot_be_used_everywhere_is_refused_and_never_repeated(token):
-    """The error should say what a token may be, without printing the one that was given."""
-    said = refusal(environ={"LOGRELAY_TOKEN": token})
-
-    assert "LOGRELAY_TOKEN is hidden here; allowed: 1 to 256" in said
-    assert token not in said
-    said = refusal(file=f'token = "{token}"')
-    assert token not in said
+        assert setting.value_type.from_toml(setting.default) == setting.default
+        assert setting.value_type.from_text(setting.shown_default) == setting.default
 
 
 def test_the_token_is_not_in_the_repr():
     """A config that ends up in a log should not take the token along."""
-    assert TOKEN not in repr(settings(environ={"LOGRELAY_TOKEN": TOKEN}))
-
-
-@pytest.mark.parametrize(
-    ("environ", "directories", "path"),
-    [
-        ({"LOGRELAY_SOCKET": "/a.sock", "XDG_RUNTIME_DIR": "/run/user/1"}, ["/run/logrelay"], "/a.sock"),
-        (
-            {"LOGRELAY_SOCKET": "", "XDG_RUNTIME_DIR": "/run/user/1"},
-            ["/run/logrelay"],
-            "/run/logrelay/ingest.sock",
-        ),
-        ({"XDG_RUNTIME_DIR": "/run/user/1", "TMPDIR": "/t"}, [], "/run/user/1/logrelay/ingest.sock"),
-        ({"XDG_RUNTIME_DIR": "", "TMPDIR": "/t"}, [], "/t/logrelay-1000/ingest.sock"),
-        ({"TMPDIR": ""}, [], "/tmp/logrelay-1000/ingest.sock"),
-    ],
-)
-def test_the_socket_is_looked_for_in_the_order_of_the_protocol(environ, directories, path):
-    """The order of docs/protocol.md, section 1, should decide; `load` should use it too."""
-    assert default_socket(environ, 1000, lambda d: d in directories) == path
-    assert settings(environ=environ, directories=directories).config.socket == path
-
-
-@pytest.mark.parametrize(
-    ("environ", "path"),
-    [
-        (
-            {"STATE_DIRECTORY": "/var/lib/logrelay:/var/lib/b", "XDG_STATE_HOME": "/x"},
-            "/var/lib/logrelay/journal.db",
-        ),
-        ({"XDG_STATE_HOME": "/x"}, "/x/logrelay/journal.db"),
-        ({}, "/home/eve/.local/state/logrelay/journal.db"),
-        ({"LOGRELAY_JOURNAL": "~/j.db"}, "/home/eve/j.db"),
-        ({"LOGRELAY_JOURNAL": ":memory:"}, ":memory:"),
-    ],
-)
-def test_the_journal_is_where_the_manager_or_the_desktop_puts_state(environ, path):
-    """The first of STATE_DIRECTORY, else XDG_STATE_HOME, else ~/.local/state should be used."""
-    assert settings(environ=environ).config.journal == path
-
-
-def test_without_home_the_error_says_which_options_to_give():
-    """A process without HOME should hear what to do, not get a path that begins with a tilde."""
-    assert "--journal" in refusal(environ={"HOME": ""})
-
-
-def test_variables_nobody_reads_are_reported():
-    """A misspelt variable should show up; those of the trader and of CI should not."""
-    loaded = settings(environ={"LOGRELAY_PROT": "1", "LOGRELAY_DISABLED": "1", "LOGRELAY_CI": "1"})
-
-    assert loaded.unknown_variables == ("LOGRELAY_PROT",)
+    assert TOKEN not in repr(Config("/s", ":memory:", token=TOKEN))
 
 
 def test_every_setting_is_used_by_some_part_of_the_relay():
     """A setting that changes nothing should not be in the table."""
-    package = Path(config_module.__file__).parents[1]
+    package = Path(settings.__file__).parents[1]
     parts = [p for p in package.rglob("*.py") if p.parent.name not in ("config", "cli")]
     code = "".join(p.read_text("utf-8") for p in parts)
     unused = [s.name for s in SETTINGS if s.name != "config" and f"config.{s.name}" not in code]
@@ -254,9 +54,30 @@ def test_every_setting_is_used_by_some_part_of_the_relay():
     assert unused == []
 
 
-def test_nothing_is_read_from_the_process(monkeypatch):
-    """Loading should depend on its arguments alone."""
-    monkeypatch.setenv("LOGRELAY_PORT", "1")
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])
+def test_loopback_is_what_only_this_machine_reaches(host):
+    """Every address of the loopback network counts, and the one name that always means it."""
+    assert is_loopback(host)
 
-    assert settings().config.port == 8765
-    assert not hasattr(config_module, "os")
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "phone-box", "127.1", "::ffff:10.0.0.1", ""])
+def test_whatever_might_be_reached_from_elsewhere_is_not_loopback(host):
+    """A name, a short form or a wildcard does not count: it may mean another address."""
+    assert not is_loopback(host)
+
+
+def test_the_help_names_what_stands_behind_an_option():
+    """As `--help` shows it: one word for a value, all words where there are few."""
+    shown = {s.flag: s.value_type.metavar for s in SETTINGS}
+
+    assert {flag: shown[flag] for flag in ("--config", "--socket", "--journal", "--host", "--token")} == {
+        "--config": "PATH", "--socket": "PATH", "--journal": "PATH|:memory:", "--host": "ADDRESS", "--token": "TOKEN",
+    }  # fmt: skip
+    assert "NAME" in shown["--allow-hosts"]
+    assert "ORIGIN" in shown["--allow-origins"]
+
+
+def test_names_that_the_trader_and_the_documentation_rely_on():
+    """The journal without a file, and the variables that are the trader's own."""
+    assert MEMORY == ":memory:"
+    assert set(OTHER_VARIABLES) == {"LOGRELAY_DISABLED", "LOGRELAY_LEVEL", "LOGRELAY_EXCLUDE", "LOGRELAY_CI"}

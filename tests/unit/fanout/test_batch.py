@@ -74,12 +74,12 @@ FILTERS = st.builds(
 
 @settings(max_examples=250, deadline=None)
 @given(SPECS, st.lists(FILTERS, min_size=1, max_size=4), st.booleans(), st.integers(1, 1000))
-def test_select_is_matches_for_every_line(specs, filters, settled, first):
-    """A batch selects exactly the lines whose filter says yes, fresh or settled, and None only for all of them."""
+def test_select_is_matches_for_every_line(specs, filters, compacted, first):
+    """A batch selects exactly the lines whose filter says yes, fresh or compacted, and None only for all of them."""
     batch, full = make(specs, first)
     for wanted in filters * 2:
-        if settled:
-            batch.settle()
+        if compacted:
+            batch.compact()
         chosen = batch.select(wanted)
         expected = [i for i, line in enumerate(full) if wanted.matches(line)]
         assert (list(range(len(full))) if chosen is None else list(chosen)) == expected
@@ -163,14 +163,14 @@ def test_equal_selections_share_the_same_bytes():
 
 
 def test_what_a_batch_remembers_is_bounded():
-    """A viewer that asks for something else all the time does not fill the memory; settled batches remember nothing."""
+    """A viewer that asks for something else all the time fills no memory; compacted batches remember nothing."""
     batch, _ = make([(False, INFO, "app", "x", {"k": n, "other": n % 7}) for n in range(400)])
     for number in range(2 * MAX_SHARED):
         batch.segments(Filter(where=(("k", str(number)),)), "plain")
         batch.segments(Filter(where=((f"f{number}", "1"),)), "plain")
     assert len(batch._cache) <= MAX_SHARED
     assert len(batch._columns) <= MAX_SHARED
-    batch.settle()
+    batch.compact()
     for number in range(10):
         assert len(texts(batch.segments(Filter(text="x", where=(("k", str(number)),)), "plain")[0].payload)) == 1
     assert not batch._cache

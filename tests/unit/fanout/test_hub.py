@@ -23,9 +23,9 @@ from logrelay.fanout import batch as batch_module
 from logrelay.fanout import compression
 from logrelay.fanout import hub as hub_module
 from logrelay.fanout.batch import Batch
-from logrelay.fanout.compression import Deflater, deflate_segments
 from logrelay.fanout.filters import Filter
-from logrelay.fanout.hub import Found, Gap, Hub
+from logrelay.fanout.hub import Hub
+from logrelay.fanout.hub_types import CompressFetch, Found, Gap, LevelsFetch, Pack, PageFetch, StartFetch
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.journal import memory as memory_module
 from logrelay.journal import retention as retention_module
@@ -55,8 +55,8 @@ FILTERS = (
 def _small_numbers(monkeypatch):
     """Shrink every bound, so that a few dozen lines reach all of them."""
     for module, name, value in (
-        (hub_module, "TAIL_BYTES", 3000),
-        (hub_module, "TAIL_LINES", 12),
+        (hub_module, "RECENT_BYTES", 3000),
+        (hub_module, "RECENT_LINES", 12),
         (hub_module, "KEPT_WARNINGS", 4),
         (hub_module, "MIN_PAGE_BYTES", 400),
         (hub_module, "MAX_PAGE_BYTES", 1600),
@@ -93,7 +93,7 @@ class ListJournal:
     def page(self, fetch, patience):
         """Answer a Fetch, giving up after looking at `patience` lines."""
         low, high = max(fetch.after, self.oldest - 1), min(fetch.until, len(self.lines))
-        newest = fetch.kind == "start"
+        newest = isinstance(fetch, StartFetch)
         order = range(high, low, -1) if newest else range(low + 1, high + 1)
         bodies, seqs, size = [], [], 0
         reached, complete = (fetch.after if newest else max(fetch.after, high)), True
@@ -147,7 +147,7 @@ class RealJournal:
                 until=fetch.until,
                 limit=min(fetch.limit, patience + 1),
                 filter=fetch.filter,
-                newest=fetch.kind == "start",
+                newest=isinstance(fetch, StartFetch),
                 max_bytes=fetch.max_bytes,
             )
         )
@@ -255,7 +255,7 @@ class Watcher:
         self.starting = False
         if viewer.group is not None:
             assert not viewer.stalled
-            assert not viewer.asking
+            assert not viewer.fetching
             if not viewer.group.packs:
                 assert self.pos == hub.head
             assert not self.owed_epoch, "the lost epoch was never told"
@@ -345,28 +345,30 @@ class World:
         self.levels_told = {}
         self.watchers = []
         self.gone = []
-        self.hub = Hub(
-            head=0,
-            oldest=1,
-            max_lag=max_lag,
-            tail=landing,
-            ask=self.ask,
-            pack=self.packs.append,
-            render_gap=self.render,
-        )
+        self.hub = Hub(head=0, oldest=1, max_lag=max_lag, landing_lines=landing, render_gap=self.render)
+
+    def call(self, method, *args):
+        """Call a method of the hub, then take its requests, as the pipeline does."""
+        method(*args)
+        for request in self.hub.take_requests():
+            if isinstance(request, Pack):
+                self.packs.append(request)
+            else:
+                self.ask(request)
+        assert not self.hub.take_requests(), "requests were handed out twice"
 
     def ask(self, fetch):
         viewer = fetch.viewer
         assert viewer in self.hub.viewers
         assert fetch.generation == viewer.generation
-        assert fetch.kind == "pack" or fetch.until <= self.hub.committed <= self.committed, (
-            "the journal was asked for what it cannot have"
-        )
+        if not isinstance(fetch, CompressFetch):
+            until = fetch.last if isinstance(fetch, LevelsFetch) else fetch.until
+            assert until <= self.hub.committed <= self.committed, "the journal was asked for what it cannot have"
         waiting = [f for f, _ in self.asked if f.viewer is viewer and f.generation == viewer.generation]
         assert not waiting, "a second question before the first was answered"
-        if fetch.kind == "levels":
-            assert self.hub.head - fetch.after > self.max_lag
-            assert fetch.until == min(self.hub.head - self.landing, self.hub.committed)
+        if isinstance(fetch, LevelsFetch):
+            assert self.hub.head - fetch.first + 1 > self.max_lag
+            assert fetch.last == min(self.hub.head - self.landing, self.hub.committed)
         self.asked.append([fetch, None])
 
     def render(self, gap: Gap):
@@ -405,7 +407,7 @@ class World:
         for seq in range(batch.first, batch.last + 1):
             self.alias_of[seq] = self.alias
         batch.provisional(EPOCH, self.alias)
-        self.hub.publish(batch)
+        self.call(self.hub.publish, batch)
 
     def commit(self, a, b, c):
         done = self.pending[: 1 + a % 3]
@@ -416,11 +418,11 @@ class World:
         self.committed = done[-1].last
         fresh = [batch for batch in done if batch.alias is None]
         if fresh:
-            self.hub.publish(fresh[0] if len(fresh) == 1 else Batch.merge(fresh))
-        self.hub.commit(self.committed, self.journal.oldest)
+            self.call(self.hub.publish, fresh[0] if len(fresh) == 1 else Batch.merge(fresh))
+        self.call(self.hub.commit, self.committed, self.journal.oldest)
         if self.alias and not self.pending:
             self.alias = None
-            self.hub.retry()
+            self.call(self.hub.retry)
 
     def write(self, a, b, c):
         """Append and commit: what nearly every tick is."""
@@ -444,7 +446,7 @@ class World:
     def prune(self, a, b, c):
         self.journal.prune(a % (40 if a > 240 else 8))
         if b % 2:
-            self.hub.commit(self.committed, self.journal.oldest)
+            self.call(self.hub.commit, self.committed, self.journal.oldest)
 
     def join(self, a, b, c):
         if len(self.watchers) < 6:
@@ -456,18 +458,19 @@ class World:
             self.start(watcher, b, c)
 
     def start(self, watcher, b, c):
-        """Begin with a tail, behind an id, or behind an id of another journal, as `desk.Session` does."""
+        """Begin with a tail, behind an id, or behind an id of another journal, as a viewer's session does."""
         hub = self.hub
         if b % 4 < 2:
             self.tail(watcher, (0, 1, 3, 8, 30, 1000)[c % 6])
         elif b % 4 == 2:
             seq = hub.head * c // 255
             watcher.restart(seq)
-            hub.start_after(watcher.viewer, seq)
+            self.call(hub.start_after, watcher.viewer, seq)
         else:
             oldest = hub.oldest
             watcher.restart(min(oldest - 1, hub.head), owed_epoch=True)
-            hub.start_after(watcher.viewer, oldest - 1, Gap("epoch", 0, oldest - 1, 0, None, detail="another journal"))
+            gap = Gap("epoch", 0, oldest - 1, 0, None, detail="another journal")
+            self.call(hub.start_after, watcher.viewer, oldest - 1, gap)
 
     def tail(self, watcher, count):
         matching = [s for s in range(self.hub.oldest, self.hub.head + 1) if watcher.filter.matches(self.truth[s - 1])]
@@ -477,7 +480,7 @@ class World:
             pos = matching[-count] - 1 if len(matching) >= count else min(self.hub.oldest - 1, self.hub.head)
         watcher.restart(pos, starting=True)
         watcher.asked_tail = count
-        self.hub.start_tail(watcher.viewer, count)
+        self.call(self.hub.start_tail, watcher.viewer, count)
 
     def pick(self, n):
         return self.watchers[n % len(self.watchers)] if self.watchers else None
@@ -487,7 +490,7 @@ class World:
         if watcher and (watcher.full or b % 8 == 0):
             watcher.full = False
             watcher.room = 100 + b * b // 8
-            self.hub.drained(watcher.viewer)
+            self.call(self.hub.drained, watcher.viewer)
 
     def read(self, a, b, c):
         """The journal reads a page; the answer is delivered later."""
@@ -497,43 +500,44 @@ class World:
                 entry[1] = self.answer(entry[0], b if b % 3 == 0 else 1000)
 
     def answer(self, fetch, patience):
-        if fetch.kind == "levels":
-            levels = self.journal.levels(fetch.after + 1, fetch.until)
-            self.levels_told[fetch] = (fetch.after + 1, self.journal.oldest, levels)
-            return Found([], [], 0, True, 0, levels)
-        if fetch.kind == "pack":
-            found, chosen = Found([], [], fetch.until, True, 0), fetch.chosen
-        else:
-            found = self.journal.page(fetch, patience)
-            chosen = (found.bodies, found.seqs)
-        if fetch.compress:
-            found.segments = deflate_segments(Deflater(), *chosen, arrays=fetch.viewer.form == "batch")
-        return found
+        """Carry a fetch out as the pipeline does; returns the hub's method for the answer, and the answer."""
+        match fetch:
+            case LevelsFetch():
+                levels = self.journal.levels(fetch.first, fetch.last)
+                self.levels_told[fetch] = (fetch.first, self.journal.oldest, levels)
+                return self.hub.levels_counted, levels
+            case CompressFetch():
+                return self.hub.compressed, fetch.compressed()
+            case StartFetch():
+                return self.hub.started, self.journal.page(fetch, patience)
+            case PageFetch():
+                found = self.journal.page(fetch, patience)
+                if fetch.compress:
+                    found.segments = fetch.compressed(found.bodies, found.seqs)
+                return self.hub.paged, found
 
     def deliver(self, a, b, c):
         if self.asked:
             index = a % len(self.asked)
             if self.asked[index][1] is None:
                 self.read(index, b, c)
-            fetch, found = self.asked.pop(index)
-            if fetch.kind == "levels" and fetch.generation == fetch.viewer.generation:
-                self.levels_told[fetch.viewer, fetch.until] = self.levels_told[fetch]
-            self.hub.fetched(fetch, found)
+            fetch, (method, answer) = self.asked.pop(index)
+            if isinstance(fetch, LevelsFetch) and fetch.generation == fetch.viewer.generation:
+                self.levels_told[fetch.viewer, fetch.last] = self.levels_told[fetch]
+            self.call(method, fetch, answer)
 
     def fail(self, a, b, c):
         if self.asked and b % 2:
             fetch, _ = self.asked.pop(a % len(self.asked))
-            self.hub.failed(fetch)
+            self.call(self.hub.failed, fetch)
 
     def retry(self, a, b, c):
-        self.hub.retry()
+        self.call(self.hub.retry)
 
     def compress(self, a, b, c):
         if self.packs:
             pack = self.packs.pop(0)
-            if pack.fresh:
-                pack.deflater.reset()
-            self.hub.packed(pack, deflate_segments(pack.deflater, pack.bodies, pack.seqs, arrays=pack.form == "batch"))
+            self.call(self.hub.packed, pack, pack.compressed())
 
     def resubscribe(self, a, b, c):
         watcher = self.pick(a)
@@ -550,7 +554,7 @@ class World:
                 # What was passed over while skipping was judged by the old filter.
                 watcher.excused = watcher.excused | {s for s in range(1, watcher.pos + 1) if s not in watcher.missing}
             watcher.filter = wanted
-            self.hub.resubscribe(watcher.viewer, wanted)
+            self.call(self.hub.resubscribe, watcher.viewer, wanted)
 
     def again(self, a, b, c):
         """Subscribe anew with a tail or an id, and perhaps another filter."""
@@ -558,13 +562,13 @@ class World:
         if watcher:
             if a % 3:
                 watcher.filter = FILTERS[b % len(FILTERS)]
-                self.hub.change(watcher.viewer, watcher.filter)
+                self.call(self.hub.change, watcher.viewer, watcher.filter)
             self.start(watcher, b, c)
 
     def leave(self, a, b, c):
         watcher = self.pick(a)
         if watcher and b % 2:
-            self.hub.leave(watcher.viewer)
+            self.call(self.hub.leave, watcher.viewer)
             self.watchers.remove(watcher)
             self.gone.append(watcher)
 
@@ -606,12 +610,12 @@ class World:
 
     def bounds(self):
         hub = self.hub
-        tail = list(hub._tail)
-        assert hub._tail_bytes == sum(batch.size for batch in tail)
-        assert hub._tail_lines == sum(batch.count for batch in tail)
+        tail = list(hub._recent)
+        assert hub._recent_bytes == sum(batch.size for batch in tail)
+        assert hub._recent_lines == sum(batch.count for batch in tail)
         if len(tail) > 1 and tail[0].last <= hub.committed:
-            assert hub._tail_bytes <= hub_module.TAIL_BYTES
-            assert hub._tail_lines <= hub_module.TAIL_LINES
+            assert hub._recent_bytes <= hub_module.RECENT_BYTES
+            assert hub._recent_lines <= hub_module.RECENT_LINES
         live = Counter()
         for key, group in hub._groups.items():
             assert group.live, "an empty group was kept"
@@ -626,16 +630,16 @@ class World:
             held = [getattr(viewer, name) for name in viewer.__slots__]
             assert not any(isinstance(value, bytes | bytearray | list | dict | Batch) for value in held)
 
-    def settle(self):
+    def run_to_the_end(self):
         """Let everything finish: then every viewer stands at the head."""
         self.recover(0, 1, 1)
         while self.pending:
             self.commit(2, 0, 0)
         for _ in range(400):
-            self.hub.retry()
+            self.call(self.hub.retry)
             for watcher in self.watchers:
                 watcher.full, watcher.room = False, 10**9
-                self.hub.drained(watcher.viewer)
+                self.call(self.hub.drained, watcher.viewer)
             while self.asked:
                 self.deliver(0, 1, 0)
             while self.packs:
@@ -653,12 +657,12 @@ class World:
 
 
 def play(steps, journal, **numbers):
-    """Play the steps, then let everything settle. Returns the world for a look around."""
+    """Play the steps, then let everything finish. Returns the world for a look around."""
     world = World(journal, **numbers)
     try:
         for step in steps:
             world.do(step)
-        world.settle()
+        world.run_to_the_end()
     finally:
         journal.close()
     return world

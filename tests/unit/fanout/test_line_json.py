@@ -1,4 +1,4 @@
-"""What a line looks like on its way out, and what a viewer may say: every row of docs/protocol.md, section 2."""
+"""What a line and a notice look like on their way out: docs/protocol.md, section 2."""
 
 from __future__ import annotations
 
@@ -8,32 +8,23 @@ import random
 import shutil
 import subprocess
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlencode
 
 import msgpack
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logrelay.errors import RequestError
-from logrelay.fanout import line_json as messages
-from logrelay.fanout.filters import Filter
 from logrelay.fanout.line_json import (
-    ERROR_CODES,
-    History,
-    Ping,
-    Subscribe,
+    MAX_DEPTH,
+    gap_body,
     json_safe,
     log_line,
     notice_line,
-    parse_request,
-    parse_target,
     read_body,
     rfc3339,
-    split_id,
 )
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING
+from tests.support.waiting import DEADLINE_S
 
 
 def line_of(event, *, rank=INFO, app="robo_trader", time_us=1_769_162_400_123_456, seq=1042):
@@ -205,7 +196,7 @@ def test_deep_nesting_is_shown_as_far_as_it_is_sensible(depth):
     levels = 0
     while isinstance(at, list):
         at, levels = at[0], levels + 1
-    assert at == "core" if depth < messages.MAX_DEPTH else at in ("core", "...")
+    assert at == "core" if depth < MAX_DEPTH else at in ("core", "...")
     assert levels == depth or at == "..."
 
 
@@ -275,7 +266,7 @@ def test_node_reads_the_same_values(tmp_path):
         ".map(l => JSON.stringify(JSON.parse(l))); process.stdout.write(out.join('\\n'))"
     )
     answer = subprocess.run(
-        [node, "-e", script], input=b"\n".join(bodies), capture_output=True, timeout=60, check=True
+        [node, "-e", script], input=b"\n".join(bodies), capture_output=True, timeout=DEADLINE_S, check=True
     ).stdout
     shown = answer.decode().split("\n")
     assert len(shown) == len(bodies)
@@ -332,7 +323,7 @@ def test_rfc3339_clamps_what_cannot_be_written(us, text):
     assert len(text) == 27
 
 
-# --- notices and the other messages -------------------------------------------------------------------------
+# --- notices -------------------------------------------------------------------------
 
 
 def test_a_notice_is_an_ordinary_line():
@@ -351,284 +342,51 @@ def test_a_notice_is_an_ordinary_line():
     assert (line.run, line.source, message, context) == (RELAY_RUN, "logrelay", shape["message"], shape["context"])
 
 
-def test_control_messages():
-    """connection, subscribed, history, error and pong have the agreed shape."""
-    assert json.loads(messages.connection("e-2", "e-1", [{"app": "a"}], "0.1.0")) == {
-        "type": "connection",
-        "status": "connected",
-        "head": "e-2",
-        "oldest": "e-1",
-        "traders": [{"app": "a"}],
-        "version": "0.1.0",
+def gap(**changed):
+    told = {"cause": "lag", "first": 3, "last": 9, "count": 7}
+    return json.loads(gap_body("k3f9ab.aaaa-9", 0, "k3f9ab", **(told | changed)))
+
+
+def test_a_gap_by_lag():
+    """What a viewer too far behind does not get, by level word, and what it got of it."""
+    shape = gap(count=5, kept=2, levels={DEBUG: 1, INFO: 2, ERROR: 1, CRITICAL: 1})
+    assert shape == {
+        "type": "log",
+        "id": "k3f9ab.aaaa-9",
+        "level": "WARNING",
+        "source": "logrelay",
+        "message": "5 lines skipped: this viewer was too far behind; 2 of WARNING and above were sent",
+        "context": {
+            "notice": "gap",
+            "cause": "lag",
+            "count": 5,
+            "first": "k3f9ab-3",
+            "last": "k3f9ab-9",
+            "kept": 2,
+            "levels": {"DEBUG": 1, "INFO": 2, "ERROR": 2},
+        },
+        "timestamp": "1970-01-01T00:00:00.000000Z",
     }
-    wanted = Filter(CRITICAL, ("a.*", "b"), "x", (("k", "v=w"),))
-    assert json.loads(messages.subscribed(wanted, "e-2")) == {
-        "type": "subscribed",
-        "channel": "logs",
-        "filter": {"level": "CRITICAL", "source": ["a.*", "b"], "text": "x", "where": ["k=v=w"]},
-        "head": "e-2",
-    }
-    assert json.loads(messages.subscribed(Filter(), "e-2"))["filter"] == {}
-    assert json.loads(messages.history([], more=False)) == {"type": "history", "logs": [], "more": False}
-    assert json.loads(messages.history([b'{"a":1}', b"{}"], more=True)) == {
-        "type": "history",
-        "logs": [{"a": 1}, {}],
-        "more": True,
-    }
-    assert json.loads(messages.error("bad_id", 'a "word"')) == {
-        "type": "error",
-        "code": "bad_id",
-        "message": 'a "word"',
-    }
-    assert json.loads(messages.PONG) == {"type": "pong"}
-    for name in ("connection", "subscribed", "history", "error", "pong", "log"):
-        assert name in messages.MESSAGE_TYPES
+    assert gap(count=1)["message"] == "1 line skipped: this viewer was too far behind"
+    assert "kept" not in gap()["context"]
+    assert "levels" not in gap()["context"]
 
 
-def test_a_subscription_reads_back_what_subscribed_says():
-    """The filter in `subscribed`, sent as a subscribe request, is the same filter."""
-    wanted = Filter(WARNING, ("a", "b.*"), "Ä b", (("k", "1"), ("l", "x=y")))
-    shape = json.loads(messages.subscribed(wanted, "e-1"))["filter"]
-    assert parse_request(json.dumps({"type": "subscribe", **shape})) == Subscribe(wanted)
+def test_a_gap_by_retention():
+    """What is no longer kept is counted, with its ends."""
+    shape = gap(cause="retention", count=1234, kept=5)
+    assert shape["message"] == "1,234 lines missing: no longer kept (retention)"
+    assert shape["context"] == {
+        "notice": "gap", "cause": "retention", "count": 1234, "first": "k3f9ab-3", "last": "k3f9ab-9",
+    }  # fmt: skip
 
 
-# --- what a viewer says -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "request_"),
-    [
-        ('{"type":"subscribe","channel":"logs"}', Subscribe()),
-        ('{"type":"subscribe"}', Subscribe()),
-        ('{"type":"subscribe","unknown":[{}]}', Subscribe()),
-        ('{"type":"subscribe","level":null,"source":null,"tail":null,"after":null}', Subscribe()),
-        ('{"type":"subscribe","level":"WARNING"}', Subscribe(Filter(WARNING))),
-        ('{"type":"subscribe","level":"warn"}', Subscribe(Filter(WARNING))),
-        ('{"type":"subscribe","level":"fatal"}', Subscribe(Filter(CRITICAL))),
-        ('{"type":"subscribe","source":"b,a"}', Subscribe(Filter(sources=("a", "b")))),
-        ('{"type":"subscribe","source":["b"," a "]}', Subscribe(Filter(sources=("a", "b")))),
-        ('{"type":"subscribe","source":[]}', Subscribe(Filter())),
-        ('{"type":"subscribe","text":""}', Subscribe(Filter())),
-        ('{"type":"subscribe","text":"x"}', Subscribe(Filter(text="x"))),
-        ('{"type":"subscribe","where":"a=1"}', Subscribe(Filter(where=(("a", "1"),)))),
-        ('{"type":"subscribe","where":["b=2","a=1"]}', Subscribe(Filter(where=(("a", "1"), ("b", "2"))))),
-        (
-            '{"type":"subscribe","where":{"a":1,"b":"x","c":null,"d":[1]}}',
-            Subscribe(Filter(where=(("a", "1"), ("b", "x"), ("c", "null"), ("d", "[1]")))),
-        ),
-        ('{"type":"subscribe","tail":0}', Subscribe(tail=0)),
-        ('{"type":"subscribe","tail":"100000"}', Subscribe(tail=100_000)),
-        ('{"type":"subscribe","after":"k3f9ab-0"}', Subscribe(after="k3f9ab-0")),
-        ('{"type":"subscribe","after":"k3f9ab.x7q2-1043","tail":3}', Subscribe(tail=3, after="k3f9ab.x7q2-1043")),
-        ('{"type":"history","before":"k3f9ab-9"}', History("k3f9ab-9", 200)),
-        ('{"type":"history","before":"k3f9ab-9","limit":1000}', History("k3f9ab-9", 1000)),
-        ('{"type":"ping"}', Ping()),
-        ('{"type":"ping","extra":1}', Ping()),
-    ],
-)
-def test_requests(text, request_):
-    """What a viewer may send, as text and as bytes."""
-    assert parse_request(text) == request_
-    assert parse_request(text.encode()) == request_
-
-
-LONG = "x" * 257
-REFUSED = [
-    ("", "bad_json"),
-    ("{", "bad_json"),
-    ("null", "bad_json"),
-    ("[]", "bad_json"),
-    ('"subscribe"', "bad_json"),
-    ("NaN", "bad_json"),
-    ('{"type":"subscribe","text":"\\ud800"}', "bad_json"),
-    ("[" * 60_000, "bad_json"),
-    ("{}", "bad_type"),
-    ('{"type":null}', "bad_type"),
-    ('{"type":["subscribe"]}', "bad_type"),
-    ('{"type":"Subscribe"}', "bad_type"),
-    ('{"type":"log"}', "bad_type"),
-    ('{"type":"subscribe","channel":"trades"}', "bad_channel"),
-    ('{"type":"subscribe","channel":null}', "bad_channel"),
-    ('{"type":"subscribe","channel":["logs"]}', "bad_channel"),
-    ('{"type":"subscribe","level":"loud"}', "bad_level"),
-    ('{"type":"subscribe","level":""}', "bad_level"),
-    ('{"type":"subscribe","level":30}', "bad_level"),
-    ('{"type":"subscribe","level":true}', "bad_level"),
-    ('{"type":"subscribe","level":{}}', "bad_level"),
-    ('{"type":"subscribe","source":[1.5]}', "bad_source"),
-    ('{"type":"subscribe","source":[["a"]]}', "bad_source"),
-    (json.dumps({"type": "subscribe", "source": LONG}), "bad_source"),
-    (json.dumps({"type": "subscribe", "source": [str(n) for n in range(33)]}), "bad_source"),
-    (json.dumps({"type": "subscribe", "source": "a\0"}), "bad_source"),
-    (json.dumps({"type": "subscribe", "text": LONG}), "bad_text"),
-    ('{"type":"subscribe","text":[null]}', "bad_text"),
-    (json.dumps({"type": "subscribe", "text": "a\0b"}), "bad_text"),
-    ('{"type":"subscribe","where":"novalue"}', "bad_where"),
-    ('{"type":"subscribe","where":"=x"}', "bad_where"),
-    ('{"type":"subscribe","where":["a\\"b=x"]}', "bad_where"),
-    ('{"type":"subscribe","where":[["a","b"]]}', "bad_where"),
-    (json.dumps({"type": "subscribe", "where": [f"k{n}=1" for n in range(17)]}), "bad_where"),
-    (json.dumps({"type": "subscribe", "where": "k=" + LONG}), "bad_where"),
-    ('{"type":"subscribe","where":{"a":' + "[" * 500 + "]" * 500 + "}}", "bad_where"),
-    ('{"type":"subscribe","tail":-1}', "bad_tail"),
-    ('{"type":"subscribe","tail":100001}', "bad_tail"),
-    ('{"type":"subscribe","tail":1.5}', "bad_tail"),
-    ('{"type":"subscribe","tail":true}', "bad_tail"),
-    ('{"type":"subscribe","tail":"many"}', "bad_tail"),
-    ('{"type":"subscribe","tail":""}', "bad_tail"),
-    ('{"type":"subscribe","tail":"1_000"}', "bad_tail"),
-    ('{"type":"subscribe","tail":" 5 "}', "bad_tail"),
-    ('{"type":"subscribe","tail":"٣"}', "bad_tail"),
-    ('{"type":"subscribe","tail":"' + "9" * 5000 + '"}', "bad_tail"),
-    ('{"type":"subscribe","tail":{}}', "bad_tail"),
-    ('{"type":"subscribe","after":""}', "bad_id"),
-    ('{"type":"subscribe","after":"42"}', "bad_id"),
-    ('{"type":"subscribe","after":42}', "bad_id"),
-    ('{"type":"subscribe","after":1.5}', "bad_id"),
-    ('{"type":"subscribe","after":"K3F9AB-1"}', "bad_id"),
-    ('{"type":"subscribe","after":"k3f9ab-1\\n"}', "bad_id"),
-    ('{"type":"subscribe","after":"k3f9ab-٣"}', "bad_id"),
-    ('{"type":"subscribe","after":"k3f9ab-' + "1" * 20 + '"}', "bad_id"),
-    ('{"type":"history"}', "bad_id"),
-    ('{"type":"history","before":7}', "bad_id"),
-    ('{"type":"history","before":["k3f9ab-1"]}', "bad_id"),
-    ('{"type":"history","before":"k3f9ab-1","limit":0}', "bad_limit"),
-    ('{"type":"history","before":"k3f9ab-1","limit":1001}', "bad_limit"),
-    ('{"type":"history","before":"k3f9ab-1","limit":null}', "bad_limit"),
-    ('{"type":"history","before":"k3f9ab-1","limit":[200]}', "bad_limit"),
-    ('{"type":"history","before":"k3f9ab-1","limit":true}', "bad_limit"),
-    ('{"type":"history","before":"k3f9ab-1","limit":2.0}', "bad_limit"),
-]
-
-
-@pytest.mark.parametrize(("text", "code"), REFUSED, ids=lambda v: repr(v)[:50])
-def test_refused_requests(text, code):
-    """Every wrong request has its code and a short message that can be sent back."""
-    with pytest.raises(RequestError) as refusal:
-        parse_request(text.encode())
-    assert refusal.value.code == code
-    assert code in ERROR_CODES
-    assert 0 < len(str(refusal.value)) < 250
-    assert json.loads(messages.error(code, str(refusal.value)))["code"] == code
-
-
-def test_every_code_that_parsing_can_give_is_reached():
-    """The list above leaves no code out (the other three need a journal or a session)."""
-    assert {code for _, code in REFUSED} == set(ERROR_CODES) - {"busy", "expired", "journal"}
-
-
-@settings(max_examples=120, deadline=None)
-@given(
-    st.binary(max_size=40)
-    | st.builds(
-        lambda d: orjson.dumps({"type": "subscribe", **d}),
-        st.dictionaries(
-            st.sampled_from(
-                ["level", "source", "text", "where", "tail", "after", "channel", "type", "before", "limit"]
-            ),
-            st.recursive(
-                st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats() | st.text(max_size=5),
-                lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=3), v, max_size=3),
-                max_leaves=5,
-            ),
-        ),
+def test_a_gap_by_another_epoch():
+    """Nobody knows how much is missing behind an id of another journal: the reason is told, no ends."""
+    shape = gap(cause="epoch", count=0, detail="x-1 is an id of another journal")
+    assert shape["message"] == (
+        "lines may be missing: x-1 is an id of another journal; what follows begins with the oldest line kept"
     )
-)
-def test_hostile_requests_are_refused_or_understood(text):
-    """Whatever a viewer sends, the answer is a request or a RequestError with a known code."""
-    try:
-        request = parse_request(text)
-    except RequestError as error:
-        orjson.loads(messages.error(error.code, str(error)))
-        known = error.code in ERROR_CODES
-    else:
-        known = True
-        if isinstance(request, Subscribe) and request.filter is not None:
-            orjson.loads(messages.subscribed(request.filter, "e-1"))
-    assert known
-
-
-@pytest.mark.parametrize(
-    ("target", "wanted"),
-    [
-        ("/", Subscribe()),
-        ("/any/path?", Subscribe()),
-        ("/?token=x&unknown=y", Subscribe()),
-        ("/?level=error&tail=5", Subscribe(Filter(ERROR), 5)),
-        ("/?source=a&source=b,c", Subscribe(Filter(sources=("a", "b", "c")))),
-        ("/?text=%C3%A4+x", Subscribe(Filter(text="ä x"))),
-        ("/?where=a%3D1&where=b%3Dx%3Dy", Subscribe(Filter(where=(("a", "1"), ("b", "x=y"))))),
-        ("/?after=k3f9ab-1042", Subscribe(after="k3f9ab-1042")),
-        ("/?tail=1&tail=2", Subscribe(tail=2)),
-        ("//[?tail=3", Subscribe(tail=3)),
-        ("http://[broken/?tail=3", Subscribe(tail=3)),
-        ("/?text=a?b", Subscribe(Filter(text="a?b"))),
-        ("/?text=a%23b", Subscribe(Filter(text="a#b"))),
-    ],
-)
-def test_targets(target, wanted):
-    """A subscription in the query of the URL, whatever the path looks like."""
-    assert parse_target(target) == wanted
-
-
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [
-        ({"level": "loud"}, "bad_level"),
-        ({"tail": "-1"}, "bad_tail"),
-        ({"tail": ""}, "bad_tail"),
-        ({"after": ""}, "bad_id"),
-        ({"where": "x"}, "bad_where"),
-        ({"text": "\0"}, "bad_text"),
-        ({"source": LONG}, "bad_source"),
-    ],
-)
-def test_refused_targets(query, code):
-    """The same codes for a subscription in the URL."""
-    with pytest.raises(RequestError) as refusal:
-        parse_target("/?" + urlencode(query))
-    assert refusal.value.code == code
-
-
-@pytest.mark.parametrize(
-    "raw", [b"/?text=\xff", b"/?text=%ff", b"/?source=\xed\xa0\x80", b"/?where=a%3D\xff", b"/\xff"]
-)
-def test_targets_that_are_not_utf8(raw):
-    """Bytes that are not UTF-8 neither raise nor come back as something that cannot be said in JSON."""
-    for target in (raw.decode("ascii", "surrogateescape"), raw.decode("latin-1")):
-        messages.query_tokens(target)
-        try:
-            wanted = parse_target(target)
-        except RequestError as error:
-            orjson.loads(messages.error(error.code, str(error)))
-            continue
-        orjson.loads(messages.subscribed(wanted.filter or Filter(), "e-1"))
-        assert (wanted.filter or Filter()).text.encode() is not None
-
-
-def test_tokens_in_the_query():
-    """Every token parameter is returned, blank ones too: two of them are refused at the door."""
-    assert messages.query_tokens("/?token=a&x=1&token=") == ["a", ""]
-    assert messages.query_tokens("/") == []
-    assert messages.query_tokens("//[/?token=a") == ["a"]
-
-
-def test_split_id():
-    """An id is an epoch, perhaps a provisional one, and a seq."""
-    assert split_id("k3f9ab-1042") == ("k3f9ab", 1042)
-    assert split_id("k3f9ab.x7q2-0") == ("k3f9ab.x7q2", 0)
-    for wrong in (
-        "",
-        "-",
-        "k3f9ab",
-        "k3f9ab-",
-        "-1",
-        "k3f9ab--1",
-        "k3f9ab.-1",
-        "a.b.c-1",
-        "k3f9ab-1 ",
-        "k3f9ab-\uff11",
-    ):
-        with pytest.raises(RequestError) as refusal:
-            split_id(wrong)
-        assert refusal.value.code == "bad_id"
+    assert shape["context"] == {
+        "notice": "gap", "cause": "epoch", "count": 0, "reason": "x-1 is an id of another journal",
+    }  # fmt: skip

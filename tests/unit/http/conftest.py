@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.http import desk, lines, pages
+from tests.support.http import api, facts, lines
 
-__all__ = ["desk", "lines", "pages"]
+__all__ = ["api", "facts", "lines"]

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from logrelay.http import metrics
-from logrelay.http.api import ROUTES, STATIC, Pages
+from logrelay.http.api import ROUTES, STATIC, HttpApi
 
 EVERYTHING = [*ROUTES, *STATIC]
 
@@ -21,9 +21,9 @@ def header(answer, name: str) -> str | None:
 
 
 @pytest.mark.parametrize("path", EVERYTHING)
-def test_common_headers(pages, path):
+def test_common_headers(api, path):
     """Each answer carries the safety headers, a type, a caching rule and, when its length is known, the length."""
-    answer = pages.answer("GET", path, {})
+    answer = api.answer("GET", path, {})
     assert answer.status == 200
     assert header(answer, "X-Content-Type-Options") == "nosniff"
     assert header(answer, "Referrer-Policy") == "no-referrer"
@@ -37,9 +37,9 @@ def test_common_headers(pages, path):
 
 
 @pytest.mark.parametrize("path", EVERYTHING)
-def test_head(pages, path):
+def test_head(api, path):
     """HEAD has the status and headers of GET and no body."""
-    got, head = pages.answer("GET", path, {}), pages.answer("HEAD", path, {})
+    got, head = api.answer("GET", path, {}), api.answer("HEAD", path, {})
     assert head.status == got.status
     assert head.headers == got.headers
     assert head.body == b""
@@ -47,9 +47,9 @@ def test_head(pages, path):
 
 @pytest.mark.parametrize("path", EVERYTHING)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get", ""])
-def test_other_methods(pages, path, method):
+def test_other_methods(api, path, method):
     """Any other method is 405 and told which are allowed."""
-    answer = pages.answer(method, path, {})
+    answer = api.answer(method, path, {})
     assert answer.status == 405
     assert header(answer, "Allow") == "GET, HEAD"
 
@@ -66,18 +66,18 @@ def test_other_methods(pages, path, method):
         "/static",
         "/static/index.html",
         "/static//etc/passwd",
-        "/static/../pages.py",
-        "/static/%2e%2e/pages.py",
-        "/static/viewer.js\x00",
+        "/static/../api.py",
+        "/static/%2e%2e/api.py",
+        "/static/main.js\x00",
         "/index.html",
         "/logs/x",
         "http://host/",
         "/HEALTHZ",
     ],
 )
-def test_unknown_paths(pages, target):
+def test_unknown_paths(api, target):
     """What is not in the table is 404 with a list of what there is; no path reaches the file system."""
-    answer = pages.answer("GET", target, {})
+    answer = api.answer("GET", target, {})
     assert answer.status == 404
     body = orjson.loads(answer.body)
     assert body["code"] == "not_found"
@@ -86,10 +86,10 @@ def test_unknown_paths(pages, target):
 
 class TestStatic:
     @pytest.mark.parametrize("path", STATIC)
-    def test_files(self, pages, path):
+    def test_files(self, api, path):
         """Each path gives the file of the package, whatever the query says."""
         name, content_type = STATIC[path]
-        answer = pages.answer("GET", f"{path}?token=x", {})
+        answer = api.answer("GET", f"{path}?token=x", {})
         assert answer.body == files("logrelay").joinpath("static", name).read_bytes()
         assert header(answer, "Content-Type") == content_type
 
@@ -99,20 +99,20 @@ class TestStatic:
         assert there == {name for name, _ in STATIC.values()}
 
     @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*"])
-    def test_etag(self, pages, form):
+    def test_etag(self, api, form):
         """A client that has the file gets 304 without a body; one with another version gets the file."""
-        etag = header(pages.answer("GET", "/static/viewer.js", {}), "ETag")
+        etag = header(api.answer("GET", "/static/main.js", {}), "ETag")
         assert etag.startswith('"')
-        answer = pages.answer("GET", "/static/viewer.js", {"if-none-match": form.format(etag)})
+        answer = api.answer("GET", "/static/main.js", {"if-none-match": form.format(etag)})
         assert (answer.status, answer.body) == (304, b"")
         assert header(answer, "ETag") == etag
         assert header(answer, "Content-Length") is None
-        assert pages.answer("GET", "/static/viewer.js", {"if-none-match": '"other"'}).status == 200
+        assert api.answer("GET", "/static/main.js", {"if-none-match": '"other"'}).status == 200
 
     @pytest.mark.parametrize("host", ["relay.lan:8765", "127.0.0.1:8765", "[::1]:8765", "phone"])
-    def test_policy_names_the_host(self, pages, host):
+    def test_policy_names_the_host(self, api, host):
         """The policy of the page allows its own script, style and host, nothing inline and nothing else."""
-        policy = header(pages.answer("GET", "/", {"host": host}), "Content-Security-Policy")
+        policy = header(api.answer("GET", "/", {"host": host}), "Content-Security-Policy")
         assert f"connect-src 'self' ws://{host} wss://{host};" in policy
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
@@ -122,9 +122,9 @@ class TestStatic:
     @pytest.mark.parametrize(
         "host", ["", "a; script-src *", "a b", "*", "a\r\nX: y", "evil.example,b", "'unsafe-inline'"]
     )
-    def test_policy_survives_a_hostile_host(self, pages, host):
+    def test_policy_survives_a_hostile_host(self, api, host):
         """A Host header that is not a host name leaves 'self' alone."""
-        policy = header(pages.answer("GET", "/", {"host": host}), "Content-Security-Policy")
+        policy = header(api.answer("GET", "/", {"host": host}), "Content-Security-Policy")
         assert "connect-src 'self';" in policy
 
     def test_page_needs_nothing_else(self):
@@ -143,24 +143,26 @@ class TestStatic:
         assert found
         assert {reference if reference.startswith("/") else f"/{reference}" for reference in found} <= set(STATIC)
 
-    def test_public(self):
+    def test_is_public(self):
         """Only the viewer's own files are for everyone; whatever tells about the relay or its lines is not."""
-        assert all(Pages.public(path) for path in STATIC)
-        assert Pages.public("/?token=x")
-        assert not any(Pages.public(path) for path in ("/logs", "/metrics", "/healthz", "/readyz", "/static/../logs"))
+        assert all(HttpApi.is_public(path) for path in STATIC)
+        assert HttpApi.is_public("/?token=x")
+        assert not any(
+            HttpApi.is_public(path) for path in ("/logs", "/metrics", "/healthz", "/readyz", "/static/../logs")
+        )
 
 
 class TestHealth:
-    def test_ok(self, desk, pages):
+    def test_ok(self, facts, api):
         """200 with the traders and the age of their last line; facts it was not meant to tell are left out."""
-        desk.add(7)
+        facts.add(7)
         robo = {"app": "robo_trader", "host": "box", "pid": 42}
-        desk.traders = [
+        facts.traders = [
             {**robo, "state": "quiet", "last_line": "2026-01-23T09:58:30.000000Z", "last_message": "secret"},
             {**robo, "state": "connected", "last_line": None},
             {**robo, "state": "crashed", "last_line": "2026-01-23T10:00:01.000000Z"},
         ]
-        answer = pages.answer("GET", "/healthz", {})
+        answer = api.answer("GET", "/healthz", {})
         body = orjson.loads(answer.body)
         assert answer.status == 200
         assert body["status"] == "ok"
@@ -172,24 +174,24 @@ class TestHealth:
         assert body["traders"][2]["last_line_age_seconds"] == 0.0
         assert b"secret" not in answer.body
 
-    def test_trouble(self, desk, pages):
+    def test_trouble(self, facts, api):
         """503 with the reason while the journal is in trouble, and 200 again afterwards."""
-        desk.trouble = "disk full"
-        answer = pages.answer("GET", "/healthz", {})
+        facts.trouble = "disk full"
+        answer = api.answer("GET", "/healthz", {})
         body = orjson.loads(answer.body)
         assert (answer.status, body["status"], body["reason"]) == (503, "trouble", "journal: disk full")
-        desk.trouble = None
-        assert pages.answer("GET", "/healthz", {}).status == 200
+        facts.trouble = None
+        assert api.answer("GET", "/healthz", {}).status == 200
 
-    def test_ready(self, desk, pages):
+    def test_ready(self, facts, api):
         """200 when ready, 503 with a reason when not."""
-        assert pages.answer("GET", "/readyz", {}).status == 200
-        desk.is_ready = False
-        answer = pages.answer("GET", "/readyz", {})
+        assert api.answer("GET", "/readyz", {}).status == 200
+        facts.is_ready = False
+        answer = api.answer("GET", "/readyz", {})
         assert answer.status == 503
         assert orjson.loads(answer.body)["reason"] == "starting or stopping"
-        desk.trouble = "disk full"
-        assert orjson.loads(pages.answer("GET", "/readyz", {}).body)["reason"] == "journal: disk full"
+        facts.trouble = "disk full"
+        assert orjson.loads(api.answer("GET", "/readyz", {}).body)["reason"] == "journal: disk full"
 
 
 class TestMetrics:
@@ -220,10 +222,10 @@ class TestMetrics:
         assert "# TYPE logrelay_surprise untyped\nlogrelay_surprise 1\n" in text
         assert "lines_total" not in text
 
-    def test_route(self, desk, pages):
-        """The desk's counters, the uptime and the pages' own counters are in the answer."""
-        desk.add(7)
-        answer = pages.answer("GET", "/metrics", {})
+    def test_route(self, facts, api):
+        """The relay's counters, the uptime and the API's own counters are in the answer."""
+        facts.add(7)
+        answer = api.answer("GET", "/metrics", {})
         text = answer.body.decode()
         assert header(answer, "Content-Type").startswith("text/plain; version=0.0.4")
         for row in ("lines_total 7", "viewers 3", "uptime_seconds 12.5", "searches 0", "searches_total 0"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logrelay.ingest import frames as wire
+from logrelay.ingest import frames
 from logrelay.ingest.frames import Bad, Broken, Bye, Decoder, Hello, Log, Lost
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING
 
@@ -112,10 +112,10 @@ AFTER = [1, 8, 6, "info", {"event": "the next one"}]
 def feed(data, size):
     """Decode bytes that arrive `size` at a time."""
     decoder = Decoder()
-    frames = []
+    received = []
     for at in range(0, len(data), size):
-        frames += decoder.receive(data[at : at + size])
-    return frames, decoder
+        received += decoder.receive(data[at : at + size])
+    return received, decoder
 
 
 @pytest.mark.parametrize(("value", "frame"), GOOD, ids=lambda v: repr(v)[:40])
@@ -123,9 +123,9 @@ def test_good_frames_arrive_in_any_pieces(value, frame):
     """A good frame is the same whole, byte by byte, and with the next one behind it."""
     data = pack(value)
     for size in (len(data), 1, 3):
-        frames, decoder = feed(data, size)
-        assert frames == [frame]
-        assert type(frames[0]) is type(frame)
+        received, decoder = feed(data, size)
+        assert received == [frame]
+        assert type(received[0]) is type(frame)
         assert decoder.pending == 0
     both, _ = feed(data + pack(AFTER), 10**6)
     assert both == [frame, Log(8, 6, INFO, {"event": "the next one"})]
@@ -146,20 +146,20 @@ def test_half_a_frame_is_no_frame(value, frame):
 def test_a_bad_frame_is_rejected_by_its_seq(value, seq, reason):
     """A log or lost frame whose seq can be read is rejected, with the reason, and the next frame is understood."""
     for size in (10**6, 1):
-        frames, _ = feed(pack(value) + pack(AFTER), size)
-        assert [type(frame) for frame in frames] == [Bad, Log]
-        assert frames[0].seq == seq
-        assert reason in frames[0].reason
+        received, _ = feed(pack(value) + pack(AFTER), size)
+        assert [type(frame) for frame in received] == [Bad, Log]
+        assert received[0].seq == seq
+        assert reason in received[0].reason
 
 
 @pytest.mark.parametrize(("value", "reason"), BROKEN, ids=lambda v: repr(v)[:40])
 def test_what_is_no_frame_ends_the_connection(value, reason):
     """Anything else breaks the stream: one Broken with a reason, and silence afterwards."""
     for size in (10**6, 1):
-        frames, decoder = feed(pack(value) + pack(AFTER), size)
-        assert [type(frame) for frame in frames] == [Broken]
-        assert reason in frames[0].reason
-        assert len(frames[0].reason) < 250
+        received, decoder = feed(pack(value) + pack(AFTER), size)
+        assert [type(frame) for frame in received] == [Broken]
+        assert reason in received[0].reason
+        assert len(received[0].reason) < 250
         assert decoder.receive(pack(AFTER)) == []
 
 
@@ -177,16 +177,16 @@ def test_what_is_no_frame_ends_the_connection(value, reason):
 )
 def test_bytes_that_are_not_msgpack_are_broken(data):
     """Bytes nobody could mean, and lengths nobody could send, break the stream at once."""
-    frames, _ = feed(data, 10**6)
-    assert [type(frame) for frame in frames] == [Broken]
+    received, _ = feed(data, 10**6)
+    assert [type(frame) for frame in received] == [Broken]
 
 
 @pytest.mark.parametrize("key", [[1], {"a": 1}])
 def test_a_key_that_cannot_be_a_key_breaks_the_stream(key):
     """A map with an array or a map as a key has no Python value; the decoder says so and does not raise."""
     inner = b"\x81" + pack(key) + b"\x01"
-    frames, _ = feed(b"\x95\x01\x01\x05" + pack("info") + inner, 10**6)
-    assert [type(frame) for frame in frames] == [Broken]
+    received, _ = feed(b"\x95\x01\x01\x05" + pack("info") + inner, 10**6)
+    assert [type(frame) for frame in received] == [Broken]
 
 
 def log_of(size):
@@ -200,7 +200,7 @@ def log_of(size):
 
 def test_a_frame_of_exactly_64_kib_is_taken_and_one_byte_more_is_rejected():
     """The limit counts the frame's own bytes, not what arrives with it."""
-    limit = wire.MAX_FRAME_BYTES
+    limit = frames.MAX_FRAME_BYTES
     assert limit == 65_536
     for prefix in (b"", pack([3, 0])):
         for size in (10**7, 4096):
@@ -216,54 +216,54 @@ def test_a_frame_that_never_ends_is_given_up_after_a_mebibyte():
     """Memory for half a frame is bounded: more than 1 MiB without an end breaks the stream, exactly then."""
     decoder = Decoder()
     head = b"\x95\x01\x01\x05" + pack("info") + b"\x81\xa5event\xdb" + (1_900_000).to_bytes(4, "big")
-    frames = decoder.receive(head)
+    received = decoder.receive(head)
     sent = len(head)
-    while not frames:
+    while not received:
         sent += 4096
-        assert sent <= wire.MAX_PENDING_BYTES + 4096
-        frames = decoder.receive(b"x" * 4096)
-    assert sent > wire.MAX_PENDING_BYTES
-    assert [type(frame) for frame in frames] == [Broken]
+        assert sent <= frames.MAX_PENDING_BYTES + 4096
+        received = decoder.receive(b"x" * 4096)
+    assert sent > frames.MAX_PENDING_BYTES
+    assert [type(frame) for frame in received] == [Broken]
 
 
 def test_a_frame_below_a_mebibyte_is_rejected_and_the_stream_goes_on():
     """A trader that sends one huge line does not lose its connection over it."""
     for size in (256 * 1024, 1000):
-        frames, _ = feed(log_of(1_000_000) + pack(AFTER), size)
-        assert [type(frame) for frame in frames] == [Bad, Log]
+        received, _ = feed(log_of(1_000_000) + pack(AFTER), size)
+        assert [type(frame) for frame in received] == [Bad, Log]
 
 
 def test_many_frames_at_once():
     """A read of 256 KiB full of small frames, and one that ends in the middle of a frame, lose nothing."""
     data = b"".join(pack([1, n, 5, "info", {"event": str(n)}]) for n in range(1, 12_000))
     for size in (256 * 1024, 65_521):
-        frames, _ = feed(data, size)
-        assert [frame.seq for frame in frames] == list(range(1, 12_000))
+        received, _ = feed(data, size)
+        assert [frame.seq for frame in received] == list(range(1, 12_000))
 
 
 def test_deep_nesting_is_an_event_or_an_end_but_never_an_exception():
     """Nesting far over the limit of 16 neither raises nor takes the decoder down."""
     for depth in (14, 100, 500, 1000, 5000, 60_000):
         data = b"\x95\x01\x01\x05" + pack("info") + b"\x81\xa1x" + b"\x91" * depth + b"\xc0"
-        frames, _ = feed(data, 10**6)
-        assert len(frames) == 1
-        assert type(frames[0]) in (Log, Bad, Broken)
+        received, _ = feed(data, 10**6)
+        assert len(received) == 1
+        assert type(received[0]) in (Log, Bad, Broken)
         if depth == 14:
-            assert type(frames[0]) is Log
+            assert type(received[0]) is Log
 
 
 def test_text_that_is_not_utf8_is_shown_all_the_same():
     """A trader that cannot spell UTF-8 still has something to say."""
     data = b"\x95\x01\x01\x05" + pack("info") + b"\x81\xa5event\xa2\xff\xfe"
-    frames, _ = feed(data, 10**6)
-    assert frames == [Log(1, 5, INFO, {"event": "��"})]
+    received, _ = feed(data, 10**6)
+    assert received == [Log(1, 5, INFO, {"event": "��"})]
 
 
 def test_extension_types_and_odd_keys_pass():
-    """What the trader protocol does not use is not a reason to lose a line: messages makes JSON of it."""
+    """What the trader protocol does not use is not a reason to lose a line: `line_json` makes JSON of it."""
     event = {1: "int", b"b": "bytes", "t": msgpack.Timestamp(5, 7), "x": msgpack.ExtType(9, b"data"), None: 0, 1.5: 1}
-    frames, _ = feed(pack([1, 1, 5, "info", event]), 10**6)
-    assert frames == [Log(1, 5, INFO, event)]
+    received, _ = feed(pack([1, 1, 5, "info", event]), 10**6)
+    assert received == [Log(1, 5, INFO, event)]
 
 
 @settings(max_examples=400, deadline=None)
@@ -315,20 +315,20 @@ def test_random_msgpack_never_raises(values, size):
 )
 def test_log_frames_round_trip(rows):
     """What msgpack packs, the decoder gives back: seq, time, rank and event."""
-    frames, _ = feed(b"".join(pack([1, *row]) for row in rows), 10**6)
-    assert repr([(f.seq, f.time_ns, f.event) for f in frames]) == repr([(s, t, e) for s, t, _, e in rows])
-    assert [wire.RANKS[row[2]] for row in rows] == [f.rank for f in frames]
+    received, _ = feed(b"".join(pack([1, *row]) for row in rows), 10**6)
+    assert repr([(f.seq, f.time_ns, f.event) for f in received]) == repr([(s, t, e) for s, t, _, e in rows])
+    assert [frames.RANKS[row[2]] for row in rows] == [f.rank for f in received]
 
 
 def test_answers_are_the_agreed_bytes():
     """The relay's four frames, byte for byte."""
-    assert wire.welcome(0) == pack([0, {"protocol": 1, "acked": 0}])
-    assert wire.welcome(2**63 - 1) == pack([0, {"protocol": 1, "acked": 2**63 - 1}])
-    assert wire.ack(300) == b"\x92\x01\xcd\x01\x2c"
-    assert wire.reject(7, "because") == b"\x93\x02\x07\xa7because"
-    assert wire.refused("no") == b"\x92\x03\xa2no"
+    assert frames.welcome(0) == pack([0, {"protocol": 1, "acked": 0}])
+    assert frames.welcome(2**63 - 1) == pack([0, {"protocol": 1, "acked": 2**63 - 1}])
+    assert frames.ack(300) == b"\x92\x01\xcd\x01\x2c"
+    assert frames.reject(7, "because") == b"\x93\x02\x07\xa7because"
+    assert frames.refused("no") == b"\x92\x03\xa2no"
     for number in (0, 1, 127, 128, 2**16, 2**32, 2**63 - 1):
-        assert msgpack.unpackb(wire.ack(number)) == [1, number]
+        assert msgpack.unpackb(frames.ack(number)) == [1, number]
 
 
 def test_every_pair_of_frames_parts_at_the_right_byte():
@@ -367,7 +367,7 @@ def meaning(frame):
         case [0, said]:
             return Hello(*(said[key] for key in ("run", "app", "host", "pid", "started_ns")))
         case [1, seq, time_ns, level, event]:
-            return Log(seq, time_ns, wire.RANKS[level], event)
+            return Log(seq, time_ns, frames.RANKS[level], event)
         case [2, first, last, _, cause]:
             return Lost(first, last, cause)
         case [3, last]:
@@ -379,11 +379,11 @@ def test_vectors_from_the_trader(vector):
     """Every frame of the golden vectors means what it says: whole, byte by byte, and with bytes behind it."""
     data, expected = bytes.fromhex(vector["hex"]), meaning(vector["frame"])
     for size in (len(data), 1):
-        frames, decoder = feed(data, size)
-        assert repr(frames) == repr([expected])
+        received, decoder = feed(data, size)
+        assert repr(received) == repr([expected])
         assert decoder.pending == 0
-    frames, decoder = feed(data + data[: len(data) // 2], 10**6)
-    assert repr(frames) == repr([expected])
+    received, decoder = feed(data + data[: len(data) // 2], 10**6)
+    assert repr(received) == repr([expected])
     assert decoder.pending == len(data) // 2
 
 
@@ -400,13 +400,13 @@ def test_vectors_from_the_relay(vector):
     """The relay's encoder writes them, where they are not there to show another form that is allowed too."""
     match plain(vector["frame"]):
         case [0, {"protocol": 1, "acked": acked, **more}]:
-            made, other_form = wire.welcome(acked), bool(more)
+            made, other_form = frames.welcome(acked), bool(more)
         case [1, seq]:
-            made, other_form = wire.ack(seq), "form" in vector["name"]
+            made, other_form = frames.ack(seq), "form" in vector["name"]
         case [2, seq, reason]:
-            made, other_form = wire.reject(seq, reason), False
+            made, other_form = frames.reject(seq, reason), False
         case [3, reason]:
-            made, other_form = wire.refused(reason), False
+            made, other_form = frames.refused(reason), False
     assert (made == bytes.fromhex(vector["hex"])) is not other_form
 
 

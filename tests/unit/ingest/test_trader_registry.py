@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logrelay.ingest import frames as wire
-from logrelay.ingest import trader_registry as traders_module
-from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
+from logrelay.ingest import trader_registry
+from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, Traders
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, TraderRegistry
 from logrelay.model import ERROR, INFO, RELAY_RUN, WARNING, Run
 
 NOW = 1_769_162_400_000_000
@@ -33,27 +32,41 @@ def log(seq, time_us=None, rank=INFO):
     return Log(seq, (NOW + seq if time_us is None else time_us) * 1000, rank, {"event": f"line {seq}"})
 
 
+class Connection:
+    """A TraderConnection that remembers."""
+
+    def __init__(self):
+        self.acks = []
+        self.aborted = False
+
+    def ack(self, seq, *, now):
+        self.acks.append((seq, now))
+
+    def abort(self):
+        self.aborted = True
+
+
 class Bench:
-    """Traders with a sequencer behind them and clocks in hand."""
+    """A registry with a sequencer behind it and clocks in hand."""
 
     def __init__(self, runs=(), head=0, quiet_after_s=QUIET_S):
         self.mono = 1000.0
         self.now_us = NOW
-        self.sequencer = Sequencer("k3f9ab", head + 1)
-        self.traders = Traders(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
+        self.sequencer = Sequencer("k3f9ab", head + 1, on_notice=lambda _rank, _text: None)
+        self.registry = TraderRegistry(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
         self.commits = []
 
     def hello(self, number=1, connection=None, **changes):
-        return self.traders.hello(connection or object(), hello(number, **changes), self.now_us, self.mono)
+        return self.registry.hello(connection or Connection(), hello(number, **changes), self.now_us, self.mono)
 
     def join(self, number=1, **changes):
-        connection = object()
-        trader, _ = self.traders.hello(connection, hello(number, **changes), self.now_us, self.mono)
+        connection = Connection()
+        trader, _ = self.registry.hello(connection, hello(number, **changes), self.now_us, self.mono)
         self.take()
         return trader, connection
 
     def receive(self, trader, *frames):
-        answers = self.traders.receive(trader, list(frames), self.now_us, self.mono)
+        answers = self.registry.receive(trader, list(frames), self.now_us, self.mono)
         return answers, self.take()
 
     def take(self):
@@ -66,13 +79,13 @@ class Bench:
         return [Shown(line) for line in commit.lines]
 
     def ended(self, trader, connection):
-        self.traders.ended(trader, connection, self.now_us, self.mono)
+        self.registry.ended(trader, connection, self.now_us, self.mono)
         return self.take()
 
     def pass_time(self, seconds):
         self.mono += seconds
         self.now_us += int(seconds * 1e6)
-        self.traders.pass_time(self.now_us, self.mono)
+        self.registry.pass_time(self.now_us, self.mono)
         return self.take()
 
 
@@ -124,13 +137,13 @@ def test_a_new_run_is_announced_once():
     assert notice.context["last_line"] is None
     bench.hello()
     assert bench.take() == []
-    assert bench.traders.counters.connections == 2
+    assert bench.registry.counters.connections == 2
 
 
 def test_a_second_connection_replaces_the_first():
     """The newer connection owns the run; the end of the older one means nothing any more."""
     bench = Bench()
-    one, two = object(), object()
+    one, two = Connection(), Connection()
     trader, _ = bench.hello(connection=one)
     again, replaced = bench.hello(connection=two)
     assert again is trader
@@ -139,7 +152,7 @@ def test_a_second_connection_replaces_the_first():
     assert bench.ended(trader, one) == []
     assert trader.connection is two
     assert bench.pass_time(5) == []
-    assert bench.traders.connected() == 1
+    assert bench.registry.connected() == 1
 
 
 def test_a_known_run_goes_on_where_the_journal_stands():
@@ -154,7 +167,7 @@ def test_a_known_run_goes_on_where_the_journal_stands():
     assert messages_of(shown) == ["line 42"]
     assert shown[0].line.seq == 101
     assert shown[0].time_us == NOW + 51
-    assert bench.traders.counters.duplicates == 2
+    assert bench.registry.counters.duplicates == 2
     other, _ = bench.hello(2)
     assert other.run.id == 8
 
@@ -169,7 +182,7 @@ def test_lines_are_taken_once_and_in_order():
     answers, shown = bench.receive(trader, log(1), log(2), log(2), log(1), log(3))
     assert answers == []
     assert messages_of(shown) == ["line 1", "line 2", "line 3"]
-    assert bench.traders.counters.duplicates == 2
+    assert bench.registry.counters.duplicates == 2
     assert trader.run.last_seq == 3
     assert trader.lines == 3
     _, shown = bench.receive(trader, log(3), log(4))
@@ -185,7 +198,7 @@ def test_a_hole_is_said_at_its_place():
     assert gap_of(shown) == ("unexplained", 2, 4, 3)
     assert shown[1].level == WARNING
     assert "3 lines of bot (pid 4711) missing" in shown[1].message
-    assert bench.traders.counters.unexplained_lines == 3
+    assert bench.registry.counters.unexplained_lines == 3
     _, shown = bench.receive(trader, log(3), log(6))
     assert messages_of(shown) == ["line 6"]
 
@@ -199,8 +212,8 @@ def test_a_lost_frame_stands_for_its_lines(cause):
     assert gap_of(shown) == (cause, 2, 2001, 2000)
     assert messages_of(shown)[0::2] == ["line 1", "line 2002"]
     assert "2,000 lines of bot (pid 4711) lost" in shown[1].message
-    assert bench.traders.counters.lost_lines == 2000
-    assert bench.traders.counters.unexplained_lines == 0
+    assert bench.registry.counters.lost_lines == 2000
+    assert bench.registry.counters.unexplained_lines == 0
 
 
 @pytest.mark.parametrize(
@@ -222,7 +235,7 @@ def test_a_lost_frame_is_clipped_to_what_is_new(frame, gaps):
     _, shown = bench.receive(trader, frame)
     assert [tuple(s.context[k] for k in ("cause", "first", "last", "count")) for s in shown] == gaps
     assert trader.run.last_seq == max(5, frame.last)
-    assert bench.traders.counters.duplicates == (0 if gaps else 1)
+    assert bench.registry.counters.duplicates == (0 if gaps else 1)
 
 
 def test_a_bad_frame_is_rejected_and_its_seq_used():
@@ -230,13 +243,13 @@ def test_a_bad_frame_is_rejected_and_its_seq_used():
     bench = Bench()
     trader, _ = bench.join()
     answers, shown = bench.receive(trader, log(1), Bad(2, "an event is a map, not list"), log(3))
-    assert answers == [wire.reject(2, "an event is a map, not list")]
+    assert answers == [reject(2, "an event is a map, not list")]
     assert gap_of(shown) == ("rejected", 2, 2, 1)
     assert "an event is a map" in shown[1].message
     assert messages_of(shown)[::2] == ["line 1", "line 3"]
-    assert bench.traders.counters.rejected == 1
+    assert bench.registry.counters.rejected == 1
     answers, shown = bench.receive(trader, Bad(2, "again"))
-    assert answers == [wire.reject(2, "again")]
+    assert answers == [reject(2, "again")]
     assert shown == []
     _, shown = bench.receive(trader, Bad(9, "far ahead"))
     assert [s.context["cause"] for s in shown] == ["unexplained", "rejected"]
@@ -277,6 +290,46 @@ def test_every_seq_is_accounted_for_exactly_once(frames, pieces):
     assert [line.line.seq for line in shown] == list(range(2, 2 + len(shown)))  # 1 is the notice about the hello
 
 
+# --- the commit ---------------------------------------------------------------------------------------------
+
+
+def test_a_commit_is_acked_to_the_run_s_connection():
+    """What is in the journal is acked to the present connection of its run, and is what the next hello is told."""
+    bench = Bench()
+    trader, connection = bench.join()
+    _, other = bench.join(2)
+    bench.receive(trader, log(1), log(2), log(3))
+    bench.registry.committed(trader.run.id, 2)
+    assert trader.committed == 2
+    assert connection.acks == [(2, False)]
+    assert other.acks == []
+    second = Connection()
+    bench.hello(connection=second)
+    bench.registry.committed(trader.run.id, 3)
+    assert (connection.acks, second.acks) == ([(2, False)], [(3, False)])
+
+
+def test_a_commit_is_acked_at_once_after_bye():
+    """A trader that said goodbye waits for its last ack only."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1), Bye(1))
+    bench.registry.committed(trader.run.id, 1)
+    assert connection.acks == [(1, True)]
+
+
+def test_a_commit_of_a_run_that_is_not_connected_is_noted():
+    """A run that is gone is acked by the welcome of its next connection; a forgotten run by nobody."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1))
+    bench.ended(trader, connection)
+    bench.registry.committed(trader.run.id, 1)
+    bench.registry.committed(999, 1)
+    assert connection.acks == []
+    assert bench.hello()[0].committed == 1
+
+
 # --- the end ------------------------------------------------------------------------------------------------
 
 
@@ -291,7 +344,7 @@ def test_bye_and_the_end_of_the_connection_close_the_run():
     assert notice.context["last_line"] == "2026-01-23T10:00:00.000001Z"
     assert trader.run.state == "closed"
     assert bench.pass_time(100) == []
-    assert bench.traders.next_deadline() == float("inf")
+    assert bench.registry.next_deadline() == float("inf")
 
 
 def test_bye_tells_of_lines_that_never_came():
@@ -319,14 +372,14 @@ def test_no_bye_is_a_crash_after_a_moment():
     trader, connection = bench.join()
     bench.receive(trader, log(1))
     assert bench.ended(trader, connection) == []
-    assert bench.traders.next_deadline() == bench.mono + CRASH_GRACE_S
+    assert bench.registry.next_deadline() == bench.mono + CRASH_GRACE_S
     assert bench.pass_time(CRASH_GRACE_S / 2) == []
     (notice,) = bench.pass_time(CRASH_GRACE_S)
     assert notice.level == ERROR
     assert notice.context["state"] == "crashed"
     assert "crashed or was killed" in notice.message
-    assert bench.traders.counters.crashed == 1
-    assert bench.traders.in_state("crashed") == 1
+    assert bench.registry.counters.crashed == 1
+    assert bench.registry.in_state("crashed") == 1
     assert bench.pass_time(1000) == []
     _, shown = bench.hello()[0], bench.take()
     assert messages_of(shown) == ["bot (pid 4711) is back"]
@@ -393,7 +446,7 @@ def test_quiet_and_loud_again():
     _, shown = bench.receive(trader, log(2))
     assert messages_of(shown) == ["line 2", "bot (pid 4711) logs again after 1060 s of quiet"]
     assert trader.run.state == "connected"
-    assert bench.traders.next_deadline() == bench.mono + QUIET_S
+    assert bench.registry.next_deadline() == bench.mono + QUIET_S
     assert [s.context["state"] for s in bench.pass_time(QUIET_S)] == ["quiet"]
 
 
@@ -412,7 +465,7 @@ def test_quiet_after_zero_means_never():
     """0 turns the watch off."""
     bench = Bench(quiet_after_s=0)
     bench.join()
-    assert bench.traders.next_deadline() == float("inf")
+    assert bench.registry.next_deadline() == float("inf")
     assert bench.pass_time(10**6) == []
 
 
@@ -504,7 +557,7 @@ def test_notices_rise_too_when_the_relays_clock_steps_back():
 
 def test_old_runs_are_forgotten_but_nobody_who_matters(monkeypatch):
     """Beyond MAX_RUNS the runs that ended first go; connected and just lost ones stay."""
-    monkeypatch.setattr(traders_module, "MAX_RUNS", 50)
+    monkeypatch.setattr(trader_registry, "MAX_RUNS", 50)
     bench = Bench()
     stays, _ = bench.join(1)
     lost, lost_connection = bench.join(2)
@@ -514,12 +567,12 @@ def test_old_runs_are_forgotten_but_nobody_who_matters(monkeypatch):
         trader, connection = bench.join(number)
         bench.receive(trader, Bye(0))
         bench.ended(trader, connection)
-        assert len(bench.traders.by_id) <= 51
-    assert stays.run.id in bench.traders.by_id
-    assert lost.run.id in bench.traders.by_id
+        assert len(bench.registry.by_id) <= 51
+    assert stays.run.id in bench.registry.by_id
+    assert lost.run.id in bench.registry.by_id
     assert bench.hello(1)[0] is stays
-    assert 399 in bench.traders.by_id
-    assert len(bench.traders._by_key) == len(bench.traders.by_id)
+    assert 399 in bench.registry.by_id
+    assert len(bench.registry._by_key) == len(bench.registry.by_id)
     assert bench.hello(3)[0].run.id == 400, "a forgotten run is a new one, under a new number"
 
 
@@ -533,7 +586,7 @@ def test_what_viewers_are_shown():
             bench.receive(trader, Bye(0))
             bench.ended(trader, connection)
     bench.mono += 2.5
-    shown = bench.traders.shown(bench.mono)
+    shown = bench.registry.summaries(bench.mono)
     assert len(shown) == SHOWN_RUNS
     assert [t["pid"] for t in shown][:5] == [30, 20, 10, 29, 28]
     assert shown[0] == {
@@ -550,7 +603,7 @@ def test_what_viewers_are_shown():
     assert shown[3]["quiet_s"] is None
     for number in range(31, 61):
         bench.join(number)
-    assert len(bench.traders.shown(bench.mono)) == 33
+    assert len(bench.registry.summaries(bench.mono)) == 33
 
 
 def test_commits_carry_copies_of_the_runs():
@@ -570,13 +623,13 @@ def test_refusals_are_said_at_most_once_a_second_and_none_is_forgotten():
     bench = Bench()
     said = []
     for number in range(50):
-        bench.traders.refused("no hello came", bench.now_us, number / 10, "bot")
-        bench.traders.pass_time(bench.now_us, number / 10)
+        bench.registry.refused("no hello came", bench.now_us, number / 10, "bot")
+        bench.registry.pass_time(bench.now_us, number / 10)
         said += [notice.context["count"] for notice in bench.take()]
-    assert bench.traders.next_deadline() == pytest.approx(5.0, abs=0.11)
-    bench.traders.pass_time(bench.now_us, bench.traders.next_deadline())
+    assert bench.registry.next_deadline() == pytest.approx(5.0, abs=0.11)
+    bench.registry.pass_time(bench.now_us, bench.registry.next_deadline())
     said += [notice.context["count"] for notice in bench.take()]
     assert said[0] == 1
-    assert sum(said) == 50 == bench.traders.counters.refused
+    assert sum(said) == 50 == bench.registry.counters.refused
     assert len(said) in (6, 7)
-    assert bench.traders.next_deadline() == float("inf")
+    assert bench.registry.next_deadline() == float("inf")

@@ -92,8 +92,7 @@ def both(tmp_path_factory):
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scene=scene(), newest=st.booleans(), limit=st.sampled_from([1, 3, 100]))
 def test_sql_and_python_agree(both, line, scene, newest, limit):
-    """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any
-    pages."""
+    """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any pages."""
     sqlite, memory, numbers = both
     rows, wanted = scene
     assume(all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where))))  # parse_filter refuses it

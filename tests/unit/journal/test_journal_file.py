@@ -17,6 +17,7 @@ from logrelay.errors import JournalError, JournalRefused
 from logrelay.journal import schema
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.model import Commit
+from tests.support.waiting import DEADLINE_S
 
 ALL = 1 << 60
 
@@ -26,8 +27,7 @@ def read_all(journal):
 
 
 def test_a_second_relay_is_refused_and_told_who_holds_it(journal_at, lines):
-    """The lock is on a file beside the journal; the holder goes on undisturbed; after it closes the way is
-    free."""
+    """The lock is on a file beside the journal; the holder goes on undisturbed; after it closes the way is free."""
     first = journal_at()
     first.open()
     with pytest.raises(JournalRefused, match=rf"in use by another relay \(process {os.getpid()}\)"):
@@ -45,7 +45,7 @@ def test_the_lock_ends_with_its_process(journal_at):
         "SqliteJournal(sys.argv[1], now_us=lambda: 0, random_epoch=lambda: 'abcdef').open();"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", script, str(journal_at.path)], check=False, timeout=30)
+    subprocess.run([sys.executable, "-c", script, str(journal_at.path)], check=False, timeout=DEADLINE_S)
     assert journal_at.path.with_name("journal.db.lock").exists()
     assert journal_at().open().epoch == "abcdef"
 
@@ -195,8 +195,7 @@ def overwrite_lines(path):
 
 
 def test_damage_at_run_time_goes_on_under_the_same_numbers(journal_at, lines, run):
-    """Append says JournalLost, reopen sets the file aside; epoch, head and runs go on, the old lines are the
-    gap."""
+    """Append says JournalLost, reopen sets the file aside; epoch, head and runs go on, the old lines are the gap."""
     journal = write_some(journal_at, lines, 5000)
     journal.append(Commit(runs=[run(7, last_seq=99)], aliases=["prov01"]))
     overwrite_lines(journal_at.path)

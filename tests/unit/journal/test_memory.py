@@ -15,8 +15,8 @@ ALL = 1 << 60
 
 @pytest.fixture
 def journal():
-    """An open journal of one megabyte."""
-    made = MemoryJournal(random_epoch=lambda: "abc123", max_bytes=1 << 20)
+    """An open journal of one megabyte, whose pages have all the time there is."""
+    made = MemoryJournal(random_epoch=lambda: "abc123", max_bytes=1 << 20, clock=lambda: 0.0)
     assert made.open().head == 0
     return made
 

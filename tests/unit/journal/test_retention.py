@@ -154,8 +154,7 @@ def test_a_clock_that_leaps_ahead_and_is_put_right_costs_nothing(journal_at, lin
 
 
 def test_a_leap_that_lasts_is_believed_after_the_hold(journal_at, lines, clock):
-    """A machine that slept for a week expires its lines an hour after it woke, also when the relay was
-    off."""
+    """A machine that slept for a week expires its lines an hour after it woke, also when the relay was off."""
     journal = journal_at(max_age_s=DAY)
     journal.open()
     journal.append(Commit(lines(1, 100)))
@@ -173,8 +172,7 @@ def test_a_leap_that_lasts_is_believed_after_the_hold(journal_at, lines, clock):
 
 
 def test_a_clock_that_runs_behind_expires_nothing_early(journal_at, lines, clock):
-    """A board without a battery boots in 1970: lines written then are as old as those before them, not
-    older."""
+    """A board without a battery boots in 1970: lines written then are as old as those before them, not older."""
     journal = journal_at(max_age_s=DAY)
     journal.open()
     journal.append(Commit(lines(1, 100)))

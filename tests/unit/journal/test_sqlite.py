@@ -209,6 +209,7 @@ def test_rare_matches_are_found_in_bounded_steps(journal_at, lines, line, monkey
     for start in range(1, 20_001, 2000):
         journal.append(Commit(lines(start, 2000, message="nothing")))
     journal.append(Commit([line(20_001, message="needle", source="rare", level=50)]))
+    monkeypatch.setattr(reading, "PAGE_SECONDS", 0.05)  # three looks at this journal's clock
     monkeypatch.setattr(reading, "FIRST_VISITS", 600)
     monkeypatch.setattr(reading, "MOST_VISITS", 600)
     page = journal.page(Query(0, ALL, 10, Filter(text="needle")))
@@ -236,8 +237,7 @@ def test_levels_counts_whole_blocks_and_ends(journal_at, line):
 
 
 def test_any_sqlite_tool_reads_the_file_while_the_relay_runs(journal_at, line, run):
-    """The view `log` needs no knowledge of ours, JSON functions work on it, and reading does not stop
-    writing."""
+    """The view `log` needs no knowledge of ours, JSON functions work on it, and reading does not stop writing."""
     journal = journal_at()
     journal.open()
     journal.append(Commit([line(1, level=50, context={"symbol": "TSLA"}), line(2, run=0)], [run(1)]))

@@ -1,4 +1,4 @@
-"""The writer thread: merges, reports, retries, recovers, stops; and never blocks who hands in."""
+"""The journal's thread: merges, reports, retries, recovers, stops; and never blocks who hands in."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, Writer
+from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, JournalThread
 from logrelay.model import Commit
+from tests.support.waiting import DEADLINE_S
 
 ALL = 1 << 60
 
@@ -30,13 +31,13 @@ class Loop:
     def call(self, function, *args):
         function(*args)
 
-    def committed(self, upto, oldest):
+    def on_committed(self, upto, oldest):
         self.said.append(("committed", upto, oldest))
 
-    def trouble(self, error):
+    def on_trouble(self, error):
         self.said.append(("trouble", error))
 
-    def recovered(self, notices):
+    def on_recovered(self, notices):
         self.said.append(("recovered", notices))
 
     def words(self):
@@ -61,7 +62,7 @@ class Gate:
 
     def append(self, commit):
         self.waiting.set()
-        assert self.open_gate.wait(20)
+        assert self.open_gate.wait(DEADLINE_S)
         if self.fail is not None:
             self.failed += 1
             raise self.fail
@@ -74,25 +75,19 @@ class Gate:
 
 @pytest.fixture
 def loop():
-    """What the writer reports to."""
+    """What the thread reports to."""
     return Loop()
 
 
 @pytest.fixture
 def start(loop):
-    """Open a journal, start a writer on it; stop it at the end."""
+    """Open a journal, start its thread; at the end the thread closes the journal, and nobody else does."""
     started = []
 
     def begin(journal):
         opening = journal.open()
-        writer = Writer(
-            journal,
-            loop.call,
-            on_committed=loop.committed,
-            on_trouble=loop.trouble,
-            on_recovered=loop.recovered,
-        )
-        writer.start(opening.head, opening.oldest)
+        writer = JournalThread(journal, opening, loop, loop.call)
+        writer.start()
         started.append((writer, journal))
         return writer
 
@@ -101,7 +96,8 @@ def start(loop):
         if isinstance(journal, Gate):
             journal.open_gate.set()
             journal.fail = None
-        writer.stop(5)
+        writer.stop(DEADLINE_S)
+        assert not writer.running, "the journal's thread did not end"
 
 
 @pytest.fixture(params=["sqlite", "memory"])
@@ -118,8 +114,8 @@ def test_what_is_submitted_is_committed_and_reported(any_journal, start, loop, l
     until(lambda: loop.upto == 100, "the last commit")
     uptos = [entry[1] for entry in loop.said]
     assert uptos == sorted(uptos)
-    assert writer.read(Query(0, ALL, 1000)).result(10).seqs == list(range(1, 101))
-    assert writer.levels(1, 50).result(10) == {20: 50}
+    assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 101))
+    assert writer.levels(1, 50).result(DEADLINE_S) == {20: 50}
     stats = writer.stats()
     assert (stats.lines, stats.pending_commits, stats.trouble, stats.pages) == (100, 0, None, 1)
     assert 1 <= stats.commits <= 10
@@ -131,7 +127,7 @@ def test_commits_that_wait_are_merged(journal_at, start, loop, lines, run, until
     writer = start(gate)
     gate.open_gate.clear()
     writer.submit(Commit(lines(1, 1)))
-    assert gate.waiting.wait(20)
+    assert gate.waiting.wait(DEADLINE_S)
     for n in range(2, 102):
         writer.submit(Commit(lines(n, 1), [run(1, last_seq=n)], [f"p{n:05}"], durable=n == 50))
     writer.submit(Commit(lines(102, MERGE_LINES)))
@@ -163,13 +159,12 @@ def test_trouble_is_said_once_and_ends(journal_at, start, loop, lines, until):
     until(lambda: loop.upto == 25, "the recovery")
     assert loop.words() == ["trouble", "recovered", "committed", "committed"]
     assert loop.said[1] == ("recovered", [])
-    assert writer.read(Query(0, ALL, 1000)).result(10).seqs == list(range(1, 26))
+    assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 26))
     assert writer.stats().trouble is None
 
 
 def test_a_deleted_file_is_mended_on_the_way(journal_at, start, loop, lines, until):
-    """Deletion under the running relay: trouble, the file is written again, recovered with the words for
-    viewers."""
+    """Deletion under the running relay: trouble, the file written again, recovered with the words for viewers."""
     journal = journal_at()
     writer = start(journal)
     writer.submit(Commit(lines(1, 100)))
@@ -181,8 +176,8 @@ def test_a_deleted_file_is_mended_on_the_way(journal_at, start, loop, lines, unt
     assert loop.words() == ["committed", "trouble", "recovered", "committed"]
     assert isinstance(loop.said[1][1], JournalLost)
     assert "written again, complete" in loop.said[2][1][0]
-    assert writer.read(Query(0, ALL, 1000)).result(10).seqs == list(range(1, 102))
-    assert writer.stop(5) == 0
+    assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 102))
+    assert writer.stop(DEADLINE_S) == 0
     assert journal_at().open().head == 101
 
 
@@ -200,15 +195,15 @@ def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, 
         file.seek(20 * 4096)
         file.write(os.urandom(size - 20 * 4096))
     with pytest.raises(JournalLost):
-        writer.read(Query(0, ALL, 10_000)).result(10)
+        writer.read(Query(0, ALL, 10_000)).result(DEADLINE_S)
     until(lambda: "recovered" in loop.words(), "the recovery")
     until(lambda: loop.said[-1] == ("committed", 5000, 5001), "the new oldest line")
     writer.submit(Commit(lines(5001, 1)))
     until(lambda: loop.upto == 5001, "the next commit")
-    assert writer.read(Query(0, ALL, 10)).result(10).seqs == [5001]
+    assert writer.read(Query(0, ALL, 10)).result(DEADLINE_S).seqs == [5001]
 
 
-def test_a_hopeless_commit_is_said_and_not_repeated(journal_at, start, loop, lines, until):
+def test_a_commit_that_cannot_work_is_said_and_not_repeated(journal_at, start, loop, lines, until):
     """An error that no retry can help: reported with retry False; stop counts what is not in the journal."""
     writer = start(journal_at())
     writer.submit(Commit(lines(1, 1)))
@@ -217,7 +212,7 @@ def test_a_hopeless_commit_is_said_and_not_repeated(journal_at, start, loop, lin
     until(lambda: "trouble" in loop.words(), "the trouble")
     error = next(entry[1] for entry in loop.said if entry[0] == "trouble")
     assert not error.retry
-    assert writer.stop(5) in (2, 3)
+    assert writer.stop(DEADLINE_S) in (2, 3)
 
 
 def test_an_unexpected_error_is_said_too(journal_at, start, loop, lines, until):
@@ -239,7 +234,7 @@ def test_stop_commits_what_is_left(journal_at, start, loop, lines):
     for first in range(1, 20_001, 1000):
         writer.submit(Commit(lines(first, 1000)))
     threading.Timer(0.05, gate.open_gate.set).start()
-    assert writer.stop(20) == 0
+    assert writer.stop(DEADLINE_S) == 0
     assert loop.upto == 20_000
     assert journal_at().open().head == 20_000
 
@@ -265,8 +260,90 @@ def test_stop_in_trouble_still_writes_when_the_trouble_ends(journal_at, start, l
     writer.submit(Commit(lines(1, 5)))
     until(lambda: loop.said, "the trouble")
     threading.Timer(0.2, lambda: setattr(gate, "fail", None)).start()
-    assert writer.stop(20) == 0
+    assert writer.stop(DEADLINE_S) == 0
     assert loop.upto == 5
+
+
+def test_a_stop_that_ends_too_early_leaves_the_journal_open(journal_at, start, loop, lines, until):
+    """A disk that does not answer: the journal is the thread's, and is closed by it once the disk has answered."""
+    gate = Gate(journal_at())
+    writer = start(gate)
+    gate.open_gate.clear()
+    writer.submit(Commit(lines(1, 10)))
+    assert gate.waiting.wait(DEADLINE_S)
+    assert writer.stop(0.01) == 1
+    assert writer.running
+    with pytest.raises(JournalError, match="in use"):
+        journal_at().open()
+    gate.open_gate.set()
+    assert writer.stop(DEADLINE_S) == 0
+    assert not writer.running
+    assert loop.upto == 10
+    assert journal_at().open().head == 10
+
+
+def test_the_thread_closes_after_the_last_reader(journal_at, start, lines, until, loop, monkeypatch):
+    """A page that is being read when the relay stops is read to its end; only then the file is closed."""
+    journal = journal_at()
+    inside, go_on = threading.Event(), threading.Event()
+    page = journal._reader.page
+
+    def slow_page(db, query):
+        inside.set()
+        assert go_on.wait(DEADLINE_S)
+        return page(db, query)
+
+    monkeypatch.setattr(journal._reader, "page", slow_page)
+    writer = start(journal)
+    writer.submit(Commit(lines(1, 10)))
+    until(lambda: loop.upto == 10, "the commit")
+    read = writer.read(Query(0, ALL, 100))
+    assert inside.wait(DEADLINE_S)
+    writer.stop(0.01)
+    assert writer.running
+    go_on.set()
+    assert read.result(DEADLINE_S).seqs == list(range(1, 11))
+    writer.stop(DEADLINE_S)
+    assert not writer.running
+
+
+def test_a_thread_that_was_never_started_gives_the_journal_back(journal_at, loop, lines):
+    """A start that fails elsewhere: the journal is closed, its lock free, and nothing was written."""
+    journal = journal_at()
+    writer = JournalThread(journal, journal.open(), loop, loop.call)
+    writer.submit(Commit(lines(1, 10)))
+    assert writer.stop(DEADLINE_S) == 1
+    assert journal_at().open().head == 0
+
+
+def test_closing_from_another_thread_waits_for_the_commit(journal_at, lines, monkeypatch):
+    """Nobody should close a journal that a thread writes; who does it all the same waits instead of crashing."""
+    journal = journal_at()
+    journal.open()
+    inside, go_on = threading.Event(), threading.Event()
+    write = journal._row_writer.write
+
+    def slow_write(db, commit):
+        inside.set()
+        assert go_on.wait(DEADLINE_S)
+        write(db, commit)
+
+    monkeypatch.setattr(journal._row_writer, "write", slow_write)
+    append = threading.Thread(target=journal.append, args=(Commit(lines(1, 10)),))
+    append.start()
+    closing = threading.Thread(target=journal.close)
+    try:
+        assert inside.wait(DEADLINE_S)
+        closing.start()
+        closing.join(0.05)
+        assert closing.is_alive(), "closed in the middle of a commit"
+    finally:
+        go_on.set()
+        append.join(DEADLINE_S)
+        closing.join(DEADLINE_S)
+    with pytest.raises(JournalError, match="closed"):
+        journal.reopen()
+    assert journal_at().open().head == 10
 
 
 def test_reading_goes_on_while_a_commit_hangs(journal_at, start, loop, lines, until):
@@ -278,8 +355,8 @@ def test_reading_goes_on_while_a_commit_hangs(journal_at, start, loop, lines, un
     gate.open_gate.clear()
     gate.waiting.clear()
     writer.submit(Commit(lines(11, 10)))
-    assert gate.waiting.wait(20)
-    assert writer.read(Query(0, ALL, 100, Filter(level=20))).result(10).seqs == list(range(1, 11))
+    assert gate.waiting.wait(DEADLINE_S)
+    assert writer.read(Query(0, ALL, 100, Filter(level=20))).result(DEADLINE_S).seqs == list(range(1, 11))
     gate.open_gate.set()
 
 
@@ -293,7 +370,7 @@ def test_retention_runs_between_commits_and_is_reported(journal_at, start, loop,
     oldest = [entry[2] for entry in loop.said]
     assert oldest == sorted(oldest)
     assert writer.stats().pruned == loop.said[-1][2] - 1
-    assert writer.read(Query(0, ALL, 1)).result(10).oldest == loop.said[-1][2]
+    assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == loop.said[-1][2]
 
 
 def test_an_idle_writer_sleeps(journal_at, start, loop, lines, until):
@@ -343,8 +420,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_is_survived_without_a_restart(journal_at, start, loop, lines, small_disk, until):
-    """The disk fills up: trouble in words, reading goes on; space comes back: everything submitted is there,
-    once."""
+    """The disk fills up: trouble in words, reading goes on; space comes back: all that was submitted is there, once."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"x" * (2 << 20))
     journal = journal_at(small_disk / "journal.db", max_bytes=64 << 20)
@@ -357,25 +433,24 @@ def test_a_full_disk_is_survived_without_a_restart(journal_at, start, loop, line
         until(lambda sent=sent: loop.upto == sent or "trouble" in loop.words(), "an answer")
     assert "disk is full" in str(loop.said[-1][1])
     assert loop.said[-1][1].retry
-    assert writer.read(Query(0, ALL, 10)).result(10).seqs == list(range(1, 11))
+    assert writer.read(Query(0, ALL, 10)).result(DEADLINE_S).seqs == list(range(1, 11))
     writer.submit(Commit(lines(sent + 1, 1)))
     ballast.unlink()
     until(lambda: loop.upto == sent + 1, "the recovery")
     assert loop.words().count("trouble") == loop.words().count("recovered") == 1
     found, after = [], 0
     while after < sent + 1:
-        page = writer.read(Query(after, ALL, 10_000)).result(10)
+        page = writer.read(Query(after, ALL, 10_000)).result(DEADLINE_S)
         found, after = found + page.seqs, page.reached
     assert found == list(range(1, sent + 2))
-    assert writer.stop(5) == 0
+    assert writer.stop(DEADLINE_S) == 0
     again = journal_at(small_disk / "journal.db")
     assert again.open().head == sent + 1
     again.close()
 
 
 def test_an_input_output_error_is_survived_without_a_restart(journal_at, start, loop, lines, until):
-    """Writes that fail (here: beyond the file size the kernel allows) are trouble in words, and heal by
-    themselves."""
+    """Writes that fail (here: beyond the file size the kernel allows) are trouble in words, and heal by themselves."""
     writer = start(journal_at())
     writer.submit(Commit(lines(1, 10)))
     until(lambda: loop.upto == 10, "the commit")
@@ -385,8 +460,8 @@ def test_an_input_output_error_is_survived_without_a_restart(journal_at, start, 
         writer.submit(Commit(lines(11, 4000)))
         until(lambda: "trouble" in loop.words(), "the trouble")
         assert "input/output error" in str(loop.said[-1][1])
-        assert writer.read(Query(0, ALL, 100)).result(10).seqs == list(range(1, 11))
+        assert writer.read(Query(0, ALL, 100)).result(DEADLINE_S).seqs == list(range(1, 11))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     until(lambda: loop.upto == 4010, "the recovery")
-    assert writer.read(Query(0, ALL, 10_000, max_bytes=8 << 20)).result(10).seqs == list(range(1, 4011))
+    assert writer.read(Query(0, ALL, 10_000, max_bytes=8 << 20)).result(DEADLINE_S).seqs == list(range(1, 4011))

@@ -14,6 +14,7 @@ import structlog
 from robo_trader.logger import get_logger, reset_structlog, setup_structlog
 from robo_trader.logging import chain as chain_module
 from robo_trader.logging.redaction import Redactor
+from tests.support.threads import running
 
 SECRET = "hunter2correcthorse"
 
@@ -121,9 +122,8 @@ def test_contextvars_of_one_task_never_appear_in_another(chain):
         await asyncio.gather(task("a", 20), task("b", 20))
 
     asyncio.run(both())
-    thread = threading.Thread(target=lambda: get_logger().info("x", who="t"))
-    thread.start()
-    thread.join()
+    with running(lambda: get_logger().info("x", who="t")):
+        pass
     assert len(recorder.events) == 81
     for event in recorder.events:
         assert {key for key in event if key.startswith("only_")} == ({f"only_{event['who']}"} - {"only_t"})

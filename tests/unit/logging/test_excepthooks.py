@@ -6,6 +6,7 @@ import sys
 import threading
 
 from robo_trader.logger import setup_structlog
+from tests.support.threads import running
 
 
 def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monkeypatch):
@@ -20,9 +21,8 @@ def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monke
     def fail():
         raise error
 
-    thread = threading.Thread(target=fail, name="worker")
-    thread.start()
-    thread.join()
+    with running(fail, name="worker"):
+        pass
     assert ran == [("main", error), ("worker", error)]
     assert [(e["event"], e["level"]) for e in recorder.events] == [("exception.unhandled", "critical")] * 2
     assert recorder.events[1]["thread"] == "worker"
@@ -36,9 +36,8 @@ def test_ctrl_c_and_exits_are_no_failures(chain, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     recorder, _ = chain()
     sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
-    thread = threading.Thread(target=sys.exit)
-    thread.start()
-    thread.join()
+    with running(sys.exit):
+        pass
     assert ran == [KeyboardInterrupt]
     assert not recorder.events
 

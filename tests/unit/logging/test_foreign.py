@@ -13,6 +13,7 @@ import structlog
 
 from robo_trader.logger import get_logger
 from robo_trader.logging.foreign import ForeignHandler
+from tests.support.threads import running
 
 
 @pytest.fixture
@@ -148,10 +149,12 @@ def test_records_from_a_queue_come_once(chain, root):
     ours = [h for h in root.handlers if isinstance(h, ForeignHandler)]
     listener = logging.handlers.QueueListener(box, *ours)
     listener.start()
-    lib.warning("x %d", 1)
-    listener.stop()
-    lib.removeHandler(handler)
-    lib.propagate = True
+    try:
+        lib.warning("x %d", 1)
+    finally:
+        listener.stop()
+        lib.removeHandler(handler)
+        lib.propagate = True
     assert [e["event"] for e in recorder.events] == ["x 1"]
 
 
@@ -175,15 +178,9 @@ def test_dict_config_during_traffic_does_not_deadlock(chain, root):
         while not stop.is_set():
             logging.getLogger("lib").info("x")
 
-    threads = [threading.Thread(target=talk) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for _ in range(30):
-        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "incremental": True})
-    stop.set()
-    for thread in threads:
-        thread.join(20)
-        assert not thread.is_alive()
+    with running(talk, talk, talk, stop=stop.set):
+        for _ in range(30):
+            logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "incremental": True})
 
 
 def test_warnings_are_lines_too(chain):

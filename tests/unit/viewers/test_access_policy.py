@@ -1,15 +1,15 @@
-"""Who may come in: every rule of the door, on plain values."""
+"""Who may come in: every rule of the access policy, on plain values."""
 
 from __future__ import annotations
 
 import pytest
 
-from logrelay.viewers.access_policy import BATCH, REFUSALS, Admit, Door, Refuse
+from logrelay.viewers.access_policy import BATCH, REFUSALS, AccessPolicy, Granted, Refused
 
 TOKEN = "correct-horse-battery-staple"
 
 
-def knock(door, **changed):
+def decide(policy, **changed):
     request = {
         "origin": [],
         "host_header": ["127.0.0.1:8765"],
@@ -18,27 +18,27 @@ def knock(door, **changed):
         "query_token": [],
         "peer_is_loopback": True,
     }
-    answer = door.decide(**(request | changed))
-    if isinstance(answer, Refuse):
+    answer = policy.decide(**(request | changed))
+    if isinstance(answer, Refused):
         assert answer.code in REFUSALS
         assert answer.message
         assert (answer.status == 401) == (("WWW-Authenticate", "Bearer") in answer.headers)
     return answer
 
 
-OPEN = Door(None)
-LOCKED = Door(TOKEN, "0.0.0.0")
+OPEN = AccessPolicy(None)
+LOCKED = AccessPolicy(TOKEN, "0.0.0.0")
 
 
 def code(answer):
-    assert isinstance(answer, Refuse), answer
+    assert isinstance(answer, Refused), answer
     return answer.status, answer.code
 
 
 def test_the_mobile_app_and_wscat_come_in():
     """A client on this machine, without Origin or with the one React Native makes up, should be admitted."""
-    assert knock(OPEN) == Admit(None)
-    assert knock(OPEN, host_header=["localhost:8765"], origin=["http://localhost:8765"]) == Admit(None)
+    assert decide(OPEN) == Granted(None)
+    assert decide(OPEN, host_header=["localhost:8765"], origin=["http://localhost:8765"]) == Granted(None)
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def test_the_mobile_app_and_wscat_come_in():
 )
 def test_without_a_token_addresses_and_localhost_are_good_hosts(host):
     """An IP literal cannot be rebound, and localhost is ours."""
-    assert knock(OPEN, host_header=[host]) == Admit(None)
+    assert decide(OPEN, host_header=[host]) == Granted(None)
 
 
 @pytest.mark.parametrize("host", ["evil.example:8765", "localhost.evil.example", "127.0.0.1.nip.io", "xlocalhost"])
 def test_without_a_token_an_unknown_name_is_dns_rebinding(host):
     """A page whose name resolves to this machine has an Origin equal to Host: still refused."""
-    answer = knock(OPEN, host_header=[host], origin=[f"http://{host}"])
+    answer = decide(OPEN, host_header=[host], origin=[f"http://{host}"])
 
     assert code(answer) == (403, "bad_host")
     assert "DNS rebinding" in answer.message
@@ -69,14 +69,14 @@ def test_without_a_token_an_unknown_name_is_dns_rebinding(host):
 
 def test_names_the_operator_gave_are_known():
     """The name in --host and those in --allow-hosts should be admitted, whatever their case."""
-    door = Door(None, "Box.lan", ("logs.Example",))
+    policy = AccessPolicy(None, "Box.lan", ("logs.Example",))
 
-    assert knock(door, host_header=["box.lan:8765"]) == Admit(None)
-    assert knock(door, host_header=["LOGS.example"]) == Admit(None)
-    assert code(knock(door, host_header=["other.example"])) == (403, "bad_host")
+    assert decide(policy, host_header=["box.lan:8765"]) == Granted(None)
+    assert decide(policy, host_header=["LOGS.example"]) == Granted(None)
+    assert code(decide(policy, host_header=["other.example"])) == (403, "bad_host")
 
 
-@pytest.mark.parametrize("door", [OPEN, LOCKED])
+@pytest.mark.parametrize("policy", [OPEN, LOCKED])
 @pytest.mark.parametrize(
     ("origin", "host", "same"),
     [
@@ -98,25 +98,25 @@ def test_names_the_operator_gave_are_known():
         ("", "127.0.0.1:8765", False),
     ],
 )
-def test_a_page_may_connect_to_the_relay_that_served_it_only(door, origin, host, same):
+def test_a_page_may_connect_to_the_relay_that_served_it_only(policy, origin, host, same):
     """Origin should be absent or have the host and port of Host, with or without a token."""
-    answer = knock(door, origin=[origin], host_header=[host], query_token=[TOKEN])
+    answer = decide(policy, origin=[origin], host_header=[host], query_token=[TOKEN])
 
-    assert answer == Admit(None) if same else code(answer) == (403, "bad_origin")
+    assert answer == Granted(None) if same else code(answer) == (403, "bad_origin")
 
 
 def test_an_allowed_origin_may_connect():
     """An origin listed in --allow-origins should be admitted, exactly that one."""
-    door = Door(None, allowed_origins=("http://localhost:8081",))
+    policy = AccessPolicy(None, allowed_origins=("http://localhost:8081",))
 
-    assert knock(door, origin=["http://LOCALHOST:8081"]) == Admit(None)
-    assert code(knock(door, origin=["https://localhost:8081"])) == (403, "bad_origin")
+    assert decide(policy, origin=["http://LOCALHOST:8081"]) == Granted(None)
+    assert code(decide(policy, origin=["https://localhost:8081"])) == (403, "bad_origin")
 
 
 @pytest.mark.parametrize("host", ["", "a b", "[::1", "host:port", "host:0", "host:65536", "http://host", "a/b", "u@h"])
 def test_a_host_that_is_none_is_refused(host):
     """What does not look like a host should not be compared with anything."""
-    assert code(knock(LOCKED, host_header=[host], query_token=[TOKEN])) == (400, "bad_host")
+    assert code(decide(LOCKED, host_header=[host], query_token=[TOKEN])) == (400, "bad_host")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_host_that_is_none_is_refused(host):
 )
 def test_what_may_stand_once_must_not_stand_twice(changed):
     """Two of a header mean that somebody in between reads another one than we do: refuse."""
-    assert code(knock(LOCKED, **changed)) == (400, "bad_request")
+    assert code(decide(LOCKED, **changed)) == (400, "bad_request")
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def test_what_may_stand_once_must_not_stand_twice(changed):
 @pytest.mark.parametrize("loopback", [True, False])
 def test_the_token_opens_in_each_of_its_three_places(shown, loopback):
     """Header, subprotocol and URL should each be enough, from anywhere, under any name."""
-    assert isinstance(knock(LOCKED, host_header=["any.name:1"], peer_is_loopback=loopback, **shown), Admit)
+    assert isinstance(decide(LOCKED, host_header=["any.name:1"], peer_is_loopback=loopback, **shown), Granted)
 
 
 def test_without_the_token_nobody_comes_in_not_even_from_loopback():
-    """A reverse proxy on this machine should not open the door for everybody behind it."""
-    answer = knock(LOCKED)
+    """A reverse proxy on this machine should not let in everybody behind it."""
+    answer = decide(LOCKED)
 
     assert code(answer) == (401, "no_token")
     assert TOKEN not in answer.message
@@ -177,7 +177,7 @@ def test_without_the_token_nobody_comes_in_not_even_from_loopback():
 )
 def test_a_wrong_token_is_refused(shown):
     """Anything shown that is not the token should refuse, even beside the right one."""
-    answer = knock(LOCKED, **shown)
+    answer = decide(LOCKED, **shown)
 
     assert code(answer) == (401, "bad_token")
     assert TOKEN not in answer.message
@@ -185,7 +185,7 @@ def test_a_wrong_token_is_refused(shown):
 
 def test_without_a_token_other_machines_stay_out():
     """Without a token the relay should refuse a peer that is not on loopback, wherever it listens."""
-    assert code(knock(OPEN, peer_is_loopback=False, host_header=["192.168.1.9:8765"])) == (403, "no_token")
+    assert code(decide(OPEN, peer_is_loopback=False, host_header=["192.168.1.9:8765"])) == (403, "no_token")
 
 
 @pytest.mark.parametrize(
@@ -199,19 +199,19 @@ def test_without_a_token_other_machines_stay_out():
         (["chat", BATCH], BATCH),
     ],
 )
-@pytest.mark.parametrize("door", [OPEN, LOCKED])
-def test_the_answered_subprotocol_is_one_that_was_offered(door, offered, chosen):
+@pytest.mark.parametrize("policy", [OPEN, LOCKED])
+def test_the_answered_subprotocol_is_one_that_was_offered(policy, offered, chosen):
     """Batch if offered, else the one that carried the token, else none, with or without a token."""
-    assert knock(door, subprotocols=offered, query_token=[TOKEN]) == Admit(chosen)
+    assert decide(policy, subprotocols=offered, query_token=[TOKEN]) == Granted(chosen)
 
 
 def test_a_long_header_is_not_repeated_in_full():
     """A refusal goes into a response and a log: it should stay short whatever was sent."""
-    answer = knock(OPEN, host_header=["x" * 10_000])
+    answer = decide(OPEN, host_header=["x" * 10_000])
 
     assert len(answer.message) < 400
 
 
 def test_the_token_is_not_in_the_repr():
-    """A door that ends up in a log should not take its key along."""
+    """A policy that is written to a log should not show its token."""
     assert TOKEN not in repr(LOCKED)

@@ -1,0 +1,44 @@
+"""`logrelay check`: prints the settings.
+
+Owns: how settings are shown, and that the token never is. It must not decide what a value is: `config/loading` does.
+Read `cli/setting_options` next.
+"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from logrelay.cli.output import print_stderr
+from logrelay.cli.setting_options import read_settings, setting_options
+from logrelay.config.loading import Effective
+from logrelay.config.settings import BY_NAME, SETTINGS, Setting
+
+
+@click.command()
+@setting_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+def check(as_json: bool, **flags: str | None) -> None:
+    """Check the settings, and print each with where it came from. Opens nothing."""
+    effective = read_settings(flags)
+    rows = {setting.name: (_shown(setting, effective), effective.origins[setting.name]) for setting in SETTINGS}
+    if as_json:
+        settings = {name: {"value": value, "from": origin} for name, (value, origin) in rows.items()}
+        click.echo(json.dumps({"settings": settings, "unknown_variables": effective.unknown_variables}, indent=2))
+    else:
+        name_width = max(map(len, rows))
+        value_width = max(len(_text(name, value)) for name, (value, _) in rows.items())
+        for name, (value, origin) in rows.items():
+            click.echo(f"{name:<{name_width}}  {_text(name, value):<{value_width}}  {origin}")
+    for variable in effective.unknown_variables:
+        print_stderr(f"{variable} is set but is not a setting; see logrelay serve --help")
+
+
+def _shown(setting: Setting, effective: Effective) -> object:
+    value = getattr(effective.config, setting.name)
+    return "(set)" if setting.name == "token" and value is not None else value
+
+
+def _text(name: str, value: object) -> str:
+    return "none" if value is None or value == () else BY_NAME[name].value_type.show(value)

@@ -1,0 +1,43 @@
+"""The settings as options of a command.
+
+Owns: one option per row of the settings table, and the look at this process (environment, files) that loading needs. It
+must not know what a setting means or what a command does with it. Read `config/settings` next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from logrelay.config.loading import Effective, Surroundings, load
+from logrelay.config.settings import SETTINGS, Setting
+
+
+def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one option per row of the table. Values stay text: `load` reads and checks them."""
+    for setting in reversed(SETTINGS):
+        if setting.by_flag:
+            option = click.option(
+                setting.flag, setting.name, metavar=setting.value_type.metavar, help=_option_help(setting)
+            )
+            command = option(command)
+    return command
+
+
+def _option_help(setting: Setting) -> str:
+    return f"{setting.help}  [default: {setting.shown_default}]"
+
+
+def read_settings(flags: dict[str, str | None]) -> Effective:
+    """Work out the settings of this process. Raises ConfigError."""
+    around = Surroundings(
+        environ=os.environ,
+        uid=os.getuid(),
+        is_directory=lambda path: Path(path).is_dir(),
+        read_file=lambda path: Path(path).read_bytes(),
+    )
+    return load(flags, around)

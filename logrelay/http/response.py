@@ -1,0 +1,29 @@
+"""An answer to a plain HTTP request, before it is bytes.
+
+Owns: `HttpResponse`, the one shape that whoever decides and whoever writes share. It must not know sockets, routes or
+who asks. No I/O. Read `http/api` next: it makes most of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A whole answer but for `Connection: close` and `Date`, which the connection adds.
+
+    A body of bytes is sent with its length; where the headers hold a Content-Length that one is sent instead (an answer
+    to HEAD has no body and names the length of what GET would give). A body that is a generator is sent chunk by chunk,
+    each of a megabyte at most, and its end is the end of the connection: the connection awaits room in the socket
+    between two chunks, and calls `aclose()` or cancels the task that awaits the next chunk when the client is gone.
+    """
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes | AsyncGenerator[bytes, None] = b""
+
+    def with_headers(self, *headers: tuple[str, str]) -> HttpResponse:
+        """Return the same answer with more headers behind those it has."""
+        return replace(self, headers=(*self.headers, *headers))

@@ -1,0 +1,239 @@
+"""One trader's connection: bytes in, frames to the intake, answers and acks out.
+
+Owns: the order of a connection (hello, then the rest), the time allowed for hello, and when acks are sent. It must not
+know other connections or the rhythm of reads (its `Owner` does), nor what becomes of the frames (the `Intake` does).
+Read `ingest/frames` next.
+
+`asyncio.Protocol` and not streams, for a reason: when a trader is killed while acks to it are unread, the kernel
+reports ECONNRESET after the last byte, and a StreamReader then throws away what it had already read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Protocol, cast
+
+from logrelay.ingest import frames
+from logrelay.ingest.frames import Frame, Hello
+from logrelay.ingest.trader_registry import TraderConnection
+
+HELLO_TIMEOUT_S = 10.0
+"""A connection without hello counts towards `max_traders` all the same."""
+
+ACK_INTERVAL_S = 0.020
+"""An ack wakes a thread in the trader. Twenty milliseconds of unacked lines cost it a few kilobytes;
+fifty wake-ups a second cost it nothing that can be measured."""
+
+ACK_RETRY_S = 0.5
+"""Pause before an ack is tried again for which a trader's socket had no room."""
+
+
+class Intake(Protocol):
+    """Receives the frames. Called on the event loop; no method may raise."""
+
+    def hello(self, connection: TraderConnection, hello: Hello) -> int:
+        """Take a new connection. Returns the last seq of its run that is in the journal, for the welcome."""
+
+    def frames(self, connection: TraderConnection, frames: list[Frame]) -> list[bytes]:
+        """Take log, lost, bye and bad frames, in order. Returns encoded answers to send."""
+
+    def refused(self, connection: TraderConnection, reason: str) -> None:
+        """Note that the connection is being closed for `reason`; it may or may not have said hello."""
+
+    def ended(self, connection: TraderConnection) -> None:
+        """Note that a connection that had said hello is over; all of its frames have been handed over."""
+
+    def tick(self) -> int:
+        """Commit what was taken: everything that was readable has been read. Returns the number of viewers."""
+
+
+class Owner(Protocol):
+    """What a connection reports to the server that accepted it."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the connection's timers."""
+
+    def admit(self, connection: UnixConnection) -> str | None:
+        """Count the connection in. Returns None, or the reason why it is refused."""
+
+    def was_read(self, connection: UnixConnection, size: int) -> None:
+        """Note that `size` bytes were read and handed over."""
+
+    def was_refused(self, connection: UnixConnection, reason: str) -> None:
+        """Note that the connection is turned away without having sent anything wrong."""
+
+    def was_lost(self, connection: UnixConnection) -> None:
+        """Note that the connection is over."""
+
+
+class UnixConnection(asyncio.Protocol):
+    """One trader's connection over a Unix socket; for the intake it is a `TraderConnection`."""
+
+    __slots__ = (
+        "_ack_timer",
+        "_ack_wanted",
+        "_acked",
+        "_decoder",
+        "_fd",
+        "_hello_timer",
+        "_intake",
+        "_owner",
+        "_transport",
+        "greeted",
+    )
+
+    def __init__(self, owner: Owner, intake: Intake) -> None:
+        self._owner = owner
+        self._intake = intake
+        self._decoder = frames.Decoder()
+        self._hello_timer: asyncio.TimerHandle | None = None
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._ack_wanted = 0
+        """The highest seq that was to be acked."""
+        self._acked = 0
+        """The highest seq that the trader has been told."""
+        self._transport: asyncio.Transport | None = None
+        """None before the connection is made and after it is lost."""
+        self._fd = -1
+        self.greeted = False
+        """Hello has come, and the intake knows this connection."""
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for hello; refuse the connection when the server does not admit it."""
+        transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
+        self._transport = transport
+        self._fd = transport.get_extra_info("socket").fileno()
+        reason = self._owner.admit(self)
+        if reason is not None:
+            self._turn_away(reason)
+            return
+        self._hello_timer = self._owner.loop.call_later(HELLO_TIMEOUT_S, self._turn_away, "no hello came")
+
+    def data_received(self, data: bytes) -> None:
+        """Decode at once, so that no later error of the socket can take the bytes away; then hand the frames over."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        received = self._decoder.receive(data)
+        if not self.greeted:
+            if not received:
+                return
+            first = received.pop(0)
+            if not isinstance(first, Hello):
+                reason = first.reason if isinstance(first, frames.Broken) else "the first frame must be hello"
+                self._intake.refused(self, reason)
+                self._owner.was_read(self, 0)
+                self._refuse(reason)
+                return
+            self._greet(first)
+        broken = received[-1] if received and isinstance(received[-1], frames.Broken) else None
+        if broken:
+            received.pop()
+        if any(type(frame) is Hello for frame in received):
+            received = [frame for frame in received if type(frame) is not Hello]
+        if received:
+            for answer in self._intake.frames(self, received):
+                self._send(answer)
+        if broken:
+            self._intake.refused(self, broken.reason)
+        self._owner.was_read(self, len(data))
+        if broken:
+            self._refuse(broken.reason)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (the end is the end)
+        """Stop the timers and report the end."""
+        for timer in (self._hello_timer, self._ack_timer):
+            if timer is not None:
+                timer.cancel()
+        self._hello_timer = self._ack_timer = None
+        self._transport = None
+        self._owner.was_lost(self)
+
+    # --- for the intake (trader_registry.TraderConnection) ------------------------------------------------------
+
+    def ack(self, seq: int, *, now: bool) -> None:
+        """Tell the trader that everything up to `seq` is kept; at most once in `ACK_INTERVAL_S` unless `now`."""
+        if seq <= self._ack_wanted and not now:
+            return
+        self._ack_wanted = max(self._ack_wanted, seq)
+        if now:
+            self._send_ack()
+        elif self._ack_timer is None:
+            # The first ack waits too: the lines right behind it are then acked by the same wake-up.
+            self._ack_timer = self._owner.loop.call_later(ACK_INTERVAL_S, self._send_ack)
+
+    def abort(self) -> None:
+        """Close at once; what the trader has sent and nobody has read is left to its next connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- for the server -----------------------------------------------------------------------------------------
+
+    def pause_reading(self) -> None:
+        """Leave the socket unread until `resume_reading`; the kernel buffers meanwhile."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and transport.is_reading():
+            transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read the socket again."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and not transport.is_reading():
+            transport.resume_reading()
+
+    def close(self) -> None:
+        """Send the ack that is due, if there is one, and close."""
+        self._send_ack()
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _greet(self, hello: Hello) -> None:
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        acked = self._intake.hello(self, hello)
+        self.greeted = True
+        self._acked = self._ack_wanted = acked
+        self._send(frames.welcome(acked))
+
+    def _send_ack(self) -> None:
+        if self._ack_timer is not None:
+            self._ack_timer.cancel()
+            self._ack_timer = None
+        transport = self._transport
+        if self._ack_wanted <= self._acked or transport is None or transport.is_closing():
+            return
+        if self._send(frames.ack(self._ack_wanted)):
+            self._acked = self._ack_wanted
+        else:
+            # The trader reads no acks now; when it does, perhaps nothing else will be committed to remind us.
+            self._ack_timer = self._owner.loop.call_later(ACK_RETRY_S, self._send_ack)
+
+    def _turn_away(self, reason: str) -> None:
+        self._owner.was_refused(self, reason)
+        self._refuse(reason)
+
+    def _refuse(self, reason: str) -> None:
+        """Answer refused and close."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._send(frames.refused(reason))
+            self._transport.close()
+
+    def _send(self, answer: bytes) -> bool:
+        """Send a small answer past the transport's buffer; never closes the connection, whatever happens.
+
+        A transport that meets EPIPE closes itself, together with what a killed trader had sent and we had not read
+        yet. Here the error is left for the reading side, which gets every byte first. An answer the socket has no
+        room for is dropped: the trader does not read, and the next ack says everything an earlier one said.
+        """
+        if self._transport is None:
+            return False
+        try:
+            return os.write(self._fd, answer) == len(answer)
+        except OSError:
+            return False

@@ -1,0 +1,106 @@
+"""What the relay says to one viewer besides lines: control messages, error codes and close codes.
+
+Owns: the rendering of `connection`, `subscribed`, `history`, `pong` and `error` (docs/protocol.md, section 2), and the
+tables of every name that a viewer can be sent. It must not know sockets, frames or sessions. No I/O, no clock.
+`viewers/requests` is the other direction and a module of its own: it reads what strangers wrote and raises errors, this
+one writes what the relay knows and cannot fail. Read `static/client.js` next.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from logrelay.fanout.filters import Filter
+from logrelay.model import CRITICAL, SHOWN
+
+MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
+"""Every `type` the relay sends."""
+
+ERROR_CODES: dict[str, str] = {
+    "bad_json": "the message is not a JSON object",
+    "bad_type": "the `type` is not one a viewer can send",
+    "bad_channel": "the only channel is `logs`",
+    "bad_level": "unknown level name",
+    "bad_source": "too many or too long source globs",
+    "bad_text": "text too long",
+    "bad_where": "not of the form field=value",
+    "bad_tail": "not a number in the allowed range",
+    "bad_id": "not an id of this relay",
+    "bad_limit": "not a number in the allowed range",
+    "busy": "more history requests at once than allowed",
+    "expired": "an id of another journal, or one it has not reached",
+    "journal": "the journal cannot be read now; ask again",
+}
+"""Every `code` of an error message."""
+
+CLOSE_BAD_REQUEST = 4400
+"""Of the private range (RFC 6455 section 7.4.2), after HTTP's 400."""
+
+CLOSE_CODES: dict[int, tuple[str, str]] = {
+    1000: ("normal", "the viewer closed; nothing to do"),
+    1001: ("going away", "the viewer's page or app went away; nothing to do"),
+    1002: ("protocol error", "the client broke RFC 6455; fix the client"),
+    1003: ("unsupported data", "a message was binary; fix the client"),
+    1007: ("bad data", "a message was not UTF-8; fix the client"),
+    1009: ("message too big", "a request was longer than 64 KiB; fix the client"),
+    1011: (
+        "no answer to pings",
+        "the relay heard nothing for too long; connect again and resume behind the last id",
+    ),
+    1012: (
+        "service restart",
+        "the relay is stopping; connect again with backoff and resume behind the last id",
+    ),
+    CLOSE_BAD_REQUEST: (
+        "bad request",
+        "the subscription in the URL is wrong, an error message said how; do not retry unchanged",
+    ),
+}
+"""Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""
+
+
+def connection(head: str, oldest: str, traders: list[dict[str, object]], version: str) -> bytes:
+    """Render the first message of every connection."""
+    return orjson.dumps(
+        {
+            "type": "connection",
+            "status": "connected",
+            "head": head,
+            "oldest": oldest,
+            "traders": traders,
+            "version": version,
+        }
+    )
+
+
+def subscribed(wanted: Filter, head: str) -> bytes:
+    """Render the answer to a subscribe request: the subscription as it is now."""
+    return orjson.dumps({"type": "subscribed", "channel": "logs", "filter": filter_shape(wanted), "head": head})
+
+
+def filter_shape(wanted: Filter) -> dict[str, object]:
+    """Return the filter in the words of a subscribe request."""
+    shape: dict[str, object] = {}
+    if wanted.level > min(SHOWN):
+        shape["level"] = "CRITICAL" if wanted.level >= CRITICAL else SHOWN[wanted.level]
+    if wanted.sources:
+        shape["source"] = list(wanted.sources)
+    if wanted.text:
+        shape["text"] = wanted.text
+    if wanted.where:
+        shape["where"] = [f"{key}={value}" for key, value in wanted.where]
+    return shape
+
+
+def history(bodies: list[bytes], more: bool) -> bytes:
+    """Render the answer to a history request, oldest line first."""
+    return b'{"type":"history","more":%s,"logs":[%s]}' % (b"true" if more else b"false", b",".join(bodies))
+
+
+def error(code: str, message: str) -> bytes:
+    """Render an error; `code` is a key of ERROR_CODES."""
+    return orjson.dumps({"type": "error", "code": code, "message": message})
+
+
+PONG = b'{"type":"pong"}'
+"""The answer to a ping request, for clients that cannot see WebSocket pings (every browser)."""

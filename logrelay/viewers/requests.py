@@ -1,0 +1,156 @@
+"""The requests of viewers, parsed strictly.
+
+Owns: the requests (`Subscribe`, `History`, `Ping`), their parsing from a message or from the query of a URL, and their
+limits (docs/protocol.md, section 2). It must not know sockets, sessions or what a request leads to. No I/O, no clock.
+`viewers/messages` is the other direction. Read `viewers/messages` next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+
+from logrelay.errors import RequestError
+from logrelay.fanout.filters import Filter, field_text, parse_filter
+from logrelay.fanout.positions import EXAMPLE_ID, is_id
+
+REQUEST_TYPES = ("subscribe", "history", "ping")
+"""Every `type` a viewer may send."""
+
+MAX_TAIL = 100_000
+"""Lines a viewer may ask for on connect; twenty times what the web viewer shows."""
+
+MAX_HISTORY = 1_000
+"""Lines in one history answer: about 300 KB, one comfortable message."""
+
+DEFAULT_HISTORY = 200
+
+SHOWN_CHARS = 60
+"""How much of a wrong value an error repeats."""
+
+_DIGITS = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """What a viewer wants to see; None: as it is."""
+
+    filter: Filter | None = None
+    tail: int | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Asks for the newest `limit` lines older than `before`; the answer has the oldest of them first."""
+
+    before: str
+    limit: int = DEFAULT_HISTORY
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a pong."""
+
+
+Request = Subscribe | History | Ping
+
+_FILTER_KEYS = ("level", "source", "text", "where")
+
+
+def parse_request(text: str | bytes) -> Request:
+    """Parse one message of a viewer. Raises RequestError; the viewer then keeps what it had."""
+    try:
+        message = orjson.loads(text)
+    except ValueError:
+        raise RequestError(
+            "bad_json",
+            f'{_clip(text)} is not JSON; send an object such as {{"type":"subscribe","channel":"logs"}}',
+        ) from None
+    if not isinstance(message, dict):
+        raise RequestError("bad_json", f"{_clip(text)} is not a JSON object")
+    match message.get("type"):
+        case "subscribe":
+            channel = message.get("channel", "logs")
+            if channel != "logs":
+                raise RequestError("bad_channel", f"channel {_clip(channel)} is unknown; the only one is 'logs'")
+            return _subscribe(_as_lists(message))
+        case "history":
+            before = message.get("before")
+            if not isinstance(before, str) or not is_id(before):
+                raise RequestError("bad_id", f"before {_clip(before)} is not an id such as {EXAMPLE_ID!r}")
+            return History(before, _number(message.get("limit", DEFAULT_HISTORY), "limit", 1, MAX_HISTORY))
+        case "ping":
+            return Ping()
+        case other:
+            raise RequestError("bad_type", f"type {_clip(other)} is not one of {', '.join(REQUEST_TYPES)}")
+
+
+def parse_target(target: str) -> Subscribe:
+    """Parse the subscription in the query of a request target; unknown parameters are not looked at.
+
+    Raises RequestError.
+    """
+    return _subscribe(_query(target))
+
+
+def query_tokens(target: str) -> list[str]:
+    """Return every `token` parameter of a request target."""
+    return _query(target).get("token", [])
+
+
+def _query(target: str) -> dict[str, list[str]]:
+    """Return the parameters behind the first `?`, whatever the target looks like otherwise."""
+    # The HTTP parser decodes bytes beyond ASCII as lone surrogates, which neither JSON nor SQLite can encode.
+    text = target.partition("?")[2].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return parse_qs(text, keep_blank_values=True)
+
+
+def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
+    """Bring a JSON subscribe request into the form of a query: every value a list of strings."""
+    params: dict[str, list[str]] = {}
+    for key in (*_FILTER_KEYS, "tail", "after"):
+        value = message.get(key)
+        if value is None:
+            continue
+        if key == "where" and isinstance(value, dict):
+            try:
+                value = [f"{name}={field_text(v)}" for name, v in value.items()]
+            except TypeError:  # orjson reads deeper than it writes
+                raise RequestError("bad_where", "where is nested too deep") from None
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, str | int) and not isinstance(v, bool) for v in values):
+            raise RequestError(f"bad_{'id' if key == 'after' else key}", f"{key} {_clip(value)} is not a string")
+        params[key] = [str(v) for v in values]
+    return params
+
+
+def _subscribe(params: Mapping[str, list[str]]) -> Subscribe:
+    wanted = parse_filter(params) if any(key in params for key in _FILTER_KEYS) else None
+    tail = after = None
+    if params.get("tail"):
+        tail = _number(params["tail"][-1], "tail", 0, MAX_TAIL)
+    if params.get("after"):
+        after = params["after"][-1]
+        if not is_id(after):
+            raise RequestError("bad_id", f"after {_clip(after)} is not an id such as {EXAMPLE_ID!r}")
+    return Subscribe(wanted, tail, after)
+
+
+def _number(value: object, name: str, low: int, high: int) -> int:
+    text = str(value)
+    number = int(text) if _DIGITS.fullmatch(text) else low - 1
+    if not low <= number <= high:
+        raise RequestError(f"bad_{name}", f"{name} {_clip(value)} is not a whole number from {low} to {high}")
+    return number
+
+
+def _clip(value: object) -> str:
+    """Return what a viewer sent as it is repeated to it, whatever type of value it is."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."

@@ -1,0 +1,213 @@
+"""One viewer: what it subscribed to, and what it asked for since.
+
+Owns: where a subscription begins, what a request changes, and history, answered one request after another. It must not
+know frames or sockets: it gets whole messages and a `ViewerSocket` to answer on. Read `viewers/requests` next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import NamedTuple, Protocol
+
+from logrelay.errors import JournalError, RequestError
+from logrelay.fanout.batch import Form
+from logrelay.fanout.filters import Filter
+from logrelay.fanout.hub_types import Gap, Sink, Viewer
+from logrelay.journal.interface import Query
+from logrelay.viewers import messages
+from logrelay.viewers.requests import History, Ping, Subscribe, parse_request, parse_target
+from logrelay.viewers.stream import Stream
+
+MAX_HISTORIES = 4
+"""History requests a viewer may have waiting; a person scrolls one page at a time."""
+
+HISTORY_BYTES = 1024 * 1024
+"""Bytes of lines after which a history answer ends early, with `more` true: lines can be 64 KiB long."""
+
+MAX_REASON_CHARS = 100
+"""Of an error, how much goes into the close frame, whose reason has at most 123 bytes (RFC 6455 section 5.5)."""
+
+
+class ViewerSocket(Sink, Protocol):
+    """The way to one viewer: ready frames (`Sink.write`), single messages, and the end."""
+
+    @property
+    def writing_paused(self) -> bool:
+        """True while the socket has no room; `Session.writing_resumed` is called when it has."""
+
+    def send(self, text: bytes) -> None:
+        """Send one text message."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Close with a code of `messages.CLOSE_CODES`; nothing is sent or received any more."""
+
+
+class _HistoryRequest(NamedTuple):
+    """A history request whose id has been looked up."""
+
+    before: int
+    limit: int
+
+
+class Session:
+    """One viewer's subscription and requests, from the opening of its WebSocket to the end of its connection.
+
+    `tail` is the number of lines it begins with unless it asks otherwise; `form` and `deflate` are what the handshake
+    agreed on. Belongs to one event loop.
+    """
+
+    __slots__ = (
+        "_deflate",
+        "_form",
+        "_histories",
+        "_history_task",
+        "_loop",
+        "_socket",
+        "_stream",
+        "_tail",
+        "_viewer",
+    )
+
+    def __init__(
+        self,
+        stream: Stream,
+        socket: ViewerSocket,
+        *,
+        form: Form,
+        deflate: bool,
+        tail: int,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._stream = stream
+        self._socket = socket
+        self._form: Form = form
+        self._deflate = deflate
+        self._tail = tail
+        self._loop = loop
+        self._viewer: Viewer | None = None
+        """None until `begin`, and for good when the subscription in the URL was wrong."""
+        self._histories: deque[_HistoryRequest] = deque()
+        self._history_task: asyncio.Task[None] | None = None
+
+    # --- what the connection reports ------------------------------------------------------------------------------
+
+    def begin(self, target: str) -> None:
+        """Begin where the query of the request target says; a wrong one is answered with an error and closed."""
+        try:
+            wanted = parse_target(target)
+        except RequestError as error:
+            self._socket.send(messages.error(error.code, str(error)))
+            self._socket.close(messages.CLOSE_BAD_REQUEST, str(error)[:MAX_REASON_CHARS])
+            return
+        viewer = self._stream.join(self._socket, wanted.filter or Filter(), self._form, deflate=self._deflate)
+        self._viewer = viewer
+        self._start(viewer, wanted)
+
+    def message_received(self, text: bytes) -> None:
+        """Act on one message of the viewer; a bad one is answered with an error and changes nothing."""
+        try:
+            request = parse_request(text)
+            match request:
+                case Subscribe():
+                    self._subscribe(request)
+                case History():
+                    self._queue_history(request)
+                case Ping():
+                    self._socket.send(messages.PONG)
+        except RequestError as error:
+            self._socket.send(messages.error(error.code, str(error)))
+
+    def writing_resumed(self) -> None:
+        """Go on with what waits for room in the socket: history answers, then lines."""
+        if self._histories:
+            self._ensure_history_task()
+        if self._viewer is not None:
+            self._stream.drained(self._viewer)
+
+    def connection_lost(self) -> None:
+        """Forget the viewer; a history answer under way is dropped."""
+        if self._history_task is not None:
+            self._history_task.cancel()
+        if self._viewer is not None:
+            self._stream.leave(self._viewer)
+
+    # --- the subscription -----------------------------------------------------------------------------------------
+
+    def _start(self, viewer: Viewer, wanted: Subscribe) -> None:
+        """Begin behind the id that was given, else with the newest lines."""
+        stream = self._stream
+        if wanted.after is None:
+            stream.start_tail(viewer, self._tail if wanted.tail is None else wanted.tail)
+            return
+        try:
+            seq = stream.resolve(wanted.after)
+        except RequestError as error:
+            before = stream.oldest - 1
+            stream.start_after(viewer, before, Gap("epoch", 0, before, 0, None, detail=str(error)))
+        else:
+            stream.start_after(viewer, seq)
+
+    def _subscribe(self, wanted: Subscribe) -> None:
+        viewer, stream = self._viewer, self._stream
+        if viewer is None:
+            return
+        changed = wanted.filter if wanted.filter is not None and wanted.filter != viewer.filter else None
+        self._socket.send(messages.subscribed(changed or viewer.filter, stream.id_of(stream.head)))
+        if wanted.after is not None or wanted.tail is not None:
+            if changed is not None:
+                stream.change(viewer, changed)
+            self._start(viewer, wanted)
+        elif changed is not None:
+            stream.resubscribe(viewer, changed)
+        # Nothing asked for that is not so already: the app subscribes to what it has been getting since it connected.
+
+    # --- history --------------------------------------------------------------------------------------------------
+
+    def _queue_history(self, request: History) -> None:
+        before = self._stream.resolve(request.before)
+        if len(self._histories) >= MAX_HISTORIES:
+            raise RequestError("busy", f"{MAX_HISTORIES} history requests are waiting already; wait for their answers")
+        self._histories.append(_HistoryRequest(before, request.limit))
+        self._ensure_history_task()
+
+    def _ensure_history_task(self) -> None:
+        if self._history_task is None:
+            self._history_task = self._loop.create_task(self._serve_histories())
+
+    async def _serve_histories(self) -> None:
+        """Answer one request after another, as long as the socket has room."""
+        try:
+            while self._histories and not self._socket.writing_paused:
+                try:
+                    bodies, more = await self._read_history(self._histories[0])
+                except JournalError as error:
+                    self._socket.send(messages.error("journal", f"the journal cannot be read: {error}"))
+                else:
+                    self._socket.send(messages.history(bodies, more))
+                self._histories.popleft()
+        finally:
+            self._history_task = None
+
+    async def _read_history(self, request: _HistoryRequest) -> tuple[list[bytes], bool]:
+        """Return the newest matches before a seq, ascending, and whether there may be more. Raises JournalError."""
+        viewer, stream = self._viewer, self._stream
+        bodies: list[bytes] = []
+        until = min(request.before - 1, stream.committed)
+        size = 0
+        while until >= stream.oldest and len(bodies) < request.limit and size < HISTORY_BYTES:
+            page = await stream.read(
+                Query(
+                    after=stream.oldest - 1,
+                    until=until,
+                    limit=request.limit - len(bodies),
+                    filter=viewer.filter if viewer is not None else Filter(),
+                    newest=True,
+                )
+            )
+            bodies = page.bodies + bodies
+            size += sum(map(len, page.bodies))
+            if page.complete:
+                return bodies, False
+            until = page.reached if not page.seqs else page.seqs[0] - 1
+        return bodies, until >= stream.oldest

@@ -1,0 +1,337 @@
+"""One trader's connection: hello first, when acks are sent, and answers that do not fit."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import msgpack
+import pytest
+
+from logrelay.ingest.connection import ACK_INTERVAL_S, ACK_RETRY_S, HELLO_TIMEOUT_S, UnixConnection
+from logrelay.ingest.frames import Log, reject
+
+HELLO = [0, {"protocol": 1, "run": b"r" * 16, "app": "bot", "host": "box", "pid": 1, "started_ns": 0}]
+
+
+class Timer:
+    """A timer of the fake loop."""
+
+    def __init__(self, delay_s, call, args):
+        self.delay_s, self.call, self.args = delay_s, call, args
+        self.cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+    def fire(self):
+        assert not self.cancelled
+        self.call(*self.args)
+
+
+class Loop:
+    def __init__(self):
+        self.timers = []
+
+    def call_later(self, delay_s, call, *args):
+        self.timers.append(Timer(delay_s, call, args))
+        return self.timers[-1]
+
+    def waiting(self):
+        return [timer for timer in self.timers if not timer.cancelled]
+
+
+class Transport:
+    """The relay's end of a socket pair, as a connection sees it."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.closing = self.aborted = False
+        self.reading = True
+
+    def get_extra_info(self, name):
+        assert name == "socket"
+        return self.sock
+
+    def is_closing(self):
+        return self.closing
+
+    def is_reading(self):
+        return self.reading
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+    def close(self):
+        self.closing = True
+
+    def abort(self):
+        self.closing = self.aborted = True
+
+
+class Bench:
+    """A connection with a fake loop; it is its own owner and intake, and writes down what it is told."""
+
+    def __init__(self, *, refusal=None, acked=0):
+        self.loop = Loop()
+        self.refusal = refusal
+        self.acked = acked
+        self.calls = []
+        self.answers = []
+        self.trader, self.relay = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.trader.setblocking(False)
+        self.relay.setblocking(False)
+        self.transport = Transport(self.relay)
+        self.connection = UnixConnection(self, self)
+        self.connection.connection_made(self.transport)
+
+    def close(self):
+        self.trader.close()
+        self.relay.close()
+
+    def receive(self, *values):
+        self.connection.data_received(b"".join(map(msgpack.packb, values)))
+
+    def sent(self):
+        """Return the frames the trader has been sent since the last call."""
+        try:
+            data = self.trader.recv(1 << 20)
+        except BlockingIOError:
+            return []
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(data)
+        return list(unpacker)
+
+    def fill(self):
+        """Leave no room in the trader's socket."""
+        try:
+            while True:
+                os.write(self.relay.fileno(), b"\xc0" * 4096)
+        except BlockingIOError:
+            pass
+
+    # Owner
+
+    def admit(self, _connection):
+        return self.refusal
+
+    def was_read(self, _connection, size):
+        self.calls.append(("read", size))
+
+    def was_refused(self, _connection, reason):
+        self.calls.append(("turned away", reason))
+
+    def was_lost(self, _connection):
+        self.calls.append(("lost",))
+
+    # Intake
+
+    def hello(self, _connection, hello):
+        self.calls.append(("hello", hello.app))
+        return self.acked
+
+    def frames(self, _connection, frames):
+        self.calls.append(("frames", [frame.seq for frame in frames if isinstance(frame, Log)]))
+        return self.answers
+
+    def refused(self, _connection, reason):
+        self.calls.append(("refused", reason))
+
+
+@pytest.fixture
+def bench():
+    """Return a function that makes a Bench; its sockets are closed at the end of the test."""
+    made = []
+
+    def make(**settings):
+        made.append(Bench(**settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def log(seq):
+    return [1, seq, seq, "info", {"event": f"line {seq}"}]
+
+
+# --- hello --------------------------------------------------------------------------------------------------
+
+
+def test_hello_is_welcomed_with_what_is_kept(bench):
+    """The welcome names the last seq in the journal; frames behind hello go to the intake, then the read is told."""
+    it = bench(acked=7)
+    it.receive(HELLO, log(8), log(9))
+    assert it.sent() == [[0, {"protocol": 1, "acked": 7}]]
+    assert [call[0] for call in it.calls] == ["hello", "frames", "read"]
+    assert it.calls[1] == ("frames", [8, 9])
+    assert it.loop.waiting() == [], "the time for hello is over"
+
+
+def test_a_second_hello_is_ignored(bench):
+    """A connection is one run's; hello again changes nothing, and the lines around it count."""
+    it = bench()
+    it.receive(HELLO, log(1), HELLO, log(2))
+    assert [call for call in it.calls if call[0] in ("hello", "frames")] == [("hello", "bot"), ("frames", [1, 2])]
+
+
+def test_a_connection_that_is_not_admitted_is_refused(bench):
+    """The owner's reason goes out, and the connection closes without having waited for hello."""
+    it = bench(refusal="too many")
+    assert it.sent() == [[3, "too many"]]
+    assert it.transport.closing
+    assert it.calls == [("turned away", "too many")]
+    assert it.loop.timers == []
+
+
+def test_no_hello_in_time_is_refused(bench):
+    """Half a hello is none: the place among the traders is needed."""
+    it = bench()
+    it.connection.data_received(msgpack.packb(HELLO)[:20])
+    (timer,) = it.loop.waiting()
+    assert timer.delay_s == HELLO_TIMEOUT_S
+    timer.fire()
+    assert it.sent() == [[3, "no hello came"]]
+    assert it.transport.closing
+    assert it.calls == [("turned away", "no hello came")]
+
+
+def test_lines_before_garbage_count(bench):
+    """What was understood is taken; the rest is refused, and nothing is read after it."""
+    it = bench()
+    it.receive(HELLO, log(1), [9], log(2))
+    assert [call[0] for call in it.calls] == ["hello", "frames", "refused", "read"]
+    assert it.calls[1] == ("frames", [1])
+    assert [frame[0] for frame in it.sent()] == [0, 3]
+    assert it.transport.closing
+    before = list(it.calls)
+    it.receive(log(3))
+    assert it.calls == before
+
+
+def test_the_intake_s_answers_are_sent(bench):
+    """Rejects go out in order."""
+    it = bench()
+    it.answers = [reject(1, "a"), reject(2, "b")]
+    it.receive(HELLO, log(1))
+    assert it.sent()[1:] == [[2, 1, "a"], [2, 2, "b"]]
+
+
+# --- acks ---------------------------------------------------------------------------------------------------
+
+
+def test_acks_are_gathered_for_a_moment(bench):
+    """Three commits in a row are one ack, of the last seq, when the interval is over."""
+    it = bench()
+    it.receive(HELLO)
+    it.sent()
+    for seq in (1, 2, 3):
+        it.connection.ack(seq, now=False)
+    (timer,) = it.loop.waiting()
+    assert timer.delay_s == ACK_INTERVAL_S
+    assert it.sent() == []
+    timer.fire()
+    assert it.sent() == [[1, 3]]
+    it.connection.ack(3, now=False)
+    it.connection.ack(2, now=True)
+    assert it.sent() == []
+    assert it.loop.waiting() == [], "what is acked needs no timer"
+
+
+def test_an_ack_now_is_sent_now(bench):
+    """After bye nothing else will come: the ack does not wait, and takes along what was gathered."""
+    it = bench()
+    it.receive(HELLO)
+    it.sent()
+    it.connection.ack(1, now=False)
+    it.connection.ack(2, now=True)
+    assert it.sent() == [[1, 2]]
+    assert it.loop.waiting() == []
+
+
+def test_an_ack_that_does_not_fit_is_sent_again(bench):
+    """An ack the socket had no room for has not been sent: it is tried until there is room."""
+    it = bench()
+    it.receive(HELLO)
+    it.fill()
+    it.connection.ack(5, now=True)
+    (timer,) = it.loop.waiting()
+    assert timer.delay_s == ACK_RETRY_S
+    timer.fire()
+    (timer,) = it.loop.waiting()
+    assert timer.delay_s == ACK_RETRY_S
+    while it.sent():
+        pass
+    timer.fire()
+    assert it.sent() == [[1, 5]]
+    assert it.loop.waiting() == []
+
+
+def test_writing_to_a_dead_trader_does_not_close_the_reading_side(bench):
+    """What it sent before it died is still to be read."""
+    it = bench()
+    it.receive(HELLO)
+    it.trader.close()
+    it.connection.ack(1, now=True)
+    assert not it.transport.closing
+    it.receive(log(1))
+    assert it.calls[-2] == ("frames", [1])
+
+
+def test_close_sends_the_ack_that_is_due(bench):
+    """A relay that stops does not leave the traders to send again what it has kept."""
+    it = bench()
+    it.receive(HELLO)
+    it.sent()
+    it.connection.ack(4, now=False)
+    it.connection.close()
+    assert it.sent() == [[1, 4]]
+    assert it.transport.closing
+    assert it.loop.waiting() == []
+
+
+def test_abort_closes_without_a_word(bench):
+    """A connection that was replaced is cut."""
+    it = bench()
+    it.receive(HELLO)
+    it.sent()
+    it.connection.ack(4, now=False)
+    it.connection.abort()
+    assert it.transport.aborted
+    it.loop.waiting()[0].fire()
+    assert it.sent() == []
+
+
+def test_the_end_stops_the_timers_and_is_told_once(bench):
+    """After the end nothing is sent and nothing rings, whatever the intake still asks for."""
+    it = bench()
+    it.receive(HELLO)
+    it.sent()
+    it.connection.ack(1, now=False)
+    it.connection.connection_lost(None)
+    assert it.loop.waiting() == []
+    assert it.calls[-1] == ("lost",)
+    it.connection.ack(2, now=True)
+    it.connection.abort()
+    it.connection.close()
+    it.connection.pause_reading()
+    it.connection.resume_reading()
+    assert it.sent() == []
+    assert it.calls.count(("lost",)) == 1
+
+
+def test_reading_is_paused_and_resumed_once(bench):
+    """A transport is only asked for what it does not do already: uvloop's raises otherwise."""
+    it = bench()
+    it.connection.pause_reading()
+    assert not it.transport.reading
+    it.transport.pause_reading = None
+    it.connection.pause_reading()
+    it.connection.resume_reading()
+    assert it.transport.reading
+    it.transport.resume_reading = None
+    it.connection.resume_reading()

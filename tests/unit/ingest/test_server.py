@@ -1,0 +1,242 @@
+"""The traders' server: how many are admitted, and the rhythm in which they are read; the loop and its clock are fake.
+
+Real sockets, the stop and the last words of killed traders are in tests/integration/relay/test_trader_socket.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from logrelay.ingest.read_coalescing import FULL_BYTES, MIN_PAUSE_S
+from logrelay.ingest.server import TraderServer
+
+
+class Handle:
+    def __init__(self, call):
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class Loop:
+    """Calls nothing by itself: a test turns it."""
+
+    def __init__(self):
+        self.soon = []
+        self.later = []
+
+    def call_soon(self, call):
+        self.soon.append(call)
+        return Handle(call)
+
+    def call_later(self, delay_s, call):
+        handle = Handle(call)
+        self.later.append((delay_s, handle))
+        return handle
+
+    def turn(self):
+        """Make the calls that are due now; return how many there were."""
+        due, self.soon = self.soon, []
+        for call in due:
+            call()
+        return len(due)
+
+    def pass_time(self):
+        """Let every timer ring; return their delays."""
+        due, self.later = self.later, []
+        for _, handle in due:
+            if not handle.cancelled:
+                handle.call()
+        return [delay_s for delay_s, handle in due if not handle.cancelled]
+
+
+class Connection:
+    """What the server knows of a connection."""
+
+    def __init__(self, *, greeted=True):
+        self.greeted = greeted
+        self.reading = True
+        self.closed = False
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+    def close(self):
+        self.closed = True
+
+
+class Intake:
+    def __init__(self):
+        self.viewers = 0
+        self.calls = []
+
+    def tick(self):
+        self.calls.append("tick")
+        return self.viewers
+
+    def refused(self, _connection, reason):
+        self.calls.append(("refused", reason))
+
+    def ended(self, connection):
+        self.calls.append(("ended", connection))
+
+
+@pytest.fixture
+def loop():
+    return Loop()
+
+
+@pytest.fixture
+def intake():
+    return Intake()
+
+
+@pytest.fixture
+def server(loop, intake):
+    return TraderServer(intake, max_connections=3, loop=loop)
+
+
+def admitted(server, count):
+    connections = [Connection() for _ in range(count)]
+    assert [server.admit(connection) for connection in connections] == [None] * count
+    return connections
+
+
+def test_at_most_so_many_are_admitted(server):
+    """The one too many is refused with the number; when another has left there is room again."""
+    first, *_ = admitted(server, 3)
+    assert server.connection_count == 3
+    late = Connection(greeted=False)
+    assert server.admit(late) == "3 traders are connected; at most 3 are allowed"
+    server.was_lost(late)
+    assert server.connection_count == 3
+    server.was_lost(first)
+    assert server.admit(late) is None
+
+
+def test_only_who_said_hello_ends(server, loop, intake):
+    """The intake hears of the end of what it knows, once, and a tick follows."""
+    known, silent = admitted(server, 2)
+    silent.greeted = False
+    server.was_lost(silent)
+    server.was_lost(known)
+    server.was_lost(known)
+    loop.turn()
+    assert intake.calls == [("ended", known), "tick"]
+
+
+def test_many_reads_are_one_tick(server, loop, intake):
+    """Everything that was readable at a time is committed together, and then left unread for a moment."""
+    connections = admitted(server, 3)
+    for connection in connections:
+        server.was_read(connection, 100)
+    assert not any(connection.reading for connection in connections)
+    assert intake.calls == []
+    assert loop.turn() == 1
+    assert intake.calls == ["tick"]
+    assert not any(connection.reading for connection in connections)
+    assert loop.pass_time() == [MIN_PAUSE_S]
+    assert all(connection.reading for connection in connections)
+
+
+def test_after_much_there_is_no_pause(server, loop):
+    """A large batch was worth its costs; the bytes of one tick do not count for the next."""
+    connection, other, _ = admitted(server, 3)
+    server.was_read(connection, FULL_BYTES // 2)
+    server.was_read(other, FULL_BYTES // 2)
+    loop.turn()
+    assert connection.reading
+    assert other.reading
+    assert loop.later == []
+    server.was_read(connection, 1)
+    loop.turn()
+    assert not connection.reading
+    assert len(loop.later) == 1
+
+
+def test_a_read_during_the_pause_does_not_prolong_it(server, loop):
+    """A connection that was not paused is read meanwhile; one timer runs for all."""
+    one, two = admitted(server, 2)
+    server.was_read(one, 10)
+    loop.turn()
+    server.was_read(two, 10)
+    loop.turn()
+    assert len(loop.pass_time()) == 1
+    assert one.reading
+    assert two.reading
+
+
+def test_paused_reading_stays_paused(server, loop):
+    """Without room nothing is read, neither at the end of a pause nor after a tick, until there is room again."""
+    one, two = admitted(server, 2)
+    server.was_read(one, 10)
+    loop.turn()
+    server.pause_reading()
+    loop.pass_time()
+    assert not one.reading
+    assert not two.reading
+    server.schedule_tick()
+    loop.turn()
+    assert not one.reading
+    assert loop.later == []
+    server.resume_reading()
+    assert one.reading
+    assert two.reading
+
+
+def test_resuming_waits_for_the_pause_that_runs(server, loop):
+    """Backpressure that comes and goes within a pause does not end it early."""
+    (one,) = admitted(server, 1)
+    server.was_read(one, 10)
+    loop.turn()
+    server.pause_reading()
+    server.resume_reading()
+    assert not one.reading
+    loop.pass_time()
+    assert one.reading
+
+
+def test_a_lost_connection_is_not_read_again(server, loop):
+    """Its transport is gone."""
+    (one,) = admitted(server, 1)
+    server.was_read(one, 10)
+    server.was_lost(one)
+    one.resume_reading = None
+    loop.turn()
+    loop.pass_time()
+
+
+def test_a_tick_can_be_had_without_a_read(server, loop, intake):
+    """Asked for several times before the loop turns, there is one."""
+    server.schedule_tick()
+    server.schedule_tick()
+    assert loop.turn() == 1
+    server.schedule_tick()
+    assert loop.turn() == 1
+    assert intake.calls == ["tick", "tick"]
+
+
+def test_refusals_are_told_until_the_stop(server, loop, intake):
+    """A connection that comes while the relay stops is nobody's news."""
+    server.was_refused(Connection(), "no hello came")
+    loop.turn()
+    assert intake.calls == [("refused", "no hello came"), "tick"]
+
+
+def test_close_closes_everybody_and_admits_nobody(server, loop, intake):
+    """At the end every connection is closed, and whoever comes is refused without a notice."""
+    connections = admitted(server, 2)
+    asyncio.run(server.close())
+    assert all(connection.closed for connection in connections)
+    late = Connection(greeted=False)
+    assert server.admit(late) is not None
+    server.was_refused(late, "stopping")
+    loop.turn()
+    assert intake.calls == []

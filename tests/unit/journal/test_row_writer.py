@@ -1,0 +1,219 @@
+"""What a commit leaves in the tables, and what of it is remembered."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from logrelay.journal import row_writer, schema
+from logrelay.journal.row_writer import CHUNKS, RowWriter
+from logrelay.journal.schema import NOTICE_SOURCE, OVERFLOW_SOURCE
+from logrelay.model import Commit
+
+
+@pytest.fixture
+def db(tmp_path):
+    """An empty journal; nothing is committed."""
+    path = str(tmp_path / "journal.db")
+    schema.create(path, epoch="abc123", base=0, created_us=0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        yield db
+
+
+@pytest.fixture
+def writer(db):
+    """It has read the empty journal."""
+    made = RowWriter()
+    made.load(db)
+    return made
+
+
+def rows(db, sql):
+    return db.execute(sql).fetchall()
+
+
+def loaded(db):
+    """Return a writer that has read what is in the file."""
+    again = RowWriter()
+    again.load(db)
+    return again
+
+
+def write(writer, db, commit):
+    writer.write(db, commit)
+    writer.confirm(commit)
+
+
+def test_the_columns_of_a_line(writer, db, line):
+    """Every column has its value, the body as text; notices have the number of notices, whatever their source."""
+    written = [line(1, level=40, source="b", run=3), line(2, run=0), line(3, source="a")]
+    writer.write(db, Commit(written))
+
+    assert rows(db, "SELECT seq, time_us, level, source, run, body, typeof(body) FROM lines ORDER BY seq") == [
+        (1, written[0].time_us, 40, 2, 3, written[0].body.decode(), "text"),
+        (2, written[1].time_us, 20, NOTICE_SOURCE, 0, written[1].body.decode(), "text"),
+        (3, written[2].time_us, 20, 1, 1, written[2].body.decode(), "text"),
+    ]
+    assert writer.names == {"a": 1, "b": 2}
+    assert rows(db, "SELECT id, name FROM sources ORDER BY id") == [(NOTICE_SOURCE, "logrelay"), (1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 64, 71, 72, 512, 513, 1100])
+def test_any_number_of_lines_in_as_few_statements_as_can_be(writer, db, lines, count):
+    """Each line once, in order."""
+    seen = []
+    db.set_trace_callback(lambda sql: seen.append(sql) if "INTO lines" in sql else None)
+    writer.write(db, Commit(lines(1, count)))
+    fewest, left = 0, count
+    for rows_each in CHUNKS:
+        fewest, left = fewest + left // rows_each, left % rows_each
+
+    assert [row[0] for row in rows(db, "SELECT seq FROM lines")] == list(range(1, count + 1))
+    assert len(seen) == fewest
+
+
+def test_names_keep_their_numbers(writer, db, line):
+    """In one process and over a restart; new ones go on behind the last."""
+    write(writer, db, Commit([line(1, source="b"), line(2, source="a")]))
+    write(writer, db, Commit([line(3, source="c"), line(4, source="b")]))
+    again = loaded(db)
+    assert again.names == {"a": 1, "b": 2, "c": 3}
+    write(again, db, Commit([line(5, source="aa"), line(6, source="c")]))
+
+    assert rows(db, "SELECT source FROM lines ORDER BY seq") == [(2,), (1,), (3,), (2,), (4,), (3,)]
+    assert loaded(db).names == {"a": 1, "b": 2, "c": 3, "aa": 4}
+
+
+def test_readers_keep_the_names_they_have(writer, db, line):
+    """The mapping they hold is replaced, never changed."""
+    writer.write(db, Commit([line(1, source="a")]))
+    held = writer.names
+    writer.confirm(Commit())
+    writer.write(db, Commit([line(2, source="b")]))
+
+    assert held == {"a": 1}
+    assert writer.names == {"a": 1, "b": 2}
+
+
+def test_names_beyond_the_bound_have_no_number(writer, db, line, monkeypatch):
+    """Exactly as many have one as there may be; the first in order of the alphabet when they come together."""
+    monkeypatch.setattr(row_writer, "MAX_SOURCES", 2)
+    write(writer, db, Commit([line(1, source="z")]))
+    write(writer, db, Commit([line(2, source="y"), line(3, source="x")]))
+    write(writer, db, Commit([line(4, source="w"), line(5, source="z")]))
+
+    assert writer.names == {"z": 1, "x": 2}
+    assert rows(db, "SELECT source FROM lines ORDER BY seq") == [
+        (1,), (OVERFLOW_SOURCE,), (2,), (OVERFLOW_SOURCE,), (1,),
+    ]  # fmt: skip
+    monkeypatch.setattr(row_writer, "MAX_SOURCES", 1)
+    write(writer, db, Commit([line(6, source="v")]))
+    assert writer.names == {"z": 1, "x": 2}, "a bound that is passed already takes nothing away"
+
+
+def test_a_name_of_a_commit_that_failed_is_written_with_the_next(writer, db, line):
+    """It is not written a second time after that."""
+    db.execute("BEGIN")
+    writer.write(db, Commit([line(1, source="a")]))
+    db.execute("ROLLBACK")
+    assert writer.names == {"a": 1}
+    write(writer, db, Commit([line(1, source="b")]))
+    write(writer, db, Commit([line(2, source="a")]))
+
+    assert loaded(db).names == {"a": 1, "b": 2}
+    assert rows(db, "SELECT source FROM lines ORDER BY seq") == [(2,), (1,)]
+
+
+def test_reading_a_file_forgets_what_was_to_be_written_into_another(writer, db, line):
+    """The journal went on in a new file: the numbers are those of that file."""
+    db.execute("BEGIN")
+    writer.write(db, Commit([line(1, source="a")]))
+    db.execute("ROLLBACK")
+    writer.load(db)
+    write(writer, db, Commit([line(1, source="b")]))
+
+    assert loaded(db).names == {"b": 1}
+
+
+def test_a_commit_may_hold_only_runs_or_only_aliases(writer, db, run):
+    """What it does not hold is not touched."""
+    write(writer, db, Commit(runs=[run(2, last_seq=5, last_us=6, state="quiet", seen_us=7)]))
+    assert rows(db, "SELECT * FROM runs") == [
+        (2, b"\2" * 16, "robo_trader", "host", 4242, 1, 5, 6, "quiet", 7),
+    ]  # fmt: skip
+    write(writer, db, Commit(aliases=["x"]))
+    write(writer, db, Commit(runs=[run(2, last_seq=9), run(1)]))
+
+    assert (writer.runs, writer.aliases) == ({2: run(2, last_seq=9), 1: run(1)}, ["x"])
+    again = loaded(db)
+    assert (again.runs, again.aliases) == (writer.runs, ["x"])
+    assert list(again.runs) == [1, 2]
+    assert rows(db, "SELECT count(*) FROM lines") == [(0,)]
+
+
+def test_nothing_is_remembered_before_it_is_confirmed(writer, db, run):
+    """The transaction may still fail."""
+    writer.write(db, Commit(runs=[run(1)], aliases=["x"]))
+
+    assert (writer.runs, writer.aliases) == ({}, [])
+
+
+def test_an_alias_is_kept_once(writer, db):
+    """In the order in which they came."""
+    for aliases in (["b", "a"], ["b"], ["c", "a"]):
+        write(writer, db, Commit(aliases=aliases))
+
+    assert writer.aliases == loaded(db).aliases == ["b", "a", "c"]
+
+
+class TestForget:
+    @pytest.fixture(autouse=True)
+    def _small(self, monkeypatch):
+        monkeypatch.setattr(row_writer, "MAX_RUNS", 3)
+        monkeypatch.setattr(row_writer, "MAX_ALIASES", 2)
+
+    def test_at_the_bounds_nothing_is_too_many(self, writer, db, run):
+        """One more of either is."""
+        write(writer, db, Commit(runs=[run(n, state="closed") for n in range(3)], aliases=["a", "b"]))
+        assert not writer.too_many
+        writer.forget(db)
+        assert (len(loaded(db).runs), loaded(db).aliases) == (3, ["a", "b"])
+
+        writer.confirm(Commit(aliases=["c"]))
+        assert writer.too_many
+        writer.forget(db)
+        assert not writer.too_many
+        writer.confirm(Commit(runs=[run(9)]))
+        assert writer.too_many
+
+    def test_the_longest_unseen_runs_go(self, writer, db, run):
+        """Not those of traders that are there, however long they have said nothing; file and memory agree."""
+        write(
+            writer,
+            db,
+            Commit(
+                runs=[
+                    run(1, state="connected", seen_us=1),
+                    run(2, state="quiet", seen_us=2),
+                    run(3, state="closed", seen_us=9),
+                    run(4, state="crashed", seen_us=3),
+                    run(5, state="gone", seen_us=5),
+                ]
+            ),
+        )
+        writer.forget(db)
+
+        assert sorted(writer.runs) == sorted(loaded(db).runs) == [1, 2, 3]
+        write(writer, db, Commit(runs=[run(6, state="connected"), run(7, state="quiet")]))
+        writer.forget(db)
+        assert sorted(writer.runs) == sorted(loaded(db).runs) == [1, 2, 6, 7]
+
+    def test_the_oldest_aliases_go(self, writer, db):
+        """By when they came, not by their name."""
+        write(writer, db, Commit(aliases=["d", "c", "b", "a"]))
+        writer.forget(db)
+
+        assert writer.aliases == loaded(db).aliases == ["b", "a"]

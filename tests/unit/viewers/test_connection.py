@@ -1,0 +1,299 @@
+"""One connection on a fake transport: how plain answers are written, and how a body of unknown length ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from logrelay.http.response import HttpResponse
+from logrelay.viewers import connection as connection_module
+from logrelay.viewers.connection import ViewerConnection
+from logrelay.viewers.service import Upgrade
+
+REQUEST = b"GET /logs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+WEBSOCKET = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class FakeTransport:
+    """A socket that takes everything, unless the test pauses it."""
+
+    def __init__(self):
+        self.written = b""
+        self.ended = []
+        self.reading = True
+        self.done = asyncio.Event()
+        self.wrote = asyncio.Event()
+
+    def set_write_buffer_limits(self, high):
+        assert high == 0
+
+    def get_extra_info(self, name):
+        return ("192.168.1.7", 5) if name == "peername" else None
+
+    def write(self, data):
+        self.written += data
+        self.wrote.set()
+
+    def can_write_eof(self):
+        return True
+
+    def write_eof(self):
+        self.ended.append("eof")
+
+    def is_reading(self):
+        return self.reading
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+    def close(self):
+        self.ended.append("close")
+        self.done.set()
+
+    def abort(self):
+        self.ended.append("abort")
+        self.done.set()
+
+
+class FakeSession:
+    def __init__(self):
+        self.heard = []
+
+    def message_received(self, text):
+        self.heard.append(text)
+
+    def writing_resumed(self):
+        self.heard.append("room")
+
+    def connection_lost(self):
+        self.heard.append("end")
+
+
+class Bench:
+    """A connection, and in one object the registry and the service that it is given."""
+
+    def __init__(self, decision, *, places=1, connections=1):
+        self.decision = decision
+        self.places = places
+        self.connections = connections
+        self.asked = []
+        self.forgotten = 0
+        self.opened = []
+        self.session = FakeSession()
+        self.transport = FakeTransport()
+        self.connection = ViewerConnection(self, self, asyncio.get_running_loop())
+        self.connection.connection_made(self.transport)
+
+    # the service
+
+    def decide(self, request, peer):
+        self.asked.append((request.path, peer))
+        return self.decision
+
+    def open(self, socket, target, *, subprotocol, deflate):
+        self.opened.append((target, subprotocol, deflate))
+        return self.session
+
+    # the registry
+
+    def add(self, connection):
+        return self.connections > 0
+
+    def refuse_viewer(self):
+        return None if self.places else HttpResponse(503, (("Retry-After", "10"),), b"full\n")
+
+    def offers_compression(self, peer):
+        return True
+
+    def viewer_opened(self, connection):
+        self.opened.append("counted")
+
+    def forget(self, connection):
+        self.forgotten += 1
+
+    def answer(self):
+        """Return status line, headers by lower-case name, and body."""
+        head, _, body = self.transport.written.partition(b"\r\n\r\n")
+        first, *rows = head.decode().split("\r\n")
+        pairs = [row.split(": ", 1) for row in rows]
+        assert len({name.lower() for name, _ in pairs}) == len(pairs), "a header is sent twice"
+        return first, {name.lower(): value for name, value in pairs}, body
+
+
+def on_a_loop(test):
+    def run(*args, **kwargs):
+        async def bounded():
+            async with asyncio.timeout(20):
+                await test(*args, **kwargs)
+
+        asyncio.run(bounded())
+
+    run.__doc__, run.__name__ = test.__doc__, test.__name__
+    return run
+
+
+@on_a_loop
+async def test_an_answer_gets_what_every_answer_has():
+    """Date, length, the end of the connection, and a type where none is given."""
+    bench = Bench(HttpResponse(404, (), b"nothing\n"))
+    bench.connection.data_received(REQUEST)
+    first, headers, body = bench.answer()
+    assert bench.asked == [("/logs", "192.168.1.7")]
+    assert first.startswith("HTTP/1.1 404 ")
+    assert (headers["connection"], headers["content-length"], body) == ("close", "8", b"nothing\n")
+    assert headers["content-type"] == "text/plain; charset=utf-8"
+    assert "date" in headers
+    assert bench.transport.ended == ["eof"]
+
+
+@on_a_loop
+async def test_the_length_that_is_given_is_the_one_that_is_sent():
+    """An answer to HEAD names the length of what GET would give."""
+    bench = Bench(HttpResponse(200, (("Content-Length", "42"), ("Content-Type", "image/svg+xml"))))
+    bench.connection.data_received(REQUEST)
+    _, headers, body = bench.answer()
+    assert (headers["content-length"], headers["content-type"], body) == ("42", "image/svg+xml", b"")
+
+
+async def chunks_of(*parts, ended=None):
+    try:
+        for part in parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+    finally:
+        if ended is not None:
+            ended.append(True)
+
+
+@on_a_loop
+async def test_a_body_of_unknown_length_ends_with_the_connection():
+    """No length is named; the end is a close in order."""
+    bench = Bench(HttpResponse(200, (("Content-Type", "application/x-ndjson"),), chunks_of(b"a\n", b"b\n")))
+    bench.connection.data_received(REQUEST)
+    await bench.transport.done.wait()
+    _, headers, body = bench.answer()
+    assert "content-length" not in headers
+    assert (headers["connection"], body, bench.transport.ended) == ("close", b"a\nb\n", ["close"])
+
+
+@on_a_loop
+async def test_half_a_body_is_not_taken_for_the_whole():
+    """When the rest cannot be made, the connection is reset."""
+    bench = Bench(HttpResponse(200, (), chunks_of(b"a\n", ValueError("no more"))))
+    bench.connection.data_received(REQUEST)
+    await bench.transport.done.wait()
+    assert bench.transport.ended == ["abort"]
+
+
+@on_a_loop
+async def test_the_next_chunk_waits_for_room():
+    """Nothing is made for a socket that is full."""
+    made = []
+
+    async def chunks():
+        for n in range(2):
+            made.append(n)
+            yield b"%d" % n
+
+    bench = Bench(HttpResponse(200, (), chunks()))
+    write = bench.transport.write
+
+    def full_after(data):
+        write(data)
+        if data == b"0":
+            bench.connection.pause_writing()
+
+    bench.transport.write = full_after
+    bench.connection.data_received(REQUEST)
+    while not made:
+        bench.transport.wrote.clear()
+        await bench.transport.wrote.wait()
+    assert made == [0]
+    bench.connection.resume_writing()
+    await bench.transport.done.wait()
+    assert (made, bench.answer()[2], bench.transport.ended) == ([0, 1], b"01", ["close"])
+
+
+def test_a_reader_that_takes_nothing_is_cut_off(monkeypatch):
+    """It would keep its connection for ever."""
+    monkeypatch.setattr(connection_module, "STREAM_TIMEOUT_S", 0.01)
+
+    @on_a_loop
+    async def scenario():
+        ended = []
+        bench = Bench(HttpResponse(200, (), chunks_of(b"a", b"b", ended=ended)))
+        bench.connection.data_received(REQUEST)
+        bench.connection.pause_writing()
+        await bench.transport.done.wait()
+        assert bench.transport.ended == ["abort"]
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        assert ended == [True]
+
+    scenario()
+
+
+@on_a_loop
+async def test_a_reader_that_leaves_ends_the_body():
+    """Whoever makes it is told, so that it can end its search."""
+    ended = []
+    bench = Bench(HttpResponse(200, (), chunks_of(b"a", b"b", ended=ended)))
+    bench.connection.data_received(REQUEST)
+    await bench.transport.wrote.wait()
+    bench.connection.pause_writing()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    bench.connection.connection_lost(None)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (ended, bench.forgotten) == ([True], 1)
+
+
+@on_a_loop
+async def test_one_viewer_too_many_is_told_when_to_come_again():
+    """No WebSocket, no session."""
+    bench = Bench(Upgrade(None), places=0)
+    bench.connection.data_received(WEBSOCKET)
+    first, headers, body = bench.answer()
+    assert first.startswith("HTTP/1.1 503 ")
+    assert (headers["retry-after"], body, bench.opened) == ("10", b"full\n", [])
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_one_connection_too_many_is_cut():
+    """Before anything is read of it."""
+    assert Bench(Upgrade(None), connections=0).transport.ended == ["abort"]
+
+
+@pytest.mark.parametrize("subprotocol", [None, "logrelay.v1.batch"])
+def test_a_websocket_has_a_session_until_it_ends(subprotocol):
+    """The viewer is counted before its session begins; the session hears of room and of the end."""
+
+    @on_a_loop
+    async def scenario():
+        bench = Bench(Upgrade(subprotocol))
+        bench.connection.data_received(WEBSOCKET)
+        first, headers, _ = bench.answer()
+        assert first.startswith("HTTP/1.1 101 ")
+        assert headers.get("sec-websocket-protocol") == subprotocol
+        assert bench.opened == ["counted", ("/", subprotocol, False)]
+        bench.connection.pause_writing()
+        assert bench.connection.writing_paused
+        assert bench.connection.write(b"frames") is False
+        bench.connection.send(b"{}")
+        assert bench.transport.reading is False, "a viewer that does not read is not read from"
+        bench.connection.resume_writing()
+        assert bench.transport.reading is True
+        assert bench.connection.write(b"frames") is True
+        bench.connection.connection_lost(None)
+        assert bench.connection.write(b"frames") is False
+        assert bench.session.heard == ["room", "end"]
+        assert bench.forgotten == 1
+
+    scenario()

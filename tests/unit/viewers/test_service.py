@@ -1,0 +1,181 @@
+"""What a request is answered with, and what is told of the relay as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from websockets.datastructures import Headers
+from websockets.http11 import Request
+
+from logrelay.http.response import HttpResponse
+from logrelay.journal.interface import Query
+from logrelay.viewers.access_policy import BATCH, AccessPolicy
+from logrelay.viewers.service import Upgrade, ViewerService
+from tests.support.streams import FakeSocket, FakeStream
+
+TOKEN = "correct-horse-battery-staple"
+WEBSOCKET = {"Upgrade": "websocket", "Connection": "Upgrade"}
+
+
+class FakeHttp:
+    """Answers everything; `/` is public."""
+
+    def __init__(self, facts):
+        self.facts = facts
+        self.asked = []
+
+    def answer(self, method, target, headers):
+        self.asked.append((method, target, headers))
+        return HttpResponse(200, (), b"the page")
+
+    def is_public(self, target):
+        return target == "/"
+
+
+class Bench:
+    def __init__(self, token=None, **settings):
+        self.made = []
+        self.stream = FakeStream(**settings)
+        self.loop = asyncio.new_event_loop()
+        self.service = ViewerService(
+            self.stream, AccessPolicy(token), tail=500, version="1.2.3", loop=self.loop, make_http=self.make
+        )
+
+    def make(self, facts):
+        self.made.append(FakeHttp(facts))
+        return self.made[-1]
+
+    def decide(self, target="/", peer="127.0.0.1", **headers):
+        given = Headers({"Host": "127.0.0.1:8765", **{k.replace("_", "-"): v for k, v in headers.items()}})
+        return self.service.decide(Request(target, given), peer)
+
+    def refused(self):
+        return self.service.counters()["handshakes_refused_total"]
+
+
+@pytest.fixture
+def bench():
+    benches = []
+
+    def make(*args, **settings):
+        benches.append(Bench(*args, **settings))
+        return benches[-1]
+
+    yield make
+    for made in benches:
+        made.loop.close()
+
+
+def test_a_websocket_is_opened(bench):
+    """With the subprotocol that the access policy chose; plain HTTP is not even loaded for it."""
+    made = bench()
+    assert made.decide(**WEBSOCKET) == Upgrade(None)
+    assert made.decide(**WEBSOCKET, Sec_WebSocket_Protocol=f"other , {BATCH}") == Upgrade(BATCH)
+    assert made.decide(**(WEBSOCKET | {"Upgrade": "WebSocket"})) == Upgrade(None)
+    assert made.made == []
+    assert made.refused() == 0
+
+
+def test_plain_http_is_made_once_with_the_service_as_its_facts(bench):
+    """It gets the request as it came, header names in lower case."""
+    made = bench()
+    assert made.decide("/logs?limit=1", Accept="*/*") == HttpResponse(200, (), b"the page")
+    made.decide("/healthz")
+    (http,) = made.made
+    assert http.facts is made.service
+    assert http.asked[0] == ("GET", "/logs?limit=1", {"host": "127.0.0.1:8765", "accept": "*/*"})
+
+
+@pytest.mark.parametrize("upgrade", [{}, WEBSOCKET], ids=["http", "websocket"])
+def test_the_refused_are_counted_and_told_why(bench, upgrade):
+    """The policy's status, headers and words are the answer."""
+    made = bench(TOKEN)
+    answer = made.decide("/logs", **upgrade)
+    assert (answer.status, answer.headers) == (401, (("WWW-Authenticate", "Bearer"),))
+    assert answer.body.startswith(b"a token is needed")
+    assert answer.body.endswith(b"\n")
+    assert made.decide("/logs?token=wrong", **upgrade).body == b"the token is wrong\n"
+    assert made.refused() == 2
+    assert made.decide(f"/logs?token={TOKEN}", **upgrade) in (Upgrade(None), HttpResponse(200, (), b"the page"))
+    assert made.refused() == 2
+
+
+def test_the_web_viewers_files_need_no_token(bench):
+    """Program text is no secret; a WebSocket to the same target still needs one, and a wrong Host is still wrong."""
+    made = bench(TOKEN)
+    assert made.decide("/").status == 200
+    assert made.decide("/logs").status == 401
+    assert made.decide("/", **WEBSOCKET).status == 401
+    assert made.decide("/", Host="a b").status == 400
+    assert made.refused() == 3
+
+
+def test_the_peers_address_counts(bench):
+    """Without a token only this machine comes in; a Unix socket has no address and is this machine."""
+    made = bench()
+    assert made.decide(peer="192.168.1.7", **WEBSOCKET).status == 403
+    assert made.decide(peer=None, **WEBSOCKET) == Upgrade(None)
+
+
+def test_a_session_begins_with_a_greeting(bench):
+    """`connection` comes first, then what the URL asks for."""
+    made = bench(oldest=3)
+    socket = FakeSocket()
+    made.service.open(socket, "/?tail=4", subprotocol=BATCH, deflate=True)
+    assert socket.sent == [
+        {
+            "type": "connection",
+            "status": "connected",
+            "head": "k3f9ab-10",
+            "oldest": "k3f9ab-3",
+            "traders": [{"app": "bot"}],
+            "version": "1.2.3",
+        }
+    ]
+    (joined, started) = made.stream.calls
+    assert joined[2:] == ("batch", True)
+    assert started == ("start_tail", 4)
+
+
+def test_a_session_begins_with_the_tail_of_the_settings(bench):
+    """Whoever does not say how many lines gets the configured number, one per message."""
+    made = bench()
+    made.service.open(FakeSocket(), "/", subprotocol=None, deflate=False)
+    (joined, started) = made.stream.calls
+    assert joined[2:] == ("plain", False)
+    assert started == ("start_tail", 500)
+
+
+def test_ready_from_begin_to_end_while_lines_are_kept(bench):
+    """All three are needed."""
+    made = bench()
+    assert made.service.ready() is False
+    made.service.begin()
+    assert made.service.ready() is True
+    made.stream.trouble = "the disk is full"
+    assert made.service.ready() is False
+    made.stream.trouble = None
+    made.service.end()
+    assert made.service.ready() is False
+
+
+def test_the_facts_are_the_streams(bench):
+    """What plain HTTP shows: published head for people, committed head for searches."""
+    made = bench(head=10, committed=8, oldest=2, viewer_count=3, pending_lines=2, trouble="slow")
+    status = dict(made.service.status())
+    assert status.pop("uptime") >= 0
+    assert status == {
+        "version": "1.2.3",
+        "epoch": "k3f9ab",
+        "head": "k3f9ab-10",
+        "oldest": "k3f9ab-2",
+        "viewers": 3,
+        "traders": [{"app": "bot"}],
+        "journal": {"trouble": "slow", "bytes": 4096, "pending_lines": 2},
+    }
+    assert (made.service.epoch, made.service.head) == ("k3f9ab", 8)
+    assert made.service.counters() == {"lines_total": 8, "handshakes_refused_total": 0}
+    assert made.service.resolve("k3f9ab-7") == 7
+    page = made.loop.run_until_complete(made.service.read(Query(after=0, until=3, limit=9)))
+    assert page.seqs == [2, 3]
