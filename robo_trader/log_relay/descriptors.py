@@ -7,6 +7,9 @@ Code in the same process may close every descriptor (daemonising code does), and
 number: writing on would send log lines to a broker. So our open files carry a mark that the number alone does not
 have: the signal number of F_SETSIG, kept with the open file and without effect as long as O_ASYNC is off. It is read
 back before each send (145 ns, a third of an fstat). The descriptors also live at high numbers, where reuse is rare.
+
+Only the sender's thread may move one there. It is the first number that high in most processes, so the kernel makes a
+larger table, and when the process has other threads it first waits until each has left the old one: some 10 ms.
 """
 
 from __future__ import annotations
@@ -47,12 +50,19 @@ def is_marked(fd: int, expected: int) -> bool:
 
 def move_high(fd: int) -> int:
     """Move a descriptor to a high number and return it; it stays where it is if the limit is low."""
+    moved = duplicate_high(fd)
+    if moved < 0:
+        return fd
+    os.close(fd)
+    return moved
+
+
+def duplicate_high(fd: int) -> int:
+    """Return a high number for the same open file, whose mark it has too; -1 if the limit is low."""
     for lowest in HIGH_FDS:
         with contextlib.suppress(OSError):
-            moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
-            os.close(fd)
-            return moved
-    return fd
+            return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+    return -1
 
 
 class Wakeup:

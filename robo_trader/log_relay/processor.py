@@ -46,6 +46,9 @@ FAST_KEY: Final = 100
 """Characters of a key up to which the same holds."""
 LATE_REPORTS: Final = 10
 """Lines logged after the exit hook that are reported on stderr if they cannot be sent; more would only repeat it."""
+PACKER_BYTES: Final = 8_192
+"""A packer's buffer at first: more than nearly every line needs; it grows and stays. msgpack's own 256 KiB would be
+taken from the kernel page by page, most of them never used."""
 KEYS: Final = 2_048
 """Keys that are remembered as harmless; programs have tens, made-up keys must not grow it for ever."""
 SOURCES: Final = 4_096
@@ -422,6 +425,8 @@ class LogRelayProcessor:
         done = True
         if sender.state != "idle" or out.produced():
             done = sender.finish(self._exit_timeout if timeout is None else timeout, close=True)
+            if not done:
+                sender.print_summary("at close")
         self._closed = True
         self._levels = {}
         return done
@@ -455,7 +460,7 @@ class LogRelayProcessor:
 
 def _new_packer() -> Callable[[Any], bytes]:
     # strict_types and no default: an object of any other type is an error, so nothing but C code runs while packing.
-    pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
+    pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True, buf_size=PACKER_BYTES).pack
     return pack
 
 

@@ -91,7 +91,7 @@ STATE_RECORDS = [
     Record(
         "robo_trader.log_relay.outbox",
         "robo_trader.log_relay.outbox.Gap",
-        {"gap", "before", "after", "kept[-1]", "unreported[-1]"},
+        {"gap", "before", "after", "unreported[-1]"},
         "a range of lost lines that grows and shrinks in the outbox's books",
     ),
     Record(

@@ -1,7 +1,7 @@
 """Bots in processes of their own, for the tests of how a process ends, forks and is interrupted.
 
 Owns: `run_bot` and `Bot`, which run a piece of code after `PRELUDE` in a fresh Python, and the deadline after which
-such a process says where it hangs and ends itself. It knows nothing of the wire; that is `wire_peer`.
+such a process says where it hangs and ends itself. What is said on the wire is the business of `wire_peer`.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.support.waiting import DEADLINE_S
+from tests.support.wire_peer import settle_all
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -117,9 +118,13 @@ class Bot:
         self.process.wait(DEADLINE_S)
 
     def wait(self, timeout=HANGS_S + DEADLINE_S):
-        """Wait for its end; return the exit code. `out` and `err` are what was still unread."""
+        """Wait for its end; return the exit code. `out` and `err` are what was still unread.
+
+        The lines that it gave to the kernel have been read by the peers of this process then.
+        """
         self.out, self.err = self.process.communicate(timeout=timeout)
         self.code = self.process.returncode
+        settle_all()
         return self.code
 
 

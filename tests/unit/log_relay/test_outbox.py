@@ -84,8 +84,9 @@ def test_an_interrupted_change_is_repaired():
     assert out.dropped["overflow"] == 1
     assert out.broken
     assert balanced(out)
-    assert out.release(0) is False
     out.reconnected()
+    assert out.release(0) is False
+    out.welcomed()
     out.fill(100)
     assert frame_count(out.to_write) == list(range(1, 12))
     assert balanced(out)
