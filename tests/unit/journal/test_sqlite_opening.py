@@ -364,7 +364,14 @@ def test_a_deleted_file_that_cannot_be_read_either_is_given_up(deleted, journal_
             raise JournalLost("damaged")
         return require()
 
+    def full(path, **kwargs):
+        raise sqlite3.OperationalError("full")
+
     monkeypatch.setattr(deleted, "_require", damaged_once)
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "create", full)
+        with pytest.raises(JournalError, match="full"):
+            deleted.reopen()
     opening = deleted.reopen()
     assert (opening.epoch, opening.oldest, opening.head, opening.runs) == ("abc123", 11, 10, [run(3, last_seq=5)])
     begun = "A new journal file was begun: lines up to number 10 are gone from the relay, all lines after it are kept."

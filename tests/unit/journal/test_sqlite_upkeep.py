@@ -304,6 +304,7 @@ def test_what_is_set_already_is_not_set_again(journal_at, lines):
     journal.append(Commit(lines(2, 1), durable=True))
     journal.prune()
     journal.prune()
+    journal.append(Commit(lines(3, 1)))
     settings = [sql for sql in seen if "synchronous" in sql]
     assert settings == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]
 
