@@ -679,6 +679,33 @@ def test_retry_serves_only_who_waits(make):
     assert live.sink.got() == [21]
 
 
+def test_a_viewer_that_left_gets_no_more_room(make):
+    """Its socket was full and drains while it is closed: nothing is asked and nothing is sent for it."""
+    relay = make()
+    relay.hub.publish(batch(21, 22))
+    relay.hub.publish(batch(23, 24))
+    viewer = relay.viewer(room=1)
+    relay.hub.start_after(viewer, 20)
+    assert viewer.sink.got() == [21, 22]
+    relay.hub.leave(viewer)
+    viewer.sink.room = 10
+    relay.hub.drained(viewer)
+    relay.hub.publish(batch(25, 25))
+    assert (viewer.sink.got(), relay.asked(), relay.hub.behind()) == ([], [], 0)
+
+
+def test_where_a_viewer_at_the_head_stands(make):
+    """Behind everything that was published, or, for who asks in the middle of it, before the batch that is named."""
+    relay = make()
+    viewer = relay.viewer()
+    relay.hub.start_after(viewer, 20)
+    relay.hub.publish(batch(21, 22))
+    assert relay.hub.position(viewer) == 22
+    assert relay.hub.position(viewer, before=21) == 20
+    relay.hub.start_after(viewer, 5)
+    assert relay.hub.position(viewer, before=21) == 5
+
+
 def test_room_is_news_only_for_who_had_none(make):
     """A viewer at the head or one that waits for the journal is left alone."""
     relay = make()

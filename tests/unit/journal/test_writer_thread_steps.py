@@ -17,7 +17,7 @@ from logrelay.journal import writer_thread
 from logrelay.journal.interface import JournalLost, Opening, Page, Query
 from logrelay.journal.writer_thread import IDLE_S, LONGEST_WAIT_S, READERS, UPKEEP_RETRY_S, UPKEEP_S, JournalThread
 from logrelay.model import Commit
-from tests.support.waiting import DEADLINE_S
+from tests.support.waiting import DEADLINE_S, wait_for
 
 QUERY = Query(0, 100, 10)
 FIRST_S, LAST_S = 0.125, 2.0
@@ -572,6 +572,7 @@ def test_stop_gives_up_the_pages_that_nobody_reads_yet(world):
     """Those that are being read come; `stop` waits for neither."""
     world.journal.pages_wait = threading.Event()
     pages = [world.thread.read(QUERY) for _ in range(READERS + 1)]
+    wait_for(lambda: len(world.journal.threads) == READERS, "the pages that are being read")
     world.thread.stop(DEADLINE_S)
     assert pages[-1].cancelled()
     assert not any(page.done() for page in pages[:-1])
