@@ -506,6 +506,18 @@ def test_what_goes_out_of_a_skipped_stretch_is_told_with_it(lagging, oldest, aft
     assert viewer.sink.got() == [4, "lag"]
 
 
+def test_what_goes_out_of_a_skipped_stretch_is_not_asked_for(lagging):
+    """The socket was full meanwhile: the stretch goes on at the oldest line."""
+    relay, viewer = lagging(levels={INFO: 15})
+    relay.asked()
+    viewer.sink.room = 1
+    relay.hub.paged(relay.last[0], found(4, reached=4, complete=False))
+    relay.hub.commit(20, 10)
+    viewer.sink.room = 10
+    relay.hub.drained(viewer)
+    assert (relay.gaps, relay.asked()) == ([], [page(9, 17, WARNINGS, 999)])
+
+
 # --- pages -----------------------------------------------------------------------------------------------------------
 
 
@@ -592,6 +604,16 @@ def test_a_page_comes_in_the_form_of_the_viewer(make):
     assert viewer.sink.raw.count(b"[") == 1
     assert viewer.sink.got() == [18, 20]
     assert (relay.hub.lines_sent, relay.hub.bytes_sent) == (2, len(viewer.sink.raw))
+
+
+def test_memory_and_notices_come_in_the_form_of_the_viewer(make):
+    """An array each."""
+    relay = make()
+    relay.hub.publish(batch(21, 24))
+    viewer = relay.viewer(form="batch")
+    relay.hub.start_after(viewer, 22, Gap("epoch", 1, 22, 22, None))
+    assert viewer.sink.raw.count(b"[") == 2
+    assert viewer.sink.got() == ["epoch", 23, 24]
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
