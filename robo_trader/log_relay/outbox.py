@@ -35,9 +35,7 @@ know each way in which one of them can have been interrupted.
 
 from __future__ import annotations
 
-import fcntl
 import heapq
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -45,7 +43,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 from . import frames
-from .descriptors import F_GETSIG
+from .descriptors import GET_MARK, SEND_FLAGS, Mark, read_mark
 
 FRAME_OVERHEAD: Final = 64
 """Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's slot."""
@@ -68,9 +66,6 @@ SLICE_FRAMES: Final = 256
 """Frames released or sent in one go, with the baton and the GIL: some 30 microseconds, less than a caller can feel."""
 BATCH_BYTES: Final = 32_768
 """Bytes joined for one send; large sends cost a fraction per frame, larger ones would keep the baton longer."""
-
-SEND_FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
-"""For every send: never wait, and never let a dead relay's SIGPIPE end the trader."""
 
 Send = Callable[[bytes, int], int]
 Result = TypeVar("Result")
@@ -200,7 +195,7 @@ class Outbox:
         self.direct_send: Send | None = None
         """The socket's send while everything before is on the wire and the next line may follow at once."""
         self.direct_fd = -1
-        self.direct_mark = -1
+        self.direct_mark: Mark = -1
         self.dirty = False
         """Somebody was interrupted with the baton: counters and the wire are in doubt."""
         self.broken = False
@@ -310,7 +305,7 @@ class Outbox:
         """Note that nobody takes the lines from here: the next caller starts somebody."""
         self.has_sender = False
 
-    def start_direct(self, send: Send, fd: int, mark: int) -> None:
+    def start_direct(self, send: Send, fd: int, mark: Mark) -> None:
         """Let callers send themselves, as everything before is on the wire."""
         self.direct_fd = fd
         self.direct_mark = mark
@@ -485,7 +480,7 @@ class Outbox:
             return
         taken = 0
         try:
-            if fcntl.fcntl(self.direct_fd, F_GETSIG) == self.direct_mark:
+            if read_mark(self.direct_fd, GET_MARK) == self.direct_mark:
                 taken = send(self.to_write, SEND_FLAGS)
         except OSError:
             pass

@@ -32,8 +32,18 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import frames
-from .descriptors import Wakeup, duplicate_high, is_marked, mark, move_high
-from .outbox import SEND_FLAGS, SLICE_FRAMES, Outbox
+from .descriptors import (
+    SEND_FLAGS,
+    SOCKET_FLAGS,
+    Mark,
+    Wakeup,
+    duplicate_high,
+    is_marked,
+    mark,
+    move_high,
+    refuse_sigpipe,
+)
+from .outbox import SLICE_FRAMES, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +94,7 @@ class Connection(NamedTuple):
     """A connection that has been made, and what tells it from others."""
 
     sock: _socket.socket
-    mark: int
+    mark: Mark
     """See `descriptors`."""
     place: tuple[str, int, int, int] | None
     """Which socket it leads to; None: it could not be seen. See `_place_of`."""
@@ -121,7 +131,7 @@ class Sender:
         """Whoever removes the element may take turns: the thread, or who waits where no thread can be started."""
         self._sock: _socket.socket | None = None
         self._fd = -1
-        self._mark = -1
+        self._mark: Mark = -1
         self._place: tuple[str, int, int, int] | None = None
         """Which socket the connection leads to."""
         self._opening: Connection | None = None
@@ -411,11 +421,12 @@ class Sender:
         _check_directory(path)
         place = _place_of(path)  # first: a socket that is replaced in between is found to be another later on
         kind = _unpatched("_socket", "socket")
-        sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+        sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM | SOCKET_FLAGS)
         if high:
             sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, move_high(sock.detach()))
         try:
             sock.settimeout(0.0)  # whatever socket.setdefaulttimeout says
+            refuse_sigpipe(sock)
             with contextlib.suppress(OSError):
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, KERNEL_BUFFER)
             self._opening = made = Connection(sock, mark(sock.fileno()), place)

@@ -62,15 +62,19 @@ def environment():
     return clean | {"PYTHONPATH": ROOT, "TEST_DEADLINE_S": str(DEADLINE_S)}
 
 
-def command(code, args, options=(), hangs=HANGS_S):
-    return [sys.executable, *options, "-c", PRELUDE.format(hangs=hangs, deadline=DEADLINE_S) + code, *map(str, args)]
+def command(code, args, options=(), hangs=HANGS_S, before=""):
+    prelude = PRELUDE.format(hangs=hangs, deadline=DEADLINE_S)
+    return [sys.executable, *options, "-c", before + prelude + code, *map(str, args)]
 
 
 class Bot:
-    """A process that runs `code`. In a `with` block: killed at its end, whatever happened."""
+    """A process that runs `code`; `before` runs ahead of its imports.
 
-    def __init__(self, code, *args, options=(), hangs=HANGS_S):
-        self._command = command(code, args, options, hangs)
+    In a `with` block: killed at its end, whatever happened.
+    """
+
+    def __init__(self, code, *args, options=(), hangs=HANGS_S, before=""):
+        self._command = command(code, args, options, hangs, before)
         self.code = None
         self.err = ""
 
@@ -128,8 +132,8 @@ class Bot:
         return self.code
 
 
-def run_bot(code, *args, options=(), hangs=HANGS_S):
+def run_bot(code, *args, options=(), hangs=HANGS_S, before=""):
     """Run `code` to its end; returns the `Bot` with `code`, `out` and `err`."""
-    with Bot(code, *args, options=options, hangs=hangs) as bot:
+    with Bot(code, *args, options=options, hangs=hangs, before=before) as bot:
         bot.wait(hangs + DEADLINE_S)
     return bot
