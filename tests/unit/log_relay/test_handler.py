@@ -87,13 +87,13 @@ def test_a_record_is_a_line(arrived):
 
 @pytest.mark.parametrize(
     ("number", "word", "name"),
-    [(5, "debug", "Level 5"), (10, "debug", None), (25, "info", "NOTICE"), (35, "warning", "Level 35"),
-     (50, "critical", None), (70, "critical", "Level 70")],
+    [(7, "debug", "Level 7"), (10, "debug", None), (23, "info", "HEARD"), (37, "warning", "Level 37"),
+     (50, "critical", None), (73, "critical", "Level 73")],
 )  # fmt: skip
 def test_levels_of_ones_own(make, peer, number, word, name):
     """They count as the next below, and keep their name."""
     handler = make(level=1)
-    logging.addLevelName(25, "NOTICE")
+    logging.addLevelName(23, "HEARD")
     LOG.log(number, "hi")
     assert handler.processor.flush(DEADLINE_S)
     (lines,) = peer.lines.values()
