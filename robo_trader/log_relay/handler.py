@@ -66,7 +66,7 @@ class LogRelayHandler(logging.Handler):
             socket or None,
             level=logging.NOTSET,  # one threshold is enough: the handler's
             app=app or None,
-            exclude=environment.split(exclude) if isinstance(exclude, str) else exclude,
+            exclude=exclude,
             max_bytes=int(max_bytes),
             exit_timeout=float(exit_timeout),
             disabled=environment.flag(disabled) if isinstance(disabled, str) else disabled,

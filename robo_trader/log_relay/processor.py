@@ -119,7 +119,7 @@ class LogRelayProcessor:
         disabled: bool | None = None,
         redact: Redact = True,
     ) -> None:
-        exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        exclude = environment.split(exclude) if isinstance(exclude, str) else tuple(exclude)
         if max_bytes < MIN_BYTES:
             raise ValueError(f"max_bytes is {max_bytes}, the least is {MIN_BYTES}")
         if exit_timeout < 0:

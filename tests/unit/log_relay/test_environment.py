@@ -61,7 +61,7 @@ def test_the_names_that_are_excluded(monkeypatch):
     """Those of the variable come to those of the argument, so that an operator can keep lines here."""
     monkeypatch.setenv("LOGRELAY_EXCLUDE", "risk, bot.pnl,,")
     assert made()._exclude == ("audit", "security", "risk", "bot.pnl")
-    assert made(exclude="x")._exclude == ("x", "risk", "bot.pnl")
+    assert made(exclude="x, y")._exclude == ("x", "y", "risk", "bot.pnl")
     assert made(exclude=())._is_excluded({"logger": "bot.pnl.daily"})
     assert not made(exclude=())._is_excluded({"logger": "audit"})
 
