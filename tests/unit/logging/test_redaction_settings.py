@@ -162,3 +162,13 @@ def test_setup_keeps_working_without_hooks(chain):
     get_logger().info("x", book="a")
     assert recorder.events[0]["book"] == MARK
     setup_structlog(relay=False, hooks=False)
+
+
+def test_the_chain_redacts_once(chain, monkeypatch):
+    """The processor that `setup_structlog` makes knows that the chain has done so; the operator may name the bot."""
+    monkeypatch.setenv("LOGRELAY_APP", "mine")
+    monkeypatch.delenv("LOGRELAY_DISABLED", raising=False)
+    processor = setup_structlog(socket="/nonexistent/s", hooks=False, foreign=False)
+    assert (processor._redact, processor._app) == (None, "mine")
+    assert setup_structlog(socket="/nonexistent/s", app="other", hooks=False, foreign=False)._app == "other"
+    setup_structlog(relay=False, hooks=False, foreign=False)
