@@ -31,6 +31,7 @@ from . import frames, serializer
 from .descriptors import F_GETSIG, Wakeup
 from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, SEND_FLAGS, Outbox
 from .sender import Sender
+from .spool import Spool
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Default bound on memory for lines that are not acked: about 80,000 lines, a minute of a very loud bot."""
@@ -90,7 +91,8 @@ class LogRelayProcessor:
     when connecting). Lines below `level` and lines of the loggers in `exclude` (and their dotted children)
     are not shipped. `app` is the name the relay shows for lines without a logger name. `max_bytes` bounds the
     memory for lines the relay does not have yet. `exit_timeout` is how many seconds the process may be held
-    up at its end. `disabled` (default: LOGRELAY_DISABLED=1 in the environment) makes all of it a no-op.
+    up at its end. `disabled` (default: LOGRELAY_DISABLED=1 in the environment) makes all of it a no-op. `spool`
+    (default: $LOGRELAY_SPOOL, else none) is a directory in which lines outlive this process until the relay has them.
 
     One processor per process is meant; each has its own run, connection and thread. After fork the child is a
     new run. Raises ValueError for a level or bound that makes no sense; this is the only method that raises.
@@ -106,6 +108,7 @@ class LogRelayProcessor:
         exclude: Iterable[str] = ("audit", "security"),
         exit_timeout: float = 2.0,
         disabled: bool | None = None,
+        spool: str | os.PathLike[str] | None = None,
     ) -> None:
         exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         if max_bytes < MIN_BYTES:
@@ -120,6 +123,7 @@ class LogRelayProcessor:
             "exclude": exclude,
             "exit_timeout": exit_timeout,
             "disabled": disabled,
+            "spool": None if spool is None else os.fspath(spool),
         }
         self._threshold = _threshold(level)
         self._levels = _level_table(self._threshold)
@@ -142,6 +146,8 @@ class LogRelayProcessor:
             self._levels = {}
         self._new_run()
         if not self._disabled:
+            if self._out.spool is not None:
+                self._out.spool.open()  # a disk may let us wait, and here nobody minds
             _register(self)
 
     def _new_run(self) -> None:
@@ -154,9 +160,18 @@ class LogRelayProcessor:
             return frames.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
 
         wakeup = Wakeup()
-        out = Outbox(settings["max_bytes"], on_blocked=wakeup.set)
+        folder = os.environ.get("LOGRELAY_SPOOL") if settings["spool"] is None else settings["spool"]
+        limit = settings["max_bytes"]
+        spool = Spool(os.path.abspath(folder), run=run, limit=limit, make_hello=make_hello) if folder else None  # noqa: PTH100
+        out = Outbox(limit, on_blocked=wakeup.set, spool=spool)
         sender = Sender(
-            out, wakeup, path=settings["socket"], make_hello=make_hello, exit_timeout=settings["exit_timeout"]
+            out,
+            wakeup,
+            path=settings["socket"],
+            make_hello=make_hello,
+            exit_timeout=settings["exit_timeout"],
+            spool=spool,
+            app=app,
         )
         self._pool: list[Callable[[Any], bytes]] = []
         """Packers that nobody uses now: one per call, because a shared one mixes the bytes of two threads."""
@@ -280,6 +295,8 @@ class LogRelayProcessor:
             out.combine()
             if not out.has_sender:
                 self._start()
+            if out.spool is not None:
+                out.wait_for_spool()
         except Exception:
             self._degraded += 1
 
@@ -423,7 +440,7 @@ class LogRelayProcessor:
             return True
         out, sender = self._out, self._sender
         done = True
-        if sender.state != "idle" or out.produced():
+        if sender.state != "idle" or out.produced() or out.spool is not None:
             done = sender.finish(self._exit_timeout if timeout is None else timeout, close=True)
             if not done:
                 sender.print_summary("at close")
@@ -444,7 +461,7 @@ class LogRelayProcessor:
         """
         out, sender = self._out, self._sender
         self._ending += 1
-        if sender.state != "idle" or out.produced():
+        if sender.state != "idle" or out.produced() or out.spool is not None:
             began = time.monotonic()
             sender.finish(self._exit_left, close=False)
             self._exit_left = max(0.0, self._exit_left - (time.monotonic() - began))

@@ -34,9 +34,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from . import frames
 from .descriptors import Wakeup, duplicate_high, is_marked, mark, move_high
 from .outbox import SEND_FLAGS, SLICE_FRAMES, Outbox
+from .spool_recovery import Recovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .spool import Spool
 
 RETRY_FIRST_S: Final = 0.05
 RETRY_LONGEST_S: Final = 0.8
@@ -95,10 +98,19 @@ class Sender:
 
     `path` is the relay's socket, None for the default order; `make_hello` makes the first frame of a connection;
     `exit_timeout` is how many seconds the thread may take to end. `wakeup` is also what the outbox wakes it with.
+    With a `spool`, which the outbox has too, the files of dead runs of `app` are delivered.
     """
 
     def __init__(
-        self, out: Outbox, wakeup: Wakeup, *, path: str | None, make_hello: Callable[[], bytes], exit_timeout: float
+        self,
+        out: Outbox,
+        wakeup: Wakeup,
+        *,
+        path: str | None,
+        make_hello: Callable[[], bytes],
+        exit_timeout: float,
+        spool: Spool | None = None,
+        app: str = "",
     ) -> None:
         self._out = out
         self._wakeup = wakeup
@@ -145,6 +157,20 @@ class Sender:
         self._bye_for = -1
         """The last seq that a bye was sent for."""
         self._stderr = _socket_inode(2)
+        self._spool = spool
+        self._spool_told = False
+        """A person knows that there is no spool, although one was asked for."""
+        self._recovery = (
+            None
+            if spool is None
+            else Recovery(
+                spool.folder,
+                app=app,
+                connect=self._connect_apart,
+                start_thread=lambda run: _unpatched("_thread", "start_new_thread")(run, ()),
+                say=self._print_stderr,
+            )
+        )
 
     # -- for callers: never wait, never raise ----------------------------------------------------------------
 
@@ -194,6 +220,8 @@ class Sender:
     def abandon(self) -> None:
         """Let the thread end once everything is sent, or `exit_timeout` has passed: nobody logs here any more."""
         self._abandoned = True
+        if self._spool is not None and not self.running:
+            self._end_spool(True)
         self.wake()
 
     def forget_in_child(self) -> None:
@@ -206,6 +234,10 @@ class Sender:
             opening.sock.close()
         self._close_socket()
         self._wakeup.close()
+        if self._recovery is not None:
+            self._recovery.forget_in_child()
+        if self._spool is not None:
+            self._spool.close()
 
     # -- for those who may wait ------------------------------------------------------------------------------
 
@@ -233,6 +265,11 @@ class Sender:
         self._next_try = 0.0
         self.wake()
         done = self._wait_until(self._all_acked_after_bye, deadline)
+        if self._recovery is not None and done:
+            self._wait_until(self._is_recovered, deadline)
+        if self._spool is not None:
+            with contextlib.suppress(TimeoutError):
+                self._out.delegate(self._end_spool, close)
         if close:
             self._closing = True
             self.wake()
@@ -242,6 +279,16 @@ class Sender:
                 self._wakeup.close()
                 self.state = "closed"
         return done
+
+    def _is_recovered(self) -> bool:
+        return self._recovery is None or not self._recovery.running
+
+    def _end_spool(self, close: bool) -> None:
+        """Leave the file to the next run, or remove it if everything is in the journal."""
+        if self._spool is not None:
+            self._spool.ended(everything=self._all_acked() and not self._out.inbox)
+            if close:
+                self._spool.close()
 
     def _all_acked(self) -> bool:
         return self._out.pending() == 0 and not self._out.unsent()
@@ -322,6 +369,9 @@ class Sender:
             self._out.delegate(self._lose_connection)
             if self._closing or self._abandoned:
                 self._wakeup.close()
+                if self._recovery is not None:
+                    self._recovery.stop()
+                self._out.delegate(self._end_spool, True)
         finally:
             self.state = "closed" if self._closing else "down"
             # In this order: whoever starts the next thread in between only has to say so once more.
@@ -345,6 +395,11 @@ class Sender:
             self._connect(now)
         elif self.state == "greeting" and now >= self._deadline:
             self._look_elsewhere(now)
+        if self._recovery is not None and self.state == "up":
+            self._recovery.start(now)
+        if self._spool is not None and self._spool.failure and not self._spool_told:
+            self._spool_told = True
+            self._print_stderr(f"no spool in {self._spool.folder} ({self._spool.failure}); going on without it")
         want_write = self._sock is not None and self._send_backlog()
         self._wait(most, want_write)
 
@@ -400,6 +455,20 @@ class Sender:
             self._schedule_retry(now)
             return
         self._take_connection(made, now, first=False)
+
+    def _connect_apart(self) -> tuple[_socket.socket, int]:
+        """Return a connection that is not this run's, and its mark. Raises OSError."""
+        path = self._path if self._path is not None else default_path()
+        _check_directory(path)
+        sock = _unpatched("_socket", "socket")(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        try:
+            marked = mark(sock.fileno())
+            sock.settimeout(0.0)  # a full queue is an error, not a wait
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock, marked
 
     def _dial(self, *, high: bool) -> Connection:
         """Return a connection on which hello has been said; raises an Exception where there is none.
@@ -610,6 +679,8 @@ class Sender:
             self.reconnects += 1
         self._retry_delay = RETRY_FIRST_S
         self._last_error = ""
+        if self._recovery is not None:
+            self._recovery.start(time.monotonic(), soon=True)
         if self._down_since is not None:
             away = time.monotonic() - self._down_since
             self._down_since = None
@@ -726,7 +797,13 @@ class Sender:
         if dropped:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items())
             reasons.append(f"{sum(dropped.values())} had been dropped ({told})")
-        if lost:
+        spool = self._spool
+        if spool is not None and spool.path and not spool.failure and out.pending() > 0:
+            text = f"{out.pending()} of {out.produced()} lines NOT DELIVERED YET ({self._why()})"
+            text += f": the next run sends them from {spool.path}"
+            if dropped:
+                text += f"; {reasons[-1]}"
+        elif lost:
             text = f"{lost} of {out.produced()} lines NOT DELIVERED: {', '.join(reasons)}"
             if unconfirmed > 0:
                 text += f"; {unconfirmed} more were sent, but never confirmed"

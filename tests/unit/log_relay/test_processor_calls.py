@@ -833,7 +833,7 @@ def test_a_copy_is_a_processor_of_its_own(make, monkeypatch):
         pickle.loads(pickle.dumps(bench.processor)),
     ):
         assert other is not bench.processor
-        assert other._settings == bench.processor._settings == {"socket": "/nonexistent/s", "disabled": False} | options
+        assert other._settings == bench.processor._settings == {"socket": "/nonexistent/s", "disabled": False, "spool": None} | options
         assert other._run != bench.processor._run
         assert other._out.limit == 1 << 20
         other._closed = True
