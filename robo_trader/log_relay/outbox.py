@@ -35,9 +35,7 @@ know each way in which one of them can have been interrupted.
 
 from __future__ import annotations
 
-import fcntl
 import heapq
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -45,7 +43,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import frames
-from .descriptors import F_GETSIG
+from .descriptors import GET_MARK, SEND_FLAGS, Mark, read_mark
 
 if TYPE_CHECKING:
     from .spool import Spool
@@ -74,9 +72,6 @@ BATCH_BYTES: Final = 32_768
 
 SPOOL_LOOKS: Final = 4
 """How often a caller looks whether who has the baton has put its line into the spool, `POLL_FIRST_S` seconds apart."""
-
-SEND_FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
-"""For every send: never wait, and never let a dead relay's SIGPIPE end the trader."""
 
 Send = Callable[[bytes, int], int]
 Result = TypeVar("Result")
@@ -212,7 +207,7 @@ class Outbox:
         self._plain_send: Send | None = None
         """The same, for bytes that are in the spool already."""
         self.direct_fd = -1
-        self.direct_mark = -1
+        self.direct_mark: Mark = -1
         self.dirty = False
         """Somebody was interrupted with the baton: counters and the wire are in doubt."""
         self.broken = False
@@ -333,7 +328,7 @@ class Outbox:
         """Note that nobody takes the lines from here: the next caller starts somebody."""
         self.has_sender = False
 
-    def start_direct(self, send: Send, fd: int, mark: int) -> None:
+    def start_direct(self, send: Send, fd: int, mark: Mark) -> None:
         """Let callers send themselves, as everything before is on the wire."""
         self.direct_fd = fd
         self.direct_mark = mark
@@ -524,7 +519,7 @@ class Outbox:
             return
         taken = 0
         try:
-            if fcntl.fcntl(self.direct_fd, F_GETSIG) == self.direct_mark:
+            if read_mark(self.direct_fd, GET_MARK) == self.direct_mark:
                 taken = send(self.to_write, SEND_FLAGS)
         except OSError:
             pass

@@ -15,7 +15,7 @@ The module is longer than others because the hot path is one function, and becau
 from __future__ import annotations
 
 import atexit
-import fcntl
+import contextlib
 import os
 import struct
 import sys
@@ -28,8 +28,8 @@ from typing import Any, Final
 import msgpack
 
 from . import frames, serializer
-from .descriptors import F_GETSIG, Wakeup
-from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, SEND_FLAGS, Outbox
+from .descriptors import GET_MARK, SEND_FLAGS, Wakeup, missing, read_mark
+from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, Outbox
 from .sender import Sender
 from .spool import Spool
 
@@ -76,7 +76,7 @@ ALIASES: Final = {
 """Method names and level words that people use, and the protocol's word for each."""
 
 _time_ns = time.time_ns
-_fcntl = fcntl.fcntl
+_read_mark = read_mark
 _HEAD, _U64 = frames.HEAD, frames.U64
 _MAX_BODY = frames.MAX_BODY
 
@@ -140,6 +140,10 @@ class LogRelayProcessor:
         self._truncated = 0
         self._ignored = 0
         self._disabled = os.environ.get("LOGRELAY_DISABLED") == "1" if disabled is None else disabled
+        lacking = missing()
+        if lacking and not self._disabled:
+            self._disabled = True
+            _say_unsupported(lacking)
         self._closed = self._disabled
         if self._closed:
             # An empty table sends every event the slow way, which looks at `_closed`: no test in the hot path.
@@ -256,7 +260,7 @@ class LogRelayProcessor:
                 out.charged_bytes = charged = out.charged_bytes + size + FRAME_OVERHEAD
                 taken = 0
                 try:
-                    if _fcntl(out.direct_fd, F_GETSIG) == out.direct_mark:
+                    if _read_mark(out.direct_fd, GET_MARK) == out.direct_mark:
                         taken = send(frame, SEND_FLAGS)
                 except OSError:
                     pass
@@ -535,6 +539,18 @@ def _program() -> str:
     return name.removesuffix(".py").strip() or "trader"
 
 
+def _say_unsupported(lacking: str) -> None:
+    """Say on stderr, once in a process, that no line can be shipped on this operating system."""
+    if _unsupported_said:
+        return
+    _unsupported_said.append(True)
+    with contextlib.suppress(Exception):
+        sys.stderr.write(
+            f"robo_trader.log_relay[{os.getpid()}]: this system ({sys.platform}) has no {lacking}: no line is shipped "
+            "to the relay, and none is kept for it. LOGRELAY_DISABLED=1 says so on purpose.\n"
+        )
+
+
 def _rebuild(settings: dict[str, Any]) -> LogRelayProcessor:
     return LogRelayProcessor(settings["socket"], **{k: v for k, v in settings.items() if k != "socket"})
 
@@ -544,6 +560,7 @@ def _rebuild(settings: dict[str, Any]) -> LogRelayProcessor:
 _living: dict[int, weakref.ref[LogRelayProcessor]] = {}
 """Processors that are not disabled. The hooks cannot be unregistered, so they look here."""
 _hooked: list[bool] = []
+_unsupported_said: list[bool] = []
 
 
 def _register(processor: LogRelayProcessor) -> None:

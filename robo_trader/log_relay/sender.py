@@ -32,8 +32,18 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import frames
-from .descriptors import Wakeup, duplicate_high, is_marked, mark, move_high
-from .outbox import SEND_FLAGS, SLICE_FRAMES, Outbox
+from .descriptors import (
+    SEND_FLAGS,
+    SOCKET_FLAGS,
+    Mark,
+    Wakeup,
+    duplicate_high,
+    is_marked,
+    mark,
+    move_high,
+    refuse_sigpipe,
+)
+from .outbox import SLICE_FRAMES, Outbox
 from .spool_recovery import Recovery
 
 if TYPE_CHECKING:
@@ -87,7 +97,7 @@ class Connection(NamedTuple):
     """A connection that has been made, and what tells it from others."""
 
     sock: _socket.socket
-    mark: int
+    mark: Mark
     """See `descriptors`."""
     place: tuple[str, int, int, int] | None
     """Which socket it leads to; None: it could not be seen. See `_place_of`."""
@@ -133,7 +143,7 @@ class Sender:
         """Whoever removes the element may take turns: the thread, or who waits where no thread can be started."""
         self._sock: _socket.socket | None = None
         self._fd = -1
-        self._mark = -1
+        self._mark: Mark = -1
         self._place: tuple[str, int, int, int] | None = None
         """Which socket the connection leads to."""
         self._opening: Connection | None = None
@@ -456,12 +466,13 @@ class Sender:
             return
         self._take_connection(made, now, first=False)
 
-    def _connect_apart(self) -> tuple[_socket.socket, int]:
+    def _connect_apart(self) -> tuple[_socket.socket, Mark]:
         """Return a connection that is not this run's, and its mark. Raises OSError."""
         path = self._path if self._path is not None else default_path()
         _check_directory(path)
-        sock = _unpatched("_socket", "socket")(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+        sock = _unpatched("_socket", "socket")(_socket.AF_UNIX, _socket.SOCK_STREAM | SOCKET_FLAGS)
         try:
+            refuse_sigpipe(sock)
             marked = mark(sock.fileno())
             sock.settimeout(0.0)  # a full queue is an error, not a wait
             sock.connect(path)
@@ -480,11 +491,12 @@ class Sender:
         _check_directory(path)
         place = _place_of(path)  # first: a socket that is replaced in between is found to be another later on
         kind = _unpatched("_socket", "socket")
-        sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+        sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM | SOCKET_FLAGS)
         if high:
             sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, move_high(sock.detach()))
         try:
             sock.settimeout(0.0)  # whatever socket.setdefaulttimeout says
+            refuse_sigpipe(sock)
             with contextlib.suppress(OSError):
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, KERNEL_BUFFER)
             self._opening = made = Connection(sock, mark(sock.fileno()), place)

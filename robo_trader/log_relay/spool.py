@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import mmap
 import os
 import stat
@@ -29,6 +28,9 @@ from collections.abc import Callable
 from typing import Final
 
 from . import spool_format
+
+with contextlib.suppress(ImportError):
+    import fcntl
 
 SUFFIX: Final = ".spool"
 NEW_SUFFIX: Final = ".new"
@@ -88,6 +90,8 @@ class Spool:
             self.failure = f"{type(error).__name__}: {error}"
 
     def _create(self) -> None:
+        if not hasattr(os, "posix_fallocate"):
+            raise OSError(errno.ENOSYS, "this system cannot allocate the blocks of a file")
         check_directory(self.folder)
         hello = self._make_hello()
         ring = spool_format.ring_bytes(self._limit)

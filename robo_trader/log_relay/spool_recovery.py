@@ -20,8 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from . import frames, spool
-from .descriptors import is_marked
-from .outbox import SEND_FLAGS
+from .descriptors import SEND_FLAGS, Mark, is_marked
 from .spool_format import NewerVersionError, Reader, resend
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ BATCH_BYTES: Final = 32_768
 """Bytes joined for one send."""
 READ_BYTES: Final = 65_536
 
-Connect = Callable[[], "tuple[_socket.socket, int]"]
+Connect = Callable[[], "tuple[_socket.socket, Mark]"]
 
 
 class StoppedError(Exception):
@@ -74,7 +73,7 @@ class Recovery:
         self._said: set[str] = set()
         """What was said already; a file that cannot be delivered is found again and again."""
         self._sock: _socket.socket | None = None
-        self._mark = -1
+        self._mark: Mark = -1
         self._file: spool.DeadFile | None = None
         self._decoder = frames.Decoder()
         self._acked = -1

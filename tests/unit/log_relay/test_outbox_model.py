@@ -13,7 +13,6 @@ import msgpack
 import pytest
 
 from robo_trader.log_relay import frames
-from robo_trader.log_relay.descriptors import F_SETSIG
 from robo_trader.log_relay.outbox import FRAME_OVERHEAD, GAP_COST, Outbox
 
 fcntl = pytest.importorskip("fcntl")
@@ -26,7 +25,7 @@ STEPS = 90
 def marked():
     """A descriptor with the mark that the outbox looks for before it sends."""
     read, write = os.pipe()
-    fcntl.fcntl(write, F_SETSIG, MARK)
+    fcntl.fcntl(write, fcntl.F_SETSIG, MARK)
     yield write
     os.close(read)
     os.close(write)

@@ -8,7 +8,6 @@ import pytest
 
 from robo_trader.log_relay import frames
 from robo_trader.log_relay import outbox as module
-from robo_trader.log_relay.descriptors import F_SETSIG
 from robo_trader.log_relay.outbox import FRAME_OVERHEAD, GAP_COST, GAP_GAIN, Delegated, Outbox
 
 fcntl = pytest.importorskip("fcntl")
@@ -33,7 +32,7 @@ def out(blocked):
 def marked():
     """A descriptor with the mark that the outbox looks for before it sends."""
     read, write = os.pipe()
-    fcntl.fcntl(write, F_SETSIG, MARK)
+    fcntl.fcntl(write, fcntl.F_SETSIG, MARK)
     yield write
     os.close(read)
     os.close(write)

@@ -825,7 +825,7 @@ def test_a_processor_that_is_gone_lets_its_thread_end(monkeypatch):
 
 def test_a_copy_is_a_processor_of_its_own(make, monkeypatch):
     """With the same settings and another run; also by pickle."""
-    options = {"level": 30, "app": "x", "max_bytes": 1 << 20, "exclude": ("risk",), "exit_timeout": 0.25}
+    options = {"spool": None, "level": 30, "app": "x", "max_bytes": 1 << 20, "exclude": ("risk",), "exit_timeout": 0.25}
     bench = make(**options, disabled=False)
     for other in (
         copy.copy(bench.processor),
@@ -833,7 +833,7 @@ def test_a_copy_is_a_processor_of_its_own(make, monkeypatch):
         pickle.loads(pickle.dumps(bench.processor)),
     ):
         assert other is not bench.processor
-        assert other._settings == bench.processor._settings == {"socket": "/nonexistent/s", "disabled": False, "spool": None} | options
+        assert other._settings == bench.processor._settings == {"socket": "/nonexistent/s", "disabled": False} | options
         assert other._run != bench.processor._run
         assert other._out.limit == 1 << 20
         other._closed = True
