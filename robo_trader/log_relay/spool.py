@@ -92,6 +92,8 @@ class Spool:
     def _create(self) -> None:
         if not hasattr(os, "posix_fallocate"):
             raise OSError(errno.ENOSYS, "this system cannot allocate the blocks of a file")
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.folder, DIRECTORY_MODE)  # noqa: PTH102
         check_directory(self.folder)
         hello = self._make_hello()
         ring = spool_format.ring_bytes(self._limit)
@@ -219,6 +221,10 @@ class DeadFile:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ValueError("it is a symbolic link") from None
+            raise
         try:
             seen = os.fstat(fd)
             if not stat.S_ISREG(seen.st_mode) or seen.st_uid != os.getuid():
@@ -274,9 +280,7 @@ def candidates(folder: str) -> list[str]:
 
 
 def check_directory(folder: str) -> None:
-    """Make the directory if it is not there. Raises OSError if it cannot be, or is not ours alone to write to."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder, DIRECTORY_MODE)  # noqa: PTH102
+    """Raise OSError if the directory is not there, or not ours alone to write to."""
     seen = os.lstat(folder)
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & OTHERS_WRITE:
         raise PermissionError(errno.EACCES, "it is no directory of this user, or others can write to it", folder)

@@ -78,6 +78,8 @@ class Recovery:
         self._decoder = frames.Decoder()
         self._acked = -1
         """What the relay says to have; below 0: it has not answered."""
+        self._sent = 0
+        """The last seq that this connection has carried."""
 
     @property
     def running(self) -> bool:
@@ -124,7 +126,11 @@ class Recovery:
             self._baton += (None,)
 
     def look(self) -> None:
-        """Deliver every file that a dead run of this app has left. Raises OSError, or `StoppedError`."""
+        """Deliver every file that a dead run of this app has left. Raises OSError and `StoppedError`."""
+        try:
+            spool.check_directory(self._folder)
+        except OSError:
+            return  # this run's own spool has failed for it, and that is said
         for path in spool.candidates(self._folder):
             if self._is_stopped:
                 return
@@ -163,7 +169,7 @@ class Recovery:
         self._sock, self._mark = self._connect()
         self._sock.settimeout(STEP_S)
         self._decoder = frames.Decoder()
-        self._acked = -1
+        self._acked, self._sent = -1, 0
         self._write(reader.hello)
         self._wait_for(0)
         lines, last, batch = 0, self._acked, b""
@@ -171,7 +177,7 @@ class Recovery:
         known = max(self._acked, reader.acked)
         for entry in resend(reader.entries(), known, lambda: "torn" if reader.torn else "overflow"):
             batch += entry.frame
-            last = entry.last
+            last = self._sent = entry.last
             lines += entry.time_ns != 0
             if len(batch) >= BATCH_BYTES:
                 self._write(batch)
@@ -205,7 +211,7 @@ class Recovery:
                 before = self._acked
                 if isinstance(answer, frames.Welcome):
                     self._acked = max(before, answer.acked)
-                elif isinstance(answer, frames.Ack) and before >= 0:
+                elif isinstance(answer, frames.Ack) and answer.seq <= max(before, self._sent):
                     self._acked = max(before, answer.seq)
                 elif isinstance(answer, frames.Refused):
                     raise ConnectionError(f"the relay refused: {answer.reason}")
