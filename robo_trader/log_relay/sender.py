@@ -178,7 +178,7 @@ class Sender:
                 app=app,
                 connect=self._connect_apart,
                 start_thread=lambda run: _unpatched("_thread", "start_new_thread")(run, ()),
-                say=self._print_stderr,
+                report=self._print_stderr,
             )
         )
 

@@ -72,14 +72,14 @@ class Writer:
     One thread at a time. What a method raises is only what the buffer does.
     """
 
-    __slots__ = ("_position", "_ring", "_seed", "_view", "_words")
+    __slots__ = ("_position", "_ring_bytes", "_seed", "_view", "_words")
 
     def __init__(self, view: memoryview, *, ring: int, hello: bytes, run: bytes) -> None:
         if len(hello) > MAX_HELLO:
             raise ValueError("hello is too long for the file's header: a shorter app name would do")
         self._view = view
         self._words = view[HEADER_BYTES - WORDS.size : HEADER_BYTES].cast("Q")
-        self._ring = ring
+        self._ring_bytes = ring
         self._seed = crc32(run)
         self._position = [0, 0]
         view[START.size : START.size + len(hello)] = hello
@@ -98,11 +98,11 @@ class Writer:
         record = _record(MARK, len(frame), _crc32(frame, self._seed)) + frame
         start = self._position[ring]
         end = start + len(record)
-        if end > self._ring:
+        if end > self._ring_bytes:
             # Said before it is done, in one word: who is killed in between leaves a lap that begins with half a record.
             self._words[ring] = start << LAP_SHIFT
             start, end = 0, len(record)
-        base = HEADER_BYTES + ring * self._ring
+        base = HEADER_BYTES + ring * self._ring_bytes
         self._view[base + start : base + end] = record
         self._words[ring] = self._words[ring] & ~POSITION | end
         self._position[ring] = end
@@ -160,21 +160,22 @@ class Reader:
         self.app: str = facts["app"]
         self.pid: int = facts["pid"]
         words = WORDS.unpack_from(header, HEADER_BYTES - WORDS.size)
-        self.acked = words[ACKED]
+        self.acked: int = words[ACKED]
         """The run knew that the journal has the lines up to here."""
         self.ended = words[ENDED] == 1
         """The run ended in order."""
         self.torn = 0
         """Places with damage, as far as the file was read: not what a kill or another lap leaves."""
         self._read_at = read_at
-        self._ring = ring
+        self._ring_bytes = ring
         self._seed = crc32(self.run)
         self._places = [(word & POSITION, word >> LAP_SHIFT) for word in words[:2]]
         if any(place > ring for places in self._places for place in places):
             raise ValueError("its positions are damaged")
 
     def entries(self) -> Iterator[Entry]:
-        """Return what is not acked, by rising seq."""
+        """Return what is not acked, by rising seq, from the start; so is `torn` counted."""
+        self.torn = 0
         waiting: Entry | None = None
         for entry in heapq.merge(self._entries_of(LOW), self._entries_of(HIGH)):
             if entry.last <= self.acked:
@@ -187,7 +188,7 @@ class Reader:
             yield waiting
 
     def _entries_of(self, ring: int) -> Iterator[Entry]:
-        base = HEADER_BYTES + ring * self._ring
+        base = HEADER_BYTES + ring * self._ring_bytes
         position, lap = self._places[ring]
         for frame in self._records(base + position, base + lap, overwritten=True):
             yield _entry(frame)

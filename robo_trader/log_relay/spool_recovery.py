@@ -48,8 +48,8 @@ class StoppedError(Exception):
 class Recovery:
     """Looks for files of dead runs of `app` in `folder` and delivers them.
 
-    `connect` returns a connected socket and its mark, `start_thread` starts a thread, `say` tells a person. `start` and
-    `stop` wait for nothing.
+    `connect` returns a connected socket and its mark, `start_thread` starts a thread, `report` tells a person. `start`
+    and `stop` wait for nothing.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Recovery:
         app: str,
         connect: Connect,
         start_thread: Callable[[Callable[[], None]], object],
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._app = app
         self._connect = connect
         self._start_thread = start_thread
-        self._say = say
+        self._report = report
         self._next_look = 0.0
         self._baton: list[None] = [None]
         """Whoever removes the element may start the thread, which puts it back at its end."""
@@ -162,7 +162,7 @@ class Recovery:
         else:
             file.remove()
         if lines:
-            self._say(f"{lines} lines that an earlier run (pid {reader.pid}) had left behind are delivered")
+            self._report(f"{lines} lines that an earlier run (pid {reader.pid}) had left behind are delivered")
 
     def _send(self, reader: Reader) -> int:
         """Send what the relay does not have, wait until it has it, and return how many lines that were."""
@@ -173,7 +173,6 @@ class Recovery:
         self._write(reader.hello)
         self._wait_for(0)
         lines, last, batch = 0, self._acked, b""
-        reader.torn = 0
         known = max(self._acked, reader.acked)
         for entry in resend(reader.entries(), known, lambda: "torn" if reader.torn else "overflow"):
             batch += entry.frame
@@ -251,4 +250,4 @@ class Recovery:
     def _tell(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
-            self._say(text)
+            self._report(text)

@@ -71,7 +71,7 @@ class Bench:
         self.relays = []
         self.threads = []
         self.recovery = Recovery(
-            folder, app="bot", connect=self.connect, start_thread=self.threads.append, say=self.told.append
+            folder, app="bot", connect=self.connect, start_thread=self.threads.append, report=self.told.append
         )
 
     def connect(self):
