@@ -30,9 +30,18 @@ HIGH_FD: Final = 900
 """Where our descriptors go if the limit allows; higher would make the kernel's table grow."""
 HIGH_FDS: Final = (HIGH_FD, HIGH_FD // 4, 40)
 """Lowest numbers tried, one after the other, where RLIMIT_NOFILE is low."""
-SOCKET_FLAGS: Final[int] = getattr(_socket, "SOCK_CLOEXEC", 0) | getattr(_socket, "SOCK_NONBLOCK", 0)
+
+
+def _flags(*names: str) -> int:
+    value = 0
+    for name in names:
+        value |= getattr(_socket, name, 0)
+    return value
+
+
+SOCKET_FLAGS: Final = _flags("SOCK_CLOEXEC", "SOCK_NONBLOCK")
 """Added to a socket's type. Without them Python makes it not inheritable, and `settimeout(0)` non-blocking."""
-SEND_FLAGS: Final[int] = getattr(_socket, "MSG_DONTWAIT", 0) | getattr(_socket, "MSG_NOSIGNAL", 0)
+SEND_FLAGS: Final = _flags("MSG_DONTWAIT", "MSG_NOSIGNAL")
 """For every send: never wait, and no SIGPIPE, whose default the host may have put back and which ends the process."""
 NO_SIGPIPE_OPTIONS: Final = {"darwin": 0x1022, "freebsd": 0x0800, "netbsd": 0x0800}
 """SO_NOSIGPIPE by the first letters of sys.platform, from each system's sys/socket.h; Python does not name it."""
@@ -82,7 +91,7 @@ def missing() -> str:
 def mark(fd: int) -> Mark:
     """Mark the open file behind `fd` as ours and return the mark. Raises OSError."""
     if _set_mark is None:
-        return _identity(fd, -1)
+        return read_mark(fd, GET_MARK)
     chosen = MARKS[next(_next_mark) % len(MARKS)]
     _set_mark(fd, _SET_MARK, chosen)
     return chosen
@@ -174,9 +183,13 @@ class Wakeup:
 
     def clear(self) -> None:
         """Take back what `set` did, once poll has returned for it."""
-        with contextlib.suppress(OSError):
+        try:
             if is_marked(self.fd, self._mark) and os.read(self.fd, WAKE_READ_BYTES):
                 return
+        except BlockingIOError:
+            return  # there is nothing to take back
+        except OSError:
+            pass
         self.close()  # somebody else's by now, or its other end is: the next `open` makes another
 
     def close(self) -> None:
