@@ -40,10 +40,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import frames
 from .descriptors import GET_MARK, SEND_FLAGS, Mark, read_mark
+
+if TYPE_CHECKING:
+    from .spool import Spool
 
 FRAME_OVERHEAD: Final = 64
 """Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's slot."""
@@ -66,6 +69,9 @@ SLICE_FRAMES: Final = 256
 """Frames released or sent in one go, with the baton and the GIL: some 30 microseconds, less than a caller can feel."""
 BATCH_BYTES: Final = 32_768
 """Bytes joined for one send; large sends cost a fraction per frame, larger ones would keep the baton longer."""
+
+SPOOL_LOOKS: Final = 4
+"""How often a caller looks whether who has the baton has put its line into the spool, `POLL_FIRST_S` seconds apart."""
 
 Send = Callable[[bytes, int], int]
 Result = TypeVar("Result")
@@ -118,9 +124,10 @@ class Delegated:
 class Outbox:
     """The lines of one run, at most `limit` bytes of them.
 
-    `on_blocked` is called when the kernel no longer takes every byte at once, so that the sender looks; it must not
-    raise, wait or take a lock. Called without the baton: `delegate`, `run_alone`, `combine`, `sender_started`,
-    `sender_ended`, `break_connection`, `pending`, `produced`, `oldest_ns`. All others need the baton.
+    `spool`, if there is one, is given every line before it is queued or sent. `on_blocked` is called when the kernel
+    no longer takes every byte at once, so that the sender looks; it must not raise, wait or take a lock. Called without
+    the baton: `delegate`, `run_alone`, `combine`, `wait_for_spool`, `sender_started`, `sender_ended`,
+    `break_connection`, `pending`, `produced`, `oldest_ns`. All others need the baton.
 
     The processor's call changes some attributes itself: it is the fast path of this class, written out where it runs
     (see there).
@@ -128,6 +135,7 @@ class Outbox:
 
     __slots__ = (
         "_on_blocked",
+        "_plain_send",
         "acked",
         "acked_seq",
         "bad_answers",
@@ -151,6 +159,7 @@ class Outbox:
         "sent_low",
         "sent_seq",
         "seq",
+        "spool",
         "to_write",
         "unencoded",
         "unreported_gaps",
@@ -158,9 +167,10 @@ class Outbox:
         "unsent_low",
     )
 
-    def __init__(self, limit: int, *, on_blocked: Callable[[], object]) -> None:
+    def __init__(self, limit: int, *, on_blocked: Callable[[], object], spool: Spool | None = None) -> None:
         self.limit = limit
         self._on_blocked = on_blocked
+        self.spool = spool
         self.baton: list[None] = [None]
         self.inbox: deque[tuple[int, bytes, bytes]] = deque()
         """(time_ns, packed level, body) of lines that came while the baton was taken."""
@@ -194,6 +204,8 @@ class Outbox:
         """The relay may have unsent lines up to here, from an earlier wire, and its welcome is still to come."""
         self.direct_send: Send | None = None
         """The socket's send while everything before is on the wire and the next line may follow at once."""
+        self._plain_send: Send | None = None
+        """The same, for bytes that are in the spool already."""
         self.direct_fd = -1
         self.direct_mark: Mark = -1
         self.dirty = False
@@ -295,6 +307,17 @@ class Outbox:
             finally:
                 self.baton += (None,)  # not a call: those fail at the recursion limit
 
+    def wait_for_spool(self) -> None:
+        """Give who has the baton a moment to put the lines in the inbox into the spool.
+
+        At most a fifth of a millisecond, as who has it may be what this call has interrupted.
+        """
+        looks = SPOOL_LOOKS
+        while self.inbox and looks:
+            looks -= 1
+            time.sleep(POLL_FIRST_S)
+            self.combine()
+
     # -- the sender and its connection ---------------------------------------------------------------------------
 
     def sender_started(self) -> None:
@@ -309,7 +332,17 @@ class Outbox:
         """Let callers send themselves, as everything before is on the wire."""
         self.direct_fd = fd
         self.direct_mark = mark
-        self.direct_send = send
+        self._plain_send = send
+        if self.spool is not None:
+            append = self.spool.append
+
+            def send_spooled(frame: bytes, flags: int) -> int:
+                append(frame)
+                return send(frame, flags)
+
+            self.direct_send = send_spooled
+        else:
+            self.direct_send = send
 
     def stop_direct(self) -> None:
         """Have callers queue their lines."""
@@ -343,6 +376,8 @@ class Outbox:
             size = len(frame) + FRAME_OVERHEAD
             weight = len(body)
             high = frame[LEVEL_AT] in HIGH_LEVELS
+            if self.spool is not None:
+                self.spool.append(frame)
             # No call from here to `_after_queueing`, so no interruption (see above).
             if high:
                 self.unsent_high += (frame,)
@@ -362,6 +397,8 @@ class Outbox:
             self._after_queueing()
         if self.unencoded:
             count = self.unencoded
+            if self.spool is not None:
+                self.spool.append_lost(frames.lost(self.seq + 1, self.seq + count, "encode"))
             self._add_gap(self.unreported_gaps, self.seq + 1, self.seq + count, "encode", lost=True)
             self.unencoded -= count
             self.seq += count
@@ -380,6 +417,8 @@ class Outbox:
             return
         frame = frames.HEADER.pack(frames.HEAD, frames.U64, self.seq + 1, frames.U64, time_ns) + level + body
         size = len(frame) + FRAME_OVERHEAD
+        if self.spool is not None:
+            self.spool.append(frame)
         if frame[LEVEL_AT] in HIGH_LEVELS:
             self.unsent_high += (frame,)
         else:
@@ -475,8 +514,8 @@ class Outbox:
 
     def _push(self) -> None:
         """Offer `to_write` to the kernel; give up `direct_send` unless all of it was taken."""
-        send = self.direct_send
-        if send is None:
+        send = self._plain_send
+        if send is None or self.direct_send is None:
             return
         taken = 0
         try:
@@ -491,6 +530,8 @@ class Outbox:
 
     def cut_short(self, frame: bytes, taken: int) -> None:
         """Note that the kernel took only `taken` bytes of the line just appended, and wake the sender."""
+        if self.spool is not None and not self.spool.has(frame):
+            self.spool.append(frame)  # it was not even offered: somebody has closed the descriptor
         if taken:
             self.to_write = frame[taken:]
             self.sent_seq = self.seq
@@ -552,6 +593,8 @@ class Outbox:
                     del gaps[0]
                 else:
                     gap.first = last + 1
+        if self.spool is not None:
+            self.spool.acked(self.acked_seq, everything=not self.outstanding() and not self.unsent())
         return False
 
     def reconnected(self) -> None:

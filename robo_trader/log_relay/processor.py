@@ -32,6 +32,7 @@ from .descriptors import GET_MARK, SEND_FLAGS, Wakeup, missing, read_mark
 from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, Outbox
 from .redaction import OwnRedaction, Redact, redaction_of, without_torn_words
 from .sender import Sender
+from .spool import Spool
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Default bound on memory for lines that are not acked: about 80,000 lines, a minute of a very loud bot."""
@@ -97,7 +98,8 @@ class LogRelayProcessor:
     default, match any part of a dotted name. `app` (None: LOGRELAY_APP, else the program's name) is what the relay
     shows for lines without a logger name. `max_bytes` bounds the memory for lines the relay does not have yet.
     `exit_timeout` is how many seconds the process may be held up at its end. `disabled` (None: LOGRELAY_DISABLED) makes
-    all of it a no-op.
+    all of it a no-op. `spool` (None: LOGRELAY_SPOOL, else none) is a directory in which lines outlive this process
+    until the relay has them.
 
     `redact` takes secrets out of what is shipped, docs/redaction.md: True (the default rules), False, a `Redactor`, or
     a function that gets an event as a dict of plain values and returns the one to ship. What the other processors
@@ -118,6 +120,7 @@ class LogRelayProcessor:
         exit_timeout: float = 2.0,
         disabled: bool | None = None,
         redact: Redact = True,
+        spool: str | os.PathLike[str] | None = None,
     ) -> None:
         exclude = environment.split(exclude) if isinstance(exclude, str) else tuple(exclude)
         if max_bytes < MIN_BYTES:
@@ -133,6 +136,7 @@ class LogRelayProcessor:
             "exit_timeout": exit_timeout,
             "disabled": disabled,
             "redact": redact,
+            "spool": None if spool is None else os.fspath(spool),
         }
         if level is None:
             level = environment.choice("LOGRELAY_LEVEL", "info", f"one of {', '.join(RANKS)}", known_level)
@@ -167,6 +171,8 @@ class LogRelayProcessor:
             self._levels = {}
         self._new_run()
         if not self._disabled:
+            if self._out.spool is not None:
+                self._out.spool.open()  # a disk may let us wait, and here nobody minds
             _register(self)
 
     def _new_run(self) -> None:
@@ -179,9 +185,18 @@ class LogRelayProcessor:
             return frames.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
 
         wakeup = Wakeup()
-        out = Outbox(settings["max_bytes"], on_blocked=wakeup.set)
+        folder = os.environ.get("LOGRELAY_SPOOL") if settings["spool"] is None else settings["spool"]
+        limit = settings["max_bytes"]
+        spool = Spool(os.path.abspath(folder), run=run, limit=limit, make_hello=make_hello) if folder else None  # noqa: PTH100
+        out = Outbox(limit, on_blocked=wakeup.set, spool=spool)
         sender = Sender(
-            out, wakeup, path=settings["socket"], make_hello=make_hello, exit_timeout=settings["exit_timeout"]
+            out,
+            wakeup,
+            path=settings["socket"],
+            make_hello=make_hello,
+            exit_timeout=settings["exit_timeout"],
+            spool=spool,
+            app=app,
         )
         self._pool: list[Callable[[Any], bytes]] = []
         """Packers that nobody uses now: one per call, because a shared one mixes the bytes of two threads."""
@@ -306,6 +321,8 @@ class LogRelayProcessor:
             out.combine()
             if not out.has_sender:
                 self._start()
+            if out.spool is not None:
+                out.wait_for_spool()
         except Exception:
             self._degraded += 1
 
@@ -462,7 +479,7 @@ class LogRelayProcessor:
             return True
         out, sender = self._out, self._sender
         done = True
-        if sender.state != "idle" or out.produced():
+        if sender.state != "idle" or out.produced() or out.spool is not None:
             done = sender.finish(self._exit_timeout if timeout is None else timeout, close=True)
             if not done:
                 sender.print_summary("at close")
@@ -488,7 +505,7 @@ class LogRelayProcessor:
         """
         out, sender = self._out, self._sender
         self._ending += 1
-        if sender.state != "idle" or out.produced():
+        if sender.state != "idle" or out.produced() or out.spool is not None:
             began = time.monotonic()
             sender.finish(self._exit_left, close=False)
             self._exit_left = max(0.0, self._exit_left - (time.monotonic() - began))

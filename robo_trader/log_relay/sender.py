@@ -44,9 +44,12 @@ from .descriptors import (
     refuse_sigpipe,
 )
 from .outbox import SLICE_FRAMES, Outbox
+from .spool_recovery import Recovery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .spool import Spool
 
 RETRY_FIRST_S: Final = 0.05
 RETRY_LONGEST_S: Final = 0.8
@@ -105,10 +108,19 @@ class Sender:
 
     `path` is the relay's socket, None for the default order; `make_hello` makes the first frame of a connection;
     `exit_timeout` is how many seconds the thread may take to end. `wakeup` is also what the outbox wakes it with.
+    With a `spool`, which the outbox has too, the files of dead runs of `app` are delivered.
     """
 
     def __init__(
-        self, out: Outbox, wakeup: Wakeup, *, path: str | None, make_hello: Callable[[], bytes], exit_timeout: float
+        self,
+        out: Outbox,
+        wakeup: Wakeup,
+        *,
+        path: str | None,
+        make_hello: Callable[[], bytes],
+        exit_timeout: float,
+        spool: Spool | None = None,
+        app: str = "",
     ) -> None:
         self._out = out
         self._wakeup = wakeup
@@ -155,6 +167,20 @@ class Sender:
         self._bye_for = -1
         """The last seq that a bye was sent for."""
         self._stderr = _socket_inode(2)
+        self._spool = spool
+        self._spool_told = False
+        """A person knows that there is no spool, although one was asked for."""
+        self._recovery = (
+            None
+            if spool is None
+            else Recovery(
+                spool.folder,
+                app=app,
+                connect=self._connect_apart,
+                start_thread=lambda run: _unpatched("_thread", "start_new_thread")(run, ()),
+                report=self._print_stderr,
+            )
+        )
 
     # -- for callers: never wait, never raise ----------------------------------------------------------------
 
@@ -204,6 +230,8 @@ class Sender:
     def abandon(self) -> None:
         """Let the thread end once everything is sent, or `exit_timeout` has passed: nobody logs here any more."""
         self._abandoned = True
+        if self._spool is not None and not self.running:
+            self._end_spool(True)
         self.wake()
 
     def forget_in_child(self) -> None:
@@ -216,6 +244,10 @@ class Sender:
             opening.sock.close()
         self._close_socket()
         self._wakeup.close()
+        if self._recovery is not None:
+            self._recovery.forget_in_child()
+        if self._spool is not None:
+            self._spool.close()
 
     # -- for those who may wait ------------------------------------------------------------------------------
 
@@ -243,6 +275,11 @@ class Sender:
         self._next_try = 0.0
         self.wake()
         done = self._wait_until(self._all_acked_after_bye, deadline)
+        if self._recovery is not None and done:
+            self._wait_until(self._is_recovered, deadline)
+        if self._spool is not None:
+            with contextlib.suppress(TimeoutError):
+                self._out.delegate(self._end_spool, close)
         if close:
             self._closing = True
             self.wake()
@@ -252,6 +289,16 @@ class Sender:
                 self._wakeup.close()
                 self.state = "closed"
         return done
+
+    def _is_recovered(self) -> bool:
+        return self._recovery is None or not self._recovery.running
+
+    def _end_spool(self, close: bool) -> None:
+        """Leave the file to the next run, or remove it if everything is in the journal."""
+        if self._spool is not None:
+            self._spool.ended(everything=self._all_acked() and not self._out.inbox)
+            if close:
+                self._spool.close()
 
     def _all_acked(self) -> bool:
         return self._out.pending() == 0 and not self._out.unsent()
@@ -332,6 +379,9 @@ class Sender:
             self._out.delegate(self._lose_connection)
             if self._closing or self._abandoned:
                 self._wakeup.close()
+                if self._recovery is not None:
+                    self._recovery.stop()
+                self._out.delegate(self._end_spool, True)
         finally:
             self.state = "closed" if self._closing else "down"
             # In this order: whoever starts the next thread in between only has to say so once more.
@@ -355,6 +405,11 @@ class Sender:
             self._connect(now)
         elif self.state == "greeting" and now >= self._deadline:
             self._look_elsewhere(now)
+        if self._recovery is not None and self.state == "up":
+            self._recovery.start(now)
+        if self._spool is not None and self._spool.failure and not self._spool_told:
+            self._spool_told = True
+            self._print_stderr(f"no spool in {self._spool.folder} ({self._spool.failure}); going on without it")
         want_write = self._sock is not None and self._send_backlog()
         self._wait(most, want_write)
 
@@ -410,6 +465,21 @@ class Sender:
             self._schedule_retry(now)
             return
         self._take_connection(made, now, first=False)
+
+    def _connect_apart(self) -> tuple[_socket.socket, Mark]:
+        """Return a connection that is not this run's, and its mark. Raises OSError."""
+        path = self._path if self._path is not None else default_path()
+        _check_directory(path)
+        sock = _unpatched("_socket", "socket")(_socket.AF_UNIX, _socket.SOCK_STREAM | SOCKET_FLAGS)
+        try:
+            refuse_sigpipe(sock)
+            marked = mark(sock.fileno())
+            sock.settimeout(0.0)  # a full queue is an error, not a wait
+            sock.connect(path)
+        except BaseException:
+            sock.close()
+            raise
+        return sock, marked
 
     def _dial(self, *, high: bool) -> Connection:
         """Return a connection on which hello has been said; raises an Exception where there is none.
@@ -621,6 +691,8 @@ class Sender:
             self.reconnects += 1
         self._retry_delay = RETRY_FIRST_S
         self._last_error = ""
+        if self._recovery is not None:
+            self._recovery.start(time.monotonic(), soon=True)
         if self._down_since is not None:
             away = time.monotonic() - self._down_since
             self._down_since = None
@@ -737,7 +809,13 @@ class Sender:
         if dropped:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items())
             reasons.append(f"{sum(dropped.values())} had been dropped ({told})")
-        if lost:
+        spool = self._spool
+        if spool is not None and spool.path and not spool.failure and out.pending() > 0:
+            text = f"{out.pending()} of {out.produced()} lines NOT DELIVERED YET ({self._why()})"
+            text += f": the next run sends them from {spool.path}"
+            if dropped:
+                text += f"; {reasons[-1]}"
+        elif lost:
             text = f"{lost} of {out.produced()} lines NOT DELIVERED: {', '.join(reasons)}"
             if unconfirmed > 0:
                 text += f"; {unconfirmed} more were sent, but never confirmed"

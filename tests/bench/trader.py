@@ -103,12 +103,12 @@ QUICK = Plan(rounds=1, minutes=1.0, bursts=10, seconds=0.6)
 
 def cells(shippers: list[str], quick: bool) -> list[Cell]:
     """Return what a round measures, the most important first."""
-    made = [Cell(name, "up", *BASE) for name in ("noop", OURS, "chain-alone", "chain", *PEERS)]
+    made = [Cell(name, "up", *BASE) for name in ("noop", OURS, "spooled", "chain-alone", "chain", *PEERS)]
     made.append(Cell(OURS, "coalesce", *BASE))
     for state in ("stalled", "down"):
-        ours = [OURS, "chain"]
+        ours = [OURS, "spooled", "chain"]
         made += [Cell(name, state, *BASE) for name in (*ours, *PEERS)]
-        made += [Cell(name, f"{state}-full", *BASE) for name in ours if not (quick and name == "chain")]
+        made += [Cell(name, f"{state}-full", *BASE) for name in ours if not (quick and name != OURS)]
     if not quick:
         made += [Cell(name, "up", 8, 10) for name in ("noop", OURS, "chain-alone", "chain", *PEERS)]
         made += [Cell(name, state, 8, 10) for name in (OURS, "chain") for state in ("stalled", "down")]

@@ -21,6 +21,7 @@ import os
 import queue
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -157,6 +158,19 @@ class Ours(Shipper):
     def counts(self) -> dict[str, int]:
         stats = self._processor.stats()
         return {"lost": sum(stats["dropped"].values()), "kept": stats["pending"]}
+
+
+class Spooled(Ours):
+    """The processor with a spool, on whatever file system temporary files are."""
+
+    name = "spooled"
+    label = "logrelay processor with a spool"
+    note = "the line is in the kernel and, until it is acked, in a file when the call returns"
+
+    def open(self, path: str, state: str) -> None:
+        self._folder = tempfile.mkdtemp(prefix="spool-", dir=os.path.dirname(path))
+        os.environ["LOGRELAY_SPOOL"] = self._folder
+        super().open(path, state)
 
 
 class Chain(Shipper):
@@ -414,6 +428,7 @@ class OpenTelemetry(Shipper):
 SHIPPERS: tuple[type[Shipper], ...] = (
     Noop,
     Ours,
+    Spooled,
     ChainAlone,
     Chain,
     Fluent,

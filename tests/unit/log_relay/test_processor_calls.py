@@ -826,7 +826,7 @@ def test_a_processor_that_is_gone_lets_its_thread_end(monkeypatch):
 
 def test_a_copy_is_a_processor_of_its_own(make, monkeypatch):
     """With the same settings and another run; also by pickle."""
-    options = {"level": 30, "app": "x", "max_bytes": 1 << 20, "exclude": ("risk",), "exit_timeout": 0.25}
+    options = {"spool": None, "level": 30, "app": "x", "max_bytes": 1 << 20, "exclude": ("risk",), "exit_timeout": 0.25}
     bench = make(**options, disabled=False)
     for other in (
         copy.copy(bench.processor),
