@@ -205,7 +205,7 @@ time.sleep(1000)
 
 
 def test_a_full_spool_keeps_what_the_outbox_keeps(make_peer, ship, sock, folder):
-    """The oldest below WARNING go first; what is missing is told with its cause, and nothing is missing without a word."""
+    """The oldest below WARNING go first; what is missing is told with its cause, nothing silently."""
     code = """
 ship = LogRelayProcessor(SOCK, app="test", spool=sys.argv[2], max_bytes=1 << 18)
 tell(ship._run.hex())
