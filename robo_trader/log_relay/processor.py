@@ -3,7 +3,7 @@
 Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask for. It must
 not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader and never `logrelay`.
 Put it behind redaction and behind the processors that add to the event, before EventRenamer and every renderer.
-Read `serializer` next.
+Read `records` next.
 
 A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it packs the
 event, takes the outbox's baton, and gives the frame to the kernel with one non-blocking send: when the call returns,
@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import msgpack
 
-from . import frames, serializer
+from . import frames, records, serializer
 from .descriptors import F_GETSIG, Wakeup
 from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, SEND_FLAGS, Outbox
 from .sender import Sender
@@ -157,6 +157,7 @@ class LogRelayProcessor:
         )
         self._pool: list[Callable[[Any], bytes]] = []
         """Packers that nobody uses now: one per call, because a shared one mixes the bytes of two threads."""
+        self._records = records.ShippedRecords()
         self._sender = sender
         self._run = run
         self._out = out
@@ -323,13 +324,17 @@ class LogRelayProcessor:
             self._ignored += 1
             return None
         odd = not _is(event_dict, dict)
-        source = _event_in(event_dict) if odd else event_dict
+        source = records.event_in(event_dict) if odd else event_dict
         level = self._level_of(method_name, source)
         if not level[0]:
             return None
         if self._is_excluded(source):
             self._excluded += 1
             return None
+        if dict.keys(source) >= serializer.HIDDEN:
+            record = dict.get(source, "_record")
+            if records.passed_chain(record, self) or not self._records.is_new(record):
+                return None
         faults = 0
         body = b""
         for bounds in serializer.ROUNDS:
@@ -489,19 +494,6 @@ def _level_table(threshold: int) -> dict[Any, _Level]:
 
 def _word_for(number: int) -> str:
     return next((word for word, rank in reversed(RANKS.items()) if number >= rank), "debug")
-
-
-def _event_in(value: Any) -> dict[Any, Any]:
-    """Return an event for what is not one: a rendered line, or what wrap_for_formatter makes."""
-    if (
-        isinstance(value, tuple)
-        and value
-        and isinstance(value[0], tuple)
-        and value[0]
-        and isinstance(value[0][0], dict)
-    ):
-        return value[0][0]
-    return {"event": serializer.text_of(value)}
 
 
 def _program() -> str:
