@@ -53,6 +53,9 @@ _LEVEL_WORDS = {
 }
 """Words under `level` that say no more than the frame's level does, methods such as `awarning` included."""
 
+_WORDS = {rank: word for word, rank in RANKS.items()}
+"""The word of each rank: nearly always, the level of the event is just that."""
+
 _JSON = orjson.OPT_STRICT_INTEGER
 EMPTY: Mapping[str, object] = {}
 _line: Callable[[tuple[object, ...]], Line] = partial(tuple.__new__, Line)
@@ -103,16 +106,16 @@ def log_line(
         source = app
     if source == RELAY_SOURCE:
         source = f"{app}/{RELAY_SOURCE}"
-    if level is not None and (type(level) is not str or _rank_of(level) != rank):
+    if level is not None and (type(level) is not str or (level != _WORDS[rank] and _rank_of(level) != rank)):
         event[free_name("level", event)] = level
     shown = rfc3339(time_us)
-    if timestamp is not None:
-        called = shown if clock_us is None else rfc3339(clock_us)
+    if (
+        timestamp is not None
         # The usual one is of the same tenth of a second, digit by digit.
-        if (type(timestamp) is not str or timestamp[:21] != called[:21]) and not _is_time_of_call(
-            timestamp, time_us if clock_us is None else clock_us
-        ):
-            event[free_name("timestamp", event)] = timestamp
+        and (type(timestamp) is not str or timestamp[:21] != shown[:21] or clock_us is not None)
+        and not _is_time_of_call(timestamp, time_us if clock_us is None else clock_us)
+    ):
+        event[free_name("timestamp", event)] = timestamp
     if rank == CRITICAL:
         if "severity" in event and event["severity"] != "CRITICAL":
             event[free_name("severity", event)] = event["severity"]

@@ -6,16 +6,15 @@ who logs. `processor` asks it on its slow path. Read `serializer` next.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 from typing import Any, Final
 
 from . import serializer
 
-MOST_RECORDS: Final = 1_024
-"""Records that are remembered. The handlers of one see it in one call; only a queue with more in it than this lies
-between."""
+GENERATION: Final = 512
+"""The newest records so many, and up to as many before them, are remembered. The handlers of one see it in one call;
+only a queue with more in it than this lies between."""
 MOST_FRAMES: Final = 64
 """Frames looked through between a formatter and the log call: logging and structlog have about ten."""
 
@@ -33,22 +32,23 @@ class ShippedRecords:
     that is made, even when the clock stands still. It is held here, so that no other object can get its address.
     """
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_older", "_seen")
 
     def __init__(self) -> None:
         self._seen: dict[int, float] = {}
+        self._older: dict[int, float] = {}
 
     def is_new(self, record: Any) -> bool:
         """Say whether `record` is seen for the first time, and remember it."""
         seen, mark = self._seen, getattr(record, "relativeCreated", None)
         if type(mark) is not float:  # no LogRecord, whatever it is: what cannot be known again is new
             return True
-        if id(mark) in seen:
+        key = id(mark)
+        if key in seen or key in self._older:
             return False
-        seen[id(mark)] = mark
-        if len(seen) > MOST_RECORDS:
-            with contextlib.suppress(RuntimeError):  # another thread put one in between: the next call takes one out
-                seen.pop(next(iter(seen)), None)
+        seen[key] = mark
+        if len(seen) >= GENERATION:
+            self._older, self._seen = seen, {}
         return True
 
 

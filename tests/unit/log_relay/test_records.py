@@ -57,12 +57,13 @@ def test_records_are_not_kept_alive():
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    """The oldest are forgotten."""
-    monkeypatch.setattr(records, "MOST_RECORDS", 3)
-    shipped, kept = ShippedRecords(), [record() for _ in range(5)]
+    """The oldest are forgotten, a generation at a time."""
+    monkeypatch.setattr(records, "GENERATION", 3)
+    shipped, kept = ShippedRecords(), [record() for _ in range(8)]
     assert all(map(shipped.is_new, kept))
-    assert len(shipped._seen) == 3
-    assert [shipped.is_new(one) for one in kept[2:]] == [False, False, False]
+    assert len(shipped._seen) + len(shipped._older) == 5
+    assert not any(map(shipped.is_new, kept[3:]))
+    assert shipped.is_new(kept[0])
 
 
 def test_what_cannot_be_remembered_is_new():
