@@ -441,6 +441,8 @@ class _Copier:
             return moment.removesuffix("+00:00") + _decimals(fraction, unit) + ("" if kind.tz is None else "+00:00")
         if name in ("ListScalar", "LargeListScalar", "FixedSizeListScalar", "ListViewScalar", "LargeListViewScalar"):
             return self._list(iter(value.values), depth)
+        if name in ("DictionaryScalar", "RunEndEncodedScalar", "UnionScalar"):
+            return self.value(value.value, depth)
         if name == "StructScalar":
             return self._dict(iter(value.items()), depth)
         if callable(buffer := getattr(value, "as_buffer", None)) and (size := buffer().size) > self.bounds.text * 4:
@@ -554,6 +556,7 @@ _LIBRARY: Final[dict[tuple[str, str], _Convert]] = {
     ("numpy", "datetime64"): _as_text(str),
     ("numpy", "timedelta64"): _Copier._duration,
     ("numpy", "void"): _Copier._record,
+    ("numpy", "MaskedConstant"): lambda _c, _value, _d: None,  # its `item` is 0.0; in an array it is None
     # A Timestamp is a datetime, and NaT is one too, of the year 1: that is why these come before the standard library.
     ("pandas", "Timestamp"): _as_text(lambda value: value.isoformat()),
     ("pandas", "NaTType"): lambda _c, _value, _d: "NaT",
