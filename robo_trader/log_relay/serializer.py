@@ -7,6 +7,8 @@ short text and numbers. Read `frames` next.
 
 Only here may foreign code run (a `__repr__`, a property, a `tzinfo`), and whatever it does ends as a placeholder. Only
 `Exception` is caught: KeyboardInterrupt and SystemExit are meant for the caller.
+
+The module is longer than others because every kind of value has its few lines in one class, which shares the bounds.
 """
 
 # ruff: noqa: SLF001 - the table of converters at the end is the second half of the class
