@@ -18,7 +18,7 @@ import msgpack
 import orjson
 
 from logrelay.fanout.positions import id_of
-from logrelay.model import CRITICAL, DEBUG, RELAY_RUN, RELAY_SOURCE, SHOWN, WARNING, Line
+from logrelay.model import CRITICAL, DEBUG, ERROR, RANKS, RELAY_RUN, RELAY_SOURCE, SHOWN, WARNING, Line
 
 NOTICES = ("gap", "trader", "relay")
 """Every value of `context.notice`."""
@@ -31,6 +31,30 @@ MAX_DEPTH = 32
 
 _LAST_US = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z, the last moment RFC 3339 can write; later clocks are shown as it."""
+
+CLOCK = "clock"
+"""The context field with the time that a trader's clock said, on lines whose `timestamp` is another."""
+
+STAMP_US = 100_000
+"""How far the `timestamp` of an event may be from the time of its frame to be that of the same call: some processors,
+and threads that wait for their turn, lie between. Beyond it, it is the trader's own field and kept."""
+
+_QUARTER_US = 900_000_000
+_WIDEST_ZONE_US = 14 * 4 * _QUARTER_US + STAMP_US
+"""Offsets of zones are whole quarters of an hour, up to 14 hours."""
+
+_MAX_MADE_UP = 200
+"""Characters of a message that is made of the context: a line on a phone is cut before."""
+
+_LEVEL_WORDS = {
+    letter + word: rank
+    for word, rank in [*RANKS.items(), ("warn", WARNING), ("err", ERROR), ("exception", ERROR), ("fatal", CRITICAL)]
+    for letter in ("", "a")
+}
+"""Words under `level` that say no more than the frame's level does, methods such as `awarning` included."""
+
+_WORDS = {rank: word for word, rank in RANKS.items()}
+"""The word of each rank: nearly always, the level of the event is just that."""
 
 _JSON = orjson.OPT_STRICT_INTEGER
 EMPTY: Mapping[str, object] = {}
@@ -55,25 +79,51 @@ def rfc3339(us: int) -> str:
 
 
 def log_line(
-    epoch: str, seq: int, run: int, app: str, time_us: int, rank: int, event: dict[Any, Any]
+    epoch: str,
+    seq: int,
+    run: int,
+    app: str,
+    time_us: int,
+    rank: int,
+    event: dict[Any, Any],
+    clock_us: int | None = None,
 ) -> tuple[Line, str, dict[str, object]]:
     """Make a line of a decoded event, which is consumed.
 
-    Returns the line (without message and context, which are only of use while it is fresh), its message and its
-    context, both JSON-safe.
+    `clock_us` is what the trader's clock said, where `time_us` is another time because that clock was set back: the
+    line is then found by it, and shows it. Returns the line (without message and context, which are only of use while
+    it is fresh), its message and its context, both JSON-safe.
     """
     message = event.pop("event", None)
     source = event.pop("logger", None)
-    event.pop("timestamp", None)
-    event.pop("level", None)
-    if type(message) is not str:
-        message = text_of(message)
+    level = event.pop("level", None)
+    timestamp = event.pop("timestamp", None)
+    if type(message) is not str or not message:
+        message = _other_message(event) if message is None or message == "" else text_of(message)
     if type(source) is not str or not source:
+        if source is not None and source != "":
+            event[free_name("logger", event)] = source
         source = app
     if source == RELAY_SOURCE:
         source = f"{app}/{RELAY_SOURCE}"
+    if level is not None and (type(level) is not str or (level != _WORDS[rank] and _rank_of(level) != rank)):
+        event[free_name("level", event)] = level
+    shown = rfc3339(time_us)
+    if (
+        timestamp is not None
+        # The usual one is of the same tenth of a second, digit by digit.
+        and (type(timestamp) is not str or timestamp[:21] != shown[:21] or clock_us is not None)
+        and not _is_time_of_call(timestamp, time_us if clock_us is None else clock_us)
+    ):
+        event[free_name("timestamp", event)] = timestamp
     if rank == CRITICAL:
+        if "severity" in event and event["severity"] != "CRITICAL":
+            event[free_name("severity", event)] = event["severity"]
         event["severity"] = "CRITICAL"
+    if clock_us is not None:
+        if CLOCK in event:
+            event[free_name(CLOCK, event)] = event[CLOCK]
+        event[CLOCK] = rfc3339(clock_us)
     shape = {
         "type": "log",
         "id": f"{epoch}-{seq}",
@@ -81,7 +131,7 @@ def log_line(
         "source": source,
         "message": message,
         "context": event,
-        "timestamp": rfc3339(time_us),
+        "timestamp": shown,
     }
     try:
         body = orjson.dumps(shape, option=_JSON)
@@ -92,14 +142,66 @@ def log_line(
     except TypeError:
         shape["context"] = event = json_safe(event)
         body = orjson.dumps(shape, option=_JSON)
-    return _line((seq, time_us, rank, source, run, body, "", EMPTY)), message, event
+    return _line((seq, time_us, rank, source, run, body, "", EMPTY, clock_us)), message, event
+
+
+def _rank_of(word: str) -> int | None:
+    return _LEVEL_WORDS.get(word) or _LEVEL_WORDS.get(word.lower())
+
+
+def free_name(name: str, event: Mapping[Any, Any]) -> str:
+    """Return the name under which a trader's own field is kept when `name` is taken (docs/values.md)."""
+    name += "_"
+    while name in event:
+        name += "_"
+    return name
+
+
+def _other_message(event: dict[Any, Any]) -> str:
+    """Return a message for an event without a text: EventRenamer and the like have put it elsewhere."""
+    for key in ("message", "msg"):
+        if event.get(key) not in (None, ""):
+            return text_of(event.pop(key))
+    if not event:
+        return ""
+    text = orjson.dumps(json_safe(event)).decode()
+    return text if len(text) <= _MAX_MADE_UP else text[:_MAX_MADE_UP] + "\u2026"
+
+
+def _is_time_of_call(timestamp: object, call_us: int) -> bool:
+    """Tell whether a `timestamp` is TimeStamper's: it then says once more when the line was logged.
+
+    Without an offset it may be of any zone, that is, a whole number of quarters of an hour off.
+    """
+    if type(timestamp) is float:
+        return abs(timestamp * 1e6 - call_us) <= STAMP_US
+    if type(timestamp) is not str:
+        return False
+    try:
+        moment = datetime.fromisoformat(timestamp)
+    except ValueError:
+        return False
+    off = int((moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) * 1e6) - call_us
+    if moment.tzinfo is None and abs(off) <= _WIDEST_ZONE_US:
+        off = (off + _QUARTER_US // 2) % _QUARTER_US - _QUARTER_US // 2
+    # A text without a fraction was cut to its second.
+    return -(STAMP_US if moment.microsecond else 1_000_000 + STAMP_US) <= off <= STAMP_US
 
 
 def notice_line(
-    epoch: str, seq: int, time_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]
+    epoch: str,
+    seq: int,
+    time_us: int,
+    rank: int,
+    notice: str,
+    message: str,
+    details: Mapping[str, object],
+    clock_us: int | None = None,
 ) -> tuple[Line, str, dict[str, object]]:
-    """Make a line of the relay's own; it takes a place in the journal like any other."""
+    """Make a line of the relay's own; it takes a place in the journal like any other. `clock_us` as in `log_line`."""
     context: dict[str, object] = {"notice": notice, **details}
+    if clock_us is not None:
+        context[CLOCK] = rfc3339(clock_us)
     return (
         Line(
             seq,
@@ -110,6 +212,7 @@ def notice_line(
             notice_body(id_of(epoch, seq), time_us, rank, message, context),
             "",
             EMPTY,
+            clock_us,
         ),
         message,
         context,

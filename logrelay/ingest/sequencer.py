@@ -14,6 +14,9 @@ from logrelay.fanout.batch import Batch
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import CRITICAL, Commit, Line, Run
 
+CLOCK_STEP_US = 1_000_000
+"""A clock that runs back by more than a second was set back; less is threads overtaking each other."""
+
 
 class Sequencer:
     """Collects the lines of one tick; `take` hands them out as one commit and one batch.
@@ -52,10 +55,13 @@ class Sequencer:
         self._runs: dict[int, Run] = {}
         self._durable = False
 
-    def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any]) -> None:
-        """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run."""
+    def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any], clock_us: int | None = None) -> None:
+        """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run.
+
+        `clock_us`: what the trader's clock said, where that is not `time_us` because it was set back.
+        """
         seq = self._next_seq
-        line, message, context = log_line(self._epoch, seq, run.id, run.app, time_us, rank, event)
+        line, message, context = log_line(self._epoch, seq, run.id, run.app, time_us, rank, event, clock_us)
         self._next_seq = seq + 1
         self._lines.append(line)
         self._messages.append(message)
@@ -67,7 +73,10 @@ class Sequencer:
         """Add one of the relay's own lines: `notice` is its kind (docs/protocol.md), `details` its other context."""
         seq = self._next_seq
         self._notice_us = max(now_us, self._notice_us + 1)
-        line, message, context = notice_line(self._epoch, seq, self._notice_us, rank, notice, message, details)
+        clock_us = now_us if self._notice_us - now_us > CLOCK_STEP_US else None
+        line, message, context = notice_line(
+            self._epoch, seq, self._notice_us, rank, notice, message, details, clock_us
+        )
         self._next_seq = seq + 1
         self._lines.append(line)
         self._messages.append(message)

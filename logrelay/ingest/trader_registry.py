@@ -14,7 +14,7 @@ from typing import Protocol
 
 from logrelay.fanout.line_json import rfc3339
 from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
-from logrelay.ingest.sequencer import Sequencer
+from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, WARNING, Run
 
 CRASH_GRACE_S = 1.0
@@ -23,9 +23,6 @@ reconnects within a second, so silence after that is a crash."""
 
 GONE_GRACE_S = 10.0
 """After a start of the relay, traders that were connected before get this long to come back."""
-
-CLOCK_STEP_US = 1_000_000
-"""A trader's clock that runs back by more than a second was set back; less is threads overtaking each other."""
 
 REFUSED_INTERVAL_S = 1.0
 """A program that connects wrongly does so again and again; its refusals must not fill the journal."""
@@ -159,13 +156,16 @@ class TraderRegistry:
                         continue
                     self._add_unexplained_gap(trader, seq - 1, now_us)
                 time_us = frame.time_ns // 1000
+                clock_us = None
                 if time_us <= run.last_us:
-                    time_us = self._timestamp_after_last(trader, time_us, now_us)
+                    said_us, time_us = time_us, self._timestamp_after_last(trader, time_us, now_us)
+                    if trader.clock_stepped_back:
+                        clock_us = said_us
                 else:
                     trader.clock_stepped_back = False
                 run.last_seq = seq
                 run.last_us = time_us
-                add_line(run, time_us, frame.rank, frame.event)
+                add_line(run, time_us, frame.rank, frame.event, clock_us)
                 taken += 1
             elif type(frame) is Lost:
                 self._receive_lost(trader, frame, now_us)

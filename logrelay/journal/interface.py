@@ -53,7 +53,8 @@ class Query:
     """True: the newest `limit` matches of the stretch instead of the oldest; still returned ascending."""
     since_us: int | None = None
     until_us: int | None = None
-    """Bounds on the shown timestamp, inclusive and exclusive, microseconds. They hold for notices too."""
+    """Bounds on what the clock said (`Line.clock_us`, else the shown timestamp), inclusive and exclusive, microseconds.
+    They hold for notices too."""
     max_bytes: int = 1 << 20
     """Stop after this many body bytes (at least one line is returned)."""
 

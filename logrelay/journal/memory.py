@@ -103,7 +103,8 @@ class MemoryJournal:
                     self._blocks.append(_Block(line.seq))
                 block = self._blocks[-1]
                 cost = len(line.body) + LINE_COST
-                block.rows.append(_Row(line.time_us, line.level, line.source, line.run, line.body))
+                found_us = line.time_us if line.clock_us is None else line.clock_us
+                block.rows.append(_Row(found_us, line.level, line.source, line.run, line.body))
                 block.size += cost
                 self._size += cost
             self._head += len(lines)

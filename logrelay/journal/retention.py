@@ -54,7 +54,6 @@ LOG_SHARE = 8
 MOST_LOG = 32 << 20
 """But not more than this."""
 
-_times = attrgetter("time_us")
 _levels = attrgetter("level")
 
 
@@ -108,7 +107,8 @@ class Retention:
     def mark(self, db: sqlite3.Connection, lines: Sequence[Line]) -> None:
         """Write down the block of `lines` in the transaction that is open; `confirm` makes it count."""
         now = max(self._now_us(), self._last_mark_us)
-        counts, least, most = Counter(map(_levels, lines)), min(map(_times, lines)), max(map(_times, lines))
+        times = [line.time_us if line.clock_us is None else line.clock_us for line in lines]
+        counts, least, most = Counter(map(_levels, lines)), min(times), max(times)
         block = self._block
         if block is None or block.lines >= BLOCK_LINES or now - block.began_us >= BLOCK_US:
             block = _Block(lines[0].seq, now, least, most, counts, len(lines))

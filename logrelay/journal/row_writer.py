@@ -81,9 +81,9 @@ class RowWriter:
         for rows in CHUNKS:
             while count - at >= rows:
                 values: list[object] = []
-                for seq, time_us, level, source, run, body, _, _ in lines[at : at + rows]:
+                for seq, time_us, level, source, run, body, _, _, clock_us in lines[at : at + rows]:
                     number = names.get(source, OVERFLOW_SOURCE) if run else NOTICE_SOURCE
-                    values += (seq, time_us, level, number, run, body)
+                    values += (seq, time_us if clock_us is None else clock_us, level, number, run, body)
                 db.execute(_INSERTS[rows], values)
                 at += rows
 

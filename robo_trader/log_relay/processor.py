@@ -3,7 +3,7 @@
 Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask for. It must
 not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader and never `logrelay`.
 Put it behind the processors that add to the event, before EventRenamer and every renderer.
-Read `environment` next for the settings, `serializer` for the way of a line.
+Read `environment` next for the settings, `records` for the way of a line.
 
 A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it packs the
 event, takes the outbox's baton, and gives the frame to the kernel with one non-blocking send: when the call returns,
@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import msgpack
 
-from . import environment, frames, serializer
+from . import environment, frames, records, serializer
 from .descriptors import GET_MARK, SEND_FLAGS, Wakeup, missing, read_mark
 from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, Outbox
 from .redaction import OwnRedaction, Redact, redaction_of, without_torn_words
@@ -200,6 +200,7 @@ class LogRelayProcessor:
         )
         self._pool: list[Callable[[Any], bytes]] = []
         """Packers that nobody uses now: one per call, because a shared one mixes the bytes of two threads."""
+        self._records = records.ShippedRecords()
         self._sender = sender
         self._run = run
         self._out = out
@@ -369,13 +370,17 @@ class LogRelayProcessor:
             self._ignored += 1
             return None
         odd = not _is(event_dict, dict)
-        source = _event_in(event_dict) if odd else event_dict
+        source = records.event_in(event_dict) if odd else event_dict
         level = self._level_of(method_name, source)
         if not level[0]:
             return None
         if self._is_excluded(source):
             self._excluded += 1
             return None
+        if dict.keys(source) >= serializer.HIDDEN:
+            record = dict.get(source, "_record")
+            if records.passed_chain(record, self) or not self._records.is_new(record):
+                return None
         faults = 0
         body = b""
         for bounds in serializer.ROUNDS:
@@ -567,19 +572,6 @@ def _level_table(threshold: int) -> dict[Any, _Level]:
 def word_for(number: int) -> str:
     """Return the protocol's word for a level number: 25 is info, as it is above info and below warning."""
     return next((word for word, rank in reversed(RANKS.items()) if number >= rank), "debug")
-
-
-def _event_in(value: Any) -> dict[Any, Any]:
-    """Return an event for what is not one: a rendered line, or what wrap_for_formatter makes."""
-    if (
-        isinstance(value, tuple)
-        and value
-        and isinstance(value[0], tuple)
-        and value[0]
-        and isinstance(value[0][0], dict)
-    ):
-        return value[0][0]
-    return {"event": serializer.text_of(value)}
 
 
 def _program() -> str:

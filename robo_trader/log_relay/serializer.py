@@ -7,6 +7,8 @@ short text and numbers. Read `frames` next.
 
 Only here may foreign code run (a `__repr__`, a property, a `tzinfo`), and whatever it does ends as a placeholder. Only
 `Exception` is caught: KeyboardInterrupt and SystemExit are meant for the caller.
+
+The module is longer than others because every kind of value has its few lines in one class, which shares the bounds.
 """
 
 # ruff: noqa: SLF001 - the table of converters at the end is the second half of the class
@@ -18,14 +20,18 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import fractions
+import ipaddress
+import math
 import os
 import pathlib
+import re
 import sys
 import threading
 import traceback
 import types
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, MutableMapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -37,7 +43,8 @@ MARKED: Final = 8
 CUT: Final = "\u2026"
 """Stands where something was left out."""
 HIDDEN: Final = frozenset({"_record", "_from_structlog"})
-"""Keys of structlog's ProcessorFormatter: a LogRecord and a flag, never meant for a reader."""
+"""Keys of structlog's ProcessorFormatter: a LogRecord and a flag, never meant for a reader. A single one is the
+caller's."""
 FIRST: Final = ("event", "logger", "exception")
 """Keys that are copied before all others, so that a bound never costs the sentence itself."""
 TRACEBACK_ENTRIES: Final = 100
@@ -61,6 +68,14 @@ ARRAYS: Final = frozenset(
     }
 )
 """Libraries whose objects are too big to be shown whole and slow to be shown at all: shape instead of repr."""
+
+
+_UNIT: Final = re.compile(r"\[(\d*)(\w+)\]")
+"""The unit of a numpy or Arrow time, and how many of it count as one: `<m8[ns]`, `<m8[25s]`, `duration[us]`."""
+_SECONDS: Final = {"W": 604_800, "D": 86_400, "h": 3_600, "m": 60, "s": 1}
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_FRACTIONS: Final = {"s": 0, "ms": 3, "us": 6, "ns": 9, "ps": 12, "fs": 15, "as": 18}
+"""Decimal places of a second."""
 
 
 class Bounds(NamedTuple):
@@ -119,6 +134,20 @@ def copy(source: dict[Any, Any], bounds: Bounds) -> Copied:
         return _Copier(bounds, trusting=depth == 0).event(source)
     finally:
         _nesting.depth = depth
+
+
+def free_name(name: str, *taken: Container[str]) -> str:
+    """Return the name under which a field of the caller's is kept when `name` is ours: underscores until it is free."""
+    name += "_"
+    while any(name in names for names in taken):
+        name += "_"
+    return name
+
+
+def set_aside(event: MutableMapping[str, Any], key: str, *taken: Container[str]) -> None:
+    """Rename what the caller has under `key`, if anything, because we are about to write there."""
+    if key in event:
+        event[free_name(key, event, *taken)] = event.pop(key)
 
 
 def type_name(value: object) -> str:
@@ -182,6 +211,7 @@ class _Copier:
         self.faults = 0
 
     def event(self, source: dict[Any, Any]) -> Copied:
+        hidden = HIDDEN if dict.keys(source) >= HIDDEN else ()
         pairs = list(islice(dict.items(source), self.bounds.items))
         whole = len(pairs) == dict.__len__(source)
         out: dict[str, Any] = {}
@@ -192,7 +222,7 @@ class _Copier:
                 self._put(out, name, dict.__getitem__(source, name), names)
         for key, value in pairs:
             if type(key) is str:
-                if key in out or key in HIDDEN:
+                if key in out or key in hidden:
                     continue
                 if key == "exc_info":
                     self._exc_info(out, value, names)
@@ -202,6 +232,8 @@ class _Copier:
             self._put(out, self._key(key, out), value, names)
         if not whole:
             names.append(CUT)
+        if names:
+            set_aside(out, MARK)
         return Copied(out, names[:MARKED], self.faults)
 
     def _put(self, out: dict[str, Any], key: str, value: Any, names: list[str]) -> None:
@@ -251,11 +283,10 @@ class _Copier:
 
     def _choose(self, kind: type) -> _Convert:
         for base in _mro_of(kind):
-            known = _CONVERT.get(base)
+            known = _CONVERT.get(base) or _LIBRARY.get((_library_of(base), _name_of(base)))
             if known is not None:
                 return known
-        module = kind.__module__
-        if type(module) is str and module.partition(".")[0] in ARRAYS:
+        if _library_of(kind) in ARRAYS:
             return _Copier._array
         if dataclasses.is_dataclass(kind):
             return _Copier._dataclass
@@ -351,21 +382,83 @@ class _Copier:
         return self._text(f"{name}: {said}" if said else name)
 
     def _enum(self, value: enum.Enum, _depth: int) -> str:
-        return self._text(f"{type_name(value)}.{value._name_}")
+        name = value._name_
+        # Flags that are combined, or none, have no name of their own in some versions of Python.
+        return self._text(f"{type_name(value)}.{name}" if name is not None else f"{type_name(value)}({value._value_})")
 
     def _array(self, value: Any, depth: int) -> Any:
         shape = getattr(value, "shape", None)
-        if type(shape) is tuple:
-            if shape == () and callable(getattr(value, "item", None)):
-                plain = value.item()
-                return self.value(plain, depth) if type(plain) is not type(value) else self._shown(value, depth)
-            size = getattr(value, "size", None)
-            if type(size) is int and size <= self.bounds.items and callable(getattr(value, "tolist", None)):
-                return self.value(value.tolist(), depth)
+        if shape is None or not issubclass(type(shape), tuple):
+            return self._shown(value, depth)
+        shape, dtype = tuple(shape), getattr(value, "dtype", None)
+        timed = getattr(dtype, "kind", None) in _TIMED
+        if timed and shape == () and callable(getattr(value, "ravel", None)):
+            return self.value(value[()], depth)
+        if shape == () and callable(getattr(value, "item", None)):
+            plain = value.item()
+            # A long double is one of those that give themselves: no plain number is as exact.
+            return self.value(plain, depth) if type(plain) is not type(value) else self._text(_base_text(str(value)))
+        size = getattr(value, "size", None)
+        if size is None or callable(size):  # polars has none, and torch a method
+            size = _product(shape)
+        if type(size) is int and size <= self.bounds.items:
+            if timed and callable(getattr(value, "__iter__", None)):
+                return self._list(iter(value), depth)
+            for name in ("tolist", "to_list"):
+                if callable(listed := getattr(value, name, None)):
+                    return self.value(listed(), depth)
+        self.cut = True
+        return self._text(f"<{type_name(value)} shape {shape}{'' if dtype is None else f' {dtype}'}>")
+
+    def _record(self, value: Any, depth: int) -> Any:
+        """Show a numpy record as the list of its fields; `item` would turn their times into integers."""
+        names = value.dtype.names
+        return (
+            self._bytes(value.tobytes(), depth) if names is None else self._list((value[name] for name in names), depth)
+        )
+
+    def _duration(self, value: Any, depth: int) -> Any:
+        """Show numpy's timedelta64, and pandas' Timedelta, which has one."""
+        value = getattr(value, "asm8", value)
+        unit = _UNIT.search(value.dtype.str)
+        if _base_text(str(value)) == "NaT":
+            return "NaT"
+        count = int(value.view("i8"))
+        return self.value(count, depth) if unit is None else _duration_text(count * int(unit[1] or 1), unit[2])
+
+    def _arrow(self, value: Any, depth: int) -> Any:
+        """Show an Arrow scalar as what it stands for; its own conversion knows no nanoseconds."""
+        kind, name = value.type, type_name(value)
+        if not value.is_valid:
+            return None
+        if name in ("DurationScalar", "Time32Scalar", "Time64Scalar", "TimestampScalar"):
+            unit, count = kind.unit, value.value
+            if name == "DurationScalar":
+                return _duration_text(count, unit)
+            whole, fraction = divmod(count, 10 ** _FRACTIONS[unit])
+            if name != "TimestampScalar":
+                clock = _EPOCH + dt.timedelta(seconds=whole)
+                return clock.time().isoformat() + _decimals(fraction, unit)
+            moment = (_EPOCH + dt.timedelta(seconds=whole)).isoformat()
+            return moment.removesuffix("+00:00") + _decimals(fraction, unit) + ("" if kind.tz is None else "+00:00")
+        if name in ("ListScalar", "LargeListScalar", "FixedSizeListScalar", "ListViewScalar", "LargeListViewScalar"):
+            return self._list(iter(value.values), depth)
+        if name in ("DictionaryScalar", "RunEndEncodedScalar", "UnionScalar"):
+            return self.value(value.value, depth)
+        if name == "StructScalar":
+            return self._dict(iter(value.items()), depth)
+        if callable(buffer := getattr(value, "as_buffer", None)) and (size := buffer().size) > self.bounds.text * 4:
             self.cut = True
-            dtype = getattr(value, "dtype", None)
-            return self._text(f"<{type_name(value)} shape {shape}{'' if dtype is None else f' {dtype}'}>")
-        return self._shown(value, depth)
+            return f"<{name} of {size} bytes>"
+        plain = value.as_py()
+        return self.value(plain, depth) if type(plain) is not type(value) else self._shown(value, depth)
+
+    def _arrow_array(self, value: Any, depth: int) -> Any:
+        count = len(value)
+        if count <= self.bounds.items:
+            return self._list(iter(value), depth)
+        self.cut = True
+        return self._text(f"<{type_name(value)} shape ({count},) {value.type}>")
 
     def _shown(self, value: Any, _depth: int) -> str:
         if not self.trusting:
@@ -385,6 +478,40 @@ def _as_list(base: Any) -> _Convert:
 
 def _as_text(show: Callable[[Any], str]) -> _Convert:
     return lambda copier, value, _depth: copier._text(show(value))
+
+
+def _library_of(kind: type) -> str:
+    module = kind.__module__
+    return module.partition(".")[0] if type(module) is str else ""
+
+
+def _product(shape: tuple[Any, ...]) -> int | None:
+    return math.prod(shape) if all(type(side) is int for side in shape) else None
+
+
+def _decimals(fraction: int, unit: str) -> str:
+    """Return `.000000005` for 5 ns, and nothing for 0."""
+    return f".{fraction:0{_FRACTIONS[unit]}d}".rstrip("0") if fraction else ""
+
+
+def _duration_text(count: int, unit: str) -> str:
+    """Return a duration in ISO 8601: `P1DT2H3M4.5S`, `-PT0.000000005S`, `P5M` for months; a sign stands in front."""
+    sign, count = ("-", -count) if count < 0 else ("", count)
+    if unit in ("Y", "M"):
+        return f"{sign}P{count}{unit}"
+    if unit in _SECONDS:
+        whole, decimals = count * _SECONDS[unit], ""
+    else:
+        whole, fraction = divmod(count, 10 ** _FRACTIONS[unit])
+        decimals = _decimals(fraction, unit)
+    days, whole = divmod(whole, 86_400)
+    hours, whole = divmod(whole, 3_600)
+    minutes, seconds = divmod(whole, 60)
+    date = f"{days}D" if days else ""
+    clock = (f"{hours}H" if hours else "") + (f"{minutes}M" if minutes else "")
+    if seconds or decimals or not (date or clock):
+        clock += f"{seconds}{decimals}S"
+    return f"{sign}P{date}{'T' if clock else ''}{clock}"
 
 
 def _whole(value: int) -> int:
@@ -415,9 +542,35 @@ _CONVERT: Final[dict[type, _Convert]] = {
     dt.time: _as_text(dt.time.isoformat),
     dt.timedelta: _as_text(dt.timedelta.__str__),
     uuid.UUID: _as_text(str),
+    fractions.Fraction: _as_text(str),
+    ipaddress.IPv4Address: _as_text(str),
+    ipaddress.IPv6Address: _as_text(str),
+    ipaddress.IPv4Network: _as_text(str),
+    ipaddress.IPv6Network: _as_text(str),
     pathlib.PurePath: _as_text(os.fspath),
     enum.Enum: _Copier._enum,
     BaseException: _Copier._exception,
 }
 """By exact type first, then by the first base in the method resolution order: an IntEnum is an int before it is an
-Enum, a pandas Timestamp is a datetime."""
+Enum."""
+
+_LIBRARY: Final[dict[tuple[str, str], _Convert]] = {
+    ("numpy", "datetime64"): _as_text(str),
+    ("numpy", "timedelta64"): _Copier._duration,
+    ("numpy", "void"): _Copier._record,
+    ("numpy", "MaskedConstant"): lambda _c, _value, _d: None,  # its `item` is 0.0; in an array it is None
+    # A Timestamp is a datetime, and NaT is one too, of the year 1: that is why these come before the standard library.
+    ("pandas", "Timestamp"): _as_text(lambda value: value.isoformat()),
+    ("pandas", "NaTType"): lambda _c, _value, _d: "NaT",
+    ("pandas", "Timedelta"): _Copier._duration,
+    ("pandas", "Period"): _as_text(str),
+    ("pandas", "Interval"): _as_text(str),
+    # Every scalar and every array of Arrow has one of these bases.
+    ("pyarrow", "Scalar"): _Copier._arrow,
+    ("pyarrow", "Array"): _Copier._arrow_array,
+    ("pyarrow", "ChunkedArray"): _Copier._arrow_array,
+}
+"""The same by library and name: none of them is imported here."""
+
+_TIMED: Final = frozenset("mMV")
+"""Kinds of numpy arrays whose `tolist` and `item` give integers where there are times: they are copied item by item."""

@@ -19,7 +19,6 @@ used, because a typing error must not stop a trading bot):
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import time
@@ -29,7 +28,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
-from structlog.contextvars import merge_contextvars
+from structlog.contextvars import get_contextvars
 from structlog.processors import (
     CallsiteParameter,
     CallsiteParameterAdder,
@@ -37,11 +36,12 @@ from structlog.processors import (
 )
 
 from robo_trader.log_relay import LogRelayProcessor
+from robo_trader.log_relay.serializer import free_name, set_aside
 from robo_trader.logging import levels
 from robo_trader.logging.bound_logger import TraderLogger, warn_once
 from robo_trader.logging.console import Console, Outlet, Renderer
 from robo_trader.logging.excepthooks import Hooks
-from robo_trader.logging.foreign import ForeignHandler
+from robo_trader.logging.foreign import TAKEN, Attachment, ForeignHandler
 from robo_trader.logging.redaction import redaction_steps, text_redaction
 from robo_trader.logging.tracebacks import exception_to_text
 
@@ -72,6 +72,17 @@ _STACK = StackInfoRenderer(additional_ignores=_NOT_THE_CALLER)
 
 
 # --- the chain, in reading order ---------------------------------------------------------------------
+# A step that writes a key sets aside what the caller has under that name (docs/values.md).
+
+
+def merge_context(logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
+    """Add the context variables, which any field of the line beats; what only has the name of ours is set aside."""
+    for key, value in get_contextvars().items():
+        if key not in event:
+            event[key] = value
+        elif key == "event" or (key in TAKEN and getattr(logger, "foreign", False)):
+            event[free_name(key, event)] = value
+    return event
 
 
 def add_level(_logger: Any, method_name: str, event: MutableMapping[str, Any]) -> Any:
@@ -79,14 +90,20 @@ def add_level(_logger: Any, method_name: str, event: MutableMapping[str, Any]) -
     word = method_name if method_name in levels.RANKS else levels.word(method_name)
     if word is None:
         word = "info"
+        set_aside(event, "level_name")
         event["level_name"] = method_name
+    if "level" in event:
+        set_aside(event, "level")
     event["level"] = word
     return event
 
 
 def add_logger_name(logger: Any, _method_name: str, event: MutableMapping[str, Any]) -> Any:
-    """Set `logger`, unless the line says itself where it comes from."""
-    if "logger" not in event:
+    """Set `logger`, unless the line says itself, in words, where it comes from."""
+    name = event.get("logger")
+    if not name or not isinstance(name, str):
+        if name is not None:
+            set_aside(event, "logger")
         event["logger"] = getattr(logger, "name", APP)
     return event
 
@@ -108,9 +125,10 @@ def add_callsite(logger: Any, method_name: str, event: MutableMapping[str, Any])
 
 
 class TimeAdder:
-    """Sets `timestamp`: UTC, RFC 3339, microseconds."""
+    """Sets `timestamp`: UTC, RFC 3339, microseconds. In the first line of each second it calls `every_second` too."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_second: Callable[[], None] = lambda: None) -> None:
+        self._every_second = every_second
         self._second: tuple[int, str] = (-1, "")
         """The last second that was formatted, and its text; one tuple, so that threads see both or none."""
 
@@ -121,6 +139,9 @@ class TimeAdder:
         if second != known:  # formatting a date costs more than all the rest of the step
             text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             self._second = (second, text)
+            self._every_second()
+        if "timestamp" in event:
+            set_aside(event, "timestamp")
         event["timestamp"] = f"{text}.{rest // 1000:06d}Z"
         return event
 
@@ -130,6 +151,7 @@ def format_exception(logger: Any, method_name: str, event: MutableMapping[str, A
     if method_name == "exception":
         event.setdefault("exc_info", True)
     if event.get("stack_info"):
+        set_aside(event, "stack")
         _STACK(logger, method_name, event)
     if "exc_info" in event:
         exception_to_text(logger, method_name, event)
@@ -149,14 +171,16 @@ def _filled(event: Any, args: tuple[Any, ...]) -> Any:
         return event
 
 
-def _make_chain(redaction: list[Processor], relay: Processor | None, renderer: Processor) -> list[Processor]:
+def _make_chain(
+    redaction: list[Processor], relay: Processor | None, renderer: Processor, every_second: Callable[[], None]
+) -> list[Processor]:
     chain: list[Processor] = [
-        merge_contextvars,
+        merge_context,
         add_level,
         add_logger_name,
         fill_in_arguments,
         add_callsite,
-        TimeAdder(),
+        TimeAdder(every_second),
         format_exception,  # before the redaction: a traceback can only be searched as text
         *redaction,  # before everything that lets a line leave
     ]
@@ -169,8 +193,13 @@ def _make_chain(redaction: list[Processor], relay: Processor | None, renderer: P
 # --- setting up --------------------------------------------------------------------------------------
 
 
-def get_logger(name: str | None = None, **bound: Any) -> FilteringBoundLogger:
-    """Return a logger. It may be made before `setup_structlog` is called; it binds at its first line."""
+def get_logger(name: str | None = None, /, **bound: Any) -> FilteringBoundLogger:
+    """Return a logger. It may be made before `setup_structlog` is called; it binds at its first line.
+
+    `name` comes first; given by its name it is the logger's too, unless there is one in front: then it is a field.
+    """
+    if name is None:
+        name = bound.pop("name", None)
     logger: FilteringBoundLogger = structlog.get_logger(name or APP, **bound)
     return logger
 
@@ -213,6 +242,7 @@ def setup_structlog(
         redaction_steps(redactor),
         processor,
         Renderer(style=_style(form, target), level=shown),
+        _installed.keep_foreign,
     )
     rank = levels.RANKS[shown] if processor is None else min(levels.RANKS[shown], levels.RANKS[streamed])
     _installed.use_chain(chain, rank, target)
@@ -249,9 +279,7 @@ class _Installed:
         """Processor lists that were configured before ours; loggers bound early hold them."""
         self._relay: Any = None
         self._relay_settings: _RelaySettings | None = None
-        self._handler: ForeignHandler | None = None
-        self._root_level: int | None = None
-        """The root logger's level before it was lowered."""
+        self._foreign: Attachment | None = None
         self._hooks: Hooks | None = None
 
     def use_relay(self, wanted: Any, settings: _RelaySettings | None) -> Any:
@@ -292,22 +320,16 @@ class _Installed:
 
     def use_foreign(self, rank: int | None) -> None:
         """Send the logging module's records from `rank` up through the chain; None: leave the module alone."""
-        root = logging.getLogger()
-        if self._handler is not None:
-            root.removeHandler(self._handler)
-            logging.captureWarnings(capture=False)
-            if self._root_level is not None:
-                root.setLevel(self._root_level)
-            self._handler = self._root_level = None
-        if rank is None:
-            return
-        self._handler = ForeignHandler(self.chain, self.console)
-        self._handler.setLevel(rank)
-        root.addHandler(self._handler)
-        if root.level == logging.NOTSET or root.level > rank:
-            self._root_level = root.level
-            root.setLevel(rank)
-        logging.captureWarnings(capture=True)
+        if self._foreign is not None:
+            self._foreign.undo()
+            self._foreign = None
+        if rank is not None:
+            self._foreign = Attachment(ForeignHandler(self.chain, self.console), rank)
+
+    def keep_foreign(self) -> None:
+        """Put the handler of `use_foreign` back if someone took it away; once a second, and cheap."""
+        if self._foreign is not None:
+            self._foreign.keep()
 
     def use_hooks(self, redact_text: Callable[[str], str] | None) -> None:
         """Log exceptions that nobody caught and print them through `redact_text`; None: no longer."""

@@ -88,12 +88,16 @@ class Console:
 
 
 class Outlet:
-    """What structlog takes for the wrapped logger: a name, and any method writes the finished line."""
+    """What structlog takes for the wrapped logger: a name, and any method writes the finished line.
 
-    __slots__ = ("_console", "name")
+    `foreign` says that the line is a record of the logging module.
+    """
 
-    def __init__(self, name: str, console: Console) -> None:
+    __slots__ = ("_console", "foreign", "name")
+
+    def __init__(self, name: str, console: Console, *, foreign: bool = False) -> None:
         self.name = name
+        self.foreign = foreign
         self._console = console
 
     def msg(self, text: str) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.processors import format_exc_info
 
+from robo_trader.log_relay.serializer import set_aside
+
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
@@ -24,6 +26,8 @@ def exception_to_text(logger: Any, method_name: str, event: MutableMapping[str, 
     found = sys.exc_info() if given is True else given
     try:
         if found and not (isinstance(found, tuple) and found[:2] == (None, None)):
+            if "exception" in event:
+                set_aside(event, "exception")
             format_exc_info(logger, method_name, event)
     except Exception as error:
         event["exception"] = f"[exc_info was {type(given).__name__}: {type(error).__name__}]"

@@ -22,6 +22,7 @@ STEPS = [
     "robo_trader/logging/bound_logger",
     "robo_trader/logging/redaction",
     "robo_trader/log_relay/processor",
+    "robo_trader/log_relay/records",
     "robo_trader/log_relay/serializer",
     "robo_trader/log_relay/frames",
     "robo_trader/log_relay/outbox",

@@ -7,6 +7,7 @@ import asyncio
 import collections
 import gc
 import importlib.util
+import logging
 import sys
 import weakref
 
@@ -263,3 +264,96 @@ def test_h9_dropped_events(ship, peer, configured, place):
     assert processor.flush(DEADLINE_S)
     expected = ["kept"] if place == "earlier" else ["dropped", "kept"]
     assert [event["event"] for event in peer.events()] == expected
+
+
+# --- records and rendered lines ---------------------------------------------------------------------------------------
+
+FORMATTER = structlog.stdlib.ProcessorFormatter
+
+
+class Kept(logging.Handler):
+    """Formats each record, as any handler does, and keeps nothing."""
+
+    def emit(self, record):
+        self.format(record)
+
+
+@pytest.fixture
+def with_handlers():
+    """Make a logger of the logging module with handlers whose formatter runs processors."""
+    made = []
+
+    def make(count, *processors):
+        logger = logging.getLogger(f"with_handlers.{len(made)}")
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+        for _ in range(count):
+            handler = Kept()
+            handler.setFormatter(FORMATTER(processors=[*processors, FORMATTER.remove_processors_meta, str_of]))
+            logger.addHandler(handler)
+        made.append(logger)
+        return logger
+
+    yield make
+    for logger in made:
+        logger.handlers.clear()
+        logger.propagate = True
+
+
+def str_of(_logger, _name, event):
+    return str(event)
+
+
+@pytest.mark.parametrize("handlers", [1, 2, 3])
+def test_a_record_is_shipped_once_however_many_handlers_format_it(ship, peer, with_handlers, handlers):
+    """Each handler's formatter shows us the same record; the same text logged again is another line."""
+    processor = ship()
+    logger = with_handlers(handlers, processor)
+    for number in (1, 1, 2):
+        logger.warning("line %d", number)
+    assert processor.flush(DEADLINE_S)
+    assert [e["event"] for e in peer.events()] == ["line 1", "line 1", "line 2"]
+
+
+def test_an_event_is_shipped_once_by_chain_and_formatter(ship, peer, with_handlers):
+    """In both, the formatters show what the chain has shipped; in the formatters alone they ship it."""
+    processor = ship()
+    logger = with_handlers(2, processor)
+    for steps in ([processor], []):
+        own = structlog.wrap_logger(
+            logger, processors=[*steps, FORMATTER.wrap_for_formatter], wrapper_class=structlog.stdlib.BoundLogger
+        )
+        for _ in range(2):
+            own.warning("own", n=len(steps))
+    logger.warning("foreign")
+    assert processor.flush(DEADLINE_S)
+    assert [(e["event"], e.get("n")) for e in peer.events()] == [
+        ("own", 1), ("own", 1), ("own", 0), ("own", 0), ("foreign", None),
+    ]  # fmt: skip
+
+
+def test_a_field_called_record_is_no_record(ship, peer):
+    """One object logged twice under that name is two lines."""
+    processor, order = ship(), Anything()
+    for _ in range(2):
+        processor(None, "info", {"event": "x", "_record": order})
+    assert processor.flush(DEADLINE_S)
+    assert len(peer.events()) == 2
+
+
+@pytest.mark.parametrize(
+    ("renderer", "said"),
+    [
+        (structlog.processors.JSONRenderer(), '{"n": 1, "event": "hello"}'),
+        (structlog.processors.KeyValueRenderer(key_order=["event", "n"]), "event='hello' n=1"),
+        (structlog.processors.LogfmtRenderer(key_order=["event"]), "event=hello n=1"),
+        (structlog.dev.ConsoleRenderer(colors=True), "hello n=1"),
+    ],
+)
+def test_a_rendered_line_is_its_own_message(ship, peer, configured, renderer, said):
+    """Whoever puts us behind a renderer sees its text, without a terminal's colours."""
+    processor = ship()
+    configured(renderer, processor, wrapper_class=structlog.make_filtering_bound_logger(0))
+    structlog.get_logger().info("hello", n=1)
+    assert processor.flush(DEADLINE_S)
+    assert [" ".join(e["event"].split()) for e in peer.events()] == [said]

@@ -443,3 +443,39 @@ def test_an_ack_that_did_not_fit_is_sent_when_there_is_room_again(folder, loop_f
         await soon(lambda: recorder.over)
 
     on_loop(loop_factory, scenario)
+
+
+DAY_NS = 86_400 * 10**9
+NOON_NS = 1_769_169_600 * 10**9
+"""2026-01-23T12:00:00Z."""
+
+
+def test_lines_of_a_clock_that_was_set_back_a_day_are_found_by_their_true_time(house):
+    """They keep their order, their shown times rise, and a search by time finds each where its clock was."""
+    relay = house()
+    trader = relay.trader()
+    trader.hello()
+    times = [NOON_NS, NOON_NS - DAY_NS, NOON_NS - DAY_NS + 10**9, NOON_NS + 10**9]
+    trader.send(*([1, seq, at, "info", {"event": f"line {seq}"}] for seq, at in enumerate(times, 1)))
+    trader.acked(4)
+
+    def found(query):
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{relay.port}/logs?source=bot&{query}", timeout=DEADLINE_S
+        ) as got:
+            lines = map(json.loads, got.read().splitlines())
+            return [line for line in lines if line["source"] == "bot"]
+
+    everything = found("limit=100")
+    assert [line["message"] for line in everything] == ["line 1", "line 2", "line 3", "line 4"]
+    shown = [line["timestamp"] for line in everything]
+    assert shown == sorted(set(shown))
+    assert [line["context"].get("clock") for line in everything] == [
+        None, "2026-01-22T12:00:00.000000Z", "2026-01-22T12:00:01.000000Z", None,
+    ]  # fmt: skip
+    day_before = found("since=2026-01-22T11:00:00Z&until=2026-01-22T13:00:00Z")
+    assert [line["message"] for line in day_before] == ["line 2", "line 3"]
+    assert [line["message"] for line in found("since=2026-01-23T11:00:00Z&until=2026-01-23T13:00:00Z")] == [
+        "line 1", "line 4",
+    ]  # fmt: skip
+    trader.close()

@@ -64,8 +64,10 @@ def test_viewers_get_four_levels(rank, shown):
 
 
 def test_critical_wins_over_a_field_of_the_same_name():
-    """`context.severity` of a critical line is the relay's word."""
+    """`context.severity` of a critical line is the relay's word; the trader's is kept beside it."""
     _, shape = line_of({"event": "x", "severity": "mild"}, rank=CRITICAL)
+    assert shape["context"] == {"severity": "CRITICAL", "severity_": "mild"}
+    _, shape = line_of({"event": "x", "severity": "CRITICAL"}, rank=CRITICAL)
     assert shape["context"] == {"severity": "CRITICAL"}
     _, shape = line_of({"event": "x", "severity": "mild"}, rank=ERROR)
     assert shape["context"] == {"severity": "mild"}
@@ -103,10 +105,21 @@ def test_message_is_always_a_string(event, message):
 
 
 def test_no_event_at_all():
-    """A line without an event has an empty message."""
-    _, shape = line_of({"x": 1})
-    assert shape["message"] == ""
-    assert shape["context"] == {"x": 1}
+    """The message is never blank: what EventRenamer made of the event, else the context; and that stays complete."""
+    for event, message, context in [
+        ({"x": 1}, '{"x":1}', {"x": 1}),
+        ({"x": 1, "message": "m", "msg": "n"}, "m", {"x": 1, "msg": "n"}),
+        ({"x": 1, "message": None, "msg": "n"}, "n", {"x": 1, "message": None}),
+        ({"event": "", "message": "m"}, "m", {}),
+        ({"event": None, "msg": ["a", 1]}, '["a",1]', {}),
+        ({"event": 0, "message": "m"}, "0", {"message": "m"}),
+        ({"event": "e", "message": "m", "msg": "n"}, "e", {"message": "m", "msg": "n"}),
+        ({"x": "y" * 300}, '{"x":"' + "y" * 194 + "\u2026", {"x": "y" * 300}),
+        ({"x": math.inf}, '{"x":"Infinity"}', {"x": "Infinity"}),
+        ({}, "", {}),
+    ]:
+        _, shape = line_of(event)
+        assert (shape["message"], shape["context"]) == (message, context)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +128,6 @@ def test_no_event_at_all():
         ("robo_trader.runner", "robo_trader.runner"),
         ("", "robo_trader"),
         (None, "robo_trader"),
-        (7, "robo_trader"),
-        ([], "robo_trader"),
         ("logrelay", "robo_trader/logrelay"),
         ("logrelay.x", "logrelay.x"),
         ("Logrelay", "Logrelay"),
@@ -130,6 +141,13 @@ def test_source_is_the_logger_else_the_app_but_never_the_relay(logger, source):
     assert shape["context"] == {}
 
 
+@pytest.mark.parametrize("logger", [7, 0, [], {"a": 1}, True], ids=repr)
+def test_a_logger_that_is_no_text_is_kept(logger):
+    """The app is the source then, and the value a field."""
+    _, shape = line_of({"event": "x", "logger": logger})
+    assert (shape["source"], shape["context"]) == ("robo_trader", {"logger_": logger})
+
+
 def test_an_app_called_logrelay_cannot_pass_for_the_relay_either():
     """Nor can an app of that name."""
     _, shape = line_of({"event": "x"}, app="logrelay")
@@ -138,8 +156,90 @@ def test_an_app_called_logrelay_cannot_pass_for_the_relay_either():
 
 def test_timestamp_and_level_of_the_event_are_not_repeated():
     """The trader's own timestamp and level are in the frame already; other fields stay, in their order."""
-    _, shape = line_of({"timestamp": "2020", "b": 1, "level": "info", "event": "x", "logger": "l", "a": 2})
+    stamp = "2026-01-23T10:00:00.123400Z"
+    _, shape = line_of({"timestamp": stamp, "b": 1, "level": "info", "event": "x", "logger": "l", "a": 2})
     assert list(shape["context"].items()) == [("b", 1), ("a", 2)]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "kept"),
+    [
+        ("2026-01-23T10:00:00.123456Z", False),
+        ("2026-01-23T10:00:00.099999Z", False),  # another tenth of a second
+        ("2026-01-23T10:00:00.030000Z", False),
+        ("2026-01-23T10:00:00.000000Z", False),  # TimeStamper cut it to the second
+        ("2026-01-23T09:59:59.900000Z", True),
+        ("2026-01-23T10:00:00.300000Z", True),
+        ("2026-01-23T11:00:00.123+01:00", False),
+        ("2026-01-23T11:00:00.123Z", True),
+        ("2026-01-23T15:45:00.123456", False),  # local time, in Nepal
+        ("2026-01-23T15:46:00.123456", True),
+        ("2026-01-23 10:00:00", False),
+        ("2026-01-23 09:59:58", True),
+        ("2026-01-24 12:00:00", True),  # no zone is 26 hours off
+        ("10:00:00", True),
+        ("2020", True),
+        ("", True),
+        (1_769_162_400.1, False),
+        (1_769_162_399.1, True),
+        (math.nan, True),
+        (1_769_162_400, True),  # an exchange's; TimeStamper gives a float
+        (1_769_162_400_123, True),
+        (["x"], True),
+        (None, False),
+    ],
+    ids=repr,
+)
+def test_a_timestamp_that_is_not_that_of_the_call_is_kept(stamp, kept):
+    """An exchange's time of a trade is a field; what TimeStamper wrote says what the frame says."""
+    line, _, context = log_line("e", 1, 1, "app", 1_769_162_400_123_456, INFO, {"event": "x", "timestamp": stamp})
+    assert context.keys() == ({"timestamp_"} if kept else set())
+    if kept and stamp == stamp:
+        assert json.loads(line.body)["context"] == {"timestamp_": stamp}
+
+
+@pytest.mark.parametrize(
+    ("level", "rank", "kept"),
+    [
+        ("info", INFO, False),
+        ("INFO", INFO, False),
+        ("warn", WARNING, False),
+        ("awarning", WARNING, False),
+        ("exception", ERROR, False),
+        ("fatal", CRITICAL, False),
+        ("info", ERROR, True),
+        ("tier-1", INFO, True),
+        ("", INFO, True),
+        (3, INFO, True),
+        ([1], INFO, True),
+        (None, INFO, False),
+    ],
+)
+def test_a_level_that_is_not_the_lines_is_kept(level, rank, kept):
+    """A grid bot's `level=3` is a field."""
+    _, _, context = log_line("e", 1, 1, "app", 1, rank, {"event": "x", "level": level})
+    context.pop("severity", None)
+    assert context == ({"level_": level} if kept else {})
+
+
+def test_fields_of_the_traders_own_never_meet_those_of_the_message():
+    """They are in `context`, whatever their names; a name that is taken gets underscores until it is free."""
+    own = {"id": 1, "type": "t", "source": "s", "app": "a", "message": "m", "context": {}, "run": 5, "level_": 7}
+    _, shape = line_of({"event": "x", "logger": "l", **own, "level": 3})
+    assert (shape["type"], shape["message"], shape["source"]) == ("log", "x", "l")
+    assert shape["context"] == {**own, "level__": 3}
+
+
+def test_a_clock_that_was_set_back_is_shown_and_found_by():
+    """The timestamp rises on; the field says what the clock said, and so does the line to the journal."""
+    us = 1_769_162_400_123_456
+    event = {"event": "x", "clock": "mine", "timestamp": "2026-01-22T10:00:00.1Z"}
+    line, _, context = log_line("e", 1, 1, "app", us, INFO, event, us - 86_400_000_000)
+    assert context == {"clock_": "mine", "clock": "2026-01-22T10:00:00.123456Z"}
+    assert json.loads(line.body)["timestamp"] == "2026-01-23T10:00:00.123456Z"
+    assert (line.time_us, line.clock_us) == (us, us - 86_400_000_000)
+    line, _, context = log_line("e", 1, 1, "app", us, INFO, {"event": "x", "clock": "mine"})
+    assert (context, line.clock_us) == ({"clock": "mine"}, None)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +325,11 @@ def test_the_body_says_what_json_safe_says(event, rank):
     """However the body was made, its context is `json_safe` of what was left of the event."""
     _, shape = line_of(event, rank=rank)
     rest = {key: value for key, value in event.items() if key not in ("event", "logger", "timestamp", "level")}
+    if event.get("logger") not in (None, "") and not isinstance(event["logger"], str):
+        rest["logger_"] = event["logger"]
+    level = event.get("level")
+    if level is not None and (not isinstance(level, str) or level.upper() != shape["level"]):
+        rest["level_"] = level
     if rank == CRITICAL:
         rest["severity"] = "CRITICAL"
     assert json.dumps(shape["context"]) == json.dumps(json_safe(rest))

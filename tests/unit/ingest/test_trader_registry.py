@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logrelay.fanout.line_json import rfc3339
 from logrelay.ingest import trader_registry
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import Sequencer
@@ -501,10 +502,18 @@ def test_a_clock_set_back_by_an_hour_is_said_once_and_again_next_time():
     assert shown[1].context["back_s"] == 3600.0
     assert shown[1].level == WARNING
     assert [s.time_us - NOW for s in shown if not s.is_notice] == [0, 1, 2]
+    assert [s.line.clock_us for s in shown if not s.is_notice] == [None, NOW - HOUR_US, NOW - HOUR_US + 5]
+    assert [s.context.get("clock") for s in shown if not s.is_notice] == [
+        None, rfc3339(NOW - HOUR_US), rfc3339(NOW - HOUR_US + 5),
+    ]  # fmt: skip
     _, shown = bench.receive(trader, log(4, NOW + 2 * HOUR_US), log(5, NOW))
     assert [s.is_notice for s in shown] == [False, True, False]
     assert shown[1].context["back_s"] == 7200.0
     assert shown[2].time_us == NOW + 2 * HOUR_US + 1
+    _, shown = bench.receive(
+        trader, log(6, NOW + 2 * HOUR_US - 5), log(7, NOW + 3 * HOUR_US), log(8, NOW + HOUR_US * 3)
+    )
+    assert [s.line.clock_us for s in shown] == [NOW + 2 * HOUR_US - 5, None, None]
 
 
 def test_a_clock_set_forward_needs_no_word():
@@ -550,6 +559,9 @@ def test_notices_rise_too_when_the_relays_clock_steps_back():
         shown += bench.take()
     times = [s.time_us for s in shown]
     assert all(a < b for a, b in pairwise(times))
+    assert [s.line.clock_us for s in shown[1:]] == [bench.now_us + HOUR_US * back for back in (3, 2, 1, 0)]
+    assert "clock" not in shown[0].context
+    assert shown[4].context["clock"] == rfc3339(bench.now_us)
 
 
 # --- what is kept -------------------------------------------------------------------------------------------

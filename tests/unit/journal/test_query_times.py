@@ -54,3 +54,18 @@ def test_a_stretch_of_time_between_two_lines_is_empty(journal):
     assert walk(journal, since_us=40, until_us=41) == [4]
     assert walk(journal, since_us=COUNT * 10 + 1) == []
     assert walk(journal, until_us=10) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "memory"])
+def test_a_line_is_found_by_the_clock_of_its_trader(kind, journal_at, line, monkeypatch):
+    """A clock that was set back a day: the shown time rises on, and the search goes by what the clock said."""
+    monkeypatch.setattr(retention, "BLOCK_LINES", BLOCK)
+    monkeypatch.setattr(memory, "BLOCK_LINES", BLOCK, raising=False)
+    journal = journal_at() if kind == "sqlite" else MemoryJournal(random_epoch=lambda: "abc123")
+    journal.open()
+    for seq in range(1, COUNT + 1):
+        shown = line(seq, time_us=1_000 + seq)
+        journal.append(Commit([shown._replace(clock_us=seq) if 9 <= seq <= 14 else shown]))
+    assert walk(journal, since_us=9, until_us=13) == [9, 10, 11, 12]
+    assert walk(journal, until_us=1_000) == [9, 10, 11, 12, 13, 14]
+    assert walk(journal, since_us=1_000) == [*range(1, 9), *range(15, COUNT + 1)]

@@ -303,3 +303,75 @@ def test_a_redactor_can_be_given(chain):
     recorder, _ = chain(redactor=Redactor(keys=["iban"]))
     get_logger().info("x", iban="DE00", symbol="A")
     assert recorder.events[0]["iban"] == "[redacted]"
+
+
+def ours_aside(event):
+    return {k: v for k, v in event.items() if k not in ("event", "level", "logger", "timestamp")}
+
+
+def test_fields_named_like_ours_are_set_aside(chain):
+    """The line has our words under its own names, and the caller's with an underscore; others are untouched."""
+    recorder, console = chain()
+    own = {"id": 1, "type": "t", "message": "m", "source": "s", "app": "a", "run": "r", "context": {}, "name": "n"}
+    get_logger("here").info("x", level="tier-1", timestamp="T", logger=5, level_="mine", **own)
+    (event,) = recorder.events
+    assert (event["level"], event["logger"], event["event"]) == ("info", "here", "x")
+    assert event["timestamp"].endswith("Z")
+    assert ours_aside(event) == {"level_": "mine", "level__": "tier-1", "timestamp_": "T", "logger_": 5, **own}
+    assert lines(console)[0] == event
+
+
+@pytest.mark.parametrize("logger", [0, 5, {"a": 1}, ["x"], True])
+def test_a_logger_that_is_no_text_is_a_field(chain, logger):
+    """A text is where the line comes from, as always; nothing is nothing."""
+    recorder, _ = chain()
+    get_logger("here").info("x", logger=logger)
+    get_logger("here").info("x", logger="there")
+    get_logger("here").info("x", logger=None)
+    first, second, third = recorder.events
+    assert (first["logger"], first["logger_"]) == ("here", logger)
+    assert (second["logger"], third["logger"]) == ("there", "here")
+    assert "logger_" not in second
+    assert "logger_" not in third
+
+
+def test_exception_and_stack_of_the_callers_own_are_set_aside(chain):
+    """Only where the line has one of ours as well."""
+    recorder, _ = chain()
+    get_logger().error("x", exception="mine", stack="mine", exc_info=ValueError("v"), stack_info=True)
+    get_logger().error("x", exception="mine", stack="mine")
+    first, second = recorder.events
+    assert (first["exception_"], first["stack_"]) == ("mine", "mine")
+    assert first["exception"] == "ValueError: v"
+    assert first["stack"].startswith("Stack (most")
+    assert (second["exception"], second["stack"]) == ("mine", "mine")
+    assert "exception_" not in second
+
+
+def test_context_variables_named_like_ours_are_set_aside(chain):
+    """They are there for the whole task; a field of the line still beats one of the same name."""
+    recorder, _ = chain()
+    structlog.contextvars.bind_contextvars(event="ctx", level=3, timestamp="T", at="A", n=1, m=1)
+    get_logger("here").info("x", n=2)
+    logging.getLogger("lib").warning("y", extra={"n": 3})
+    first, second = recorder.events
+    assert ours_aside(first) == {"n": 2, "m": 1, "event_": "ctx", "level_": 3, "timestamp_": "T", "at": "A"}
+    assert (second["event"], second["level"], second["n"], second["m"]) == ("y", "warning", 3, 1)
+    assert (second["event_"], second["level_"], second["timestamp_"], second["at_"]) == ("ctx", 3, "T", "A")
+
+
+def test_the_name_of_an_unknown_level_does_not_replace_a_field(chain):
+    """A method's name is kept beside it."""
+    chain()
+    event = chain_module.add_level(None, "notice", {"event": "x", "level_name": "mine"})
+    assert event == {"event": "x", "level_name": "notice", "level_name_": "mine", "level": "info"}
+
+
+def test_a_bound_name_is_a_field(chain):
+    """`get_logger` takes the logger's name in front, or by its name, and everything else as fields."""
+    recorder, _ = chain()
+    get_logger("here", name="n", self=1).info("x")
+    get_logger(name="there").info("x")
+    first, second = recorder.events
+    assert (first["logger"], first["name"], first["self"]) == ("here", "n", 1)
+    assert (second["logger"], "name" in second) == ("there", False)
