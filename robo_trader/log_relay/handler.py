@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any, Final
 
-from . import environment
+from . import environment, records, serializer
 from .processor import MAX_BYTES, PRIVATE, RANKS, LogRelayProcessor, known_level, rank_of, word_for
 from .redaction import Redact
 
@@ -28,7 +28,7 @@ KNOWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime
 TAKEN: Final = frozenset(
     {"event", "level", "logger", "timestamp", "exc_info", "exception", "stack", "at", "level_name"}
 )
-"""Keys of the event itself; an `extra` of that name appears as `<key>_`."""
+"""Keys of the event itself; an `extra` of that name is kept under one with an underscore, docs/values.md."""
 
 
 class LogRelayHandler(logging.Handler):
@@ -73,6 +73,7 @@ class LogRelayHandler(logging.Handler):
             redact=environment.flag(redact) if isinstance(redact, str) else redact,
         )
         """What ships; its `stats()` tell what became of the records."""
+        self._shipped = records.ShippedRecords()
         self.failures = 0
         """Records that could not be made into an event."""
 
@@ -94,6 +95,8 @@ class LogRelayHandler(logging.Handler):
             return
         _busy.depth += 1
         try:
+            if not self._shipped.is_new(record):  # the handler stands on two loggers of one branch
+                return
             word = word_for(record.levelno)
             if isinstance(record.msg, dict) and hasattr(record, "_logger"):  # structlog's wrap_for_formatter
                 if not _ships_itself():
@@ -139,7 +142,7 @@ def event_of(record: logging.LogRecord, word: str) -> dict[str, Any]:
     for key, value in vars(record).items():
         if key not in KNOWN:
             name = key if isinstance(key, str) else str(key)
-            event[f"{name}_" if name in TAKEN else name] = value
+            event[serializer.free_name(name, event, TAKEN, vars(record)) if name in TAKEN else name] = value
     if record.levelno != RANKS[word]:
         event["level_name"] = record.levelname
     if record.levelno >= logging.WARNING and record.name != "py.warnings":  # whose text says where

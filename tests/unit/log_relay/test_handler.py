@@ -110,6 +110,26 @@ def test_names_of_the_line_itself_are_kept_for_it(arrived):
     ]  # fmt: skip
 
 
+def test_a_name_with_an_underscore_of_the_callers_own_stays(arrived):
+    """Both arrive: ours gives way, docs/values.md."""
+    LOG.info("x", extra={"level": 1, "level_": 2, "event": "mine"})
+    (event,) = arrived()
+    assert (event["level"], event["level_"], event["level__"], event["event_"]) == ("info", 2, 1, "mine")
+
+
+def test_a_record_that_comes_twice_is_shipped_once(make, peer):
+    """The handler stands on two loggers of one branch; the same text again is another record."""
+    handler = make()
+    LOG.addHandler(handler)
+    try:
+        for _ in range(3):
+            LOG.info("the same")
+    finally:
+        LOG.removeHandler(handler)
+    assert handler.processor.flush(DEADLINE_S)
+    assert [event["event"] for event in peer.events()] == ["the same"] * 3
+
+
 def test_exceptions_and_stacks(arrived):
     """As text; also those that another handler formatted already."""
     try:
