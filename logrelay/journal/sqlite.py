@@ -62,6 +62,8 @@ class _Saved:
     notices: list[str]
     done: bool
     """True: a sound file is in place and has only to be loaded."""
+    copy: str = ""
+    """Path of a complete copy of a file that was deleted, which has only to be put in place; empty: there is none."""
 
 
 class SqliteJournal:
@@ -220,7 +222,10 @@ class SqliteJournal:
     def _replace(self, saved: _Saved) -> None:
         """Put a sound file in place: the old one rescued, or an empty one that goes on where it ended."""
         moved = self._file.moved()
-        if moved and self._db is not None and self._rescue(saved):
+        if not Path(saved.copy).is_file():
+            saved.copy = self._rescue() if moved and self._db is not None else ""
+        if saved.copy:
+            self._put_copy_in_place(saved)
             return
         self._disconnect()
         if self._file.exists():
@@ -233,8 +238,8 @@ class SqliteJournal:
             "lines after it are kept."
         )
 
-    def _rescue(self, saved: _Saved) -> bool:
-        """Copy the deleted file, which is still open here, back to its name. False: it cannot be read."""
+    def _rescue(self) -> str:
+        """Copy the deleted file, which is still open here; returns the copy's path. Empty: it cannot be read."""
         path = ""
         try:
             with self._errors():
@@ -242,22 +247,25 @@ class SqliteJournal:
                 with closing(sqlite3.connect(path, isolation_level=None)) as target:
                     self._require().backup(target)
         except JournalLost:
-            return False
+            return ""
         except JournalError:
             with suppress(OSError):
                 Path(path).unlink()
             raise
+        return path
+
+    def _put_copy_in_place(self, saved: _Saved) -> None:
+        """Give the copy the journal's name. When that fails, the copy stays: there is nothing else any more."""
         if self._file.exists():
             name = self._set_aside("found")
             saved.notices.append(f"Another file had been put in the journal's place; it was set aside as {name}.")
         # Closing the old connection removes a log of the journal's name: so that comes first.
         self._disconnect()
         with self._errors():
-            self._file.put_in_place(path)
+            self._file.put_in_place(saved.copy)
         saved.notices.append(
             "The journal file was deleted or replaced while the relay ran; it was written again, complete."
         )
-        return True
 
     def _restore(self, saved: _Saved) -> None:
         db, commit = self._require(), Commit(runs=saved.runs, aliases=saved.aliases)

@@ -762,8 +762,8 @@ class Sender:
                 return
             poll = _unpatched("select", "poll")()
             poll.register(2, select.POLLOUT)
-            ready = poll.poll(0)
-            if ready and ready[0][1] & select.POLLOUT:
+            # With an error beside it nobody reads any more, and a write might end the process with SIGPIPE.
+            if poll.poll(0) == [(2, select.POLLOUT)]:
                 line = f"{__package__}[{os.getpid()}]: {text}".encode("utf-8", "backslashreplace")
                 os.write(2, line[: STDERR_BYTES - 1] + b"\n")
         except Exception:

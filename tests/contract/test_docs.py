@@ -110,7 +110,7 @@ def test_the_tables_are_those_of_the_code(name):
 
 
 def test_every_refusal_is_explained():
-    """Whoever is turned away at the door should find the words in docs/operations.md."""
+    """Whoever is refused should find the words in docs/operations.md."""
     text = page("docs/operations.md")
     source = (ROOT / "logrelay" / "viewers" / "access_policy.py").read_text("utf-8")
     sentences = {

@@ -38,8 +38,9 @@ def test_a_new_file_that_is_damaged_too_is_replaced_by_the_next_attempt(journal_
     assert journal.page(Query(0, ALL, 100)).seqs == [11]
 
 
-def test_a_sound_file_that_could_not_be_loaded_is_not_replaced_again(journal_at, lines, monkeypatch):
-    """A full disk in between costs nothing: the file written by the first attempt is loaded by the second."""
+@pytest.mark.parametrize("error", [JournalError("the disk is full"), MemoryError("the memory is full")])
+def test_a_sound_file_that_could_not_be_loaded_is_not_replaced_again(journal_at, lines, monkeypatch, error):
+    """Whatever comes in between costs nothing: the file written by the first attempt is loaded by the second."""
     journal = journal_at()
     journal.open()
     journal.append(Commit(lines(1, 10)))
@@ -48,11 +49,11 @@ def test_a_sound_file_that_could_not_be_loaded_is_not_replaced_again(journal_at,
         journal.append(Commit(lines(11, 1)))
 
     def full(path, **kwargs):
-        raise JournalError("the disk is full")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(schema, "connect_writer", full)
-        with pytest.raises(JournalError, match="full"):
+        with pytest.raises(type(error), match="full"):
             journal.reopen()
     inode = journal_at.path.stat().st_ino
     opening = journal.reopen()

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import select
+import signal
 import socket
 import stat
 import sys
@@ -1282,6 +1283,7 @@ def test_a_stderr_that_is_full_or_another_file_is_left_alone(printer):
         with pytest.raises(BlockingIOError):
             other.recv(100)
         again = Sender(printer._out, Wakeup(), path=None, make_hello=bytes, exit_timeout=0.5)
+        other.send(b"what somebody types does not matter")
         again._print_stderr("x")
         assert other.recv(100).endswith(b": x\n")
         printer._stderr = None
@@ -1298,6 +1300,33 @@ def test_a_stderr_that_is_full_or_another_file_is_left_alone(printer):
             os.close(fd)
         one.close()
         other.close()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_stderr_that_nobody_reads_is_left_alone(sock, full):
+    """A pipe whose reader has gone: where the program did not have SIGPIPE ignored, writing would end it."""
+    kept = os.dup(2)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])  # so that it is seen and ends nothing
+    read, write = os.pipe()
+    try:
+        os.set_blocking(write, False)
+        with contextlib.suppress(BlockingIOError):
+            while full:
+                os.write(write, bytes(4096))
+        os.set_blocking(write, True)
+        os.dup2(write, 2)
+        printer = Sender(
+            Outbox(1 << 20, on_blocked=Wakeup().set), Wakeup(), path=sock, make_hello=bytes, exit_timeout=1
+        )
+        printer._stderr = None
+        os.close(read)
+        printer._print_stderr("x")
+        assert signal.SIGPIPE not in signal.sigpending()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(write)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,365 @@
+"""When the SQLite journal takes a checkpoint, when it cuts its log, and under which setting it syncs."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from logrelay.errors import JournalError
+from logrelay.journal import schema, sqlite
+from logrelay.journal.interface import JournalLost, Query
+from logrelay.journal.sqlite import COMMIT_BYTES, ROW_BYTES, STUCK_LOG_BYTES
+from logrelay.model import Commit
+
+ALL = 1 << 60
+PASSIVE, TRUNCATE = "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"
+
+
+class Answering:
+    """A connection with some statements answered by the test: with a row, or with an error."""
+
+    def __init__(self, db, answers):
+        self._db, self._answers = db, answers
+
+    def execute(self, sql, *args):
+        answer = self._answers.get(sql)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            return self._db.execute(f"SELECT {', '.join(map(str, answer))}")
+        return self._db.execute(sql, *args)
+
+    def close(self):
+        if isinstance(self._answers.get("close"), Exception):
+            self._db.close()
+            raise self._answers["close"]
+        self._db.close()
+
+    def __getattr__(self, name):
+        return getattr(self._db, name)
+
+
+@pytest.fixture
+def fresh(journal_at):
+    """Open a journal whose log is empty as far as it knows."""
+
+    def make(**kwargs):
+        journal = journal_at(**kwargs)
+        journal.open()
+        journal.checkpoint(idle=True)
+        return journal
+
+    return make
+
+
+def statements(journal):
+    """Note what is executed from now on."""
+    seen = []
+    journal._db.set_trace_callback(seen.append)
+    return seen
+
+
+@pytest.fixture
+def owes(monkeypatch):
+    """Tell whether exactly so many bytes call for a checkpoint now: these do, and one more does not."""
+
+    def ask(journal, size):
+        seen = statements(journal)
+        monkeypatch.setattr(sqlite, "IDLE_CHECKPOINT_BYTES", size + 1)
+        journal.checkpoint(idle=True)
+        assert PASSIVE not in seen, f"there are more than {size} bytes"
+        monkeypatch.setattr(sqlite, "IDLE_CHECKPOINT_BYTES", size)
+        journal.checkpoint(idle=True)
+        return PASSIVE in seen
+
+    return ask
+
+
+# --- when -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_of_the_last_relay_is_put_in_order_first(journal_at):
+    """Nobody knows how much is in it: the first idle moment takes a checkpoint."""
+    journal = journal_at()
+    journal.open()
+    seen = statements(journal)
+    journal.checkpoint(idle=True)
+    journal.checkpoint(idle=True)
+    assert seen == [PASSIVE]
+
+
+def test_every_commit_counts_with_its_lines(fresh, owes, lines):
+    """Bodies, and what a line and a commit cost besides."""
+    journal = fresh()
+    written = lines(1, 7)
+    journal.append(Commit(written[:3]))
+    journal.append(Commit(written[3:]))
+    journal.append(Commit())
+    bodies = sum(len(line.body) for line in written)
+    assert owes(journal, 3 * COMMIT_BYTES + 7 * ROW_BYTES + bodies)
+    assert owes(journal, 0), "after a checkpoint that did everything nothing is left"
+
+
+@pytest.mark.parametrize(
+    ("steps", "size"),
+    [
+        ([(5, 0)], 10 * COMMIT_BYTES),
+        ([(0, 3)], 3 * schema.PAGE_SIZE),
+        ([(0, 0)], 0),
+        ([(5, 0), (0, 0), (1, 2)], 20 * COMMIT_BYTES + 2 * schema.PAGE_SIZE),
+    ],
+)
+def test_what_retention_moves_counts_too(fresh, owes, monkeypatch, steps, size):
+    """Lines taken away and pages given back go through the log."""
+    journal = fresh()
+    left = list(steps)
+    monkeypatch.setattr(journal._retention, "step", lambda db: left.pop(0))
+    journal.append(Commit())
+    for _ in steps:
+        assert journal.prune() == 1
+    assert owes(journal, COMMIT_BYTES + size)
+
+
+def test_a_busy_journal_waits_longer_than_an_idle_one(fresh, monkeypatch):
+    """The fsync of a checkpoint keeps a commit waiting, so while commits come there are fewer of them."""
+    monkeypatch.setattr(sqlite, "IDLE_CHECKPOINT_BYTES", 2 * COMMIT_BYTES)
+    monkeypatch.setattr(sqlite, "BUSY_CHECKPOINT_BYTES", 3 * COMMIT_BYTES)
+    for idle, most in [(True, 2), (False, 3)]:
+        journal = fresh()
+        seen = statements(journal)
+        for commit in range(1, most + 1):
+            journal.append(Commit())
+            journal.checkpoint(idle=idle)
+            assert (PASSIVE in seen) == (commit == most)
+        journal.close()
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_small_journal_takes_them_more_often(fresh, idle):
+    """Half of what its log may take: 64 KiB of a journal of 1 MiB are reached by the fourth empty commit."""
+    journal = fresh(max_bytes=1 << 20)
+    seen = statements(journal)
+    taken = []
+    for _ in range(5):
+        journal.append(Commit())
+        journal.checkpoint(idle=idle)
+        taken.append(seen.count(PASSIVE))
+    assert taken == [0, 0, 0, 1, 1]
+
+
+# --- what comes of it ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [((0, 10, 10), 0), ((0, 10, 9), 3 * COMMIT_BYTES // 2), ((1, -1, -1), 3 * COMMIT_BYTES // 2)],
+)
+def test_a_checkpoint_that_could_not_finish_is_tried_again_after_some_more(fresh, owes, monkeypatch, answer, left):
+    """A reader of an old page, or another program's checkpoint: half of it counts as done."""
+    journal = fresh()
+    for _ in range(3):
+        journal.append(Commit())
+    monkeypatch.setattr(journal, "_db", Answering(journal._db, {PASSIVE: answer}))
+    assert not owes(journal, 3 * COMMIT_BYTES)  # answered by the test, so it is not seen
+    monkeypatch.setattr(journal, "_db", journal._db._db)
+    assert owes(journal, left)
+
+
+@pytest.mark.parametrize(
+    ("pages", "done", "stuck"), [(32_768, 5, False), (32_769, 5, True), (32_769, 32_768, True), (32_769, 32_769, False)]
+)
+def test_a_log_that_nothing_can_shorten_is_said(fresh, monkeypatch, pages, done, stuck):
+    """Another program reads without end; only a person can end that. Said above the bound, and what to do."""
+    assert 32_768 * schema.PAGE_SIZE == STUCK_LOG_BYTES
+    journal = fresh()
+    monkeypatch.setattr(sqlite, "IDLE_CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr(journal, "_db", Answering(journal._db, {PASSIVE: (0, pages, done)}))
+    if not stuck:
+        journal.checkpoint(idle=True)
+        return
+    with pytest.raises(JournalError) as error:
+        journal.checkpoint(idle=True)
+    assert str(error.value) == (
+        f"journal {journal.path}: the write-ahead log has grown to 128 MiB because another program has been reading "
+        "the file all the time; end it"
+    )
+    assert error.value.retry
+
+
+# --- cutting the log -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shrinking(fresh, monkeypatch):
+    """Open a journal whose next retention steps move so many pages, with a checkpoint due at any time."""
+
+    def make(*moved):
+        journal = fresh()
+        steps = [(0, pages) for pages in moved]
+        monkeypatch.setattr(journal._retention, "step", lambda db: steps.pop(0))
+        for _ in moved:
+            journal.prune()
+        monkeypatch.setattr(sqlite, "IDLE_CHECKPOINT_BYTES", 0)
+        monkeypatch.setattr(sqlite, "BUSY_CHECKPOINT_BYTES", 0)
+        return journal
+
+    return make
+
+
+@pytest.mark.parametrize(("moved", "cut"), [((), 0), ((0,), 0), ((1,), 1), ((1, 0), 1), ((0, 64), 1)])
+def test_the_log_is_cut_once_after_pages_were_given_back(shrinking, moved, cut):
+    """And only then: a log that is filled again and again is left at its size."""
+    journal = shrinking(*moved)
+    seen = statements(journal)
+    journal.checkpoint(idle=True)
+    journal.checkpoint(idle=True)
+    assert (seen.count(PASSIVE), seen.count(TRUNCATE)) == (2, cut)
+
+
+def test_the_log_is_not_cut_while_commits_come(shrinking):
+    """It takes a lock that no reader may hold."""
+    journal = shrinking(1)
+    seen = statements(journal)
+    journal.checkpoint(idle=False)
+    assert seen == [PASSIVE]
+    journal.checkpoint(idle=True)
+    assert TRUNCATE in seen
+
+
+@pytest.mark.parametrize("answer", [(0, 10, 9), (1, -1, -1)])
+def test_the_log_is_not_cut_behind_a_checkpoint_that_could_not_finish(shrinking, monkeypatch, answer):
+    """Somebody reads it: cutting would have to wait."""
+    journal = shrinking(1)
+    seen = statements(journal)
+    db = journal._db
+    monkeypatch.setattr(journal, "_db", Answering(db, {PASSIVE: answer}))
+    journal.checkpoint(idle=True)
+    assert TRUNCATE not in seen
+    monkeypatch.setattr(journal, "_db", db)
+    journal.checkpoint(idle=True)
+    assert TRUNCATE in seen
+
+
+def test_cutting_waits_for_no_reader_and_is_done_when_he_has_gone(shrinking, lines):
+    """The pause for locks is off for this one statement, and on again after it, whatever came of it."""
+    journal = shrinking(1)
+    log = Path(journal.path + "-wal")
+    journal.append(Commit(lines(1, 10)))
+    with closing(sqlite3.connect(journal.path)) as tool:
+        tool.execute("BEGIN")
+        assert tool.execute("SELECT count(*) FROM lines").fetchone() == (10,)
+        seen = statements(journal)
+        journal.checkpoint(idle=True)
+        assert seen == [PASSIVE, "PRAGMA busy_timeout = 0", TRUNCATE, "PRAGMA busy_timeout = 1000"]
+        assert log.stat().st_size > 0
+    assert journal._db.execute("PRAGMA busy_timeout").fetchone() == (schema.BUSY_S * 1000,)
+    journal.checkpoint(idle=True)
+    assert log.stat().st_size == 0
+    assert journal.page(Query(0, ALL, 100)).seqs == list(range(1, 11))
+
+
+def test_the_pause_for_locks_is_back_after_cutting_failed(shrinking, monkeypatch):
+    """Else the next commit that meets a lock would fail at once."""
+    journal = shrinking(1)
+    db = journal._db
+    monkeypatch.setattr(journal, "_db", Answering(db, {TRUNCATE: sqlite3.OperationalError("disk I/O error")}))
+    with pytest.raises(JournalError, match="disk I/O error"):
+        journal.checkpoint(idle=True)
+    assert db.execute("PRAGMA busy_timeout").fetchone() == (1000,)
+
+
+# --- syncing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_journal_that_syncs_does_so_from_the_first_commit_on(journal_at, lines):
+    """`sync="full"`, and the other one not; SQLite calls them 2 and 1."""
+    for sync, level in [("full", 2), ("normal", 1)]:
+        journal = journal_at(sync=sync)
+        journal.open()
+        journal.append(Commit(lines(journal._retention.head + 1, 1)))
+        assert journal._db.execute("PRAGMA synchronous").fetchone() == (level,)
+        journal.close()
+
+
+def test_retention_never_syncs(journal_at, lines):
+    """A deletion that a power cut undoes is done again; the commit after it syncs as before."""
+    journal = journal_at(sync="full")
+    journal.open()
+    journal.append(Commit(lines(1, 1)))
+    journal.prune()
+    assert journal._db.execute("PRAGMA synchronous").fetchone() == (1,)
+    journal.append(Commit(lines(2, 1)))
+    assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_what_is_set_already_is_not_set_again(journal_at, lines):
+    """A statement less for each commit."""
+    journal = journal_at()
+    journal.open()
+    seen = statements(journal)
+    journal.append(Commit(lines(1, 1), durable=True))
+    journal.append(Commit(lines(2, 1), durable=True))
+    journal.prune()
+    journal.prune()
+    journal.append(Commit(lines(3, 1)))
+    settings = [sql for sql in seen if "synchronous" in sql]
+    assert settings == ["PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"]
+
+
+# --- transactions ----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_error_is_the_one_that_is_said(journal_at, lines, monkeypatch):
+    """When undoing the transaction fails as well, that is not what the operator has to know."""
+    journal = journal_at()
+    journal.open()
+    db = journal._db
+    answers = {"COMMIT": sqlite3.OperationalError("no space"), "ROLLBACK": sqlite3.OperationalError("no more")}
+    monkeypatch.setattr(journal, "_db", Answering(db, answers))
+    with pytest.raises(JournalError, match=r"no space") as error:
+        journal.append(Commit(lines(1, 1)))
+    assert journal.path in str(error.value)
+    db.execute("ROLLBACK")
+    monkeypatch.setattr(journal, "_db", db)
+    journal.append(Commit(lines(1, 2)))
+    assert journal.page(Query(0, ALL, 10)).seqs == [1, 2]
+
+
+def test_forgetting_that_fails_does_not_fail_the_commit(journal_at, run, monkeypatch):
+    """It is a convenience: the commit before it is in the journal."""
+    monkeypatch.setattr("logrelay.journal.row_writer.MAX_RUNS", 1)
+
+    def broken(db):
+        raise sqlite3.OperationalError("no space")
+
+    journal = journal_at()
+    journal.open()
+    monkeypatch.setattr(journal._row_writer, "forget", broken)
+    journal.append(Commit(runs=[run(1), run(2)]))
+    journal.close()
+    assert [r.id for r in journal_at().open().runs] == [1, 2]
+
+
+def test_a_connection_that_does_not_close_is_left_behind(journal_at, monkeypatch):
+    """Closing goes on: the lock is given back."""
+    journal = journal_at()
+    journal.open()
+    monkeypatch.setattr(
+        journal, "_db", Answering(journal._db, {"close": sqlite3.OperationalError("unfinalized statements")})
+    )
+    journal.close()
+    journal_at().open()
+
+
+def test_a_journal_that_was_never_opened_says_so(journal_at, lines):
+    """Each method that needs the file, with its path."""
+    journal = journal_at()
+    with pytest.raises(JournalLost) as lost:
+        journal.append(Commit(lines(1, 1)))
+    assert str(lost.value) == f"journal {journal.path} is not open"
+    with pytest.raises(JournalError) as error:
+        journal.page(Query(0, 1, 1))
+    assert str(error.value) == f"journal {journal.path} is not open at the moment"
