@@ -122,14 +122,14 @@ def test_a_second_line_of_a_form_is_not_looked_at_again(monkeypatch):
         ("8=FIX.4.4|35=A|553=hunter-two|", "8=FIX.4.4|35=A|554=hunter-two|"),
         ("charged card 4000 0000 0000 0001", "charged card 4000 0000 0000 0002"),
         ("transfer to DE88370400440532013000", "transfer to DE89370400440532013000"),
-        ("it is gulls-in-tandem7", "it is gulls-in-tandem9"),
+        ("it is gull-tan7", "it is gull-tan9"),
         ("a %52bpassword%3dgull", "a %42bpassword%3dgull"),
     ],
 )
 def test_a_digit_that_decides_is_not_forgotten(clean, secret):
     """Tags of FIX, check digits, escapes, values of the environment: here the digit itself makes the secret."""
-    redactor = Redactor(environ={"BROKER_PASSWORD": "gulls-in-tandem9"})
-    alone = Redactor(environ={"BROKER_PASSWORD": "gulls-in-tandem9"}).text(secret)
+    redactor = Redactor(environ={"BROKER_PASSWORD": "gull-tan9"})
+    alone = Redactor(environ={"BROKER_PASSWORD": "gull-tan9"}).text(secret)
     redactor.text(clean)
     assert redactor.text(secret) == alone
     if "%" not in secret:
