@@ -123,8 +123,13 @@ class LogRelayProcessor:
             "exclude": exclude,
             "exit_timeout": exit_timeout,
             "disabled": disabled,
-            "spool": None if spool is None else os.fspath(spool),
+            "spool": None if spool is None else os.fsdecode(spool),
         }
+        folder = os.environ.get("LOGRELAY_SPOOL", "") if spool is None else os.fsdecode(spool)
+        with contextlib.suppress(OSError):  # a working directory that is gone
+            folder = folder and os.path.abspath(folder)  # noqa: PTH100 - the bot may go elsewhere later
+        self._spool_folder = folder
+        """Empty: no spool."""
         self._threshold = _threshold(level)
         self._levels = _level_table(self._threshold)
         self._exclude = exclude
@@ -164,9 +169,8 @@ class LogRelayProcessor:
             return frames.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
 
         wakeup = Wakeup()
-        folder = os.environ.get("LOGRELAY_SPOOL") if settings["spool"] is None else settings["spool"]
-        limit = settings["max_bytes"]
-        spool = Spool(os.path.abspath(folder), run=run, limit=limit, make_hello=make_hello) if folder else None  # noqa: PTH100
+        folder, limit = self._spool_folder, settings["max_bytes"]
+        spool = Spool(folder, run=run, limit=limit, make_hello=make_hello) if folder else None
         out = Outbox(limit, on_blocked=wakeup.set, spool=spool)
         sender = Sender(
             out,
