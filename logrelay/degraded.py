@@ -54,7 +54,7 @@ class _Pending:
 
 @dataclass(slots=True)
 class Committed:
-    """What one report of the journal settles."""
+    """What a commit's report makes due: batches to publish, acks to send."""
 
     unpublished: list[Batch]
     """Batches that viewers have not been shown yet, in order."""

@@ -205,7 +205,7 @@ class Pipeline(Generic[Server]):
         degraded.add(batch, [(run.id, run.last_seq) for run in commit.runs], time.monotonic())
         if degraded.alias is not None:
             self._publish_provisional(batch)
-        if self._commit_timer is None:
+        if self._commit_timer is None and not self._stopping:
             self._commit_timer = self._loop.call_later(degraded.commit_deadline_s, self._on_commit_deadline)
         self._update_reading()
 
@@ -263,7 +263,7 @@ class Pipeline(Generic[Server]):
     def _on_commit_deadline(self) -> None:
         self._commit_timer = None
         degraded = self._degraded
-        if degraded.is_late(time.monotonic()) and not self._stopping:
+        if degraded.is_late(time.monotonic()):
             self._degrade(f"a commit has taken more than {degraded.commit_deadline_s:.0f} s")
         wait_s = degraded.next_check(time.monotonic())
         if wait_s is not None:
@@ -305,7 +305,7 @@ class Pipeline(Generic[Server]):
 
     def _set_deadline(self, at: float) -> None:
         """See to it that the registry is told of the time at the monotonic time `at`."""
-        if at >= self._deadline or at == _NEVER:
+        if self._stopping or at >= self._deadline or at == _NEVER:
             return
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
@@ -371,12 +371,15 @@ class Pipeline(Generic[Server]):
             self._carry_out_requests()
             return
         self._hub.failed(fetch)
-        self._on_notice(ERROR, f"the journal cannot be read: {error}")
+        failed = "the journal cannot be read" if isinstance(error, JournalError) else "lines cannot be compressed"
+        self._on_notice(ERROR, f"{failed}: {error}")
         if self._read_retry_timer is None and not self._stopping:
             self._read_retry_timer = self._loop.call_later(self._read_retry_s, self._on_read_retry)
 
     def _on_read_retry(self) -> None:
         self._read_retry_timer = None
+        if self._stopping:
+            return
         self._hub.retry()
         self._carry_out_requests()
 
@@ -518,10 +521,13 @@ class Pipeline(Generic[Server]):
     async def wait_committed(self, timeout_s: float) -> bool:
         """Wait until everything taken is committed, at most `timeout_s`. Returns whether it is.
 
-        From now on no timer starts anything new. What is not committed stays with the traders. Cancelling ends the
-        wait only.
+        From now on no timer runs, whether it is in time or not. What is not committed stays with the traders.
+        Cancelling ends the wait only.
         """
         self._stopping = True
+        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer):
+            if timer is not None:
+                timer.cancel()
         self.tick()
         if self._degraded.waiting:
             self._all_committed = asyncio.Event()
@@ -529,9 +535,6 @@ class Pipeline(Generic[Server]):
                 await asyncio.wait_for(self._all_committed.wait(), timeout_s)
             except TimeoutError:
                 return False
-        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer):
-            if timer is not None:
-                timer.cancel()
         return True
 
     async def wait_delivered(self, timeout_s: float) -> None:

@@ -2,8 +2,8 @@
 
 Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask for. It must
 not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader and never `logrelay`.
-Put it behind redaction and behind the processors that add to the event, before EventRenamer and every renderer.
-Read `serializer` next.
+Put it behind the processors that add to the event, before EventRenamer and every renderer.
+Read `environment` next for the settings, `serializer` for the way of a line.
 
 A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it packs the
 event, takes the outbox's baton, and gives the frame to the kernel with one non-blocking send: when the call returns,
@@ -27,9 +27,10 @@ from typing import Any, Final
 
 import msgpack
 
-from . import frames, serializer
+from . import environment, frames, serializer
 from .descriptors import GET_MARK, SEND_FLAGS, Wakeup, missing, read_mark
 from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, Outbox
+from .redaction import OwnRedaction, Redact, redaction_of, without_torn_words
 from .sender import Sender
 from .spool import Spool
 
@@ -54,6 +55,10 @@ KEYS: Final = 2_048
 """Keys that are remembered as harmless; programs have tens, made-up keys must not grow it for ever."""
 SOURCES: Final = 4_096
 """Logger names whose exclusion is remembered; made-up names must not grow it for ever."""
+APP_CHARS: Final = 200
+"""Characters taken from LOGRELAY_APP: the relay shows fewer."""
+PRIVATE: Final = ("audit", "security")
+"""Loggers that are excluded unless told otherwise. They match any part of a dotted name: `bot.audit.orders` too."""
 SCALARS: Final = frozenset({int, float, bool, type(None)})
 """Exact types that pack in constant size and without running anybody's code."""
 
@@ -88,11 +93,17 @@ class LogRelayProcessor:
     """Ships every line that passes it to the relay. Never blocks, never raises, never changes the event.
 
     `socket` is the relay's path (None: $LOGRELAY_SOCKET and the other places in docs/protocol.md, looked up
-    when connecting). Lines below `level` and lines of the loggers in `exclude` (and their dotted children)
-    are not shipped. `app` is the name the relay shows for lines without a logger name. `max_bytes` bounds the
-    memory for lines the relay does not have yet. `exit_timeout` is how many seconds the process may be held
-    up at its end. `disabled` (default: LOGRELAY_DISABLED=1 in the environment) makes all of it a no-op. `spool`
-    (default: $LOGRELAY_SPOOL, else none) is a directory in which lines outlive this process until the relay has them.
+    when connecting). Lines below `level` (None: LOGRELAY_LEVEL, else info) are not shipped, nor those of the loggers in
+    `exclude` and LOGRELAY_EXCLUDE and of their dotted children; `audit` and `security`, which is what `exclude` is by
+    default, match any part of a dotted name. `app` (None: LOGRELAY_APP, else the program's name) is what the relay
+    shows for lines without a logger name. `max_bytes` bounds the memory for lines the relay does not have yet.
+    `exit_timeout` is how many seconds the process may be held up at its end. `disabled` (None: LOGRELAY_DISABLED) makes
+    all of it a no-op. `spool` (None: LOGRELAY_SPOOL, else none) is a directory in which lines outlive this process
+    until the relay has them.
+
+    `redact` takes secrets out of what is shipped, docs/redaction.md: True (the default rules), False, a `Redactor`, or
+    a function that gets an event as a dict of plain values and returns the one to ship. What the other processors
+    behind this one see is never changed. A variable that makes no sense is named on stderr once.
 
     One processor per process is meant; each has its own run, connection and thread. After fork the child is a
     new run. Raises ValueError for a level or bound that makes no sense; this is the only method that raises.
@@ -102,15 +113,16 @@ class LogRelayProcessor:
         self,
         socket: str | os.PathLike[str] | None = None,
         *,
-        level: str | int = "info",
+        level: str | int | None = None,
         app: str | None = None,
         max_bytes: int = MAX_BYTES,
-        exclude: Iterable[str] = ("audit", "security"),
+        exclude: Iterable[str] = PRIVATE,
         exit_timeout: float = 2.0,
         disabled: bool | None = None,
+        redact: Redact = True,
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
-        exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        exclude = environment.split(exclude) if isinstance(exclude, str) else tuple(exclude)
         if max_bytes < MIN_BYTES:
             raise ValueError(f"max_bytes is {max_bytes}, the least is {MIN_BYTES}")
         if exit_timeout < 0:
@@ -123,6 +135,7 @@ class LogRelayProcessor:
             "exclude": exclude,
             "exit_timeout": exit_timeout,
             "disabled": disabled,
+            "redact": redact,
             "spool": None if spool is None else os.fsdecode(spool),
         }
         folder = os.environ.get("LOGRELAY_SPOOL", "") if spool is None else os.fsdecode(spool)
@@ -130,9 +143,12 @@ class LogRelayProcessor:
             folder = folder and os.path.abspath(folder)  # noqa: PTH100 - the bot may go elsewhere later
         self._spool_folder = folder
         """Empty: no spool."""
-        self._threshold = _threshold(level)
+        if level is None:
+            level = environment.choice("LOGRELAY_LEVEL", "info", f"one of {', '.join(RANKS)}", known_level)
+        self._threshold = rank_of(level)
         self._levels = _level_table(self._threshold)
-        self._exclude = exclude
+        self._exclude = (*exclude, *environment.names("LOGRELAY_EXCLUDE"))
+        self._app = app or os.environ.get("LOGRELAY_APP", "").strip()[:APP_CHARS] or _program()
         self._sources: dict[Any, bool] = {None: False}
         self._keys: set[str] = set()
         self._exit_timeout = exit_timeout
@@ -144,11 +160,16 @@ class LogRelayProcessor:
         self._degraded = 0
         self._truncated = 0
         self._ignored = 0
-        self._disabled = os.environ.get("LOGRELAY_DISABLED") == "1" if disabled is None else disabled
+        self._disabled = environment.switch("LOGRELAY_DISABLED") if disabled is None else disabled
         lacking = missing()
         if lacking and not self._disabled:
             self._disabled = True
             _say_unsupported(lacking)
+        redaction = redaction_of(False if self._disabled else redact)
+        self._redact = redaction
+        own = isinstance(getattr(redaction, "__self__", None), OwnRedaction)
+        self._redact_simple = _take_the_slow_way if own else redaction
+        """The same for an event of short text and numbers. What a bot's own function returns may be anything."""
         self._closed = self._disabled
         if self._closed:
             # An empty table sends every event the slow way, which looks at `_closed`: no test in the hot path.
@@ -163,7 +184,7 @@ class LogRelayProcessor:
         """Begin a run of this process: nothing is opened and no thread is started before its first line."""
         settings = self._settings
         run, started_ns = os.urandom(16), time.time_ns()
-        app = settings["app"] or _program()
+        app = self._app
 
         def make_hello() -> bytes:
             return frames.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
@@ -222,7 +243,8 @@ class LogRelayProcessor:
                     elif kind not in SCALARS:
                         break
                 else:
-                    body = pack(event_dict)
+                    redact = self._redact_simple
+                    body = pack(event_dict if redact is None else redact(event_dict))
                     if len(body) > _MAX_BODY:
                         body = None
                 pool.append(pack)
@@ -363,6 +385,8 @@ class LogRelayProcessor:
         for bounds in serializer.ROUNDS:
             copied = serializer.copy(source, bounds)
             event = copied.event
+            if self._redact is not None:
+                event = self._redacted(event, bounds, cut=bool(copied.cut))
             if copied.cut:
                 event[serializer.MARK] = copied.cut
             faults = copied.faults
@@ -374,6 +398,13 @@ class LogRelayProcessor:
         if faults or odd:
             self._degraded += 1
         return level, body
+
+    def _redacted(self, event: dict[str, Any], bounds: serializer.Bounds, *, cut: bool) -> dict[str, Any]:
+        """Return a copied event without its secrets, and as plain and bounded as it was."""
+        if cut:
+            event = without_torn_words(event, serializer.CUT)
+        shown = event if self._redact is None else self._redact(event)
+        return shown if shown is event else serializer.copy(shown, bounds).event
 
     def _level_of(self, method_name: Any, source: dict[Any, Any]) -> _Level:
         """Return the level of an event whose level word or method name is not one of the usual ones."""
@@ -390,7 +421,7 @@ class LogRelayProcessor:
             digits = method_name[6:]
             number = int(digits) if digits.isdecimal() and len(digits) < 10 else None
         if type(number) is int:
-            return levels[_word_for(number)]
+            return levels[word_for(number)]
         return levels["info"]
 
     def _is_excluded(self, source: dict[Any, Any]) -> bool:
@@ -398,7 +429,11 @@ class LogRelayProcessor:
         if not _is(name, str):
             return False
         name = str.__str__(name)
-        excluded = any(name == parent or name.startswith(parent + ".") for parent in self._exclude)
+        parts = name.split(".")
+        excluded = any(
+            name == other or name.startswith(other + ".") or (other in PRIVATE and other in parts)
+            for other in self._exclude
+        )
         if len(self._sources) >= SOURCES:
             self._sources = {None: False}
         self._sources[name] = excluded
@@ -456,6 +491,11 @@ class LogRelayProcessor:
         self._levels = {}
         return done
 
+    @property
+    def ending(self) -> bool:
+        """Whether the process is at its end, and what could be delivered has been."""
+        return self._ending > 0
+
     def _at_exit(self) -> None:
         if not self._closed:
             self._last_words()
@@ -494,7 +534,8 @@ def _is(value: object, kind: type) -> bool:
     return issubclass(type(value), kind)
 
 
-def _threshold(level: str | int) -> int:
+def rank_of(level: str | int) -> int:
+    """Return the number of a level. Raises ValueError for a word that is none."""
     if isinstance(level, bool) or not isinstance(level, str | int):
         raise ValueError(f"level is {level!r}, must be a level's name or number")  # noqa: TRY004
     if isinstance(level, int):
@@ -503,6 +544,16 @@ def _threshold(level: str | int) -> int:
     if word not in RANKS:
         raise ValueError(f"level is {level!r}, must be one of {', '.join(RANKS)} or a number")
     return RANKS[word]
+
+
+def known_level(word: str) -> str:
+    """Return the word if it is a level's; raise ValueError if not."""
+    rank_of(word)
+    return word
+
+
+def _take_the_slow_way(event: dict[str, Any]) -> dict[str, Any]:
+    raise NotImplementedError(type(event).__name__)
 
 
 def _level_table(threshold: int) -> dict[Any, _Level]:
@@ -517,7 +568,8 @@ def _level_table(threshold: int) -> dict[Any, _Level]:
     return table
 
 
-def _word_for(number: int) -> str:
+def word_for(number: int) -> str:
+    """Return the protocol's word for a level number: 25 is info, as it is above info and below warning."""
     return next((word for word, rank in reversed(RANKS.items()) if number >= rank), "debug")
 
 

@@ -12,14 +12,12 @@ what is found.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
-import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -28,6 +26,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from . import environment
 from .known_secrets import from_environment
 from .secret_names import Meaning, hides, hides_number
 from .secret_rules import LOGIN_KEYS, Rules, is_login
@@ -111,10 +110,6 @@ _COUNTS: frozenset[type] = frozenset({bool, type(None)})
 """`has_token=True` and `password=None` say something useful and give nothing away."""
 
 
-_ON: frozenset[str] = frozenset({"on", "1", "true", "yes"})
-_OFF: frozenset[str] = frozenset({"off", "0", "false", "no", ""})
-
-
 _INHERITED = frozenset([Meaning.OPAQUE, Meaning.KEY, Meaning.LOGIN, Meaning.PASSWORD, Meaning.CODE])
 """What a mapping hands on to those of its values whose own keys say nothing: `token={"raw": "..."}`."""
 
@@ -163,8 +158,8 @@ class Redactor:
     ) -> None:
         environ = os.environ if environ is None else environ
         self._rules = Rules(
-            deny=[*deny, *keys, *_names(environ, "LOGRELAY_REDACT_DENY")],
-            allow=[*allow, *_names(environ, "LOGRELAY_REDACT_ALLOW")],
+            deny=[*deny, *keys, *environment.names("LOGRELAY_REDACT_DENY", environ)],
+            allow=[*allow, *environment.names("LOGRELAY_REDACT_ALLOW", environ)],
             known=[*known, *from_environment(environ)],
             personal=_personal(environ) if personal is None else personal,
             known_only=known_only,
@@ -549,14 +544,76 @@ def _failed(value: Any, error: Exception) -> str:
     return f"[redacted: {type(value).__name__} could not be inspected, {type(error).__name__}]"
 
 
-def _names(environ: Mapping[str, str], variable: str) -> list[str]:
-    return [name for name in map(str.strip, environ.get(variable, "").split(",")) if name]
-
-
 def _personal(environ: Mapping[str, str]) -> bool:
     """Read LOGRELAY_REDACT_PERSONAL. A typing error hides more rather than less, and is said on stderr."""
-    said = environ.get("LOGRELAY_REDACT_PERSONAL", "").strip().lower()
-    if said not in _ON | _OFF:
-        with contextlib.suppress(Exception):
-            sys.stderr.write(f"log_relay: LOGRELAY_REDACT_PERSONAL={said[:40]!r} is neither on nor off; using on\n")
-    return said not in _OFF
+    said = environ.get("LOGRELAY_REDACT_PERSONAL", "")
+    try:
+        return environment.flag(said)
+    except ValueError as error:
+        environment.warn_once(f"LOGRELAY_REDACT_PERSONAL={error}; using on")
+        return True
+
+
+Redact = bool | Redactor | Callable[[dict[str, Any]], dict[str, Any]]
+"""What a processor may be told: the default rules or none, a redactor with settings, or a function of one's own."""
+
+
+def redaction_of(redact: Redact) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+    """Return what takes the secrets out of an event that is about to be shipped; None if nothing is to do that.
+
+    Raises ValueError for what is none of the possibilities.
+    """
+    if isinstance(redact, Redactor):
+        return redact.redact
+    if isinstance(redact, bool) or redact is None:
+        return None if redact is False else Redactor().redact
+    if not callable(redact):
+        raise ValueError(f"redact is {type(redact).__name__}, must be True, False, a Redactor or a function")  # noqa: TRY004
+    return OwnRedaction(redact).redact
+
+
+class OwnRedaction:
+    """A function of the bot's own, and behind it what hides the secrets of the environment.
+
+    The function gets a dict that it may change, and returns the event to be shipped. If it fails, nothing of the event
+    is shipped but a note and where it came from.
+    """
+
+    def __init__(self, function: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self._function = function
+        self._known = Redactor(known_only=True)
+        self.failures = 0
+        """Events that were replaced by a note."""
+
+    def redact(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Return the event as the function returns it, without the secrets of the environment."""
+        try:
+            shown = self._function(dict(event))
+            if type(shown) is not dict:
+                raise TypeError(type(shown).__name__)  # noqa: TRY301 - handled like the function's own
+        except Exception as error:
+            self.failures += 1
+            shown = {key: event[key] for key in ("level", "logger") if key in event}
+            shown["event"] = f"[redacted: the redactor failed, {type(error).__name__}]"
+        return self._known.redact(shown)
+
+
+def without_torn_words(value: Any, cut: str, depth: int = 0) -> Any:
+    """Return a plain value whose texts do not end or begin with a part of a word where they were cut.
+
+    `cut` is the mark that stands there. A part of a secret may look like none, so it must not be what is judged.
+    """
+    if type(value) is str:
+        if value.endswith(cut):
+            head = value[: -len(cut)]
+            end = max(head.rfind(" ", -_TORN), head.rfind("\n", -_TORN))
+            value = head[: end if end >= 0 else max(len(head) - _TORN, 0)] + cut
+        if value.startswith(cut) and len(value) > len(cut):
+            ends = [at for at in (value.find(" ", 0, _TORN), value.find("\n", 0, _TORN)) if at >= 0]
+            value = cut + value[min(ends, default=_TORN) :]
+    elif depth < MAX_DEPTH:
+        if type(value) is dict:
+            return {key: without_torn_words(item, cut, depth + 1) for key, item in value.items()}
+        if type(value) is list:
+            return [without_torn_words(item, cut, depth + 1) for item in value]
+    return value

@@ -9,6 +9,7 @@ used, because a typing error must not stop a trading bot):
 
     LOGRELAY_LEVEL    what is streamed: debug, info (default), warning, error, critical
     LOGRELAY_EXCLUDE  loggers never streamed, comma separated, added to audit and security
+    LOGRELAY_APP      the name under which the relay knows this bot; default robo_trader
     LOGRELAY_SOCKET, LOGRELAY_DISABLED  are read by the relay processor itself
     LOGRELAY_REDACT_ALLOW, LOGRELAY_REDACT_DENY, LOGRELAY_REDACT_PERSONAL  are read by the redactor itself
     ROBO_LOG_LEVEL    what this console shows; default info
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
 
 EXCLUDED = ("audit", "security")
-"""Loggers whose lines, and their children's, stay on this machine."""
+"""Loggers whose lines stay on this machine, whichever part of the dotted name it is."""
 
 APP = "robo_trader"
 """The name under which the relay knows this trader, and the logger name of lines that have none."""
@@ -180,7 +181,7 @@ def setup_structlog(
     stream_level: str | None = None,
     exclude: Iterable[str] | None = None,
     socket: str | None = None,
-    app: str = APP,
+    app: str | None = None,
     relay: Processor | bool = True,
     redactor: Processor | None = None,
     form: str | None = None,
@@ -205,7 +206,7 @@ def setup_structlog(
     streamed = _choice("stream_level", stream_level, "LOGRELAY_LEVEL", "info", tuple(levels.RANKS))
     form = _choice("form", form, "ROBO_LOG_FORMAT", "auto", ("auto", "console", "json"))
     target = stream if stream is not None else sys.stdout
-    settings = _RelaySettings(socket, streamed, app, _excluded(exclude))
+    settings = _RelaySettings(socket, streamed, app or os.environ.get("LOGRELAY_APP") or APP, _excluded(exclude))
 
     processor = _installed.use_relay(relay, settings)
     chain = _make_chain(
@@ -264,7 +265,9 @@ class _Installed:
         if wanted is not True or settings is None:
             return wanted or None
         socket, level, app, exclude = settings
-        self._relay = LogRelayProcessor(socket, level=level, app=app, exclude=exclude)
+        self._relay = LogRelayProcessor(
+            socket, level=level, app=app, exclude=exclude, redact=False
+        )  # the chain does it
         self._relay_settings = settings
         return self._relay
 

@@ -255,7 +255,7 @@ KINDS: dict[str, Callable[[str, int], Feeder]] = {
 }
 
 
-class Desk:
+class Traders:
     """Commands of the traders' process."""
 
     def __init__(self) -> None:
@@ -334,8 +334,8 @@ class Desk:
 
 def main() -> None:
     """Answer commands from stdin until it ends."""
-    desk = Desk()
-    serve_commands({"open": desk.open, "close": desk.close, "pace": desk.pace, "blast": desk.blast})
+    traders = Traders()
+    serve_commands({"open": traders.open, "close": traders.close, "pace": traders.pace, "blast": traders.blast})
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def free_port() -> int:
 def accepts(where: int | str) -> bool:
     """Tell whether the TCP port, or the Unix socket at the path, accepts a connection."""
     family, address = (socket.AF_UNIX, where) if isinstance(where, str) else (socket.AF_INET, (HOST, where))
-    with socket.socket(family) as door:
-        return door.connect_ex(address) == 0
+    with socket.socket(family) as probe:
+        return probe.connect_ex(address) == 0
 
 
 def first_line(*command: str) -> str:
@@ -125,7 +125,7 @@ class Server:
         self.start_seconds = time.perf_counter() - began
 
     def ready(self) -> bool:
-        """Tell whether it takes viewers and lines; here: whether both its doors accept a connection."""
+        """Tell whether it takes viewers and lines; here: whether both its port and its socket accept a connection."""
         return accepts(self.port) and (not self.address.startswith("/") or accepts(self.address))
 
     def pids(self) -> list[int]:
@@ -170,8 +170,8 @@ class LogRelay(Server):
         self.address = str(folder / "ingest.sock")
         journal = str(folder / "journal.db")
         compression = ["--compression", "on"] if deflate else []  # its default on loopback is not to compress
-        doors = ["--host", HOST, "--port", "0", "--socket", self.address]
-        return [*self.program, "serve", *doors, "--journal", journal, *compression]
+        addresses = ["--host", HOST, "--port", "0", "--socket", self.address]
+        return [*self.program, "serve", *addresses, "--journal", journal, *compression]
 
     def ready(self) -> bool:
         found = re.search(rb"ready.*?ws://[^\s:/]+:(\d+)", self._errors.read_bytes(), re.DOTALL)

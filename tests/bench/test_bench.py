@@ -147,24 +147,24 @@ def test_a_crowd_counts_every_line_and_says_how_many_did_not_come(fleet: Fleet, 
     """Three viewers of a real server: all lines are counted; lines that were never sent are missing."""
     server = Broadcast()
     server.start(fleet, tmp_path / "server")
-    crowd, desk = Child(fleet, "crowd", VIEWERS), Child(fleet, "desk", FEEDERS)
+    crowd, feeders = Child(fleet, "crowd", VIEWERS), Child(fleet, "feeders", FEEDERS)
     crowd.ask("open", DEADLINE, port=server.port, paths=["/"] * 3)
-    desk.ask("open", DEADLINE, kind=server.trader, address=server.address, traders=2)
+    feeders.ask("open", DEADLINE, kind=server.trader, address=server.address, traders=2)
     crowd.tell("count", cell=1, expect=50, limit=DEADLINE)
-    desk.ask("blast", DEADLINE, cell=1, count=50)
+    feeders.ask("blast", DEADLINE, cell=1, count=50)
     assert crowd.answer(DEADLINE)["lines"] == 150
     crowd.tell("count", cell=2, expect=[5, 5, 6], limit=1.0)
-    desk.ask("pace", DEADLINE, cell=2, count=5, rate=1000)
+    feeders.ask("pace", DEADLINE, cell=2, count=5, rate=1000)
     counted = crowd.answer(DEADLINE)
     assert (counted["lines"], counted["missing"]) == (15, 1)
 
 
 def test_a_failing_command_is_an_error_and_the_process_lives_on(fleet: Fleet) -> None:
     """A trader that cannot connect is reported in words; the next command works."""
-    desk = Child(fleet, "desk", FEEDERS)
+    feeders = Child(fleet, "feeders", FEEDERS)
     with pytest.raises(BenchError, match="FileNotFoundError"):
-        desk.ask("open", DEADLINE, kind="json", address="/nonexistent/socket")
-    assert desk.ask("close", DEADLINE) == {}
+        feeders.ask("open", DEADLINE, kind="json", address="/nonexistent/socket")
+    assert feeders.ask("close", DEADLINE) == {}
 
 
 def test_one_command_gives_one_report_and_its_json_can_be_shown_again(tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ class Ours(Shipper):
         from robo_trader.log_relay import LogRelayProcessor
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its line about an absent relay is not for this terminal
-        self._processor = processor = LogRelayProcessor(path, app="bench")
+        # As the others do, and as in a chain that redacts in front of it.
+        self._processor = processor = LogRelayProcessor(path, app="bench", redact=False)
         self.call = lambda event: processor(None, "info", event)
 
     def ready(self) -> bool:

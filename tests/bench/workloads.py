@@ -189,9 +189,9 @@ class Bench:
         return self._running[name, deflate]
 
     def load(self, role: str) -> Child:
-        """Return the load process of that role; `desk...` are traders, all others viewers."""
+        """Return the load process of that role; `feeders...` are traders, all others viewers."""
         if role not in self._load:
-            script = "feeders.py" if role.startswith("desk") else "viewers.py"
+            script = "feeders.py" if role.startswith("feeders") else "viewers.py"
             self._load[role] = Child(self.fleet, role, [sys.executable, str(HERE / script)])
         return self._load[role]
 
@@ -231,23 +231,23 @@ class Bench:
     ) -> Iterator[Group]:
         """Connect traders and viewers: the crowd, and one probe in its middle so that its place favours nobody."""
         server = self.server(name, deflate=deflate)
-        crowd, probe, desk = self.load("crowd"), self.load("probe"), self.load("desk")
+        crowd, probe, feeders = self.load("crowd"), self.load("probe"), self.load("feeders")
         options = {"dialect": server.dialect, "deflate": deflate, "subprotocol": subprotocol, "port": server.port}
         paths = [path(index) if path else server.path for index in range(viewers)]
         middle = viewers // 2
-        desk.ask("open", ANSWER_SECONDS, kind=kind or server.trader, address=server.address, traders=traders)
+        feeders.ask("open", ANSWER_SECONDS, kind=kind or server.trader, address=server.address, traders=traders)
         crowd.ask("open", ANSWER_SECONDS, paths=paths[:middle], **options)
         probe.ask("probe", ANSWER_SECONDS, path=paths[middle], **options)
         crowd.ask("open", ANSWER_SECONDS, paths=paths[middle + 1 :], **options)
         crowd.ask("settle", ANSWER_SECONDS, seconds=QUIET_SECONDS, limit=DELIVER_SECONDS)
         yield Group(server, viewers, traders, ids and server.ids, step)
-        for child, do in ((crowd, "close"), (probe, "unprobe"), (desk, "close")):
+        for child, do in ((crowd, "close"), (probe, "unprobe"), (feeders, "close")):
             child.ask(do, ANSWER_SECONDS)
 
     def cell(self, group: Group, section: str, lines: int, rate: int, **tags: Any) -> Sample:
         """Send the lines, wait until all viewers have them, and return the sample (also kept, unless section is "")."""
         self._cell += 1
-        crowd, probe, desk = self.load("crowd"), self.load("probe"), self.load("desk")
+        crowd, probe, feeders = self.load("crowd"), self.load("probe"), self.load("feeders")
         share = lines // group.step
         offered = lines / rate if rate else 0.0
         limit = offered + DELIVER_SECONDS
@@ -263,7 +263,7 @@ class Bench:
         pids = group.server.pids()
         before = cpu_seconds(pids)
         how = {"rate": rate} if rate else {}
-        sent = desk.ask("pace" if rate else "blast", limit + ANSWER_SECONDS, cell=self._cell, count=lines, **how)
+        sent = feeders.ask("pace" if rate else "blast", limit + ANSWER_SECONDS, cell=self._cell, count=lines, **how)
         counts = [crowd.answer(limit + ANSWER_SECONDS), probe.answer(limit + ANSWER_SECONDS)]
         time.sleep(AFTERWORK_SECONDS)
         used = cpu_seconds(pids) - before
@@ -334,21 +334,21 @@ class Bench:
         for name in self.servers():
             with self.guarded(f"footprint, {name}"):
                 server = self.fresh(name)
-                crowd, desk = self.load("crowd"), self.load("desk")
+                crowd, feeders = self.load("crowd"), self.load("feeders")
                 options = {"dialect": server.dialect, "port": server.port}
                 try:
-                    desk.ask("open", ANSWER_SECONDS, kind=server.trader, address=server.address)
+                    feeders.ask("open", ANSWER_SECONDS, kind=server.trader, address=server.address)
                     crowd.ask("open", ANSWER_SECONDS, paths=[server.path] * MEMORY_VIEWERS, **options)
                     self._cell += 1
                     crowd.tell("count", cell=self._cell, expect=200, limit=DELIVER_SECONDS)
-                    desk.ask("pace", ANSWER_SECONDS, cell=self._cell, count=200, rate=1000)
+                    feeders.ask("pace", ANSWER_SECONDS, cell=self._cell, count=200, rate=1000)
                     crowd.answer(ANSWER_SECONDS)
                     few = rss_bytes(server.pids())
                     crowd.ask("open", ANSWER_SECONDS, paths=[server.path] * self.plan.idle_viewers, **options)
                     crowd.ask("settle", ANSWER_SECONDS, seconds=QUIET_SECONDS, limit=DELIVER_SECONDS)
                     many = rss_bytes(server.pids())
                     crowd.ask("close", ANSWER_SECONDS)
-                    desk.ask("close", ANSWER_SECONDS)
+                    feeders.ask("close", ANSWER_SECONDS)
                 finally:
                     server.stop()
                 self.samples.append(
@@ -370,8 +370,8 @@ class Bench:
             quiet = [self.server(name) for name in self.servers()]
             crowd = self.load("crowd")
             for server in quiet:
-                desk = self.load(f"desk-{server.name}")
-                desk.ask("open", ANSWER_SECONDS, kind=server.trader, address=server.address)
+                feeders = self.load(f"feeders-{server.name}")
+                feeders.ask("open", ANSWER_SECONDS, kind=server.trader, address=server.address)
                 paths = [server.path] * MEMORY_VIEWERS
                 crowd.ask("open", ANSWER_SECONDS, paths=paths, port=server.port, dialect=server.dialect)
             crowd.ask("settle", ANSWER_SECONDS, seconds=QUIET_SECONDS, limit=DELIVER_SECONDS)
@@ -384,7 +384,7 @@ class Bench:
                 )
             crowd.ask("close", ANSWER_SECONDS)
             for server in quiet:
-                self._load.pop(f"desk-{server.name}").stop()
+                self._load.pop(f"feeders-{server.name}").stop()
 
     def fanout(self) -> None:
         """CPU per delivered line and lines per second, by viewers and rate."""
@@ -458,18 +458,18 @@ class Bench:
             if old is not None:
                 old.stop()  # a process that has had its peaks would not grow again
             with self.guarded(f"stalled, {name}"), self.viewing(name, self.plan.stalled_viewers) as group:
-                crowd, probe, desk, pids = (
+                crowd, probe, feeders, pids = (
                     self.load("crowd"),
                     self.load("probe"),
-                    self.load("desk"),
+                    self.load("feeders"),
                     group.server.pids(),
                 )
                 self._cell += 1
                 memory, before = rss_bytes(pids), cpu_seconds(pids)
-                desk.tell("blast", cell=self._cell, count=STALLED_LINES)
-                if not desk.answered(STALLED_SECONDS):
+                feeders.tell("blast", cell=self._cell, count=STALLED_LINES)
+                if not feeders.answered(STALLED_SECONDS):
                     raise BenchError(f"did not take {STALLED_LINES:,} lines within {STALLED_SECONDS:.0f} s")
-                desk.answer(ANSWER_SECONDS)
+                feeders.answer(ANSWER_SECONDS)
                 memory = rss_bytes(pids) - memory
                 began = time.perf_counter_ns()
                 wanted = {"cell": self._cell, "expect": STALLED_LINES, "limit": DELIVER_SECONDS}

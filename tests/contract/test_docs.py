@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
 from logrelay.fanout import line_json  # noqa: E402
 from logrelay.http import metrics  # noqa: E402
 from logrelay.viewers import messages, requests  # noqa: E402
+from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor  # noqa: E402
 from tests.support.waiting import DEADLINE_S  # noqa: E402
 
 CLIENT = ROOT / "robo_trader" / "log_relay"
@@ -108,7 +110,7 @@ def test_the_tables_are_those_of_the_code(name):
 
 
 def test_every_refusal_is_explained():
-    """Whoever is turned away at the door should find the words in docs/operations.md."""
+    """Whoever is refused should find the words in docs/operations.md."""
     text = page("docs/operations.md")
     source = (ROOT / "logrelay" / "viewers" / "access_policy.py").read_text("utf-8")
     sentences = {
@@ -214,6 +216,23 @@ def test_the_toml_in_the_text_is_a_valid_config(name, tmp_path):
         command = [sys.executable, "-m", "logrelay", "check", "--config", str(tmp_path / "relay.toml")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
         assert done.returncode == 0, done.stderr
+
+
+def test_every_argument_and_number_of_the_trader_s_side_is_documented():
+    """docs/bots.md should list what a bot may give, and what it may ask."""
+    text = page("docs/bots.md")
+    arguments = {
+        name
+        for kind in (LogRelayProcessor, LogRelayHandler)
+        for name in inspect.signature(kind.__init__).parameters
+        if name != "self"
+    }
+    table = text.partition("## Arguments")[2].partition("\n## ")[0]
+    numbers = text.partition("## stats()")[2].partition("\n## ")[0]
+
+    assert {name for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == arguments
+    named = {name for row in numbers.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", row)}
+    assert LogRelayProcessor(disabled=True).stats().keys() - named == set()
 
 
 def test_the_changelog_begins_with_what_is_unreleased():

@@ -130,6 +130,7 @@ FOREIGN = [
     Foreign("logrelay.viewers.connection", "made", {"body"}, "a Response of websockets that is not sent yet"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),
+    Foreign("robo_trader.log_relay.handler", "_busy", {"depth"}, "a threading.local of the module: set per thread"),
     Foreign("robo_trader.log_relay.redaction", "_asking", {"depth"}, "a threading.local of the module: set per thread"),
     Foreign(
         "robo_trader.log_relay.serializer", "_nesting", {"depth"}, "a threading.local of the module: set per thread"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.support.waiting import DEADLINE_S
-from tests.support.wire_peer import settle_all
+from tests.support.wire_peer import all_peers_read
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -128,7 +128,7 @@ class Bot:
         """
         self.out, self.err = self.process.communicate(timeout=timeout)
         self.code = self.process.returncode
-        settle_all()
+        all_peers_read()
         return self.code
 
 

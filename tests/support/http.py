@@ -60,7 +60,7 @@ class ListFacts:
             line = Line(seq, 0, RANKS[level], source, 1, orjson.dumps(body), f"line {seq}", context)
             self.lines.append(line)
 
-    def settle_times(self) -> None:
+    def fill_in_times(self) -> None:
         newest = round(NOW * 1e6)
         self.lines = [line._replace(time_us=newest - (self.head - line.seq) * 1_000_000) for line in self.lines]
 

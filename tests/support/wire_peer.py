@@ -51,14 +51,14 @@ class Connection:
 _started = weakref.WeakSet()
 """Peers whose thread runs."""
 
-SETTLE_READS = 1_000
-"""Reads of one connection in one `settle`: a megabyte each, more than any test sends; one that talks on ends it."""
+DRAIN_READS = 1_000
+"""Reads of one connection in one `read_all`: a megabyte each, more than any test sends; one that talks on ends it."""
 
 
-def settle_all():
+def all_peers_read():
     """Have every peer of this process read what the kernel holds for it, for instance from a bot that has ended."""
     for peer in list(_started):
-        peer.settle()
+        peer.read_all()
 
 
 class Peer:
@@ -93,7 +93,7 @@ class Peer:
         self._stop = False
         self._listener = None
         self._book = None
-        self._bell = None
+        self._wakeup_fd = None
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class Peer:
         self._listener.bind(self.path)
         self._listener.listen(self.backlog)
         self._listener.setblocking(False)
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stop = False
         self._thread = threading.Thread(target=self._serve, name="peer", daemon=True)
         self._thread.start()
@@ -126,13 +126,13 @@ class Peer:
         if unlink:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
-        os.close(self._bell)
+        os.close(self._wakeup_fd)
         if self._book is not None:
             self._book.close()
 
     def poke(self):
         """Make the thread notice a changed attribute now."""
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup_fd, 1)
 
     def do(self, action):
         """Run `action()` in the peer's thread and wait for it."""
@@ -141,7 +141,7 @@ class Peer:
         self.poke()
         assert done.wait(DEADLINE_S)
 
-    def settle(self):
+    def read_all(self):
         """Accept and read whatever has been sent up to now, unless this peer is told to be slow.
 
         What a process has given to the kernel before its end is read then, and a test may look at it.
@@ -206,7 +206,7 @@ class Peer:
         quiet_until = {}
         while not self._stop:
             poll = select.poll()
-            poll.register(self._bell, select.POLLIN)
+            poll.register(self._wakeup_fd, select.POLLIN)
             if self.accepting:
                 poll.register(self._listener, select.POLLIN)
             now = time.monotonic()
@@ -223,9 +223,9 @@ class Peer:
                     due.append(until)
             timeout = None if not due else max(0.0, min(due) - now) * 1000
             for fd, _events in poll.poll(timeout):
-                if fd == self._bell:
+                if fd == self._wakeup_fd:
                     with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._bell)
+                        os.eventfd_read(self._wakeup_fd)
                 elif fd == self._listener.fileno():
                     with contextlib.suppress(BlockingIOError):
                         self._accept()
@@ -257,7 +257,7 @@ class Peer:
         for c in self.live():
             poll = select.poll()
             poll.register(c.fd, select.POLLIN)
-            for _ in range(SETTLE_READS):
+            for _ in range(DRAIN_READS):
                 if c.ended or not poll.poll(0):
                     break
                 self._read(c)

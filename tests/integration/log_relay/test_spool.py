@@ -225,7 +225,7 @@ sys.stdin.readline()
 
 
 def test_a_full_spool_keeps_what_the_outbox_keeps(make_peer, ship, sock, folder):
-    """The oldest below WARNING go first; what is missing is told with its cause, and nothing is missing untold."""
+    """The oldest below WARNING go first; what is missing is told with its cause, nothing silently."""
     code = """
 ship = LogRelayProcessor(SOCK, app="test", spool=sys.argv[2], max_bytes=1 << 22)
 tell(ship._run.hex())

@@ -103,7 +103,7 @@ class House:
         tail=500,
         quiet_after_s=60.0,
         commit_deadline_s=COMMIT_DEADLINE_S,
-        **doors,
+        **options,
     ):
         self.path = Path(folder) / "ingest.sock"
         self.said = []
@@ -124,7 +124,7 @@ class House:
                 self.journal, opening, events, self.loop.call_soon_threadsafe
             ),
             make_trader_server=lambda intake: TraderServer(
-                intake, max_connections=doors.get("max_traders", 500), loop=self.loop
+                intake, max_connections=options.get("max_traders", 500), loop=self.loop
             ),
             on_fatal=self.fatal.append,
             on_notice=lambda *said: self.said.append(said),
@@ -139,7 +139,7 @@ class House:
         self.ingest = self.pipeline.trader_server
         self.service = ViewerService(
             self.pipeline,
-            AccessPolicy(doors.get("token")),
+            AccessPolicy(options.get("token")),
             tail=tail,
             version="0.0.0",
             loop=self.loop,
@@ -147,8 +147,8 @@ class House:
         )
         self.viewers = ViewerServer(
             self.service,
-            max_viewers=doors.get("max_viewers", 100),
-            compression=doors.get("compression", "auto"),
+            max_viewers=options.get("max_viewers", 100),
+            compression=options.get("compression", "auto"),
             loop=self.loop,
         )
         listener = socket.socket()

@@ -1,4 +1,4 @@
-"""The viewers' door: handshakes, requests, close codes, and viewers that do not read."""
+"""The viewers' port: handshakes, requests, close codes, and viewers that do not read."""
 
 from __future__ import annotations
 
@@ -575,7 +575,7 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnectio
     ],
     ids=lambda data: repr(data[:30]),
 )
-def test_nonsense_at_the_door_ends_with_an_answer_or_at_once(house, data):
+def test_nonsense_at_the_port_ends_with_an_answer_or_at_once(house, data):
     """What is no request of ours is refused or cut off, without a trace on the loop, and viewers do not notice."""
     relay = house()
     watcher = Peer(relay)

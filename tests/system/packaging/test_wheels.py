@@ -51,6 +51,31 @@ print(ship.flush(30), "robo_trader" in sys.modules, "logrelay" in sys.modules)
 """
 
 
+SECRET = "q7Hx0vTz3LmN8pRs"
+
+BOT_WITH_STRUCTLOG = f"""
+import sys
+import structlog
+from logrelay_client import LogRelayProcessor
+structlog.configure(processors=[
+    structlog.processors.add_log_level, LogRelayProcessor(), structlog.processors.JSONRenderer()
+])
+structlog.get_logger().warning("adopted", symbol="AAPL", api_key="{SECRET}", note="api_key={SECRET}")
+print("logging" in sys.modules)
+"""
+
+BOT_WITH_LOGGING = f"""
+import logging.config, sys
+logging.config.dictConfig({{
+    "version": 1,
+    "handlers": {{"relay": {{"class": "logrelay_client.LogRelayHandler", "level": "INFO", "app": "someones_bot"}}}},
+    "root": {{"level": "INFO", "handlers": ["relay"]}},
+}})
+logging.warning("adopted", extra={{"symbol": "AAPL", "api_key": "{SECRET}", "note": "api_key={SECRET}"}})
+print("structlog" in sys.modules)
+"""
+
+
 def environment():
     """The caller's environment without what would let a program find the checkout or another's settings."""
     ours = ("LOGRELAY_", "ROBO_", "MAKE", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV", "COV_")
@@ -263,6 +288,35 @@ def test_a_line_goes_from_the_client_s_wheel_through_the_relay_s(relay, client_e
     assert [(line["message"], line["level"], line["context"]) for line in lines] == [
         ("shipped.from_wheel", "WARNING", {"symbol": "AAPL"})
     ]
+
+
+@pytest.fixture(scope="module")
+def plain_environment(make_environment, client_wheel):
+    """The environment of a bot that has nothing but the client's wheel."""
+    made = make_environment("plain")
+    made.pip("install", client_wheel)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["structlog", "logging"])
+def test_a_bot_adopts_it_with_one_line(relay, kind, request):
+    """Processor and handler should be heard from a clean environment, and no secret with them."""
+    socket, address = relay
+    bot = request.getfixturevalue("client_environment" if kind == "structlog" else "plain_environment")
+    assert "logrelay-daemon" not in bot.installed()
+    assert ("structlog" in bot.installed()) == (kind == "structlog")
+    code = BOT_WITH_STRUCTLOG if kind == "structlog" else BOT_WITH_LOGGING
+    done = bot.python("-c", code, LOGRELAY_SOCKET=socket, LOGRELAY_APP="someones_bot")
+    with urllib.request.urlopen(f"http://{address}/logs?limit=1000", timeout=DEADLINE_S) as answer:
+        text = answer.read().decode()
+    lines = [line for line in map(json.loads, text.splitlines()) if line["source"] != "logrelay"]
+
+    assert done.stderr == ""
+    assert [(line["message"], line["level"]) for line in lines] == [("adopted", "WARNING")]
+    assert lines[0]["source"] == ("someones_bot" if kind == "structlog" else "root")
+    context = lines[0]["context"]
+    assert (context["symbol"], context["api_key"], context["note"]) == ("AAPL", "[redacted]", "api_key=[redacted]")
+    assert SECRET not in text
 
 
 def test_a_bot_keeps_its_own_robo_trader(make_environment, tmp_path, daemon_wheel, client_wheel, next_wheels):

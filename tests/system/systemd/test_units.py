@@ -164,7 +164,7 @@ def test_the_units_are_without_fault(box):
 
 
 def test_the_relay_is_active_only_when_it_is_ready(clean):
-    """`systemctl start` should return when both doors are open, and the status should show where."""
+    """`systemctl start` should return when port and socket are open, and the status should show where."""
     clean("systemctl", "start", "logrelay")
 
     assert clean.get("/healthz")
@@ -267,7 +267,7 @@ def test_a_relay_that_hangs_is_restarted_by_the_watchdog(clean):
 
 
 def test_with_the_socket_unit_no_connection_is_refused_across_a_restart(clean):
-    """systemd should hold both doors: who connects while the relay is away is served by the next one."""
+    """systemd should keep port and socket open: who connects while the relay is away is served by the next one."""
     clean("systemctl", "start", "logrelay.socket")
     assert clean.show("logrelay", "ActiveState") == "inactive"
     assert clean.get("/healthz"), "the first connection should start the relay"

@@ -80,5 +80,5 @@ def test_the_help_names_what_stands_behind_an_option():
 def test_names_that_the_trader_and_the_documentation_rely_on():
     """The journal without a file, and the variables that are the trader's own."""
     assert MEMORY == ":memory:"
-    others = {"DISABLED", "LEVEL", "EXCLUDE", "SPOOL", "REDACT_ALLOW", "REDACT_DENY", "REDACT_PERSONAL", "CI"}
+    others = {"DISABLED", "LEVEL", "EXCLUDE", "APP", "SPOOL", "REDACT_ALLOW", "REDACT_DENY", "REDACT_PERSONAL", "CI"}
     assert set(OTHER_VARIABLES) == {f"LOGRELAY_{name}" for name in others}

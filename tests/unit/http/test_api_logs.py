@@ -58,7 +58,7 @@ class TestWhich:
     def test_times(self, facts, lines):
         """`since` is inclusive and reads forward from there, `until` is exclusive."""
         facts.add(100)
-        facts.settle_times()
+        facts.fill_in_times()
         assert lines("/logs?since=10s") == list(range(90, 101))
         assert lines("/logs?since=10s&limit=3") == [90, 91, 92]
         assert lines("/logs?until=10s&limit=3") == [87, 88, 89]
@@ -135,7 +135,7 @@ class TestTrouble:
     def test_old_lines_are_not_missing_from_a_search(self, facts, lines):
         """A search by time or for the newest lines does not complain about lines that expired long ago."""
         facts.add(40)
-        facts.settle_times()
+        facts.fill_in_times()
         facts.oldest = 31
         assert lines("/logs?since=1h") == list(range(31, 41))
         assert lines("/logs") == list(range(31, 41))

@@ -362,14 +362,16 @@ def test_reading_goes_on_while_a_commit_hangs(journal_at, start, loop, lines, un
 
 def test_retention_runs_between_commits_and_is_reported(journal_at, start, loop, lines, until):
     """Under load the size is kept, and `oldest` reported as it moves."""
-    writer = start(journal_at(max_bytes=2 << 20))
+    journal = journal_at(max_bytes=2 << 20)
+    writer = start(journal)
     for first in range(1, 40_001, 1000):
         writer.submit(Commit(lines(first, 1000)))
     until(lambda: loop.upto == 40_000, "the last commit")
-    until(lambda: loop.said[-1][2] > 30_000, "retention")
+    until(lambda: journal.due() > 0, "the end of retention")
+    until(lambda: writer.stats().pruned == loop.said[-1][2] - 1, "the report of its last step")
     oldest = [entry[2] for entry in loop.said]
     assert oldest == sorted(oldest)
-    assert writer.stats().pruned == loop.said[-1][2] - 1
+    assert oldest[-1] > 30_000
     assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == loop.said[-1][2]
 
 

@@ -20,15 +20,15 @@ def show(redactor, **fields):
 
 def test_names_are_denied_and_allowed_by_argument_and_by_environment():
     """Both ways add up, names are compared without case and punctuation, and what is allowed wins."""
-    environ = {"LOGRELAY_REDACT_DENY": "desk_code, X-Acme", "LOGRELAY_REDACT_ALLOW": "api-key,"}
+    environ = {"LOGRELAY_REDACT_DENY": "book_code, X-Acme", "LOGRELAY_REDACT_ALLOW": "api-key,"}
     redactor = Redactor(environ=environ, deny=["strategy"], allow=["session_token"])
     shown = show(
-        redactor, deskCode="a", x_acme=1, strategy="b", api_key="shown", session_token="shown", password="c",
-        note="desk_code=a x-acme: b strategy=c api_key=shown",
+        redactor, bookCode="a", x_acme=1, strategy="b", api_key="shown", session_token="shown", password="c",
+        note="book_code=a x-acme: b strategy=c api_key=shown",
     )  # fmt: skip
-    assert [shown[k] for k in ("deskCode", "x_acme", "strategy", "password")] == [MARK] * 4
+    assert [shown[k] for k in ("bookCode", "x_acme", "strategy", "password")] == [MARK] * 4
     assert (shown["api_key"], shown["session_token"]) == ("shown", "shown")
-    assert shown["note"] == f"desk_code={MARK} x-acme: {MARK} strategy={MARK} api_key=shown"
+    assert shown["note"] == f"book_code={MARK} x-acme: {MARK} strategy={MARK} api_key=shown"
     assert show(Redactor(environ={}, allow=["pin"], deny=["pin"]), pin=1234)["pin"] == 1234
 
 
@@ -38,7 +38,7 @@ def test_a_denied_name_of_other_letters_is_found_in_text():
 
 
 PERSONAL = {
-    "email": "ann@desk.example",
+    "email": "ann@office.example",
     "first_name": "Ann",
     "username": "ann7",
     "phone": "030 1234567",
@@ -58,9 +58,9 @@ PERSONAL = {
 )
 def test_personal_data_is_hidden_when_wanted(redactor, hidden):
     """Names, mail addresses and numbers, in fields and in text; the argument beats the environment."""
-    shown = show(redactor, note="mail to ann@desk.example or call +49 30 1234567, user ann7", **PERSONAL)
+    shown = show(redactor, note="mail to ann@office.example or call +49 30 1234567, user ann7", **PERSONAL)
     assert [shown[key] == MARK for key in PERSONAL] == [hidden] * len(PERSONAL)
-    assert ("ann@desk.example" not in shown["note"] and "1234567" not in shown["note"]) is hidden
+    assert ("ann@office.example" not in shown["note"] and "1234567" not in shown["note"]) is hidden
     assert show(redactor, symbol="AAPL", order_id="ord-1", note="AAPL 100 @ 187.32") == {
         "event": "e", "symbol": "AAPL", "order_id": "ord-1", "note": "AAPL 100 @ 187.32"
     }  # fmt: skip
@@ -158,7 +158,17 @@ def test_the_place_in_a_source_file_stays_in_the_line(chain):
 
 def test_setup_keeps_working_without_hooks(chain):
     """The chain's own redactor may be replaced by one of ours with settings."""
-    recorder, _ = chain(redactor=Redactor(environ={}, deny=["desk"]), hooks=False)
-    get_logger().info("x", desk="a")
-    assert recorder.events[0]["desk"] == MARK
+    recorder, _ = chain(redactor=Redactor(environ={}, deny=["book"]), hooks=False)
+    get_logger().info("x", book="a")
+    assert recorder.events[0]["book"] == MARK
     setup_structlog(relay=False, hooks=False)
+
+
+def test_the_chain_redacts_once(chain, monkeypatch):
+    """The processor that `setup_structlog` makes knows that the chain has done so; the operator may name the bot."""
+    monkeypatch.setenv("LOGRELAY_APP", "mine")
+    monkeypatch.delenv("LOGRELAY_DISABLED", raising=False)
+    processor = setup_structlog(socket="/nonexistent/s", hooks=False, foreign=False)
+    assert (processor._redact, processor._app) == (None, "mine")
+    assert setup_structlog(socket="/nonexistent/s", app="other", hooks=False, foreign=False)._app == "other"
+    setup_structlog(relay=False, hooks=False, foreign=False)

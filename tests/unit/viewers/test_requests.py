@@ -237,7 +237,7 @@ def test_targets_that_are_not_utf8(raw):
 
 
 def test_tokens_in_the_query():
-    """Every token parameter is returned, blank ones too: two of them are refused at the door."""
+    """Every token parameter is returned, blank ones too: two of them are refused by the access policy."""
     assert query_tokens("/?token=a&x=1&token=") == ["a", ""]
     assert query_tokens("/") == []
     assert query_tokens("//[/?token=a") == ["a"]

@@ -1,0 +1,102 @@
+"""Variables of the environment: a typing error is said once and never stops a bot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from robo_trader.log_relay import LogRelayProcessor, environment
+from robo_trader.log_relay import processor as module
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said(monkeypatch):
+    monkeypatch.setattr(environment, "_said", set())
+    for name in ("LEVEL", "EXCLUDE", "DISABLED", "APP"):
+        monkeypatch.delenv(f"LOGRELAY_{name}", raising=False)
+
+
+def made(**options):
+    """A processor that goes nowhere."""
+    processor = LogRelayProcessor("/nonexistent/s", **options)
+    processor._closed = True
+    return processor
+
+
+@pytest.mark.parametrize(("value", "rank"), [("debug", 10), (" WARN ", 30), ("", 20), ("fatal", 50)])
+def test_the_level(monkeypatch, capfd, value, rank):
+    """Any of the words, in either case; an argument wins."""
+    monkeypatch.setenv("LOGRELAY_LEVEL", value)
+    assert made()._threshold == rank
+    assert made(level="error")._threshold == 40
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bad_value_is_said_once(monkeypatch, capfd):
+    """With what is allowed, and the default is used."""
+    monkeypatch.setenv("LOGRELAY_LEVEL", "loud")
+    monkeypatch.setenv("LOGRELAY_DISABLED", "perhaps")
+    for _ in range(3):
+        processor = made()
+        assert (processor._threshold, processor._disabled) == (20, False)
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "LOGRELAY_LEVEL='loud' is not one of debug, info, warning, error, critical; using info" in said[0]
+    assert "LOGRELAY_DISABLED='perhaps' is not 1 (on) or 0 (off); using False" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "disabled"), [("1", True), ("TRUE", True), ("on", True), ("0", False), ("no", False)]
+)
+def test_disabled(monkeypatch, value, disabled):
+    """Every usual word; an argument wins."""
+    monkeypatch.setenv("LOGRELAY_DISABLED", value)
+    assert made().stats()["state"] == ("disabled" if disabled else "closed")
+    assert made(disabled=not disabled)._disabled is not disabled
+
+
+def test_the_names_that_are_excluded(monkeypatch):
+    """Those of the variable come to those of the argument, so that an operator can keep lines here."""
+    monkeypatch.setenv("LOGRELAY_EXCLUDE", "risk, bot.pnl,,")
+    assert made()._exclude == ("audit", "security", "risk", "bot.pnl")
+    assert made(exclude="x, y")._exclude == ("x", "y", "risk", "bot.pnl")
+    assert made(exclude=())._is_excluded({"logger": "bot.pnl.daily"})
+    assert not made(exclude=())._is_excluded({"logger": "audit"})
+
+
+def test_the_name_of_the_bot(monkeypatch):
+    """The argument, else the variable, else the program's name; what is shipped of it is bounded."""
+    monkeypatch.setattr(module, "_program", lambda: "program")
+    assert made()._app == "program"
+    monkeypatch.setenv("LOGRELAY_APP", " mean_reversion ")
+    assert made()._app == "mean_reversion"
+    assert made(app="x")._app == "x"
+    monkeypatch.setenv("LOGRELAY_APP", "x" * 5_000)
+    assert len(made()._app) == module.APP_CHARS
+
+
+def test_what_is_said_is_bounded(monkeypatch, capfd):
+    """A bad value may be anything; and a hundred different texts are enough."""
+    monkeypatch.setenv("LOGRELAY_LEVEL", "x" * 5_000)
+    made()
+    assert len(capfd.readouterr().err) < 300
+    for number in range(2 * environment.WARNINGS):
+        environment.warn_once(f"text {number}")
+    assert len(capfd.readouterr().err.splitlines()) == environment.WARNINGS - 1
+
+
+def test_without_stderr_nothing_is_said_and_nothing_fails(root):
+    """A daemon may have closed it."""
+    code = """
+import os, sys
+os.environ["LOGRELAY_LEVEL"] = "loud"
+os.close(2)
+sys.stderr = None
+from robo_trader.log_relay import LogRelayProcessor
+LogRelayProcessor("/nonexistent/s", exit_timeout=0)
+print("made")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("made\n", 0)

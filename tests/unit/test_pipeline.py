@@ -1,0 +1,184 @@
+"""The pipeline with a journal that hangs or cannot be read: what its timers do, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+
+import pytest
+
+from logrelay.errors import JournalError
+from logrelay.fanout.filters import Filter
+from logrelay.ingest.frames import Hello, Log
+from logrelay.journal.interface import Opening, Query
+from logrelay.model import INFO
+from logrelay.pipeline import Pipeline
+from tests.support.waiting import DEADLINE_S
+
+
+class HangingJournalThread:
+    """Takes everything and commits nothing; reads stay open until the test answers them."""
+
+    def __init__(self):
+        self.submitted = []
+        self.reads = []
+
+    def start(self):
+        """There is no thread."""
+
+    def submit(self, commit):
+        self.submitted.append(commit)
+
+    def read_and(self, query, convert):
+        assert isinstance(query, Query)
+        self.reads.append(Future())
+        return self.reads[-1]
+
+
+class Server:
+    """A traders' server whose ticks are made by the test."""
+
+    def pause_reading(self):
+        """Nothing is read anyway."""
+
+    def resume_reading(self):
+        """Nothing is read anyway."""
+
+    def schedule_tick(self):
+        """The test calls `tick` itself."""
+
+
+class Connection:
+    """A trader's connection that nobody listens to."""
+
+    def ack(self, seq, *, now):
+        """Nobody reads acks here."""
+
+    def abort(self):
+        """There is no socket."""
+
+
+class Sink:
+    """A viewer that takes everything."""
+
+    def write(self, payload):
+        return True
+
+
+class RecordingLoop:
+    """The running loop, with a list of the timers that were set."""
+
+    def __init__(self):
+        self._loop = asyncio.get_running_loop()
+        self.timers = []
+
+    def call_later(self, delay_s, function):
+        self.timers.append(self._loop.call_later(delay_s, function))
+        return self.timers[-1]
+
+    def call_soon_threadsafe(self, function, *args):
+        return self._loop.call_soon_threadsafe(function, *args)
+
+    def waiting(self):
+        """Return the timers that will still fire."""
+        now = self._loop.time()
+        return [timer for timer in self.timers if not timer.cancelled() and timer.when() > now]
+
+
+class Bench:
+    """A pipeline on the running loop, with one trader that is connected."""
+
+    def __init__(self, head=0):
+        self.loop = RecordingLoop()
+        self.notices = []
+        self.pipeline = Pipeline(
+            Opening("k3f9ab", 1, head, [], set()),
+            make_journal_thread=lambda _events: HangingJournalThread(),
+            make_trader_server=lambda _intake: Server(),
+            on_fatal=pytest.fail,
+            on_notice=lambda _rank, text: self.notices.append(text),
+            random_text=lambda length: "z" * length,
+            loop=self.loop,
+            quiet_after_s=DEADLINE_S,
+            max_lag=1000,
+            landing_lines=10,
+            commit_deadline_s=DEADLINE_S,
+            read_retry_s=DEADLINE_S,
+        )
+        self.journal = self.pipeline.journal_thread
+        self.trader = Connection()
+        self.pipeline.start()
+        self.pipeline.hello(self.trader, Hello(b"r" * 16, "bot", "box", 7, 0))
+
+    def line(self, seq):
+        self.pipeline.frames(self.trader, [Log(seq, seq * 1000, INFO, {"event": f"line {seq}"})])
+        self.pipeline.tick()
+
+    async def fail_read(self, error):
+        """Have a viewer ask for lines, and the journal answer with that error; return the last notice."""
+        viewer = self.pipeline.join(Sink(), Filter(level=INFO), "plain")
+        self.pipeline.start_tail(viewer, 5)
+        self.journal.reads[-1].set_exception(error)
+        await asyncio.sleep(0)  # the answer comes by `call_soon_threadsafe`
+        return self.notices[-1]
+
+
+def test_no_timer_outlives_a_stop_that_ran_out_of_time():
+    """The journal hangs at the stop: after the wait nothing may fire into parts that are being closed."""
+
+    async def go():
+        bench = Bench(head=20)
+        bench.line(1)
+        await bench.fail_read(JournalError("the disk does not answer"))
+        assert len(bench.loop.waiting()) == 3, "the deadlines of trader, commit and read"
+        assert not await bench.pipeline.wait_committed(0.0)
+        assert bench.loop.waiting() == []
+
+    asyncio.run(go())
+
+
+def test_after_the_stop_no_timer_is_set_anew():
+    """Traders may send, and be refused, until their connections are closed."""
+
+    async def go():
+        bench = Bench()
+        await bench.pipeline.wait_committed(0.0)
+        bench.line(1)
+        bench.pipeline.refused(Connection(), "no hello")
+        bench.pipeline.ended(bench.trader)
+        bench.pipeline.tick()
+        assert bench.journal.submitted, "lines are taken all the same"
+        assert bench.loop.waiting() == []
+
+    asyncio.run(go())
+
+
+def test_a_retry_that_comes_after_the_stop_reads_nothing():
+    """The timer may have fired already when the stop begins."""
+
+    async def go():
+        bench = Bench(head=20)
+        await bench.fail_read(JournalError("the disk does not answer"))
+        reads = len(bench.journal.reads)
+        await bench.pipeline.wait_committed(0.0)
+        bench.pipeline._on_read_retry()
+        assert len(bench.journal.reads) == reads
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (JournalError("the disk does not answer"), "the journal cannot be read: the disk does not answer"),
+        (MemoryError("no room"), "lines cannot be compressed: no room"),
+    ],
+)
+def test_what_failed_is_said(error, text):
+    """Reading and compressing happen on other threads, and only one of them is the disk's fault."""
+
+    async def go():
+        bench = Bench(head=20)
+        assert await bench.fail_read(error) == text
+
+    asyncio.run(go())
