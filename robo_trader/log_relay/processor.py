@@ -136,8 +136,13 @@ class LogRelayProcessor:
             "exit_timeout": exit_timeout,
             "disabled": disabled,
             "redact": redact,
-            "spool": None if spool is None else os.fspath(spool),
+            "spool": None if spool is None else os.fsdecode(spool),
         }
+        folder = os.environ.get("LOGRELAY_SPOOL", "") if spool is None else os.fsdecode(spool)
+        with contextlib.suppress(OSError):  # a working directory that is gone
+            folder = folder and os.path.abspath(folder)  # noqa: PTH100 - the bot may go elsewhere later
+        self._spool_folder = folder
+        """Empty: no spool."""
         if level is None:
             level = environment.choice("LOGRELAY_LEVEL", "info", f"one of {', '.join(RANKS)}", known_level)
         self._threshold = rank_of(level)
@@ -185,9 +190,8 @@ class LogRelayProcessor:
             return frames.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
 
         wakeup = Wakeup()
-        folder = os.environ.get("LOGRELAY_SPOOL") if settings["spool"] is None else settings["spool"]
-        limit = settings["max_bytes"]
-        spool = Spool(os.path.abspath(folder), run=run, limit=limit, make_hello=make_hello) if folder else None  # noqa: PTH100
+        folder, limit = self._spool_folder, settings["max_bytes"]
+        spool = Spool(folder, run=run, limit=limit, make_hello=make_hello) if folder else None
         out = Outbox(limit, on_blocked=wakeup.set, spool=spool)
         sender = Sender(
             out,

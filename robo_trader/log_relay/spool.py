@@ -37,6 +37,8 @@ NEW_SUFFIX: Final = ".new"
 """Of a file that is being made, and is not locked yet."""
 NEW_SECONDS: Final = 60.0
 """After so long nobody is still making it."""
+MAX_DEAD: Final = 16
+"""Files of dead runs beyond which no other is made: a bot that crashes again and again must not fill the disk."""
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 OTHERS_WRITE: Final = 0o022
@@ -95,6 +97,8 @@ class Spool:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.folder, DIRECTORY_MODE)  # noqa: PTH102
         check_directory(self.folder)
+        if sum(map(_is_dead, candidates(self.folder))) >= MAX_DEAD:
+            raise OSError(errno.EDQUOT, f"{MAX_DEAD} files of dead runs wait to be delivered", self.folder)
         hello = self._make_hello()
         ring = spool_format.ring_bytes(self._limit)
         size = spool_format.file_bytes(ring)
@@ -277,6 +281,17 @@ def candidates(folder: str) -> list[str]:
                 elif entry.name.endswith(SUFFIX + NEW_SUFFIX) and time.time() - when > NEW_SECONDS:
                     os.unlink(entry.path)  # noqa: PTH108
     return [path for _, path in sorted(found)]
+
+
+def _is_dead(path: str) -> bool:
+    """Whether a file there waits for a relay."""
+    try:
+        dead = DeadFile.take(path)
+    except (OSError, ValueError):
+        return False
+    if dead is not None:
+        dead.close()
+    return dead is not None
 
 
 def check_directory(folder: str) -> None:

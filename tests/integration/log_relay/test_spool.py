@@ -204,13 +204,33 @@ time.sleep(1000)
             assert complaints(peer) == []
 
 
+def test_a_child_that_lives_on_does_not_keep_its_parent_s_file(make_peer, ship, sock, folder):
+    """The lock goes with the parent."""
+    code = (
+        KILLED
+        + """
+pid = os.fork()
+if pid:
+    os.kill(os.getpid(), signal.SIGKILL)
+tell("child")
+sys.stdin.readline()
+"""
+    )
+    with Bot(code, f"{sock}-elsewhere", folder, 5) as bot:
+        run = bot.line()
+        assert bot.line() == "child"
+        with make_peer() as peer:
+            ship(spool=folder)(None, "info", {"event": "next"})
+            wait_for(lambda: len(names(peer, run)) == 5, "the parent's lines")
+
+
 def test_a_full_spool_keeps_what_the_outbox_keeps(make_peer, ship, sock, folder):
     """The oldest below WARNING go first; what is missing is told with its cause, nothing silently."""
     code = """
-ship = LogRelayProcessor(SOCK, app="test", spool=sys.argv[2], max_bytes=1 << 18)
+ship = LogRelayProcessor(SOCK, app="test", spool=sys.argv[2], max_bytes=1 << 22)
 tell(ship._run.hex())
 for n in range(30_000):
-    ship(None, "error" if n % 300 == 0 else "info", {"event": n, "text": "x" * (n % 50)})
+    ship(None, "error" if n % 300 == 0 else "info", {"event": n, "text": "x" * (n % 3_000)})
 out = ship._out
 assert not out.inbox
 kept = [*out.sent_low, *out.sent_high, *out.unsent_low, *out.unsent_high]

@@ -13,7 +13,7 @@ from tests.support.chaos.relay import Relay
 from tests.support.chaos.scale import chance, scaled
 
 KILLS = scaled(16, 200)
-ROUND = scaled(8, 20)
+ROUND = scaled(8, 10)
 """Bots killed between two times at which there is a relay."""
 
 LOGGER = """

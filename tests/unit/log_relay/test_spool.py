@@ -234,6 +234,25 @@ def test_a_disk_that_is_full_is_found_before_any_line(make, folder):
     assert spool.path == "", "it is tried once"
 
 
+def test_a_bot_that_dies_again_and_again_does_not_fill_the_disk(make, folder, monkeypatch):
+    """Beyond so many files that wait for a relay it goes without. Those of runs that live do not count."""
+    monkeypatch.setattr(module, "MAX_DEAD", 2)
+    alive = [make(bytes([65 + n]) * 16) for n in range(3)]
+    for spool in alive:
+        spool.append(line(1))
+        assert spool.path
+    os.mkfifo(f"{folder}/other.spool")
+    for spool in alive[:2]:
+        spool.close()
+    spool = make()
+    spool.append(line(1))
+    assert spool.failure.startswith("OSError: [Errno 122] 2 files of dead runs wait to be delivered: ")
+    os.unlink(alive[0].path)
+    again = make()
+    again.append(line(1))
+    assert again.path
+
+
 def test_a_system_that_cannot_allocate_goes_without(make, monkeypatch):
     """A write that finds the disk full would end the process."""
     monkeypatch.delattr(module.os, "posix_fallocate")

@@ -130,6 +130,7 @@ def test_a_lap_is_said_before_its_first_record():
     seq = 0
     while not file.reader()._places[0][1]:
         seq += 1
+        assert seq < 5_000, "no lap was begun"
         before = bytes(file.data)
         file.writer.append(line(seq, "info", 900))
     last = seq - 1
