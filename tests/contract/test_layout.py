@@ -38,7 +38,6 @@ TESTED_ELSEWHERE = {
     "logrelay/errors": "classes without logic; the exit codes are seen by tests/system/test_cli.py",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",
-    "logrelay/pipeline": "tests/integration/relay/test_pipeline.py: with a real journal and real sockets",
     "logrelay/viewers/server": "tests/integration/relay/test_viewer_socket.py: with real sockets",
     "logrelay/viewers/stream": "an interface without logic",
     "robo_trader/__main__": "tests/system/trader/test_robo_trader.py runs it",
