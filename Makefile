@@ -112,7 +112,7 @@ endef
 export RUN_IN_FRONT
 
 # Relay and trader are in sessions of their own (setsid): only this shell hears Ctrl-C, and it stops the trader
-# first, so that its last words are in the journal when the relay stops.
+# first, so that its last lines are in the journal when the relay stops.
 define RUN
 home=$$(mktemp -d "$${TMPDIR:-/tmp}/logrelay-run.XXXXXX")
 relay= trader= code=0

@@ -1,4 +1,4 @@
-"""Who is at the head, who is behind, and what each viewer is to get next. The heart of the relay, without I/O.
+"""Who is at the head, who is behind, and what each viewer is to get next. Without I/O.
 
 Owns: viewers as cursors, groups of viewers with an equal subscription, the recent batches, the joining of replay and
 live, skipping forward and gaps. It must not know sockets, threads, clocks or SQLite: a viewer's socket is a `Sink`, and

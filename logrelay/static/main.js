@@ -1,7 +1,7 @@
 /**
  * The web viewer: makes the parts of the page, introduces them to each other, and starts the client.
  *
- * Owns: who hears of what. It must not know how any part does its work, and no part knows another one that it was not
+ * Owns: which part is called for which event. It must not know how any part does its work, and no part knows another one that it was not
  * given here. Every element is looked up here, once. Read `static/list.js` next.
  *
  * Each part gets all it needs when it is made. The functions that are given away may name a part made below them:
