@@ -5,6 +5,9 @@ live, skipping forward and gaps. It must not know sockets, threads, clocks or SQ
 what it wants from the journal or a compressor it queues as requests (see `hub_types`). Read `fanout/batch` next: it is
 the bytes that a group of viewers gets.
 
+The module is long because it is one state machine: starting, replaying, being live, being skipped forward are states of
+the same cursor, and each transition has to be seen beside the others.
+
 A viewer is a position in the journal (its cursor: every line up to it has been sent or was not wanted):
 
     live       at the head; gets every new batch as it is published
