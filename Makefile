@@ -40,7 +40,7 @@ run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops 
 test: $(READY_DEV) ## run every test this machine can run (ARGS='-k name' narrows it)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test ## what CI runs
+check: lint types test ## lint, types and tests; CI adds coverage and the lowest versions
 
 lint: $(READY_DEV) ## ruff: rules and format; the import contract
 	$(BIN)/ruff check .
@@ -54,10 +54,10 @@ fmt: $(READY_DEV) ## let ruff format and fix
 types: $(READY_DEV) ## mypy --strict
 	$(BIN)/mypy
 
-# Branches too. Processes that a test starts are not measured; docs/testing.md says what that leaves out.
 docs: $(READY_DEV) ## write the tables of docs/operations.md anew from the code
 	$(BIN)/python tests/contract/test_docs.py
 
+# Branches too. Processes that a test starts are not measured; docs/testing.md says what that leaves out.
 coverage: $(READY_DEV) ## measure what unit and integration tests cover, against a floor
 	$(BIN)/python -m pytest tests/unit tests/integration --cov --cov-report=term-missing:skip-covered $(ARGS)
 
@@ -112,7 +112,7 @@ endef
 export RUN_IN_FRONT
 
 # Relay and trader are in sessions of their own (setsid): only this shell hears Ctrl-C, and it stops the trader
-# first, so that its last words are in the journal when the relay stops.
+# first, so that its last lines are in the journal when the relay stops.
 define RUN
 home=$$(mktemp -d "$${TMPDIR:-/tmp}/logrelay-run.XXXXXX")
 relay= trader= code=0

@@ -179,7 +179,9 @@ def _remove_stale(path: Path) -> None:
     except OSError as error:
         raise _unix_error(f"cannot look at {path}", error) from error
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"{path} exists and is not a socket; remove it or choose another place with --socket")
+        raise ListenError(
+            f"{path} exists and is not a socket; choose another place with --socket, or move away what is there"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

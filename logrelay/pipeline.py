@@ -6,6 +6,9 @@ out on other threads. What changes while the journal does not keep up is decided
 `journal/writer_thread` next: it commits; then `fanout/hub`, which publishes.
 
     traders -> sequencer -> journal's thread: commit -> ack to the traders, batch to the hub -> viewers
+
+The module is long because it is where all parts meet: most methods hand one call on, and after every call of the hub
+its requests have to be carried out. What decides anything by itself has been taken out of it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from logrelay.fanout.hub_types import (
     Found,
     Gap,
     LevelsFetch,
+    LinesFetch,
     Pack,
     PageFetch,
     Request,
@@ -560,7 +564,7 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _query(fetch: StartFetch | PageFetch) -> Query:
+def _query(fetch: LinesFetch) -> Query:
     return Query(
         after=fetch.after,
         until=fetch.until,

@@ -7,13 +7,14 @@ Read `cli/setting_options` next.
 from __future__ import annotations
 
 import json
+from difflib import get_close_matches
 
 import click
 
 from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
 from logrelay.config.loading import Effective
-from logrelay.config.settings import BY_NAME, SETTINGS, Setting
+from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
 
 
 @click.command()
@@ -32,7 +33,10 @@ def check(as_json: bool, **flags: str | None) -> None:
         for name, (value, origin) in rows.items():
             click.echo(f"{name:<{name_width}}  {_text(name, value):<{value_width}}  {origin}")
     for variable in effective.unknown_variables:
-        print_stderr(f"{variable} is set but is not a setting; see logrelay serve --help")
+        names = [setting.variable.removeprefix(ENV_PREFIX) for setting in SETTINGS]
+        near = get_close_matches(variable.removeprefix(ENV_PREFIX), names, n=1)
+        hint = f"did you mean {ENV_PREFIX}{near[0]}?" if near else "see logrelay serve --help"
+        print_stderr(f"{variable} is set but is not a setting; {hint}")
 
 
 def _shown(setting: Setting, effective: Effective) -> object:

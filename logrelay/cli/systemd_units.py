@@ -6,6 +6,7 @@ what else the units contain: `units/` holds them. Read `systemd` next for the ot
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import resources
 from pathlib import Path
@@ -29,6 +30,17 @@ HIDDEN_FROM_SERVICES = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/") 
 PACKAGED_TRADER = "robo-trader"
 """The trader's user in the unit files; replaced by `--trader-user`."""
 
+USER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,30}")
+"""What systemd takes as the name of a user without quotes, in a unit and in sysusers.d; 31 characters are the most."""
+
+
+def _user_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if USER_NAME.fullmatch(value) is None:
+        raise click.BadParameter(
+            f"{value!r} is not a user name: a letter or _, then letters, digits and _ . @ -, at most 31 characters"
+        )
+    return value
+
 
 @click.group()
 def systemd() -> None:
@@ -42,6 +54,7 @@ def systemd() -> None:
     default=PACKAGED_TRADER,
     metavar="NAME",
     show_default=True,
+    callback=_user_name,
     help="User the trader runs as; one that exists is only added to the group logrelay.",
 )
 def print_units(unit: str, trader_user: str) -> None:

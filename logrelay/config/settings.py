@@ -180,7 +180,7 @@ SETTINGS: tuple[Setting, ...] = (
         whole(0, 100_000),
         500,
         "Lines a new viewer gets first, unless it asks for another number.",
-        "What the mobile app can hold.",
+        "The number of lines that the mobile app keeps.",
     ),
     Setting(
         "max_lag",

@@ -19,8 +19,8 @@ from logrelay.fanout.filters import Filter, ascii_lower, field_text
 from logrelay.fanout.line_json import read_body
 from logrelay.model import RELAY_RUN, Line
 
-Form = Literal["plain", "batch"]
-"""plain: one line per message. batch: a message is a JSON array of lines (subprotocol logrelay.v1.batch)."""
+Form = Literal["single", "batch"]
+"""single: one line per message. batch: a message is a JSON array of lines (subprotocol logrelay.v1.batch)."""
 
 Chosen = tuple[Sequence[bytes], Sequence[int]]
 """Viewer messages and their seqs."""

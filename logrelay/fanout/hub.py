@@ -1,9 +1,12 @@
-"""Who is at the head, who is behind, and what each viewer is to get next. The heart of the relay, without I/O.
+"""Who is at the head, who is behind, and what each viewer is to get next. Without I/O.
 
 Owns: viewers as cursors, groups of viewers with an equal subscription, the recent batches, the joining of replay and
 live, skipping forward and gaps. It must not know sockets, threads, clocks or SQLite: a viewer's socket is a `Sink`, and
 what it wants from the journal or a compressor it queues as requests (see `hub_types`). Read `fanout/batch` next: it is
 the bytes that a group of viewers gets.
+
+The module is long because it is one state machine: starting, replaying, being live, being skipped forward are states of
+the same cursor, and each transition has to be seen beside the others.
 
 A viewer is a position in the journal (its cursor: every line up to it has been sent or was not wanted):
 

@@ -38,8 +38,8 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StartFetch:
-    """Find the newest `limit` lines of `after < seq <= until` that pass `filter`."""
+class LinesFetch:
+    """What both requests for lines of the journal say: those of `after < seq <= until` that pass `filter`."""
 
     viewer: Viewer
     generation: int
@@ -53,17 +53,14 @@ class StartFetch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PageFetch:
+class StartFetch(LinesFetch):
+    """Find the newest `limit` lines of `after < seq <= until` that pass `filter`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PageFetch(LinesFetch):
     """Read the next lines of `after < seq <= until` that pass `filter`, at most `limit` of them."""
 
-    viewer: Viewer
-    generation: int
-    filter: Filter
-    after: int
-    until: int
-    limit: int
-    max_bytes: int
-    """The answer may end early after so many bytes of lines."""
     form: Form
     compress: bool
     """True: the answer is to have `Found.segments`, made by `compressed`."""

@@ -144,7 +144,7 @@ class UnixConnection(asyncio.Protocol):
         if broken:
             self._refuse(broken.reason)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (the end is the end)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (why it ended changes nothing)
         """Stop the timers and report the end."""
         for timer in (self._hello_timer, self._ack_timer):
             if timer is not None:

@@ -22,14 +22,14 @@ MAX_FRAME_BYTES = 64 * 1024
 """A longer log frame is rejected: the trader truncates (and marks the event) rather than send more."""
 
 MAX_PENDING_BYTES = 1024 * 1024
-"""Give up on a frame that is not complete after this much: far over any honest frame, yet small enough that
+"""Give up on a frame that is not complete after this much: far over any valid frame, yet small enough that
 a thousand faulty traders cannot fill the memory."""
 
 _MAX_BUFFER_BYTES = 2 * MAX_PENDING_BYTES
 """Room for a pending frame and one read from the socket (256 KiB in asyncio and uvloop)."""
 
 _MAX_ITEMS = MAX_FRAME_BYTES
-"""An item takes at least a byte, so no honest array or map is longer. Without the bound nine bytes could
+"""An item takes at least a byte, so no valid array or map is longer. Without the bound nine bytes could
 claim, and allocate, a list of two million items."""
 
 RUN_KEY_BYTES = 16

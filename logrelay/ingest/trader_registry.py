@@ -4,6 +4,9 @@ Owns: the runs (nobody else writes to a `Run`), the rule that a seq is taken onc
 within a run, and the notices about traders. It must not know sockets or the journal: a connection is a
 `TraderConnection`, and time is an argument (`now_us`, the relay's clock, and `mono`, a clock that never steps, in
 seconds, both as plain numbers). Read `ingest/sequencer` next: it is where the lines go.
+
+The module is long because it is one state machine: each frame, each end of a connection and each passing of time moves
+the same `Trader` between its states, and each move has its notice.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Plan:
         """True when an index leads the walk, so that a step is counted in its entries."""
         return self.warnings or bool(self.merged)
 
-    def select(self, columns: str, order: str, tail: str) -> str:
+    def select(self, columns: str, order: str, limit_clause: str) -> str:
         """Return the SELECT of the matches in `after < seq <= until`."""
         where = " AND ".join(["seq > :after", "seq <= :until", *self.conditions])
         if self.merged:
@@ -54,9 +54,9 @@ class Plan:
                 f"SELECT {columns} FROM lines INDEXED BY lines_source WHERE source = {number} AND {where}"  # noqa: S608
                 for number in self.merged
             )
-            return f"{arms} ORDER BY seq {order} {tail}"
+            return f"{arms} ORDER BY seq {order} {limit_clause}"
         index = "INDEXED BY lines_warning" if self.warnings else "NOT INDEXED"
-        return f"SELECT {columns} FROM lines {index} WHERE {where} ORDER BY seq {order} {tail}"  # noqa: S608
+        return f"SELECT {columns} FROM lines {index} WHERE {where} ORDER BY seq {order} {limit_clause}"  # noqa: S608
 
     def visits(self, order: str) -> str:
         """Return the SELECT of the seq at which `:visits` index entries have been looked at."""

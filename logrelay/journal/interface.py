@@ -41,6 +41,11 @@ class Opening:
     """What the operator and the viewers must be told about the opening (a corrupt file set aside, ...)."""
 
 
+PAGE_BYTES = 1 << 20
+"""A megabyte of lines at a time, unless a reader asks for another size: a few milliseconds of work, and as much memory
+for each reader."""
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A stretch of the journal: `after < seq <= until`, at most `limit` matches of it."""
@@ -55,7 +60,7 @@ class Query:
     until_us: int | None = None
     """Bounds on what the clock said (`Line.clock_us`, else the shown timestamp), inclusive and exclusive, microseconds.
     They hold for notices too."""
-    max_bytes: int = 1 << 20
+    max_bytes: int = PAGE_BYTES
     """Stop after this many body bytes (at least one line is returned)."""
 
 

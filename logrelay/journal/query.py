@@ -4,8 +4,8 @@ Owns: the walk, its bounds in lines, bytes and time, and counting by level. It m
 how a filter becomes SQL. Read `journal/filter_sql` next: it does.
 
 Why a page is one value: Python's sqlite3 lets go of the GIL around every sqlite3_step, so reading a thousand
-rows means asking for the GIL back a thousand times, against the event loop. Here SQLite glues the bodies of
-a page together (they hold no raw newline), so that a page is one step.
+rows means asking for the GIL back a thousand times, against the event loop. Here SQLite concatenates the bodies of
+a page (they hold no raw newline), so that a page is one step.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that 
 parts are in `journal_file` (files), `schema`, `row_writer` (writing), `filter_sql` and `query` (reading), `retention`.
 It must not start threads (any may read, one at a time may write) or know who the lines are for.
 Read `journal/row_writer` next: it is what a commit writes.
+
+The module is long because opening, appending and replacing a lost file change the same connections and the same file
+under the same locks; what could be taken out is in the parts.
 """
 
 from __future__ import annotations

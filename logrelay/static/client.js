@@ -44,7 +44,7 @@ export class LogRelayClient {
   #retry = RETRY_FIRST;
   #heard = 0;
   #pinged = 0;
-  #patience = PONG_WITHIN;
+  #pongWithin = PONG_WITHIN;
   #asked = 0; // subscriptions without an answer yet: until the last answer, lines belong to an older one
   #confirmed; // the filter of the last subscription that was accepted
   #history = null; // the id whose older lines are being asked for; answers do not repeat it
@@ -68,7 +68,7 @@ export class LogRelayClient {
     this.#stopped = true;
     clearTimeout(this.#timer);
     this.#drop();
-    this.#say("stopped");
+    this.#setState("stopped");
   }
 
   setToken(token) {
@@ -107,7 +107,7 @@ export class LogRelayClient {
     return true;
   }
 
-  #say(state, detail = "") {
+  #setState(state, detail = "") {
     this.#options.onState?.(state, detail);
   }
 
@@ -120,7 +120,7 @@ export class LogRelayClient {
 
   #connect() {
     clearTimeout(this.#timer);
-    this.#say("connecting");
+    this.#setState("connecting");
     const protocols = [BATCH_PROTOCOL];
     if (this.#options.token) protocols.push(`bearer.${this.#options.token}`);
     let socket;
@@ -159,13 +159,13 @@ export class LogRelayClient {
     clearTimeout(this.#timer);
     this.#drop();
     if (code === REFUSED) {
-      this.#say("refused", reason);
+      this.#setState("refused", reason);
       return;
     }
     const wait = Math.round(this.#retry * (0.5 + Math.random() / 2));
     this.#retry = Math.min(this.#retry * 2, RETRY_LONGEST);
     this.#timer = setTimeout(() => this.#connect(), wait);
-    this.#say("waiting", reason);
+    this.#setState("waiting", reason);
     this.#options.onLost?.({ code, reason, greeted, wait });
   }
 
@@ -175,7 +175,7 @@ export class LogRelayClient {
     clearTimeout(this.#timer);
     const now = Date.now();
     const waiting = this.#pinged > this.#heard;
-    if (waiting && now - this.#pinged >= this.#patience) {
+    if (waiting && now - this.#pinged >= this.#pongWithin) {
       this.#lost("the connection is silent");
       return;
     }
@@ -183,12 +183,12 @@ export class LogRelayClient {
       this.#ping(PONG_WITHIN);
       return;
     }
-    const next = waiting ? this.#pinged + this.#patience : this.#heard + PING_AFTER;
+    const next = waiting ? this.#pinged + this.#pongWithin : this.#heard + PING_AFTER;
     this.#timer = setTimeout(() => this.#watch(), next - now);
   }
 
-  #ping(patience) {
-    this.#patience = patience;
+  #ping(pongWithin) {
+    this.#pongWithin = pongWithin;
     this.#pinged = Math.max(Date.now(), this.#heard + 1);
     this.#send({ type: "ping" });
     this.#watch();
@@ -225,7 +225,7 @@ export class LogRelayClient {
     const last = this.lastId && splitId(this.lastId);
     const [head, oldest] = [message.head, message.oldest].map(splitId);
     this.#confirmed = this.filter;
-    this.#say("open");
+    this.#setState("open");
     this.#options.onConnection?.(message);
     // Behind an id of another journal the relay begins with its oldest line.
     const from = last && journalOf(last.epoch) === journalOf(head.epoch) ? last.seq : oldest.seq;

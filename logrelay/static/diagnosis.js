@@ -23,7 +23,7 @@ export class Diagnosis {
   }
 
   /** Say something; an empty text takes the last one away. */
-  say(text) {
+  showText(text) {
     this.#element.textContent = text;
     this.#element.hidden = !text;
   }
@@ -36,17 +36,17 @@ export class Diagnosis {
       const url = new URL("?limit=1", this.#url);
       const answer = await fetch(url, { method: "HEAD", headers, cache: "no-store" });
       if (answer.status === 401) {
-        if (this.#login.token) this.say("The relay does not know this token.");
+        if (this.#login.token) this.showText("The relay does not know this token.");
         this.#login.ask();
       } else if (answer.status === 403) {
-        this.say("The relay does not let this page in. Its address has to be among the allowed origins.");
+        this.showText("The relay does not let this page in. Its address has to be among the allowed origins.");
       } else {
         if (this.#isOpen()) return; // it came back while we asked
-        this.say(answer.ok ? "The relay answers, but refuses the stream: it has too many viewers, or just restarted."
+        this.showText(answer.ok ? "The relay answers, but refuses the stream: it has too many viewers, or just restarted."
           : `The relay answers, but not to this page (HTTP ${answer.status}).`);
       }
     } catch {
-      if (!this.#isOpen()) this.say("The relay cannot be reached from here. What it keeps meanwhile will follow.");
+      if (!this.#isOpen()) this.showText("The relay cannot be reached from here. What it keeps meanwhile will follow.");
     }
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The list of lines: bounded, drawn a frame's worth at a time, following the newest line or held still.
+ * The list of lines: bounded, drawn a frame's worth at a time, following the newest line or paused.
  *
  * Owns: the rows in the page, which line each of them shows, the lines that wait for a row, the pause, and the
  * question for older lines. It must not know the connection, the filters, or what a row looks like: it asks for older
@@ -32,7 +32,7 @@ export class LineList {
   #waiting = []; // lines without a row yet: a few frames' worth, or, while paused, those behind the button
   #unseen = 0; // lines since the pause, those given up included
   #paused = false;
-  #heldBy = ""; // "scroll": the pause ends at the bottom; "row": by closing the row; "button": by the button
+  #pausedBy = ""; // "scroll": the pause ends at the bottom; "row": by closing the row; "button": by the button
   #detached = false; // more came during the pause than is kept: going on means beginning again at the end
   #count = 0; // rows in the list; asking the list counts them one by one
   #frame = 0;
@@ -56,7 +56,7 @@ export class LineList {
     lines.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && event.target.classList.contains("row")) this.#toggle(event.target);
     });
-    pause.onclick = () => (this.#paused ? this.#resume() : this.#hold("button"));
+    pause.onclick = () => (this.#paused ? this.#resume() : this.#pauseBy("button"));
     fresh.onclick = () => this.#resume();
     older.onclick = () => this.#loadOlder();
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -182,8 +182,8 @@ export class LineList {
     const { scroller } = this.#parts;
     const up = -scroller.scrollTop;
     if (up > AT_BOTTOM && !this.#paused) {
-      this.#hold("scroll");
-    } else if (up <= AT_BOTTOM && this.#paused && this.#heldBy === "scroll") {
+      this.#pauseBy("scroll");
+    } else if (up <= AT_BOTTOM && this.#paused && this.#pausedBy === "scroll") {
       this.#resume();
     }
     if (up > AT_BOTTOM && scroller.scrollHeight - scroller.clientHeight - up < NEAR_TOP) this.#loadOlder();
@@ -193,17 +193,17 @@ export class LineList {
     const { scroller } = this.#parts;
     const details = row.querySelector(".details");
     const top = row.getBoundingClientRect().top;
-    if (!details && !this.#paused) this.#hold("row"); // what is being read must not move away
+    if (!details && !this.#paused) this.#pauseBy("row"); // what is being read must not move away
     if (details) details.remove();
     else row.append(this.#outside.buildDetails(this.#lines.get(row)));
     row.classList.toggle("open", !details);
     scroller.scrollTop += row.getBoundingClientRect().top - top; // growing at the bottom must not lift it off
     if (!details) row.scrollIntoView({ block: "nearest" });
-    else if (this.#heldBy === "row" && -scroller.scrollTop <= AT_BOTTOM) this.#resume();
+    else if (this.#pausedBy === "row" && -scroller.scrollTop <= AT_BOTTOM) this.#resume();
   }
 
-  #hold(by) {
-    this.#heldBy = by;
+  #pauseBy(reason) {
+    this.#pausedBy = reason;
     this.#setPaused(true);
   }
 

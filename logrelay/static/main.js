@@ -1,7 +1,7 @@
 /**
  * The web viewer: makes the parts of the page, introduces them to each other, and starts the client.
  *
- * Owns: who hears of what. It must not know how any part does its work, and no part knows another one that it was not
+ * Owns: which part is called for which event. It must not know how any part does its work, and no part knows another one that it was not
  * given here. Every element is looked up here, once. Read `static/list.js` next.
  *
  * Each part gets all it needs when it is made. The functions that are given away may name a part made below them:
@@ -36,7 +36,7 @@ const login = new Login({
   token: storage.token,
   onToken: (token) => {
     storage.saveToken(token);
-    diagnosis.say("");
+    diagnosis.showText("");
     client.setToken(token);
   },
 });
@@ -51,7 +51,7 @@ const filters = new Filters({
   asked: storage.asked,
   save: (parameters) => storage.saveAddress(parameters),
   onChange: (filter) => {
-    diagnosis.say("");
+    diagnosis.showText("");
     client.subscribe(filter);
   },
 });
@@ -76,11 +76,11 @@ const client = new LogRelayClient({
   onReset: () => list.reset(),
   onHistory: (lines, more, before) => list.addOlder(lines, more, before),
   onError: (error) => {
-    diagnosis.say(error.message);
+    diagnosis.showText(error.message);
     list.olderFailed();
   },
   onConnection: (message) => {
-    diagnosis.say("");
+    diagnosis.showText("");
     login.hide();
     status.greeted(message, client.lastId, filters.active);
   },
@@ -88,7 +88,7 @@ const client = new LogRelayClient({
   onLost: ({ code, reason, greeted }) => {
     list.olderFailed();
     if (!greeted) diagnosis.explain();
-    else if (reason) diagnosis.say(`The connection ended: ${reason}${code > 1001 ? ` (${code})` : ""}.`);
+    else if (reason) diagnosis.showText(`The connection ended: ${reason}${code > 1001 ? ` (${code})` : ""}.`);
   },
 });
 

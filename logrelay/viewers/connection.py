@@ -49,7 +49,7 @@ MAX_REQUEST_BYTES = 64 * 1024
 
 NOTSENT_BYTES = 512 * 1024
 """Unsent bytes the kernel takes for one viewer (TCP_NOTSENT_LOWAT, tcp(7)): two thousand lines, enough for a burst.
-Without it a sleeping phone would have megabytes of old lines in the kernel's buffer, beyond anybody's reach."""
+Without it a suspended phone would have megabytes of old lines in the kernel's buffer, beyond anybody's reach."""
 
 PING_PAYLOAD = b"logrelay"
 

@@ -124,7 +124,7 @@ class ViewerService:
                 stream.id_of(stream.head), stream.id_of(stream.oldest), stream.traders_shown(), self._version
             )
         )
-        form: Form = "batch" if subprotocol == BATCH else "plain"
+        form: Form = "batch" if subprotocol == BATCH else "single"
         session = Session(stream, socket, form=form, deflate=deflate, tail=self._tail, loop=self._loop)
         session.begin(target)
         return session

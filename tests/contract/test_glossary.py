@@ -74,6 +74,9 @@ RETIRED_WORDS = {
 RETIRED_NAMES = {"_of", "_ring", "hold", "held", "settle", "settled", "say"}
 """Words that are good English but stood for several things as names of code."""
 
+RETIRED_JS_NAMES = {"patience", "hold", "heldBy", "held", "say", "settle"}
+"""The same for the web viewer's scripts; there a name may have `#` in front of it."""
+
 RETIRED_ALIASES = set(
     "access calls daemon desk kinds lending link messages pace pages place plain plan record relay rows runner search "
     "traders trouble wire writer".split()
@@ -147,3 +150,37 @@ def test_retired_names_are_gone():
                 found += [f"{path}:{node.lineno} as {a.asname}" for a in node.names if a.asname in RETIRED_ALIASES]
 
     assert found == []
+
+
+def names_in_script(text):
+    """Yield name and line of every identifier of a script; comments and the words of strings are no names."""
+    code = re.sub(
+        r"""/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""",
+        lambda found: "\n" * found.group().count("\n"),
+        text,
+        flags=re.DOTALL,
+    )
+    for number, line in enumerate(code.splitlines(), 1):
+        for name in re.findall(r"[A-Za-z_$][\w$]*", line):
+            yield name, number
+
+
+def test_retired_names_are_gone_from_the_scripts():
+    """The web viewer should use the same words as the relay."""
+    scripts = {path: text for path, text in PACKAGES.items() if path.endswith((".js", ".ts"))}
+    found = [
+        f"{path}:{line} {name}"
+        for path, text in scripts.items()
+        for name, line in names_in_script(text)
+        if name in RETIRED_JS_NAMES
+    ]
+
+    assert scripts
+    assert found == []
+
+
+def test_names_of_a_script_are_found():
+    """A private field and a method are names; a comment and a string are not."""
+    script = "/* hold */ class C {\n  #hold = 'say'; // patience\n  say() { return \"held\"; }\n}"
+
+    assert [named for named in names_in_script(script) if named[0] in RETIRED_JS_NAMES] == [("hold", 2), ("say", 3)]

@@ -28,7 +28,6 @@ TEST_FOLDERS = {"unit", "integration", "system", "contract", "mutation", "bench"
 
 TESTED_ELSEWHERE = {
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
-    "logrelay/app": "tests/system: start, signals, exit codes and the order of the stop are seen from outside",
     "logrelay/cli/check": "tests/system/test_cli.py",
     "logrelay/cli/group": "tests/system/test_cli.py",
     "logrelay/cli/output": "tests/system/test_cli.py",

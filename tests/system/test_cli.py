@@ -99,7 +99,15 @@ def test_check_tells_every_setting_and_where_it_came_from(cli, tmp_path):
     assert shown["settings"]["tail"] == {"value": 7, "from": "tail in r.toml"}
     assert shown["settings"]["socket"] == {"value": f"{tmp_path}/logrelay/ingest.sock", "from": "default"}
     assert shown["unknown_variables"] == ["LOGRELAY_PROT"]
-    assert "LOGRELAY_PROT" in done.stderr
+    assert "LOGRELAY_PROT is set but is not a setting; did you mean LOGRELAY_PORT?" in done.stderr
+
+
+def test_a_variable_like_no_setting_gets_no_guess(cli):
+    """A guess that fits nothing would mislead."""
+    assert (
+        "LOGRELAY_XYZZY is set but is not a setting; see logrelay serve --help"
+        in cli("check", LOGRELAY_XYZZY="1").stderr
+    )
 
 
 def test_check_prints_a_table_and_never_the_token(cli):
@@ -212,6 +220,21 @@ def test_the_trader_s_user_can_be_one_that_exists(cli):
     assert "robo-trader" not in users
     assert "m eve logrelay\n" in users
     assert "u logrelay " in users
+
+
+@pytest.mark.parametrize("name", ["a b", "", "7", "-x", "a:b", "eve\nExecStart=/bin/x"])
+def test_what_is_no_user_name_does_not_get_into_a_unit(cli, name):
+    """Printed as it is, it would be a broken unit, or two lines of one."""
+    done = cli("systemd", "print", "robo-trader.service", "--trader-user", name)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is not a user name" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["eve", "_bot", "bot-2", "first.last", "eve@example.com", "a" * 31])
+def test_a_user_name_is_taken_as_it_is(cli, name):
+    """Names from a directory service have dots and at signs."""
+    assert f"\nUser={name}\n" in cli("systemd", "print", "robo-trader.service", "--trader-user", name).stdout
 
 
 def test_an_installation_that_services_cannot_read_is_warned_about(cli):

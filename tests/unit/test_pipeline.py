@@ -116,7 +116,7 @@ class Bench:
 
     async def fail_read(self, error):
         """Have a viewer ask for lines, and the journal answer with that error; return the last notice."""
-        viewer = self.pipeline.join(Sink(), Filter(level=INFO), "plain")
+        viewer = self.pipeline.join(Sink(), Filter(level=INFO), "single")
         self.pipeline.start_tail(viewer, 5)
         self.journal.reads[-1].set_exception(error)
         await asyncio.sleep(0)  # the answer comes by `call_soon_threadsafe`

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
+from tests.support.waiting import DEADLINE_S
 
 KILLS = 50
 CHILD = Path(__file__).with_name("crash_child.py")
@@ -48,7 +49,7 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path):
             printed = [int(word) for word in (first + child.stdout.read()).split() if word.isdigit()]
         finally:
             child.kill()
-            child.wait(10)
+            child.wait(DEADLINE_S)
             child.stdout.close()
         assert printed, f"the child of kill {kill} said nothing: {first!r}"
         reported = printed[-1]

@@ -61,6 +61,7 @@ def test_d2_reconnect_and_quiet_waiting(root, make_peer, sock):
 import sys, time
 sys.path.insert(0, {root!r})
 from robo_trader.log_relay import LogRelayProcessor
+from tests.support.waiting import wait_for
 attempts = []
 def spy(name, args):
     if name == "socket.connect":
@@ -68,12 +69,10 @@ def spy(name, args):
 sys.addaudithook(spy)
 ship = LogRelayProcessor({sock!r})
 ship(None, "info", {{"event": "first"}})
-while len(attempts) < 9:
-    time.sleep(0.005)
+wait_for(lambda: len(attempts) >= 9, "nine attempts")
 print(*(later - earlier for earlier, later in zip(attempts, attempts[1:])), flush=True)
 sys.stdin.readline()
-while not ship.stats()["acked"]:
-    time.sleep(0.005)
+wait_for(lambda: ship.stats()["acked"], "the ack")
 print("found", flush=True)
 """
     with subprocess.Popen(
@@ -376,12 +375,12 @@ for i in range(20_000):
     ship(None, "info", {{"event": "t", "i": i}})
     if i % 1000 == 0:
         print(i, flush=True)
-assert ship.flush(20)
+assert ship.flush({DEADLINE_S})
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         for _ in child.stdout:
             peer.hang_up()
-        assert child.wait(30) == 0
+        assert child.wait(DEADLINE_S) == 0
     assert [e["i"] for e in peer.events()] == list(range(20_000))
     assert peer.complaints == []
 

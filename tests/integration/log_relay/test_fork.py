@@ -403,11 +403,14 @@ assert ship.flush(DEADLINE_S)
 tell("up")
 sys.stdin.readline()
 n = 0
-while not ship._out.to_write:
-    n += 1
-    ship(None, "info", {"event": "t", "i": n, "pid": os.getpid(), "pad": "x" * 3000})
-    if ship._out.direct_send is None:
-        time.sleep(0.001)  # the thread fills the rest of the buffer
+def in_part():
+    "One line more, unless the thread still fills the rest of the buffer; whether half a frame is left."
+    global n
+    if ship._out.direct_send is not None:
+        n += 1
+        ship(None, "info", {"event": "t", "i": n, "pid": os.getpid(), "pad": "x" * 3000})
+    return ship._out.to_write
+until(in_part)
 def child():
     assert ship._out.to_write == b""
     say(ship, 5)

@@ -12,14 +12,14 @@ CHILD = """
 import sys, threading, os
 sys.path.insert(0, {root!r})
 from robo_trader.log_relay import LogRelayProcessor
-DEADLINE_S = {deadline}
+from tests.support.waiting import DEADLINE_S, wait_for
 """
 
 
 def child(root, code, *args, timeout=DEADLINE_S):
     """Run `code` in a Python of its own, with LogRelayProcessor imported; return the finished process."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHILD.format(root=root, deadline=DEADLINE_S) + code, *map(str, args)],
+        [sys.executable, "-W", "error", "-c", CHILD.format(root=root) + code, *map(str, args)],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -65,7 +65,6 @@ def test_a2_stalled_relay_memory_is_bounded(root, make_peer, sock, wait_for):
     done = child(
         root,
         """
-import time
 bound = 8 * 1024 * 1024
 ship = LogRelayProcessor(sys.argv[1], max_bytes=bound, exit_timeout=0.0)
 def rss():
@@ -74,8 +73,7 @@ def burst(n):
     for i in range(n):
         ship(None, "warning" if i % 10 == 0 else "info", {"event": "tick", "i": i, "note": "x" * (i % 400)})
 burst(1)
-while ship.stats()["state"] != "up":
-    time.sleep(0.001)
+wait_for(lambda: ship.stats()["state"] == "up", "the relay's welcome")
 before = rss()
 most = 0
 for _ in range(20):

@@ -76,7 +76,7 @@ def on_loop(loop_factory, scenario, **settings):
 
 async def soon(condition):
     """Wait on the loop for a condition."""
-    deadline = asyncio.get_running_loop().time() + 20
+    deadline = asyncio.get_running_loop().time() + DEADLINE_S
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "it did not come true"
         await asyncio.sleep(0.001)
@@ -346,7 +346,7 @@ def test_the_last_words_of_a_killed_process_arrive(house, until):
     until(lambda: len(read_logs(relay, "killed")) >= 200)
     child.stdin.write(b"x")
     child.stdin.close()
-    assert child.wait(20) == -signal.SIGKILL
+    assert child.wait(DEADLINE_S) == -signal.SIGKILL
     until(lambda: any("crashed" in line["message"] for line in read_logs(relay, "logrelay")))
     assert [line["message"] for line in read_logs(relay, "killed")] == [f"line {n}" for n in range(1, 401)]
 

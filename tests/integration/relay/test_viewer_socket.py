@@ -321,7 +321,7 @@ def test_ping_and_nonsense(house):
     for text, code in (("{", "bad_json"), ("[]", "bad_json"), ('{"type":"log"}', "bad_type")):
         peer.ws.send(text)
         assert peer.message()["code"] == code
-    assert peer.ws.ping().wait(20)
+    assert peer.ws.ping().wait(DEADLINE_S)
     peer.close()
 
 

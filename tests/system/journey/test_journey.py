@@ -86,7 +86,7 @@ def test_a_line_takes_the_steps_that_the_modules_are_named_after(tmp_path):
             # logrelay/fanout/hub: nobody is shown it before it is committed.
             hub = Hub(head=0, oldest=1, max_lag=1000, landing_lines=500, render_gap=lambda gap: b"")
             phone = Phone()
-            hub.start_tail(hub.join(phone, Filter(), "plain"), 0)
+            hub.start_tail(hub.join(phone, Filter(), "single"), 0)
             journal.append(commit)
             hub.publish(batch)
             hub.commit(batch.last, 1)

@@ -95,9 +95,8 @@ class Box:
 
     def get(self, target):
         """GET from the relay in the box, with the box's own Python."""
-        code = (
-            f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8765{target}', timeout=20).read().decode())"
-        )
+        url = f"http://127.0.0.1:8765{target}"
+        code = f"import urllib.request as u; print(u.urlopen({url!r}, timeout={DEADLINE_S}).read().decode())"
         return self(SYSTEM_PYTHON, "-c", code, check=False)
 
     def lines(self, query):

@@ -86,7 +86,7 @@ def test_select_is_matches_for_every_line(specs, filters, compacted, first):
 
 
 @settings(max_examples=150, deadline=None)
-@given(SPECS, FILTERS, st.sampled_from(["plain", "batch"]), st.integers(0, 14), st.integers(150, 900), st.booleans())
+@given(SPECS, FILTERS, st.sampled_from(["single", "batch"]), st.integers(0, 14), st.integers(150, 900), st.booleans())
 def test_segments_are_the_selected_lines_in_order(specs, wanted, form, behind, limit, provisional):
     """The frames of the segments, read by another WebSocket implementation, are the chosen bodies after `behind`."""
     with pytest.MonkeyPatch.context() as patch:
@@ -118,7 +118,7 @@ def test_segments_are_the_selected_lines_in_order(specs, wanted, form, behind, l
     assert at == len(bodies)
 
 
-@pytest.mark.parametrize("form", ["plain", "batch"])
+@pytest.mark.parametrize("form", ["single", "batch"])
 def test_segments_are_neither_too_big_nor_too_small(form):
     """Segments stay at 48 KiB, save one line alone, and no two neighbours would fit into one."""
     bodies = [b"%d" % (10**n) for n in range(120, 2000, 7)] + [b"1" * 70_000] + [b"1" * 120] * 2_000
@@ -134,10 +134,10 @@ def test_segments_are_neither_too_big_nor_too_small(form):
 
 def test_no_lines_no_segments():
     """Nothing to say is no frame at all."""
-    assert segments_of([], [], "plain") == []
+    assert segments_of([], [], "single") == []
     assert segments_of([], [], "batch") == []
     batch, _ = make([(False, INFO, "app", "x", {})])
-    assert batch.segments(Filter(ERROR), "plain") == []
+    assert batch.segments(Filter(ERROR), "single") == []
     assert batch.segments(Filter(), "batch", 1) == []
 
 
@@ -152,12 +152,12 @@ def test_frames_of_every_width(size):
 def test_equal_selections_share_the_same_bytes():
     """However many viewers: an equal selection is framed once, also when different filters choose the same lines."""
     batch, _ = make([(False, level, "app", "x", {}) for level in (INFO, WARNING, ERROR)] * 3)
-    everything = batch.segments(Filter(), "plain")
-    assert batch.segments(Filter(), "plain") is everything
-    assert batch.segments(Filter(INFO), "plain") is everything
-    assert batch.segments(Filter(sources=("app",)), "plain") is everything
-    warnings = batch.segments(Filter(WARNING), "plain")
-    assert batch.segments(Filter(WARNING, ("a*",)), "plain") is warnings
+    everything = batch.segments(Filter(), "single")
+    assert batch.segments(Filter(), "single") is everything
+    assert batch.segments(Filter(INFO), "single") is everything
+    assert batch.segments(Filter(sources=("app",)), "single") is everything
+    warnings = batch.segments(Filter(WARNING), "single")
+    assert batch.segments(Filter(WARNING, ("a*",)), "single") is warnings
     assert warnings is not everything
     assert batch.segments(Filter(), "batch") is not everything
 
@@ -166,13 +166,13 @@ def test_what_a_batch_remembers_is_bounded():
     """A viewer that asks for something else all the time fills no memory; compacted batches remember nothing."""
     batch, _ = make([(False, INFO, "app", "x", {"k": n, "other": n % 7}) for n in range(400)])
     for number in range(2 * MAX_SHARED):
-        batch.segments(Filter(where=(("k", str(number)),)), "plain")
-        batch.segments(Filter(where=((f"f{number}", "1"),)), "plain")
+        batch.segments(Filter(where=(("k", str(number)),)), "single")
+        batch.segments(Filter(where=((f"f{number}", "1"),)), "single")
     assert len(batch._cache) <= MAX_SHARED
     assert len(batch._columns) <= MAX_SHARED
     batch.compact()
     for number in range(10):
-        assert len(texts(batch.segments(Filter(text="x", where=(("k", str(number)),)), "plain")[0].payload)) == 1
+        assert len(texts(batch.segments(Filter(text="x", where=(("k", str(number)),)), "single")[0].payload)) == 1
     assert not batch._cache
     assert not batch._columns
     assert batch._messages is None
@@ -190,7 +190,7 @@ def test_merged_batches_are_one_batch(specs, cut, wanted):
         parts.append(make(specs[cut:], cut + 1)[0])
     merged = Batch.merge(parts)
     assert (merged.first, merged.last, merged.size) == (whole.first, whole.last, whole.size)
-    assert merged.segments(wanted, "plain") == whole.segments(wanted, "plain")
+    assert merged.segments(wanted, "single") == whole.segments(wanted, "single")
 
 
 def test_a_provisional_id_changes_the_id_and_nothing_else():

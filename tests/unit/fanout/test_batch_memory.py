@@ -49,7 +49,7 @@ def test_selections_and_columns_of_a_batch_are_bounded():
     batch = Batch(lines(1, 600))
     for number in range(600):
         wanted = Filter(sources=(f"bot.order_{number + 1}",))
-        assert [s.last for s in batch.segments(wanted, "plain")] == [number + 1]
-        batch.segments(Filter(where=((f"field{number}", "x"),)), "plain")
+        assert [s.last for s in batch.segments(wanted, "single")] == [number + 1]
+        batch.segments(Filter(where=((f"field{number}", "x"),)), "single")
     assert len(batch._cache) <= module.MAX_SHARED
     assert len(batch._columns) <= module.MAX_SHARED

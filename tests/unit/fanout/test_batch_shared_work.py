@@ -40,7 +40,7 @@ def seqs_in(segments, form):
     return out
 
 
-@pytest.mark.parametrize("form", ["plain", "batch"])
+@pytest.mark.parametrize("form", ["single", "batch"])
 @pytest.mark.parametrize("compacted", [False, True])
 def test_a_viewer_inside_a_batch_gets_what_follows(form, compacted, monkeypatch):
     """Behind every line, also in the middle of a segment: all lines after it, in order, once."""
@@ -60,7 +60,7 @@ def test_a_viewer_inside_a_batch_gets_what_follows(form, compacted, monkeypatch)
         assert seqs_in(some, form) == [seq for seq in range(behind + 1, COUNT + 1) if seq % 3]
 
 
-@pytest.mark.parametrize("form", ["plain", "batch"])
+@pytest.mark.parametrize("form", ["single", "batch"])
 def test_a_viewer_between_two_segments_costs_nothing(form, monkeypatch):
     """Viewers a little behind stand at the boundaries: nothing is joined anew for them."""
     monkeypatch.setattr(module, "SEGMENT_BYTES", 700)
@@ -75,7 +75,7 @@ def test_different_selections_are_different_bytes():
     """What one viewer wants is not sent to another one with other wishes, however often they ask."""
     batch = make()
     for _ in range(2):
-        for form in ("plain", "batch"):
+        for form in ("single", "batch"):
             assert seqs_in(batch.segments(Filter(WARNING), form), form) == [n for n in range(1, COUNT + 1) if n % 3]
             assert seqs_in(batch.segments(Filter(ERROR), form), form) == [n for n in range(1, COUNT + 1) if n % 3 == 2]
             assert seqs_in(batch.segments(Filter(), form), form) == list(range(1, COUNT + 1))
@@ -141,7 +141,7 @@ def test_lines_that_come_without_both_are_decoded_once(monkeypatch, given):
 def test_segments_end_where_the_next_line_would_not_fit():
     """A segment of exactly the bound is whole; one byte more begins another one."""
     fits = [b"x" * (module.SEGMENT_BYTES // 2 - 4)] * 2
-    assert [segment.lines for segment in segments_of(fits, [1, 2], "plain")] == [2]
+    assert [segment.lines for segment in segments_of(fits, [1, 2], "single")] == [2]
     more = [fits[0], fits[1] + b"x"]
-    assert [segment.lines for segment in segments_of(more, [1, 2], "plain")] == [1, 1]
-    assert [segment.lines for segment in segments_of([*fits, *fits, b"y"], [1, 2, 3, 4, 5], "plain")] == [2, 2, 1]
+    assert [segment.lines for segment in segments_of(more, [1, 2], "single")] == [1, 1]
+    assert [segment.lines for segment in segments_of([*fits, *fits, b"y"], [1, 2, 3, 4, 5], "single")] == [2, 2, 1]

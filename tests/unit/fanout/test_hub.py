@@ -451,7 +451,7 @@ class World:
     def join(self, a, b, c):
         if len(self.watchers) < 6:
             deflate = c % 3 == 0
-            watcher = Watcher(self, ("plain", "batch")[c // 3 % 2], deflate, 200 + b * 15)
+            watcher = Watcher(self, ("single", "batch")[c // 3 % 2], deflate, 200 + b * 15)
             watcher.filter = FILTERS[a % len(FILTERS)]
             watcher.viewer = self.hub.join(watcher, watcher.filter, watcher.form, deflate=deflate)
             self.watchers.append(watcher)

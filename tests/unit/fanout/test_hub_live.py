@@ -61,7 +61,7 @@ def hub():
     return Hub(head=10, oldest=1, max_lag=1000, landing_lines=10, render_gap=lambda gap: b'{"gap":%d}' % gap.last)
 
 
-def live(hub, wanted=Filter(), form="plain", room=1000, *, deflate=False):  # noqa: B008  (a filter is a value)
+def live(hub, wanted=Filter(), form="single", room=1000, *, deflate=False):  # noqa: B008  (a filter is a value)
     """Join at the head."""
     socket = Socket(room)
     viewer = hub.join(socket, wanted, form, deflate=deflate)
@@ -209,7 +209,7 @@ class TestCompressed:
 
 class TestMemory:
     def asks_the_journal(self, hub, after):
-        viewer = hub.join(Socket(), Filter(), "plain")
+        viewer = hub.join(Socket(), Filter(), "single")
         hub.start_after(viewer, after)
         requests = hub.take_requests()
         hub.leave(viewer)
@@ -258,7 +258,7 @@ def test_a_subscription_whose_last_viewer_leaves_meanwhile_does_not_stop_the_oth
             hub.leave(gone)
             return super().write(payload)
 
-    first = hub.join(Breaking(), Filter(), "plain")
+    first = hub.join(Breaking(), Filter(), "single")
     hub.start_after(first, 10)
     gone, silent = live(hub, Filter(INFO))
     _, last = live(hub, form="batch")
@@ -273,7 +273,7 @@ def test_a_viewer_that_wants_no_old_line_is_at_the_head_at_once(hub, lines):
     """Without a question to the journal, also when it filters."""
     for wanted in (Filter(), Filter(ERROR)):
         socket = Socket()
-        viewer = hub.join(socket, wanted, "plain")
+        viewer = hub.join(socket, wanted, "single")
         hub.start_tail(viewer, lines)
         assert (viewer.group is not None, hub.take_requests()) == (True, ())
     hub.publish(batch(11, 11, ERROR))

@@ -59,7 +59,7 @@ def test_a_gap_does_not_cover_what_memory_still_has(oldest):
     hub.publish(batch(11, 15))
     hub.publish(batch(16, 20))
     socket = Socket()
-    viewer = hub.join(socket, Filter(), "plain")
+    viewer = hub.join(socket, Filter(), "single")
     hub.start_after(viewer, 2)
     [fetch] = hub.take_requests()
     assert isinstance(fetch, PageFetch)

@@ -7,6 +7,8 @@ import threading
 import pytest
 
 from logrelay.journal.connection_pool import ConnectionPool
+from tests.support.threads import join
+from tests.support.waiting import DEADLINE_S
 
 
 class Connection:
@@ -103,7 +105,7 @@ def test_draining_waits_for_those_inside(pool, made):
     def read():
         with pool.lend():
             inside.set()
-            leave.wait(20)
+            leave.wait(DEADLINE_S)
 
     def drain():
         pool.drain()
@@ -112,7 +114,7 @@ def test_draining_waits_for_those_inside(pool, made):
     reader, drainer = threading.Thread(target=read), threading.Thread(target=drain)
     try:
         reader.start()
-        assert inside.wait(20)
+        assert inside.wait(DEADLINE_S)
         drainer.start()
         while pool._open:
             pass
@@ -122,7 +124,6 @@ def test_draining_waits_for_those_inside(pool, made):
         assert made[0].closed == 0
     finally:
         leave.set()
-        reader.join(20)
-        drainer.join(20)
+        join(reader, *([drainer] if drainer.ident else []))
     assert drained.is_set()
     assert made[0].closed == 1

@@ -11,6 +11,7 @@ from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.journal.interface import Query
 from logrelay.model import Commit
+from tests.support.waiting import DEADLINE_S
 
 ALL = 1 << 60
 
@@ -25,7 +26,7 @@ def refusing(journal_at):
     """Make the file refuse lines while the test says so, as a full disk does: names are written before them."""
 
     def switch(sql):
-        with closing(sqlite3.connect(journal_at.path, isolation_level=None, timeout=10)) as db:
+        with closing(sqlite3.connect(journal_at.path, isolation_level=None, timeout=DEADLINE_S)) as db:
             db.execute(sql)
 
     class Refusing:

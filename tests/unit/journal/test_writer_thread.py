@@ -6,20 +6,24 @@ import os
 import resource
 import subprocess
 import threading
-import time
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
+from logrelay.journal import writer_thread
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.writer_thread import FIRST_RETRY_S, MERGE_LINES, JournalThread
+from logrelay.journal.writer_thread import FIRST_RETRY_S, IDLE_S, MERGE_LINES, JournalThread
 from logrelay.model import Commit
 from tests.support.waiting import DEADLINE_S
 
 ALL = 1 << 60
+
+DUE_S = 1234.5
+"""The next step of retention is so far away: less than the writer's longest wait, more than any test takes."""
 
 
 class Loop:
@@ -375,18 +379,28 @@ def test_retention_runs_between_commits_and_is_reported(journal_at, start, loop,
     assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == loop.said[-1][2]
 
 
-def test_an_idle_writer_sleeps(journal_at, start, loop, lines, until):
-    """After the work is done there is one long wait, no polling: the thread uses no CPU."""
+class RecordingQueue(SimpleQueue):
+    """A queue that remembers how long its taker was ready to wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def get(self, block=True, timeout=None):
+        self.waits.append(timeout)
+        return super().get(block, timeout)
+
+
+def test_an_idle_writer_sleeps_until_something_is_due(journal_at, start, loop, lines, until, monkeypatch):
+    """After the work is done there is one long wait for what comes next, no polling: the thread uses no CPU."""
+    monkeypatch.setattr(writer_thread, "SimpleQueue", RecordingQueue)
     journal = journal_at()
-    dues = []
-    due = journal.due
-    journal.due = lambda: dues.append(1) or due()
+    journal.due = lambda: DUE_S
     writer = start(journal)
     writer.submit(Commit(lines(1, 100)))
-    until(lambda: len(dues) >= 2, "the idle look")
-    count = len(dues)
-    time.sleep(0.5)  # the absence of something can only be waited for
-    assert len(dues) == count
+    waits = writer._queue.waits
+    until(lambda: loop.upto == 100 and waits[-1] == DUE_S, "the idle wait")
+    assert set(waits[waits.index(DUE_S) :]) <= {IDLE_S, DUE_S}
     writer.submit(Commit(lines(101, 1)))
     until(lambda: loop.upto == 101, "the commit after the sleep")
 

@@ -7,6 +7,7 @@ import threading
 
 from robo_trader.logger import setup_structlog
 from tests.support.threads import running
+from tests.support.waiting import DEADLINE_S
 
 
 def test_uncaught_exceptions_are_said_before_the_original_hooks_run(chain, monkeypatch):
@@ -64,7 +65,7 @@ def test_the_last_words_of_a_dying_process_arrive(relay, python):
         "raise RuntimeError('out of luck, api_key=abcdefgh')\n"
     )
     process = python("-c", code, LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED="")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert "RuntimeError: out of luck, api_key=[redacted]" in err
     assert "Traceback (most recent call last)" in err

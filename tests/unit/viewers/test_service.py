@@ -143,7 +143,7 @@ def test_a_session_begins_with_the_tail_of_the_settings(bench):
     made = bench()
     made.service.open(FakeSocket(), "/", subprotocol=None, deflate=False)
     (joined, started) = made.stream.calls
-    assert joined[2:] == ("plain", False)
+    assert joined[2:] == ("single", False)
     assert started == ("start_tail", 500)
 
 

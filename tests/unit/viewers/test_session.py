@@ -23,7 +23,7 @@ class Bench:
         self.stream = FakeStream(**settings)
         self.socket = FakeSocket()
         self.session = Session(
-            self.stream, self.socket, form="plain", deflate=True, tail=TAIL, loop=asyncio.get_running_loop()
+            self.stream, self.socket, form="single", deflate=True, tail=TAIL, loop=asyncio.get_running_loop()
         )
         self.session.begin(target)
 
@@ -60,9 +60,9 @@ def on_a_loop(test):
 async def test_it_begins_with_the_newest_lines():
     """Without a wish in the URL: everything, the last `tail` lines first, in the form of the handshake."""
     bench = Bench()
-    assert bench.calls() == [("join", Filter(), "plain", True), ("start_tail", TAIL)]
+    assert bench.calls() == [("join", Filter(), "single", True), ("start_tail", TAIL)]
     assert Bench("/?tail=0").calls()[1:] == [("start_tail", 0)]
-    assert Bench("/?tail=7&level=ERROR").calls() == [("join", Filter(ERROR), "plain", True), ("start_tail", 7)]
+    assert Bench("/?tail=7&level=ERROR").calls() == [("join", Filter(ERROR), "single", True), ("start_tail", 7)]
 
 
 @on_a_loop
@@ -285,7 +285,7 @@ async def test_the_end_drops_a_history_under_way():
     assert bench.socket.sent == []
 
 
-@pytest.mark.parametrize("form", ["plain", "batch"])
+@pytest.mark.parametrize("form", ["single", "batch"])
 @pytest.mark.parametrize("deflate", [True, False])
 def test_what_the_handshake_agreed_on_reaches_the_stream(form, deflate):
     """Form and compression are the viewer's."""

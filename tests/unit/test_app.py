@@ -1,0 +1,49 @@
+"""What the relay says of itself to the service manager; all else of `app` is tested as a real program."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from logrelay import app
+
+
+@pytest.mark.parametrize(
+    ("trouble", "text"),
+    [
+        (None, "serving 2 traders, 3 viewers"),
+        ("the disk is full", "journal in trouble: the disk is full; 2 traders, 3 viewers"),
+    ],
+)
+def test_the_summary_names_trouble_and_who_is_connected(trouble, text):
+    """Who looks at `systemctl status` should see at once that lines are not being kept."""
+    pipeline = SimpleNamespace(trouble=trouble, viewer_count=3, trader_server=SimpleNamespace(connection_count=2))
+
+    assert app.Relay.summary(SimpleNamespace(_pipeline=pipeline)) == text
+
+
+def test_a_status_is_sent_when_it_has_changed(monkeypatch):
+    """The manager logs nothing of it, but each message wakes it; one that was not taken is sent again."""
+    monkeypatch.setattr(app, "STATUS_INTERVAL_S", 0)
+    texts = iter(["a", "a", "a", "b", "b"])
+    taken = iter([False, True, True])
+    sent = []
+
+    class Notifier:
+        connected = True
+
+        def status(self, text):
+            sent.append(text)
+            return next(taken)
+
+    def summary():
+        text = next(texts, None)
+        if text is None:
+            Notifier.connected = False
+            return "b"
+        return text
+
+    asyncio.run(app._show_status(Notifier(), summary))
+    assert sent == ["a", "a", "b"]
