@@ -55,9 +55,16 @@ def rfc3339(us: int) -> str:
 
 
 def log_line(
-    epoch: str, seq: int, run: int, app: str, time_us: int, rank: int, event: dict[Any, Any]
+    epoch: str,
+    seq: int,
+    run: int,
+    app: str,
+    time_us: int,
+    rank: int,
+    event: dict[Any, Any],
+    run_key: bytes = b"",
 ) -> tuple[Line, str, dict[str, object]]:
-    """Make a line of a decoded event, which is consumed.
+    """Make a line of a decoded event, which is consumed. `run` is the row id of the run, `run_key` its key.
 
     Returns the line (without message and context, which are only of use while it is fresh), its message and its
     context, both JSON-safe.
@@ -82,6 +89,8 @@ def log_line(
         "message": message,
         "context": event,
         "timestamp": rfc3339(time_us),
+        "app": app,
+        "run": run_key.hex(),
     }
     try:
         body = orjson.dumps(shape, option=_JSON)
@@ -92,7 +101,7 @@ def log_line(
     except TypeError:
         shape["context"] = event = json_safe(event)
         body = orjson.dumps(shape, option=_JSON)
-    return _line((seq, time_us, rank, source, run, body, "", EMPTY)), message, event
+    return _line((seq, time_us, rank, source, run, body, "", EMPTY, app)), message, event
 
 
 def notice_line(

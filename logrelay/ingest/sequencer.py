@@ -55,7 +55,7 @@ class Sequencer:
     def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any]) -> None:
         """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run."""
         seq = self._next_seq
-        line, message, context = log_line(self._epoch, seq, run.id, run.app, time_us, rank, event)
+        line, message, context = log_line(self._epoch, seq, run.id, run.app, time_us, rank, event, run.key)
         self._next_seq = seq + 1
         self._lines.append(line)
         self._messages.append(message)

@@ -40,6 +40,7 @@ class _Row(NamedTuple):
     source: str
     run: int
     body: bytes
+    app: str
 
 
 class _Block:
@@ -103,7 +104,7 @@ class MemoryJournal:
                     self._blocks.append(_Block(line.seq))
                 block = self._blocks[-1]
                 cost = len(line.body) + LINE_COST
-                block.rows.append(_Row(line.time_us, line.level, line.source, line.run, line.body))
+                block.rows.append(_Row(line.time_us, line.level, line.source, line.run, line.body, line.app))
                 block.size += cost
                 self._size += cost
             self._head += len(lines)
@@ -207,10 +208,10 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
     wanted = query.filter
     if row.run == RELAY_RUN or wanted.everything:
         return True
-    if not wanted.wants(row.level, row.source):
+    if not wanted.wants(row.level, row.source, row.app):
         return False
     if not wanted.text and not wanted.where:
         return True
     said = orjson.loads(row.body)
-    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
+    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"], row.app)
     return wanted.content_matches(line)
