@@ -213,5 +213,5 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
     if not wanted.text and not wanted.where:
         return True
     said = orjson.loads(row.body)
-    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"], row.app)
+    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
     return wanted.content_matches(line)

@@ -208,7 +208,8 @@ class _Walk:
         if source == NOTICE_SOURCE:
             run = RELAY_RUN
         said = orjson.loads(body)
-        name, app = said.get("source", RELAY_SOURCE), said.get("app", app or "")
+        name = said.get("source", RELAY_SOURCE)
+        app = said.get("app", app or "")
         return self.query.filter.matches(Line(seq, 0, level, name, run, b"", said["message"], said["context"], app))
 
 

@@ -402,7 +402,6 @@ class TestOddities:
             assert reader.page(db, Query(0, ALL, 9, wanted)).seqs == expected
             assert reader.page(db, Query(0, ALL, 9, wanted, newest=True)).seqs == expected
 
-
     @pytest.mark.parametrize("newest", [False, True])
     @pytest.mark.parametrize("more", [{}, {"text": "m"}, {"where": (('k"', "1"),)}])
     def test_a_line_that_does_not_say_its_app_has_the_app_of_its_run(self, db, fill, newest, more):
