@@ -13,7 +13,15 @@ from ipaddress import ip_address
 from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, number, several, size, text, whole
 
 ENV_PREFIX = "LOGRELAY_"
-OTHER_VARIABLES = ("LOGRELAY_DISABLED", "LOGRELAY_LEVEL", "LOGRELAY_EXCLUDE", "LOGRELAY_CI")
+OTHER_VARIABLES = (
+    "LOGRELAY_DISABLED",
+    "LOGRELAY_LEVEL",
+    "LOGRELAY_EXCLUDE",
+    "LOGRELAY_REDACT_ALLOW",
+    "LOGRELAY_REDACT_DENY",
+    "LOGRELAY_REDACT_PERSONAL",
+    "LOGRELAY_CI",
+)
 """Variables of that prefix that are no settings of the relay: the trader's own, and CI's strictness."""
 
 MEMORY = ":memory:"

@@ -40,6 +40,9 @@ LEVELS: Final[dict[str, bytes]] = {
 MAX_BODY: Final = MAX_FRAME - HEADER.size - max(map(len, LEVELS.values()))
 """Bytes left for the packed event."""
 
+SMALL_FRAME: Final = 1_024
+"""Bytes that are enough for every frame but logs, unless a name is very long; then the buffer grows."""
+
 MAX_READ: Final = 65_536
 """Bytes taken by the decoder at once."""
 MAX_ANSWER: Final = 4_096
@@ -125,7 +128,8 @@ def time_of(frame: bytes) -> int:
 
 
 def _packb(value: list[Any]) -> bytes:
-    packed: bytes = msgpack.packb(value, unicode_errors="backslashreplace")
+    # Not msgpack.packb: its buffer of 256 KiB comes from the kernel page by page, in the call of a run's first line.
+    packed: bytes = msgpack.Packer(unicode_errors="backslashreplace", buf_size=SMALL_FRAME).pack(value)
     return packed
 
 

@@ -21,6 +21,10 @@ lost connection.
 is counted at once and a lost frame tells the relay in its place. If it was, the relay may have it: an ack or the next
 welcome decides. So the relay's sums and ours are equal, not only close.
 
+**Before the welcome.** On a new connection everything not acked follows hello at once, as the relay ignores a line it
+has. Only a gap whose lines may be in the journal waits for the welcome, and with it what is behind: if a lost frame
+were sent for it and the connection ended, nobody could say later whether the relay has the lines or the loss.
+
     produced = acked + pending + sum(dropped)        at every moment at which nobody has the baton
 
 **Drop policy.** Over the bound the oldest line below WARNING goes first, then the oldest of the others.
@@ -31,9 +35,7 @@ know each way in which one of them can have been interrupted.
 
 from __future__ import annotations
 
-import fcntl
 import heapq
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -41,7 +43,7 @@ from itertools import islice
 from typing import Any, Final, TypeVar
 
 from . import frames
-from .descriptors import F_GETSIG
+from .descriptors import GET_MARK, SEND_FLAGS, Mark, read_mark
 
 FRAME_OVERHEAD: Final = 64
 """Bytes charged for each frame beyond its length: the bytes object's header, malloc's rounding, the deque's slot."""
@@ -65,9 +67,6 @@ SLICE_FRAMES: Final = 256
 BATCH_BYTES: Final = 32_768
 """Bytes joined for one send; large sends cost a fraction per frame, larger ones would keep the baton longer."""
 
-SEND_FLAGS: Final = getattr(socket, "MSG_DONTWAIT", 0) | getattr(socket, "MSG_NOSIGNAL", 0)
-"""For every send: never wait, and never let a dead relay's SIGPIPE end the trader."""
-
 Send = Callable[[bytes, int], int]
 Result = TypeVar("Result")
 
@@ -75,14 +74,21 @@ Result = TypeVar("Result")
 class Gap:
     """Seqs `first` to `last`, none of them in memory, all of one cause."""
 
-    __slots__ = ("cause", "first", "last", "lost")
+    __slots__ = ("cause", "first", "last", "lost", "told")
 
-    def __init__(self, first: int, last: int, cause: str, *, lost: bool) -> None:
+    def __init__(self, first: int, last: int, cause: str, *, lost: bool, told: bool = False) -> None:
         self.first = first
         self.last = last
         self.cause = cause
         self.lost = lost
         """Counted as dropped. Otherwise the relay may have these lines, and they count as pending."""
+        self.told = told
+        """The relay knows: a lost frame was on a wire, or the reject was its own. Its ack then is not one of the lines
+        themselves. Only of what is lost."""
+
+    def is_like(self, other: Gap) -> bool:
+        """Whether the two could be one gap, but for their place."""
+        return self.lost is other.lost and self.told is other.told and self.cause == other.cause
 
 
 class Delegated:
@@ -133,6 +139,7 @@ class Outbox:
         "direct_mark",
         "direct_send",
         "dirty",
+        "doubtful_seq",
         "dropped",
         "has_sender",
         "inbox",
@@ -178,15 +185,17 @@ class Outbox:
         self.sent_gaps: deque[Gap] = deque()
         """Gaps among what is on the wire: told on this connection, or dropped when already sent."""
         self.unreported_gaps: deque[Gap] = deque()
-        """Gaps to be told when their turn comes; all lost."""
+        """Gaps to be told when their turn comes; one that is not lost is told once the welcome has decided it."""
         self.to_write = b""
         """Bytes that must be the next on the wire: a batch, or what the kernel did not take of one."""
         self.sent_seq = 0
         """The highest seq that was ever (even in part) on a wire; not kept up to date while there is `direct_send`."""
+        self.doubtful_seq = 0
+        """The relay may have unsent lines up to here, from an earlier wire, and its welcome is still to come."""
         self.direct_send: Send | None = None
         """The socket's send while everything before is on the wire and the next line may follow at once."""
         self.direct_fd = -1
-        self.direct_mark = -1
+        self.direct_mark: Mark = -1
         self.dirty = False
         """Somebody was interrupted with the baton: counters and the wire are in doubt."""
         self.broken = False
@@ -228,6 +237,14 @@ class Outbox:
             raise published.error
         result: Result = published.result
         return result
+
+    def publish(self, work: Callable[..., object], *args: Any) -> None:
+        """Have `work(*args)` run with the baton, by this thread if the baton is free, else soon by who has it.
+
+        For those who may not wait. `work` is as for `delegate`, and has nobody to tell of an error.
+        """
+        self.delegated.append(Delegated(work, args))
+        self.combine()
 
     def run_alone(self, work: Callable[[], None]) -> None:
         """Run `work()` with the baton, in this thread: for what would take a caller too long.
@@ -288,7 +305,7 @@ class Outbox:
         """Note that nobody takes the lines from here: the next caller starts somebody."""
         self.has_sender = False
 
-    def start_direct(self, send: Send, fd: int, mark: int) -> None:
+    def start_direct(self, send: Send, fd: int, mark: Mark) -> None:
         """Let callers send themselves, as everything before is on the wire."""
         self.direct_fd = fd
         self.direct_mark = mark
@@ -385,7 +402,8 @@ class Outbox:
     def fill(self, most: int) -> None:
         """Move up to `most` frames whose turn it is to the sent side and append their bytes to `to_write`.
 
-        In order, lost frames in their places, at most about `BATCH_BYTES` bytes.
+        In order, lost frames in their places, at most about `BATCH_BYTES` bytes; up to the first gap that only the
+        welcome can decide.
         """
         if self.unsent_high or self.unreported_gaps:
             self._fill_merged(most)
@@ -422,10 +440,13 @@ class Outbox:
                     frame = high[0]
                 if gaps and (not frame or gaps[0].first < frames.seq_of(frame)):
                     gap = gaps[0]
+                    if not gap.lost:
+                        break  # the welcome decides it, and what comes behind may not overtake it
                     told = frames.lost(gap.first, gap.last, gap.cause)
                     room -= len(told)
                     parts.append(told)
                     last = gap.last
+                    gap.told = True
                     self.sent_gaps += (gap,)
                     del gaps[0]
                 elif frame:
@@ -459,7 +480,7 @@ class Outbox:
             return
         taken = 0
         try:
-            if fcntl.fcntl(self.direct_fd, F_GETSIG) == self.direct_mark:
+            if read_mark(self.direct_fd, GET_MARK) == self.direct_mark:
                 taken = send(self.to_write, SEND_FLAGS)
         except OSError:
             pass
@@ -522,7 +543,7 @@ class Outbox:
                 count = last - gap.first + 1
                 if not gap.lost:
                     self.acked += count
-                elif gaps is self.unreported_gaps:
+                elif not gap.told:
                     # The relay was not told of this gap, and acks it: the lines themselves got there.
                     self.dropped[gap.cause] -= count
                     self.acked += count
@@ -534,16 +555,16 @@ class Outbox:
         return False
 
     def reconnected(self) -> None:
-        """Make everything not acked unsent again. Called once the welcome's acked is released."""
-        dropped = dict(self.dropped)
+        """Make everything not acked unsent again: a new connection has said hello.
+
+        What was on a wire before is in doubt until `welcomed`.
+        """
         unreported: deque[Gap] = deque()
         for gap in heapq.merge(self.sent_gaps, self.unreported_gaps, key=_first):
-            if not gap.lost:
-                dropped[gap.cause] += gap.last - gap.first + 1
-            if unreported and unreported[-1].last + 1 == gap.first and unreported[-1].cause == gap.cause:
+            if unreported and unreported[-1].last + 1 == gap.first and unreported[-1].is_like(gap):
                 unreported[-1].last = gap.last
             else:
-                unreported.append(Gap(gap.first, gap.last, gap.cause, lost=True))
+                unreported.append(Gap(gap.first, gap.last, gap.cause, lost=gap.lost, told=gap.told))
         low = self.sent_low + self.unsent_low
         high = self.sent_high + self.unsent_high
         no_low: deque[bytes] = deque()
@@ -552,7 +573,7 @@ class Outbox:
         saved = (len(self.sent_gaps) + len(self.unreported_gaps) - len(unreported)) * GAP_COST
         # No call from here on, so that an interruption finds the state as it was or as it is now.
         self.to_write = b""
-        self.dropped = dropped
+        self.doubtful_seq = self.sent_seq
         self.sent_gaps = no_gaps
         self.unreported_gaps = unreported
         self.sent_low = no_low
@@ -561,8 +582,30 @@ class Outbox:
         self.unsent_high = high
         self.charged_bytes -= saved
 
+    def welcomed(self) -> None:
+        """Count as dropped what was in doubt and is not in the journal. Called once the welcome's acked is released.
+
+        Not what was sent on this connection and dropped since: its ack is still to come.
+        """
+        dropped = dict(self.dropped)
+        unreported: deque[Gap] = deque()
+        for gap in self.unreported_gaps:
+            if not gap.lost:
+                dropped[gap.cause] += gap.last - gap.first + 1
+            decided = Gap(gap.first, gap.last, gap.cause, lost=True, told=gap.told)
+            if unreported and unreported[-1].last + 1 == gap.first and unreported[-1].is_like(decided):
+                unreported[-1].last = gap.last
+            else:
+                unreported.append(decided)
+        saved = (len(self.unreported_gaps) - len(unreported)) * GAP_COST
+        # No call from here on (see `reconnected`).
+        self.dropped = dropped
+        self.unreported_gaps = unreported
+        self.doubtful_seq = 0
+        self.charged_bytes -= saved
+
     def reject(self, seq: int, counted: str, cause: str) -> bool:
-        """Drop one line for good, counting it as `counted`. False: it is not in memory."""
+        """Drop one line for good, counting it as `counted`: "rejected" if the relay did. False: it is not in memory."""
         key = seq.to_bytes(8, "big")
         for queue in (self.sent_low, self.sent_high, self.unsent_low, self.unsent_high):
             for index, frame in enumerate(queue):
@@ -571,7 +614,7 @@ class Outbox:
                         break
                     size = len(frame) + FRAME_OVERHEAD
                     gaps = self.sent_gaps if queue is self.sent_low or queue is self.sent_high else self.unreported_gaps
-                    self._add_gap(gaps, seq, seq, cause, lost=True)
+                    self._add_gap(gaps, seq, seq, cause, lost=True, told=counted == "rejected")
                     del queue[index]
                     self.charged_bytes -= size
                     self.dropped[counted] += 1
@@ -607,11 +650,12 @@ class Outbox:
         frame = queue[0]
         seq = frames.seq_of(frame)
         size = len(frame) + FRAME_OVERHEAD
-        lost = queue is self.unsent_low or queue is self.unsent_high
-        gaps = self.unreported_gaps if lost else self.sent_gaps
+        unsent = queue is self.unsent_low or queue is self.unsent_high
+        lost = unsent and seq > self.doubtful_seq
+        gaps = self.unreported_gaps if unsent else self.sent_gaps
         if gaps:
             gap = gaps[-1]
-            if gap.last + 1 == seq and gap.lost is lost and gap.cause == "overflow":
+            if gap.last + 1 == seq and gap.lost is lost and not gap.told and gap.cause == "overflow":
                 del queue[0]
                 self.charged_bytes -= size
                 gap.last = seq
@@ -627,16 +671,17 @@ class Outbox:
             self.dropped["overflow"] += 1
         return True
 
-    def _add_gap(self, gaps: deque[Gap], first: int, last: int, cause: str, *, lost: bool) -> None:
+    def _add_gap(self, gaps: deque[Gap], first: int, last: int, cause: str, *, lost: bool, told: bool = False) -> None:
         """Add seqs to the sorted `gaps`, joining neighbours of one kind."""
+        added = Gap(first, last, cause, lost=lost, told=told)
         at = len(gaps)
         if gaps and gaps[-1].first > first:
             # Highs are dropped from the front, where a few steps find the place; elsewhere it is rare.
             at = next(index for index, gap in enumerate(gaps) if gap.first > first)
         before = gaps[at - 1] if at else None
         after = gaps[at] if at < len(gaps) else None
-        joins = before is not None and before.last + 1 == first and before.lost is lost and before.cause == cause
-        meets = after is not None and last + 1 == after.first and after.lost is lost and after.cause == cause
+        joins = before is not None and before.last + 1 == first and before.is_like(added)
+        meets = after is not None and last + 1 == after.first and after.is_like(added)
         if joins and meets and before is not None and after is not None:
             before.last = after.last
             self.charged_bytes -= GAP_COST
@@ -646,19 +691,20 @@ class Outbox:
         elif meets and after is not None:
             after.first = first
         else:
-            gaps.insert(at, Gap(first, last, cause, lost=lost))
+            gaps.insert(at, added)
             self.charged_bytes += GAP_COST
 
     def _join_gaps(self, gaps: deque[Gap]) -> None:
         """Join neighbours of different causes into the first one's: the last resort of the bound."""
         kept: deque[Gap] = deque()
         for gap in gaps:
-            if kept and kept[-1].last + 1 == gap.first and kept[-1].lost is gap.lost:
+            before = kept[-1] if kept else None
+            if before and before.last + 1 == gap.first and before.lost is gap.lost and before.told is gap.told:
                 if gap.lost:
                     count = gap.last - gap.first + 1
                     self.dropped[gap.cause] -= count
-                    self.dropped[kept[-1].cause] += count
-                kept[-1].last = gap.last
+                    self.dropped[before.cause] += count
+                before.last = gap.last
                 self.charged_bytes -= GAP_COST
             else:
                 kept.append(gap)
@@ -705,7 +751,7 @@ class Outbox:
                 continue
             if start > expected:
                 gaps.append(Gap(expected, start - 1, "overflow", lost=False))
-            gaps.append(Gap(start, end, gap.cause, lost=gap.lost))
+            gaps.append(Gap(start, end, gap.cause, lost=gap.lost, told=gap.told))
             expected = max(expected, end + 1)
             while at < len(seqs) and seqs[at] <= end:
                 # A line that is also in a gap was being dropped: finish that.
@@ -740,9 +786,10 @@ class Outbox:
     def pending(self) -> int:
         """Return how many lines are neither acked nor dropped; exact while nobody has the baton."""
         doubtful = 0
-        for gap in list(self.sent_gaps):
-            if not gap.lost:
-                doubtful += gap.last - gap.first + 1
+        for gaps in (self.sent_gaps, self.unreported_gaps):
+            for gap in list(gaps):
+                if not gap.lost:
+                    doubtful += gap.last - gap.first + 1
         return (
             len(self.sent_low)
             + len(self.sent_high)
@@ -753,6 +800,26 @@ class Outbox:
             + self.unencoded
             + doubtful
         )
+
+    def unsent_lines(self) -> int:
+        """Return how many of the pending lines were certainly never handed to the kernel as a whole.
+
+        The others were, on this connection or an earlier one, and the relay may have them. Never blocks; exact while
+        nobody has the baton, but for a goodbye or a lost frame of which a part waits.
+        """
+        count = len(self.inbox) + self.overrun + self.unencoded
+        for queue in (self.unsent_low, self.unsent_high):
+            count += sum(frames.seq_of(frame) > self.doubtful_seq for frame in list(queue))
+        waiting = len(self.to_write)
+        newest = heapq.merge(
+            reversed(list(self.sent_low)), reversed(list(self.sent_high)), key=_seq_bytes, reverse=True
+        )
+        for frame in newest:
+            if waiting <= 0:
+                break
+            waiting -= len(frame)
+            count += 1
+        return count
 
     def produced(self) -> int:
         """Return how many lines were taken, in whatever state they are. Never blocks."""

@@ -15,7 +15,7 @@ The module is longer than others because the hot path is one function, and becau
 from __future__ import annotations
 
 import atexit
-import fcntl
+import contextlib
 import os
 import struct
 import sys
@@ -28,8 +28,8 @@ from typing import Any, Final
 import msgpack
 
 from . import frames, serializer
-from .descriptors import F_GETSIG, Wakeup
-from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, SEND_FLAGS, Outbox
+from .descriptors import GET_MARK, SEND_FLAGS, Wakeup, missing, read_mark
+from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, Outbox
 from .sender import Sender
 
 MAX_BYTES: Final = 16 * 1024 * 1024
@@ -46,6 +46,9 @@ FAST_KEY: Final = 100
 """Characters of a key up to which the same holds."""
 LATE_REPORTS: Final = 10
 """Lines logged after the exit hook that are reported on stderr if they cannot be sent; more would only repeat it."""
+PACKER_BYTES: Final = 8_192
+"""A packer's buffer at first: more than nearly every line needs; it grows and stays. msgpack's own 256 KiB would be
+taken from the kernel page by page, most of them never used."""
 KEYS: Final = 2_048
 """Keys that are remembered as harmless; programs have tens, made-up keys must not grow it for ever."""
 SOURCES: Final = 4_096
@@ -72,7 +75,7 @@ ALIASES: Final = {
 """Method names and level words that people use, and the protocol's word for each."""
 
 _time_ns = time.time_ns
-_fcntl = fcntl.fcntl
+_read_mark = read_mark
 _HEAD, _U64 = frames.HEAD, frames.U64
 _MAX_BODY = frames.MAX_BODY
 
@@ -133,6 +136,10 @@ class LogRelayProcessor:
         self._truncated = 0
         self._ignored = 0
         self._disabled = os.environ.get("LOGRELAY_DISABLED") == "1" if disabled is None else disabled
+        lacking = missing()
+        if lacking and not self._disabled:
+            self._disabled = True
+            _say_unsupported(lacking)
         self._closed = self._disabled
         if self._closed:
             # An empty table sends every event the slow way, which looks at `_closed`: no test in the hot path.
@@ -238,7 +245,7 @@ class LogRelayProcessor:
                 out.charged_bytes = charged = out.charged_bytes + size + FRAME_OVERHEAD
                 taken = 0
                 try:
-                    if _fcntl(out.direct_fd, F_GETSIG) == out.direct_mark:
+                    if _read_mark(out.direct_fd, GET_MARK) == out.direct_mark:
                         taken = send(frame, SEND_FLAGS)
                 except OSError:
                     pass
@@ -422,6 +429,8 @@ class LogRelayProcessor:
         done = True
         if sender.state != "idle" or out.produced():
             done = sender.finish(self._exit_timeout if timeout is None else timeout, close=True)
+            if not done:
+                sender.print_summary("at close")
         self._closed = True
         self._levels = {}
         return done
@@ -455,7 +464,7 @@ class LogRelayProcessor:
 
 def _new_packer() -> Callable[[Any], bytes]:
     # strict_types and no default: an object of any other type is an error, so nothing but C code runs while packing.
-    pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
+    pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True, buf_size=PACKER_BYTES).pack
     return pack
 
 
@@ -513,6 +522,18 @@ def _program() -> str:
     return name.removesuffix(".py").strip() or "trader"
 
 
+def _say_unsupported(lacking: str) -> None:
+    """Say on stderr, once in a process, that no line can be shipped on this operating system."""
+    if _unsupported_said:
+        return
+    _unsupported_said.append(True)
+    with contextlib.suppress(Exception):
+        sys.stderr.write(
+            f"robo_trader.log_relay[{os.getpid()}]: this system ({sys.platform}) has no {lacking}: no line is shipped "
+            "to the relay, and none is kept for it. LOGRELAY_DISABLED=1 says so on purpose.\n"
+        )
+
+
 def _rebuild(settings: dict[str, Any]) -> LogRelayProcessor:
     return LogRelayProcessor(settings["socket"], **{k: v for k, v in settings.items() if k != "socket"})
 
@@ -522,6 +543,7 @@ def _rebuild(settings: dict[str, Any]) -> LogRelayProcessor:
 _living: dict[int, weakref.ref[LogRelayProcessor]] = {}
 """Processors that are not disabled. The hooks cannot be unregistered, so they look here."""
 _hooked: list[bool] = []
+_unsupported_said: list[bool] = []
 
 
 def _register(processor: LogRelayProcessor) -> None:

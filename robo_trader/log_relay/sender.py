@@ -5,6 +5,15 @@ or levels, nor call structlog, logging or warnings: whatever goes wrong here mus
 Callers never wait for this thread; it works on the outbox in short slices. Read `logrelay/ingest/server` next, the
 other end of the socket.
 
+**The first line of a run** may be its last, so the call that logs it does not leave the connecting to the thread: it
+makes one attempt itself, says hello and sends the line (`_connect_in_call`), and the thread takes that connection over.
+A Unix socket connects at once or not at all, so this waits for nobody; what may take long, as moving the descriptor to
+a high number does, is the thread's.
+
+**The welcome opens no gate.** Everything not acked and every new line follow hello at once; the relay ignores what it
+has. Two things wait for the welcome all the same: a gap that only it can decide (see `outbox`), and, while a line is
+under suspicion of ending the connections, every line.
+
 **Why `_thread` and `_socket`.** `threading.Thread.start` takes locks that a signal handler's log call would
 find taken, and gevent replaces both modules' classes by cooperative ones. The originals have neither problem.
 """
@@ -12,19 +21,29 @@ find taken, and gevent replaces both modules' classes by cooperative ones. The o
 from __future__ import annotations
 
 import _socket
+import _thread
 import contextlib
 import errno
-import importlib
 import os
 import select
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import frames
-from .descriptors import Wakeup, is_marked, mark, move_high
-from .outbox import SEND_FLAGS, SLICE_FRAMES, Outbox
+from .descriptors import (
+    SEND_FLAGS,
+    SOCKET_FLAGS,
+    Mark,
+    Wakeup,
+    duplicate_high,
+    is_marked,
+    mark,
+    move_high,
+    refuse_sigpipe,
+)
+from .outbox import SLICE_FRAMES, Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +54,7 @@ RETRY_LONGEST_S: Final = 0.8
 RETRY_REFUSED_S: Final = 10.0
 """Seconds before asking again a relay that said no."""
 WELCOME_TIMEOUT_S: Final = 10.0
-"""Seconds to wait for the welcome. A stopped relay still accepts connections; it may be continued."""
+"""Seconds without a welcome until the sender looks whether the relay is to be found at another socket by now."""
 TICK_S: Final = 1.0
 """Seconds between two turns when nothing happens: they repair what an interruption or a closed descriptor left."""
 KERNEL_BUFFER: Final = 4 * 1024 * 1024
@@ -71,6 +90,16 @@ def default_path() -> str:
     return f"{os.environ.get('TMPDIR') or '/tmp'}/logrelay-{os.getuid()}/ingest.sock"  # noqa: S108
 
 
+class Connection(NamedTuple):
+    """A connection that has been made, and what tells it from others."""
+
+    sock: _socket.socket
+    mark: Mark
+    """See `descriptors`."""
+    place: tuple[str, int, int, int] | None
+    """Which socket it leads to; None: it could not be seen. See `_place_of`."""
+
+
 class Sender:
     """One run's connection. `flush` and `finish` wait, the rest never does.
 
@@ -102,10 +131,16 @@ class Sender:
         """Whoever removes the element may take turns: the thread, or who waits where no thread can be started."""
         self._sock: _socket.socket | None = None
         self._fd = -1
-        self._mark = -1
+        self._mark: Mark = -1
+        self._place: tuple[str, int, int, int] | None = None
+        """Which socket the connection leads to."""
+        self._opening: Connection | None = None
+        """A connection that is being made or moved: a forked child has to close it."""
+        self._is_low = False
+        """The connection was made in a call and has not been moved to a high number."""
         self._decoder = frames.Decoder()
         self._deadline = 0.0
-        """When the welcome must have come."""
+        """When to look whether the relay, which has not answered, is elsewhere by now."""
         self._next_try = 0.0
         self._retry_delay = RETRY_FIRST_S
         self._welcomed = 0
@@ -126,18 +161,21 @@ class Sender:
     def start(self) -> bool:
         """Start the thread unless it runs. True: this call did.
 
-        Impossible while the interpreter shuts down: then `finish` does the thread's work.
+        For the first line of a run also connect and send it. Starting a thread is impossible while the interpreter
+        shuts down: then `finish` does the thread's work.
         """
         if self._closing:
             return False
         started = False
+        first = self.state == "idle"
         try:
             del self._thread_baton[0]
         except IndexError:
             pass  # it runs
         else:
             try:
-                self._wakeup.open()
+                if first:
+                    self._connect_in_call()
                 _unpatched("_thread", "start_new_thread")(self._run_thread, ())
             except BaseException as error:
                 self._thread_baton += (None,)  # not a call: those fail at the recursion limit
@@ -148,6 +186,10 @@ class Sender:
         self._out.sender_started()
         if self._thread_baton:  # it ended just now; the next call starts another
             self._out.sender_ended()
+        if started and first:
+            # Only now: without a thread that reads the acks no caller may send by itself. And not left to the thread,
+            # which gets the interpreter only when this one waits.
+            self._out.publish(self._send_in_call, True)
         return started
 
     @property
@@ -169,6 +211,9 @@ class Sender:
         self._closing = True
         self.state = "closed"
         self._out.stop_direct()
+        opening, self._opening = self._opening, None
+        if opening is not None and opening.sock is not self._sock and is_marked(opening.sock.fileno(), opening.mark):
+            opening.sock.close()
         self._close_socket()
         self._wakeup.close()
 
@@ -261,10 +306,15 @@ class Sender:
             try:
                 self._turn(TICK_S)
                 if self._abandoned:
-                    self._finishing = True
+                    if not self._finishing:
+                        self._finishing = True
+                        self._out.delegate(self._out.stop_direct)  # nobody sends any more: the bye is ours to send
                     now = time.monotonic()
                     give_up = now + self._exit_timeout if give_up is None else give_up
-                    if self._all_acked_after_bye() or now >= give_up:
+                    if self._all_acked_after_bye():
+                        return
+                    if now >= give_up:
+                        self.print_summary("after its processor was thrown away")
                         return
             except BaseException as error:  # the thread has no caller to tell; an exception thrown in must not end it
                 self.link_errors += 1
@@ -291,24 +341,31 @@ class Sender:
     def _turn(self, most: float) -> None:
         """Do what is due, wait at most `most` seconds for something to happen, and serve that."""
         out = self._out
+        with contextlib.suppress(OSError):
+            self._wakeup.open()  # first: nobody can wake us before, so whatever there is to do is looked at behind it
         if out.dirty:
             out.run_alone(out.repair)
         if out.broken:
-            self._fail("interrupted", ours=True)
+            self._fail("interrupted", blameless=True)
         out.combine()
-        self._wakeup.open()
+        if self._is_low:
+            self._move_connection()
         now = time.monotonic()
         if self._sock is None and now >= self._next_try:
             self._connect(now)
         elif self.state == "greeting" and now >= self._deadline:
-            self._fail("no welcome")
-        want_write = self.state == "up" and self._send_backlog()
+            self._look_elsewhere(now)
+        want_write = self._sock is not None and self._send_backlog()
         self._wait(most, want_write)
 
     def _wait(self, most: float, want_write: bool) -> None:
         poll = _unpatched("select", "poll")()
         if self._wakeup.fd >= 0:
             poll.register(self._wakeup.fd, select.POLLIN)
+        else:
+            most = min(most, RETRY_FIRST_S)  # no descriptor to be had: look again soon
+        if self._closing or (self._abandoned and not self._finishing):
+            most = 0.0  # said before there was anything to wake us with
         now = time.monotonic()
         if self._sock is None:
             most = min(most, max(self._next_try - now, 0.0))
@@ -321,39 +378,137 @@ class Sender:
                 self._wakeup.clear()
             elif fd == self._fd and self._sock is not None:
                 if not is_marked(self._fd, self._mark):
-                    self._fail("the descriptor was closed by somebody else")
+                    self._fail("the descriptor was closed by somebody else", blameless=True)
                 elif events & ~select.POLLOUT:
                     self._read_answers()
 
     # -- connecting ------------------------------------------------------------------------------------------
 
-    def _connect(self, now: float) -> None:
-        sock = None
+    def _connect_in_call(self) -> None:
+        """Connect and send what is queued, in the call that logged a run's first line, which is then in the kernel.
+
+        Never waits and raises no Exception: what cannot be done now the thread does, and tells a person about it.
+        """
         try:
-            path = self._path if self._path is not None else default_path()
-            self.state = "connecting"
-            _check_directory(path)
-            kind = _unpatched("_socket", "socket")
-            sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+            del self._turn_baton[0]
+        except IndexError:
+            return
+        try:
+            self._take_connection(self._dial(high=False), time.monotonic(), first=True)
+        except Exception:
+            return
+        finally:
+            self._turn_baton += (None,)  # not a call: those fail at the recursion limit
+        self._out.publish(self._send_in_call, False)
+
+    def _connect(self, now: float) -> None:
+        """Connect, in the thread; if it fails plan the next attempt."""
+        try:
+            made = self._dial(high=True)
+        except Exception as error:
+            self._last_error = f"{type(error).__name__}: {error}"
+            self._schedule_retry(now)
+            return
+        self._take_connection(made, now, first=False)
+
+    def _dial(self, *, high: bool) -> Connection:
+        """Return a connection on which hello has been said; raises an Exception where there is none.
+
+        With `high` its descriptor has a high number, for which the kernel may keep us waiting; else it never waits.
+        """
+        path = self._path if self._path is not None else default_path()
+        self.state = "connecting"
+        _check_directory(path)
+        place = _place_of(path)  # first: a socket that is replaced in between is found to be another later on
+        kind = _unpatched("_socket", "socket")
+        sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM | SOCKET_FLAGS)
+        if high:
             sock = kind(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, move_high(sock.detach()))
+        try:
             sock.settimeout(0.0)  # whatever socket.setdefaulttimeout says
+            refuse_sigpipe(sock)
             with contextlib.suppress(OSError):
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, KERNEL_BUFFER)
-            marked = mark(sock.fileno())
+            self._opening = made = Connection(sock, mark(sock.fileno()), place)
             sock.connect(path)
             first = self._make_hello()
             if sock.send(first, SEND_FLAGS) != len(first):
                 raise BlockingIOError(errno.EAGAIN, "no room for hello")  # noqa: TRY301
-        except Exception as error:
-            if sock is not None:
-                sock.close()
-            self._last_error = f"{type(error).__name__}: {error}"
-            self._schedule_retry(now)
-            return
-        self._sock, self._fd, self._mark = sock, sock.fileno(), marked
-        self._decoder = frames.Decoder()
+        except BaseException:
+            self._opening = None
+            sock.close()
+            raise
+        return made
+
+    def _take_connection(self, made: Connection, now: float, *, first: bool) -> None:
+        """Make it the connection: lines may follow at once. `first`: the run has had no other."""
+        try:
+            if not first:
+                # Before anybody can send on it: the lines of the last connection go first.
+                self._out.delegate(self._out.reconnected)
+            decoder, fd = frames.Decoder(), made.sock.fileno()
+        except BaseException:
+            self._opening = None
+            made.sock.close()
+            raise
+        # No call from here on: an interruption finds the connection taken or not. The socket comes last, because who
+        # sends looks at it first.
+        self._decoder = decoder
         self._deadline = now + WELCOME_TIMEOUT_S
+        self._bye_for = -1
+        self._last_error = ""
+        self._place = made.place
+        self._mark = made.mark
+        self._fd = fd
+        self._is_low = first
         self.state = "greeting"
+        self._sock = made.sock
+        self._opening = None
+
+    def _move_connection(self) -> None:
+        """Give the connection that a call has made a high number, in the thread."""
+        self._is_low = False
+        place = self._place
+        moved = duplicate_high(self._fd) if is_marked(self._fd, self._mark) else -1
+        if moved >= 0:
+            sock = _unpatched("_socket", "socket")(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, moved)
+            self._opening = Connection(sock, self._mark, place)
+            try:
+                sock.settimeout(0.0)
+                self._out.delegate(self._use_moved, sock)
+            finally:
+                self._opening = None
+                if self._sock is not sock:
+                    sock.close()
+
+    def _use_moved(self, sock: _socket.socket) -> None:
+        """Send on `sock` from now on, which is the same connection. With the baton: nobody sends meanwhile."""
+        out, old = self._out, self._sock
+        fd = sock.fileno()
+        if old is None or not is_marked(fd, self._mark):
+            return
+        if out.direct_send is not None:
+            out.start_direct(self._send_with_bye if self._finishing else sock.send, fd, self._mark)
+        ours = is_marked(self._fd, self._mark)
+        self._sock, self._fd = sock, fd
+        if ours:
+            old.close()
+        else:
+            old.detach()
+
+    def _look_elsewhere(self, now: float) -> None:
+        """Give up a connection that was never answered if the path leads to another socket by now.
+
+        If not, another connection would only stand behind this one in the same queue, and what was sent on this one is
+        read when the relay comes to it, even if this process is gone by then.
+        """
+        place = _place_of(self._path if self._path is not None else default_path())
+        if place is not None and place != self._place:
+            self._fail("no welcome", blameless=True)
+            return
+        self._deadline = now + WELCOME_TIMEOUT_S
+        self._last_error = "it does not answer"
+        self._report_absence(now, "waiting")
 
     def _schedule_retry(self, now: float, delay: float | None = None) -> None:
         """Plan the next attempt, and tell a person now and then."""
@@ -362,17 +517,21 @@ class Sender:
             self._retry_delay = min(self._retry_delay * 2, RETRY_LONGEST_S)
         self._next_try = now + delay
         self.state = "refused" if self.refusal else "down"
+        self._report_absence(now, "trying again")
+
+    def _report_absence(self, now: float, doing: str) -> None:
+        """Tell a person that no relay takes the lines, at most once in `REPORT_EVERY_S`."""
         if self._down_since is None:
             self._down_since = now
         if self._reported_at is None or now - self._reported_at >= REPORT_EVERY_S:
             self._reported_at = now
             where = self._path if self._path is not None else default_path()
-            self._print_stderr(f"no relay at {where} ({self._last_error}); {self._counts()}; trying again")
+            self._print_stderr(f"no relay at {where} ({self._last_error}); {self._counts()}; {doing}")
 
-    def _fail(self, why: str, *, ours: bool = False) -> None:
-        """Give up the connection; its lines are in doubt until the next welcome."""
-        if self.state == "up" and not ours:
-            self._count_loss()  # no line is to blame for what happened on this side
+    def _fail(self, why: str, *, blameless: bool = False) -> None:
+        """Give up the connection; its lines are in doubt until the next welcome. `blameless`: no line is the cause."""
+        if not blameless and self.state in {"up", "greeting"}:
+            self._count_loss()
         self._last_error = why
         self._out.delegate(self._lose_connection)
         self._schedule_retry(time.monotonic(), RETRY_REFUSED_S * _between(0.8, 1.2) if self.refusal else None)
@@ -425,7 +584,7 @@ class Sender:
                 self._fail("a second welcome")
             elif answer.acked > out.seq:
                 self.refusal = f"the relay says it has line {answer.acked} of a run that has {out.seq}"
-                self._fail(self.refusal)
+                self._fail(self.refusal, blameless=True)
             else:
                 self._on_welcome(answer.acked)
         elif isinstance(answer, frames.Ack) and self.state == "up":
@@ -436,21 +595,22 @@ class Sender:
                 if self._cautious and out.first_unacked() > self._suspect_seq:
                     self._cautious = False
         elif isinstance(answer, frames.Reject) and self.state == "up":
-            if not out.delegate(out.reject, answer.seq, "rejected", "rejected_repeatedly"):
+            known = answer.seq <= out.acked_seq  # sent again before the welcome, and rejected again
+            if not out.delegate(out.reject, answer.seq, "rejected", "rejected_repeatedly") and not known:
                 out.count_bad_answer()
         elif isinstance(answer, frames.Refused):
             self.refusal = answer.reason or "refused"
-            self._fail(f"refused: {answer.reason}")
+            self._fail(f"refused: {answer.reason}", blameless=self.state != "up")
         else:
             out.count_bad_answer()
-            self._fail(f"the relay answers nonsense ({answer})")
+            self._fail(f"the relay answers nonsense ({answer})", blameless=self.state != "up")
 
     def _on_welcome(self, acked: int) -> None:
-        """Release what the relay has, make the rest unsent again, and start sending."""
+        """Release what the relay has, and decide what was in doubt. The lines are on their way already."""
         out = self._out
         before = out.acked
         self._release(acked)
-        out.delegate(out.reconnected)
+        out.delegate(out.welcomed)
         if out.acked != before:
             self._losses = self._losses_alone = 0
             self._cautious = self._cautious and out.first_unacked() <= self._suspect_seq
@@ -460,7 +620,7 @@ class Sender:
         if self._welcomed > 1:
             self.reconnects += 1
         self._retry_delay = RETRY_FIRST_S
-        self._bye_for = -1
+        self._last_error = ""
         if self._down_since is not None:
             away = time.monotonic() - self._down_since
             self._down_since = None
@@ -484,11 +644,24 @@ class Sender:
                 return outcome and self._sock is not None
         return True  # poll returns at once: the answers get their turn
 
-    def _send_batch(self) -> bool | None:
-        """One batch. None: go on; True: the kernel is full; False: nothing is left (or the connection is)."""
+    def _send_in_call(self, direct: bool) -> None:
+        """Send what a run has in its first moment, in whatever thread has the baton; see `_send_batch` for `direct`."""
+        try:
+            for _ in range(BATCHES_PER_TURN):
+                if self._send_batch(direct=direct) is not None:
+                    break
+        except BaseException:
+            self._out.break_connection()  # nobody knows what was sent
+            raise
+
+    def _send_batch(self, *, direct: bool = True) -> bool | None:
+        """One batch. None: go on; True: the kernel is full; False: nothing is left (or the connection is).
+
+        With `direct`, callers send themselves once nothing is left.
+        """
         out = self._out
         sock = self._sock
-        if sock is None or out.broken or out.dirty:
+        if sock is None or out.broken or out.dirty or (self._cautious and self.state != "up"):
             return False
         if out.direct_send is not None:
             return False
@@ -498,10 +671,11 @@ class Sender:
                 return False
             out.fill(1 if self._cautious else SLICE_FRAMES)
         if not out.to_write:
+            if out.unsent():
+                return False  # what comes next is in doubt, and the welcome will wake us
             if not self._finishing or self._bye_for == out.seq or not out.seq:
-                if not self._cautious:
-                    send = self._send_with_bye if self._finishing else sock.send
-                    out.start_direct(send, self._fd, self._mark)
+                if direct and not self._cautious:
+                    out.start_direct(self._send_with_bye if self._finishing else sock.send, self._fd, self._mark)
                 return False
             self._bye_for = out.seq
             out.append_bye()
@@ -548,16 +722,38 @@ class Sender:
         lost = sum(out.dropped.values())
         return f"{out.pending()} lines wait, {lost} were dropped"
 
-    def print_summary(self) -> None:
-        """Print on stderr how many lines did not arrive, if any did not. Called at exit."""
+    def print_summary(self, when: str = "at exit") -> None:
+        """Print on stderr how many lines were not delivered and why, if any were not. `when` begins the text."""
         out = self._out
-        waiting = out.pending()
+        unsent = out.unsent_lines()
+        unconfirmed = out.pending() - unsent
         dropped = {cause: count for cause, count in out.dropped.items() if count}
-        if waiting or dropped:
-            told = ", ".join(f"{cause} {count}" for cause, count in dropped.items()) or "none"
-            self._print_stderr(
-                f"at exit: {waiting} of {out.produced()} lines not acknowledged by the relay; dropped: {told}"
-            )
+        lost = unsent + sum(dropped.values())
+        if not lost and unconfirmed <= 0:
+            return
+        reasons = []
+        if unsent:
+            reasons.append(f"{unsent} never left this process ({self._why()})")
+        if dropped:
+            told = ", ".join(f"{cause} {count}" for cause, count in dropped.items())
+            reasons.append(f"{sum(dropped.values())} had been dropped ({told})")
+        if lost:
+            text = f"{lost} of {out.produced()} lines NOT DELIVERED: {', '.join(reasons)}"
+            if unconfirmed > 0:
+                text += f"; {unconfirmed} more were sent, but never confirmed"
+        else:
+            text = f"{unconfirmed} of {out.produced()} lines perhaps NOT DELIVERED: sent, but never confirmed"
+            text += f" ({self._why()})"
+        self._print_stderr(f"{when}: {text}")
+
+    def _why(self) -> str:
+        """Say why lines are still here."""
+        if self.refusal:
+            return f"the relay refused: {self.refusal}"
+        where = self._path if self._path is not None else default_path()
+        if self._last_error:
+            return f"no relay at {where}: {self._last_error}"
+        return f"the relay at {where} did not take or confirm them in time"
 
     def _print_stderr(self, text: str) -> None:
         """Write one line to stderr if that can be done at once and it is still stderr."""
@@ -568,8 +764,8 @@ class Sender:
             poll.register(2, select.POLLOUT)
             ready = poll.poll(0)
             if ready and ready[0][1] & select.POLLOUT:
-                line = f"{__package__}[{os.getpid()}]: {text}\n"
-                os.write(2, line.encode("utf-8", "backslashreplace")[:STDERR_BYTES])
+                line = f"{__package__}[{os.getpid()}]: {text}".encode("utf-8", "backslashreplace")
+                os.write(2, line[: STDERR_BYTES - 1] + b"\n")
         except Exception:
             pass
 
@@ -584,7 +780,11 @@ def _unpatched(module: str, name: str) -> Any:
     patched = sys.modules.get("gevent.monkey")
     if patched is not None:
         return patched.get_original(module, name)
-    return getattr(importlib.import_module(module), name)
+    return getattr(_MODULES[module], name)
+
+
+_MODULES: Final = {"_socket": _socket, "_thread": _thread, "select": select}
+"""Kept here: looking a module up by its name costs more than the call that is wanted from it."""
 
 
 def _check_directory(path: str) -> None:
@@ -598,6 +798,18 @@ def _check_directory(path: str) -> None:
     seen = os.lstat(parent)
     if seen.st_uid != os.getuid() or seen.st_mode & 0o022 or not stat.S_ISDIR(seen.st_mode):
         raise PermissionError(errno.EACCES, "the directory belongs to or can be changed by another user", parent)
+
+
+def _place_of(path: str) -> tuple[str, int, int, int] | None:
+    """Return what tells the socket at `path` from one bound there later; None: there is no socket to be seen.
+
+    Inode numbers are used again, so the time of the inode's last change is part of it.
+    """
+    try:
+        seen = os.stat(path)  # noqa: PTH116 - as above
+    except (OSError, ValueError):
+        return None
+    return (path, seen.st_dev, seen.st_ino, seen.st_ctime_ns) if stat.S_ISSOCK(seen.st_mode) else None
 
 
 def _socket_inode(fd: int) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ used, because a typing error must not stop a trading bot):
     LOGRELAY_LEVEL    what is streamed: debug, info (default), warning, error, critical
     LOGRELAY_EXCLUDE  loggers never streamed, comma separated, added to audit and security
     LOGRELAY_SOCKET, LOGRELAY_DISABLED  are read by the relay processor itself
+    LOGRELAY_REDACT_ALLOW, LOGRELAY_REDACT_DENY, LOGRELAY_REDACT_PERSONAL  are read by the redactor itself
     ROBO_LOG_LEVEL    what this console shows; default info
     ROBO_LOG_FORMAT   auto (default: colours on a terminal, JSON lines elsewhere), console or json
 """
@@ -40,12 +41,11 @@ from robo_trader.logging.bound_logger import TraderLogger, warn_once
 from robo_trader.logging.console import Console, Outlet, Renderer
 from robo_trader.logging.excepthooks import Hooks
 from robo_trader.logging.foreign import ForeignHandler
-from robo_trader.logging.redaction import Redactor
-from robo_trader.logging.secret_rules import from_environment
+from robo_trader.logging.redaction import redaction_steps, text_redaction
 from robo_trader.logging.tracebacks import exception_to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping
+    from collections.abc import Callable, Iterable, MutableMapping
     from typing import TextIO
 
     from structlog.typing import FilteringBoundLogger, Processor
@@ -148,7 +148,7 @@ def _filled(event: Any, args: tuple[Any, ...]) -> Any:
         return event
 
 
-def _make_chain(redactor: Processor, relay: Processor | None, renderer: Processor) -> list[Processor]:
+def _make_chain(redaction: list[Processor], relay: Processor | None, renderer: Processor) -> list[Processor]:
     chain: list[Processor] = [
         merge_contextvars,
         add_level,
@@ -157,7 +157,7 @@ def _make_chain(redactor: Processor, relay: Processor | None, renderer: Processo
         add_callsite,
         TimeAdder(),
         format_exception,  # before the redaction: a traceback can only be searched as text
-        redactor,  # before everything that lets a line leave
+        *redaction,  # before everything that lets a line leave
     ]
     if relay is not None:
         chain.append(relay)
@@ -192,7 +192,8 @@ def setup_structlog(
 
     `level` is what the console shows, `stream_level` what goes to the relay; they are independent. `exclude`
     names loggers that are never streamed (default `EXCLUDED`; LOGRELAY_EXCLUDE adds to it). `relay` may be a
-    processor of one's own, or False. `form` is auto, console or json; `stream` defaults to stdout.
+    processor of one's own, or False. `redactor` replaces the default redaction (docs/redaction.md); the secrets of the
+    environment are hidden all the same. `form` is auto, console or json; `stream` defaults to stdout.
     `foreign` sends the logging module's records through the chain (the root logger's level is lowered to what
     somebody wants to see; other handlers stay), `hooks` logs exceptions that nobody caught.
 
@@ -208,20 +209,20 @@ def setup_structlog(
 
     processor = _installed.use_relay(relay, settings)
     chain = _make_chain(
-        redactor if redactor is not None else Redactor(known=from_environment(os.environ)),
+        redaction_steps(redactor),
         processor,
         Renderer(style=_style(form, target), level=shown),
     )
     rank = levels.RANKS[shown] if processor is None else min(levels.RANKS[shown], levels.RANKS[streamed])
     _installed.use_chain(chain, rank, target)
     _installed.use_foreign(rank if foreign else None)
-    _installed.use_hooks(wanted=hooks)
+    _installed.use_hooks(text_redaction(redactor) if hooks else None)
     return processor
 
 
 def reset_structlog() -> None:
     """Take everything back: hooks, handler, the relay connection, structlog's configuration. For tests."""
-    _installed.use_hooks(wanted=False)
+    _installed.use_hooks(None)
     _installed.use_foreign(None)
     _installed.use_relay(False, None)
     structlog.reset_defaults()
@@ -305,11 +306,11 @@ class _Installed:
             root.setLevel(rank)
         logging.captureWarnings(capture=True)
 
-    def use_hooks(self, *, wanted: bool) -> None:
-        """Log exceptions that nobody caught, or no longer."""
+    def use_hooks(self, redact_text: Callable[[str], str] | None) -> None:
+        """Log exceptions that nobody caught and print them through `redact_text`; None: no longer."""
         if self._hooks is not None:
             self._hooks.remove()
-        self._hooks = Hooks(get_logger(APP).critical) if wanted else None
+        self._hooks = None if redact_text is None else Hooks(get_logger(APP).critical, redact_text)
         if self._hooks is not None:
             self._hooks.install()
 

@@ -1,7 +1,6 @@
 """Exceptions as text, in whatever form a line brings them.
 
-Owns: `exception_to_text`. It must not know secrets, levels or the relay. The chain formats with it, and
-`redaction` too, for lines that come with an exception still unformatted. Read `levels` next.
+Owns: `exception_to_text`. It must not know secrets, levels or the relay. The chain formats with it. Read `levels` next.
 """
 
 from __future__ import annotations

@@ -47,6 +47,16 @@ STALL_LINES = 14_000
 RATE = 2_000.0
 """Lines a second of the paced part."""
 WARM_CALLS = 2_000
+FIRST_CALLS = 15
+"""Fresh processes in which the first call is timed: it connects, so it is another kind of call."""
+FIRST = {
+    "relay up": ("up", False),
+    "relay up, another thread runs": ("up", True),
+    "down: no socket": ("down", False),
+}
+"""Titles, and for each the state and whether the process has another thread: then some system calls wait for others."""
+FIRST_CALL_US = 500.0
+"""The most that it should take."""
 ANSWER_SECONDS = 20.0
 """A process that says nothing for so long is given up."""
 STUCK_SECONDS = 2.0
@@ -122,6 +132,8 @@ class Bench:
         """Whoever asks for another number of rounds gets it for every cell."""
         self.samples: list[dict[str, Any]] = []
         self.stuck: set[Cell] = set()
+        self.first: dict[str, list[int]] = {}
+        """Nanoseconds of our first calls, by the titles in `FIRST`."""
         self.problems: list[str] = []
         self.absent: dict[str, str] = {}
         self.loads: list[float] = []
@@ -137,6 +149,7 @@ class Bench:
             if gone:
                 self.absent[kind.label] = f"not installed: {gone}"
                 self.cells = [cell for cell in self.cells if cell.shipper != kind.name]
+        self.time_first_calls()
         for turn in range(self.plan.rounds):
             # Who comes first changes, so that nobody is always behind the same neighbour.
             first = turn * len(self.cells) // self.plan.rounds
@@ -163,13 +176,34 @@ class Bench:
                 except BenchError as error:
                     self.problems.append(f"{cell.shipper}, {cell.state}, {cell.threads} thread(s): {error}")
 
+    def time_first_calls(self) -> None:
+        """Time the first call of fresh processes, with the relay there and without."""
+        for title, (state, company) in FIRST.items():
+            if all((cell.shipper, cell.state) != (OURS, state) for cell in self.cells):
+                continue
+            say(f"{FIRST_CALLS} first calls, {title}")
+            path, _ = self._collector(OURS, state)
+            for _ in range(FIRST_CALLS):
+                child = self._child(OURS)
+                try:
+                    said = child.ask(
+                        "begin", ANSWER_SECONDS, name=OURS, path=path, state=state, keys=10, company=company
+                    )
+                    self.first.setdefault(title, []).append(said["first_ns"])
+                finally:
+                    child.stop()
+
+    def _child(self, shipper: str) -> Child:
+        """Start a process that can measure a shipper."""
+        env = {key: value for key, value in os.environ.items() if not key.startswith(("LOGRELAY_", "ROBO_"))}
+        return Child(self.fleet, shipper, [sys.executable, str(HERE / "trader_peers.py")], env=env)
+
     def one(self, cell: Cell) -> dict[str, Any]:
         """Measure one cell in a process of its own."""
         self._count += 1
         state = cell.state.partition("-")[0]
         path, far = self._collector(cell.shipper, state)
-        env = {key: value for key, value in os.environ.items() if not key.startswith(("LOGRELAY_", "ROBO_"))}
-        child = Child(self.fleet, cell.shipper, [sys.executable, str(HERE / "trader_peers.py")], env=env)
+        child = self._child(cell.shipper)
         try:
             child.ask("begin", ANSWER_SECONDS, name=cell.shipper, path=path, state=state, keys=cell.keys)
             child.ask("warm", ANSWER_SECONDS, count=WARM_CALLS)
@@ -360,6 +394,13 @@ def tables(result: dict[str, Any]) -> list[Table]:
             body.append([label, *("-" if row is None else shown(row.bursts) for row in by_keys)])
     if body:
         made.append(Table("How many keys the event has; burst, us per call", "", ["", "3", "10", "30"], body))
+    first = {title: [took / 1000 for took in sorted(each)] for title, each in result.get("first", {}).items()}
+    if first:
+        body = [
+            [title, number(each[0]), number(statistics.median(each)), number(each[-1])] for title, each in first.items()
+        ]
+        title = f"The first call of a process, which connects; us, of {FIRST_CALLS} processes"
+        made.append(Table(title, "", ["", "lowest", "median", "highest"], body))
     return made
 
 
@@ -390,6 +431,8 @@ def aims(result: dict[str, Any]) -> list[str]:
             there, up = value(OURS, what, state), value(OURS, what)
             if there and up:
                 judge(f"{what}, {state} / up", there / up, 2.0)
+    for title, first in result.get("first", {}).items():
+        judge(f"first call of a process, us, {title}", statistics.median(first) / 1000, FIRST_CALL_US)
     if mine:
         judge("stretch: burst in us", mine, 2.0)
     return said
@@ -494,6 +537,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
         "loads": bench.loads,
         "absent": bench.absent,
         "problems": bench.problems,
+        "first": bench.first,
         "samples": bench.samples,
     }, interrupted
 

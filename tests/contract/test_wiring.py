@@ -91,7 +91,7 @@ STATE_RECORDS = [
     Record(
         "robo_trader.log_relay.outbox",
         "robo_trader.log_relay.outbox.Gap",
-        {"gap", "before", "after", "kept[-1]", "unreported[-1]"},
+        {"gap", "before", "after", "unreported[-1]"},
         "a range of lost lines that grows and shrinks in the outbox's books",
     ),
     Record(
@@ -130,7 +130,7 @@ FOREIGN = [
     Foreign("logrelay.viewers.connection", "made", {"body"}, "a Response of websockets that is not sent yet"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),
-    Foreign("robo_trader.logging.redaction", "_asking", {"depth"}, "a threading.local of the module: set per thread"),
+    Foreign("robo_trader.log_relay.redaction", "_asking", {"depth"}, "a threading.local of the module: set per thread"),
     Foreign(
         "robo_trader.log_relay.serializer", "_nesting", {"depth"}, "a threading.local of the module: set per thread"
     ),

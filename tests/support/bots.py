@@ -1,7 +1,7 @@
 """Bots in processes of their own, for the tests of how a process ends, forks and is interrupted.
 
 Owns: `run_bot` and `Bot`, which run a piece of code after `PRELUDE` in a fresh Python, and the deadline after which
-such a process says where it hangs and ends itself. It knows nothing of the wire; that is `wire_peer`.
+such a process says where it hangs and ends itself. What is said on the wire is the business of `wire_peer`.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from tests.support.waiting import DEADLINE_S
+from tests.support.wire_peer import settle_all
 
 ROOT = str(Path(__file__).resolve().parents[2])
 
@@ -61,15 +62,19 @@ def environment():
     return clean | {"PYTHONPATH": ROOT, "TEST_DEADLINE_S": str(DEADLINE_S)}
 
 
-def command(code, args, options=(), hangs=HANGS_S):
-    return [sys.executable, *options, "-c", PRELUDE.format(hangs=hangs, deadline=DEADLINE_S) + code, *map(str, args)]
+def command(code, args, options=(), hangs=HANGS_S, before=""):
+    prelude = PRELUDE.format(hangs=hangs, deadline=DEADLINE_S)
+    return [sys.executable, *options, "-c", before + prelude + code, *map(str, args)]
 
 
 class Bot:
-    """A process that runs `code`. In a `with` block: killed at its end, whatever happened."""
+    """A process that runs `code`; `before` runs ahead of its imports.
 
-    def __init__(self, code, *args, options=(), hangs=HANGS_S):
-        self._command = command(code, args, options, hangs)
+    In a `with` block: killed at its end, whatever happened.
+    """
+
+    def __init__(self, code, *args, options=(), hangs=HANGS_S, before=""):
+        self._command = command(code, args, options, hangs, before)
         self.code = None
         self.err = ""
 
@@ -117,14 +122,18 @@ class Bot:
         self.process.wait(DEADLINE_S)
 
     def wait(self, timeout=HANGS_S + DEADLINE_S):
-        """Wait for its end; return the exit code. `out` and `err` are what was still unread."""
+        """Wait for its end; return the exit code. `out` and `err` are what was still unread.
+
+        The lines that it gave to the kernel have been read by the peers of this process then.
+        """
         self.out, self.err = self.process.communicate(timeout=timeout)
         self.code = self.process.returncode
+        settle_all()
         return self.code
 
 
-def run_bot(code, *args, options=(), hangs=HANGS_S):
+def run_bot(code, *args, options=(), hangs=HANGS_S, before=""):
     """Run `code` to its end; returns the `Bot` with `code`, `out` and `err`."""
-    with Bot(code, *args, options=options, hangs=hangs) as bot:
+    with Bot(code, *args, options=options, hangs=hangs, before=before) as bot:
         bot.wait(hangs + DEADLINE_S)
     return bot

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -45,6 +46,19 @@ class Connection:
         self.ended = None
         pid = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         self.pid = struct.unpack("3i", pid)[0]
+
+
+_started = weakref.WeakSet()
+"""Peers whose thread runs."""
+
+SETTLE_READS = 1_000
+"""Reads of one connection in one `settle`: a megabyte each, more than any test sends; one that talks on ends it."""
+
+
+def settle_all():
+    """Have every peer of this process read what the kernel holds for it, for instance from a bot that has ended."""
+    for peer in list(_started):
+        peer.settle()
 
 
 class Peer:
@@ -97,12 +111,14 @@ class Peer:
         self._stop = False
         self._thread = threading.Thread(target=self._serve, name="peer", daemon=True)
         self._thread.start()
+        _started.add(self)
         return self
 
     def stop(self, unlink=True):
         """Close everything at once, as a relay that exits does."""
         if self._thread is None:
             return
+        _started.discard(self)
         self._stop = True
         self.poke()
         join(self._thread)
@@ -124,6 +140,14 @@ class Peer:
         self._commands.append((action, done))
         self.poke()
         assert done.wait(DEADLINE_S)
+
+    def settle(self):
+        """Accept and read whatever has been sent up to now, unless this peer is told to be slow.
+
+        What a process has given to the kernel before its end is read then, and a test may look at it.
+        """
+        if self.accepting and self.reading and not self.pause and threading.current_thread() is not self._thread:
+            self.do(self._drain)
 
     def send(self, data, connection=None):
         """Send raw bytes to a trader (default: the newest connection)."""
@@ -204,9 +228,7 @@ class Peer:
                         os.eventfd_read(self._bell)
                 elif fd == self._listener.fileno():
                     with contextlib.suppress(BlockingIOError):
-                        sock, _ = self._listener.accept()
-                        sock.setblocking(False)
-                        self.connections.append(Connection(sock))
+                        self._accept()
                 elif fd in by_fd:
                     self._read(by_fd[fd])
                     if self.pause:
@@ -222,6 +244,23 @@ class Peer:
         for c in self.live():
             self._end(c, "stopped")
         self._listener.close()
+
+    def _accept(self):
+        sock, _ = self._listener.accept()
+        sock.setblocking(False)
+        self.connections.append(Connection(sock))
+
+    def _drain(self):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._accept()
+        for c in self.live():
+            poll = select.poll()
+            poll.register(c.fd, select.POLLIN)
+            for _ in range(SETTLE_READS):
+                if c.ended or not poll.poll(0):
+                    break
+                self._read(c)
 
     def _end(self, c, why):
         c.ended = why

@@ -1,4 +1,9 @@
-"""Writes wire-v1.json: whole frames of wire protocol v1, described in JSON and assembled without either side's codec.
+"""Writes wire-v1.json and wire-v1-streams.json: wire protocol v1, assembled without either side's codec.
+
+wire-v1.json has whole frames, described in JSON. wire-v1-streams.json has what a trader may write behind hello without
+waiting for the welcome, as one string of bytes, and what a relay makes of it: `has` is the last seq of the run that the
+relay has when hello comes, `welcome` the seq in its answer, `takes` the new lines, `gaps` the losses it notes
+([first, last, cause]), and `last` the last seq of the run it has in the end.
 
 Run it from anywhere; it prints nothing if the file is up to date. Values that JSON lacks are written as
 {"$bytes": hex}, {"$float": "nan" | "inf" | "-inf"} and {"$int": "digits"} (beyond 2**53). `direction` is who sends the
@@ -125,13 +130,47 @@ def vectors():
     return out
 
 
-def text():
-    """Return what wire-v1.json holds."""
-    return "[\n" + ",\n".join(json.dumps(vector) for vector in vectors()) + "\n]\n"
+def line(seq):
+    """Return a log frame as the trader writes it."""
+    return wide([1, seq, TIME + seq, "info", {"event": f"line {seq}"}])
+
+
+def streams():
+    """Return every stream."""
+    first = msgpack.packb([0, HELLO])
+    lost, bye = msgpack.packb([2, 3, 5, 3, "overflow"]), msgpack.packb([3, 6])
+
+    def stream(name, has, parts, takes, gaps=()):
+        last = max([has, *takes, *(gap[1] for gap in gaps)])
+        return {
+            "name": name, "has": has, "hex": b"".join(parts).hex(),
+            "welcome": has, "takes": takes, "gaps": list(gaps), "last": last,
+        }  # fmt: skip
+
+    return [
+        stream("a first line in one breath with hello", 0, [first, line(1)], [1]),
+        stream("a whole run before the welcome", 0, [first, line(1), line(2), msgpack.packb([3, 2])], [1, 2]),
+        stream("a reconnect: everything not acked again, and new lines", 2, [first, *map(line, range(1, 5))], [3, 4]),
+        stream("a reconnect: the relay has it all", 4, [first, *map(line, range(1, 5))], []),
+        stream("a loss that is certain, before the welcome", 2, [first, lost, line(6), bye], [6], [[3, 5, "overflow"]]),
+        stream("a loss of which the relay has a part", 4, [first, lost, line(6), bye], [6], [[5, 5, "overflow"]]),
+        stream("a loss that the relay knows", 5, [first, lost, line(6), bye], [6]),
+        stream("half a frame, then the end", 1, [first, line(2), line(3)[:-1]], [2]),
+        stream("the welcome came in the middle: what it covers is left out", 4, [first, line(1), line(5)], [5]),
+    ]
+
+
+def written(values):
+    """Return the text of a file of vectors."""
+    return "[\n" + ",\n".join(json.dumps(value) for value in values) + "\n]\n"
+
+
+FILES = {"wire-v1.json": vectors, "wire-v1-streams.json": streams}
 
 
 if __name__ == "__main__":
-    path = Path(__file__).with_name("wire-v1.json")
-    if not path.exists() or path.read_text() != text():
-        path.write_text(text())
-        print(f"wrote {path}")
+    for name, make in FILES.items():
+        path = Path(__file__).with_name(name)
+        if not path.exists() or path.read_text() != written(make()):
+            path.write_text(written(make()))
+            print(f"wrote {path}")

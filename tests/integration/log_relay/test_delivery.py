@@ -93,8 +93,9 @@ print("found", flush=True)
             child.wait(DEADLINE_S)
         finally:
             child.kill()
-    # A busy machine makes pauses longer, never shorter: the last ones are those of the full back-off.
-    assert min(pauses) > 0.01
+    # A busy machine makes pauses longer, never shorter: the last ones are those of the full back-off. The first call
+    # tries at once, and its thread again at once.
+    assert min(pauses[1:]) > 0.01
     assert min(pauses[-2:]) > 0.3
     assert [e["event"] for e in peer.events()] == ["first"]
 

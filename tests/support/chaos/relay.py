@@ -50,6 +50,15 @@ def free_port() -> int:
 free_port.used = 0
 
 
+TAKE_SOCKET = """
+import os, sys
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
+os.dup2(int(sys.argv[1]), 3)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the program in its arguments, which then has a socket the way systemd gives it."""
+
+
 class Relay:
     """`python -m logrelay serve` on a port, a socket and a journal that stay the same from start to start."""
 
@@ -60,6 +69,8 @@ class Relay:
         self.journal = journal if journal is not None else home / "journal.db"
         self.options = list(options)
         self.python = sys.executable
+        self.held: socket.socket | None = None
+        """A listening socket that outlives the relay, as one that systemd holds; None: the relay binds its own."""
         self.process: subprocess.Popen[bytes] | None = None
         self.said: list[str] = []
         """Every line on stderr, of all starts."""
@@ -74,9 +85,13 @@ class Relay:
         environ["PYTHONPATH"] = str(ROOT)
         command = [self.python, "-m", "logrelay", "serve", "--port", str(self.port)]
         command += ["--socket", str(self.socket), "--journal", str(self.journal), *self.options]
+        held = () if self.held is None else (self.held.fileno(),)
+        if held:
+            command = [self.python, "-c", TAKE_SOCKET, str(held[0]), *command]
         self.starts += 1
         self.process = subprocess.Popen(
             command,
+            pass_fds=held,
             cwd=self.home,
             env=environ,
             stdin=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """Descriptors that somebody else may close: they are recognised, left alone when they are not ours, and replaced."""
 
+import fcntl
 import os
 import resource
 
@@ -7,8 +8,6 @@ import pytest
 
 from robo_trader.log_relay import descriptors as module
 from robo_trader.log_relay.descriptors import (
-    F_GETSIG,
-    F_SETSIG,
     HIGH_FD,
     HIGH_FDS,
     MARKS,
@@ -17,8 +16,6 @@ from robo_trader.log_relay.descriptors import (
     mark,
     move_high,
 )
-
-fcntl = pytest.importorskip("fcntl")
 
 
 @pytest.fixture
@@ -57,7 +54,7 @@ def test_marks_are_told_apart(pipe):
     one, other = mark(pipe[0]), mark(pipe[1])
     assert one != other
     assert {one, other} <= set(MARKS)
-    assert fcntl.fcntl(pipe[0], F_GETSIG) == one
+    assert fcntl.fcntl(pipe[0], fcntl.F_GETSIG) == one
     assert is_marked(pipe[0], one) is True
     assert is_marked(pipe[0], other) is False
     os.close(pipe[0])
@@ -143,7 +140,7 @@ def test_a_number_that_is_another_file_now_is_left_alone(wakeup):
     own = os.eventfd(0, os.EFD_NONBLOCK)
     os.dup2(own, fd)
     try:
-        fcntl.fcntl(own, F_SETSIG, 0)
+        fcntl.fcntl(own, fcntl.F_SETSIG, 0)
         wakeup.set()
         os.eventfd_write(own, 5)
         wakeup.clear()

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from robo_trader.log_relay import frames
-from robo_trader.log_relay.descriptors import F_SETSIG
 from robo_trader.log_relay.outbox import Outbox
 
 fcntl = pytest.importorskip("fcntl")
@@ -24,7 +23,7 @@ def frame_count(data):
 def marked():
     """A descriptor with the mark that the outbox looks for before it sends."""
     read, write = os.pipe()
-    fcntl.fcntl(write, F_SETSIG, MARK)
+    fcntl.fcntl(write, fcntl.F_SETSIG, MARK)
     yield write
     os.close(read)
     os.close(write)
@@ -84,8 +83,9 @@ def test_an_interrupted_change_is_repaired():
     assert out.dropped["overflow"] == 1
     assert out.broken
     assert balanced(out)
-    assert out.release(0) is False
     out.reconnected()
+    assert out.release(0) is False
+    out.welcomed()
     out.fill(100)
     assert frame_count(out.to_write) == list(range(1, 12))
     assert balanced(out)

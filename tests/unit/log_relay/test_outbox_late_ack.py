@@ -27,8 +27,9 @@ def test_an_ack_after_the_welcome_takes_back_what_was_counted_as_dropped():
     out.fill(100)
     drop_oldest_sent(out, 4)
     assert sum(out.dropped.values()) == 0, "in doubt is not dropped"
-    out.release(0)  # the welcome: nothing is journaled yet
     out.reconnected()
+    out.release(0)  # the welcome: nothing is journaled yet
+    out.welcomed()
     assert out.dropped["overflow"] == 4
     assert balanced(out)
     assert out.release(10) is False
@@ -42,8 +43,9 @@ def test_a_late_ack_in_the_middle_of_a_gap_takes_back_only_its_part():
     out = outbox(10)
     out.fill(100)
     drop_oldest_sent(out, 6)
-    out.release(0)
     out.reconnected()
+    out.release(0)
+    out.welcomed()
     assert out.dropped["overflow"] == 6
     assert out.release(4) is False
     assert (out.acked, out.dropped["overflow"], out.pending()) == (4, 2, 4)

@@ -672,8 +672,8 @@ class Sender:
         self.calls.append(("finish", timeout, close))
         return self.answer
 
-    def print_summary(self):
-        self.calls.append(("print_summary",))
+    def print_summary(self, when="at exit"):
+        self.calls.append(("print_summary",) if when == "at exit" else ("print_summary", when))
 
     def wake(self):
         self.calls.append(("wake",))
@@ -691,19 +691,20 @@ class Sender:
 
 @pytest.mark.parametrize("answer", [True, False])
 def test_flush_and_close_ask_the_sender(bench, answer):
-    """With the time allowed; afterwards lines are only counted."""
+    """With the time allowed; what could not be sent is said, and later lines are only counted."""
     sender = bench.processor._sender = Sender("up", answer)
     assert bench.processor.flush() is answer
     assert bench.processor.flush(7.0) is answer
     assert bench.processor.close(3.0) is answer
-    assert sender.calls == [("flush", 2.0), ("flush", 7.0), ("finish", 3.0, True)]
+    said = [] if answer else [("print_summary", "at close")]
+    assert sender.calls == [("flush", 2.0), ("flush", 7.0), ("finish", 3.0, True), *said]
     assert bench.processor.stats()["state"] == "closed"
     bench.log()
     bench.log()
     assert (bench.stats()["ignored"], bench.stats()["produced"]) == (2, 0)
     assert bench.processor.flush(7.0) is True
     assert bench.processor.close(7.0) is True
-    assert len(sender.calls) == 3
+    assert len(sender.calls) == 3 + len(said)
 
 
 def test_close_takes_as_long_as_an_exit(make):

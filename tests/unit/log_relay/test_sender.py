@@ -112,20 +112,22 @@ class Bench:
             self.sender._turn(0.0)
 
     def greet(self, acked=0):
-        """Connect, and be welcomed."""
+        """Connect, and be welcomed; returns what the relay got behind hello, before its welcome."""
         self.turn()
         self.relay.accept()
-        assert self.relay.frames() == [msgpack.unpackb(HELLO)]
+        hello, *early = self.relay.frames()
+        assert hello == msgpack.unpackb(HELLO)
         assert self.sender.state == "greeting"
         self.relay.send([0, {"protocol": 1, "acked": acked}])
         self.turn()
+        return early
 
     def up(self, acked=0):
-        """Connect, be welcomed and send; returns what the relay got."""
-        self.greet(acked)
+        """Connect, send and be welcomed; returns what the relay got behind hello."""
+        early = self.greet(acked)
         assert self.sender.state == "up"
         self.turn()
-        return self.relay.frames()
+        return early + self.relay.frames()
 
     def lose(self):
         """The relay ends the connection; the next attempt is due."""
@@ -261,18 +263,33 @@ def test_a_relay_that_is_back_is_told_of(bench, clock):
 
 
 def test_a_relay_that_says_nothing(bench, relay, clock):
-    """Is given ten seconds for its welcome."""
+    """Is kept while its socket is the one to be found, and told of; every ten seconds we look."""
     bench.turn()
     relay.accept()
-    clock.now += module.WELCOME_TIMEOUT_S - 0.01
+    for wait in range(1, 3):
+        clock.now += module.WELCOME_TIMEOUT_S - 0.01
+        bench.turn()
+        assert len(bench.told) == (wait > 1), "too early"
+        clock.now += 0.01
+        bench.turn()
+        assert bench.sender.state == "greeting"
+    text = f"no relay at {relay.path} (it does not answer); 0 lines wait, 0 were dropped; waiting"
+    assert bench.told == [text], "not more than once a minute"
+    first, clock.now = relay.connection, bench.sender._deadline
+    relay.listener.close()
+    os.unlink(relay.path)
     bench.turn()
-    assert bench.sender.state == "greeting"
-    clock.now += 0.01
+    assert bench.sender.state == "greeting", "there is nothing better"
+    relay.listen()
+    clock.now = bench.sender._deadline
     bench.turn()
     assert bench.sender.state == "down"
     assert bench.sender._last_error == "no welcome"
     assert relay.frames()[-1] is None
     assert bench.sender._next_try == pytest.approx(clock.now + 0.05)
+    clock.now = bench.sender._next_try
+    bench.up()
+    assert relay.connection is not first
 
 
 def test_hello_that_does_not_fit_is_a_failed_attempt(bench, relay):
@@ -385,12 +402,31 @@ def test_a_welcome_that_claims_too_much_is_a_refusal(bench, relay):
 
 
 def test_a_welcome_says_what_the_relay_has(bench, relay):
-    """The rest is sent again."""
+    """What had no ack is sent again without waiting for it, and what it covers is forgotten."""
     bench.log("info", "error", "info")
     bench.up()
     bench.lose()
-    assert [frame[1] for frame in bench.up(acked=2)] == [3]
+    assert [frame[1] for frame in bench.greet(acked=2)] == [1, 2, 3]
+    assert relay.frames() == []
     assert (bench.out.acked, bench.sender.reconnects, bench.out.bad_answers) == (2, 1, 0)
+    assert bench.out.pending() == 1
+
+
+def test_what_a_welcome_covers_and_was_not_sent_again_is_left_out(bench, relay, monkeypatch):
+    """A turn sends so much, then the welcome is read."""
+    monkeypatch.setattr(module, "BATCHES_PER_TURN", 1)
+    lines = 4 * module.SLICE_FRAMES
+    bench.log(*["info"] * lines)
+    bench.up()
+    bench.turn(4)
+    relay.frames()
+    bench.lose()
+    early = [frame[1] for frame in bench.greet(acked=lines - 2)]
+    assert early == list(range(1, module.SLICE_FRAMES + 1))
+    bench.turn(2)
+    later = bench.seqs()
+    assert later[-2:] == [lines - 1, lines]
+    assert len(later) <= module.SLICE_FRAMES + 2
 
 
 def test_a_second_welcome_is_one_too_many(bench, relay):
@@ -456,8 +492,9 @@ def test_an_end_is_told_as_what_it_was(bench, relay):
     bench.up()
     bench.lose()
     assert (bench.sender._last_error, bench.sender.state) == ("the relay closed the connection", "down")
-    bench.log()
     bench.greet()
+    bench.out.stop_direct()
+    bench.log()
     bench.turn()
     bench.relay.connection.close()  # with a line unread: a reset
     bench.turn()
@@ -497,7 +534,8 @@ def test_each_such_line_is_given_up_by_itself(bench, relay):
     first = [[1, 1], [1, 2], [1, 3]]
     second = [[1, 2], [1, 3]]
     assert got[:5] == [first, first, [[1, 1]], [[1, 1]], [[1, 1]]]
-    assert got[5:11] == [[[2, 1], *second], second, second, [[1, 2]], [[1, 2]], [[1, 2]]]
+    # The loss is told again behind hello: the welcome that covers it comes later.
+    assert got[5:11] == [[[2, 1], *second], [[2, 1], *second], second, [[1, 2]], [[1, 2]], [[1, 2]]]
     assert got[11] == [[2, 2], [1, 3]]
     assert bench.out.dropped["rejected_repeatedly"] == 2
     bench.up(acked=3)
@@ -567,14 +605,15 @@ def test_connections_that_end_for_other_reasons_blame_no_line(bench, relay):
 
 
 def test_callers_send_themselves_once_everything_is_on_the_wire(bench, relay):
-    """And queue again as soon as the connection is gone."""
+    """Before any welcome; and queue again as soon as the connection is gone."""
     bench.log()
-    bench.greet()
     assert bench.out.direct_send is None
     bench.turn()
+    assert bench.sender.state == "greeting"
     assert bench.out.direct_send == bench.sender._sock.send
     assert (bench.out.direct_fd, bench.out.direct_mark) == (bench.sender._fd, bench.sender._mark)
     assert bench.sender._send_batch() is False
+    relay.accept()
     bench.lose()
     assert (bench.out.direct_send, bench.out.direct_fd) == (None, -1)
 
@@ -583,9 +622,9 @@ def test_a_turn_sends_a_bounded_number_of_batches(bench, relay, monkeypatch):
     """Then the answers get their turn."""
     monkeypatch.setattr(module, "BATCHES_PER_TURN", 3)
     bench.log(*["info"] * (module.SLICE_FRAMES * 4))
-    bench.greet()
     bench.turn()
-    assert len(relay.frames()) == 3 * module.SLICE_FRAMES
+    relay.accept()
+    assert len(relay.frames()) == 1 + 3 * module.SLICE_FRAMES
     assert bench.out.direct_send is None
     bench.turn()
     assert len(relay.frames()) == module.SLICE_FRAMES
@@ -596,13 +635,17 @@ def test_a_full_socket_is_waited_for(bench, relay, monkeypatch):
     """The rest of a batch is the next on the wire; no line is repeated or torn."""
     monkeypatch.setattr(module, "KERNEL_BUFFER", 4096)
     bench.log(*["info", "error"] * 200, body=b"\xc5\x03\xe8" + bytes(1000))
-    bench.greet()
-    got = []
     bench.turn()
+    relay.accept()
     assert bench.out.to_write
     assert bench.wanted is True
     assert bench.sender._send_batch() is True
     assert bench.sender._send_backlog() is True
+    hello, *early = relay.frames()
+    assert hello[0] == 0
+    got = [frame[1] for frame in early]
+    relay.send([0, {"protocol": 1, "acked": 0}])
+    bench.turn()
     for _ in range(400):
         got += bench.seqs()
         if len(got) == 400:
@@ -617,10 +660,11 @@ def test_a_full_socket_is_waited_for(bench, relay, monkeypatch):
 def test_what_a_batch_says_about_the_next(bench, relay, monkeypatch):
     """Go on, wait for room, or nothing is left: who said "wait" with nothing left would never sleep."""
     sender, out = bench.sender, bench.out
-    bench.log("info", "info")
     assert sender._send_batch() is False, "no connection"
     assert out.broken is False
     bench.greet()
+    out.stop_direct()
+    bench.log("info", "info")
     out.break_connection()
     assert sender._send_batch() is False
     out.broken, out.dirty = False, True
@@ -674,7 +718,7 @@ def test_lines_that_wait_for_the_baton_are_sent_too(bench, relay):
 
 
 def test_a_doubtful_state_is_repaired_first(bench, relay):
-    """The connection is given up: what was on it is decided by the next welcome."""
+    """The connection is given up: what was on it goes again, and is decided by the next welcome."""
     bench.log("info", "info")
     bench.up()
     bench.out.dirty = True
@@ -683,7 +727,8 @@ def test_a_doubtful_state_is_repaired_first(bench, relay):
     assert (bench.out.dirty, bench.sender.state, bench.sender._last_error) == (False, "down", "interrupted")
     assert relay.frames() == [None]
     bench.clock.now = bench.sender._next_try
-    assert [frame[1] for frame in bench.up(acked=1)] == [2]
+    assert [frame[1] for frame in bench.up(acked=1)] == [1, 2]
+    assert (bench.out.acked, bench.out.pending()) == (1, 1)
 
 
 @pytest.mark.parametrize("when", ["sending", "waiting"])
@@ -994,14 +1039,21 @@ def test_finishing_repairs_first(threadless, relay):
 
 
 def test_a_thread_is_started_once(bench, monkeypatch):
-    """Whoever starts it says so; the others see that it runs."""
+    """Whoever starts it says so; the others see that it runs. No descriptor is opened but by the thread."""
     started = []
-    monkeypatch.setattr(module, "_unpatched", lambda name, what: lambda *args: started.append((name, what, args)))
+    unpatched = module._unpatched
+
+    def recording(name, what):
+        if what == "socket":
+            return unpatched(name, what)
+        return lambda *args: started.append((name, what, args))
+
+    monkeypatch.setattr(module, "_unpatched", recording)
     assert bench.sender.start() is True
     assert (bench.sender.running, bench.out.has_sender) == (True, True)
     assert bench.sender.start() is False
     assert started == [("_thread", "start_new_thread", (bench.sender._run_thread, ()))]
-    assert bench.wakeup.fd >= 0
+    assert bench.wakeup.fd == -1
     bench.out.sender_ended()
     assert bench.sender.start() is False
     assert bench.out.has_sender is True
@@ -1132,6 +1184,7 @@ def test_the_wait_is_as_long_as_nothing_is_due(bench, relay, clock, monkeypatch,
     waited = []
 
     registered = {}
+    bench.wakeup.open()
 
     class Poll:
         def register(self, fd, events):
@@ -1159,7 +1212,7 @@ def test_the_wait_is_as_long_as_nothing_is_due(bench, relay, clock, monkeypatch,
 
 
 def test_the_summary_says_what_did_not_arrive(bench):
-    """Nothing when everything did."""
+    """And why; nothing when everything did."""
     bench.sender.print_summary()
     assert bench.told == []
     bench.log("info", "info", "info")
@@ -1167,10 +1220,32 @@ def test_the_summary_says_what_did_not_arrive(bench):
     bench.out.reject(1, "rejected", "rejected")
     bench.out.overrun = 2
     bench.out.combine()
+    bench.sender._last_error = "it is gone"
     bench.sender.print_summary()
+    bench.sender.refusal = "go away"
+    bench.sender.print_summary("at close")
+    path = bench.relay.path
+    dropped = "3 had been dropped (overflow 2, rejected 1)"
+    slow = f"the relay at {path} did not take or confirm them in time"
     assert bench.told == [
-        "at exit: 3 of 3 lines not acknowledged by the relay; dropped: none",
-        "at exit: 2 of 5 lines not acknowledged by the relay; dropped: overflow 2, rejected 1",
+        f"at exit: 3 of 3 lines NOT DELIVERED: 3 never left this process ({slow})",
+        f"at exit: 5 of 5 lines NOT DELIVERED: 2 never left this process (no relay at {path}: it is gone), {dropped}",
+        f"at close: 5 of 5 lines NOT DELIVERED: 2 never left this process (the relay refused: go away), {dropped}",
+    ]
+
+
+def test_the_summary_tells_what_was_sent_from_what_was_not(bench, relay):
+    """Nobody knows of those that were sent and not confirmed."""
+    bench.log("info", "info")
+    bench.up()
+    bench.sender.print_summary()
+    bench.out.stop_direct()
+    bench.log()
+    bench.sender.print_summary()
+    why = f"(the relay at {relay.path} did not take or confirm them in time)"
+    assert bench.told == [
+        f"at exit: 2 of 2 lines perhaps NOT DELIVERED: sent, but never confirmed {why}",
+        f"at exit: 1 of 3 lines NOT DELIVERED: 1 never left this process {why}; 2 more were sent, but never confirmed",
     ]
 
 

@@ -66,9 +66,42 @@ def test_the_last_words_of_a_dying_process_arrive(relay, python):
     process = python("-c", code, LOGRELAY_SOCKET=relay.path, LOGRELAY_DISABLED="")
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "RuntimeError: out of luck" in err
+    assert "RuntimeError: out of luck, api_key=[redacted]" in err
+    assert "Traceback (most recent call last)" in err
+    assert "abcdefgh" not in err
     relay.wait(lambda r: len(r.logs) == 2)
     last = relay.events[-1]
     assert (relay.logs[-1][3], last["event"]) == ("critical", "exception.unhandled")
     assert "RuntimeError: out of luck, api_key=[redacted]" in last["exception"]
     assert [json.loads(line)["level"] for line in out.splitlines()] == ["info", "critical"]
+
+
+def test_what_nobody_caught_is_printed_without_its_secrets(chain, monkeypatch, capfd):
+    """Main thread and other threads, when nobody had put a hook of their own in place: Python's text, redacted."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    chain()
+    error = ValueError("boom password=gullgull")
+    sys.excepthook(ValueError, error, None)
+
+    def fail():
+        raise error
+
+    thread = threading.Thread(target=fail, name="worker")
+    thread.start()
+    thread.join()
+    said = capfd.readouterr().err
+    assert said.count("ValueError: boom password=[redacted]") == 2
+    assert "Exception in thread worker:\nTraceback (most recent call last):" in said
+    assert "gullgull" not in said
+
+
+def test_a_huge_text_is_printed_from_its_end(chain, monkeypatch, capfd):
+    """The end says what happened; what is not printed is counted."""
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    chain()
+    sys.excepthook(ValueError, ValueError("x\n" * 100_000 + "the end"), None)
+    said = capfd.readouterr().err
+    assert said.startswith("[")
+    assert said.endswith("the end\n")
+    assert len(said) < 40_000

@@ -189,8 +189,8 @@ def test_warnings_are_lines_too(chain):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         logging.captureWarnings(capture=True)
-        warnings.warn("careful, token=abcdef", stacklevel=1)
+        warnings.warn("careful, password=abcdef", stacklevel=1)
     logging.captureWarnings(capture=False)
     events = [e for e in recorder.events if e["logger"] == "py.warnings"]
     assert len(events) == 1
-    assert "careful, token=[redacted]" in events[0]["event"]
+    assert "careful, password=[redacted]" in events[0]["event"]

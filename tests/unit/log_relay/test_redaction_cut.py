@@ -49,3 +49,4 @@ def test_whatever_is_remembered_is_bounded():
         if hasattr(value, "__len__"):
             assert len(value) <= max(4_096, sizes[name]), name
             assert all(len(kept) <= 64 for kept in value if isinstance(kept, str)), name
+            assert all(len(kept) <= 256 for kept in value if isinstance(kept, bytes)), name
