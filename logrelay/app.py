@@ -27,8 +27,8 @@ from logrelay.errors import JournalError, ListenError
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
-from logrelay.listeners import Listeners, open_listeners
-from logrelay.model import RANKS
+from logrelay.listeners import Listeners, SocketFileWatch, open_listeners
+from logrelay.model import ERROR, RANKS, WARNING
 from logrelay.pipeline import Pipeline
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers.access_policy import AccessPolicy
@@ -69,6 +69,9 @@ EPOCH_LENGTH = 6
 """36^6 is two thousand million: no viewer will meet two journals of the same epoch, and an id stays short."""
 
 DAY_S = 86_400
+
+SOCKET_CHECK_S = 1.0
+"""How often the log socket's file is looked at: a trader that finds none tries again about as often."""
 
 
 def run(config: Config) -> int:
@@ -158,6 +161,7 @@ class Relay:
         `opening` is what opening the journal returned. Nothing is read or committed before `start`.
         """
         self._listeners = listeners
+        self._socket_file = SocketFileWatch(listeners)
         self._stderr_rank = RANKS[config.log_level]
         self._stop_requested = asyncio.Event()
         self.exit_code = 0
@@ -203,6 +207,18 @@ class Relay:
         state = "serving" if trouble is None else f"journal in trouble: {trouble};"
         return f"{state} {pipeline.trader_server.connection_count} traders, {pipeline.viewer_count} viewers"
 
+    async def watch_socket_file(self) -> None:
+        """See to it that traders find the log socket, until cancelled: its file may be removed while the relay runs."""
+        while True:
+            await asyncio.sleep(SOCKET_CHECK_S)
+            mishap = self._socket_file.check()
+            if mishap is None:
+                continue
+            if mishap.listener is not None:
+                await self._pipeline.trader_server.serve_instead(mishap.listener.socket)
+            rank = ERROR if mishap.listener is None else WARNING
+            self._pipeline.announce(rank, mishap.text, {"state": "socket"})
+
     def request_stop(self) -> None:
         """Have `wait_for_stop` return."""
         self._stop_requested.set()
@@ -216,7 +232,7 @@ class Relay:
         pipeline, deadline = self._pipeline, self._loop.time() + STOP_TIMEOUT_S
         self._viewer_service.end()
         self._viewer_server.stop_accepting()
-        self._listeners.remove_file()
+        self._socket_file.remove_file()
         await pipeline.trader_server.drain()
         if not await pipeline.wait_committed(COMMIT_TIMEOUT_S):
             lines = pipeline.pending_lines
@@ -251,8 +267,10 @@ async def _serve(config: Config, journal: Journal, opening: Opening, listeners: 
     _tune_interpreter()
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))
+    socket_watch = asyncio.create_task(relay.watch_socket_file())
     await relay.wait_for_stop()
     notifier.stopping()
+    socket_watch.cancel()
     await relay.stop()
     for task in (watchdog, shown):
         task.cancel()

@@ -8,6 +8,8 @@ other module of the package. Read `model` next.
     +-- ListenError             a socket cannot be listened on: port in use, path refused       (3)
     +-- JournalError            the journal cannot be used as it is                             (4)
         +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
+    +-- NoRelayError            nobody takes the lines of `logrelay send`                       (5)
+    +-- NotAckedError           a relay has taken lines, and has not acked them in time         (6)
     +-- RequestError            a viewer asked for something that is not there; has a `code`
 """
 
@@ -50,6 +52,18 @@ class JournalRefused(JournalError):  # noqa: N818  (it was refused: a decision, 
 
     def __init__(self, message: str) -> None:
         super().__init__(message, retry=False)
+
+
+class NoRelayError(RelayError):
+    """No relay takes lines: nobody listens, or it refuses."""
+
+    exit_code = 5
+
+
+class NotAckedError(RelayError):
+    """A relay answers, but has not acked lines in time: they may or may not come into the journal."""
+
+    exit_code = 6
 
 
 class RequestError(RelayError):

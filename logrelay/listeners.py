@@ -1,7 +1,8 @@
 """Every socket that is bound, Unix or TCP, the relay's own or inherited from the service manager.
 
-Owns: binding (the Unix socket's directory, stale file and mode; every TCP address of a host), removal of our own socket
-file, and the words of what goes wrong with either. It must not know who serves the sockets. Read `ingest/server` next.
+Owns: binding (the Unix socket's directory, stale file, mode and group; every TCP address of a host), the watch over our
+own socket file and its removal, and the words of what goes wrong with either. It must not know who serves the sockets.
+Read `ingest/server` next.
 
 A socket listens as soon as it is bound, as an inherited one does: a second relay that starts in the same moment finds
 the address in use, and whoever connects before the server accepts waits in the backlog, whose size the server sets.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import grp
 import os
 import socket
 import stat
@@ -22,36 +24,58 @@ from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config
 from logrelay.errors import ListenError
 
 SOCKET_MODE = 0o660
-"""The trader's user is in the relay's group, or is the same; nobody else may send lines."""
+"""The trader's user is in the socket's group, or is the relay's own; nobody else may send lines."""
+
+OWNER_MODE = 0o600
+"""What the socket has between binding and the change of its group."""
 
 DIRECTORY_MODE = 0o750
 """Given only to a directory that is made here: the trader's group may pass, others not."""
 
 PRIVATE_MODE = 0o700
-"""In a directory such as /tmp anybody may have made ours before us: it has to be ours, and nobody else's to write."""
+GROUP_PRIVATE_MODE = 0o710
+"""The second where a group was named. In a directory such as /tmp anybody may have made ours before us: it has to
+be ours, and nobody else's to write."""
 
 
 class UnixListener:
-    """The log socket, listening at `path` with mode 0660; a directory that is missing is made.
+    """The log socket, listening at `path` with `mode`; a directory that is missing is made.
 
-    Raises ListenError when the path is too long, in use by a live relay, taken by a file of another kind, in a
-    directory where others could replace the socket, or not allowed to us. A socket file that no process listens on is
-    replaced.
+    Socket and directory get the `group`, a name or a number; None: that of the relay. Raises ListenError when the path
+    is too long, in use by a live relay, taken by a file of another kind, in a directory where others could replace the
+    socket, or not allowed to us, and when there is no such group. A socket file that no process listens on is replaced.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str, *, mode: int = SOCKET_MODE, group: str | None = None) -> None:
+        self._path, self._mode, self._group = Path(path), mode, group
         length = len(os.fsencode(path))
         if length > SUN_PATH_MAX_BYTES:
             raise ListenError(
                 f"socket path is {length} bytes long, at most {SUN_PATH_MAX_BYTES} are possible: {path}; "
                 "choose a shorter one with --socket"
             )
-        _make_directory(self._path.parent)
+        gid = _group_id(group)
+        _make_directory(self._path.parent, gid)
         _remove_stale(self._path)
-        self.socket = _bind_unix(self._path)
+        self.socket = _bind_unix(self._path, mode, gid)
         """Listening and non-blocking. Whoever serves it closes it."""
         self._identity = _identity(self._path.stat())
+
+    @property
+    def path(self) -> str:
+        """Where it was bound."""
+        return str(self._path)
+
+    def is_in_place(self) -> bool:
+        """Tell whether the socket's file is still the one made here. A bound socket keeps its inode's number taken."""
+        try:
+            return _identity(self._path.lstat()) == self._identity
+        except OSError:
+            return False
+
+    def bind_again(self) -> UnixListener:
+        """Return another listener at the same path, with mode and group as here. Raises ListenError."""
+        return UnixListener(str(self._path), mode=self._mode, group=self._group)
 
     def remove(self) -> None:
         """Remove the socket's file if it is still the one made here. Never raises."""
@@ -69,7 +93,7 @@ class Listeners:
     viewer_sockets: list[socket.socket]
     """At least one."""
     unix: UnixListener | None
-    """The relay's own log socket; None when it was inherited, and its file is not ours to remove."""
+    """The relay's own log socket as it was bound first; None when it was inherited, and its file is not ours."""
 
     @property
     def viewer_authority(self) -> str:
@@ -89,6 +113,72 @@ class Listeners:
         _close(self.viewer_sockets)
 
 
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """What became of the log socket's file, in words for the operator and the viewers."""
+
+    text: str
+    listener: UnixListener | None = None
+    """Bound in its place, and to be served; None: there is none."""
+
+
+class SocketFileWatch:
+    """Whether traders can still find the log socket. Each mishap is told once, and again when it has changed."""
+
+    def __init__(self, listeners: Listeners) -> None:
+        self._unix = listeners.unix
+        self._inherited: dict[Path, tuple[int, int]] = {}
+        if self._unix is None:
+            for sock in listeners.trader_sockets:
+                name = sock.getsockname()
+                if isinstance(name, str) and name:  # an abstract socket has no file
+                    with contextlib.suppress(OSError):
+                        self._inherited[Path(name)] = _identity(Path(name).stat())
+        self._told = ""
+
+    def check(self) -> Mishap | None:
+        """Look at the file; where it is gone or another's, bind again. None: all is well, or as told before.
+
+        Never takes the place of a relay that lives: that is told, and tried again with the next call.
+        """
+        if self._unix is None:
+            return self._check_inherited()
+        if self._unix.is_in_place():
+            self._told = ""
+            return None
+        what = f"the log socket {self._unix.path} was removed or replaced"
+        try:
+            self._unix = self._unix.bind_again()
+        except ListenError as error:
+            return self._tell(f"{what} and cannot be bound again: {error}; it is tried again all the time")
+        self._told = ""
+        return Mishap(f"{what}; it has been bound again", self._unix)
+
+    def _check_inherited(self) -> Mishap | None:
+        for path, identity in self._inherited.items():
+            try:
+                if _identity(path.stat()) == identity:
+                    continue
+            except OSError:
+                pass
+            return self._tell(
+                f"the log socket {path} was removed or replaced; whoever handed it to the relay has to make it anew: "
+                "systemctl stop logrelay, then restart logrelay.socket"
+            )
+        return None
+
+    def _tell(self, text: str) -> Mishap | None:
+        if text == self._told:
+            return None
+        self._told = text
+        return Mishap(text)
+
+    def remove_file(self) -> None:
+        """Remove the log socket's file if the relay made it. Never raises."""
+        if self._unix is not None:
+            self._unix.remove()
+
+
 def open_listeners(config: Config, inherited: list[socket.socket]) -> Listeners:
     """Sort the inherited sockets, and bind those that are missing of the log socket and the viewers' port.
 
@@ -100,7 +190,7 @@ def open_listeners(config: Config, inherited: list[socket.socket]) -> Listeners:
     unix: UnixListener | None = None
     try:
         if not traders:
-            unix = UnixListener(config.socket)
+            unix = UnixListener(config.socket, mode=int(config.socket_mode, 8), group=config.socket_group)
             traders.append(unix.socket)
         if not viewers:
             viewers = bind_tcp(config.host, config.port)
@@ -154,12 +244,41 @@ def _tcp_error(host: str, port: int, error: OSError) -> ListenError:
     return ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}")
 
 
-def _make_directory(directory: Path) -> None:
+def _group_id(group: str | None) -> int | None:
+    if group is None:
+        return None
+    if group.isdigit():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ListenError(
+            f"there is no group {group!r} on this machine; choose one of `getent group`, by name or number, "
+            "with --socket-group"
+        ) from None
+
+
+def _give(path: Path, gid: int) -> None:
+    """Change the group of something that was made here. Raises OSError, and ListenError where that is not allowed."""
+    try:
+        os.chown(path, -1, gid, follow_symlinks=False)
+    except PermissionError:
+        raise ListenError(
+            f"may not give {path} to the group {gid}; the relay's user has to be a member of the group that "
+            "--socket-group names"
+        ) from None
+
+
+def _make_directory(directory: Path, gid: int | None) -> None:
     """Make the socket's directory; in a place where everybody may make one, insist that only we may write to it."""
     try:
         above = directory.parent.stat() if directory.parent.is_dir() else None
         public = above is not None and bool(above.st_mode & stat.S_ISVTX)
-        directory.mkdir(mode=PRIVATE_MODE if public else DIRECTORY_MODE, parents=True, exist_ok=True)
+        private = PRIVATE_MODE if gid is None else GROUP_PRIVATE_MODE
+        is_new = not directory.exists()
+        directory.mkdir(mode=private if public else DIRECTORY_MODE, parents=True, exist_ok=True)
+        if is_new and gid is not None:
+            _give(directory, gid)
         made = directory.lstat() if public else directory.stat()
     except OSError as error:
         raise _unix_error(f"cannot make the directory {directory} for the log socket", error) from error
@@ -200,15 +319,25 @@ def _remove_stale(path: Path) -> None:
         raise _unix_error(f"cannot remove the stale log socket {path}", error) from error
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def _bind_unix(path: Path, mode: int, gid: int | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # The file must never be there with a wider mode, not even for an instant.
-    mask = os.umask(0o777 & ~SOCKET_MODE)
+    bound = False
+    # The file must never be there with a wider mode, or with the same for another group, not even for an instant.
+    mask = os.umask(0o777 & ~(mode if gid is None else OWNER_MODE))
     try:
         sock.bind(str(path))
+        bound = True
+        if gid is not None:
+            _give(path, gid)
+            path.chmod(mode)
         sock.listen()
-    except OSError as error:
+    except (OSError, ListenError) as error:
         sock.close()
+        if bound:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if isinstance(error, ListenError):
+            raise
         raise _unix_error(f"cannot open the log socket {path}", error) from error
     finally:
         os.umask(mask)

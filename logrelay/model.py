@@ -50,6 +50,8 @@ class Line(NamedTuple):
     message: str
     context: Mapping[str, object]
     """JSON-safe values, as in `body`."""
+    app: str = ""
+    """Name of the bot that logged it, as in its hello; empty for notices."""
     clock_us: int | None = None
     """What the clock said, where that is not `time_us` because it had been set back. The line is found by it."""
 

@@ -328,6 +328,11 @@ class Pipeline(Generic[Server]):
         """Say something about the relay in the stream; it goes out with the next tick."""
         self._sequencer.add_notice(_now_us(), rank, "relay", message, details)
 
+    def announce(self, rank: int, message: str, details: dict[str, object]) -> None:
+        """Say at once in the stream what another part of the relay has to say; `details` has its `state`."""
+        self._add_notice(rank, message, details)
+        self.trader_server.schedule_tick()
+
     # --- what the hub wants -------------------------------------------------------------------------------------
 
     def _carry_out_requests(self) -> None:

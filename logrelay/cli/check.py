@@ -7,13 +7,17 @@ Read `cli/setting_options` next.
 from __future__ import annotations
 
 import json
+import os
+import stat
+from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 
 import click
 
 from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
-from logrelay.config.loading import Effective
+from logrelay.config.loading import Effective, trader_places
 from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
 
 
@@ -21,22 +25,56 @@ from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
 @setting_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 def check(as_json: bool, **flags: str | None) -> None:
-    """Check the settings, and print each with where it came from. Opens nothing."""
+    """Check the settings, and print each with where it came from; then where traders look for the relay.
+
+    Opens nothing.
+    """
     effective = read_settings(flags)
+    places = trader_places(os.environ, os.getuid())
+    found = [_is_socket(place) for place in places]
     rows = {setting.name: (_shown(setting, effective), effective.origins[setting.name]) for setting in SETTINGS}
     if as_json:
         settings = {name: {"value": value, "from": origin} for name, (value, origin) in rows.items()}
-        click.echo(json.dumps({"settings": settings, "unknown_variables": effective.unknown_variables}, indent=2))
+        looked = [{"path": path, "socket": there} for path, there in zip(places, found, strict=True)]
+        shown = {
+            "settings": settings,
+            "unknown_variables": effective.unknown_variables,
+            "trader_places": looked,
+        }
+        click.echo(json.dumps(shown, indent=2))
     else:
         name_width = max(map(len, rows))
         value_width = max(len(_text(name, value)) for name, (value, _) in rows.items())
         for name, (value, origin) in rows.items():
             click.echo(f"{name:<{name_width}}  {_text(name, value):<{value_width}}  {origin}")
+        click.echo("\na trader with this environment takes the first of these sockets that is there:")
+        for path, there in zip(places, found, strict=True):
+            click.echo(f"  {path}  {'there' if there else 'not there'}")
+    _warn_of_other_places(effective.config.socket, places, found)
     for variable in effective.unknown_variables:
         names = [setting.variable.removeprefix(ENV_PREFIX) for setting in SETTINGS]
         near = get_close_matches(variable.removeprefix(ENV_PREFIX), names, n=1)
         hint = f"did you mean {ENV_PREFIX}{near[0]}?" if near else "see logrelay serve --help"
         print_stderr(f"{variable} is set but is not a setting; {hint}")
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError:
+        return False
+
+
+def _warn_of_other_places(path: str, places: Sequence[str], found: Sequence[bool]) -> None:
+    """Say it when traders would not look where the relay listens, or would find another socket before its own."""
+    if path not in places:
+        print_stderr(f"no trader looks for {path} by itself: set LOGRELAY_SOCKET={path} for each of them")
+        return
+    for place, there in zip(places[: places.index(path)], found, strict=False):
+        if there:
+            print_stderr(
+                f"a socket at {place} is found before {path}: remove it, or set LOGRELAY_SOCKET for the traders"
+            )
 
 
 def _shown(setting: Setting, effective: Effective) -> object:

@@ -14,6 +14,7 @@ import click
 from logrelay import __version__
 from logrelay.cli.check import check
 from logrelay.cli.output import print_stderr
+from logrelay.cli.send import send
 from logrelay.cli.serve import serve
 from logrelay.cli.systemd_units import systemd
 from logrelay.errors import RelayError
@@ -48,4 +49,5 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(check)
+main.add_command(send)
 main.add_command(systemd)

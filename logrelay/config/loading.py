@@ -133,6 +133,24 @@ def default_socket(environ: Mapping[str, str], uid: int, is_directory: Callable[
     return f"{environ.get('TMPDIR') or '/tmp'}/logrelay-{uid}/ingest.sock"  # noqa: S108
 
 
+def trader_places(environ: Mapping[str, str], uid: int) -> tuple[str, ...]:
+    """Return where a trader with this environment looks for the relay, in order: it takes the first socket it finds.
+
+    `default_socket` is always among them, also for traders of the same user whose environment lacks XDG_RUNTIME_DIR or
+    TMPDIR, as under cron. The trader has this list too (docs/protocol.md, section 1); a test holds them together.
+    """
+    if environ.get("LOGRELAY_SOCKET"):
+        return (environ["LOGRELAY_SOCKET"],)
+    runtime = [environ["XDG_RUNTIME_DIR"]] if environ.get("XDG_RUNTIME_DIR") else []
+    temporary = [environ["TMPDIR"]] if environ.get("TMPDIR") else []
+    directories = [
+        "/run/logrelay",
+        *(f"{base}/logrelay" for base in (*runtime, f"/run/user/{uid}")),
+        *(f"{base}/logrelay-{uid}" for base in (*temporary, "/tmp")),  # noqa: S108
+    ]
+    return tuple(dict.fromkeys(f"{directory}/ingest.sock" for directory in directories))
+
+
 def default_journal(environ: Mapping[str, str]) -> str:
     """Return where the journal is when it was not set. `$STATE_DIRECTORY` may list several: the first."""
     if environ.get("STATE_DIRECTORY"):

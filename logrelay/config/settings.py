@@ -33,6 +33,12 @@ SUN_PATH_MAX_BYTES = 107
 """Linux: `sun_path` of an AF_UNIX address has 108 bytes, one of which is the closing NUL."""
 
 _PATH = text(r"[^\0\r\n]+", "a path without NUL or line break", "PATH")
+_MODE = text(
+    r"0?[67][0-7]0",
+    "an octal mode like 0660, in quotes in the file: read and write for the owner, nothing for others",
+    "MODE",
+)
+_GROUP = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", "the name or the number of a group", "GROUP")
 _JOURNAL = text(r":memory:|(?!:)(?!.*://)[^\0\r\n]+", "a file path, or :memory:", "PATH|:memory:")
 _HOST = text(r"[A-Za-z0-9._:%-]+", "an IP address or a host name", "ADDRESS")
 _TOKEN = text(
@@ -118,6 +124,21 @@ SETTINGS: tuple[Setting, ...] = (
         "The trader looks in the same places in the same order, so neither has to be told.",
         default_text="/run/logrelay/ingest.sock if /run/logrelay exists, "
         "else $XDG_RUNTIME_DIR/logrelay/ingest.sock, else ${TMPDIR:-/tmp}/logrelay-UID/ingest.sock",
+    ),
+    Setting(
+        "socket_mode",
+        _MODE,
+        "0660",
+        "Mode of that socket: whoever may write to it may send lines.",
+        "The trader's user is in the socket's group. Rights for everybody are refused: name a group instead.",
+    ),
+    Setting(
+        "socket_group",
+        _GROUP,
+        None,
+        "Group of that socket, and of its directory where the relay makes it, by name or number.",
+        "The relay's user has to be a member of it; a number also works for a group of a container.",
+        default_text="that of the relay",
     ),
     Setting(
         "journal",
@@ -237,6 +258,10 @@ class Config:
     """Absolute or relative path, at most `SUN_PATH_MAX_BYTES` bytes."""
     journal: str
     """Path, or `MEMORY`."""
+    socket_mode: str = "0660"
+    """Octal digits."""
+    socket_group: str | None = None
+    """Name or number; None: the relay's own group."""
     config: str | None = None
     host: str = "127.0.0.1"
     port: int = 8765

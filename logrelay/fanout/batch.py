@@ -43,12 +43,12 @@ MAX_HEADERS = 4096
 """Sizes whose header is remembered; all that occur in practice, in some 200 KB."""
 
 MAX_KEYS = 4096
-"""Keys remembered so that lines share them: far more than loggers times levels."""
+"""Keys remembered so that lines share them: far more than loggers times levels times bots."""
 
-_keys: dict[tuple[int, str, int], tuple[int, str, int]] = {}
+Key = tuple[int, str, int, str]
+"""Level, source, 0 for notices (the relay's run) or 1, and app: what most filters look at."""
 
-Key = tuple[int, str, int]
-"""Level, source, and 0 for notices (the relay's run) or 1: what most filters look at."""
+_keys: dict[Key, Key] = {}
 
 
 class Segment(NamedTuple):
@@ -153,7 +153,7 @@ class Batch:
             _keys.clear()
         share = _keys.setdefault
         self.keys: list[Key] = [
-            share(key, key) for key in [(line.level, line.source, line.run and 1) for line in lines]
+            share(key, key) for key in [(line.level, line.source, line.run and 1, line.app) for line in lines]
         ]
         self.keyset: frozenset[Key] = frozenset(self.keys)
         self.alias: tuple[str, str] | None = None
@@ -207,7 +207,7 @@ class Batch:
         """Return the indices of the lines that pass, ascending; None stands for all of them."""
         if wanted.everything:
             return None
-        passing = frozenset(k for k in self.keyset if k[2] == RELAY_RUN or wanted.wants(k[0], k[1]))
+        passing = frozenset(k for k in self.keyset if k[2] == RELAY_RUN or wanted.wants(k[0], k[1], k[3]))
         content = bool(wanted.text or wanted.where)
         if not content:
             if len(passing) == len(self.keyset):

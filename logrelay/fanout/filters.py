@@ -22,7 +22,8 @@ from logrelay.errors import RequestError, quoted
 from logrelay.model import DEBUG, RANKS, RELAY_RUN, Line
 
 MAX_SOURCES = 32
-"""Globs per filter: more than a person types, few enough to test on every new source."""
+"""Globs for the source per filter, and as many for the app: more than a person types, few
+enough to test on every new one."""
 MAX_WHERE = 16
 """Field conditions per filter."""
 MAX_PATTERN_CHARS = 256
@@ -33,7 +34,7 @@ LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Lines at or above `level`, from a source that matches, with the text and the context fields asked for."""
+    """Lines at or above `level`, of a source and an app that match, with the text and the fields asked for."""
 
     level: int = DEBUG
     """Minimum rank."""
@@ -43,26 +44,32 @@ class Filter:
     """Must occur in the message; ASCII letters without regard to case (the rule SQLite's lower() has too)."""
     where: tuple[tuple[str, str], ...] = ()
     """Top-level context fields that must all have this value: a string as it is, anything else as JSON text."""
+    apps: tuple[str, ...] = ()
+    """Globs like those of `sources`, any of which must match the whole app name; empty: all."""
 
     @property
     def everything(self) -> bool:
         """True when no line can fail this filter."""
-        return self.level <= DEBUG and not self.sources and not self.text and not self.where
+        return self.level <= DEBUG and not self.sources and not self.apps and not self.text and not self.where
 
-    def wants(self, level: int, source: str) -> bool:
-        """Tell whether level and source pass; depends on nothing else, so callers may remember it."""
-        return level >= self.level and (not self.sources or source_matches(self.sources, source))
+    def wants(self, level: int, source: str, app: str) -> bool:
+        """Tell whether level, source and app pass; depends on nothing else, so callers may remember it."""
+        return (
+            level >= self.level
+            and (not self.sources or name_matches(self.sources, source))
+            and (not self.apps or name_matches(self.apps, app))
+        )
 
     def matches(self, line: Line) -> bool:
         """Tell whether the line passes; a notice always does."""
         if line.run == RELAY_RUN:
             return True
-        if not self.wants(line.level, line.source):
+        if not self.wants(line.level, line.source, line.app):
             return False
         return self.content_matches(line)
 
     def content_matches(self, line: Line) -> bool:
-        """Tell whether text and context fields pass; level and source are not looked at."""
+        """Tell whether text and context fields pass; level, source and app are not looked at."""
         if self.text and ascii_lower(self.text) not in ascii_lower(line.message):
             return False
         return all(key in line.context and field_text(line.context[key]) == value for key, value in self.where)
@@ -84,16 +91,16 @@ def _glob(pattern: str) -> Pattern[str]:
 
 
 @lru_cache(maxsize=4096)
-def source_matches(globs: tuple[str, ...], source: str) -> bool:
-    """Tell whether any of the globs matches the whole of `source`."""
-    return any(_glob(glob).match(source) is not None for glob in globs)
+def name_matches(globs: tuple[str, ...], name: str) -> bool:
+    """Tell whether any of the globs matches the whole of `name`, a source or an app."""
+    return any(_glob(glob).match(name) is not None for glob in globs)
 
 
 def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
-    """Build a filter from `level`, `source`, `text` and `where` parameters, each a list of strings.
+    """Build a filter from `level`, `source`, `app`, `text` and `where` parameters, each a list of strings.
 
-    `source` and `where` may be given several times; `source` also as a comma-separated list.
-    Raises RequestError (`bad_level`, `bad_source`, `bad_text`, `bad_where`) saying what is allowed.
+    `source`, `app` and `where` may be given several times; `source` and `app` also as comma-separated lists.
+    Raises RequestError (`bad_level`, `bad_source`, `bad_app`, `bad_text`, `bad_where`) saying what is allowed.
     """
     level = DEBUG
     for given in params.get("level", ()):
@@ -101,9 +108,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
         if rank is None:
             raise RequestError("bad_level", f"level {quoted(given)} is not one of {', '.join(LEVEL_NAMES)}")
         level = rank
-    sources = tuple(dict.fromkeys(g.strip() for s in params.get("source", ()) for g in s.split(",") if g.strip()))
-    if len(sources) > MAX_SOURCES:
-        raise RequestError("bad_source", f"{len(sources)} source globs given; at most {MAX_SOURCES} are allowed")
+    sources, apps = _globs("source", params), _globs("app", params)
     text = ""
     for text in params.get("text", ()):  # noqa: B007  (the last one given counts)
         pass
@@ -120,6 +125,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
         raise RequestError("bad_where", f"{len(where)} where conditions given; at most {MAX_WHERE} are allowed")
     for code, values in (
         ("bad_source", sources),
+        ("bad_app", apps),
         ("bad_text", (text,)),
         ("bad_where", [k + v for k, v in where]),
     ):
@@ -129,4 +135,12 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
                     code,
                     f"{quoted(value)} has {len(value)} characters or a NUL; at most {MAX_PATTERN_CHARS} are allowed",
                 )
-    return Filter(level, tuple(sorted(sources)), text, tuple(sorted(set(where))))
+    return Filter(level, sources, text, tuple(sorted(set(where))), apps)
+
+
+def _globs(name: str, params: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Return the globs of a parameter, sorted and each once: equal filters are to be equal values."""
+    globs = {glob.strip() for given in params.get(name, ()) for glob in given.split(",") if glob.strip()}
+    if len(globs) > MAX_SOURCES:
+        raise RequestError(f"bad_{name}", f"{len(globs)} {name} globs given; at most {MAX_SOURCES} are allowed")
+    return tuple(sorted(globs))

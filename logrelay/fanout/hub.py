@@ -555,4 +555,4 @@ class Hub:
 
 def skip_filter(wanted: Filter) -> Filter:
     """Return what is kept of a skipped stretch: WARNING and above of what the viewer wants anyway."""
-    return Filter(max(wanted.level, WARNING), wanted.sources, wanted.text, wanted.where)
+    return Filter(max(wanted.level, WARNING), wanted.sources, wanted.text, wanted.where, wanted.apps)

@@ -86,9 +86,10 @@ def log_line(
     time_us: int,
     rank: int,
     event: dict[Any, Any],
+    run_key: bytes = b"",
     clock_us: int | None = None,
 ) -> tuple[Line, str, dict[str, object]]:
-    """Make a line of a decoded event, which is consumed.
+    """Make a line of a decoded event, which is consumed. `run` is the row id of the run, `run_key` its key.
 
     `clock_us` is what the trader's clock said, where `time_us` is another time because that clock was set back: the
     line is then found by it, and shows it. Returns the line (without message and context, which are only of use while
@@ -132,6 +133,8 @@ def log_line(
         "message": message,
         "context": event,
         "timestamp": shown,
+        "app": app,
+        "run": run_key.hex(),
     }
     try:
         body = orjson.dumps(shape, option=_JSON)
@@ -142,7 +145,7 @@ def log_line(
     except TypeError:
         shape["context"] = event = json_safe(event)
         body = orjson.dumps(shape, option=_JSON)
-    return _line((seq, time_us, rank, source, run, body, "", EMPTY, clock_us)), message, event
+    return _line((seq, time_us, rank, source, run, body, "", EMPTY, app, clock_us)), message, event
 
 
 def _rank_of(word: str) -> int | None:
@@ -212,7 +215,7 @@ def notice_line(
             notice_body(id_of(epoch, seq), time_us, rank, message, context),
             "",
             EMPTY,
-            clock_us,
+            clock_us=clock_us,
         ),
         message,
         context,

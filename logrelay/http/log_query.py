@@ -23,8 +23,8 @@ MAX_LIMIT = 1_000_000
 MAX_FIELDS = 64
 """Parameters in one query string: all the globs and conditions that a filter may have, and the rest."""
 
-PARAMETERS = ("since", "until", "level", "source", "text", "where", "limit", "after", "before")
-REPEATABLE = frozenset({"source", "where"})
+PARAMETERS = ("since", "until", "level", "source", "app", "text", "where", "limit", "after", "before")
+REPEATABLE = frozenset({"source", "app", "where"})
 
 _LIMIT = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
@@ -58,7 +58,7 @@ def parse_log_query(query: str, head: int, resolve: Callable[[str], int], now_us
             message = f"parameter {quoted(name)} is not one of {', '.join(PARAMETERS)}"
             raise RequestError("bad_parameter", message)
         if len(values) > 1 and name not in REPEATABLE:
-            message = f"{name} is given {len(values)} times; only {' and '.join(sorted(REPEATABLE))} may be"
+            message = f"{name} is given {len(values)} times; only {', '.join(sorted(REPEATABLE))} may be"
             raise RequestError("bad_parameter", message)
     one = {name: values[0] for name, values in given.items()}
     limit = one.get("limit", str(DEFAULT_LIMIT))

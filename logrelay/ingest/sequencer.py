@@ -61,7 +61,7 @@ class Sequencer:
         `clock_us`: what the trader's clock said, where that is not `time_us` because it was set back.
         """
         seq = self._next_seq
-        line, message, context = log_line(self._epoch, seq, run.id, run.app, time_us, rank, event, clock_us)
+        line, message, context = log_line(self._epoch, seq, run.id, run.app, time_us, rank, event, run.key, clock_us)
         self._next_seq = seq + 1
         self._lines.append(line)
         self._messages.append(message)

@@ -65,6 +65,13 @@ class TraderServer:
         )
         self._servers.append(server)
 
+    async def serve_instead(self, sock: socket.socket) -> None:
+        """Accept traders on `sock`, and no longer on the sockets before it; connections stay as they are."""
+        before, self._servers = self._servers, []
+        await self.serve(sock)
+        for server in before:
+            server.close()
+
     # --- what a connection reports (connection.Owner) -----------------------------------------------------------
 
     def admit(self, connection: UnixConnection) -> str | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from logrelay.fanout.filters import Filter, ascii_lower, source_matches
-from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
+from logrelay.fanout.filters import Filter, ascii_lower, name_matches
+from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
 from logrelay.model import DEBUG, WARNING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from logrelay.journal.interface import Query
 
@@ -73,8 +73,13 @@ class Plan:
         )
 
 
-def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
-    """Choose conditions and index; `names` are the ids of the sources."""
+def needs_runs(wanted: Filter, names: Mapping[SourceKey, int]) -> bool:
+    """Tell whether `make_plan` has to know the app of each run: there are lines that do not say theirs."""
+    return bool(wanted.apps) and any(app is None for _, app in names)
+
+
+def make_plan(query: Query, names: Mapping[SourceKey, int], apps_of_runs: Mapping[int, str] | None = None) -> Plan:
+    """Choose conditions and index; `names` are the ids of the sources, for `apps_of_runs` see `needs_runs`."""
     plan, wanted = Plan(), query.filter
     if wanted.level >= WARNING:
         plan.warnings = True
@@ -82,13 +87,16 @@ def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
     if wanted.level > DEBUG:
         plan.conditions.append(f"(level >= :level OR source = {NOTICE_SOURCE})")
         plan.values["level"] = wanted.level
-    if wanted.sources:
-        numbers = _source_numbers(names, wanted.sources)
+    if wanted.sources or wanted.apps:
+        numbers, unnamed = _source_numbers(names, wanted)
         plan.judge_all = OVERFLOW_SOURCE in numbers
         if len(numbers) <= MOST_MERGED_SOURCES and not plan.warnings:
             plan.merged = tuple(numbers)
         else:
-            plan.conditions.append(f"source IN ({','.join(map(str, numbers))})")
+            plan.conditions.append(f"source IN ({_list(numbers)})")
+        if wanted.apps and unnamed:
+            runs = [run for run, app in (apps_of_runs or {}).items() if name_matches(wanted.apps, app)]
+            plan.conditions.append(f"(source NOT IN ({_list(unnamed)}) OR run IN ({_list(runs)}))")
     content = _content(plan, wanted)
     if content:
         plan.judge_nul = True
@@ -102,11 +110,24 @@ def make_plan(query: Query, names: Mapping[str, int]) -> Plan:
     return plan
 
 
-def _source_numbers(names: Mapping[str, int], globs: tuple[str, ...]) -> list[int]:
-    """Return the ids that pass, notices first. Matched in Python: one meaning on both sides."""
-    numbers = [number for name, number in names.items() if source_matches(globs, name)]
+def _source_numbers(names: Mapping[SourceKey, int], wanted: Filter) -> tuple[list[int], list[int]]:
+    """Return the ids that pass, notices first, and those of them whose lines do not say their app.
+
+    Matched in Python: one meaning on both sides.
+    """
+    passing = [
+        (number, app)
+        for (name, app), number in names.items()
+        if (not wanted.sources or name_matches(wanted.sources, name))
+        and (not wanted.apps or app is None or name_matches(wanted.apps, app))
+    ]
     overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
-    return [NOTICE_SOURCE, *overflow, *sorted(numbers)]
+    numbers = [NOTICE_SOURCE, *overflow, *sorted(number for number, _ in passing)]
+    return numbers, [number for number, app in passing if app is None]
+
+
+def _list(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def _content(plan: Plan, wanted: Filter) -> list[str]:

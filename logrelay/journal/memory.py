@@ -40,6 +40,7 @@ class _Row(NamedTuple):
     source: str
     run: int
     body: bytes
+    app: str
 
 
 class _Block:
@@ -104,7 +105,7 @@ class MemoryJournal:
                 block = self._blocks[-1]
                 cost = len(line.body) + LINE_COST
                 found_us = line.time_us if line.clock_us is None else line.clock_us
-                block.rows.append(_Row(found_us, line.level, line.source, line.run, line.body))
+                block.rows.append(_Row(found_us, line.level, line.source, line.run, line.body, line.app))
                 block.size += cost
                 self._size += cost
             self._head += len(lines)
@@ -208,7 +209,7 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
     wanted = query.filter
     if row.run == RELAY_RUN or wanted.everything:
         return True
-    if not wanted.wants(row.level, row.source):
+    if not wanted.wants(row.level, row.source, row.app):
         return False
     if not wanted.text and not wanted.where:
         return True

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from logrelay.journal.filter_sql import Plan, make_plan
+from logrelay.journal.filter_sql import Plan, make_plan, needs_runs
 from logrelay.journal.interface import Page, Query
-from logrelay.journal.schema import NOTICE_SOURCE
+from logrelay.journal.schema import NOTICE_SOURCE, SourceKey
 from logrelay.model import RELAY_RUN, RELAY_SOURCE, Line
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ _READ = "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq) FR
 class Reader:
     """Reads pages from connections it is given. Holds no connection; any thread may use it."""
 
-    def __init__(self, names: Callable[[], Mapping[str, int]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, names: Callable[[], Mapping[SourceKey, int]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`names` gives the ids of the sources at the moment; `clock` counts seconds and bounds a page."""
         self._names, self._clock = names, clock
         self._mean = _FIRST_MEAN
@@ -70,7 +72,9 @@ class Reader:
             return page
         if query.limit > 0:
             # The names are asked for after the transaction has begun: they know every source it can see.
-            walk = _Walk(db, query, make_plan(query, self._names()), low, high)
+            names = self._names()
+            apps = dict(db.execute("SELECT id, app FROM runs")) if needs_runs(query.filter, names) else None
+            walk = _Walk(db, query, make_plan(query, names, apps), low, high)
             self._take(walk, page)
             if not walk.done:
                 page.complete = False
@@ -197,12 +201,16 @@ class _Walk:
         return [body for body, _ in kept], [seq for _, seq in kept]
 
     def _matches(self, body: bytes, seq: int) -> bool:
-        level, source, run = self._db.execute("SELECT level, source, run FROM lines WHERE seq = ?", (seq,)).fetchone()
+        sql = (
+            "SELECT l.level, l.source, l.run, r.app FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run WHERE l.seq = ?"
+        )
+        level, source, run, app = self._db.execute(sql, (seq,)).fetchone()
         if source == NOTICE_SOURCE:
             run = RELAY_RUN
         said = orjson.loads(body)
         name = said.get("source", RELAY_SOURCE)
-        return self.query.filter.matches(Line(seq, 0, level, name, run, b"", said["message"], said["context"]))
+        app = said.get("app", app or "")
+        return self.query.filter.matches(Line(seq, 0, level, name, run, b"", said["message"], said["context"], app))
 
 
 def _in_order(seqs: list[int], *, down: bool) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE
+from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
 from logrelay.model import RELAY_RUN, Commit, Line, Run
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ class RowWriter:
         """Know nothing yet; see `load`."""
         self.runs: dict[int, Run] = {}
         self.aliases: list[str] = []
-        self.names: Mapping[str, int] = {}
-        """Source ids by logger name. Replaced, never changed: readers on other threads go through it."""
-        self._new_names: dict[str, int] = {}
+        self.names: Mapping[SourceKey, int] = {}
+        """Source ids by logger name and app. Replaced, never changed: readers on other threads go through it."""
+        self._new_names: dict[SourceKey, int] = {}
         self._last_name = NOTICE_SOURCE
 
     def load(self, db: sqlite3.Connection) -> None:
         """Take over what a file holds. Raises sqlite3.Error, TypeError when the columns are not ours."""
-        names = db.execute("SELECT name, id FROM sources WHERE id > ?", (NOTICE_SOURCE,)).fetchall()
-        self.names, self._new_names = dict(names), {}
+        names = db.execute("SELECT name, app, id FROM sources WHERE id > ?", (NOTICE_SOURCE,))
+        self.names, self._new_names = {(name, app): number for name, app, number in names}, {}
         self._last_name = max(self.names.values(), default=NOTICE_SOURCE)
         self.aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
         columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
@@ -81,8 +81,8 @@ class RowWriter:
         for rows in CHUNKS:
             while count - at >= rows:
                 values: list[object] = []
-                for seq, time_us, level, source, run, body, _, _, clock_us in lines[at : at + rows]:
-                    number = names.get(source, OVERFLOW_SOURCE) if run else NOTICE_SOURCE
+                for seq, time_us, level, source, run, body, _, _, app, clock_us in lines[at : at + rows]:
+                    number = names.get((source, app), OVERFLOW_SOURCE) if run else NOTICE_SOURCE
                     values += (seq, time_us if clock_us is None else clock_us, level, number, run, body)
                 db.execute(_INSERTS[rows], values)
                 at += rows
@@ -93,14 +93,14 @@ class RowWriter:
         Readers get to know a name before the commit, never after: a filter must not miss its first line.
         A number given away in a commit that failed stays with its name, and is written with the next.
         """
-        unknown = {line.source for line in lines if line.run != RELAY_RUN} - self.names.keys()
+        unknown = {(line.source, line.app) for line in lines if line.run != RELAY_RUN} - self.names.keys()
         for name in sorted(unknown)[: max(0, MAX_SOURCES - len(self.names))]:
             self._last_name += 1
             self._new_names[name] = self._last_name
         if self._new_names:
             self.names = {**self.names, **self._new_names}
-            rows = [(number, name) for name, number in self._new_names.items()]
-            db.executemany("INSERT INTO sources (id, name) VALUES (?, ?)", rows)
+            rows = [(number, *key) for key, number in self._new_names.items()]
+            db.executemany("INSERT INTO sources (id, name, app) VALUES (?, ?, ?)", rows)
 
     def write_runs(self, db: sqlite3.Connection, runs: Iterable[Run]) -> None:
         """Insert or replace runs by id. Raises sqlite3.Error."""

@@ -8,7 +8,7 @@ not decide what is kept or who reads it. Read `journal/journal_file` next: it is
     marks    one row per block of about a thousand lines: relay time (retention by age), the range of shown times
              (time queries) and counts per level. It takes the place of a time index at a thousandth of its size
     runs     one row per trader process, with the last of its seqs that is in `lines`
-    sources  small integers for logger names
+    sources  small integers for logger names, one for each app that has the logger
     aliases  provisional epochs that were committed
     meta     epoch, base (the head before the first line of this file), created_us
 """
@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x6C6F6772
 """`logr` in ASCII, at byte 68 of the file: tells our journals from other SQLite files."""
-VERSION = 1
+VERSION = 2
 """user_version of the files this code writes. A higher one is refused, a lower one goes through MIGRATIONS."""
-
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
-"""From version n to n + 1, inside one transaction; there is no older version yet."""
 
 OLDEST_SQLITE = (3, 31, 0)
 """What the SQL here and in `query` needs (UPSERT, aggregate FILTER, JSON with several paths)."""
@@ -53,7 +50,25 @@ NOTICE_SOURCE = 0
 OVERFLOW_SOURCE = -1
 """Source id of lines whose logger name did not get a number because MAX_SOURCES had been given away."""
 MAX_SOURCES = 10_000
-"""Logger names with a number. A program has hundreds; one that makes names up must not make every filter slow."""
+"""Logger names with a number, counted once for each app. A program has hundreds; one that makes names up must not make
+every filter slow."""
+
+SourceKey = tuple[str, str | None]
+"""Logger name and app, which share a number, so that one index finds both. The app is None for lines that a version
+before wrote: theirs is the app of their run."""
+
+_LOG_VIEW = """
+CREATE VIEW log AS
+    SELECT l.seq AS seq,
+           json_extract(l.body, '$.timestamp') AS time,
+           CASE WHEN l.level >= 50 THEN 'CRITICAL' WHEN l.level >= 40 THEN 'ERROR'
+                WHEN l.level >= 30 THEN 'WARNING' WHEN l.level >= 20 THEN 'INFO' ELSE 'DEBUG' END AS level,
+           json_extract(l.body, '$.source') AS source,
+           json_extract(l.body, '$.message') AS message,
+           json_extract(l.body, '$.context') AS context,
+           coalesce(json_extract(l.body, '$.app'), r.app) AS app, r.pid AS pid, l.run AS run, l.body AS body
+    FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run;
+"""
 
 _TABLES = f"""
 CREATE TABLE lines (
@@ -68,7 +83,7 @@ CREATE TABLE marks (
     debug INTEGER NOT NULL, info INTEGER NOT NULL, warning INTEGER NOT NULL, error INTEGER NOT NULL,
     critical INTEGER NOT NULL
 );
-CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL, app TEXT);
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, key BLOB NOT NULL, app TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
     started_ns INTEGER NOT NULL, last_seq INTEGER NOT NULL, last_us INTEGER NOT NULL, state TEXT NOT NULL,
@@ -76,17 +91,19 @@ CREATE TABLE runs (
 );
 CREATE TABLE aliases (ordinal INTEGER PRIMARY KEY, alias TEXT NOT NULL UNIQUE);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE VIEW log AS
-    SELECT l.seq AS seq,
-           json_extract(l.body, '$.timestamp') AS time,
-           CASE WHEN l.level >= 50 THEN 'CRITICAL' WHEN l.level >= 40 THEN 'ERROR'
-                WHEN l.level >= 30 THEN 'WARNING' WHEN l.level >= 20 THEN 'INFO' ELSE 'DEBUG' END AS level,
-           json_extract(l.body, '$.source') AS source,
-           json_extract(l.body, '$.message') AS message,
-           json_extract(l.body, '$.context') AS context,
-           r.app AS app, r.pid AS pid, l.run AS run, l.body AS body
-    FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run;
-"""  # noqa: S608  (the only value in it is a constant)
+{_LOG_VIEW}
+"""
+
+
+def _add_app(db: sqlite3.Connection) -> None:
+    """Version 1 to 2: a logger has a number for each app. No line is touched, so a full journal takes no longer."""
+    db.execute("ALTER TABLE sources ADD COLUMN app TEXT")
+    db.execute("DROP VIEW log")
+    db.execute(_LOG_VIEW)
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _add_app}
+"""From version n to n + 1, inside one transaction."""
 
 
 def connect_writer(path: str, *, full: bool, log_bytes: int) -> sqlite3.Connection:

@@ -14,6 +14,9 @@ export interface LogLine {
   context: { [key: string]: Json };
   /** RFC 3339, UTC, six fractional digits. */
   timestamp: string;
+  /** The bot that logged it, and its run, one of `Trader.run`. Notices of the relay, and lines kept by an older one, lack both. */
+  app?: string;
+  run?: string;
 }
 
 export interface Trader {
@@ -45,10 +48,11 @@ export interface ErrorMessage {
   message: string;
 }
 
-/** What to see: lines at or above `level`, from sources that match, with the text and the context fields. */
+/** What to see: lines at or above `level`, from sources and apps that match, with the text and the context fields. */
 export interface Filter {
   level?: Level | "CRITICAL" | "";
   source?: string[];
+  app?: string[];
   text?: string;
   where?: string[];
 }

@@ -11,7 +11,12 @@ import { valueText } from "./rows.js";
 /** Characters of a condition that the relay accepts. */
 const MAX_CONDITION = 256;
 
-/** Make the details of a line. `onCondition(kind, value)` is called with "source" or "where" for "only these". */
+/** A name as a glob for it alone. A comma would end the glob, so "any character" stands for it. */
+function globOf(name) {
+  return name.replace(/[*?[]/g, "[$&]").replaceAll(",", "?");
+}
+
+/** Make the details of a line. `onCondition(kind, value)` is called with "app", "source" or "where" for "only these". */
 export function buildDetails(line, onCondition) {
   const details = element("div", "details");
   const facts = element("dl");
@@ -28,13 +33,15 @@ export function buildDetails(line, onCondition) {
     facts.append(element("dt", "", name), description);
   };
   fact("time", line.timestamp);
-  fact("source", line.source, line.source !== "logrelay" && ["source", line.source.replace(/[*?[]/g, "[$&]")]);
+  fact("source", line.source, line.source !== "logrelay" && ["source", globOf(line.source)]);
+  if (line.app !== undefined) fact("app", line.app, line.app && ["app", globOf(line.app)]);
   fact("message", line.message);
   for (const [key, value] of Object.entries(line.context)) {
     // Numbers cannot be asked for: 1.0 and 1 are the same here, and not the same to the relay.
     const text = typeof value === "string" || typeof value === "boolean" ? `${key}=${value}` : "";
     fact(key, value, text && text.length <= MAX_CONDITION && !/["\0=]/.test(key) && ["where", text]);
   }
+  if (line.run !== undefined) fact("run", line.run);
   fact("id", line.id);
   details.append(facts);
   if (navigator.clipboard) { // only where the context is secure

@@ -31,6 +31,7 @@ export class Filters {
       level: LEVELS.includes(asked.get("level")) ? asked.get("level") : LEVELS[0],
       text: asked.get("text") ?? "",
       source: asked.getAll("source"),
+      app: asked.getAll("app"),
       where: asked.getAll("where"),
     };
     const { controls, levels, text } = parts;
@@ -60,7 +61,7 @@ export class Filters {
     return Object.values(this.current).some((value) => value.length > 0);
   }
 
-  /** Ask for one condition more; `kind` is "source" or "where". */
+  /** Ask for one condition more; `kind` is "source", "app" or "where". */
   add(kind, value) {
     const values = this.#filter[kind];
     this.#change({ [kind]: values.includes(value) ? values : [...values, value] });
@@ -85,7 +86,7 @@ export class Filters {
       button.setAttribute("aria-pressed", String(LEVELS.indexOf(button.dataset.level) >= lowest));
     }
     if (text.value.trim() !== this.#filter.text) text.value = this.#filter.text;
-    conditions.replaceChildren(...["source", "where"].flatMap((kind) =>
+    conditions.replaceChildren(...["app", "source", "where"].flatMap((kind) =>
       this.#filter[kind].map((value) => this.#buildCondition(kind, value))));
     const parameters = new URLSearchParams();
     for (const [name, value] of Object.entries(this.current)) {
@@ -95,7 +96,7 @@ export class Filters {
   }
 
   #buildCondition(kind, value) {
-    const chip = element("button", "", `${kind === "source" ? `source=${value}` : value} \u00d7`);
+    const chip = element("button", "", `${kind === "where" ? value : `${kind}=${value}`} \u00d7`);
     chip.type = "button";
     chip.setAttribute("aria-label", `remove the filter ${value}`);
     chip.onclick = () => this.#change({ [kind]: this.#filter[kind].filter((other) => other !== value) });

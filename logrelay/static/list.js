@@ -37,6 +37,7 @@ export class LineList {
   #count = 0; // rows in the list; asking the list counts them one by one
   #frame = 0;
   #loading = null; // the id before which older lines were asked for
+  #app = null; // of the first line that said it; a second one makes every row show its own
   #more = false; // the journal may have lines before the first row
 
   /**
@@ -118,6 +119,8 @@ export class LineList {
 
   #makeRow(line, before) {
     const row = buildRow(line);
+    this.#app ??= line.app;
+    if (line.app !== undefined && line.app !== this.#app) this.#parts.lines.classList.add("apps");
     this.#lines.set(row, line);
     markDay(row, line, before);
     return row;
@@ -153,6 +156,8 @@ export class LineList {
 
   #empty() {
     this.#parts.lines.replaceChildren();
+    this.#parts.lines.classList.remove("apps");
+    this.#app = null;
     this.#count = 0;
     this.#loading = null;
     this.#more = true;

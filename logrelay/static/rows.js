@@ -1,5 +1,5 @@
 /**
- * One line as a closed row: time, level, source, message and the values, each cut to what fits a list.
+ * One line as a closed row: time, level, app, source, message and the values, each cut to what fits a list.
  *
  * Owns: what a row shows, and its date when a day begins with it. It must not know the list that the rows are in,
  * nor keep anything: the same line always gives the same row. Read `static/detail.js` next for the open row.
@@ -46,8 +46,9 @@ export function buildRow(line) {
   const head = element("span", "head");
   const time = element("time", "", clock(line.timestamp));
   time.dateTime = line.timestamp;
-  head.append(time, " ", element("b", "level", severity === "CRITICAL" ? "CRITICAL" : line.level), " ",
-    element("span", "source", line.source));
+  head.append(time, " ", element("b", "level", severity === "CRITICAL" ? "CRITICAL" : line.level), " ");
+  if (line.app) head.append(element("span", "app", line.app), " ");
+  head.append(element("span", "source", line.source));
   const text = element("span", "text");
   text.append(element("span", "message", line.message));
   for (const [key, value] of Object.entries(row.classList.contains("notice") ? {} : line.context)) {

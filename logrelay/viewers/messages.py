@@ -22,6 +22,7 @@ ERROR_CODES: dict[str, str] = {
     "bad_channel": "the only channel is `logs`",
     "bad_level": "unknown level name",
     "bad_source": "too many or too long source globs",
+    "bad_app": "too many or too long app globs",
     "bad_text": "text too long",
     "bad_where": "not of the form field=value",
     "bad_tail": "not a number in the allowed range",
@@ -85,6 +86,8 @@ def filter_shape(wanted: Filter) -> dict[str, object]:
         shape["level"] = "CRITICAL" if wanted.level >= CRITICAL else SHOWN[wanted.level]
     if wanted.sources:
         shape["source"] = list(wanted.sources)
+    if wanted.apps:
+        shape["app"] = list(wanted.apps)
     if wanted.text:
         shape["text"] = wanted.text
     if wanted.where:

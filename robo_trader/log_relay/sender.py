@@ -80,17 +80,24 @@ WAIT_LONGEST_S: Final = 0.02
 
 
 def default_path() -> str:
-    """Return where the relay listens, by the order in docs/protocol.md; looked up anew at every attempt."""
+    """Return the first socket in the order of docs/protocol.md; looked up anew at every attempt.
+
+    Where there is none it is the place at which a relay with the same environment would bind its own.
+    """
     told = os.environ.get("LOGRELAY_SOCKET")
     if told:
         return told
+    runtime, temporary, uid = os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), os.getuid()
+    system = "/run/logrelay/ingest.sock"
+    users = [f"{base}/logrelay/ingest.sock" for base in (runtime, f"/run/user/{uid}") if base]
+    # Predictable names in shared directories: `_check_directory` sees whose they are before anything is sent there.
+    shared = [f"{base}/logrelay-{uid}/ingest.sock" for base in (temporary, "/tmp") if base]  # noqa: S108
+    for place in (system, *users, *shared):
+        if _place_of(place) is not None:
+            return place
     if os.path.isdir("/run/logrelay"):  # noqa: PTH112 - pathlib would be one more import for three calls
-        return "/run/logrelay/ingest.sock"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        return f"{runtime}/logrelay/ingest.sock"
-    # A predictable name in a shared directory: `_check_directory` sees whose it is before anything is sent there.
-    return f"{os.environ.get('TMPDIR') or '/tmp'}/logrelay-{os.getuid()}/ingest.sock"  # noqa: S108
+        return system
+    return users[0] if runtime else shared[0]
 
 
 class Connection(NamedTuple):

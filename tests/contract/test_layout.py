@@ -31,6 +31,7 @@ TESTED_ELSEWHERE = {
     "logrelay/cli/check": "tests/system/test_cli.py",
     "logrelay/cli/group": "tests/system/test_cli.py",
     "logrelay/cli/output": "tests/system/test_cli.py",
+    "logrelay/cli/send": "tests/system/test_send.py: with a real relay",
     "logrelay/cli/serve": "tests/system/test_cli.py",
     "logrelay/cli/setting_options": "tests/system/test_cli.py",
     "logrelay/cli/systemd_units": "tests/system/test_cli.py and tests/system/systemd",

@@ -159,7 +159,8 @@ class Trader:
         self.socket.settimeout(DEADLINE_S)
         self.socket.connect(str(path))
         self.unpacker = msgpack.Unpacker()
-        hello = {"protocol": 1, "run": secrets.token_bytes(16), "app": app, "host": "box", "pid": 4711, "started_ns": 1}
+        self.run = secrets.token_bytes(16)
+        hello = {"protocol": 1, "run": self.run, "app": app, "host": "box", "pid": 4711, "started_ns": 1}
         self.send([0, hello])
         self.wait(0)
 

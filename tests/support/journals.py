@@ -23,24 +23,31 @@ CONTEXT = {"symbol": "AAPL", "quantity": 100, "price": 187.3312, "side": "buy", 
 
 
 def _line(
-    seq, level=20, source="robo_trader.runner", run=1, message="trade.executed", context=None, time_us=None
+    seq,
+    level=20,
+    source="robo_trader.runner",
+    run=1,
+    message="trade.executed",
+    context=None,
+    time_us=None,
+    app="robo_trader",
 ) -> Line:
     context = CONTEXT if context is None else context
     source = RELAY_SOURCE if run == RELAY_RUN else source
     time_us = T0_US + seq * 1000 if time_us is None else time_us
     shown = datetime.fromtimestamp(time_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    body = orjson.dumps(
-        {
-            "type": "log",
-            "id": f"abc123-{seq}",
-            "level": SHOWN[level],
-            "source": source,
-            "message": message,
-            "context": context,
-            "timestamp": shown,
-        }
-    )
-    return Line(seq, time_us, level, source, run, body, message, context)
+    shape = {
+        "type": "log",
+        "id": f"abc123-{seq}",
+        "level": SHOWN[level],
+        "source": source,
+        "message": message,
+        "context": context,
+        "timestamp": shown,
+    }
+    if run != RELAY_RUN:
+        shape |= {"app": app, "run": f"{run:032x}"}
+    return Line(seq, time_us, level, source, run, orjson.dumps(shape), message, context, "" if not run else app)
 
 
 @pytest.fixture(scope="session")

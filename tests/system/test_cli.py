@@ -110,12 +110,44 @@ def test_a_variable_like_no_setting_gets_no_guess(cli):
     )
 
 
+def test_check_says_where_traders_look_and_what_they_find(cli, tmp_path):
+    """A socket before the relay's own, or a place where nobody looks, is told on stderr."""
+    places = json.loads(cli("check", "--json", TMPDIR=str(tmp_path)).stdout)["trader_places"]
+    assert [place["path"] for place in places] == [
+        "/run/logrelay/ingest.sock",
+        f"{tmp_path}/logrelay/ingest.sock",
+        f"/run/user/{os.getuid()}/logrelay/ingest.sock",
+        f"{tmp_path}/logrelay-{os.getuid()}/ingest.sock",
+        f"/tmp/logrelay-{os.getuid()}/ingest.sock",
+    ]
+    told = cli("check", "--socket", "/elsewhere/s")
+    assert "no trader looks for /elsewhere/s by itself: set LOGRELAY_SOCKET=/elsewhere/s" in told.stderr
+
+    (tmp_path / "logrelay").mkdir()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "logrelay" / "ingest.sock"))
+        own = f"{tmp_path}/logrelay-{os.getuid()}/ingest.sock"
+        told = cli("check", "--socket", own, TMPDIR=str(tmp_path))
+        assert f"a socket at {tmp_path}/logrelay/ingest.sock is found before {own}" in told.stderr
+        assert f"{tmp_path}/logrelay/ingest.sock  there\n" in told.stdout
+
+
+@pytest.mark.parametrize("mode", ["0666", "0662", "666", "0460", "rw", "0o660", "10660"])
+def test_a_mode_that_lets_everybody_in_is_refused(cli, mode):
+    """Also one that shuts the owner out; the text says what is allowed."""
+    done = cli("check", LOGRELAY_SOCKET_MODE=mode)
+    assert done.returncode == 2
+    assert f"LOGRELAY_SOCKET_MODE is {mode!r}; allowed: an octal mode like 0660" in done.stderr
+
+
 def test_check_prints_a_table_and_never_the_token(cli):
     """One line per setting for a person; the token only as set."""
     done = cli("check", LOGRELAY_TOKEN=TOKEN)
 
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [s.name for s in SETTINGS]
+    table, _, places = done.stdout.partition("\n\n")
+    assert [line.split()[0] for line in table.splitlines()] == [s.name for s in SETTINGS]
+    assert "/run/logrelay/ingest.sock  " in places
     assert "(set)" in done.stdout
     assert TOKEN not in done.stdout + done.stderr + cli("check", "--json", LOGRELAY_TOKEN=TOKEN).stdout
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
 import stat
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from logrelay import listeners
 from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config
 from logrelay.errors import ListenError
-from logrelay.listeners import UnixListener, bind_tcp, open_listeners
+from logrelay.listeners import Listeners, SocketFileWatch, UnixListener, bind_tcp, open_listeners
 
 
 @pytest.fixture
@@ -75,6 +77,131 @@ def test_the_socket_has_mode_0660_and_goes_away(folder, unix):
     listener.remove()
     assert not path.exists()
     listener.remove()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o620])
+def test_the_socket_has_the_mode_and_the_group_that_were_asked_for(folder, mode):
+    """Socket and new directory belong to the group, which may pass; a directory that was there stays as it is."""
+    group = os.getgid()
+    path = folder / "new" / "ingest.sock"
+    listener = UnixListener(str(path), mode=mode, group=str(group))
+    try:
+        assert (stat.S_IMODE(path.lstat().st_mode), path.lstat().st_gid) == (mode, group)
+        assert (stat.S_IMODE(path.parent.stat().st_mode), path.parent.stat().st_gid) == (0o750, group)
+    finally:
+        listener.socket.close()
+        listener.remove()
+
+
+def test_a_group_by_name(folder):
+    """The name of the group that this process has."""
+    path = folder / "ingest.sock"
+    listener = UnixListener(str(path), group=grp.getgrgid(os.getgid()).gr_name)
+    assert path.lstat().st_gid == os.getgid()
+    listener.socket.close()
+    listener.remove()
+
+
+def test_a_group_that_does_not_exist_is_refused(folder):
+    """Before anything is made."""
+    with pytest.raises(ListenError, match=r"there is no group 'nosuchgroup' .* --socket-group"):
+        UnixListener(str(folder / "new" / "ingest.sock"), group="nosuchgroup")
+    assert not (folder / "new").exists()
+
+
+def test_a_group_that_may_not_be_given_leaves_no_socket(folder, monkeypatch):
+    """The system lets nobody give a file to a group that he is not a member of."""
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+    with pytest.raises(ListenError, match=r"may not give .* to the group 7; .* has to be a member"):
+        UnixListener(str(folder / "ingest.sock"), group="7")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def watched(folder):
+    """A log socket with its watch; what is bound is closed at the end."""
+    unix = UnixListener(str(folder / "run" / "ingest.sock"))
+    bound = [unix]
+    watch = SocketFileWatch(Listeners([unix.socket], [], unix))
+
+    def check():
+        mishap = watch.check()
+        if mishap is not None and mishap.listener is not None:
+            bound.append(mishap.listener)
+        return mishap
+
+    yield SimpleNamespace(path=folder / "run" / "ingest.sock", check=check, watch=watch)
+    for listener in bound:
+        listener.socket.close()
+        listener.remove()
+
+
+@pytest.mark.parametrize("gone", ["file", "directory", "replaced"])
+def test_a_socket_that_was_removed_is_bound_again(watched, gone):
+    """Whoever cleans up a temporary directory, or puts another file there that nobody listens on."""
+    assert watched.check() is None
+    watched.path.unlink()
+    if gone == "directory":
+        watched.path.parent.rmdir()
+    elif gone == "replaced":
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(watched.path))
+    mishap = watched.check()
+
+    assert mishap.text == f"the log socket {watched.path} was removed or replaced; it has been bound again"
+    assert connects_to(str(watched.path))
+    assert watched.check() is None
+    watched.watch.remove_file()
+    assert not watched.path.exists(), "the new file is the relay's to remove"
+
+
+def test_the_socket_of_another_relay_is_not_stolen(watched):
+    """It is told once; when that relay is gone the place is taken again, and told."""
+    watched.path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(watched.path))
+        other.listen()
+        inode = watched.path.stat().st_ino
+        mishap = watched.check()
+        assert mishap.listener is None
+        assert "another relay is listening" in mishap.text
+        assert watched.check() is None, "told once"
+        assert watched.path.stat().st_ino == inode
+        watched.watch.remove_file()
+        assert watched.path.exists(), "it is not ours"
+    assert "bound again" in watched.check().text
+
+
+def test_a_second_mishap_is_told_like_the_first(watched):
+    """What was told before is forgotten once all is well."""
+    for _ in range(2):
+        watched.path.unlink()
+        watched.path.mkdir()
+        assert "is not a socket" in watched.check().text
+        assert watched.check() is None
+        watched.path.rmdir()
+        assert "bound again" in watched.check().text
+
+
+def test_a_socket_from_systemd_is_not_bound_again(folder):
+    """It is said once that only systemd can make it anew."""
+    path = folder / "ingest.sock"
+    with socket.socket(socket.AF_UNIX) as inherited, socket.socket(socket.AF_UNIX) as abstract:
+        inherited.bind(str(path))
+        abstract.bind("\0" + str(path))
+        watch = SocketFileWatch(Listeners([abstract, inherited], [], None))
+        assert watch.check() is None
+        path.unlink()
+        mishap = watch.check()
+        assert mishap.listener is None
+        assert "restart logrelay.socket" in mishap.text
+        assert watch.check() is None
+        assert not path.exists()
+        watch.remove_file()
 
 
 def test_a_bound_socket_listens(folder, unix):

@@ -76,9 +76,15 @@ def test_answers_are_what_viewers_get(relay):
     trader = relay.trader()
     trader.log("trade.executed", symbol="AAPL", quantity=100)
     trader.wait()
-    line = orjson.loads(get(relay, "/logs?source=robo_trader.*")[2].splitlines()[-1])
-    assert set(line) == {"type", "id", "level", "source", "message", "context", "timestamp"}
+    line = orjson.loads(get(relay, "/logs?app=robo_*")[2].splitlines()[-1])
+    assert set(line) == {"type", "id", "level", "source", "message", "context", "timestamp", "app", "run"}
     assert line["context"] == {"symbol": "AAPL", "quantity": 100}
+    assert (line["app"], line["run"]) == ("robo_trader", trader.run.hex())
+    trader.log("more")
+    trader.wait()
+    found = [orjson.loads(found) for found in get(relay, "/logs?app=other")[2].splitlines()]
+    assert found, "notices pass every filter"
+    assert all("notice" in line["context"] and "app" not in line and "run" not in line for line in found)
 
 
 def test_bad_requests(relay):

@@ -40,7 +40,7 @@ def make(specs, first=1):
             line, message, context = notice_line(EPOCH, seq, seq, level, "relay", message, context)
         else:
             line, message, context = log_line(
-                EPOCH, seq, 1, "app", seq, level, {**context, "event": message, "logger": source}
+                EPOCH, seq, 1, f"bot{level}", seq, level, {**context, "event": message, "logger": source}
             )
         lines.append(line)
         messages.append(message)
@@ -69,6 +69,7 @@ FILTERS = st.builds(
     st.sampled_from([(), (), ("app*",), ("*.one", "other"), ("none",)]),
     st.sampled_from(["", "", "hit", "Ä", "nowhere"]),
     st.sampled_from([(), (), (("a", "1"),), (("a", "x"), ("b", "null")), (("c", '{"k":"x"}'),), (("d", "1"),)]),
+    st.sampled_from([(), (), ("bot[12]0",), ("none", "bot50")]),
 )
 
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logrelay.errors import RequestError
-from logrelay.fanout.filters import Filter, ascii_lower, field_text, parse_filter, source_matches
+from logrelay.fanout.filters import Filter, ascii_lower, field_text, name_matches, parse_filter
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Line
 
 
-def line(level=INFO, source="app.one", message="", context=None, run=1):
-    return Line(1, 1, level, source, run, b"{}", message, context or {})
+def line(level=INFO, source="app.one", message="", context=None, run=1, app=""):
+    return Line(1, 1, level, source, run, b"{}", message, context or {}, app)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,8 @@ def line(level=INFO, source="app.one", message="", context=None, run=1):
         (Filter(sources=("[ab]x",)), line(source="bx"), line(source="cx")),
         (Filter(sources=("[!ab]x",)), line(source="cx"), line(source="bx")),
         (Filter(sources=("a\nb",)), line(source="a\nb"), line(source="a\nb\n")),
+        (Filter(apps=("bot", "b?")), line(app="b2"), line(app="bot3")),
+        (Filter(apps=("",)), line(app=""), line(app="bot")),
         (Filter(text="Hit"), line(message="a hIT!"), line(message="h it")),
         (Filter(text="ä"), line(message="xä"), line(message="Ä")),
         (Filter(text="\ufb01"), line(message="\ufb01"), line(message="fi")),
@@ -62,13 +64,13 @@ def test_everything():
 @given(st.text("ab.*?[]!-\\^", max_size=8), st.text("ab.*?[]\\^-\n", max_size=8))
 def test_globs_are_those_of_fnmatch(glob, source):
     """`*`, `?` and `[...]` mean what they mean in a shell, case-sensitively, on the whole source."""
-    assert source_matches((glob,), source) == fnmatchcase(source, glob)
+    assert name_matches((glob,), source) == fnmatchcase(source, glob)
 
 
 def test_a_glob_that_would_take_for_ever_in_a_naive_matcher():
     """Many stars on a long source are answered at once (a time-out fails this test)."""
     for _ in range(20):
-        assert not source_matches(("*a" * 100 + "b",), "a" * 5000)
+        assert not name_matches(("*a" * 100 + "b",), "a" * 5000)
 
 
 @given(st.text())
@@ -108,6 +110,8 @@ def test_equal_wishes_make_equal_filters():
         ({"source": ["x"] + [f"s{n}" for n in range(32)]}, "bad_source", "at most 32"),
         ({"source": ["x" * 257]}, "bad_source", "at most 256"),
         ({"source": ["x\0"]}, "bad_source", "at most 256"),
+        ({"app": [",".join(f"s{n}" for n in range(33))]}, "bad_app", "33 app globs given; at most 32"),
+        ({"app": ["x" * 257]}, "bad_app", "at most 256"),
         ({"text": ["x" * 257]}, "bad_text", "at most 256"),
         ({"where": ["x"]}, "bad_where", "field=value"),
         ({"where": ["=x"]}, "bad_where", "field=value"),

@@ -51,5 +51,5 @@ def test_a_refusal_repeats_the_first_forty_characters(given, shown):
 
 def test_what_matched_is_remembered_within_bounds():
     """Globs and logger names come from outside: neither fills the memory."""
-    for cache in (filters._glob, filters.source_matches):
+    for cache in (filters._glob, filters.name_matches):
         assert cache.cache_info().maxsize is not None

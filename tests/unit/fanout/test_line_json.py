@@ -26,13 +26,16 @@ from logrelay.fanout.line_json import (
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING
 from tests.support.waiting import DEADLINE_S
 
+RUN_KEY = bytes.fromhex("9f1c0a7e5b3d4826a1f0c2e4d6b8907a")
+
 
 def line_of(event, *, rank=INFO, app="robo_trader", time_us=1_769_162_400_123_456, seq=1042):
     """Render an event; return the line and its JSON, checked for what must hold for every line."""
-    line, message, context = log_line("k3f9ab", seq, 3, app, time_us, rank, dict(event))
+    line, message, context = log_line("k3f9ab", seq, 3, app, time_us, rank, dict(event), RUN_KEY)
     shape = json.loads(line.body)
     assert b"\n" not in line.body
-    assert list(shape) == ["type", "id", "level", "source", "message", "context", "timestamp"]
+    assert list(shape) == ["type", "id", "level", "source", "message", "context", "timestamp", "app", "run"]
+    assert (shape["app"], shape["run"]) == (app, RUN_KEY.hex())
     assert shape["type"] == "log"
     assert shape["message"] == message
     assert shape["context"] == context
@@ -40,6 +43,7 @@ def line_of(event, *, rank=INFO, app="robo_trader", time_us=1_769_162_400_123_45
     assert type(shape["context"]) is dict
     assert read_body(line.body) == (message, context)
     assert (line.seq, line.time_us, line.level, line.run, line.source) == (seq, time_us, rank, 3, shape["source"])
+    assert line.app == app
     return line, shape
 
 
@@ -48,7 +52,8 @@ def test_the_line_of_the_protocol_page():
     line, _ = line_of({"event": "trade.executed", "logger": "robo_trader.runner", "symbol": "AAPL", "quantity": 100})
     assert line.body == (
         b'{"type":"log","id":"k3f9ab-1042","level":"INFO","source":"robo_trader.runner","message":"trade.executed",'
-        b'"context":{"symbol":"AAPL","quantity":100},"timestamp":"2026-01-23T10:00:00.123456Z"}'
+        b'"context":{"symbol":"AAPL","quantity":100},"timestamp":"2026-01-23T10:00:00.123456Z",'
+        b'"app":"robo_trader","run":"9f1c0a7e5b3d4826a1f0c2e4d6b8907a"}'
     )
 
 
@@ -234,7 +239,7 @@ def test_a_clock_that_was_set_back_is_shown_and_found_by():
     """The timestamp rises on; the field says what the clock said, and so does the line to the journal."""
     us = 1_769_162_400_123_456
     event = {"event": "x", "clock": "mine", "timestamp": "2026-01-22T10:00:00.1Z"}
-    line, _, context = log_line("e", 1, 1, "app", us, INFO, event, us - 86_400_000_000)
+    line, _, context = log_line("e", 1, 1, "app", us, INFO, event, clock_us=us - 86_400_000_000)
     assert context == {"clock_": "mine", "clock": "2026-01-22T10:00:00.123456Z"}
     assert json.loads(line.body)["timestamp"] == "2026-01-23T10:00:00.123456Z"
     assert (line.time_us, line.clock_us) == (us, us - 86_400_000_000)

@@ -37,13 +37,17 @@ value = st.recursive(
 context = st.dictionaries(text, value, max_size=4)
 source = st.one_of(st.sampled_from(["robo.a", "robo.b", "x", "[x]", "r*"]), odd.filter(lambda s: "\0" not in s))
 
+app = st.one_of(st.sampled_from(["bot", "bot2", "", "robo.a"]), odd.filter(lambda s: "\0" not in s))
+
 
 @st.composite
 def scene(draw):
     """Some lines, and a filter that has a chance to match them."""
     rows = draw(
         st.lists(
-            st.tuples(st.sampled_from([10, 20, 30, 40, 50]), source, st.sampled_from([0, 1, 1, 1, 2]), text, context),
+            st.tuples(
+                st.sampled_from([10, 20, 30, 40, 50]), source, st.sampled_from([0, 1, 1, 1, 2]), text, context, app
+            ),
             min_size=1,
             max_size=8,
         )
@@ -69,6 +73,7 @@ def scene(draw):
         ),
         draw(st.one_of(st.just(""), st.sampled_from(messages).map(str.swapcase), st.sampled_from(messages), text)),
         tuple(where),
+        tuple(draw(st.lists(st.one_of(st.sampled_from(["bot", "b*", "*"]), app), max_size=2))),
     )
     return rows, wanted
 
@@ -97,8 +102,8 @@ def test_sql_and_python_agree(both, line, scene, newest, limit):
     rows, wanted = scene
     assume(all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where))))  # parse_filter refuses it
     made = [
-        line(next(numbers), level=level, source=source, run=run, message=message, context=context)
-        for level, source, run, message, context in rows
+        line(next(numbers), level=level, source=source, run=run, message=message, context=context, app=app)
+        for level, source, run, message, context, app in rows
     ]
     expected = [entry.body for entry in made if wanted.matches(entry)]
     for journal in (sqlite, memory):

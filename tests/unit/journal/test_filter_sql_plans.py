@@ -13,8 +13,8 @@ from logrelay.journal.filter_sql import MOST_MERGED_SOURCES, make_plan
 from logrelay.journal.interface import Query
 from logrelay.model import INFO, WARNING
 
-NAMES = {f"s{number}": number for number in range(1, MOST_MERGED_SOURCES + 1)}
-FEW = tuple(list(NAMES)[: MOST_MERGED_SOURCES - 1])
+NAMES = {(f"s{number}", "bot"): number for number in range(1, MOST_MERGED_SOURCES + 1)}
+FEW = tuple([name for name, _ in NAMES][: MOST_MERGED_SOURCES - 1])
 """Notices are merged with them, so this is the most that is."""
 BY_SEQ = "USING INTEGER PRIMARY KEY"
 BY_WARNING = "USING COVERING INDEX lines_warning"
@@ -43,7 +43,9 @@ def ways(tmp_path):
         (Filter(WARNING), BY_WARNING, True),
         (Filter(WARNING, FEW), BY_WARNING, True),
         (Filter(sources=FEW), BY_SOURCE, True),
-        (Filter(sources=tuple(NAMES)), BY_SEQ, False),
+        (Filter(apps=("nobody",)), BY_SOURCE, True),
+        (Filter(apps=("bot",)), BY_SEQ, False),
+        (Filter(sources=tuple(name for name, _ in NAMES)), BY_SEQ, False),
     ],
 )
 @pytest.mark.parametrize("order", ["ASC", "DESC"])

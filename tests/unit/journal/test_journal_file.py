@@ -99,15 +99,15 @@ def test_an_older_journal_is_migrated(journal_at, lines, monkeypatch):
         db.execute("CREATE TABLE extra (x)")
         raise sqlite3.OperationalError("no")
 
-    monkeypatch.setitem(schema.MIGRATIONS, 1, half)
+    monkeypatch.setitem(schema.MIGRATIONS, schema.VERSION - 1, half)
     with pytest.raises(JournalError):
         journal_at().open()
-    monkeypatch.setitem(schema.MIGRATIONS, 1, lambda db: db.execute("CREATE TABLE extra (x)"))
+    monkeypatch.setitem(schema.MIGRATIONS, schema.VERSION - 1, lambda db: db.execute("CREATE TABLE extra (x)"))
     again = journal_at()
     assert again.open().head == 1
     again.close()
     with closing(sqlite3.connect(journal_at.path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
         assert db.execute("SELECT count(*) FROM extra").fetchone() == (0,)
 
 

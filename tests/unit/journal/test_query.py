@@ -15,14 +15,15 @@ from logrelay.journal.query import Reader, bounds, count_levels
 from logrelay.model import ERROR, INFO, RELAY_SOURCE
 
 ALL = 1 << 60
-NAMES = {"a": 1, "b": 2}
+APP = "bot"
+NAMES = {("a", APP): 1, ("b", APP): 2}
 BLOCK = 10
 BODY = 200
 """Every body has as many bytes, unless a test says otherwise."""
 
 
 def body(seq, source="a", message="m", size=BODY, context=None):
-    shape = {"seq": seq, "source": source, "message": message, "context": context or {}, "pad": ""}
+    shape = {"seq": seq, "source": source, "message": message, "context": context or {}, "app": APP, "pad": ""}
     shape["pad"] = "x" * (size - len(orjson.dumps(shape)))
     made = orjson.dumps(shape)
     assert len(made) == size
@@ -65,7 +66,7 @@ def fill(db):
         db.execute("BEGIN")
         for at, (level, source, text) in enumerate(rows):
             seq = at + 1
-            number = 0 if source == RELAY_SOURCE else NAMES.get(source, schema.OVERFLOW_SOURCE)
+            number = 0 if source == RELAY_SOURCE else NAMES.get((source, APP), schema.OVERFLOW_SOURCE)
             db.execute(
                 "INSERT INTO lines VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT))",
                 (seq, seq * 10, level, number, int(number != 0), text),
@@ -395,9 +396,30 @@ class TestOddities:
             (Filter(text="two"), [3, 4]),
             (Filter(text="three"), [3, 6]),
             (Filter(sources=("c",), text="three"), [3]),
+            (Filter(apps=(APP,)), [1, 2, 3, 4, 5, 6]),
+            (Filter(apps=("other",)), [3]),
         ):
             assert reader.page(db, Query(0, ALL, 9, wanted)).seqs == expected
             assert reader.page(db, Query(0, ALL, 9, wanted, newest=True)).seqs == expected
+
+    @pytest.mark.parametrize("newest", [False, True])
+    @pytest.mark.parametrize("more", [{}, {"text": "m"}, {"where": (('k"', "1"),)}])
+    def test_a_line_that_does_not_say_its_app_has_the_app_of_its_run(self, db, fill, newest, more):
+        """A version before wrote it: found by index, and judged, by what the table of the runs says."""
+        fill([(INFO, "a", body(seq, context={'k"': 1}).replace(b'"app"', b'"ap_"')) for seq in range(1, 7)])
+        db.execute("UPDATE lines SET run = 7 WHERE seq > 2")
+        db.execute("UPDATE lines SET run = 8 WHERE seq > 4")
+        db.executemany(
+            "INSERT INTO runs VALUES (?, x'00', ?, 'host', 1, 1, 1, 1, 'closed', 1)", [(7, APP), (8, "other")]
+        )
+        reader = Reader(lambda: {("a", None): 1, ("b", "third"): 2}, Clock())
+
+        def found(app):
+            return reader.page(db, Query(0, ALL, 9, Filter(apps=(app,), **more), newest=newest)).seqs
+
+        assert found(APP) == [3, 4]
+        assert found("o*") == [5, 6]
+        assert found("third") == []
 
 
 class TestLevels:

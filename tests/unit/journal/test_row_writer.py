@@ -12,6 +12,9 @@ from logrelay.journal.row_writer import CHUNKS, RowWriter
 from logrelay.journal.schema import NOTICE_SOURCE, OVERFLOW_SOURCE
 from logrelay.model import Commit
 
+APP = "robo_trader"
+"""The app of the lines that nothing else is said of."""
+
 
 @pytest.fixture
 def db(tmp_path):
@@ -57,8 +60,10 @@ def test_the_columns_of_a_line(writer, db, line):
         (2, written[1].time_us, 20, NOTICE_SOURCE, 0, written[1].body.decode(), "text"),
         (3, written[2].time_us, 20, 1, 1, written[2].body.decode(), "text"),
     ]
-    assert writer.names == {"a": 1, "b": 2}
-    assert rows(db, "SELECT id, name FROM sources ORDER BY id") == [(NOTICE_SOURCE, "logrelay"), (1, "a"), (2, "b")]
+    assert writer.names == {("a", APP): 1, ("b", APP): 2}
+    assert rows(db, "SELECT id, name, app FROM sources ORDER BY id") == [
+        (NOTICE_SOURCE, "logrelay", None), (1, "a", APP), (2, "b", APP),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 64, 71, 72, 512, 513, 1100])
@@ -80,11 +85,18 @@ def test_names_keep_their_numbers(writer, db, line):
     write(writer, db, Commit([line(1, source="b"), line(2, source="a")]))
     write(writer, db, Commit([line(3, source="c"), line(4, source="b")]))
     again = loaded(db)
-    assert again.names == {"a": 1, "b": 2, "c": 3}
+    assert again.names == {("a", APP): 1, ("b", APP): 2, ("c", APP): 3}
     write(again, db, Commit([line(5, source="aa"), line(6, source="c")]))
 
     assert rows(db, "SELECT source FROM lines ORDER BY seq") == [(2,), (1,), (3,), (2,), (4,), (3,)]
-    assert loaded(db).names == {"a": 1, "b": 2, "c": 3, "aa": 4}
+    assert loaded(db).names == {("a", APP): 1, ("b", APP): 2, ("c", APP): 3, ("aa", APP): 4}
+
+
+def test_the_same_logger_of_two_apps_has_two_numbers(writer, db, line):
+    """So the index that finds a source finds an app as well."""
+    write(writer, db, Commit([line(1, source="a"), line(2, source="a", app="other"), line(3, source="a")]))
+    assert rows(db, "SELECT source FROM lines ORDER BY seq") == [(2,), (1,), (2,)]
+    assert loaded(db).names == {("a", "other"): 1, ("a", APP): 2}
 
 
 def test_readers_keep_the_names_they_have(writer, db, line):
@@ -94,8 +106,8 @@ def test_readers_keep_the_names_they_have(writer, db, line):
     writer.confirm(Commit())
     writer.write(db, Commit([line(2, source="b")]))
 
-    assert held == {"a": 1}
-    assert writer.names == {"a": 1, "b": 2}
+    assert held == {("a", APP): 1}
+    assert writer.names == {("a", APP): 1, ("b", APP): 2}
 
 
 def test_names_beyond_the_bound_have_no_number(writer, db, line, monkeypatch):
@@ -105,13 +117,13 @@ def test_names_beyond_the_bound_have_no_number(writer, db, line, monkeypatch):
     write(writer, db, Commit([line(2, source="y"), line(3, source="x")]))
     write(writer, db, Commit([line(4, source="w"), line(5, source="z")]))
 
-    assert writer.names == {"z": 1, "x": 2}
+    assert writer.names == {("z", APP): 1, ("x", APP): 2}
     assert rows(db, "SELECT source FROM lines ORDER BY seq") == [
         (1,), (OVERFLOW_SOURCE,), (2,), (OVERFLOW_SOURCE,), (1,),
     ]  # fmt: skip
     monkeypatch.setattr(row_writer, "MAX_SOURCES", 1)
     write(writer, db, Commit([line(6, source="v")]))
-    assert writer.names == {"z": 1, "x": 2}, "a bound that is passed already takes nothing away"
+    assert writer.names == {("z", APP): 1, ("x", APP): 2}, "a bound that is passed already takes nothing away"
 
 
 def test_a_name_of_a_commit_that_failed_is_written_with_the_next(writer, db, line):
@@ -119,11 +131,11 @@ def test_a_name_of_a_commit_that_failed_is_written_with_the_next(writer, db, lin
     db.execute("BEGIN")
     writer.write(db, Commit([line(1, source="a")]))
     db.execute("ROLLBACK")
-    assert writer.names == {"a": 1}
+    assert writer.names == {("a", APP): 1}
     write(writer, db, Commit([line(1, source="b")]))
     write(writer, db, Commit([line(2, source="a")]))
 
-    assert loaded(db).names == {"a": 1, "b": 2}
+    assert loaded(db).names == {("a", APP): 1, ("b", APP): 2}
     assert rows(db, "SELECT source FROM lines ORDER BY seq") == [(2,), (1,)]
 
 
@@ -135,7 +147,7 @@ def test_reading_a_file_forgets_what_was_to_be_written_into_another(writer, db, 
     writer.load(db)
     write(writer, db, Commit([line(1, source="b")]))
 
-    assert loaded(db).names == {"b": 1}
+    assert loaded(db).names == {("b", APP): 1}
 
 
 def test_a_commit_may_hold_only_runs_or_only_aliases(writer, db, run):

@@ -8,7 +8,11 @@ from contextlib import closing
 import pytest
 
 from logrelay.errors import JournalError
+from logrelay.fanout.filters import Filter
 from logrelay.journal import schema
+from logrelay.journal.interface import Query
+from logrelay.journal.sqlite import SqliteJournal
+from logrelay.model import Commit
 
 
 @pytest.fixture
@@ -145,6 +149,65 @@ def test_a_connection_that_cannot_be_set_up_is_closed(monkeypatch, role):
     assert closed == [True]
 
 
+VERSION_1 = """
+CREATE TABLE lines (
+    seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, level INTEGER NOT NULL, source INTEGER NOT NULL,
+    run INTEGER NOT NULL, body TEXT NOT NULL
+);
+CREATE INDEX lines_warning ON lines (seq, level, source) WHERE level >= 30 OR source = 0;
+CREATE INDEX lines_source ON lines (source);
+CREATE TABLE marks (
+    first INTEGER PRIMARY KEY, last INTEGER NOT NULL, relay_us INTEGER NOT NULL,
+    min_us INTEGER NOT NULL, max_us INTEGER NOT NULL,
+    debug INTEGER NOT NULL, info INTEGER NOT NULL, warning INTEGER NOT NULL, error INTEGER NOT NULL,
+    critical INTEGER NOT NULL
+);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL, app TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
+    started_ns INTEGER NOT NULL, last_seq INTEGER NOT NULL, last_us INTEGER NOT NULL, state TEXT NOT NULL,
+    seen_us INTEGER NOT NULL
+);
+CREATE TABLE aliases (ordinal INTEGER PRIMARY KEY, alias TEXT NOT NULL UNIQUE);
+CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE VIEW log AS SELECT l.seq AS seq, r.app AS app FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run;
+INSERT INTO sources VALUES (0, 'logrelay'), (1, 'core');
+INSERT INTO meta VALUES ('epoch', 'old123'), ('base', 0), ('created_us', 42);
+INSERT INTO runs VALUES
+    (1, x'01010101010101010101010101010101', 'one', 'host', 11, 1, 1, 1000, 'closed', 1),
+    (2, x'02020202020202020202020202020202', 'two', 'host', 22, 1, 1, 2000, 'closed', 1);
+INSERT INTO lines VALUES
+    (1, 1000, 20, 1, 1, '{"type":"log","id":"old123-1","level":"INFO","source":"core","message":"m","context":{}}'),
+    (2, 2000, 20, 1, 2, '{"type":"log","id":"old123-2","level":"INFO","source":"core","message":"m","context":{}}');
+INSERT INTO marks VALUES (1, 2, 2000, 1000, 2000, 0, 2, 0, 0, 0);
+PRAGMA user_version = 1;
+"""
+"""A journal as version 1 wrote it, with two lines of two bots that have the same logger."""
+
+
+def test_a_journal_of_version_1_is_upgraded_in_place(tmp_path, line):
+    """Its lines stay, and the filter by app finds them by their run; new ones have the app with their logger."""
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        db.executescript(VERSION_1)
+        db.execute("PRAGMA journal_mode = WAL").fetchall()
+    for expected in ([1], [1, 3]):
+        journal = SqliteJournal(str(path), now_us=lambda: 3000, random_epoch=lambda: "new123")
+        opening = journal.open()
+        assert (opening.epoch, opening.notices, [run.app for run in opening.runs]) == ("old123", [], ["one", "two"])
+        assert journal.page(Query(0, 9, 9, Filter(apps=("one",)))).seqs == expected
+        if opening.head == 2:
+            journal.append(Commit([line(3, source="core", app="one"), line(4, source="core", app="three")]))
+        assert journal.page(Query(0, 9, 9, Filter(apps=("one",)))).seqs == [1, 3]
+        assert journal.page(Query(0, 9, 9, Filter(apps=("t*",)))).seqs == [2, 4]
+        assert journal.page(Query(0, 9, 9, Filter(sources=("core",)))).seqs == [1, 2, 3, 4]
+        journal.close()
+    with closing(sqlite3.connect(path)) as db:
+        assert ask(db, "PRAGMA user_version") == schema.VERSION
+        assert db.execute("SELECT seq, app FROM log").fetchall() == [(1, "one"), (2, "two"), (3, "one"), (4, "three")]
+
+
 class TestMigrate:
     @pytest.fixture
     def db(self, path):
@@ -171,6 +234,7 @@ class TestMigrate:
             if version == schema.VERSION - 1 and len(seen) < 4:
                 raise sqlite3.OperationalError("no")
 
+        db.execute("PRAGMA user_version = 1")
         monkeypatch.setattr(schema, "VERSION", 4)
         monkeypatch.setattr(schema, "MIGRATIONS", {1: step, 2: step, 3: step})
         with pytest.raises(sqlite3.OperationalError, match="no"):
@@ -191,6 +255,7 @@ class TestMigrate:
             db.execute("ROLLBACK")
             raise sqlite3.OperationalError("disk full")
 
+        db.execute("PRAGMA user_version = 1")
         monkeypatch.setattr(schema, "VERSION", 2)
         monkeypatch.setattr(schema, "MIGRATIONS", {1: step})
         with pytest.raises(sqlite3.OperationalError, match="disk full"):
@@ -198,6 +263,7 @@ class TestMigrate:
 
     def test_another_writer_is_kept_out_from_the_beginning(self, db, path, monkeypatch):
         """A step must not find out at its end that somebody else wrote."""
+        db.execute("PRAGMA user_version = 1")
         monkeypatch.setattr(schema, "VERSION", 2)
 
         def step(_db):

@@ -95,8 +95,9 @@ os.environ["LOGRELAY_LEVEL"] = "loud"
 os.close(2)
 sys.stderr = None
 from robo_trader.log_relay import LogRelayProcessor
+from tests.support.waiting import DEADLINE_S
 LogRelayProcessor("/nonexistent/s", exit_timeout=0)
 print("made")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=DEADLINE_S)
     assert (done.stdout, done.returncode) == ("made\n", 0)

@@ -13,6 +13,7 @@ from robo_trader.log_relay import frames
 from robo_trader.log_relay import spool as module
 from robo_trader.log_relay.spool import DeadFile, Spool, candidates
 from robo_trader.log_relay.spool_format import Reader
+from tests.support.waiting import DEADLINE_S
 
 LIMIT = 1 << 18
 RUN = b"r" * 16
@@ -126,7 +127,7 @@ spool.close()
 assert [os.fstat(fd).st_rdev for fd in other]
 """
     root = os.path.dirname(os.path.dirname(os.path.dirname(module.__file__)))
-    subprocess.run([sys.executable, "-c", code, root, spool.folder], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code, root, spool.folder], check=True, timeout=DEADLINE_S)
     spool.close()
     dead = DeadFile.take(spool.path)
     assert dead is not None

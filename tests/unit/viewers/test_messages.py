@@ -28,6 +28,7 @@ def test_control_messages():
         "filter": {"level": "CRITICAL", "source": ["a.*", "b"], "text": "x", "where": ["k=v=w"]},
         "head": "e-2",
     }
+    assert messages.filter_shape(Filter(apps=("a", "b*"))) == {"app": ["a", "b*"]}
     assert json.loads(messages.subscribed(Filter(), "e-2"))["filter"] == {}
     assert json.loads(messages.history([], more=False)) == {"type": "history", "logs": [], "more": False}
     assert json.loads(messages.history([b'{"a":1}', b"{}"], more=True)) == {
@@ -58,7 +59,7 @@ def test_a_filter_names_the_level_it_asks_for(level, shown):
 def test_the_codes_are_those_of_the_protocol():
     """Programs compare them, so none may change its name."""
     assert set(messages.ERROR_CODES) == {
-        "bad_json", "bad_type", "bad_channel", "bad_level", "bad_source", "bad_text", "bad_where", "bad_tail", "bad_id",
-        "bad_limit", "busy", "expired", "journal",
+        "bad_json", "bad_type", "bad_channel", "bad_level", "bad_source", "bad_app", "bad_text", "bad_where",
+        "bad_tail", "bad_id", "bad_limit", "busy", "expired", "journal",
     }  # fmt: skip
     assert set(messages.CLOSE_CODES) == {1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 4400}

@@ -38,6 +38,7 @@ def test_a_subscription_reads_back_what_subscribed_says():
         ('{"type":"subscribe","source":"b,a"}', Subscribe(Filter(sources=("a", "b")))),
         ('{"type":"subscribe","source":["b"," a "]}', Subscribe(Filter(sources=("a", "b")))),
         ('{"type":"subscribe","source":[]}', Subscribe(Filter())),
+        ('{"type":"subscribe","app":"b, a*,b"}', Subscribe(Filter(apps=("a*", "b")))),
         ('{"type":"subscribe","text":""}', Subscribe(Filter())),
         ('{"type":"subscribe","text":"x"}', Subscribe(Filter(text="x"))),
         ('{"type":"subscribe","where":"a=1"}', Subscribe(Filter(where=(("a", "1"),)))),
@@ -90,6 +91,8 @@ REFUSED = [
     (json.dumps({"type": "subscribe", "source": LONG}), "bad_source"),
     (json.dumps({"type": "subscribe", "source": [str(n) for n in range(33)]}), "bad_source"),
     (json.dumps({"type": "subscribe", "source": "a\0"}), "bad_source"),
+    ('{"type":"subscribe","app":[1.5]}', "bad_app"),
+    (json.dumps({"type": "subscribe", "app": [str(n) for n in range(33)]}), "bad_app"),
     (json.dumps({"type": "subscribe", "text": LONG}), "bad_text"),
     ('{"type":"subscribe","text":[null]}', "bad_text"),
     (json.dumps({"type": "subscribe", "text": "a\0b"}), "bad_text"),
@@ -186,6 +189,7 @@ def test_hostile_requests_are_refused_or_understood(text):
         ("/?token=x&unknown=y", Subscribe()),
         ("/?level=error&tail=5", Subscribe(Filter(ERROR), 5)),
         ("/?source=a&source=b,c", Subscribe(Filter(sources=("a", "b", "c")))),
+        ("/?app=a&app=b%2A,c", Subscribe(Filter(apps=("a", "b*", "c")))),
         ("/?text=%C3%A4+x", Subscribe(Filter(text="ä x"))),
         ("/?where=a%3D1&where=b%3Dx%3Dy", Subscribe(Filter(where=(("a", "1"), ("b", "x=y"))))),
         ("/?after=k3f9ab-1042", Subscribe(after="k3f9ab-1042")),
@@ -211,6 +215,7 @@ def test_targets(target, wanted):
         ({"where": "x"}, "bad_where"),
         ({"text": "\0"}, "bad_text"),
         ({"source": LONG}, "bad_source"),
+        ({"app": LONG}, "bad_app"),
     ],
 )
 def test_refused_targets(query, code):
