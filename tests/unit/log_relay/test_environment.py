@@ -9,6 +9,7 @@ import pytest
 
 from robo_trader.log_relay import LogRelayProcessor, environment
 from robo_trader.log_relay import processor as module
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +96,6 @@ os.environ["LOGRELAY_LEVEL"] = "loud"
 os.close(2)
 sys.stderr = None
 from robo_trader.log_relay import LogRelayProcessor
-from tests.support.waiting import DEADLINE_S
 LogRelayProcessor("/nonexistent/s", exit_timeout=0)
 print("made")
 """
