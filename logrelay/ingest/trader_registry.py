@@ -435,6 +435,7 @@ _CAUSES = {
     "too_big": "too big for a frame",
     "encode": "could not be encoded",
     "rejected_repeatedly": "the connection ended again and again at this line",
+    "torn": "damaged in the spool file of a killed trader",
 }
 
 

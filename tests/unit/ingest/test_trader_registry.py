@@ -204,7 +204,7 @@ def test_a_hole_is_said_at_its_place():
     assert messages_of(shown) == ["line 6"]
 
 
-@pytest.mark.parametrize("cause", ["overflow", "too_big", "encode", "rejected_repeatedly", "something new"])
+@pytest.mark.parametrize("cause", ["overflow", "too_big", "encode", "rejected_repeatedly", "torn", "something new"])
 def test_a_lost_frame_stands_for_its_lines(cause):
     """What the trader dropped is said with its cause, and the seqs go on behind it."""
     bench = Bench()
@@ -213,6 +213,7 @@ def test_a_lost_frame_stands_for_its_lines(cause):
     assert gap_of(shown) == (cause, 2, 2001, 2000)
     assert messages_of(shown)[0::2] == ["line 1", "line 2002"]
     assert "2,000 lines of bot (pid 4711) lost" in shown[1].message
+    assert ("damaged in the spool file" in shown[1].message) is (cause == "torn")
     assert bench.registry.counters.lost_lines == 2000
     assert bench.registry.counters.unexplained_lines == 0
 
