@@ -5,6 +5,7 @@ Nothing here imports the packages under test, so that a broken module breaks its
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 
@@ -27,6 +28,17 @@ def pytest_configure(config):
             signal.signal(number, handler)
     if STRICT:  # a module that is skipped as a whole fails, and must not keep the others from running
         config.option.continue_on_collection_errors = True
+
+
+@pytest.fixture(autouse=True)
+def _loggers_stay_enabled():
+    """Enable the loggers again that a test disabled: `dictConfig` does that to all there are, unless told otherwise."""
+    made = logging.root.manager.loggerDict
+    before = {name for name, logger in made.items() if getattr(logger, "disabled", False)}
+    yield
+    for name, logger in list(made.items()):
+        if name not in before and isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 @pytest.hookimpl(wrapper=True)
