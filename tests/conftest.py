@@ -31,11 +31,14 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def _loggers_stay_enabled():
-    """Enable the loggers again that a test disabled: `dictConfig` does that to all there are, unless told otherwise."""
-    made = logging.root.manager.loggerDict
+def _logging_as_it_was():
+    """Give the logging module back as it was: `dictConfig` sets the root's level and disables every logger there is."""
+    root = logging.root
+    level, made = root.level, root.manager.loggerDict
     before = {name for name, logger in made.items() if getattr(logger, "disabled", False)}
     yield
+    if root.level != level:
+        root.setLevel(level)
     for name, logger in list(made.items()):
         if name not in before and isinstance(logger, logging.Logger):
             logger.disabled = False

@@ -36,7 +36,8 @@ def warn_once(text: str) -> None:
     with contextlib.suppress(Exception):
         poll = select.poll()
         poll.register(2, select.POLLOUT)
-        if any(happened & select.POLLOUT for _, happened in poll.poll(0)):
+        # With an error beside it nobody reads any more, and a write might end the process with SIGPIPE.
+        if poll.poll(0) == [(2, select.POLLOUT)]:
             os.write(2, f"{__package__}[{os.getpid()}]: {text}\n".encode("utf-8", "backslashreplace"))
 
 
@@ -51,7 +52,8 @@ def choice(variable: str, default: T, allowed: str, read: Callable[[str], T]) ->
     try:
         return read(value)
     except ValueError:
-        warn_once(f"{variable}={value[:SHOWN_CHARS]!r} is not {allowed}; using {default}")
+        used = {True: "1 (on)", False: "0 (off)"}.get(default, default) if isinstance(default, bool) else default
+        warn_once(f"{variable}={value[:SHOWN_CHARS]!r} is not {allowed}; using {used}")
         return default
 
 

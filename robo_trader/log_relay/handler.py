@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from . import environment, records, serializer
@@ -55,24 +55,28 @@ class LogRelayHandler(logging.Handler):
         exit_timeout: float | str = 2.0,
         disabled: bool | str | None = None,
         redact: Redact | str = True,
+        spool: str | os.PathLike[str] | None = None,
         processor: LogRelayProcessor | None = None,
     ) -> None:
         """Raise ValueError for an argument that makes no sense, as `LogRelayProcessor` does."""
         if level is None:
             level = environment.choice("LOGRELAY_LEVEL", "info", f"one of {', '.join(RANKS)}", known_level)
-        super().__init__(rank_of(level))
+        rank = rank_of(level)
         self._owned = processor is None
         self.processor = processor or LogRelayProcessor(
             socket or None,
             level=logging.NOTSET,  # one threshold is enough: the handler's
             app=app or None,
             exclude=exclude,
-            max_bytes=int(max_bytes),
-            exit_timeout=float(exit_timeout),
-            disabled=environment.flag(disabled) if isinstance(disabled, str) else disabled,
-            redact=environment.flag(redact) if isinstance(redact, str) else redact,
+            max_bytes=_read("max_bytes", max_bytes, int, "a whole number of bytes"),
+            exit_timeout=_read("exit_timeout", exit_timeout, float, "a number of seconds"),
+            disabled=_read("disabled", disabled, environment.flag, "on or off") if disabled is not None else None,
+            redact=_read("redact", redact, environment.flag, "on or off") if isinstance(redact, str) else redact,
+            spool=spool or None,
         )
         """What ships; its `stats()` tell what became of the records."""
+        # Last: from now on the logging module closes it at exit, which takes a whole handler.
+        super().__init__(rank)
         self._shipped = records.ShippedRecords()
         self.failures = 0
         """Records that could not be made into an event."""
@@ -134,6 +138,14 @@ class _Busy(threading.local):
 
 
 _busy = _Busy()
+
+
+def _read(name: str, value: Any, kind: Callable[[Any], Any], allowed: str) -> Any:
+    """Return an argument that may be text. Raises ValueError, which says what is allowed."""
+    try:
+        return kind(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{name} is {value!r}, it must be {allowed}") from None
 
 
 def event_of(record: logging.LogRecord, word: str) -> dict[str, Any]:

@@ -799,7 +799,9 @@ class Sender:
     def _counts(self) -> str:
         out = self._out
         lost = sum(out.dropped.values())
-        return f"{out.pending()} lines wait, {lost} were dropped"
+        waiting = out.pending()
+        lines, were = "line waits" if waiting == 1 else "lines wait", "was" if lost == 1 else "were"
+        return f"{waiting} {lines}, {lost} {were} dropped"
 
     def print_summary(self, when: str = "at exit") -> None:
         """Print on stderr how many lines were not delivered and why, if any were not. `when` begins the text."""

@@ -45,7 +45,7 @@ def test_a_bad_value_is_said_once(monkeypatch, capfd):
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 2
     assert "LOGRELAY_LEVEL='loud' is not one of debug, info, warning, error, critical; using info" in said[0]
-    assert "LOGRELAY_DISABLED='perhaps' is not 1 (on) or 0 (off); using False" in said[1]
+    assert "LOGRELAY_DISABLED='perhaps' is not 1 (on) or 0 (off); using 0 (off)" in said[1]
 
 
 @pytest.mark.parametrize(

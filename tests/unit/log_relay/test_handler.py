@@ -297,12 +297,28 @@ def test_the_level_is_the_handlers(make, monkeypatch, capfd, peer):
 
 
 @pytest.mark.parametrize(
-    "options", [{"level": "loud"}, {"max_bytes": "much"}, {"redact": "perhaps"}, {"disabled": "perhaps"}]
+    ("options", "said"),
+    [
+        ({"level": "loud"}, "loud"),
+        ({"max_bytes": "1MiB"}, "^max_bytes is '1MiB', it must be a whole number of bytes$"),
+        ({"exit_timeout": "x"}, "^exit_timeout is 'x', it must be a number of seconds$"),
+        ({"redact": "perhaps"}, "^redact is 'perhaps', it must be on or off$"),
+        ({"disabled": "perhaps"}, "^disabled is 'perhaps', it must be on or off$"),
+    ],
 )
-def test_an_argument_that_makes_no_sense_is_refused(options):
-    """When the bot is configured."""
-    with pytest.raises(ValueError, match=next(iter(options.values()))):
-        LogRelayHandler("/nonexistent/s", **options)
+def test_an_argument_that_makes_no_sense_is_refused(options, said):
+    """When the bot is configured; and the logging module, which closes all its handlers at exit, has no half one."""
+    before = len(logging._handlerList)
+    with pytest.raises(ValueError, match=said):
+        LogRelayHandler(**{"socket": "/nonexistent/s"} | options)
+    assert len(logging._handlerList) == before
+
+
+def test_it_takes_a_spool(make, tmp_path):
+    """As the processor does, also as text."""
+    handler = make(spool=str(tmp_path / "spool"))
+    assert handler.processor._settings["spool"] == str(tmp_path / "spool")
+    assert make(spool="").processor._settings["spool"] is None
 
 
 def test_disabled_by_the_environment(make, monkeypatch):
