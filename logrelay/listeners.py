@@ -54,7 +54,7 @@ class UnixListener:
                 f"socket path is {length} bytes long, at most {SUN_PATH_MAX_BYTES} are possible: {path}; "
                 "choose a shorter one with --socket"
             )
-        gid = _group_id(group)
+        gid = group_id(group)
         _make_directory(self._path.parent, gid)
         _remove_stale(self._path)
         self.socket = _bind_unix(self._path, mode, gid)
@@ -244,7 +244,8 @@ def _tcp_error(host: str, port: int, error: OSError) -> ListenError:
     return ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}")
 
 
-def _group_id(group: str | None) -> int | None:
+def group_id(group: str | None) -> int | None:
+    """Return the number of a group given by name or number; None: none is given. Raises ListenError."""
     if group is None:
         return None
     if group.isdigit():

@@ -19,6 +19,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
 from logrelay.config.loading import Effective, trader_places
 from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
+from logrelay.listeners import group_id
 
 
 @click.command()
@@ -56,6 +57,7 @@ def check(as_json: bool, **flags: str | None) -> None:
         near = get_close_matches(variable.removeprefix(ENV_PREFIX), names, n=1)
         hint = f"did you mean {ENV_PREFIX}{near[0]}?" if near else "see logrelay serve --help"
         print_stderr(f"{variable} is set but is not a setting; {hint}")
+    group_id(effective.config.socket_group)  # raises what serve would end with
 
 
 def _is_socket(path: str) -> bool:

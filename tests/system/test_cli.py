@@ -140,6 +140,14 @@ def test_a_mode_that_lets_everybody_in_is_refused(cli, mode):
     assert f"LOGRELAY_SOCKET_MODE is {mode!r}; allowed: an octal mode like 0660" in done.stderr
 
 
+def test_check_ends_as_serve_would_with_a_group_that_is_not_there(cli):
+    """All is printed first; the text says what is allowed."""
+    done = cli("check", "--socket-group", "nosuchgroup")
+    assert done.returncode == 3
+    assert "socket_group" in done.stdout
+    assert "there is no group 'nosuchgroup' on this machine; choose one of" in done.stderr
+
+
 def test_check_prints_a_table_and_never_the_token(cli):
     """One line per setting for a person; the token only as set."""
     done = cli("check", LOGRELAY_TOKEN=TOKEN)
