@@ -77,7 +77,7 @@ class LogRelayHandler(logging.Handler):
         """What ships; its `stats()` tell what became of the records."""
         # Last: from now on the logging module closes it at exit, which takes a whole handler.
         super().__init__(rank)
-        self._shipped = records.ShippedRecords()
+        self._closed = self.processor.stats()["state"] == "disabled"
         self.failures = 0
         """Records that could not be made into an event."""
 
@@ -99,11 +99,11 @@ class LogRelayHandler(logging.Handler):
             return
         _busy.depth += 1
         try:
-            if not self._shipped.is_new(record):  # the handler stands on two loggers of one branch
+            if not self.processor.records.is_new(record):  # on two loggers of one branch, or two handlers share it
                 return
             word = word_for(record.levelno)
             if isinstance(record.msg, dict) and hasattr(record, "_logger"):  # structlog's wrap_for_formatter
-                if not _ships_itself():
+                if not _was_shipped(record):
                     self.processor(None, word, {"logger": record.name} | record.msg)
             else:
                 self.processor(None, word, event_of(record, word))
@@ -123,14 +123,27 @@ class LogRelayHandler(logging.Handler):
     def close(self) -> None:
         """Take the handler out of the logging module and, if the processor is its own, flush and close that."""
         try:
-            if self._owned and not self.processor.ending:  # logging's own exit hook runs behind the processor's
-                self.processor.close()
+            if not self.processor.ending:  # logging's own exit hook runs behind the processor's
+                if not self._closed and _called_by_logging():
+                    environment.warn_once(
+                        "logging was configured anew and has closed the handler: unless the new configuration has one, "
+                        "no further record is shipped"
+                    )
+                if self._owned:
+                    self.processor.close()
+            self._closed = True
         finally:
             super().close()
 
 
 DEEPEST: Final = 4
 """Records within records: a `__repr__` that logs an object whose `__repr__` logs. Beyond it is a circle."""
+
+
+def _called_by_logging() -> bool:
+    """Tell whether the logging module closes the handler (`basicConfig(force=True)`, `dictConfig`), and not the bot."""
+    caller = sys._getframe(2)  # noqa: SLF001 - the interpreter has no other name for it
+    return str(caller.f_globals.get("__name__")).partition(".")[0] == "logging"
 
 
 class _Busy(threading.local):
@@ -168,10 +181,15 @@ def event_of(record: logging.LogRecord, word: str) -> dict[str, Any]:
     return event
 
 
-def _ships_itself() -> bool:
-    """Tell whether structlog's own chain has a processor of ours, which has shipped the event already."""
-    structlog = sys.modules.get("structlog")
-    chain = structlog.get_config()["processors"] if structlog is not None else ()
+def _was_shipped(record: logging.LogRecord) -> bool:
+    """Tell whether the chain that made this record has a processor of ours, which has shipped the event already.
+
+    Behind a queue the chain cannot be seen any more: then it is taken to be the configured one.
+    """
+    chain = records.chain_of(record)
+    if chain is None:
+        structlog = sys.modules.get("structlog")
+        chain = structlog.get_config()["processors"] if structlog is not None else ()
     return any(isinstance(step, LogRelayProcessor) for step in chain)
 
 

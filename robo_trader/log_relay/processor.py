@@ -204,7 +204,8 @@ class LogRelayProcessor:
         )
         self._pool: list[Callable[[Any], bytes]] = []
         """Packers that nobody uses now: one per call, because a shared one mixes the bytes of two threads."""
-        self._records = records.ShippedRecords()
+        self.records = records.ShippedRecords()
+        """Which records of the logging module were shipped; handlers that share the processor ask it too."""
         self._sender = sender
         self._run = run
         self._out = out
@@ -383,7 +384,7 @@ class LogRelayProcessor:
             return None
         if dict.keys(source) >= serializer.HIDDEN:
             record = dict.get(source, "_record")
-            if records.passed_chain(record, self) or not self._records.is_new(record):
+            if records.passed_chain(record, self) or not self.records.is_new(record):
                 return None
         faults = 0
         body = b""

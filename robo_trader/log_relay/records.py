@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 from . import serializer
@@ -52,27 +53,31 @@ class ShippedRecords:
         return True
 
 
-def passed_chain(record: Any, processor: object) -> bool:
-    """Say whether structlog made this record in a chain that `processor` is in, so that it has seen the event.
+def chain_of(record: Any) -> Sequence[Any] | None:
+    """Return the processors of the chain in which structlog made this record; None: that cannot be seen.
 
     Structlog hands the chain's own event dict to the logging module (`wrap_for_formatter`), which calls its handlers
     before the log call returns: so the frame that ran the chain is still there, and knows both.
     """
     made = getattr(record, "msg", None)
     if type(made) is not dict:
-        return False
+        return None
     frame = sys._getframe(1)  # noqa: SLF001 - the interpreter has no other name for it
     for _ in range(MOST_FRAMES):
         if frame.f_code.co_name == "_proxy_to_logger":
             found = frame.f_locals
             args = found.get("args")
             if type(args) is tuple and args and args[0] is made:
-                processors = getattr(found.get("self"), "_processors", ())
-                return any(step is processor for step in processors)
+                return tuple(getattr(found.get("self"), "_processors", ()))
         if frame.f_back is None:
             break
         frame = frame.f_back
-    return False
+    return None
+
+
+def passed_chain(record: Any, processor: object) -> bool:
+    """Say whether structlog made this record in a chain that `processor` is in, so that it has seen the event."""
+    return any(step is processor for step in chain_of(record) or ())
 
 
 def event_in(value: Any) -> dict[Any, Any]:

@@ -440,6 +440,61 @@ def test_events_of_structlog_are_shipped_once(make, peer, in_chain):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("in_chain", [True, False])
+def test_the_chain_of_the_logger_itself_counts(make, peer, in_chain):
+    """A logger that was bound or wrapped with a chain of its own need not have the one that is configured."""
+    handler = make()
+    with_relay = [
+        structlog.stdlib.add_log_level,
+        handler.processor,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ]
+    chains = (with_relay, [with_relay[0], with_relay[2]])
+    structlog.configure(
+        processors=chains[in_chain],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    own = structlog.wrap_logger(
+        logging.getLogger("bot"), processors=chains[not in_chain], wrapper_class=structlog.stdlib.BoundLogger
+    )
+    own.warning("event", n=1)
+    assert handler.processor.flush(DEADLINE_S)
+    assert [event["event"] for event in peer.events()] == ["event"]
+
+
+def test_two_handlers_that_share_a_processor_ship_a_record_once(make, ship, peer):
+    processor = ship()
+    make(processor=processor)
+    LOG.addHandler(other := LogRelayHandler(processor=processor, level="debug"))
+    try:
+        LOG.info("once")
+    finally:
+        LOG.removeHandler(other)
+    assert processor.flush(DEADLINE_S)
+    assert [event["event"] for event in peer.events()] == ["once"]
+
+
+@pytest.mark.parametrize(
+    "configure",
+    [
+        lambda: logging.basicConfig(force=True, handlers=[logging.NullHandler()]),
+        lambda: logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "root": {"handlers": []}}),
+    ],
+    ids=["basicConfig", "dictConfig"],
+)
+def test_a_handler_that_logging_closes_says_so_once(make, capfd, configure):
+    """Its records would stop without a word."""
+    make(), make()
+    configure()
+    assert capfd.readouterr().err.count("has closed the handler: unless the new configuration has one, no further") == 1
+
+
+def test_a_handler_that_the_bot_closes_says_nothing(make, capfd):
+    make().close()
+    assert "has closed the handler" not in capfd.readouterr().err
+
+
 def test_the_processor_in_a_formatter(ship, peer):
     """As a partner of ProcessorFormatter it ships what structlog logs and what others log, redacted."""
     processor = ship()
