@@ -123,10 +123,14 @@ class LogRelayProcessor:
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
         exclude = environment.split(exclude) if isinstance(exclude, str) else tuple(exclude)
-        if max_bytes < MIN_BYTES:
-            raise ValueError(f"max_bytes is {max_bytes}, the least is {MIN_BYTES}")
-        if exit_timeout < 0:
-            raise ValueError(f"exit_timeout is {exit_timeout}, must not be negative")
+        if not isinstance(max_bytes, int) or max_bytes < MIN_BYTES:
+            raise ValueError(f"max_bytes is {max_bytes!r}, the least is {MIN_BYTES}")
+        if not isinstance(exit_timeout, (int, float)) or not exit_timeout >= 0:  # nan is not
+            raise ValueError(f"exit_timeout is {exit_timeout!r}, must not be negative")
+        if not isinstance(app, str | None) or not isinstance(disabled, bool | None):
+            raise ValueError(
+                f"app is {app!r}, disabled is {disabled!r}; they must be a text, and True or False, or None"
+            )
         self._settings: dict[str, Any] = {
             "socket": None if socket is None else os.fspath(socket),
             "level": level,

@@ -429,6 +429,23 @@ def test_bounds_that_make_no_sense_are_named():
     LogRelayProcessor(max_bytes=least, exit_timeout=0, disabled=True)
 
 
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ({"max_bytes": "big"}, "max_bytes is 'big', the least is"),
+        ({"max_bytes": None}, "max_bytes is None, the least is"),
+        ({"exit_timeout": float("nan")}, "exit_timeout is nan, must not be negative"),
+        ({"exit_timeout": "x"}, "exit_timeout is 'x', must not be negative"),
+        ({"app": 5}, "app is 5, disabled is None; they must be"),
+        ({"disabled": "maybe"}, "app is None, disabled is 'maybe'; they must be"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(argument, said):
+    """They would make a relay refuse every line, or an exit wait for ever."""
+    with pytest.raises(ValueError, match=f"^{said}"):
+        LogRelayProcessor(**argument)
+
+
 # --- loggers ----------------------------------------------------------------------------------------------------------
 
 
