@@ -128,9 +128,8 @@ class LogRelayProcessor:
         if not isinstance(exit_timeout, (int, float)) or not exit_timeout >= 0:  # nan is not
             raise ValueError(f"exit_timeout is {exit_timeout!r}, must not be negative")
         if not isinstance(app, str | None) or not isinstance(disabled, bool | None):
-            raise ValueError(
-                f"app is {app!r}, disabled is {disabled!r}; they must be a text, and True or False, or None"
-            )
+            allowed = "a text, and True or False, or None"
+            raise ValueError(f"app is {app!r}, disabled is {disabled!r}; they must be {allowed}")  # noqa: TRY004
         self._settings: dict[str, Any] = {
             "socket": None if socket is None else os.fspath(socket),
             "level": level,
