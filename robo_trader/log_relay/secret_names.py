@@ -122,9 +122,22 @@ _DESCRIBES: Final = _set(
     "ended day number no num index high low volume timeout duration error errors bucket manager "
     "handler class hours minutes seconds ms attempts retries failures ratio mode format source level "
     "balance value equity currency margin summary info update updates region port label alias fee fees amount "
-    "amounts liquidity supply pool pools list weight score check checks validity"
+    "amounts liquidity supply pool pools list weight score check checks validity "
+    "permission permissions scope scopes restrictions"
 )
 """Last words that say something about a secret without being one: `token_count`, `session_open`."""
+
+_DESCRIBING_PAIRS: Final = frozenset(
+    [
+        ("expires", "in"),
+        ("expire", "in"),
+        ("expiring", "in"),
+        ("expiration", "in"),
+        ("valid", "for"),
+        ("valid", "until"),
+    ]
+)
+"""Two words that say how long a secret is valid; their last one alone ends other names: `token_in` is an asset."""
 
 _ORDINARY: Final = frozenset(
     [(part, word) for part in _set("trading market regular asian london us eu ny tokyo overnight pre post extended")
@@ -183,6 +196,8 @@ def meaning_of(words: tuple[str, ...]) -> Meaning:
         return Meaning.NOTHING
     last, pairs = words[-1], list(pairwise(words))
     pair = pairs[-1] if pairs else None
+    if pair in _DESCRIBING_PAIRS:
+        return Meaning.NOTHING
     if pair in _SECRET_PAIRS:
         return Meaning.SECRET
     if not _SECRET_PAIRS.isdisjoint(pairs) and (last not in _DESCRIBES or last in ("id", "ids")):
@@ -244,11 +259,14 @@ _HARMLESS: Final = _set(
     "none null nil true false undefined nan str bytes int bool any ... | - -- missing invalid expired required empty "
     "unset unknown not set unchanged changed ok valid wrong incorrect rejected accepted redacted hidden masked removed "
     "omitted n/a na loaded found present configured active disabled enabled read readonly failed failure denied "
-    "refreshed rotated "
+    "refreshed rotated renewed keepalive absent configured unconfigured provided supplied created deleted "
     "expiring revoked yes no on off is was must cannot has will should needs and or for from in of env environment "
     "prompt default optional string secretstr"
 ) | {""}
 """Values that give nothing away: nothing, a state, a type in a source line. Nobody's password is one of these."""
+
+_ENCLOSING: Final = "<>()[]{}"
+"""What a state is often put in, to tell it from a value: `<unset>`, `(none)`."""
 
 _MASKED: Final = re.compile(r"[\w\-]{0,8}?(?:\*{2,}|\u2022{2,}|\.{3,}|\u2026|[xX]{4,})[\w\-]{0,4}")
 """A value that somebody has masked already; four characters of its end are a usual habit."""
@@ -313,7 +331,10 @@ def looks_like_password(text: str) -> bool:
 
 def is_harmless(text: str) -> bool:
     """Tell whether the text gives nothing away, whatever its name says: nothing, a state, or masked already."""
-    return text.lower() in _HARMLESS or _MASKED.fullmatch(text) is not None
+    if text.lower() in _HARMLESS or _MASKED.fullmatch(text) is not None:
+        return True
+    state = text.lower().strip(_ENCLOSING).replace("_", " ").replace("-", " ")
+    return state in _HARMLESS or (state.startswith("not ") and state[4:] in _HARMLESS)
 
 
 def is_expression(value: str, name: str) -> bool:

@@ -24,6 +24,7 @@ from .secret_names import (
     is_harmless,
     is_plural,
     is_source_file,
+    looks_like_password,
     looks_random,
     meaning_of,
     phrase_meaning,
@@ -44,7 +45,7 @@ _PERSONAL_STEMS: Final = "mail|phone|mobile|name|user|dob|birth|ssn|passport|str
 _TYPED: Final = r":[ ]?(?:str|bytes|secretstr|optional\[str\])(?:[ ]?\|[ ]?none)?[ ]?="
 _NAMED: Final = (
     r"[\w.\-]{0,40}+(\\{0,3}[\"'])?\]?"
-    rf"(?:[ \t]{{0,4}}(?:=>|:=|[=!]=|=|%3d|{_TYPED}|:(?!//))"
+    rf"(?:[ \t]{{0,4}}(?:=>|->|:=|[=!]=|=|%3d|{_TYPED}|:(?!//))"
     r"|(,)[ \t\n]{0,4}(?=[bru]?\\{0,3}[\"'])|(>)|\((?=[bru]?\\{0,3}[\"'])|([ \t]{1,4})(?=[^\s=:]))"
 )
 """What follows a stem up to the value. Besides `=` and `:` these are separators: `==` and `: str =` of a source line in
@@ -67,6 +68,15 @@ _UNTIL: Final = {
     "'": re.compile(r"(?:[^'\\]|\\.)*+(?=')", re.DOTALL),
 }
 _BARE: Final = re.compile(r"[ \t]{0,8}((?:(?!</|[&,;][\w.\-]{1,40}[=:])\S)++)")
+_ANGLE: Final = re.compile(r"[ \t]{0,8}(<[^<>\s]{0,128}(?: [a-z]{1,16}){0,3}>)(?=[\s,;)\]}\"']|\Z)")
+"""A value in angle brackets (`<not set>`); with text behind them they are a tag of XML, whose value comes later.
+The `repr` of an object has a number at its end and is none."""
+_CONNECTION: Final = re.compile(r"[^\s;=&,\"'<>()\[\]{}][^;=&\r\n\"']{0,127}(?=;)")
+"""A value of a connection string goes to the next semicolon and may have spaces."""
+_NEXT_LINE: Final = re.compile(r"[ \t]{0,8}\r?\n[ \t]{0,8}([^\s:=\"']{6,256})(?=[ \t]{0,8}(?:[\r\n]|\Z))")
+"""A value that is all of the line below its name."""
+_COUNT_DIGITS: Final = 3
+"""Digits of a number that counts what a plural names: `cookies: 3`."""
 _LINE: Final = re.compile(r"[ \t]{0,8}([^\r\n\"']++)")
 _FIRST: Final = re.compile(r"[ \t]{0,8}([^\s,;&\"'()\[\]{}<>=\\]+={0,2})")
 _LIST: Final = re.compile(r"[ \t]{0,8}[\[(]([^\])]*)")
@@ -270,6 +280,12 @@ class Rules:
                 if value_key is None:
                     continue
                 position = value_key.end()
+            if meaning is Meaning.SECRET and start and text[start - 1] == ";" and text[position - 1] == "=":
+                connection = _CONNECTION.match(text, position)
+                if connection is not None and " " in connection.group() and not is_harmless(connection.group()):
+                    out += (text[done:position], MARK)
+                    done = position = connection.end()
+                    continue
             if _is_hidden(meaning, name, text, position):
                 begin, end = _extent(text, position, name)
                 out += (text[done:begin], MARK)
@@ -339,6 +355,11 @@ def _is_hidden(meaning: Meaning, name: str, text: str, position: int) -> bool:
         return False
     quoted = begin > 0 and head[begin - 1] in "\"'"
     if meaning is Meaning.SECRET:
+        arrow = text.endswith("->", 0, position) and not name.endswith("-")
+        if not quoted and (arrow or "\n" in head[:begin]) and not looks_like_password(plain):
+            return False  # an arrow often leads to another name, and below a name with a colon stands a list or prose
+        if not quoted and plain.isdigit() and len(plain) <= _COUNT_DIGITS and is_plural(words_of(name)):
+            return False
         plural = is_plural(words_of(name)) and plain.isalpha() and plain.islower()  # "secrets: loaded from the vault"
         return quoted or end == len(head) == _JUDGED or not (plural or is_expression(plain, name))
     # What a brace encloses is not one value: the names inside speak for themselves.
@@ -380,9 +401,13 @@ def _extent(text: str, position: int, name: str) -> tuple[int, int]:
             if depth == 0:
                 return begin, part.end()
         return begin, len(text)
+    angle = _ANGLE.match(text, position)
+    if angle is not None:
+        return angle.span(1)
     bare = _BARE.match(text, position)
     if bare is None:
-        return position, position
+        below = _NEXT_LINE.match(text, position)
+        return below.span(1) if below is not None else (position, position)
     begin, end = bare.span(1)
     return begin, begin + len(text[begin:end].rstrip(_CLOSERS))
 

@@ -55,6 +55,8 @@ _MIXED: Final = re.compile(
     r"(?<![A-Za-z0-9])(?=[a-z0-9]{0,64}[A-Z])(?=[A-Z0-9]{0,64}[a-z])(?=[A-Za-z]{0,64}[0-9])[A-Za-z0-9]{60,72}(?![A-Za-z0-9])"
 )
 """Keys, secrets and listen keys of Binance and others: 64 letters of both cases and digits. A hash has one case."""
+_LISTEN: Final = re.compile(r"(?:(?<=/ws/)|(?<=[?&]streams=))[A-Za-z0-9]{60,72}(?![A-Za-z0-9])")
+"""A listen key in the address of a stream. There it is hidden in one case too, for no hash stands at that place."""
 _SCHEME: Final = re.compile(
     r"\b((?i:bearer|basic|negotiate))([ \t]{1,4}|%20)"
     r"(?=[^\s\"',]{0,256}(?:[0-9=]|[a-z+/][A-Z])|[^\s\"',]{24})[A-Za-z0-9._~+/=\-]{6,65536}"
@@ -113,6 +115,14 @@ _SEED_LENGTH: Final = 12
 """Words of the shortest seed phrase."""
 _SEED_DIFFERENT: Final = 7
 """Different words of one: twelve random words of 2,048 hardly ever repeat, a progress bar of words does."""
+_SEED_LENGTHS: Final = (12, 15, 18, 21, 24)
+"""Words of seed phrases as BIP 39 has them."""
+_SEED_BEFORE: Final = 3
+"""Words of BIP 39 that may stand in front of a phrase without belonging to it: `note`, `seed`, `phrase`."""
+_SEED_BITS: Final = 11
+"""Bits of a phrase that each of its words stands for."""
+_SEED_INDEX: Final = {word: index for index, word in enumerate(sorted(SEED_WORDS))}
+"""The number of each word; the list of BIP 39 is in the order of the alphabet."""
 _WORD: Final = re.compile(r"[a-z]+")
 _WIF_TAIL_BYTES: Final = 4
 """Bytes of the checksum at the end of a WIF key."""
@@ -144,6 +154,8 @@ def scrub_shapes(text: str, words: str) -> str:
             new = _SHAPE.sub(MARK, new)
         if _VERY_LONG in data.translate(_ALNUM).decode("latin-1"):
             new = _MIXED.sub(MARK, new)
+            if "/ws/" in new or "streams=" in new:
+                new = _LISTEN.sub(MARK, new)
             new = _WIF.sub(_hide_wif, new)
             new = _HEX64.sub(_hide_key, new)
     if " bearer " in words or " basic " in words or " negotiate " in words:
@@ -205,7 +217,24 @@ def is_seed_phrase(words: list[object]) -> bool:
     """Tell whether a list is a seed phrase: twelve or more words, all of them of BIP 39."""
     if len(words) < _SEED_LENGTH or not all(type(w) is str and w in SEED_WORDS for w in words):
         return False
-    return len(set(words)) >= _SEED_DIFFERENT
+    different = len(set(words))
+    return different >= _SEED_DIFFERENT or (different > 1 and _has_seed_checksum([str(word) for word in words]))
+
+
+def _has_seed_checksum(words: list[str]) -> bool:
+    """Tell whether the checksum is right: a wallet takes a phrase of few words, of a progress bar it is hardly so."""
+    for first in range(_SEED_BEFORE + 1):
+        phrase = words[first:]
+        if len(phrase) not in _SEED_LENGTHS:
+            continue
+        number = 0
+        for word in phrase:
+            number = number << _SEED_BITS | _SEED_INDEX[word]
+        bits = len(phrase) // 3
+        entropy = (number >> bits).to_bytes(bits * 4, "big")
+        if sha256(entropy).digest()[0] >> (8 - bits) == number & ((1 << bits) - 1):
+            return True
+    return False
 
 
 def _scrub_seed(text: str) -> str:
