@@ -57,6 +57,7 @@ class Spool:
     """
 
     __slots__ = (
+        "_identity",
         "_is_closed",
         "_last",
         "_limit",
@@ -80,6 +81,7 @@ class Spool:
         self._mapping: Mapping | None = None
         self._writer: spool_format.Writer | None = None
         self._last = b""
+        self._identity: tuple[int, int] | None = None
         self._is_closed = False
 
     def open(self) -> None:
@@ -108,6 +110,7 @@ class Spool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.posix_fallocate(fd, 0, size)
+            made_as = identity(fd)
             mapping = Mapping(fd, size)
             try:
                 writer = spool_format.Writer(mapping.view, ring=ring, hello=hello, run=self._run)
@@ -121,7 +124,7 @@ class Spool:
             raise
         finally:
             os.close(fd)
-        self._mapping, self._writer, self.path = mapping, writer, path
+        self._mapping, self._writer, self.path, self._identity = mapping, writer, path, made_as
 
     def append(self, frame: bytes) -> None:
         """Take a line that is about to be queued or sent."""
@@ -145,6 +148,14 @@ class Spool:
     def has(self, frame: bytes) -> bool:
         """Whether this very object was the last that `append` took."""
         return self._last is frame
+
+    def is_there(self) -> bool:
+        """Whether the next run will find this file. The mapping works on when somebody has removed or replaced it."""
+        try:
+            seen = os.lstat(self.path)
+        except OSError:
+            return False
+        return (seen.st_dev, seen.st_ino) == self._identity
 
     def _opened(self) -> spool_format.Writer | None:
         self.open()
