@@ -38,7 +38,8 @@ NEW_SUFFIX: Final = ".new"
 NEW_SECONDS: Final = 60.0
 """After so long nobody is still making it."""
 MAX_DEAD: Final = 16
-"""Files of dead runs beyond which no other is made: a bot that crashes again and again must not fill the disk."""
+"""Files of dead runs of one app beyond which it makes no other: a bot that crashes again and again must not fill the
+disk. Not of all apps together, because only their own next runs can take those of the others away."""
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 OTHERS_WRITE: Final = 0o022
@@ -99,9 +100,10 @@ class Spool:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.folder, DIRECTORY_MODE)  # noqa: PTH102
         check_directory(self.folder)
-        if sum(map(_is_dead, candidates(self.folder))) >= MAX_DEAD:
-            raise OSError(errno.EDQUOT, f"{MAX_DEAD} files of dead runs wait to be delivered", self.folder)
         hello = self._make_hello()
+        app = spool_format.app_of_hello(hello)
+        if sum(_is_dead(path, app) for path in candidates(self.folder)) >= MAX_DEAD:
+            raise OSError(errno.EDQUOT, f"{MAX_DEAD} files of dead runs of this app wait to be delivered", self.folder)
         ring = spool_format.ring_bytes(self._limit)
         size = spool_format.file_bytes(ring)
         path = f"{self.folder}/{self._run.hex()}{SUFFIX}"
@@ -294,15 +296,20 @@ def candidates(folder: str) -> list[str]:
     return [path for _, path in sorted(found)]
 
 
-def _is_dead(path: str) -> bool:
-    """Whether a file there waits for a relay."""
+def _is_dead(path: str, app: str | None) -> bool:
+    """Whether a file there waits for a relay and a run of `app`. What cannot be told of any app counts for none."""
     try:
         dead = DeadFile.take(path)
     except (OSError, ValueError):
         return False
-    if dead is not None:
+    if dead is None:
+        return False
+    try:
+        return app is not None and spool_format.app_of(dead.read_at(0, spool_format.HEADER_BYTES)) == app
+    except OSError:
+        return False
+    finally:
         dead.close()
-    return dead is not None
 
 
 def check_directory(folder: str) -> None:

@@ -125,6 +125,23 @@ class Writer:
         self._view.release()
 
 
+def app_of(header: bytes) -> str | None:
+    """Return whose file begins with these bytes, also of another version; None: it is no spool file."""
+    if len(header) < HEADER_BYTES or header[:7] != MAGIC[:7]:
+        return None
+    _, size, _, _ = START.unpack_from(header)
+    return app_of_hello(header[START.size : START.size + min(size, MAX_HELLO)])
+
+
+def app_of_hello(hello: bytes) -> str | None:
+    """Return the app that a hello names; None: it is none."""
+    try:
+        app = msgpack.unpackb(hello)[1]["app"]
+    except Exception:  # whatever a damaged file makes of it
+        return None
+    return app if isinstance(app, str) else None
+
+
 class Entry(NamedTuple):
     """A line, or a range of lost ones (then the frame says so)."""
 
