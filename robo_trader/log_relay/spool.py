@@ -241,6 +241,8 @@ class DeadFile:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise ValueError("it is a symbolic link") from None
+            if error.errno == errno.EISDIR:
+                raise ValueError("it is a directory") from None
             raise
         try:
             seen = os.fstat(fd)

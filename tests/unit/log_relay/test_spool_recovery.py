@@ -194,7 +194,7 @@ def test_a_file_that_has_lost_its_end_ends_with_a_gap(bench, whole):
     assert os.listdir(bench.folder) == [os.path.basename(path) + ".torn"]
 
 
-@pytest.mark.parametrize("what", ["text", "fifo", "link", "header"])
+@pytest.mark.parametrize("what", ["text", "fifo", "link", "header", "directory"])
 def test_a_foreign_file_is_set_aside(bench, what, tmp_path):
     """And said, once; what a link leads to stays as it is."""
     path = f"{bench.folder}/x.spool"
@@ -203,6 +203,8 @@ def test_a_foreign_file_is_set_aside(bench, what, tmp_path):
             file.write("mine")
     elif what == "fifo":
         os.mkfifo(path)
+    elif what == "directory":
+        os.mkdir(path)
     elif what == "link":
         (tmp_path / "precious").write_text("mine")
         os.symlink(tmp_path / "precious", path)
