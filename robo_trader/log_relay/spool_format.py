@@ -35,7 +35,7 @@ MAGIC: Final = b"LRSPOOL1"
 HEADER_BYTES: Final = 4_096
 START: Final = struct.Struct("=8sIII")
 WORDS: Final = struct.Struct("=4Q")
-LAST: Final = struct.Struct("=Q")
+LAST: Final = struct.Struct(">Q")
 LAST_AT: Final = HEADER_BYTES - WORDS.size - LAST.size
 """Before the other words, where earlier files have a zero, which says nothing: so they can be read as before."""
 MAX_HELLO: Final = LAST_AT - START.size
@@ -83,7 +83,7 @@ class Writer:
             raise ValueError("hello is too long for the file's header: a shorter app name would do")
         self._view = view
         self._words = view[HEADER_BYTES - WORDS.size : HEADER_BYTES].cast("Q")
-        self._last = view[LAST_AT : LAST_AT + LAST.size].cast("Q")
+        self._last = view[LAST_AT : LAST_AT + LAST.size]
         self._ring_bytes = ring
         self._seed = crc32(run)
         self._position = [0, 0]
@@ -95,12 +95,12 @@ class Writer:
         ring = HIGH if frame[LEVEL_AT] in HIGH_LEVELS else LOW
         self._append(ring, frame)
         # Behind the record: who is killed in between has a record beyond the last seq, not a gap that never was.
-        self._last[0] = frames.seq_of(frame)
+        self._last[:] = frame[frames.SEQ]  # as the frame has it: a number would cost more
 
     def append_lost(self, frame: bytes) -> None:
         """Write a lost frame, for lines that never were in the file."""
         self._append(LOW, frame)
-        self._last[0] = msgpack.unpackb(frame)[2]
+        self._last[:] = LAST.pack(msgpack.unpackb(frame)[2])
 
     def _append(self, ring: int, frame: bytes) -> None:
         record = _record(MARK, len(frame), _crc32(frame, self._seed)) + frame

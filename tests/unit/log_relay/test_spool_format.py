@@ -183,7 +183,7 @@ def test_a_file_that_does_not_know_its_last_seq_is_read_as_before(file):
     """Of an earlier program, or with damage just there."""
     for last in (0, 1 << 63):
         file.writer.append(line(1))
-        file.writer._last[0] = last
+        file.writer._last[:] = module.LAST.pack(last)
         assert file.seqs() == [1]
 
 
@@ -191,7 +191,7 @@ def test_a_killed_append_tells_no_line_as_lost(file):
     """The record may be there before the last seq is, never behind it."""
     file.writer.append(line(1))
     file.writer.append(line(2))
-    file.writer._last[0] = 1
+    file.writer._last[:] = module.LAST.pack(1)
     reader = file.reader()
     assert [entry.first for entry in reader.entries()] == [1, 2]
     assert reader.torn == 0
