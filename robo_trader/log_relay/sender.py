@@ -819,7 +819,7 @@ class Sender:
             told = ", ".join(f"{cause} {count}" for cause, count in dropped.items())
             reasons.append(f"{sum(dropped.values())} had been dropped ({told})")
         spool = self._spool
-        if spool is not None and spool.path and not spool.failure and out.pending() > 0:
+        if spool is not None and not spool.failure and out.pending() > 0 and spool.is_there():
             text = f"{out.pending()} of {out.produced()} lines NOT DELIVERED YET ({self._why()})"
             text += f": the next run sends them from {spool.path}"
             if dropped:

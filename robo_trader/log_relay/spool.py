@@ -38,7 +38,8 @@ NEW_SUFFIX: Final = ".new"
 NEW_SECONDS: Final = 60.0
 """After so long nobody is still making it."""
 MAX_DEAD: Final = 16
-"""Files of dead runs beyond which no other is made: a bot that crashes again and again must not fill the disk."""
+"""Files of dead runs of one app beyond which it makes no other: a bot that crashes again and again must not fill the
+disk. Not of all apps together, because only their own next runs can take those of the others away."""
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 OTHERS_WRITE: Final = 0o022
@@ -57,6 +58,7 @@ class Spool:
     """
 
     __slots__ = (
+        "_identity",
         "_is_closed",
         "_last",
         "_limit",
@@ -80,6 +82,7 @@ class Spool:
         self._mapping: Mapping | None = None
         self._writer: spool_format.Writer | None = None
         self._last = b""
+        self._identity: tuple[int, int] | None = None
         self._is_closed = False
 
     def open(self) -> None:
@@ -97,9 +100,10 @@ class Spool:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.folder, DIRECTORY_MODE)  # noqa: PTH102
         check_directory(self.folder)
-        if sum(map(_is_dead, candidates(self.folder))) >= MAX_DEAD:
-            raise OSError(errno.EDQUOT, f"{MAX_DEAD} files of dead runs wait to be delivered", self.folder)
         hello = self._make_hello()
+        app = spool_format.app_of_hello(hello)
+        if sum(_is_dead(path, app) for path in candidates(self.folder)) >= MAX_DEAD:
+            raise OSError(errno.EDQUOT, f"{MAX_DEAD} files of dead runs of this app wait to be delivered", self.folder)
         ring = spool_format.ring_bytes(self._limit)
         size = spool_format.file_bytes(ring)
         path = f"{self.folder}/{self._run.hex()}{SUFFIX}"
@@ -108,6 +112,7 @@ class Spool:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.posix_fallocate(fd, 0, size)
+            made_as = identity(fd)
             mapping = Mapping(fd, size)
             try:
                 writer = spool_format.Writer(mapping.view, ring=ring, hello=hello, run=self._run)
@@ -121,7 +126,7 @@ class Spool:
             raise
         finally:
             os.close(fd)
-        self._mapping, self._writer, self.path = mapping, writer, path
+        self._mapping, self._writer, self.path, self._identity = mapping, writer, path, made_as
 
     def append(self, frame: bytes) -> None:
         """Take a line that is about to be queued or sent."""
@@ -145,6 +150,14 @@ class Spool:
     def has(self, frame: bytes) -> bool:
         """Whether this very object was the last that `append` took."""
         return self._last is frame
+
+    def is_there(self) -> bool:
+        """Whether the next run will find this file. The mapping works on when somebody has removed or replaced it."""
+        try:
+            seen = os.lstat(self.path)
+        except OSError:
+            return False
+        return (seen.st_dev, seen.st_ino) == self._identity
 
     def _opened(self) -> spool_format.Writer | None:
         self.open()
@@ -228,6 +241,8 @@ class DeadFile:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise ValueError("it is a symbolic link") from None
+            if error.errno == errno.EISDIR:
+                raise ValueError("it is a directory") from None
             raise
         try:
             seen = os.fstat(fd)
@@ -283,15 +298,20 @@ def candidates(folder: str) -> list[str]:
     return [path for _, path in sorted(found)]
 
 
-def _is_dead(path: str) -> bool:
-    """Whether a file there waits for a relay."""
+def _is_dead(path: str, app: str | None) -> bool:
+    """Whether a file there waits for a relay and a run of `app`. What cannot be told of any app counts for none."""
     try:
         dead = DeadFile.take(path)
     except (OSError, ValueError):
         return False
-    if dead is not None:
+    if dead is None:
+        return False
+    try:
+        return app is not None and spool_format.app_of(dead.read_at(0, spool_format.HEADER_BYTES)) == app
+    except OSError:
+        return False
+    finally:
         dead.close()
-    return dead is not None
 
 
 def check_directory(folder: str) -> None:

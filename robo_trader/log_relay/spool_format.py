@@ -4,6 +4,7 @@ Owns: the bytes of the file, writing a line into them, and reading what a dead r
 sockets or the clock: it is given a buffer to write to, and a function to read with. Read `spool` next.
 
     0      magic, length of hello, bytes of a ring, crc32 of both and hello; then hello itself
+    4056   a word: the last seq in the file, so that what a damaged end has cost is known
     4064   four words: position and lap of the low ring, the same of the high ring, the seq acked, whether the run ended
     4096   the low ring: lines below WARNING; then the high ring, as long: the others
 
@@ -34,7 +35,10 @@ MAGIC: Final = b"LRSPOOL1"
 HEADER_BYTES: Final = 4_096
 START: Final = struct.Struct("=8sIII")
 WORDS: Final = struct.Struct("=4Q")
-MAX_HELLO: Final = HEADER_BYTES - WORDS.size - START.size
+LAST: Final = struct.Struct(">Q")
+LAST_AT: Final = HEADER_BYTES - WORDS.size - LAST.size
+"""Before the other words, where earlier files have a zero, which says nothing: so they can be read as before."""
+MAX_HELLO: Final = LAST_AT - START.size
 LOW, HIGH, ACKED, ENDED = range(4)
 """Places of the words; the first two are also the rings."""
 LAP_SHIFT: Final = 32
@@ -72,13 +76,14 @@ class Writer:
     One thread at a time. What a method raises is only what the buffer does.
     """
 
-    __slots__ = ("_position", "_ring_bytes", "_seed", "_view", "_words")
+    __slots__ = ("_last", "_position", "_ring_bytes", "_seed", "_view", "_words")
 
     def __init__(self, view: memoryview, *, ring: int, hello: bytes, run: bytes) -> None:
         if len(hello) > MAX_HELLO:
             raise ValueError("hello is too long for the file's header: a shorter app name would do")
         self._view = view
         self._words = view[HEADER_BYTES - WORDS.size : HEADER_BYTES].cast("Q")
+        self._last = view[LAST_AT : LAST_AT + LAST.size]
         self._ring_bytes = ring
         self._seed = crc32(run)
         self._position = [0, 0]
@@ -89,10 +94,13 @@ class Writer:
         """Write a line's frame."""
         ring = HIGH if frame[LEVEL_AT] in HIGH_LEVELS else LOW
         self._append(ring, frame)
+        # Behind the record: who is killed in between has a record beyond the last seq, not a gap that never was.
+        self._last[:] = frame[frames.SEQ]  # as the frame has it: a number would cost more
 
     def append_lost(self, frame: bytes) -> None:
         """Write a lost frame, for lines that never were in the file."""
         self._append(LOW, frame)
+        self._last[:] = LAST.pack(msgpack.unpackb(frame)[2])
 
     def _append(self, ring: int, frame: bytes) -> None:
         record = _record(MARK, len(frame), _crc32(frame, self._seed)) + frame
@@ -122,7 +130,25 @@ class Writer:
     def release(self) -> None:
         """Let go of the buffer."""
         self._words.release()
+        self._last.release()
         self._view.release()
+
+
+def app_of(header: bytes) -> str | None:
+    """Return whose file begins with these bytes, also of another version; None: it is no spool file."""
+    if len(header) < HEADER_BYTES or header[:7] != MAGIC[:7]:
+        return None
+    _, size, _, _ = START.unpack_from(header)
+    return app_of_hello(header[START.size : START.size + min(size, MAX_HELLO)])
+
+
+def app_of_hello(hello: bytes) -> str | None:
+    """Return the app that a hello names; None: it is none."""
+    try:
+        app = msgpack.unpackb(hello)[1]["app"]
+    except Exception:  # whatever a damaged file makes of it
+        return None
+    return app if isinstance(app, str) else None
 
 
 class Entry(NamedTuple):
@@ -162,6 +188,9 @@ class Reader:
         words = WORDS.unpack_from(header, HEADER_BYTES - WORDS.size)
         self.acked: int = words[ACKED]
         """The run knew that the journal has the lines up to here."""
+        (last,) = LAST.unpack_from(header, LAST_AT)
+        self.last: int = last if last <= frames.MAX_SEQ else 0
+        """The last seq that the run has put into the file; 0: not known."""
         self.ended = words[ENDED] == 1
         """The run ended in order."""
         self.torn = 0
@@ -174,8 +203,13 @@ class Reader:
             raise ValueError("its positions are damaged")
 
     def entries(self) -> Iterator[Entry]:
-        """Return what is not acked, by rising seq, from the start; so is `torn` counted."""
+        """Return what is not acked, by rising seq, from the start; so is `torn` counted.
+
+        If the last lines of the run cannot be found, the last entry tells them as lost. Nothing but damage does that:
+        the newest lines are never overwritten.
+        """
         self.torn = 0
+        end = self.acked
         waiting: Entry | None = None
         for entry in heapq.merge(self._entries_of(LOW), self._entries_of(HIGH)):
             if entry.last <= self.acked:
@@ -186,6 +220,10 @@ class Reader:
             waiting = entry
         if waiting is not None:
             yield waiting
+            end = waiting.last
+        if self.last > end:
+            self.torn = max(self.torn, 1)
+            yield Entry(end + 1, 0, self.last, frames.lost(end + 1, self.last, "torn"))
 
     def _entries_of(self, ring: int) -> Iterator[Entry]:
         base = HEADER_BYTES + ring * self._ring_bytes
@@ -254,5 +292,9 @@ def resend(entries: Iterator[Entry], acked: int, cause: Callable[[], str]) -> It
             continue
         if entry.first > acked + 1:
             yield Entry(acked + 1, 0, entry.first - 1, frames.lost(acked + 1, entry.first - 1, cause()))
-        yield entry
+        if entry.first <= acked:  # a range of lost ones, of which the journal has the first
+            frame = frames.lost(acked + 1, entry.last, msgpack.unpackb(entry.frame)[4])
+            yield Entry(acked + 1, 0, entry.last, frame)
+        else:
+            yield entry
         acked = entry.last

@@ -64,6 +64,23 @@ def test_a_bot_that_could_not_deliver_leaves_it_to_the_next(ship, make_peer, fol
     assert "100 lines that an earlier run (pid" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_spool_that_was_removed_is_not_promised(ship, folder, capfd, replaced):
+    """The lines are lost with the process then, and a person reads just that; also if another file is in its place."""
+    processor = ship(spool=folder)
+    processor(None, "info", {"event": "x"})
+    path = folder / f"{processor.stats()['run']}.spool"
+    other = folder / "other"
+    other.write_bytes(b"")
+    path.unlink()
+    if replaced:
+        other.rename(path)
+    assert processor.close(0.05) is False
+    said = capfd.readouterr().err
+    assert "1 of 1 lines NOT DELIVERED: 1 never left this process (no relay at " in said
+    assert "the next run" not in said
+
+
 def test_a_bot_that_delivered_everything_leaves_nothing(peer, sock, folder):
     """At its end, at close, and when its processor is thrown away; also one that said nothing."""
     code = """

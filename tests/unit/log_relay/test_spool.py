@@ -247,11 +247,28 @@ def test_a_bot_that_dies_again_and_again_does_not_fill_the_disk(make, folder, mo
         spool.close()
     spool = make()
     spool.append(line(1))
-    assert spool.failure.startswith("OSError: [Errno 122] 2 files of dead runs wait to be delivered: ")
+    assert spool.failure.startswith("OSError: [Errno 122] 2 files of dead runs of this app wait to be delivered: ")
     os.unlink(alive[0].path)
     again = make()
     again.append(line(1))
     assert again.path
+
+
+def test_what_other_apps_have_left_denies_nobody_the_spool(make, folder, monkeypatch):
+    """Only their own next runs could take it away. Nor does what is no spool file count."""
+    monkeypatch.setattr(module, "MAX_DEAD", 2)
+    for number in range(3):
+        run = bytes([65 + number]) * 16
+        hello = frames.hello(run=run, app="other", host="h", pid=1, started_ns=2)
+        dead = make(run, make_hello=lambda hello=hello: hello)
+        dead.append(line(1))
+        dead.close()
+        with open(f"{folder}/{number}.spool", "wb") as file:
+            file.write((b"", b"text" * 2_000, b"LRSPOOL1" + bytes(5_000))[number])
+    assert dead.failure.startswith("OSError: [Errno 122]"), "its own do count"
+    spool = make()
+    spool.append(line(1))
+    assert (spool.failure, bool(spool.path)) == ("", True)
 
 
 def test_a_system_that_cannot_allocate_goes_without(make, monkeypatch):

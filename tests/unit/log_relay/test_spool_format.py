@@ -153,14 +153,48 @@ def test_a_damaged_record_is_torn_and_the_others_are_whole(file, at):
 
 
 def test_a_file_that_ends_early_is_torn(file):
-    """What is there is read."""
+    """What is there is read, and what followed is told as lost, to the last line."""
     for seq in range(1, 10):
         file.writer.append(line(seq))
     size = module.RECORD.size + len(line(1))
     data = bytes(file.data[: module.HEADER_BYTES + 5 * size + 7])
     reader = Reader(lambda offset, count: data[offset : offset + count])
-    assert [entry.first for entry in reader.entries()] == [1, 2, 3, 4, 5]
+    entries = list(reader.entries())
+    assert [entry.first for entry in entries] == [1, 2, 3, 4, 5, 6]
+    assert (entries[-1].last, msgpack.unpackb(entries[-1].frame)) == (9, [2, 6, 9, 4, "torn"])
     assert reader.torn >= 1
+
+
+def test_a_file_without_any_of_its_lines_tells_how_many_they_were(file):
+    """Also where the positions say that there are none; those that are acked are no loss."""
+    for seq in range(1, 10):
+        file.writer.append(line(seq))
+    file.writer.append_lost(frames.lost(10, 12, "encode"))
+    file.writer.acked(3, everything=False)
+    file.writer._words[module.LOW] = 0
+    reader = file.reader()
+    assert [entry[:3] for entry in reader.entries()] == [(4, 0, 12)]
+    assert reader.torn == 1
+    file.writer.acked(12, everything=True)
+    assert file.seqs() == []
+
+
+def test_a_file_that_does_not_know_its_last_seq_is_read_as_before(file):
+    """Of an earlier program, or with damage just there."""
+    for last in (0, 1 << 63):
+        file.writer.append(line(1))
+        file.writer._last[:] = module.LAST.pack(last)
+        assert file.seqs() == [1]
+
+
+def test_a_killed_append_tells_no_line_as_lost(file):
+    """The record may be there before the last seq is, never behind it."""
+    file.writer.append(line(1))
+    file.writer.append(line(2))
+    file.writer._last[:] = module.LAST.pack(1)
+    reader = file.reader()
+    assert [entry.first for entry in reader.entries()] == [1, 2]
+    assert reader.torn == 0
 
 
 def test_records_of_another_run_are_none(file):
@@ -169,7 +203,7 @@ def test_records_of_another_run_are_none(file):
     other.writer._seed ^= 1
     other.writer.append(line(1))
     file.data[:] = other.data
-    assert file.seqs() == []
+    assert [entry[:3] for entry in file.reader().entries()] == [(1, 0, 1)], "it was there, and is none of ours"
     fresh = File()
     inner = module.RECORD.pack(module.MARK, 30, 5) + line(9)
     fresh.writer.append(frames.log(1, 10, frames.LEVELS["info"], msgpack.packb({"event": inner})))
@@ -235,3 +269,6 @@ def test_what_goes_on_the_wire_behind_a_welcome():
     assert msgpack.unpackb(sent[1].frame) == [2, 4, 5, 2, "overflow"]
     assert msgpack.unpackb(sent[4].frame) == [2, 10, 10, 1, "torn"]
     assert list(resend(iter(entries), 11, lambda: "")) == []
+    told = Entry(3, 0, 9, frames.lost(3, 9, "torn"))
+    rest = Entry(6, 0, 9, frames.lost(6, 9, "torn"))
+    assert list(resend(iter([told]), 5, lambda: "")) == [rest], "the journal has the first ones"

@@ -181,7 +181,20 @@ def test_a_torn_file_is_delivered_as_far_as_it_is_whole(bench):
     assert len(bench.told) == 2
 
 
-@pytest.mark.parametrize("what", ["text", "fifo", "link", "header"])
+@pytest.mark.parametrize("whole", [0, 5])
+def test_a_file_that_has_lost_its_end_ends_with_a_gap(bench, whole):
+    """Up to the last line that the run has written, so that the journal says how many are missing."""
+    path = bench.leave(b"1" * 16, [line(n) for n in range(1, 21)], ended=True)
+    os.truncate(path, HEADER_BYTES + whole * (RECORD.size + len(line(1))) + 7)
+    bench.answers = [[welcome(), [1, 20]]]
+    bench.look()
+    sent = [frame[:2] if frame[0] == 1 else frame for frame in bench.got()[0][1:]]
+    gap = [2, whole + 1, 20, 20 - whole, "torn"]
+    assert sent == [*([1, n] for n in range(1, whole + 1)), gap, [3, 20]]
+    assert os.listdir(bench.folder) == [os.path.basename(path) + ".torn"]
+
+
+@pytest.mark.parametrize("what", ["text", "fifo", "link", "header", "directory"])
 def test_a_foreign_file_is_set_aside(bench, what, tmp_path):
     """And said, once; what a link leads to stays as it is."""
     path = f"{bench.folder}/x.spool"
@@ -190,6 +203,8 @@ def test_a_foreign_file_is_set_aside(bench, what, tmp_path):
             file.write("mine")
     elif what == "fifo":
         os.mkfifo(path)
+    elif what == "directory":
+        os.mkdir(path)
     elif what == "link":
         (tmp_path / "precious").write_text("mine")
         os.symlink(tmp_path / "precious", path)
