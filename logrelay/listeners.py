@@ -244,11 +244,15 @@ def _tcp_error(host: str, port: int, error: OSError) -> ListenError:
     return ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}")
 
 
+MAX_GID = 2**32 - 2
+"""The highest number of a group; the one above it means "leave it" in chown(2)."""
+
+
 def group_id(group: str | None) -> int | None:
     """Return the number of a group given by name or number; None: none is given. Raises ListenError."""
     if group is None:
         return None
-    if group.isdigit():
+    if group.isdigit() and int(group) <= MAX_GID:
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid

@@ -13,6 +13,7 @@ import socket as sockets
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +21,7 @@ import click
 
 from logrelay.cli.output import print_stderr
 from logrelay.config.loading import default_socket, trader_places
-from logrelay.errors import ConfigError, RelayError
+from logrelay.errors import ConfigError, NotAckedError, RelayError
 from logrelay.ingest.frames import MAX_FRAME_BYTES, MAX_NAME_CHARS, RUN_KEY_BYTES
 from logrelay.send import frames
 from logrelay.send.given import Given, from_arguments, from_line, level_of
@@ -31,6 +32,8 @@ DEFAULT_TIMEOUT_S = 5.0
 
 INTERRUPTED = 130
 """The shell's exit code for a program that Ctrl-C ended."""
+
+NS_PER_S = 1_000_000_000
 
 MAX_LINE_BYTES = MAX_FRAME_BYTES
 """Of one line of stdin; the rest of a longer one is not even kept, as it would not fit into a frame."""
@@ -78,6 +81,8 @@ def send(
     if from_stdin:
         if message is not None:
             raise ConfigError("a MESSAGE and --stdin exclude each other: give one of them")
+        if sys.stdin is None:
+            raise ConfigError("stdin is closed: there is nothing to send")
         lines = _lines_of(sys.stdin.buffer, named_level)
     elif message is None:
         raise ConfigError("there is nothing to send; give a MESSAGE, or --stdin")
@@ -109,13 +114,13 @@ def _send(app: str, path: str, lines: Iterable[Given], *, timeout_s: float, as_j
     run = secrets.token_bytes(RUN_KEY_BYTES)
     hello = frames.hello(run, app, sockets.gethostname(), os.getpid(), time.time_ns())
     link = Link(path, hello, timeout_s=timeout_s)
-    code, trouble, seq = 0, "", 0
+    code, trouble, seq, last_ns = 0, "", 0, 0
     try:
         try:
             for given in lines:
                 seq += 1
-                now_ns = time.time_ns() if given.time_ns is None else given.time_ns
-                link.send(seq, frames.log(seq, now_ns, given.level, given.event))
+                last_ns, event = _time_of(given, last_ns, time.time_ns())
+                link.send(seq, frames.log(seq, last_ns, given.level, event))
         except KeyboardInterrupt:
             code, trouble = INTERRUPTED, "interrupted"
         if seq:
@@ -131,8 +136,34 @@ def _send(app: str, path: str, lines: Iterable[Given], *, timeout_s: float, as_j
         code, trouble = 1, f"the relay rejected {rejected} of them: {link.rejected[0].reason}"
     kept = link.acked - sum(reject.seq <= link.acked for reject in link.rejected)
     if trouble:
-        print_stderr(f"{kept} of {seq} lines are in the journal: {trouble}")
+        known = "known to be in" if code == NotAckedError.exit_code else "in"
+        print_stderr(f"{kept} of {seq} lines are {known} the journal: {trouble}")
     if as_json:
         result = {"app": app, "run": run.hex(), "lines": seq, "in_journal": kept, "rejected": rejected, "exit": code}
-        click.echo(json.dumps({**result, "error": trouble or None}))
+        _print_result(json.dumps({**result, "error": trouble or None}))
     return code
+
+
+def _time_of(given: Given, last_ns: int, now_ns: int) -> tuple[int, dict[str, object]]:
+    """Return the time of a line, and its event.
+
+    A time that is given holds while the times of a stream rise up to now. One from the future would be the clock of all
+    lines behind it, and one that is set back would look like a clock that was: it is kept as a field instead.
+    """
+    if given.time_ns is None or last_ns <= given.time_ns <= now_ns:
+        return (now_ns if given.time_ns is None else given.time_ns), given.event
+    try:
+        said = datetime.fromtimestamp(given.time_ns / NS_PER_S, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # a year that no calendar here has
+        said = f"{given.time_ns / NS_PER_S} s"
+    return now_ns, {**given.event, "timestamp": said}
+
+
+def _print_result(text: str) -> None:
+    """Print on stdout; that nobody can read it says nothing about the lines, so the exit code stays."""
+    try:
+        click.echo(text)
+    except OSError as error:
+        print_stderr(f"the result cannot be printed: {error.strerror or error}")
+        # What is left in the buffer would fail once more at the end, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

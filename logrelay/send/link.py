@@ -33,7 +33,8 @@ class Link:
     """Sends lines to the relay at `path` and waits for their acks.
 
     `hello` is the first frame of each connection. Anything may take `timeout_s` seconds, begun anew with every ack;
-    then NoRelayError is raised when it never answered, NotAckedError when it did.
+    then NotAckedError is raised when it has answered, or the kernel has taken part of a line for it: that line may come
+    into the journal later. NoRelayError is raised when it was given nothing.
     """
 
     def __init__(
@@ -46,6 +47,12 @@ class Link:
         self._unacked: deque[tuple[int, bytes]] = deque()
         self._unacked_bytes = 0
         self._answered = False
+        self._given_bytes = 0
+        """Bytes that the kernel has taken on this connection."""
+        self._was_given_lines = False
+        """Somebody was given a line on a connection before, and may still read it."""
+        self._was_refused = False
+        """The relay has said no: it takes nothing of what follows hello."""
         self._trouble = ""
         self._last_seq = 0
         self._ending = False
@@ -93,7 +100,8 @@ class Link:
         return max(0.0, deadline - self._clock())
 
     def _give_up(self) -> None:
-        if not self._answered:
+        was_given = self._was_given_lines or self._given_bytes > len(self._hello)
+        if not self._answered and (self._was_refused or not was_given):
             raise NoRelayError(f"no relay takes lines at {self._path}: {self._trouble or 'it does not answer'}")
         why = f" ({self._trouble})" if self._trouble else ""
         raise NotAckedError(f"the relay at {self._path} has not acked in {self._timeout_s:g} s{why}")
@@ -108,7 +116,7 @@ class Link:
             sock.close()
             self._trouble = error.strerror or str(error)
             return
-        self._socket, self._answers = sock, Answers()
+        self._socket, self._answers, self._given_bytes = sock, Answers(), 0
         self._out = bytearray(self._hello)
         for _, frame in self._unacked:
             self._out += frame
@@ -128,7 +136,9 @@ class Link:
         try:
             for _, mask in events:
                 if mask & select.POLLOUT:
-                    del self._out[: self._socket.send(self._out, socket.MSG_NOSIGNAL)]
+                    taken = self._socket.send(self._out, socket.MSG_NOSIGNAL)
+                    self._given_bytes += taken
+                    del self._out[:taken]
                 if mask & (select.POLLIN | select.POLLHUP | select.POLLERR):
                     moved = self._read() or moved
         except OSError as error:
@@ -154,6 +164,7 @@ class Link:
                     self.rejected.append(answer)
                 case Refused(reason):
                     self._trouble = f"it refuses: {reason}"
+                    self._was_refused = True
                     self._drop()
                     return False
         return moved
@@ -170,6 +181,8 @@ class Link:
             self._socket.close()
             self._socket = None
             self._out = bytearray()
+            self._was_given_lines = self._was_given_lines or self._given_bytes > len(self._hello)
+            self._given_bytes = 0
 
 
 def check_directory(path: str) -> None:

@@ -92,6 +92,54 @@ def test_no_relay_is_exit_code_5(tmp_path):
     assert f"0 of 1 lines are in the journal: no relay takes lines at {tmp_path}/s" in done.stderr.decode()
 
 
+def test_a_relay_that_stands_still_from_the_start_is_exit_code_6(start):
+    """The kernel has taken the line for it, which stores it once it goes on: nobody may be told that it is not."""
+    relay = start()
+    os.kill(relay.process.pid, signal.SIGSTOP)
+    try:
+        done = send("--socket", relay.socket, "--timeout", "0.3", "later")
+    finally:
+        os.kill(relay.process.pid, signal.SIGCONT)
+    assert done.returncode == 6
+    assert b"0 of 1 lines are known to be in the journal: the relay at" in done.stderr
+    wait_for(lambda: [line["message"] for line in lines(relay)] == ["later"])
+
+
+def test_a_result_that_cannot_be_printed_changes_no_exit_code(start):
+    """1 would say that the relay has rejected a line."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("--socket", str(start().socket), "--json", "m"),
+            stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=DEADLINE_S, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr == b"logrelay: the result cannot be printed: No space left on device\n"
+
+
+def test_a_closed_stdin_is_a_wrong_command_line(tmp_path):
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command("--socket", str(tmp_path / "s"), "--stdin")],
+        stderr=subprocess.PIPE, env=environment(), timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, b"logrelay: stdin is closed: there is nothing to send\n")
+
+
+def test_a_given_time_is_not_the_clock_of_the_lines_behind_it(start):
+    """Old lines have their own time while it rises; another is kept as the line's field, docs/operations.md."""
+    relay = start()
+    text = "".join(
+        f'{{"event": "{name}", "timestamp": "{time}"}}\n'
+        for name, time in [("old", "2024-05-01T10:00:00Z"), ("future", "2099-01-01T00:00:00Z")]
+    )
+    done = send("--socket", relay.socket, "--stdin", stdin=f"{text}plain\n".encode())
+    assert done.returncode == 0
+    old, future, plain = lines(relay)
+    assert old["timestamp"] == "2024-05-01T10:00:00.000000Z"
+    assert future["context"] == {"timestamp_": "2099-01-01T00:00:00+00:00"}
+    assert max(future["timestamp"], plain["timestamp"]) < "2099"
+    assert plain["context"] == {}
+
+
 def test_no_ack_in_time_is_exit_code_6(start):
     """A relay that stands still after its welcome."""
     relay = start()
@@ -108,7 +156,7 @@ def test_no_ack_in_time_is_exit_code_6(start):
         finally:
             os.kill(relay.process.pid, signal.SIGCONT)
     assert sending.returncode == 6
-    assert b" of 2 lines are in the journal: the relay at" in said
+    assert b" of 2 lines are known to be in the journal: the relay at" in said
 
 
 def test_ctrl_c_says_what_is_in_the_journal(start):

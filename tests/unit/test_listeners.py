@@ -16,7 +16,7 @@ import pytest
 from logrelay import listeners
 from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config
 from logrelay.errors import ListenError
-from logrelay.listeners import Listeners, SocketFileWatch, UnixListener, bind_tcp, open_listeners
+from logrelay.listeners import Listeners, SocketFileWatch, UnixListener, bind_tcp, group_id, open_listeners
 
 
 @pytest.fixture
@@ -481,3 +481,11 @@ def test_an_ipv6_address_stands_in_brackets(folder):
     opened = open_listeners(config(folder), [viewers])
     assert opened.viewer_authority == f"[::1]:{viewers.getsockname()[1]}"
     opened.close()
+
+
+@pytest.mark.parametrize("number", ["4294967295", "99999999999"])
+def test_a_number_that_no_group_can_have_is_refused(number):
+    """The first of them would mean "leave the group as it is" to the system."""
+    with pytest.raises(ListenError, match=f"there is no group '{number}' on this machine"):
+        group_id(number)
+    assert group_id("4294967294") == 4294967294

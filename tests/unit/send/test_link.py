@@ -123,13 +123,32 @@ def test_nobody_there(link, place):
 
 
 def test_somebody_who_never_answers(relay, link):
-    """He may not be a relay at all."""
+    """It may be a relay that stands still, and goes on to read the line: nobody knows."""
     relay(lambda relay, connection, number: list(relay.frames(connection)))
     sending = link(0.2)
     sending.send(1, line(1))
-    with pytest.raises(NoRelayError, match="it does not answer"):
+    with pytest.raises(NotAckedError, match=r"has not acked in 0\.2 s"):
         sending.finish()
     sending.close()
+
+
+def test_what_was_given_to_a_connection_that_ended_may_be_read_too(relay, link, place):
+    """The next connections are given nothing, because nobody listens any more."""
+
+    away = f"{place}.away"
+
+    def read_and_leave(relay, connection, number):
+        frames = relay.frames(connection)
+        assert [next(frames)[0], next(frames)[0]] == [0, 1]
+        os.rename(place, away)
+
+    relay(read_and_leave)
+    sending = link(0.3)
+    with pytest.raises(NotAckedError, match="No such file"):
+        sending.send(1, line(1))
+        sending.finish()
+    sending.close()
+    os.rename(away, place)
 
 
 def test_a_relay_that_does_not_ack(relay, link):
