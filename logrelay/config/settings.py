@@ -155,7 +155,7 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "Secret that every viewer must show. There is no option for it: options are visible in ps.",
         "Needed as soon as host is not loopback; under 16 characters it can be guessed, "
-        "and the relay says so at the start.",
+        "and the relay says so at the start, unless it listens on loopback.",
         default_text="none",
         by_flag=False,
     ),

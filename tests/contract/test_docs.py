@@ -24,7 +24,7 @@ from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
 from logrelay.fanout import line_json  # noqa: E402
 from logrelay.http import metrics  # noqa: E402
 from logrelay.viewers import messages, requests  # noqa: E402
-from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor  # noqa: E402
+from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor, Redactor  # noqa: E402
 from tests.support.waiting import DEADLINE_S  # noqa: E402
 
 CLIENT = ROOT / "robo_trader" / "log_relay"
@@ -206,6 +206,66 @@ def test_the_python_in_the_text_runs(name, tmp_path):
             [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=DEADLINE_S
         )
         assert done.returncode == 0, done.stderr
+
+
+EXCLUDED_REALLY = """
+import os
+import structlog
+relay = next(p for p in structlog.get_config()["processors"] if isinstance(p, LogRelayProcessor))
+before = relay.stats()
+for name in ("audit", "bot.security", "robo_trader.engine"):
+    structlog.get_logger(name).warning("a line")
+after = relay.stats()
+print([after[key] - before[key] for key in ("excluded", "produced")], flush=True)
+os._exit(0)  # no relay is there to wait for
+"""
+
+
+@pytest.mark.parametrize("name", ["docs/bots.md", "docs/migrate.md"])
+def test_the_examples_with_loggers_of_the_logging_module_exclude(name, tmp_path):
+    """`exclude` goes by the logger's name, so the chain of an example should put it into the event."""
+    (tmp_path / "logrelay_client").symlink_to(CLIENT)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("LOGRELAY_")}
+    environ |= {"LOGRELAY_SOCKET": str(tmp_path / "none.sock"), "PYTHONPATH": str(tmp_path)}
+    examples = [c for c in re.findall(r"```python\n(.*?)```", page(name), re.DOTALL) if "stdlib.LoggerFactory" in c]
+    assert len(examples) == 1
+    done = subprocess.run(
+        [sys.executable, "-c", examples[0] + EXCLUDED_REALLY],
+        env=environ, capture_output=True, text=True, timeout=DEADLINE_S,
+    )  # fmt: skip
+
+    excluded = 2
+    assert done.stdout.splitlines()[-1:] == [str([excluded, 1])], done.stderr
+
+
+def test_the_first_examples_of_the_redaction_are_true():
+    """Each line `log.info(...) -> ...` at the top of docs/redaction.md should be what the redactor makes of it."""
+    rows = re.findall(r"^    log\.info\((.+)\) +-> +(.+)$", page("docs/redaction.md"), re.MULTILINE)
+    assert len(rows) == 3
+
+    for call, result in rows:
+        event = eval(f"(lambda event, **fields: {{'event': event, **fields}})({call})")
+        clean = Redactor(environ={}).redact(dict(event))
+        shown = " ".join([clean["event"], *(f"{name}={value}" for name, value in clean.items() if name != "event")])
+        assert (clean == event) if result == "unchanged" else (shown == result)
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("password is hunter2", True),
+        ("password is gull7", False),
+        ("password: gull", True),
+        ("password: missing", False),
+        ("--password gull7", False),
+        ("bot --password gull7", True),
+        ("api_key=q7Hx0...", False),
+    ],
+)
+def test_the_sentences_of_the_redaction_are_judged_as_the_page_says(text, hidden):
+    """What docs/redaction.md says of sentences and options should be so."""
+    assert (Redactor(environ={}).text(text) != text) == hidden
+    assert text.split("_")[-1].split("=")[-1].split(": ")[-1] in page("docs/redaction.md")
 
 
 @pytest.mark.parametrize("name", [n for n in sorted(PAGES) if "```toml" in page(n)])
