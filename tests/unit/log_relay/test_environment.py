@@ -121,7 +121,7 @@ def test_every_word_of_a_switch(word, on):
 
 def test_another_word_is_refused_with_what_it_was():
     """The text is shown, and only the beginning of a long one."""
-    with pytest.raises(ValueError, match="^'perhaps' is neither on nor off$"):
+    with pytest.raises(ValueError, match=r"^'perhaps' is neither on nor off$"):
         environment.flag("perhaps")
     with pytest.raises(ValueError, match=f"^'{'x' * environment.SHOWN_CHARS}' is neither on nor off$"):
         environment.flag("x" * 5_000)
