@@ -43,7 +43,6 @@ TESTED_ELSEWHERE = {
     "robo_trader/__main__": "tests/system/trader/test_robo_trader.py runs it",
     "robo_trader/logger": "tests/unit/logging/test_chain.py: a facade of the chain",
     "robo_trader/logging/levels": "tests/unit/logging/test_chain.py",
-    "robo_trader/log_relay/known_secrets": "tests/unit/logging/test_redaction_settings.py",
     "robo_trader/log_relay/secret_names": "tests/unit/log_relay/test_redaction_table.py",
     "robo_trader/log_relay/secret_rules": "tests/unit/log_relay/test_redaction.py",
     "robo_trader/log_relay/secret_sentences": "tests/unit/log_relay/test_redaction_table.py",

@@ -238,6 +238,96 @@ def test_filters_are_asked_and_may_change_the_record(make, peer):
     assert event.get("seen", sys.version_info < (3, 12))
 
 
+def test_what_a_filter_gave_back_is_given_back(make):
+    """As the base class does."""
+    handler = make()
+    record = logging.makeLogRecord({"msg": "x", "levelno": 20})
+    assert handler.handle(record)
+    handler.addFilter(lambda _record: False)
+    assert not handler.handle(record)
+
+
+def test_a_record_that_a_filter_made_is_shipped_instead(make, peer):
+    """Since Python 3.12 a filter may give back another one."""
+    handler = make()
+    other = logging.makeLogRecord({"msg": "other", "name": "bot", "levelno": 20})
+    handler.filter = lambda _record: other
+    assert handler.handle(logging.makeLogRecord({"msg": "x", "levelno": 20})) is other
+    assert handler.processor.flush(DEADLINE_S)
+    assert [event["event"] for event in peer.events()] == ["other"]
+
+
+def test_records_that_failed_are_counted(make, monkeypatch):
+    """One by one, also those that log themselves; nothing is raised."""
+    handler = make()
+    assert handler.failures == 0
+    only_ours()
+    monkeypatch.setattr(module, "event_of", lambda _record, _word: 1 / 0)
+    LOG.info("one")
+    LOG.info("two")
+    assert handler.failures == 2
+    monkeypatch.undo()
+    for _ in range(2):
+        LOG.info("%r", Endless())
+    assert handler.failures == 4
+
+
+def test_blanks_at_the_end_are_left_out_and_those_at_the_beginning_stay(arrived):
+    """An indented line is indented for a reason."""
+    LOG.info("  indented \n")
+    (event,) = arrived()
+    assert event["event"] == "  indented"
+
+
+def test_all_names_of_the_line_are_kept_for_it():
+    """Whatever a filter or `extra` puts there, also under what is no text; what formatters leave is no field."""
+    record = logging.makeLogRecord({"msg": "x", "name": "bot", "levelno": 20, "exc_info": None})
+    vars(record).update({name: name for name in ("event", "level", "logger", "timestamp", "at", "level_name")})
+    vars(record).update({5: "five", "asctime": "now", "message": "x", "taskName": "Task-1"})
+    assert module.event_of(record, "info") == {
+        "event": "x", "logger": "bot", "event_": "event", "level_": "level", "logger_": "logger",
+        "timestamp_": "timestamp", "at_": "at", "level_name_": "level_name", "5": "five",
+    }  # fmt: skip
+
+
+def behind_a_queue(event, **fields):
+    """A record of structlog as it comes out of a queue: nobody can see its chain any more."""
+    return logging.makeLogRecord(
+        {"msg": event, "name": "bot", "levelno": 30, "levelname": "WARNING", "_logger": None} | fields
+    )
+
+
+@pytest.mark.parametrize("in_chain", [True, False])
+def test_behind_a_queue_the_configured_chain_counts(make, peer, in_chain):
+    """With a processor in it the event has been shipped; without one the handler ships it, with the logger's name."""
+    handler = make()
+    structlog_through_logging(*([handler.processor] if in_chain else []))
+    handler.handle(behind_a_queue({"event": "queued"}))
+    LOG.info("record")
+    assert handler.processor.flush(DEADLINE_S)
+    (lines,) = peer.lines.values()
+    seen = [(line[2], line[3]["event"], line[3]["logger"]) for line in lines]
+    assert seen == [("warning", "queued", "bot")] * (not in_chain) + [("info", "record", "bot.engine")]
+    assert handler.failures == 0
+
+
+def test_behind_a_queue_without_structlog_the_event_is_shipped(make, peer, monkeypatch):
+    """The process that listens to the queue need not have it."""
+    handler = make()
+    monkeypatch.setitem(sys.modules, "structlog", None)
+    handler.handle(behind_a_queue({"event": "queued"}))
+    monkeypatch.undo()
+    assert handler.processor.flush(DEADLINE_S)
+    assert [event["event"] for event in peer.events()] == ["queued"]
+
+
+def test_text_of_a_record_with_a_logger_is_a_message(arrived):
+    """Only a dict is an event."""
+    logging.getLogger("bot").handle(behind_a_queue("text"))
+    (event,) = arrived()
+    assert event["event"] == "text"
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
@@ -290,7 +380,8 @@ def test_the_level_is_the_handlers(make, monkeypatch, capfd, peer):
     assert [e["event"] for e in peer.events()] == ["above"]
     monkeypatch.setenv("LOGRELAY_LEVEL", "loud")
     assert make(level=None).level == 20
-    assert "LOGRELAY_LEVEL='loud' is not one of" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "LOGRELAY_LEVEL='loud' is not one of debug, info, warning, error, critical; using info" in said
     monkeypatch.delenv("LOGRELAY_LEVEL")
     assert make(level=None).level == 20
     assert make(level="WARN").level == 30
@@ -488,6 +579,55 @@ def test_a_handler_that_logging_closes_says_so_once(make, capfd, configure):
     make(), make()
     configure()
     assert capfd.readouterr().err.count("has closed the handler: unless the new configuration has one, no further") == 1
+
+
+def close_as(name, handler):
+    """Close it as a module of that name would."""
+    exec("handler.close()", {"__name__": name, "handler": handler})
+
+
+@pytest.mark.parametrize(("name", "said"), [("logging", 1), ("logging.config", 1), ("logging_of_mine", 0), ("bot", 0)])
+def test_who_closes_it_decides_whether_that_is_said(make, capfd, name, said):
+    """The logging module and its parts."""
+    close_as(name, make())
+    assert capfd.readouterr().err.count("has closed the handler") == said
+
+
+def test_closing_again_or_a_disabled_one_is_not_said(make, capfd):
+    """No record stops that did not stop before."""
+    handler = make()
+    handler.close()
+    close_as("logging", handler)
+    close_as("logging", make(disabled=True))
+    shared = make(processor=make().processor)
+    shared.close()
+    close_as("logging", shared)
+    assert "has closed the handler" not in capfd.readouterr().err
+
+
+def test_a_handler_that_is_closed_is_out_of_the_logging_module():
+    """It is not closed again at exit, and its name is free."""
+    handler = LogRelayHandler(disabled=True)
+    handler.set_name("relay of a test")
+    handler.close()
+    assert "relay of a test" not in logging._handlers
+
+
+def test_flush_waits_only_when_it_is_told_to(make, monkeypatch):
+    """The time is handed on; without one nothing is asked of the processor."""
+    handler, waits = make(), []
+    with monkeypatch.context() as patched:
+        patched.setattr(type(handler.processor), "flush", lambda _self, timeout: waits.append(timeout))
+        handler.flush()
+        handler.flush(0.0)
+        handler.flush(0.5)
+    assert waits == [0.5]
+
+
+def test_the_defaults_are_those_of_the_processor():
+    """As the documentation has them."""
+    handler, processor = LogRelayHandler(disabled=True), LogRelayProcessor(disabled=True)
+    assert handler.processor._settings | {"level": None} == processor._settings | {"level": None}
 
 
 def test_a_handler_that_the_bot_closes_says_nothing(make, capfd):

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from robo_trader.log_relay import records
-from robo_trader.log_relay.records import ShippedRecords, event_in, passed_chain
+from robo_trader.log_relay.records import ShippedRecords, chain_of, event_in, passed_chain
 
 
 def record():
@@ -112,6 +112,40 @@ def test_a_record_that_structlog_made_knows_its_chain(inside):
     assert asking.answers == [inside, False, False]
 
 
+class Chain:
+    """What runs a chain has its processors, and hands the event to the logging module in a call of this name."""
+
+    def __init__(self, *processors):
+        self._processors = processors
+
+    def _proxy_to_logger(self, args, record):
+        return chain_of(record)
+
+
+class Unlike(Chain):
+    """Has the call and no processors."""
+
+    def __init__(self):
+        pass
+
+
+def test_the_chain_is_the_one_whose_event_it_is():
+    """A chain that runs at the same time for another event, or that has none, made another record."""
+    event = {"event": "x"}
+    made = logging.makeLogRecord({"msg": event})
+    assert Chain("a", "b")._proxy_to_logger((event,), made) == ("a", "b")
+    assert Chain("a")._proxy_to_logger((dict(event),), made) is None
+    assert Chain("a")._proxy_to_logger((), made) is None
+    assert Chain("a")._proxy_to_logger([event], made) is None
+    assert Unlike()._proxy_to_logger((event,), made) == ()
+
+
+def test_what_is_no_record_has_no_chain():
+    """Whatever it is, asking does not fail."""
+    assert chain_of(object()) is None
+    assert chain_of(record()) is None
+
+
 @pytest.mark.parametrize(
     ("value", "event"),
     [
@@ -121,6 +155,9 @@ def test_a_record_that_structlog_made_knows_its_chain(inside):
         ((("x",), {}), {"event": "x"}),
         ((("x %d", 5), {"extra": {"a": 1}}), {"event": "x %d", "positional_args": (5,), "extra": {"a": 1}}),
         ((("x",), {"event": "mine"}), {"event": "x", "event_": "mine"}),
+        ((("x", 5), {"positional_args": 1}), {"event": "x", "positional_args": (5,), "positional_args_": 1}),
+        ((("x",),), {"event": "x"}),
+        ((("x",), 5), {"event": "x"}),
         ((({"event": "x", "a": 1},), {"extra": {}}), {"event": "x", "a": 1}),
         ((), {"event": "<tuple>"}),
         (((),), {"event": "<tuple>"}),
