@@ -252,7 +252,7 @@ def group_id(group: str | None) -> int | None:
     """Return the number of a group given by name or number; None: none is given. Raises ListenError."""
     if group is None:
         return None
-    if group.isdigit() and int(group) <= MAX_GID:
+    if group.isascii() and group.isdigit() and len(group) <= len(str(MAX_GID)) and int(group) <= MAX_GID:
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid

@@ -483,7 +483,7 @@ def test_an_ipv6_address_stands_in_brackets(folder):
     opened.close()
 
 
-@pytest.mark.parametrize("number", ["4294967295", "99999999999"])
+@pytest.mark.parametrize("number", ["4294967295", "99999999999", "9" * 5000, "\u00b2"])
 def test_a_number_that_no_group_can_have_is_refused(number):
     """The first of them would mean "leave the group as it is" to the system."""
     with pytest.raises(ListenError, match=f"there is no group '{number}' on this machine"):
