@@ -10,12 +10,15 @@ makes one attempt itself, says hello and sends the line (`_connect_in_call`), an
 A Unix socket connects at once or not at all, so this waits for nobody; what may take long, as moving the descriptor to
 a high number does, is the thread's.
 
-**The welcome opens no gate.** Everything not acked and every new line follow hello at once; the relay ignores what it
-has. Two things wait for the welcome all the same: a gap that only it can decide (see `outbox`), and, while a line is
+**The welcome is not waited for.** Everything not acked and every new line follow hello at once; the relay ignores what
+it has. Two things wait for the welcome all the same: a gap that only it can decide (see `outbox`), and, while a line is
 under suspicion of ending the connections, every line.
 
 **Why `_thread` and `_socket`.** `threading.Thread.start` takes locks that a signal handler's log call would
 find taken, and gevent replaces both modules' classes by cooperative ones. The originals have neither problem.
+
+The module is long because it is one state machine: which step a connection is at decides what may be sent, what an
+answer means and what a person is told, and each method keeps what the others rely on after an interruption.
 """
 
 from __future__ import annotations
