@@ -55,6 +55,10 @@ class Owner(Protocol):
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop of the connection's timers."""
 
+    @property
+    def unpackers(self) -> frames.Unpackers:
+        """What all connections decode with."""
+
     def admit(self, connection: UnixConnection) -> str | None:
         """Count the connection in. Returns None, or the reason why it is refused."""
 
@@ -87,7 +91,7 @@ class UnixConnection(asyncio.Protocol):
     def __init__(self, owner: Owner, intake: Intake) -> None:
         self._owner = owner
         self._intake = intake
-        self._decoder = frames.Decoder()
+        self._decoder = frames.Decoder(owner.unpackers, first_frame_bytes=frames.MAX_HELLO_BYTES)
         self._hello_timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ack_wanted = 0
@@ -151,6 +155,7 @@ class UnixConnection(asyncio.Protocol):
                 timer.cancel()
         self._hello_timer = self._ack_timer = None
         self._transport = None
+        self._decoder.close()
         self._owner.was_lost(self)
 
     # --- for the intake (trader_registry.TraderConnection) ------------------------------------------------------

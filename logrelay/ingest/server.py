@@ -14,6 +14,7 @@ from asyncio import BaseEventLoop
 from typing import Any
 
 from logrelay.ingest.connection import Intake, UnixConnection
+from logrelay.ingest.frames import Unpackers
 from logrelay.ingest.read_coalescing import pause_after
 
 BACKLOG = 1024
@@ -34,6 +35,7 @@ class TraderServer:
 
     def __init__(self, intake: Intake, *, max_connections: int, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.unpackers = Unpackers()
         self._intake = intake
         self._max_connections = max_connections
         self._connections: dict[UnixConnection, None] = {}

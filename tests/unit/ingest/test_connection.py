@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from logrelay.ingest.connection import ACK_INTERVAL_S, ACK_RETRY_S, HELLO_TIMEOUT_S, UnixConnection
-from logrelay.ingest.frames import Log, reject
+from logrelay.ingest.frames import Log, Unpackers, reject
 
 HELLO = [0, {"protocol": 1, "run": b"r" * 16, "app": "bot", "host": "box", "pid": 1, "started_ns": 0}]
 
@@ -77,6 +77,7 @@ class Bench:
 
     def __init__(self, *, refusal=None, acked=0):
         self.loop = Loop()
+        self.unpackers = Unpackers()
         self.refusal = refusal
         self.acked = acked
         self.calls = []
