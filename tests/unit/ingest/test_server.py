@@ -84,8 +84,12 @@ class Intake:
     def refused(self, _connection, reason):
         self.calls.append(("refused", reason))
 
-    def ended(self, connection):
+    def ended(self, connection, end):
         self.calls.append(("ended", connection))
+        return False
+
+    def process_died(self, run):
+        self.calls.append(("died", run))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from logrelay.fanout.line_json import rfc3339
 from logrelay.ingest import trader_registry
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, TraderRegistry
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, SHOWN_RUNS, End, TraderRegistry
 from logrelay.model import ERROR, INFO, RELAY_RUN, WARNING, Run
 
 NOW = 1_769_162_400_000_000
@@ -79,8 +79,8 @@ class Bench:
         self.commits.append(commit)
         return [Shown(line) for line in commit.lines]
 
-    def ended(self, trader, connection):
-        self.registry.ended(trader, connection, self.now_us, self.mono)
+    def ended(self, trader, connection, end=End(DEAD)):
+        self.registry.ended(trader, connection, end, self.now_us, self.mono)
         return self.take()
 
     def pass_time(self, seconds):
