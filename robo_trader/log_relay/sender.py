@@ -608,7 +608,7 @@ class Sender:
         if place is not None and place != self._place:
             self._fail("no welcome", blameless=True)
             return
-        if not self._keepalive.has_patience(now):
+        if place is not None and not self._keepalive.has_patience(now):
             self._fail("no welcome", blameless=True)
             return
         self._deadline = now + WELCOME_TIMEOUT_S

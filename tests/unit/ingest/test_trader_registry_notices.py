@@ -13,6 +13,7 @@ from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, E
 from logrelay.model import ERROR, INFO, WARNING, Run
 
 NOW = 1_769_162_400_000_000
+CRASHED = End(DEAD)
 KEY = b"k" * 16
 HELLO = Hello(KEY, "bot", "box", 4711, NOW * 1000)
 WHO = {"app": "bot", "host": "box", "pid": 4711, "run": KEY.hex()}
@@ -43,7 +44,7 @@ class Bench:
         self.registry.receive(trader, list(received), self.now_us, self.mono)
         return self.notices()
 
-    def end(self, trader, end=End(DEAD)):
+    def end(self, trader, end=CRASHED):
         self.registry.ended(trader, trader.connection, end, self.now_us, self.mono)
         return self.notices()
 
