@@ -234,7 +234,9 @@ def _is_seq(value: int) -> bool:
 
 
 def _seconds(value: object) -> float:
-    return float(value) if type(value) in {int, float} and 0 < value <= MAX_SEQ else 0.0  # type: ignore[operator, arg-type]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SEQ:
+        return 0.0
+    return float(value)
 
 
 def _reason(value: object) -> str:

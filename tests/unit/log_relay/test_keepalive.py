@@ -1,4 +1,4 @@
-"""When the trader pings, gives a silent connection up, and loses patience with one that is never welcomed."""
+"""When the trader pings, gives a silent connection up, and one that is never welcomed."""
 
 import math
 
