@@ -117,7 +117,7 @@ def test_a_stopped_relay(scene):
         trader.log(LINES)
         wait_for(lambda n=stop: trader.stats()["given_up"] == n)
         trader.log(LINES)
-        assert trader.stats()["state"] == "greeting"
+        wait_for(lambda: trader.stats()["state"] == "greeting")
         relay.resume()
         trader.wait_settled()
     assert counter(relay, "trader_connections_given_up_total") == 0
