@@ -58,6 +58,12 @@ class Hello(NamedTuple):
     host: str
     pid: int
     started_ns: int
+    knows_pings: bool = False
+    """Pings may be sent to this trader."""
+    is_dead: bool = False
+    """The process of the run is known to be dead; another one sends what it has left behind."""
+    peer_pid: int = 0
+    """The pid by which the relay knows the trader's process; 0: not known. Not on the wire: the connection adds it."""
 
 
 class Log(NamedTuple):
@@ -83,6 +89,14 @@ class Bye(NamedTuple):
     last: int
 
 
+class Ping(NamedTuple):
+    """The trader wants to hear something: the answer is `PONG`."""
+
+
+class Pong(NamedTuple):
+    """The answer to a ping."""
+
+
 class Bad(NamedTuple):
     """A log or lost frame that can never be accepted, though its seq is known: the answer is reject."""
 
@@ -101,10 +115,14 @@ _UNDECODABLE = (ValueError, TypeError, RecursionError, msgpack.exceptions.Unpack
 
 Frame = Hello | Log | Lost | Bye | Bad | Broken
 
+PING = b"\x91\x04"
+PONG = b"\x91\x05"
+"""For traders whose hello says that they know pings; an old one takes them for nonsense and connects anew."""
+
 _log: Callable[[tuple[object, ...]], Log] = partial(tuple.__new__, Log)
 """Makes a Log of a tuple; a NamedTuple's own constructor passes its arguments once more, at a cost per line."""
 
-_HELLO, _LOG, _LOST, _BYE = 0, 1, 2, 3
+_HELLO, _LOG, _LOST, _BYE, _PING, _PONG = 0, 1, 2, 3, 4, 5
 
 
 class Unpackers:
@@ -151,7 +169,7 @@ class Decoder:
     bytes are ignored.
     """
 
-    __slots__ = ("_allowed_bytes", "_broken", "_partial", "_unpackers")
+    __slots__ = ("_allowed_bytes", "_broken", "_partial", "_unpackers", "was_pinged")
 
     def __init__(self, unpackers: Unpackers | None = None, *, first_frame_bytes: int = MAX_PENDING_BYTES) -> None:
         self._unpackers = unpackers or Unpackers()
@@ -159,6 +177,8 @@ class Decoder:
         """A frame that is longer, complete or not, breaks the stream."""
         self._partial: _PartialFrame | None = None
         self._broken = False
+        self.was_pinged = False
+        """Among what `receive` was given last were pings, however many."""
 
     @property
     def pending(self) -> int:
@@ -171,7 +191,8 @@ class Decoder:
         self._broken = True
 
     def receive(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes, in order. Never raises."""
+        """Return the frames that `data` completes, in order, but for pings and pongs. Never raises."""
+        self.was_pinged = False
         received: list[Frame] = []
         try:
             while data and not self._broken:
@@ -265,6 +286,9 @@ class Decoder:
                     append(_log((seq, time_ns, rank, event)))
                     continue
             frame = _decode_uncommon(raw, size)
+            if isinstance(frame, Ping | Pong):
+                self.was_pinged = self.was_pinged or isinstance(frame, Ping)
+                continue
             append(frame)
             if type(frame) is Broken:
                 self._unpackers.renew_decoder()
@@ -367,7 +391,7 @@ def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__} {error}".strip()[:120]
 
 
-def _decode_uncommon(raw: object, size: int) -> Frame:
+def _decode_uncommon(raw: object, size: int) -> Frame | Ping | Pong:
     """Decode whatever is not a plain good log frame; for a bad one, find what is wrong with it."""
     if type(raw) is not list or not raw:
         return Broken(f"a frame is an array that begins with its kind, not {type(raw).__name__}")
@@ -383,6 +407,8 @@ def _decode_uncommon(raw: object, size: int) -> Frame:
         return Bad(max(first, last), "a lost frame is [2, first, last, last - first + 1, cause]")
     if kind == _BYE and len(raw) == 2 and type(raw[1]) is int and 0 <= raw[1] <= MAX_SEQ:
         return Bye(raw[1])
+    if kind in (_PING, _PONG) and len(raw) == 1:
+        return Ping() if kind == _PING else Pong()
     return Broken(f"no frame of protocol {PROTOCOL} looks like this: kind {raw[0]!r:.20}, {len(raw)} elements")
 
 
@@ -420,12 +446,19 @@ def _decode_hello(value: object) -> Hello | Broken:
         return Broken("hello's app and host are strings")
     if type(pid) is not int or type(started) is not int or not (0 <= pid <= MAX_SEQ and 0 <= started <= MAX_SEQ):
         return Broken("hello's pid and started_ns are integers")
-    return Hello(run, app[:MAX_NAME_CHARS], host[:MAX_NAME_CHARS], pid, started)
+    knows_pings, is_dead = value.get("ping") is True, value.get("dead") is True
+    return Hello(run, app[:MAX_NAME_CHARS], host[:MAX_NAME_CHARS], pid, started, knows_pings, is_dead)
 
 
-def welcome(acked: int) -> bytes:
-    """Encode the answer to hello: the last seq of the run that is in the journal."""
-    return _pack([0, {"protocol": PROTOCOL, "acked": acked}])
+def welcome(acked: int, *, ping_s: float = 0.0, dead_s: float = 0.0) -> bytes:
+    """Encode the answer to hello: the last seq of the run that is in the journal.
+
+    `ping_s` and `dead_s` are the seconds of silence after which either side pings, and gives up; 0: no pings here.
+    """
+    facts: dict[str, object] = {"protocol": PROTOCOL, "acked": acked}
+    if ping_s:
+        facts |= {"ping_s": ping_s, "dead_s": dead_s}
+    return _pack([0, facts])
 
 
 def ack(seq: int) -> bytes:

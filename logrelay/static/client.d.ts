@@ -25,7 +25,7 @@ export interface Trader {
   pid: number;
   /** One process lifetime; a trader that was restarted is another run. */
   run: string;
-  state: "connected" | "quiet" | "closed" | "crashed" | "gone";
+  state: "connected" | "quiet" | "lost" | "closed" | "crashed" | "gone";
   started: string;
   last_line: string | null;
   /** Seconds since its last line, by a clock that never steps; null when it has said nothing. */

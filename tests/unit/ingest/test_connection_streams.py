@@ -55,6 +55,9 @@ class Relay:
     def was_read(self, _connection, _size):
         pass
 
+    def was_greeted(self, _connection):
+        pass
+
     def hello(self, connection, hello):
         self.registry.hello(connection, hello, NOW_US, 0.0)
         return self.trader.committed

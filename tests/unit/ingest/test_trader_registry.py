@@ -13,10 +13,21 @@ from logrelay.fanout.line_json import rfc3339
 from logrelay.ingest import trader_registry
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, TraderRegistry
+from logrelay.ingest.trader_registry import (
+    CRASH_GRACE_S,
+    DEAD,
+    GONE_GRACE_S,
+    LOST_GRACE_S,
+    RUNNING,
+    SHOWN_RUNS,
+    UNKNOWN,
+    End,
+    TraderRegistry,
+)
 from logrelay.model import ERROR, INFO, RELAY_RUN, WARNING, Run
 
 NOW = 1_769_162_400_000_000
+CRASHED = End(DEAD)
 HOUR_US = 3_600_000_000
 QUIET_S = 60.0
 
@@ -81,8 +92,8 @@ class Bench:
         self.commits.append(commit)
         return [Shown(line) for line in commit.lines]
 
-    def ended(self, trader, connection):
-        self.registry.ended(trader, connection, self.now_us, self.mono)
+    def ended(self, trader, connection, end=CRASHED):
+        self.registry.ended(trader, connection, end, self.now_us, self.mono)
         return self.take()
 
     def pass_time(self, seconds):
@@ -371,14 +382,17 @@ def test_a_line_behind_bye_takes_it_back():
 
 
 def test_no_bye_is_a_crash_after_a_moment():
-    """A connection that ends without bye may be back within a second; after that it is a crash."""
+    """A connection that ends without bye may be back within a second; of a process that is dead it is told at once."""
     bench = Bench()
     trader, connection = bench.join()
     bench.receive(trader, log(1))
-    assert bench.ended(trader, connection) == []
+    assert bench.ended(trader, connection, End(UNKNOWN)) == []
     assert bench.registry.next_deadline() == bench.mono + CRASH_GRACE_S
     assert bench.pass_time(CRASH_GRACE_S / 2) == []
-    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    trader, connection = bench.join()
+    assert bench.ended(trader, connection, End(DEAD)) == []
+    assert bench.registry.next_deadline() == bench.mono
+    (notice,) = bench.pass_time(0)
     assert notice.level == ERROR
     assert notice.context["state"] == "crashed"
     assert "crashed or was killed" in notice.message
@@ -722,3 +736,139 @@ def test_a_bot_from_before_the_restart_is_up_until_it_has_not_come_back():
     assert measured(bench)[0] == {"bot": 1}
     bench.pass_time(GONE_GRACE_S)
     assert measured(bench)[0] == {"bot": 0}
+
+
+# --- connections that are lost ----------------------------------------------------------------------------------------
+
+
+def lost(bench, end):
+    """Return a trader that has lost its connection, and what was told of it after the grace time."""
+    trader, connection = bench.join()
+    bench.receive(trader, log(1))
+    assert bench.ended(trader, connection, end) == []
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    return trader, notice
+
+
+def test_a_process_that_runs_has_not_crashed():
+    """It is lost until it is back, however long that takes, and it is a warning."""
+    bench = Bench()
+    trader, notice = lost(bench, End(RUNNING))
+    assert (notice.level, notice.context["state"]) == (WARNING, "lost")
+    assert notice.message == "bot (pid 4711) lost its connection; its process is still running"
+    assert bench.pass_time(100 * LOST_GRACE_S) == []
+    assert (trader.run.state, bench.registry.counters.crashed, bench.registry.counters.lost) == ("lost", 0, 1)
+    assert bench.registry.summaries(bench.mono)[0]["state"] == "lost"
+    bench.hello()
+    assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
+    assert trader.run.state == "connected"
+
+
+def test_a_process_that_ends_later_has_crashed_then():
+    """Without connection and without bye; it is told once."""
+    bench = Bench()
+    trader, _ = lost(bench, End(RUNNING))
+    for told in (1, 0):
+        bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+        assert [(notice.level, notice.context["state"]) for notice in bench.take()] == [(ERROR, "crashed")] * told
+    assert (trader.run.state, bench.registry.counters.crashed) == ("crashed", 1)
+
+
+def test_a_process_that_ends_within_the_grace_time_has_crashed_at_once():
+    """The connection of a killed process ends a moment before it does."""
+    bench = Bench()
+    trader, connection = bench.join()
+    assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is True
+    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    assert messages_of(bench.take()) == ["bot (pid 4711) is gone without saying goodbye: it crashed or was killed"]
+    assert bench.pass_time(CRASH_GRACE_S) == []
+
+
+@pytest.mark.parametrize("state", ["connected", "closed", "gone"])
+def test_the_end_of_a_process_matters_only_to_who_is_lost(state):
+    """One that is connected, has said bye or is gone already is no crash."""
+    bench = Bench()
+    if state == "gone":
+        trader, _ = lost(bench, End(UNKNOWN))
+        bench.pass_time(LOST_GRACE_S)
+    else:
+        trader, connection = bench.join()
+    if state == "closed":
+        bench.receive(trader, Bye(0))
+        assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is False
+    bench.take()
+    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    bench.registry.process_died(run_key(99), bench.now_us, bench.mono)
+    assert (bench.take(), trader.run.state) == ([], state)
+
+
+def test_of_what_is_not_known_nothing_is_claimed():
+    """A lost tunnel is told as that; after a named time the trader is gone, and never crashed."""
+    bench = Bench()
+    trader, notice = lost(bench, End(UNKNOWN))
+    assert (notice.level, notice.context["state"]) == (WARNING, "lost")
+    assert notice.message == "bot (pid 4711) lost its connection; whether it still runs is not known from here"
+    assert bench.pass_time(LOST_GRACE_S - 0.1) == []
+    (notice,) = bench.pass_time(0.2)
+    assert (notice.level, notice.context["state"]) == (WARNING, "gone")
+    assert notice.message == (
+        "bot (pid 4711) did not come back within 5 minutes of losing its connection; "
+        "whether it still runs is not known from here"
+    )
+    assert (trader.run.state, bench.registry.counters.crashed) == ("gone", 0)
+    bench.hello()
+    assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
+
+
+def test_a_connection_that_was_given_up_says_why():
+    """It is counted, and how long nothing was heard is part of what is told."""
+    bench = Bench()
+    _, notice = lost(bench, End(UNKNOWN, 12.0))
+    assert "lost its connection (nothing was heard of it for 12 s); whether" in notice.message
+    assert bench.registry.counters.given_up == 1
+
+
+def test_a_process_that_has_become_another_program():
+    """With exec the connection ends and the process runs on: its next run takes the old one's place, without alarm."""
+    bench = Bench()
+    old, _ = lost(bench, End(UNKNOWN))
+    assert old.peer_pid == 0
+    bench.join(2)
+    assert old.run.state == "lost", "nothing says that it is the same process"
+    trader, connection = bench.join(3, peer_pid=7)
+    bench.ended(trader, connection, End(RUNNING))
+    bench.pass_time(CRASH_GRACE_S)
+    bench.hello(4, peer_pid=8)
+    assert (trader.run.state, len(bench.take())) == ("lost", 1)
+    bench.hello(5, peer_pid=7)
+    assert messages_of(bench.take()) == [
+        "bot (pid 4711) connected",
+        "bot (pid 4711) said no goodbye, and its process has begun a new run",
+    ]
+    assert trader.run.state == "gone"
+    bench.registry.process_died(run_key(3), bench.now_us, bench.mono)
+    assert bench.take() == []
+
+
+def test_a_dead_run_that_another_process_delivers_has_crashed():
+    """Whatever is known of that process; if the crash was told before, only that the rest has come."""
+    bench = Bench()
+    trader, connection = bench.join(is_dead=True)
+    assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is False
+    (notice,) = bench.pass_time(0)
+    assert (notice.level, notice.context["state"]) == (ERROR, "crashed")
+    again, connection = bench.hello(is_dead=True)[0], trader.connection
+    assert again is trader
+    assert messages_of(bench.take()) == ["bot (pid 4711) is dead; another process sends what it left behind"]
+    bench.ended(trader, connection, End(UNKNOWN))
+    (notice,) = bench.pass_time(0)
+    assert (notice.level, notice.context["state"]) == (INFO, "crashed")
+    assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
+    assert bench.registry.counters.crashed == 1
+
+
+def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():
+    """Its process, if it was known, is not any more."""
+    bench = Bench(runs=[Run(1, run_key(1), "bot", "box", 4711, 1, state="lost")])
+    (notice,) = bench.pass_time(GONE_GRACE_S)
+    assert (notice.level, notice.context["state"]) == (WARNING, "gone")

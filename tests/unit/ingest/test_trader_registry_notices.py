@@ -10,10 +10,11 @@ from logrelay.ingest import trader_registry as module
 from logrelay.ingest.app_activity import AppRow
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, Trader, TraderRegistry
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, End, Trader, TraderRegistry
 from logrelay.model import ERROR, INFO, WARNING, Run
 
 NOW = 1_769_162_400_000_000
+CRASHED = End(DEAD)
 KEY = b"k" * 16
 HELLO = Hello(KEY, "bot", "box", 4711, NOW * 1000)
 WHO = {"app": "bot", "host": "box", "pid": 4711, "run": KEY.hex()}
@@ -46,8 +47,8 @@ class Bench:
         self.registry.receive(trader, list(received), self.now_us, self.mono)
         return self.notices()
 
-    def end(self, trader):
-        self.registry.ended(trader, trader.connection, self.now_us, self.mono)
+    def end(self, trader, end=CRASHED):
+        self.registry.ended(trader, trader.connection, end, self.now_us, self.mono)
         return self.notices()
 
     def forward(self, seconds):

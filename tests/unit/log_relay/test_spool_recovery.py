@@ -126,7 +126,8 @@ def test_a_dead_run_is_delivered_under_its_own_name(bench):
     bench.answers = [[welcome(), [1, 3]]]
     bench.look()
     (got,) = bench.got()
-    assert got[0] == msgpack.unpackb(hello_of(run))
+    kind, facts = msgpack.unpackb(hello_of(run))
+    assert got[0] == [kind, facts | {"ping": True, "dead": True}]
     assert [frame[:2] for frame in got[1:]] == [[1, 1], [1, 2], [1, 3]]
     assert os.listdir(bench.folder) == []
     assert bench.told == ["3 lines that an earlier run (pid 41) had left behind are delivered"]
