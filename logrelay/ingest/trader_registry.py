@@ -24,8 +24,8 @@ from logrelay.model import ERROR, INFO, WARNING, Run
 
 CRASH_GRACE_S = 1.0
 """A connection that ended without bye may be back at once (a reset, a second connection taking over); a trader
-reconnects within a second, so one that is not back after that is told of. Of a process that is known to be dead it is
-told at once."""
+reconnects within a second, so one that is not back after that is told of. A dead process will not be back, but its run
+may: another process may begin at once to send what it left behind."""
 
 LOST_GRACE_S = 300.0
 """Seconds after which a lost trader of which nothing is known is gone: the network of a tunnel, a machine that is
@@ -282,16 +282,19 @@ class TraderRegistry:
             self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} ended cleanly", CLOSED)
             self._set_state(trader, CLOSED, now_us, mono)
             return False
-        trader.deadline = mono if trader.end.process == DEAD else mono + CRASH_GRACE_S
+        trader.deadline = mono + CRASH_GRACE_S
         return trader.end.process == RUNNING
 
     def process_died(self, run_key: bytes, now_us: int, mono: float) -> None:
-        """Note that the process of a run without connection has ended: it has crashed if it has not said goodbye."""
+        """Note that the process of a run without connection has ended: it has crashed if it has not said goodbye.
+
+        In the grace time it is told at the end of that, as of one that was dead already.
+        """
         trader = self._by_key.get(run_key)
         if trader is not None and trader.connection is None and trader.run.state in (CONNECTED, QUIET, LOST):
             trader.end = trader.end._replace(process=DEAD)
-            trader.deadline = _NEVER
-            self._tell_crash(trader, now_us, mono)
+            if trader.run.state == LOST:
+                self._tell_crash(trader, now_us, mono)
 
     def committed(self, run_id: int, seq: int) -> None:
         """Note that everything of a run up to `seq` is in the journal, and ack it if the run is connected."""
@@ -406,7 +409,8 @@ class TraderRegistry:
         if not peer_pid:
             return
         for trader in self._by_key.values():
-            if trader.run.state == LOST and trader.peer_pid == peer_pid and trader.end.process == RUNNING:
+            is_waited_for = trader.connection is None and trader.run.state in (CONNECTED, QUIET, LOST)
+            if is_waited_for and trader.peer_pid == peer_pid and trader.end.process == RUNNING:
                 text = f"{_name(trader.run)} said no goodbye, and its process has begun a new run"
                 self._add_notice(trader, now_us, WARNING, text, GONE)
                 trader.deadline = _NEVER

@@ -250,6 +250,28 @@ def test_a_bot_that_is_killed_has_crashed(house, bot, until):
     assert (relay.counter("trader_crashes_total"), relay.counter("trader_connections_lost_total")) == (1, 0)
 
 
+BECOMES_ANOTHER = """
+import os, sys
+from robo_trader.log_relay.processor import LogRelayProcessor
+relay = LogRelayProcessor(sys.argv[1], app=sys.argv[3])
+relay(None, "info", {"event": "line"})
+assert relay.flush(float(sys.argv[2]))
+if sys.argv[3] == "first":
+    os.execv(sys.executable, [sys.executable, "-c", sys.argv[4], *sys.argv[1:3], "second", ""])
+relay.close()
+"""
+
+
+def test_a_process_that_becomes_another_program_has_not_crashed(house, until):
+    """Its first run never said goodbye, and its end is the end of the second one, which did."""
+    relay = house()
+    arguments = [str(relay.path), str(DEADLINE_S), "first", BECOMES_ANOTHER]
+    subprocess.run([sys.executable, "-c", BECOMES_ANOTHER, *arguments], check=True, timeout=DEADLINE_S)
+    until(lambda: {"gone", "closed"} <= set(states(relay)))
+    assert "crashed" not in states(relay)
+    assert (len(read_logs(relay, "first")), len(read_logs(relay, "second"))) == (1, 1)
+
+
 def test_a_relay_from_before_pings_gets_none(sock_pair_relay):
     """Its welcome names no seconds, and it would refuse what it does not know."""
     path, frames_of, closed = sock_pair_relay

@@ -382,17 +382,14 @@ def test_a_line_behind_bye_takes_it_back():
 
 
 def test_no_bye_is_a_crash_after_a_moment():
-    """A connection that ends without bye may be back within a second; of a process that is dead it is told at once."""
+    """A connection that ends without bye may be back within a second; after that a dead process has crashed."""
     bench = Bench()
     trader, connection = bench.join()
     bench.receive(trader, log(1))
-    assert bench.ended(trader, connection, End(UNKNOWN)) == []
+    assert bench.ended(trader, connection) == []
     assert bench.registry.next_deadline() == bench.mono + CRASH_GRACE_S
     assert bench.pass_time(CRASH_GRACE_S / 2) == []
-    trader, connection = bench.join()
-    assert bench.ended(trader, connection, End(DEAD)) == []
-    assert bench.registry.next_deadline() == bench.mono
-    (notice,) = bench.pass_time(0)
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
     assert notice.level == ERROR
     assert notice.context["state"] == "crashed"
     assert "crashed or was killed" in notice.message
@@ -774,14 +771,17 @@ def test_a_process_that_ends_later_has_crashed_then():
     assert (trader.run.state, bench.registry.counters.crashed) == ("crashed", 1)
 
 
-def test_a_process_that_ends_within_the_grace_time_has_crashed_at_once():
-    """The connection of a killed process ends a moment before it does."""
+def test_a_process_that_ends_within_the_grace_time_has_crashed():
+    """The connection of a killed process ends a moment before it does; both make one alarm, at the usual time."""
     bench = Bench()
     trader, connection = bench.join()
     assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is True
     bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
-    assert messages_of(bench.take()) == ["bot (pid 4711) is gone without saying goodbye: it crashed or was killed"]
-    assert bench.pass_time(CRASH_GRACE_S) == []
+    assert bench.take() == []
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert notice.message == "bot (pid 4711) is gone without saying goodbye: it crashed or was killed"
+    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    assert bench.take() == []
 
 
 @pytest.mark.parametrize("state", ["connected", "closed", "gone"])
@@ -848,6 +848,11 @@ def test_a_process_that_has_become_another_program():
     assert trader.run.state == "gone"
     bench.registry.process_died(run_key(3), bench.now_us, bench.mono)
     assert bench.take() == []
+    trader, connection = bench.join(6, peer_pid=9)
+    bench.ended(trader, connection, End(RUNNING))
+    bench.hello(7, peer_pid=9)
+    bench.take()
+    assert (trader.run.state, bench.pass_time(CRASH_GRACE_S)) == ("gone", []), "the next program was quick"
 
 
 def test_a_dead_run_that_another_process_delivers_has_crashed():
@@ -855,13 +860,13 @@ def test_a_dead_run_that_another_process_delivers_has_crashed():
     bench = Bench()
     trader, connection = bench.join(is_dead=True)
     assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is False
-    (notice,) = bench.pass_time(0)
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
     assert (notice.level, notice.context["state"]) == (ERROR, "crashed")
     again, connection = bench.hello(is_dead=True)[0], trader.connection
     assert again is trader
     assert messages_of(bench.take()) == ["bot (pid 4711) is dead; another process sends what it left behind"]
     bench.ended(trader, connection, End(UNKNOWN))
-    (notice,) = bench.pass_time(0)
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
     assert (notice.level, notice.context["state"]) == (INFO, "crashed")
     assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
     assert bench.registry.counters.crashed == 1

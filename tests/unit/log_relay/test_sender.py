@@ -1486,6 +1486,12 @@ def test_no_ping_while_the_kernel_takes_no_bytes(bench, relay, clock):
     relay.send([4])
     bench.turn()
     assert (bench.out.to_write, bench.sender.state) == (before, "up")
+    got = relay.frames()  # there is room again, and the rest of a line still comes first
+    bench.out.delegate(bench.sender._send_small, frames.PING)
+    while bench.out.unsent():
+        bench.turn()
+        got += relay.frames()
+    assert [frame[:2] for frame in got + relay.frames()] == [[1, seq] for seq in range(1, bench.out.seq + 1)]
 
 
 def test_a_relay_that_is_never_met_gets_longer_each_time(bench, relay, clock):

@@ -420,3 +420,13 @@ def test_a_forked_child_drops_what_the_parent_has_open(bench):
     bench.look()
     assert seen == [0, None]
     assert os.listdir(bench.folder) == []
+
+
+def test_a_ping_is_answered_while_the_journal_is_waited_for(bench):
+    """The relay of a dead run's lines gets a sign of life, too."""
+    run = b"p" * 16
+    bench.leave(run, [line(1)])
+    bench.answers = [[welcome(), [4], [5], [1, 1]]]
+    bench.look()
+    (got,) = bench.got()
+    assert [5] in got
