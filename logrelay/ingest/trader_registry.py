@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from logrelay.fanout.line_json import rfc3339
+from logrelay.fanout.line_json import free_name, rfc3339
 from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, WARNING, Run
@@ -52,12 +52,25 @@ FORGET_STEP = 256
 TELL_FORGOTTEN_S = 86_400.0
 """Runs forgotten before their time are told of at most once a day: it goes on until somebody changes a limit."""
 
+EARLIEST_US = 946_684_800_000_000
+"""2000-01-01. A time before it is in another unit, or of a clock that was never set: seconds, milliseconds and
+microseconds since 1970 all lie before it when they are read as nanoseconds."""
+
+LATEST_AHEAD_US = 86_400_000_000
+"""A day: further ahead of the relay's clock than any time zone. Timestamps rise within a run, so one time that is a
+century ahead would take all later lines of the run along."""
+
+TIME_NS = "time_ns"
+"""The context field with the number that a trader gave for the time, in lines where it was not believed."""
+
 SHOWN_RUNS = 20
 """Runs told to a viewer: all that are connected, filled up with the latest that ended."""
 
 CONNECTED, QUIET, CLOSED, CRASHED, GONE = "connected", "quiet", "closed", "crashed", "gone"
 
 _NEVER = float("inf")
+_LAST_US = 2**63
+"""Later than any time; where the relay's own clock was never set, it is no measure for others."""
 
 
 class TraderConnection(Protocol):
@@ -86,6 +99,8 @@ class Trader:
     """Monotonic time of the next change of state that nobody's frame will announce."""
     clock_stepped_back: bool = False
     """Its clock was set back, and its timestamps have not caught up."""
+    absurd_time_told: bool = False
+    """A notice has said that its times are not believed."""
     committed: int = 0
     """The last seq that is in the journal; `run.last_seq` may be ahead of it."""
     lines: int = 0
@@ -193,6 +208,7 @@ class TraderRegistry:
         answers: list[bytes] = []
         run = trader.run
         add_line = self._sequencer.add_line
+        earliest_us, latest_us = (EARLIEST_US, now_us + LATEST_AHEAD_US) if now_us >= EARLIEST_US else (0, _LAST_US)
         taken = 0
         for frame in received:
             if type(frame) is Log:
@@ -204,6 +220,8 @@ class TraderRegistry:
                     self._add_unexplained_gap(trader, seq - 1, now_us)
                 time_us = frame.time_ns // 1000
                 clock_us = None
+                if not earliest_us <= time_us <= latest_us:
+                    time_us = self._instead_of_absurd_time(trader, frame, now_us)
                 if time_us <= run.last_us:
                     said_us, time_us = time_us, self._timestamp_after_last(trader, time_us, now_us)
                     if trader.clock_stepped_back:
@@ -472,6 +490,27 @@ class TraderRegistry:
             )
         return run.last_us + 1
 
+    def _instead_of_absurd_time(self, trader: Trader, frame: Log, now_us: int) -> int:
+        """Return the relay's time for a line whose own cannot be true; keep what was said, and tell once per run."""
+        said, event, run = frame.time_ns, frame.event, trader.run
+        if TIME_NS in event:
+            event[free_name(TIME_NS, event)] = event[TIME_NS]
+        event[TIME_NS] = said
+        if not trader.absurd_time_told:
+            trader.absurd_time_told = True
+            unit = next((unit for unit, ns in _UNITS if abs(said * ns // 1000 - now_us) <= _YEARS_US), None)
+            hint = f"it looks like {unit}" if unit else f"that is {rfc3339(said // 1000)}"
+            self._sequencer.add_notice(
+                now_us,
+                WARNING,
+                "trader",
+                f"{_name(run)} gives times that cannot be true: {said} nanoseconds since 1970, {hint}; "
+                "its lines get the time at which they came, and keep the number as time_ns",
+                {"state": "clock", "app": run.app, "pid": run.pid, "run": run.key.hex(), "time_ns": str(said)},
+            )
+        # Lines of one batch came at one time; a line after the last one is no step of a clock.
+        return max(now_us, run.last_us + 1) if run.last_us - now_us <= CLOCK_STEP_US else now_us
+
     # --- what is forgotten -----------------------------------------------------------------------------------
 
     def forget(self, oldest: int, now_us: int, mono: float) -> bool:
@@ -554,6 +593,11 @@ class TraderRegistry:
         )
         return True
 
+
+_UNITS = (("seconds", 1_000_000_000), ("milliseconds", 1_000_000), ("microseconds", 1_000))
+"""What is taken for nanoseconds by mistake, and how many of them it is."""
+_YEARS_US = 10 * 365 * 86_400_000_000
+"""A number is in a unit when it then lies within ten years of now."""
 
 _CAUSES = {
     "overflow": "the trader's memory for unsent lines was full",
