@@ -48,15 +48,13 @@ _TEXT = "utf-8"
 class RunTable:
     """Runs by key, in the order in which they were added. Not for several threads at once.
 
-    A run can have a `mark`, a number that means something to the owner of the table. Equal to any sequence of the same
+    `runs` are added to those of the table `like`. A run can have a `mark`, a number that means something to the owner of the table. Equal to any sequence of the same
     runs.
     """
 
     __slots__ = ("_cells", "_count", "_cursors", "_index", "_records", "_states")
 
-    __hash__ = None  # type: ignore[assignment]
-
-    def __init__(self, runs: Iterable[Run] = ()) -> None:
+    def __init__(self, runs: Iterable[Run] = (), *, like: RunTable | None = None) -> None:
         self._records: list[bytes | None] = []
         """None: taken out."""
         self._cursors: dict[tuple[str, bool], int] = {}
@@ -67,6 +65,10 @@ class RunTable:
         """Cells that are not 0."""
         self._count = 0
         self._states: Counter[str] = Counter()
+        if like is not None:
+            self._records, self._index = like._records.copy(), like._index[:]
+            self._cells, self._count = like._cells, like._count
+            self._cursors, self._states = like._cursors.copy(), like._states.copy()
         for run in runs:
             self.put(run)
 
@@ -189,11 +191,7 @@ class RunTable:
 
     def copy(self) -> RunTable:
         """Return a table of its own with the same runs; it takes little memory as long as neither changes."""
-        made = RunTable()
-        made._records, made._index = self._records.copy(), self._index[:]
-        made._cells, made._count = self._cells, self._count
-        made._cursors, made._states = self._cursors.copy(), self._states.copy()
-        return made
+        return RunTable(like=self)
 
     def _find(self, key: bytes) -> int:
         """Return the cell of a key; one that is 0 when the key is not there."""
