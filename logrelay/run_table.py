@@ -45,16 +45,19 @@ _GONE = 0xFFFF_FFFF
 _TEXT = "utf-8"
 
 
+_Parts = tuple[list[bytes | None], dict[tuple[str, bool], int], "array[int]", int, int, Counter[str]]
+
+
 class RunTable:
     """Runs by key, in the order in which they were added. Not for several threads at once.
 
-    `runs` are added to those of the table `like`. A run can have a `mark`, a number that means something to the owner of the table. Equal to any sequence of the same
-    runs.
+    A run can have a `mark`, a number that means something to the owner of the table. Equal to any list of the same runs.
+    `copied` is what `copy` hands over.
     """
 
     __slots__ = ("_cells", "_count", "_cursors", "_index", "_records", "_states")
 
-    def __init__(self, runs: Iterable[Run] = (), *, like: RunTable | None = None) -> None:
+    def __init__(self, runs: Iterable[Run] = (), *, copied: _Parts | None = None) -> None:
         self._records: list[bytes | None] = []
         """None: taken out."""
         self._cursors: dict[tuple[str, bool], int] = {}
@@ -65,10 +68,8 @@ class RunTable:
         """Cells that are not 0."""
         self._count = 0
         self._states: Counter[str] = Counter()
-        if like is not None:
-            self._records, self._index = like._records.copy(), like._index[:]
-            self._cells, self._count = like._cells, like._count
-            self._cursors, self._states = like._cursors.copy(), like._states.copy()
+        if copied is not None:
+            self._records, self._cursors, self._index, self._cells, self._count, self._states = copied
         for run in runs:
             self.put(run)
 
@@ -85,6 +86,10 @@ class RunTable:
         if not isinstance(other, RunTable | list):
             return NotImplemented
         return list(self) == list(other)
+
+    def __hash__(self) -> int:
+        """Raise TypeError: a table changes."""
+        raise TypeError("a table of runs changes: it has no hash")
 
     def in_state(self, state: str) -> int:
         """Count the runs in a state."""
@@ -191,7 +196,15 @@ class RunTable:
 
     def copy(self) -> RunTable:
         """Return a table of its own with the same runs; it takes little memory as long as neither changes."""
-        return RunTable(like=self)
+        parts = (
+            self._records.copy(),
+            self._cursors.copy(),
+            self._index[:],
+            self._cells,
+            self._count,
+            self._states.copy(),
+        )
+        return RunTable(copied=parts)
 
     def _find(self, key: bytes) -> int:
         """Return the cell of a key; one that is 0 when the key is not there."""

@@ -57,6 +57,8 @@ def test_every_field_comes_back():
         assert (table.get(run.key), list(table), len(table)) == (run, [run], 1)
     assert table != [made(1)]
     assert table != "a table"
+    with pytest.raises(TypeError, match="no hash"):
+        hash(table)
 
 
 def test_the_first_in_a_state():
