@@ -38,11 +38,13 @@ def most_runs(journal_bytes: int) -> int:
 
 KEY_BYTES = 16
 _RECORD = Struct("<16sQQqqqQQHH")
-"""key, id, last_seq, last_us, seen_us, started_ns, pid, mark, lengths of app and host; both follow, then the state."""
+"""key, id, last_seq, last_us, seen_us, started_ns, pid, mark, lengths of app and host. Both follow, then the state."""
 _FEWEST_CELLS = 16
 _GONE = 0xFFFF_FFFF
 """A cell of the index whose record was taken out: a search goes on behind it."""
 _TEXT = "utf-8"
+_END = b"\0"
+"""Before the state, the last text of a record: so a state is compared without unpacking."""
 
 
 _Parts = tuple[list[bytes | None], dict[tuple[str, bool], int], "array[int]", int, int, Counter[str]]
@@ -51,8 +53,8 @@ _Parts = tuple[list[bytes | None], dict[tuple[str, bool], int], "array[int]", in
 class RunTable:
     """Runs by key, in the order in which they were added. Not for several threads at once.
 
-    A run can have a `mark`, a number that means something to the owner of the table. Equal to any list of the same runs.
-    `copied` is what `copy` hands over.
+    A run can have a `mark`, a number that means something to the owner of the table. Equal to any list of the
+    same runs. `copied` is what `copy` hands over.
     """
 
     __slots__ = ("_cells", "_count", "_cursors", "_index", "_records", "_states")
@@ -97,7 +99,7 @@ class RunTable:
 
     def put(self, run: Run, mark: int = 0) -> None:
         """Add a run at the end, or replace the one with its key where it stands."""
-        texts = (run.app.encode(_TEXT, "replace"), run.host.encode(_TEXT, "replace"), run.state.encode(_TEXT))
+        texts = (run.app.encode(_TEXT, "replace"), run.host.encode(_TEXT, "replace"), _END + run.state.encode(_TEXT))
         record = b"".join(
             (
                 _RECORD.pack(
@@ -168,9 +170,10 @@ class RunTable:
         A search goes on where the last one ended, so a run must not be replaced by one in another state.
         """
         start = self._cursors.get((state, other), 0)
+        end = _END + state.encode(_TEXT)
         for at in range(start, len(self._records)):
             record = self._records[at]
-            if record is not None and (_state_of(record) != state) is other:
+            if record is not None and record.endswith(end) is not other:
                 self._cursors[state, other] = at
                 return _unpack(record)
         self._cursors[state, other] = len(self._records)
@@ -178,7 +181,8 @@ class RunTable:
 
     def in_states(self, *states: str) -> list[Run]:
         """Return the runs in these states, in order."""
-        return [_unpack(r)[0] for r in self._records if r is not None and _state_of(r) in states]
+        ends = tuple(_END + state.encode(_TEXT) for state in states)
+        return [_unpack(record)[0] for record in self._records if record is not None and record.endswith(ends)]
 
     def highest_id(self) -> int:
         """Return the highest number of a run; 0: the table is empty."""
@@ -196,15 +200,8 @@ class RunTable:
 
     def copy(self) -> RunTable:
         """Return a table of its own with the same runs; it takes little memory as long as neither changes."""
-        parts = (
-            self._records.copy(),
-            self._cursors.copy(),
-            self._index[:],
-            self._cells,
-            self._count,
-            self._states.copy(),
-        )
-        return RunTable(copied=parts)
+        records, cursors, states = self._records.copy(), self._cursors.copy(), self._states.copy()
+        return RunTable(copied=(records, cursors, self._index[:], self._cells, self._count, states))
 
     def _find(self, key: bytes) -> int:
         """Return the cell of a key; one that is 0 when the key is not there."""
@@ -239,11 +236,10 @@ class RunTable:
 def _unpack(record: bytes) -> tuple[Run, int]:
     key, id_, last_seq, last_us, seen_us, started_ns, pid, mark, app, host = _RECORD.unpack_from(record)
     at = _RECORD.size
-    texts = record[at : at + app], record[at + app : at + app + host], record[at + app + host :]
+    texts = record[at : at + app], record[at + app : at + app + host], record[at + app + host + 1 :]
     app_text, host_text, state = (text.decode(_TEXT) for text in texts)
     return Run(id_, key, app_text, host_text, pid, started_ns, last_seq, last_us, state, seen_us), mark
 
 
 def _state_of(record: bytes) -> str:
-    app, host = _RECORD.unpack_from(record)[-2:]
-    return record[_RECORD.size + app + host :].decode(_TEXT)
+    return record[record.rindex(_END) + 1 :].decode(_TEXT)
