@@ -30,6 +30,7 @@ from logrelay.journal.writer_thread import JournalThread
 from logrelay.listeners import Listeners, SocketFileWatch, open_listeners
 from logrelay.model import ERROR, RANKS, WARNING
 from logrelay.pipeline import Pipeline
+from logrelay.run_table import most_runs
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.server import ViewerServer
@@ -178,6 +179,7 @@ class Relay:
             quiet_after_s=config.quiet_after,
             max_lag=config.max_lag,
             landing_lines=config.tail,
+            max_runs=most_runs(config.keep_bytes),
         )
         policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
         self._viewer_service = ViewerService(

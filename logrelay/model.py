@@ -105,3 +105,5 @@ class Commit:
     """Provisional epochs (see `degraded`) whose ids are from now on as good as the journal's own."""
     durable: bool = False
     """True: sync to the disk now, whatever `--sync` says (there is a CRITICAL line in it)."""
+    forgotten: list[tuple[int, bytes]] = field(default_factory=list)
+    """Rows to delete, by `id` and `key`. Nothing is said of such a run after it, in this commit or a later one."""

@@ -49,6 +49,7 @@ from logrelay.ingest.trader_registry import End, Trader, TraderConnection, Trade
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit
+from logrelay.run_table import MAX_RUNS
 
 READ_RETRY_S = 1.0
 """After a failed read of the journal, viewers that wait for it are served again this much later."""
@@ -97,6 +98,7 @@ class Pipeline(Generic[Server]):
         quiet_after_s: float,
         max_lag: int,
         landing_lines: int,
+        max_runs: int = MAX_RUNS,
         commit_deadline_s: float = COMMIT_DEADLINE_S,
         read_retry_s: float = READ_RETRY_S,
     ) -> None:
@@ -113,6 +115,7 @@ class Pipeline(Generic[Server]):
             quiet_after_s: seconds without a line after which a connected trader is called quiet; 0: never.
             max_lag: lines that a viewer may be behind before it is skipped forward.
             landing_lines: a viewer skipped forward goes on so many lines before the head.
+            max_runs: ended runs that are remembered at most.
             commit_deadline_s: seconds after which a commit is late, see `degraded.COMMIT_DEADLINE_S`.
             read_retry_s: seconds after which a failed read of the journal is tried again.
         """
@@ -124,7 +127,12 @@ class Pipeline(Generic[Server]):
         self._read_retry_s = read_retry_s
         self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
         self._registry = TraderRegistry(
-            opening.runs, self._sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic(), now_us=_now_us()
+            opening.runs,
+            self._sequencer,
+            quiet_after_s=quiet_after_s,
+            mono=time.monotonic(),
+            now_us=_now_us(),
+            max_runs=max_runs,
         )
         self._trader_by_connection: dict[TraderConnection, Trader] = {}
         self._degraded = DegradedMode(
@@ -253,6 +261,8 @@ class Pipeline(Generic[Server]):
         self._carry_out_requests()
         for run_id, seq in committed.acks.items():
             self._registry.committed(run_id, seq)
+        if self._registry.forget(oldest, _now_us(), time.monotonic()):
+            self.trader_server.schedule_tick()
         self._update_reading()
         if degraded.trouble is not None and degraded.recover(time.monotonic()):
             self._on_trouble_over()
@@ -532,6 +542,8 @@ class Pipeline(Generic[Server]):
             "traders": registry.connected(),
             "traders_quiet": registry.in_state("quiet"),
             "traders_lost": registry.in_state("lost"),
+            "runs": registry.remembered(),
+            "runs_forgotten_early_total": traders.forgotten_early,
             "trader_connections_total": traders.connections,
             "trader_lost_lines_total": traders.lost_lines + traders.unexplained_lines,
             "trader_rejected_frames_total": traders.rejected,

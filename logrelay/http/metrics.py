@@ -42,6 +42,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("journal_trouble", "gauge", "1 while the journal cannot be written, else 0."),
     Metric("traders", "gauge", "Traders connected now, quiet ones included."),
     Metric("traders_quiet", "gauge", "Traders connected now that have said nothing for longer than usual."),
+    Metric("runs", "gauge", "Runs that would be known if they came back, connected ones included."),
+    Metric("runs_forgotten_early_total", "counter", "Ended runs forgotten because there were too many of them."),
     Metric("trader_connections_total", "counter", "Trader connections that were welcomed."),
     Metric("trader_refused_total", "counter", "Trader connections that were refused."),
     Metric("trader_rejected_frames_total", "counter", "Frames of traders that could never be accepted."),

@@ -138,6 +138,7 @@ class UnixConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
         self._fd = -1
+        """The run that has said hello."""
         self.greeted = False
         """Hello has come, and the intake knows this connection."""
 
@@ -180,6 +181,11 @@ class UnixConnection(asyncio.Protocol):
         if broken:
             received.pop()
         if any(type(frame) is Hello for frame in received):
+            # Hello again changes nothing; another run's ends what is understood, and the lines before it count.
+            other = next((n for n, f in enumerate(received) if type(f) is Hello and f.run != self.run), None)
+            if other is not None:
+                broken = frames.Broken("hello of another run: a connection is one run's, each makes one of its own")
+                del received[other:]
             received = [frame for frame in received if type(frame) is not Hello]
         if received:
             for answer in self._intake.frames(self, received):

@@ -29,6 +29,7 @@ class Sequencer:
         "_contexts",
         "_durable",
         "_epoch",
+        "_forgotten",
         "_lines",
         "_messages",
         "_next_seq",
@@ -53,7 +54,13 @@ class Sequencer:
         self._messages: list[str] = []
         self._contexts: list[dict[str, object]] = []
         self._runs: dict[int, Run] = {}
+        self._forgotten: list[tuple[int, bytes]] = []
         self._durable = False
+
+    @property
+    def head(self) -> int:
+        """The seq of the last line that was added."""
+        return self._next_seq - 1
 
     def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any], clock_us: int | None = None) -> None:
         """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run.
@@ -87,16 +94,22 @@ class Sequencer:
         """Write the run's row with the next commit."""
         self._runs[run.id] = run
 
+    def forget(self, run: Run) -> None:
+        """Delete the run's row with the next commit. It is not touched again."""
+        self._runs.pop(run.id, None)
+        self._forgotten.append((run.id, run.key))
+
     def take(self) -> tuple[Commit, Batch | None] | None:
         """Hand out what has gathered; None when there is nothing. The batch is None when only runs changed."""
-        if not self._lines and not self._runs:
+        if not self._lines and not self._runs and not self._forgotten:
             return None
-        commit = Commit(self._lines, [run.copy() for run in self._runs.values()], durable=self._durable)
+        runs = [run.copy() for run in self._runs.values()]
+        commit = Commit(self._lines, runs, durable=self._durable, forgotten=self._forgotten)
         batch = Batch(self._lines, self._messages, self._contexts) if self._lines else None
         if batch is not None:
             self.lines_total += batch.count
             self.bytes_total += batch.size
         self._lines, self._messages, self._contexts = [], [], []
-        self._runs = {}
+        self._runs, self._forgotten = {}, []
         self._durable = False
         return commit, batch

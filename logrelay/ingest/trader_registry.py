@@ -16,11 +16,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from logrelay.fanout.line_json import rfc3339
+from logrelay.fanout.line_json import free_name, rfc3339
 from logrelay.ingest.app_activity import AppRow, AppTable, Samples
 from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, WARNING, Run
+from logrelay.run_table import MAX_RUNS, RunTable
 
 CRASH_GRACE_S = 1.0
 """A connection that ended without bye may be back at once (a reset, a second connection taking over); a trader
@@ -37,8 +38,37 @@ GONE_GRACE_S = 10.0
 REFUSED_INTERVAL_S = 1.0
 """A program that connects wrongly does so again and again; its refusals must not fill the journal."""
 
-MAX_RUNS = 10_000
-"""Runs remembered to recognise their lines; the oldest ended ones are forgotten first."""
+RESEND_S = 35 * 86_400
+"""Nobody sends lines of a run again so long after the relay has last seen it: traders give up what is 28 days old in a
+spool, and the rest is for clocks that differ and for the time between the last line and the end."""
+
+CLOSED_S = 86_400
+"""A run that said goodbye has sent everything; only its last ack may have got lost. A job that leaves lines in a spool
+for that runs again within a day, mostly; and while its lines are kept it is remembered anyway."""
+
+CLOCK_HOLD_S = 3_600
+"""A clock that is wrong when the machine starts is usually put right within the hour; before, nothing is forgotten by
+it."""
+
+RECENT_RUNS = 64
+"""Ended runs that are kept as they are, with room for the ones that are shown; older ones go into a table."""
+
+FORGET_STEP = 256
+"""Runs forgotten with one commit: each is a row to delete, and lines wait meanwhile. No commit brings as many."""
+
+TELL_FORGOTTEN_S = 86_400.0
+"""Runs forgotten before their time are told of at most once a day: it goes on until somebody changes a limit."""
+
+EARLIEST_US = 946_684_800_000_000
+"""2000-01-01. A time before it is in another unit, or of a clock that was never set: seconds, milliseconds and
+microseconds since 1970 all lie before it when they are read as nanoseconds."""
+
+LATEST_AHEAD_US = 86_400_000_000
+"""A day: further ahead of the relay's clock than any time zone. Timestamps rise within a run, so one time that is a
+century ahead would take all later lines of the run along."""
+
+TIME_NS = "time_ns"
+"""The context field with the number that a trader gave for the time, in lines where it was not believed."""
 
 SHOWN_RUNS = 20
 """Runs told to a viewer: all that are connected, filled up with the latest that ended."""
@@ -54,7 +84,12 @@ UNKNOWN: ProcessState = "unknown"
 _UP = (CONNECTED, QUIET)
 """The states in which a bot counts as running, if only until it is known to be gone."""
 
+_WAITED_FOR = (CONNECTED, QUIET, LOST)
+"""The states of a run that has not ended."""
+
 _NEVER = float("inf")
+_LAST_US = 2**63
+"""Later than any time; where the relay's own clock was never set, it is no measure for others."""
 
 
 class End(NamedTuple):
@@ -106,6 +141,8 @@ class Trader:
     """Monotonic time of the next change of state that nobody's frame will announce."""
     clock_stepped_back: bool = False
     """Its clock was set back, and its timestamps have not caught up."""
+    absurd_time_told: bool = False
+    """A notice has said that its times are not believed."""
     committed: int = 0
     """The last seq that is in the journal; `run.last_seq` may be ahead of it."""
     lines: int = 0
@@ -127,20 +164,35 @@ class Counters:
     """Times a trader lost its connection for longer than the grace time, and was not known to be dead."""
     given_up: int = 0
     """Connections that the relay closed because nothing was heard on them."""
+    forgotten_early: int = 0
 
 
 class TraderRegistry:
     """All runs. Adds lines and notices to the sequencer; the caller takes them from there.
 
-    `runs` are those that the journal remembers, `quiet_after_s` the seconds without a line after which a connected
-    trader is called quiet (0: never), `mono` and `now_us` the present time by both clocks. The wall clock is believed
-    here once, for the ages of lines that came before; from then on ages are differences of `mono`.
+    `runs` are those that the journal remembers, in the order in which they were last seen (a table is kept, and
+    changed), `quiet_after_s` the seconds without a line after which a connected trader is called quiet (0: never),
+    `mono` and `now_us` the present time by both clocks, `max_runs` how many ended runs are remembered at most. The wall
+    clock is believed here once, for the ages of lines that came before; from then on ages are differences of `mono`.
     """
 
     def __init__(
-        self, runs: Iterable[Run], sequencer: Sequencer, *, quiet_after_s: float, mono: float, now_us: int
+        self,
+        runs: Iterable[Run],
+        sequencer: Sequencer,
+        *,
+        quiet_after_s: float,
+        mono: float,
+        now_us: int,
+        max_runs: int = MAX_RUNS,
     ) -> None:
         self._sequencer = sequencer
+        self._max_runs = max_runs
+        self._next_forgotten_notice = 0.0
+        """Monotonic time before which no notice tells of runs forgotten early."""
+        self._unreported_forgotten = 0
+        self._started: tuple[int, float] | None = None
+        """The relay's clock and the monotonic one when `forget` was first called."""
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _NEVER
         self.counters = Counters()
         self._unreported_refusals = 0
@@ -150,18 +202,32 @@ class TraderRegistry:
         self._last_refusal: tuple[str, str | None] = ("", None)
         """Its reason, and the app if the connection had said hello."""
         self._by_key: dict[bytes, Trader] = {}
+        """The runs that are connected, waited for, or ended lately: what walks over all traders walks over these."""
         self.by_id: dict[int, Trader] = {}
-        """By `Run.id`."""
+        """The same by `Run.id`."""
         self._apps = AppTable()
-        for run in sorted(runs, key=lambda r: r.id):
-            trader = Trader(run, self._restore_app(run, mono, now_us), last_line=mono, committed=run.last_seq)
-            trader.line_at = mono - _age_s(run.last_us, now_us) if run.last_us else None
-            self.by_id[run.id] = trader
-            trader.has_crashed = run.state == CRASHED
-            if run.state in (CONNECTED, QUIET, LOST):
-                trader.deadline = mono + GONE_GRACE_S
-            self._by_key[run.key] = trader
-        self._next_id = max((t.run.id for t in self._by_key.values()), default=0) + 1
+        self._ended: dict[bytes, Trader] = {}
+        """Those of them that have ended, in that order."""
+        self._table = runs if isinstance(runs, RunTable) else RunTable(runs)
+        """The other runs that ended. The mark of each is the journal's head when it was put there, so none of its
+        lines is behind that; 0: it was there when the relay started."""
+        self._first_head = sequencer.head
+        self._next_id = self._table.highest_id() + 1
+        known = [*self._table.in_states(CONNECTED, QUIET, LOST), *self._table.latest(RECENT_RUNS)]
+        rows: dict[int, AppRow] = {}
+        for run in sorted(known, key=lambda run: run.id):  # apps are restored in the order in which the runs began
+            if run.id not in rows:
+                rows[run.id] = self._restore_app(run, mono, now_us)
+        for run in known:
+            if self._table.pop(run.key) is not None:
+                trader = Trader(run, rows[run.id], last_line=mono, committed=run.last_seq)
+                trader.line_at = mono - _age_s(run.last_us, now_us) if run.last_us else None
+                trader.has_crashed = run.state == CRASHED
+                self._by_key[run.key] = self.by_id[run.id] = trader
+                if run.state in _WAITED_FOR:
+                    trader.deadline = mono + GONE_GRACE_S
+                else:
+                    self._ended[run.key] = trader
 
     def _restore_app(self, run: Run, mono: float, now_us: int) -> AppRow:
         return self._apps.restored(
@@ -180,10 +246,9 @@ class TraderRegistry:
     ) -> tuple[Trader, TraderConnection | None]:
         """Take a new connection. Returns its trader and the connection it replaces, which the caller aborts."""
         self.counters.connections += 1
-        trader = self._by_key.get(hello.run)
+        trader = self._by_key.get(hello.run) or self._recall(hello.run, mono)
         replaced: TraderConnection | None = None
         if trader is None:
-            self._forget_old()
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
             self._next_id += 1
             trader = self._by_key[run.key] = self.by_id[run.id] = Trader(
@@ -199,6 +264,7 @@ class TraderRegistry:
                 if hello.is_dead:
                     what = "is dead; another process sends what it left behind"
                 self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} {what}", CONNECTED)
+        self._ended.pop(hello.run, None)
         trader.connection = connection
         trader.seen_since_start = True
         trader.said_bye = False
@@ -219,6 +285,7 @@ class TraderRegistry:
         run = trader.run
         add_line = self._sequencer.add_line
         lines_by_rank = trader.app_row.lines
+        earliest_us, latest_us = (EARLIEST_US, now_us + LATEST_AHEAD_US) if now_us >= EARLIEST_US else (0, _LAST_US)
         taken = 0
         for frame in received:
             if type(frame) is Log:
@@ -230,6 +297,8 @@ class TraderRegistry:
                     self._add_unexplained_gap(trader, seq - 1, now_us)
                 time_us = frame.time_ns // 1000
                 clock_us = None
+                if not earliest_us <= time_us <= latest_us:
+                    time_us = self._instead_of_absurd_time(trader, frame, now_us)
                 if time_us <= run.last_us:
                     said_us, time_us = time_us, self._timestamp_after_last(trader, time_us, now_us)
                     if trader.clock_stepped_back:
@@ -291,7 +360,7 @@ class TraderRegistry:
         In the grace time it is told at the end of that, as of one that was dead already.
         """
         trader = self._by_key.get(run_key)
-        if trader is not None and trader.connection is None and trader.run.state in (CONNECTED, QUIET, LOST):
+        if trader is not None and trader.connection is None and trader.run.state in _WAITED_FOR:
             trader.end = trader.end._replace(process=DEAD)
             if trader.run.state == LOST:
                 self._tell_crash(trader, now_us, mono)
@@ -409,7 +478,7 @@ class TraderRegistry:
         if not peer_pid:
             return
         for trader in self._by_key.values():
-            is_waited_for = trader.connection is None and trader.run.state in (CONNECTED, QUIET, LOST)
+            is_waited_for = trader.connection is None and trader.run.state in _WAITED_FOR
             if is_waited_for and trader.peer_pid == peer_pid and trader.end.process == RUNNING:
                 text = f"{_name(trader.run)} said no goodbye, and its process has begun a new run"
                 self._add_notice(trader, now_us, WARNING, text, GONE)
@@ -424,7 +493,11 @@ class TraderRegistry:
 
     def in_state(self, state: str) -> int:
         """Count the runs in a state."""
-        return sum(trader.run.state == state for trader in self._by_key.values())
+        return sum(trader.run.state == state for trader in self._by_key.values()) + self._table.in_state(state)
+
+    def remembered(self) -> int:
+        """Count the runs that would be known if they came back."""
+        return len(self._by_key) + len(self._table)
 
     def app_samples(self, mono: float) -> Samples:
         """Return what is measured of each bot by its name; see `AppTable.samples`."""
@@ -462,6 +535,9 @@ class TraderRegistry:
             self._apps.ended(trader.app_row, mono, clean=state == CLOSED)
         trader.run.state = state
         trader.run.seen_us = now_us
+        if state not in _WAITED_FOR:
+            self._ended.pop(trader.run.key, None)
+            self._ended[trader.run.key] = trader
         self._sequencer.touch(trader.run)
 
     def _add_notice(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
@@ -560,15 +636,116 @@ class TraderRegistry:
             )
         return run.last_us + 1
 
-    def _forget_old(self) -> None:
-        if len(self._by_key) < MAX_RUNS:
-            return
-        ended = [t for t in self._by_key.values() if t.connection is None and t.deadline == _NEVER]
-        ended = [t for t in ended if t.run.state != LOST]  # one whose process runs may be back at any time
-        ended.sort(key=lambda t: t.run.seen_us)
-        for trader in ended[: MAX_RUNS // 10]:
-            del self._by_key[trader.run.key], self.by_id[trader.run.id]
+    def _instead_of_absurd_time(self, trader: Trader, frame: Log, now_us: int) -> int:
+        """Return the relay's time for a line whose own cannot be true; keep what was said, and tell once per run."""
+        said, event, run = frame.time_ns, frame.event, trader.run
+        if TIME_NS in event:
+            event[free_name(TIME_NS, event)] = event[TIME_NS]
+        event[TIME_NS] = said
+        if not trader.absurd_time_told:
+            trader.absurd_time_told = True
+            unit = next((unit for unit, ns in _UNITS if abs(said * ns // 1000 - now_us) <= _YEARS_US), None)
+            hint = f"it looks like {unit}" if unit else f"that is {rfc3339(said // 1000)}"
+            self._sequencer.add_notice(
+                now_us,
+                WARNING,
+                "trader",
+                f"{_name(run)} gives times that cannot be true: {said} nanoseconds since 1970, {hint}; "
+                "its lines get the time at which they came, and keep the number as time_ns",
+                {"state": "clock", "app": run.app, "pid": run.pid, "run": run.key.hex(), "time_ns": str(said)},
+            )
+        # Lines of one batch came at one time; a line after the last one is no step of a clock.
+        return max(now_us, run.last_us + 1) if run.last_us - now_us <= CLOCK_STEP_US else now_us
 
+    # --- what is forgotten -----------------------------------------------------------------------------------
+
+    def forget(self, oldest: int, now_us: int, mono: float) -> bool:
+        """Forget the runs that need not be known any more, a bounded number at a time; to be called after a commit.
+
+        `oldest` is the seq of the oldest line kept. Returns True when there is something to tell: a notice was added.
+
+        A run is forgotten when none of its lines has ever been in the journal; when it said goodbye, none of its lines
+        is kept and `CLOSED_S` have passed; or when `RESEND_S` have passed. Beyond `max_runs` others go before their
+        time, those that said goodbye first. Their rows go with the next commit.
+        """
+        self._retire()
+        trusted_us = self._trusted(now_us, mono)
+        for _ in range(FORGET_STEP):
+            closed, lost = self._table.first(CLOSED), self._table.first(CLOSED, other=True)
+            if closed is not None and self._is_over(*closed, oldest, trusted_us):
+                self._drop(closed[0])
+            elif lost is not None and trusted_us - lost[0].seen_us > RESEND_S * 1_000_000:
+                self._drop(lost[0])
+            elif len(self._table) > self._max_runs:
+                early = closed or lost
+                assert early is not None, "a table that is not empty has a first run"
+                self._drop(early[0])
+                self.counters.forgotten_early += 1
+                self._unreported_forgotten += 1
+            else:
+                break
+        return self._report_forgotten(now_us, mono)
+
+    def _retire(self) -> None:
+        """Put the runs that ended longest ago into the table, except those with lines that are not committed yet."""
+        while len(self._ended) > RECENT_RUNS:
+            trader = next(iter(self._ended.values()))
+            run = trader.run
+            if trader.committed < run.last_seq:
+                return
+            del self._ended[run.key], self._by_key[run.key], self.by_id[run.id]
+            # The highest number is never given away again, so its run stays.
+            if run.last_seq or run.id == self._next_id - 1:
+                self._table.put(run, self._sequencer.head)
+            else:
+                self._sequencer.forget(run)
+
+    def _recall(self, key: bytes, mono: float) -> Trader | None:
+        run = self._table.pop(key)
+        if run is None:
+            return None
+        trader = self._by_key[key] = self.by_id[run.id] = Trader(
+            run, AppRow(run.app), last_line=mono, committed=run.last_seq
+        )
+        return trader
+
+    def _trusted(self, now_us: int, mono: float) -> int:
+        """Return a time that a step of the clock cannot put ahead; 0 while it is too early to tell."""
+        if self._started is None:
+            self._started = (now_us, mono)
+        passed_s = mono - self._started[1]
+        return 0 if passed_s < CLOCK_HOLD_S else min(now_us, self._started[0] + int(passed_s * 1e6))
+
+    def _is_over(self, run: Run, mark: int, oldest: int, trusted_us: int) -> bool:
+        age_s = (trusted_us - run.seen_us) / 1e6
+        none_kept = (mark or self._first_head) < oldest
+        return age_s > RESEND_S or (none_kept and age_s > CLOSED_S)
+
+    def _drop(self, run: Run) -> None:
+        self._table.pop(run.key)
+        self._sequencer.forget(run)
+
+    def _report_forgotten(self, now_us: int, mono: float) -> bool:
+        if not self._unreported_forgotten or mono < self._next_forgotten_notice:
+            return False
+        count, self._unreported_forgotten = self._unreported_forgotten, 0
+        self._next_forgotten_notice = mono + TELL_FORGOTTEN_S
+        self._sequencer.add_notice(
+            now_us,
+            WARNING,
+            "relay",
+            f"{'1 run was' if count == 1 else f'{count:,} runs were'} forgotten before their time, because at most "
+            f"{self._max_runs:,} that ended are remembered: lines that one of them sends again would be kept twice. "
+            f"A larger --keep-bytes remembers more, up to {MAX_RUNS:,}",
+            {"state": "runs", "count": count},
+        )
+        return True
+
+
+_UNITS = (("seconds", 1_000_000_000), ("milliseconds", 1_000_000), ("microseconds", 1_000))
+"""What is taken for nanoseconds by mistake, and how many of them it is."""
+_YEARS_US = 10 * 365 * 86_400_000_000
+"""A number is in a unit when it then lies within ten years of now."""
 
 _CAUSES = {
     "overflow": "the trader's memory for unsent lines was full",

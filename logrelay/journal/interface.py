@@ -15,7 +15,8 @@ from typing import Protocol
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
-from logrelay.model import Commit, Run
+from logrelay.model import Commit
+from logrelay.run_table import RunTable
 
 EVERYTHING = Filter()
 
@@ -34,7 +35,8 @@ class Opening:
     """Seq of the oldest line kept; `head + 1` when none is."""
     head: int
     """Seq of the newest line; 0 when there has never been one."""
-    runs: list[Run]
+    runs: RunTable
+    """Those that the journal remembers, in the order in which they were last seen. The receiver may keep it."""
     aliases: set[str]
     """Provisional epochs that were later committed: `<alias>-<seq>` means `<epoch>-<seq>`."""
     notices: list[str] = field(default_factory=list)

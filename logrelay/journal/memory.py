@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from dataclasses import replace
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +16,8 @@ import orjson
 
 from logrelay.errors import JournalError
 from logrelay.journal.interface import Opening, Page, Query
-from logrelay.model import RELAY_RUN, Commit, Line, Run
+from logrelay.model import RELAY_RUN, Commit, Line
+from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,6 @@ BLOCK_LINES = 512
 """Lines per block; whole blocks are dropped, and a reader copies one at a time."""
 PAGE_SECONDS = 0.05
 """One page() call looks at lines for about this long."""
-MAX_RUNS = 2000
-"""Runs remembered; the connected ones are never forgotten. The same bound as on disk."""
 
 
 class _Row(NamedTuple):
@@ -68,7 +66,7 @@ class MemoryJournal:
         self._blocks: deque[_Block] = deque()
         self._size = 0
         self._head = 0
-        self._runs: dict[int, Run] = {}
+        self._runs = RunTable()
         self._aliases: set[str] = set()
         self._open = False
         self._pruned = 0
@@ -82,8 +80,7 @@ class MemoryJournal:
         """Begin; always under an epoch of its own."""
         self._open = True
         with self._lock:
-            runs = [replace(run) for run in self._runs.values()]
-            return Opening(self._epoch, self._oldest(), self._head, runs, set(self._aliases))
+            return Opening(self._epoch, self._oldest(), self._head, self._runs.copy(), set(self._aliases))
 
     def reopen(self) -> Opening:
         """There is nothing that could have been lost."""
@@ -114,11 +111,7 @@ class MemoryJournal:
                 self._size -= gone.size
                 self._pruned += len(gone.rows)
             self._aliases.update(commit.aliases)
-            self._runs.update((run.id, run) for run in commit.runs)
-            if len(self._runs) > MAX_RUNS:
-                dead = [run for run in self._runs.values() if run.state not in ("connected", "quiet", "lost")]
-                for run in sorted(dead, key=lambda run: run.seen_us)[: len(self._runs) - MAX_RUNS]:
-                    del self._runs[run.id]
+            self._runs.change(commit.runs, commit.forgotten)
 
     def prune(self) -> int:
         """Return the oldest seq; `append` has dropped what is too much already."""

@@ -1,8 +1,8 @@
 """What a commit writes: lines, logger names, runs, aliases.
 
-Owns: the INSERT statements, the numbers of the logger names, and which runs and aliases are remembered. It
-must not begin or end transactions, nor know files. Read `journal/retention` next: it marks the lines in the same
-transaction, and takes them away one day.
+Owns: the INSERT statements, the numbers of the logger names, and which aliases are remembered; which runs are is
+decided by `ingest/trader_registry`. It must not begin or end transactions, nor know files. Read `journal/retention`
+next: it marks the lines in the same transaction, and takes them away one day.
 
 Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
 row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
 from logrelay.model import RELAY_RUN, Commit, Line, Run
+from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
 
 CHUNKS = (512, 64, 8, 1)
 """Rows per INSERT: four statements, prepared once each, make up any number."""
-MAX_RUNS = 2000
-"""Runs remembered. A bot that dies at every start makes one a second; connected ones are never forgotten."""
 MAX_ALIASES = 64
 """Provisional epochs remembered: one per time of trouble that viewers lived through."""
-LIVE_STATES = frozenset({"connected", "quiet", "lost"})
 
 _INSERTS = {
     n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "  # noqa: S608  (only counts)
@@ -44,7 +42,7 @@ class RowWriter:
 
     def __init__(self) -> None:
         """Know nothing yet; see `load`."""
-        self.runs: dict[int, Run] = {}
+        self.runs = RunTable()
         self.aliases: list[str] = []
         self.names: Mapping[SourceKey, int] = {}
         """Source ids by logger name and app. Replaced, never changed: readers on other threads go through it."""
@@ -58,7 +56,8 @@ class RowWriter:
         self._last_name = max(self.names.values(), default=NOTICE_SOURCE)
         self.aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
         columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
-        self.runs = {row[0]: Run(*row) for row in db.execute(f"SELECT {columns} FROM runs ORDER BY id")}  # noqa: S608
+        rows = db.execute(f"SELECT {columns} FROM runs ORDER BY seen_us, id")  # noqa: S608  (only names of columns)
+        self.runs = RunTable(Run(*row) for row in rows)
 
     def write(self, db: sqlite3.Connection, commit: Commit) -> None:
         """Write a commit in the transaction that is open; `confirm` makes it count. Raises sqlite3.Error."""
@@ -69,11 +68,14 @@ class RowWriter:
             self.write_runs(db, commit.runs)
         if commit.aliases:
             self.write_aliases(db, commit.aliases)
+        if commit.forgotten:
+            # Last, because commits are written together: a row may have been changed before it was forgotten.
+            db.executemany("DELETE FROM runs WHERE id = ?", [(id_,) for id_, _ in commit.forgotten])
 
     def confirm(self, commit: Commit) -> None:
         """Remember what of the commit is not lines: the transaction is in the file."""
         self._new_names = {}
-        self.runs.update((run.id, run) for run in commit.runs)
+        self.runs.change(commit.runs, commit.forgotten)
         self.aliases += [alias for alias in commit.aliases if alias not in self.aliases]
 
     def _write_lines(self, db: sqlite3.Connection, lines: list[Line]) -> None:
@@ -119,15 +121,9 @@ class RowWriter:
     @property
     def too_many(self) -> bool:
         """True when there is something to `forget`."""
-        return len(self.runs) > MAX_RUNS or len(self.aliases) > MAX_ALIASES
+        return len(self.aliases) > MAX_ALIASES
 
     def forget(self, db: sqlite3.Connection) -> None:
-        """Forget the runs not seen for longest and the oldest aliases. Raises sqlite3.Error."""
-        gone = [run for run in self.runs.values() if run.state not in LIVE_STATES]
-        gone.sort(key=lambda run: run.seen_us)
-        del gone[max(0, len(self.runs) - MAX_RUNS) :]
+        """Forget the oldest aliases. Raises sqlite3.Error."""
         dropped, self.aliases = self.aliases[:-MAX_ALIASES], self.aliases[-MAX_ALIASES:]
-        for run in gone:
-            del self.runs[run.id]
-        db.executemany("DELETE FROM runs WHERE id = ?", [(run.id,) for run in gone])
         db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
@@ -32,7 +32,7 @@ from logrelay.model import Commit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from logrelay.model import Run
+    from logrelay.run_table import RunTable
 
 DAY_S = 86_400
 MAX_AGE_S = 7 * DAY_S
@@ -60,7 +60,7 @@ class _Saved:
 
     epoch: str
     head: int
-    runs: list[Run]
+    runs: RunTable
     aliases: list[str]
     notices: list[str]
     done: bool
@@ -191,7 +191,7 @@ class SqliteJournal:
             self._file.remember()
 
     def _opening(self, notices: list[str]) -> Opening:
-        kept, runs = self._retention, [replace(run) for run in self._row_writer.runs.values()]
+        kept, runs = self._retention, self._row_writer.runs.copy()
         return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._row_writer.aliases), notices)
 
     def reopen(self) -> Opening:
@@ -204,7 +204,7 @@ class SqliteJournal:
     def _reopen(self) -> Opening:
         self._pool.drain()
         if self._saved is None:
-            runs, aliases = list(self._row_writer.runs.values()), list(self._row_writer.aliases)
+            runs, aliases = self._row_writer.runs.copy(), list(self._row_writer.aliases)
             self._saved = _Saved(self._epoch, self._retention.head, runs, aliases, [], done=False)
         saved = self._saved
         self._file.reclaim()
@@ -271,7 +271,7 @@ class SqliteJournal:
         )
 
     def _restore(self, saved: _Saved) -> None:
-        db, commit = self._require(), Commit(runs=saved.runs, aliases=saved.aliases)
+        db, commit = self._require(), Commit(runs=list(saved.runs), aliases=saved.aliases)
         with self._transaction(db):
             self._row_writer.write(db, commit)
         self._row_writer.confirm(commit)

@@ -281,6 +281,7 @@ class JournalThread:
             list(runs.values()),
             [alias for part in parts for alias in part.aliases],
             any(part.durable for part in parts),
+            [run for part in parts for run in part.forgotten],
         )
         return merged, len(parts)
 

@@ -1,9 +1,13 @@
-"""Writes wire-v1.json and wire-v1-streams.json: wire protocol v1, assembled without either side's codec.
+"""Writes the files of wire-v1 beside it: wire protocol v1, assembled without either side's codec.
 
 wire-v1.json has whole frames, described in JSON. wire-v1-streams.json has what a trader may write behind hello without
 waiting for the welcome, as one string of bytes, and what a relay makes of it: `has` is the last seq of the run that the
 relay has when hello comes, `welcome` the seq in its answer, `takes` the new lines, `gaps` the losses it notes
 ([first, last, cause]), and `last` the last seq of the run it has in the end.
+
+wire-v1-odd.json has what no trader should write, and what a relay makes of it in a new run: `takes` and `gaps` as in
+the other, `answers` behind the welcome ("reject N" or "refused"), `bye` whether the run has ended in order, and
+`context` what the last line has in its context; NOW says that its timestamp is the relay's time.
 
 Run it from anywhere; it prints nothing if the file is up to date. Values that JSON lacks are written as
 {"$bytes": hex}, {"$float": "nan" | "inf" | "-inf"} and {"$int": "digits"} (beyond 2**53). `direction` is who sends the
@@ -168,12 +172,64 @@ def streams():
     ]
 
 
+def odd_streams():
+    """Return every stream that breaks a rule, or is at its edge."""
+    hello, pack = msgpack.packb([0, HELLO]), msgpack.packb
+    other = msgpack.packb([0, {**HELLO, "run": bytes(16)}])
+    deep = {"event": "line 1", "in": nested(32)}
+
+    def odd(name, parts, takes=(), gaps=(), answers=(), *, bye=False, context=None):
+        return {
+            "name": name, "hex": b"".join([hello, *parts]).hex(), "takes": list(takes), "gaps": list(gaps),
+            "answers": list(answers), "bye": bye, "context": context,
+        }  # fmt: skip
+
+    def log(seq, time_ns=TIME, level="info", /, **event):
+        return pack([1, seq, time_ns, level, {"event": f"line {seq}", **event}])
+
+    seconds, far = TIME // 10**9, TIME + 10**20 // 10
+    return [
+        odd("hello again", [log(1), hello, log(2)], [1, 2]),
+        odd("hello of another run", [log(1), other, log(2)], [1], answers=["refused"]),
+        odd("a line after bye", [log(1), pack([3, 1]), log(2)], [1, 2]),
+        odd("a line after bye, and bye again", [log(1), pack([3, 1]), log(2), pack([3, 2])], [1, 2], bye=True),
+        odd("bye before its last line", [log(1), pack([3, 3])], [1], [[2, 3, "unexplained"]], bye=True),
+        odd("seq 0", [log(1), log(0), log(2)], [1], answers=["refused"]),
+        odd("a negative seq", [log(1), log(-1), log(2)], [1], answers=["refused"]),
+        odd("seq 1.0", [pack([1, 1.0, TIME, "info", {"event": "line 1"}])], answers=["refused"]),
+        odd("seq 2**63", [log(1), log(2**63)], [1], answers=["refused"]),
+        odd("a time that is a float", [log(1, float(TIME)), log(2)], [2], [[1, 1, "rejected"]], ["reject 1"]),
+        odd("a level in capitals", [log(1, TIME, "INFO"), log(2)], [2], [[1, 1, "rejected"]], ["reject 1"]),
+        odd("a level that is a number", [log(1, TIME, 20), log(2)], [2], [[1, 1, "rejected"]], ["reject 1"]),
+        odd("an unknown kind", [log(1), pack([9, 1]), log(2)], [1], answers=["refused"]),
+        odd("an unknown cause", [pack([2, 1, 2, 2, "x" * 100]), log(3)], [3], [[1, 2, "x" * 64]]),
+        odd("a cause that is no text", [pack([2, 1, 2, 2, 7]), log(3)], [3],
+            [[1, 1, "unexplained"], [2, 2, "rejected"]], ["reject 2"]),
+        odd("a count that does not fit", [pack([2, 1, 2, 3, "overflow"]), log(3)], [3],
+            [[1, 1, "unexplained"], [2, 2, "rejected"]], ["reject 2"]),
+        odd("deeper than sixteen", [pack([1, 1, TIME, "info", deep])], [1], context={"in": nested(32)}),
+        odd("deeper than msgpack goes", [b"\x95\x01\x01\x01\xa4info" + b"\x81\xa2in" * 1100 + b"\x80"],
+            answers=["refused"]),
+        odd("a time in seconds", [log(1, seconds)], [1], context={"time_ns": seconds, "NOW": True}),
+        odd("a time in milliseconds", [log(1, seconds * 1000)], [1], context={"time_ns": seconds * 1000, "NOW": True}),
+        odd("a time in microseconds", [log(1, TIME // 1000, time_ns="mine")], [1],
+            context={"time_ns": TIME // 1000, "time_ns_": "mine", "NOW": True}),
+        odd("a negative time", [log(1, -1)], [1], context={"time_ns": -1, "NOW": True}),
+        odd("a time far ahead, then a true one", [log(1, far), log(2)], [1, 2], context={}),
+        odd("a critical line with a severity", [log(1, TIME, "critical", severity="sev1")], [1],
+            context={"severity": "CRITICAL", "severity_": "sev1"}),
+        odd("a critical line with both", [log(1, TIME, "critical", severity=2, severity_=3)], [1],
+            context={"severity": "CRITICAL", "severity_": 3, "severity__": 2}),
+        odd("an error with a severity", [log(1, TIME, "error", severity="sev1")], [1], context={"severity": "sev1"}),
+    ]  # fmt: skip
+
+
 def written(values):
     """Return the text of a file of vectors."""
     return "[\n" + ",\n".join(json.dumps(value) for value in values) + "\n]\n"
 
 
-FILES = {"wire-v1.json": vectors, "wire-v1-streams.json": streams}
+FILES = {"wire-v1.json": vectors, "wire-v1-streams.json": streams, "wire-v1-odd.json": odd_streams}
 
 
 if __name__ == "__main__":

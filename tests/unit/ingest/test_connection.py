@@ -184,6 +184,15 @@ def test_a_second_hello_is_ignored(bench):
     assert [call for call in it.calls if call[0] in ("hello", "frames")] == [("hello", "bot"), ("frames", [1, 2])]
 
 
+def test_hello_of_another_run_ends_the_connection(bench):
+    """Lines behind it would count as the first run's; those before it are taken."""
+    it = bench()
+    it.receive(HELLO, log(1), [0, {**HELLO[1], "run": b"x" * 16}], log(2))
+    assert [call for call in it.calls if call[0] in ("hello", "frames")] == [("hello", "bot"), ("frames", [1])]
+    assert it.sent()[-1][0] == 3
+    assert it.transport.closing
+
+
 def test_a_connection_that_is_not_admitted_is_refused(bench):
     """The owner's reason goes out, and the connection closes without having waited for hello."""
     it = bench(refusal="too many")

@@ -345,16 +345,3 @@ def test_what_health_checks_see(bench, trader):
     bench.end(trader)
     summary |= {"last_line": "2026-01-23T10:00:00.000001Z", "last_line_age_s": 2.5, "quiet_s": None, "last_seq": 1}
     assert bench.registry.summaries(bench.mono + 2.5) == [summary]
-
-
-def test_the_oldest_ended_runs_are_forgotten(monkeypatch):
-    """A tenth of them at the bound, by when they were seen; never one that is connected or waited for."""
-    monkeypatch.setattr(module, "MAX_RUNS", 20)
-    order = [*range(11, 20), *range(1, 11)]
-    runs = [Run(n, bytes([n]) * 16, "bot", "box", n, 1, state="closed", seen_us=order.index(n)) for n in range(1, 20)]
-    bench = Bench(runs)
-    bench.hello()
-    assert len(bench.registry.by_id) == 20, "there was room for one"
-    bench.hello(Hello(b"n" * 16, "n", "h", 1, 1))
-    assert sorted(set(range(1, 22)) - set(bench.registry.by_id)) == [11, 12]
-    assert bench.registry.connected() == 2

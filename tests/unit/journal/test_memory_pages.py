@@ -160,16 +160,11 @@ class TestBounds:
         assert counted == expected
         assert list(counted) == sorted(counted)
 
-    def test_the_longest_unseen_runs_are_forgotten(self, monkeypatch, journal, run):
-        """As many as are too much; a connected or quiet one never, however long it was not seen."""
-        monkeypatch.setattr(memory, "MAX_RUNS", 4)
-        states = ["connected", "quiet", "closed", "crashed"]
-        journal.append(Commit(runs=[run(n, state=state, seen_us=10 - n) for n, state in enumerate(states)]))
-        assert [r.id for r in journal.open().runs] == [0, 1, 2, 3]
-        journal.append(Commit(runs=[run(5, state="gone", seen_us=8)]))
-        assert [r.id for r in journal.open().runs] == [0, 1, 2, 5], "run 3 was seen at 7"
-        journal.append(Commit(runs=[run(6, state="quiet"), run(7, state="connected"), run(8, state="quiet")]))
-        assert [r.id for r in journal.open().runs] == [0, 1, 6, 7, 8]
+    def test_forgotten_runs_go(self, journal, run):
+        """Those that a commit names, and no others, however many there are."""
+        journal.append(Commit(runs=[run(n, state="closed") for n in range(1, 31)]))
+        journal.append(Commit(runs=[run(31)], forgotten=[(n, run(n).key) for n in range(3, 31)]))
+        assert [r.id for r in journal.open().runs] == [1, 2, 31]
 
 
 class TestOpening:
@@ -179,7 +174,7 @@ class TestOpening:
         for opening in (journal.open(), journal.reopen()):
             assert (opening.epoch, opening.oldest, opening.head, opening.notices) == ("abc123", 1, 3, [])
             assert (opening.runs, opening.aliases) == ([run(1)], {"abc123.x"})
-            opening.runs[0].state = "gone"
+            opening.runs.put(run(1, state="gone"))
             opening.aliases.clear()
 
     def test_what_does_not_follow_is_refused_in_words(self, journal, lines):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -159,10 +160,9 @@ def test_a_commit_may_hold_only_runs_or_only_aliases(writer, db, run):
     write(writer, db, Commit(aliases=["x"]))
     write(writer, db, Commit(runs=[run(2, last_seq=9), run(1)]))
 
-    assert (writer.runs, writer.aliases) == ({2: run(2, last_seq=9), 1: run(1)}, ["x"])
+    assert (writer.runs, writer.aliases) == ([run(2, last_seq=9), run(1)], ["x"])
     again = loaded(db)
-    assert (again.runs, again.aliases) == (writer.runs, ["x"])
-    assert list(again.runs) == [1, 2]
+    assert (again.runs, again.aliases) == ([run(1), run(2, last_seq=9)], ["x"]), "in the order they were seen"
     assert rows(db, "SELECT count(*) FROM lines") == [(0,)]
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_remembered_before_it_is_confirmed(writer, db, run):
     """The transaction may still fail."""
     writer.write(db, Commit(runs=[run(1)], aliases=["x"]))
 
-    assert (writer.runs, writer.aliases) == ({}, [])
+    assert (writer.runs, writer.aliases) == ([], [])
 
 
 def test_an_alias_is_kept_once(writer, db):
@@ -181,47 +181,34 @@ def test_an_alias_is_kept_once(writer, db):
     assert writer.aliases == loaded(db).aliases == ["b", "a", "c"]
 
 
+def test_a_commit_takes_runs_out(writer, db, run):
+    """From the file and from memory, by number; a run that came back under a new number stays."""
+    write(writer, db, Commit(runs=[run(n, state="closed", seen_us=n) for n in range(1, 6)]))
+    again = replace(run(9, seen_us=9), key=run(2).key)
+    gone = [(n, run(n).key) for n in (1, 2, 4)]
+    write(writer, db, Commit(runs=[run(4, state="crashed"), again], forgotten=gone))
+
+    assert [r.id for r in loaded(db).runs] == [3, 5, 9]
+    assert sorted(r.id for r in writer.runs) == [3, 5, 9]
+    assert writer.runs.get(run(2).key) == again
+
+
 class TestForget:
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch):
-        monkeypatch.setattr(row_writer, "MAX_RUNS", 3)
         monkeypatch.setattr(row_writer, "MAX_ALIASES", 2)
 
-    def test_at_the_bounds_nothing_is_too_many(self, writer, db, run):
-        """One more of either is."""
-        write(writer, db, Commit(runs=[run(n, state="closed") for n in range(3)], aliases=["a", "b"]))
+    def test_at_the_bound_nothing_is_too_many(self, writer, db):
+        """One more is."""
+        write(writer, db, Commit(aliases=["a", "b"]))
         assert not writer.too_many
         writer.forget(db)
-        assert (len(loaded(db).runs), loaded(db).aliases) == (3, ["a", "b"])
+        assert loaded(db).aliases == ["a", "b"]
 
-        writer.confirm(Commit(aliases=["c"]))
+        write(writer, db, Commit(aliases=["c"]))
         assert writer.too_many
         writer.forget(db)
         assert not writer.too_many
-        writer.confirm(Commit(runs=[run(9)]))
-        assert writer.too_many
-
-    def test_the_longest_unseen_runs_go(self, writer, db, run):
-        """Not those of traders that are there, however long they have said nothing; file and memory agree."""
-        write(
-            writer,
-            db,
-            Commit(
-                runs=[
-                    run(1, state="connected", seen_us=1),
-                    run(2, state="quiet", seen_us=2),
-                    run(3, state="closed", seen_us=9),
-                    run(4, state="crashed", seen_us=3),
-                    run(5, state="gone", seen_us=5),
-                ]
-            ),
-        )
-        writer.forget(db)
-
-        assert sorted(writer.runs) == sorted(loaded(db).runs) == [1, 2, 3]
-        write(writer, db, Commit(runs=[run(6, state="connected"), run(7, state="quiet")]))
-        writer.forget(db)
-        assert sorted(writer.runs) == sorted(loaded(db).runs) == [1, 2, 6, 7]
 
     def test_the_oldest_aliases_go(self, writer, db):
         """By when they came, not by their name."""

@@ -294,18 +294,19 @@ def test_a_durable_commit_syncs_whatever_the_setting(journal_at, lines):
     assert seqs(journal) == [1, 2, 3]
 
 
-def test_runs_and_aliases_are_bounded(journal_at, run, monkeypatch):
-    """The longest unseen runs are forgotten, connected ones never; the newest aliases stay."""
-    monkeypatch.setattr("logrelay.journal.row_writer.MAX_RUNS", 10)
+def test_aliases_are_bounded_and_runs_are_forgotten_when_a_commit_says_so(journal_at, run, monkeypatch):
+    """The newest aliases stay; of the runs only those go that are named, in the file as in memory."""
     monkeypatch.setattr("logrelay.journal.row_writer.MAX_ALIASES", 3)
     journal = journal_at()
     journal.open()
     for n in range(1, 31):
         state = "connected" if n in (1, 2) else "crashed"
         journal.append(Commit(runs=[run(n, seen_us=n, state=state)], aliases=[f"prov{n:02}"]))
+    journal.append(Commit(forgotten=[(n, run(n).key) for n in range(5, 31)]))
+    assert [r.id for r in journal._row_writer.runs] == [1, 2, 3, 4]
     journal.close()
     opening = journal_at().open()
-    assert [r.id for r in opening.runs] == [1, 2, *range(23, 31)]
+    assert [r.id for r in opening.runs] == [1, 2, 3, 4]
     assert opening.aliases == {"prov28", "prov29", "prov30"}
 
 

@@ -330,7 +330,7 @@ def test_the_first_error_is_the_one_that_is_said(journal_at, lines, monkeypatch)
 
 def test_forgetting_that_fails_does_not_fail_the_commit(journal_at, run, monkeypatch):
     """It is a convenience: the commit before it is in the journal."""
-    monkeypatch.setattr("logrelay.journal.row_writer.MAX_RUNS", 1)
+    monkeypatch.setattr("logrelay.journal.row_writer.MAX_ALIASES", 1)
 
     def broken(db):
         raise sqlite3.OperationalError("no space")
@@ -338,9 +338,10 @@ def test_forgetting_that_fails_does_not_fail_the_commit(journal_at, run, monkeyp
     journal = journal_at()
     journal.open()
     monkeypatch.setattr(journal._row_writer, "forget", broken)
-    journal.append(Commit(runs=[run(1), run(2)]))
+    journal.append(Commit(runs=[run(1), run(2)], aliases=["a", "b"]))
     journal.close()
-    assert [r.id for r in journal_at().open().runs] == [1, 2]
+    opening = journal_at().open()
+    assert ([r.id for r in opening.runs], opening.aliases) == ([1, 2], {"a", "b"})
 
 
 def test_a_connection_that_does_not_close_is_left_behind(journal_at, monkeypatch):
