@@ -826,7 +826,7 @@ def test_a_process_that_has_become_another_program():
     assert trader.run.state == "gone"
     bench.registry.process_died(run_key(3), bench.now_us, bench.mono)
     assert bench.take() == []
-    trader, connection = bench.join(6, peer_pid=9)
+    trader, connection = bench.join(number=6, peer_pid=9)
     bench.ended(trader, connection, End(RUNNING))
     bench.hello(7, peer_pid=9)
     bench.take()

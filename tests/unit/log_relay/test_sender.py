@@ -1475,9 +1475,10 @@ def test_a_relay_from_before_pings_may_be_silent_for_ever(bench, relay, clock):
 def test_no_ping_while_the_kernel_takes_no_bytes(bench, relay, clock):
     """It would stand in the middle of a line. The relay, which does not read, pings by itself."""
     bench.up(**PINGS)
+    bench.sender._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
     bench.out.stop_direct()
     while not bench.out.to_write:
-        bench.log(*["info"] * 100, body=b"\xda\x80\x00" + b"x" * 32_768)
+        bench.log(*["info"] * 10, body=b"\xda\x80\x00" + b"x" * 32_768)
         bench.turn()
     before = bench.out.to_write
     clock.now += 8
