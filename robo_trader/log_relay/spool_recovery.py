@@ -30,6 +30,9 @@ SCAN_S: Final = 30.0
 """Seconds between two looks into the directory."""
 SOON_S: Final = 1.0
 """Seconds after which a new welcome is a reason to look again."""
+MAX_AGE_NS: Final = 28 * 86_400 * 1_000_000_000
+"""A file with a line older than this is not sent any more: a relay remembers for 35 days what it has of a run, and
+would later take lines that it has for new ones."""
 STEP_S: Final = 0.05
 """Seconds that one send or receive may wait: then whether to go on is looked at."""
 ANSWER_S: Final = 10.0
@@ -48,8 +51,8 @@ class StoppedError(Exception):
 class Recovery:
     """Looks for files of dead runs of `app` in `folder` and delivers them.
 
-    `connect` returns a connected socket and its mark, `start_thread` starts a thread, `report` tells a person. `start`
-    and `stop` wait for nothing.
+    `connect` returns a connected socket and its mark, `start_thread` starts a thread, `report` tells a person, `now_ns`
+    is the clock of the lines' times. `start` and `stop` wait for nothing.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class Recovery:
         connect: Connect,
         start_thread: Callable[[Callable[[], None]], object],
         report: Callable[[str], None],
+        now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._folder = folder
         self._app = app
         self._connect = connect
         self._start_thread = start_thread
         self._report = report
+        self._now_ns = now_ns
         self._next_look = 0.0
         self._baton: list[None] = [None]
         """Whoever removes the element may start the thread, which puts it back at its end."""
@@ -153,6 +158,10 @@ class Recovery:
     def _deliver(self, file: spool.DeadFile) -> None:
         reader = Reader(file.read_at)
         if reader.app != self._app:
+            return
+        oldest_ns = next((entry.time_ns for entry in reader.entries() if entry.time_ns), None)
+        if oldest_ns is not None and self._now_ns() - oldest_ns > MAX_AGE_NS:
+            self._set_aside(file.path, "expired", "its lines are older than 28 days, and a relay may have them")
             return
         lines = 0
         if next(reader.entries(), None) is not None:

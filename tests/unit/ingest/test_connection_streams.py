@@ -174,3 +174,4 @@ def test_a_time_that_may_be_true_is_believed(off_us):
     relay.registry.receive(relay.trader, [Log(2, (NOW_US + off_us + 1) * 1000, INFO, {})], 5, 0.0)
     taken = relay.sequencer.take()[0].lines
     assert [line.time_us for line in taken if line.run] == [NOW_US + off_us, NOW_US + off_us + 1]
+    assert all(b"time_ns" not in line.body for line in taken)

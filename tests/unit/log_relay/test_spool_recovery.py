@@ -70,8 +70,14 @@ class Bench:
         """Of each connection, in order."""
         self.relays = []
         self.threads = []
+        self.now_ns = 0
         self.recovery = Recovery(
-            folder, app="bot", connect=self.connect, start_thread=self.threads.append, report=self.told.append
+            folder,
+            app="bot",
+            connect=self.connect,
+            start_thread=self.threads.append,
+            report=self.told.append,
+            now_ns=lambda: self.now_ns,
         )
 
     def connect(self):
@@ -430,3 +436,22 @@ def test_a_ping_is_answered_while_the_journal_is_waited_for(bench):
     bench.look()
     (got,) = bench.got()
     assert [5] in got
+
+
+def test_lines_that_a_relay_may_have_forgotten_are_not_sent_again(bench):
+    """Older than 28 days: the file is set aside, and it is said once; to the day it is delivered."""
+    run = bytes(range(16))
+    path = bench.leave(run, [line(2), line(3)], acked=1)
+    bench.now_ns = module.MAX_AGE_NS + 3
+    bench.answers = [[welcome(1), [1, 3]]]
+    bench.look()
+    assert bench.got() == []
+    assert not os.path.exists(path)
+    assert os.path.exists(path + ".expired")
+    told = "its lines are older than 28 days, and a relay may have them; it was renamed to"
+    assert bench.told == [f"spool file {path}: {told} {path}.expired"]
+    path = bench.leave(run, [line(2), line(3)], acked=1)
+    bench.now_ns = module.MAX_AGE_NS + 2
+    bench.look()
+    assert [[frame[0] for frame in frames] for frames in bench.got()] == [[0, 1, 1]]
+    assert not os.path.exists(path)
