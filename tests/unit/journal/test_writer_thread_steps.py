@@ -91,6 +91,9 @@ class Scripted:
         self.calls.append("checkpoint")
         self.checkpoints.append(idle)
 
+    def sync(self):
+        return float("inf")
+
     def page(self, query):
         self.threads.append(threading.current_thread())
         if self.pages_wait is not None:

@@ -77,7 +77,10 @@ async def test_an_id_of_another_journal_begins_with_the_oldest_line_and_a_gap():
     ((_, seq, gap),) = Bench("/?after=zzzzzz-4", oldest=3).calls()[1:]
     assert seq == 2
     assert (gap.cause, gap.first, gap.last, gap.count, gap.levels) == ("epoch", 0, 2, 0, None)
-    assert gap.detail == "zzzzzz-4 is an id of another journal; this one's ids begin with k3f9ab-"
+    assert gap.detail == (
+        "zzzzzz-4 is an id of another journal, or of an epoch that this one does not remember; "
+        "its newest line is k3f9ab-10"
+    )
 
 
 @on_a_loop
