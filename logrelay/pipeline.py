@@ -124,7 +124,11 @@ class Pipeline(Generic[Server]):
         self._read_retry_s = read_retry_s
         self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
         self._registry = TraderRegistry(
-            opening.runs, self._sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic()
+            opening.runs,
+            self._sequencer,
+            quiet_after_s=quiet_after_s,
+            mono=time.monotonic(),
+            unsynced_before_us=_now_us() if opening.unsynced else None,
         )
         self._trader_by_connection: dict[TraderConnection, Trader] = {}
         self._degraded = DegradedMode(

@@ -71,6 +71,8 @@ class Trader:
     """The last seq that is in the journal; `run.last_seq` may be ahead of it."""
     lines: int = 0
     """Lines since the relay started."""
+    unsynced: bool = False
+    """It has sent nothing since the relay started: a hole before its next line is what the power took."""
 
 
 @dataclass(slots=True)
@@ -90,12 +92,22 @@ class TraderRegistry:
     """All runs. Adds lines and notices to the sequencer; the caller takes them from there.
 
     `runs` are those that the journal remembers, `quiet_after_s` the seconds without a line after which a connected
-    trader is called quiet (0: never), `mono` the present monotonic time.
+    trader is called quiet (0: never), `mono` the present monotonic time. `unsynced_before_us`: lines of runs that began
+    before this time, on the relay's clock, may have been acked and then lost with the power; None: none was.
     """
 
-    def __init__(self, runs: Iterable[Run], sequencer: Sequencer, *, quiet_after_s: float, mono: float) -> None:
+    def __init__(
+        self,
+        runs: Iterable[Run],
+        sequencer: Sequencer,
+        *,
+        quiet_after_s: float,
+        mono: float,
+        unsynced_before_us: int | None = None,
+    ) -> None:
         self._sequencer = sequencer
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _NEVER
+        self._unsynced_before_us = unsynced_before_us
         self.counters = Counters()
         self._unreported_refusals = 0
         """Refusals that no notice has told of yet."""
@@ -107,7 +119,7 @@ class TraderRegistry:
         self.by_id: dict[int, Trader] = {}
         """By `Run.id`."""
         for run in sorted(runs, key=lambda r: r.id):
-            trader = Trader(run, last_line=mono, committed=run.last_seq)
+            trader = Trader(run, last_line=mono, committed=run.last_seq, unsynced=unsynced_before_us is not None)
             self.by_id[run.id] = trader
             if run.state in (CONNECTED, QUIET):
                 trader.deadline = mono + GONE_GRACE_S
@@ -127,7 +139,9 @@ class TraderRegistry:
             self._forget_old()
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
             self._next_id += 1
-            trader = self._by_key[run.key] = self.by_id[run.id] = Trader(run)
+            before_us = self._unsynced_before_us
+            unsynced = before_us is not None and run.started_ns // 1000 < before_us
+            trader = self._by_key[run.key] = self.by_id[run.id] = Trader(run, unsynced=unsynced)
             self._add_notice(trader, now_us, INFO, f"{_name(run)} connected")
         else:
             replaced = trader.connection
@@ -191,6 +205,8 @@ class TraderRegistry:
             trader.last_line = mono
             trader.deadline = mono + self._quiet_after
             run.seen_us = now_us
+        if received:
+            trader.unsynced = False
         self._sequencer.touch(run)
         return answers
 
@@ -390,14 +406,10 @@ class TraderRegistry:
         first = run.last_seq + 1
         count = last - first + 1
         self.counters.unexplained_lines += count
-        self._add_gap(
-            trader,
-            now_us,
-            "unexplained",
-            first,
-            last,
-            f"{_lines(count)} of {_name(run)} missing, and the trader did not say why",
-        )
+        cause, why = "unexplained", ", and the trader did not say why"
+        if trader.unsynced:
+            cause, why = "power", ": a relay before had them, and the machine stopped before the disk did"
+        self._add_gap(trader, now_us, cause, first, last, f"{_lines(count)} of {_name(run)} missing{why}")
 
     def _timestamp_after_last(self, trader: Trader, time_us: int, now_us: int) -> int:
         """Return a timestamp just above the run's last one; tell once when the trader's clock was set back."""

@@ -42,6 +42,8 @@ class Opening:
     """What the operator and the viewers must be told about the opening (a corrupt file set aside, ...)."""
     earlier: list[Epoch] = field(default_factory=list)
     """The epochs of the lines up to `head`, and of those that are not kept any more; oldest first."""
+    unsynced: bool = False
+    """The machine stopped under the last opening: lines that were acked and shown may not be in the journal."""
 
 
 PAGE_BYTES = 1 << 20

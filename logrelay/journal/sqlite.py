@@ -179,7 +179,14 @@ class SqliteJournal:
                 raise JournalLost(f"journal {self.path} is damaged ({cause})") from cause
             raise
         self._pool.open()
-        return self._opening(notices)
+        opening = self._opening(notices)
+        if file == "found" and self._record.unsynced:
+            opening.unsynced = True
+            notices.append(
+                "The machine stopped while the relay was running (a power cut, or a reset): of the lines before this "
+                f"one those of its last {SYNC_WITHIN_S:.0f} seconds may be missing (sync=normal)."
+            )
+        return opening
 
     def _take_over(self, file: Literal["found", "created", "replaced"]) -> None:
         with self._errors():

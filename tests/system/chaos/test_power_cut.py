@@ -182,12 +182,15 @@ def check_restart(scene, folder, scenery, told):
     relay = scene.relay(*scenery.options, journal=folder / "journal.db").start()
     held = list(told.lines)[-1]
     viewer = scene.viewer(relay, after=held).start()
-    trader = scene.trader(relay, name="after").connect()
-    trader.burst(5)
+    # On another machine, or out of a spool: it goes on behind what was acked to it, which the relay may not have.
+    trader = scene.trader(relay, run=scenery.trader.run)
+    trader.started_ns, trader.seq = scenery.trader.started_ns, scenery.trader.seq
+    trader.connect().burst(5)
     trader.wait_acked()
     relay.stop()
     viewer.stop()
     ledger = Ledger.read(relay.journal)
+    check_trader_goes_on(ledger, trader, "unexplained" if "full" in scenery.options else "power")
     epoch, _, number = held.rpartition("-")
     kept = {entry.id for entry in ledger.entries}
     first, *_ = viewer.lines
@@ -204,3 +207,16 @@ def check_restart(scene, folder, scenery, told):
     assert first.id.endswith(f"-{begin - 1}")
     check_accounted(viewer.lines[1:], begin - 1, ledger.head)
     assert not {got.id for got in viewer.lines[1:]} & told.lines.keys(), "an id was given out again"
+
+
+def check_trader_goes_on(ledger, trader, cause):
+    """What was acked and is not there is told with its cause, its range and its count; what was sent now is there."""
+    key = trader.run.hex()
+    kept = [entry.data["context"]["n"] for entry in ledger.entries if entry.data.get("run") == key]
+    gaps = [gap["context"] for gap in ledger.notices(notice="gap", run=key)]
+    for gap in gaps:
+        assert gap["cause"] == cause, gap
+        assert gap["count"] == gap["last"] - gap["first"] + 1
+    told = [n for gap in gaps for n in range(gap["first"], gap["last"] + 1)]
+    begin = min(kept) if ledger.oldest > 1 else 1
+    assert sorted(kept + [n for n in told if n >= begin]) == list(range(begin, trader.seq + 1))
