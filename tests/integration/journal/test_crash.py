@@ -1,4 +1,4 @@
-"""A relay that is killed with SIGKILL loses no reported line, repeats none, leaves no half commit, and no epoch twice."""
+"""A relay that is killed with SIGKILL loses no reported line, repeats none, leaves no half commit, no epoch twice."""
 
 from __future__ import annotations
 

@@ -218,9 +218,12 @@ def _check_stretch(
             assert not wanted, f"{name} missed line {seq}: {entry.raw.decode()[:300]}"
         at = max(at, until)
 
-    for line in got:
+    taken_back = _taken_back(got)
+    for index, line in enumerate(got):
         epoch, _, number = line.id.rpartition("-")
         seq = int(number)
+        if any(index < told and first <= seq <= last for told, first, last in taken_back) and not is_private(line):
+            continue
         if is_private(line):
             at = _check_gap(name, line.data, ledger, at, skip_unwanted)
             continue
@@ -242,10 +245,26 @@ def _check_stretch(
         skip_unwanted(ledger.head)
 
 
+def _taken_back(got: list[Got]) -> list[tuple[int, int, int]]:
+    """Return where a viewer was told that lines it had seen are not in the journal, and which: first and last."""
+    found = []
+    for index, line in enumerate(got):
+        if is_private(line) and line.data["context"]["cause"] == "unsynced":
+            context = line.data["context"]
+            first, last = (int(context[key].rpartition("-")[2]) for key in ("first", "last"))
+            assert context["count"] == last - first + 1, context
+            assert line.id.endswith(f"-{first - 1}"), line
+            found.append((index, first, last))
+    return found
+
+
 def _check_gap(name: str, notice: dict, ledger: Ledger, at: int, skip_unwanted: Callable[[int], None]) -> int:
     """A lag or retention gap begins right behind what was seen and counts exactly what it covers. Returns its end."""
     context = notice["context"]
     first, last = (int(str(context[key]).rpartition("-")[2]) for key in ("first", "last"))
+    if context["cause"] == "unsynced":
+        assert at == first - 1, f"{name}: {first} to {last} were taken back, and it has everything up to {at}"
+        return at
     if context["cause"] == "retention":
         assert first == at + 1 or first <= at + 1 <= last, f"{name}: gap {first}-{last} when it had {at}"
         assert context["count"] == last - first + 1, notice
