@@ -179,14 +179,13 @@ class SqliteJournal:
                 raise JournalLost(f"journal {self.path} is damaged ({cause})") from cause
             raise
         self._pool.open()
-        opening = self._opening(notices)
-        if file == "found" and self._record.unsynced:
-            opening.unsynced = True
+        unsynced = file == "found" and self._record.unsynced
+        if unsynced:
             notices.append(
                 "The machine stopped while the relay was running (a power cut, or a reset): of the lines before this "
                 f"one those of its last {SYNC_WITHIN_S:.0f} seconds may be missing (sync=normal)."
             )
-        return opening
+        return self._opening(notices, unsynced=unsynced)
 
     def _take_over(self, file: Literal["found", "created", "replaced"]) -> None:
         with self._errors():
@@ -208,10 +207,10 @@ class SqliteJournal:
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
             self._file.remember()
 
-    def _opening(self, notices: list[str]) -> Opening:
+    def _opening(self, notices: list[str], *, unsynced: bool = False) -> Opening:
         kept, record, runs = self._retention, self._record, [replace(run) for run in self._row_writer.runs.values()]
         aliases = set(self._row_writer.aliases)
-        return Opening(record.epoch, kept.oldest, kept.head, runs, aliases, notices, list(record.earlier))
+        return Opening(record.epoch, kept.oldest, kept.head, runs, aliases, notices, list(record.earlier), unsynced)
 
     def reopen(self) -> Opening:
         """Save what can be saved after JournalLost. Epochs and numbering go on: every id given out holds."""

@@ -38,8 +38,9 @@ KINDS = {
 class Scenery:
     """One relay's directory, its trader and its viewer, through several cuts."""
 
-    def __init__(self, scene, options):
-        self.scene, self.home = scene, scene.home
+    def __init__(self, scene, options, number):
+        self.scene, self.home = scene, scene.home / f"recording-{number}"
+        self.home.mkdir()
         self.shim = power.build(self.home)
         self.disk = self.home / "disk"
         self.options = options
@@ -67,6 +68,7 @@ class Scenery:
             "POWER_BOOT": str(boot),
         }
         relay.start()
+        assert not [text for text in relay.said if "damaged" in text], relay.said
         trader = self.trader = self.scene.trader(relay).connect()
         last = list(self.told.lines)[-1:]
         viewer = self.scene.viewer(relay, after=last[0] if last else None).start()
@@ -145,8 +147,7 @@ def test_no_id_has_two_meanings_and_nothing_is_missing_unsaid(scene, kind):
     choices = chance(f"power cut {kind}")
     points = with_loss = lost = restarts = 0
     for number in range(RECORDINGS):
-        scenery = Scenery(scene, KINDS[kind])
-        scenery.disk = scene.home / f"disk-{number}"
+        scenery = Scenery(scene, KINDS[kind], number)
         for generation in (1, 2):
             recording, before = scenery.record(choices)
             begin = next(at for at, step in enumerate(recording.steps) if step.kind == "v")
