@@ -70,6 +70,10 @@ class Recording:
             yield Step(kind.decode(), fd, offset, raw[at : at + size])
             at += size
 
+    def first_line(self) -> int:
+        """Return the step with which a viewer had its first line."""
+        return next(n for n, step in enumerate(self.steps) if step.kind == "v" and b'"type":"log"' in step.data)
+
     def told(self, upto: int) -> Told:
         """Return what viewers and traders had been told before step `upto`."""
         told = Told()

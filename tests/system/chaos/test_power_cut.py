@@ -150,7 +150,7 @@ def test_no_id_has_two_meanings_and_nothing_is_missing_unsaid(scene, kind):
         scenery = Scenery(scene, KINDS[kind], number)
         for generation in (1, 2):
             recording, before = scenery.record(choices)
-            begin = next(at for at, step in enumerate(recording.steps) if step.kind == "v")
+            begin = recording.first_line() + 1
             for index in range(POINTS):
                 point = choices.randrange(begin, len(recording.steps) + 1)
                 told = all_told(scenery, recording, point)
