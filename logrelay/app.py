@@ -20,6 +20,7 @@ import string
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
@@ -67,7 +68,10 @@ ID_CHARS = string.ascii_lowercase + string.digits
 type and put into URLs: one case only, and nothing that needs escaping; nor the hyphen and the dot of an id."""
 
 EPOCH_LENGTH = 6
-"""36^6 is two thousand million: no viewer will meet two journals of the same epoch, and an id stays short."""
+"""36^6 is two thousand million: no viewer will meet the same epoch twice, and an id stays short."""
+
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+"""Random at each boot of the machine (random(4))."""
 
 DAY_S = 86_400
 
@@ -119,7 +123,16 @@ def _journal(config: Config) -> Journal:
         max_bytes=config.keep_bytes,
         now_us=lambda: time.time_ns() // 1000,
         random_epoch=lambda: _random_text(EPOCH_LENGTH),
+        boot=_boot(),
     )
+
+
+def _boot() -> str:
+    """Return the kernel's name for this boot of the machine; empty where it does not say."""
+    try:
+        return Path(BOOT_ID_FILE).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _raise_fd_limit() -> None:

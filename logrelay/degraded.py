@@ -9,7 +9,7 @@ While the journal cannot be written (disk full, a stalled fsync), viewers go on 
 provisional: they are not acked, so the traders keep them, and they go out under an epoch of their own
 (`<epoch>.<random>`), so that an id still always means the same line. When the journal works again the lines are
 committed, and with them the provisional epoch as an alias: ids that viewers hold become good. If the relay dies before
-that, the alias was never written, and a viewer that resumes with such an id is told of a gap.
+that, a viewer that resumes with such an id is told which of the lines it was shown are not in the journal.
 
     normal      lines are published after their commit, under the journal's epoch
     degraded    lines are published at once, under the provisional epoch; `trouble` says why
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from logrelay.fanout.batch import Batch
+from logrelay.fanout.positions import Epochs
 
 COMMIT_DEADLINE_S = 1.0
 """A commit that takes longer than this is trouble: a viewer should not wait for a disk for more than a second."""
@@ -65,13 +66,13 @@ class Committed:
 class DegradedMode:
     """Whether the journal keeps up, and what is to be done differently while it does not.
 
-    `epoch` names the journal, `aliases` are the provisional epochs of earlier troubles that were committed.
+    `epochs` are those of the journal, `aliases` the provisional ones of earlier troubles that were committed.
     `random_text(n)` returns n random characters for a new one. `commit_deadline_s`: see COMMIT_DEADLINE_S.
     """
 
     def __init__(
         self,
-        epoch: str,
+        epochs: Epochs,
         aliases: Iterable[str],
         *,
         random_text: Callable[[int], str],
@@ -82,7 +83,7 @@ class DegradedMode:
         self.alias: str | None = None
         """The provisional epoch under which lines are published at present; None: they wait for their commit."""
         self.commit_deadline_s = commit_deadline_s
-        self._epoch = epoch
+        self._epochs = epochs
         self._aliases = set(aliases)
         self._random_text = random_text
         self._pending: deque[_Pending] = deque()
@@ -115,7 +116,7 @@ class DegradedMode:
     def make_provisional(self, batch: Batch) -> None:
         """Give a batch the provisional epoch, right before it is published."""
         assert self.alias is not None, "only while degraded"
-        batch.provisional(self._epoch, self.alias)
+        batch.provisional(self._epochs.current, self.alias)
 
     @property
     def waiting(self) -> bool:
@@ -151,7 +152,7 @@ class DegradedMode:
         self.trouble = reason
         if self.alias is not None:
             return None
-        self.alias = f"{self._epoch}.{self._random_text(ALIAS_CHARS)}"
+        self.alias = f"{self._epochs.current}.{self._random_text(ALIAS_CHARS)}"
         return [pending.batch for pending in self._pending if pending.batch.alias is None]
 
     def recover(self, mono: float) -> bool:
@@ -194,8 +195,8 @@ class DegradedMode:
             for pending in reversed(self._pending):
                 if pending.batch.first <= seq:
                     alias = pending.batch.alias
-                    return alias[1] if alias else self._epoch
-        return self._epoch
+                    return alias[1] if alias else self._epochs.of(seq)
+        return self._epochs.of(seq)
 
     @property
     def aliases(self) -> Collection[str]:

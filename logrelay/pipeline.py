@@ -40,7 +40,7 @@ from logrelay.fanout.hub_types import (
     Viewer,
 )
 from logrelay.fanout.line_json import gap_body
-from logrelay.fanout.positions import id_of, resolve_id
+from logrelay.fanout.positions import Epochs, Position, id_of
 from logrelay.ingest.app_activity import Samples
 from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
@@ -120,7 +120,8 @@ class Pipeline(Generic[Server]):
             read_retry_s: seconds after which a failed read of the journal is tried again.
         """
         self.epoch = opening.epoch
-        """Names the journal; the first part of the ids of its lines."""
+        """The first part of the ids of all lines from now on."""
+        self._epochs = Epochs(opening.earlier, opening.epoch, opening.head + 1)
         self._loop = loop
         self._on_fatal = on_fatal
         self._on_notice = on_notice
@@ -133,17 +134,18 @@ class Pipeline(Generic[Server]):
             mono=time.monotonic(),
             now_us=_now_us(),
             max_runs=max_runs,
+            unsynced_before_us=_now_us() if opening.unsynced else None,
         )
         self._trader_by_connection: dict[TraderConnection, Trader] = {}
         self._degraded = DegradedMode(
-            opening.epoch, opening.aliases, random_text=random_text, commit_deadline_s=commit_deadline_s
+            self._epochs, opening.aliases, random_text=random_text, commit_deadline_s=commit_deadline_s
         )
         self._hub = Hub(
             head=opening.head,
             oldest=opening.oldest,
             max_lag=max_lag,
             landing_lines=landing_lines,
-            render_gap=self._render_gap,
+            render_gap=self.render_gap,
         )
         self._all_committed: asyncio.Event | None = None
         """Set once nothing waits for its commit; None while nobody waits for that."""
@@ -470,18 +472,19 @@ class Pipeline(Generic[Server]):
         """Return the id of a position; a provisional one while the journal does not hold it."""
         return id_of(self._degraded.epoch_of(seq), seq)
 
-    def resolve(self, id_: str) -> int:
-        """Return the seq of an id of this journal. Raises RequestError (`bad_id`, `expired`)."""
+    def resolve(self, id_: str) -> Position:
+        """Return what an id of this journal means. Raises RequestError (`bad_id`, `expired`)."""
         head = self.head
-        aliases = self._degraded.aliases
-        return resolve_id(id_, epoch=self.epoch, aliases=aliases, head=head, head_id=self.id_of(head))
+        return self._epochs.resolve(id_, aliases=self._degraded.aliases, head=head, head_id=self.id_of(head))
 
-    def _render_gap(self, gap: Gap) -> bytes:
+    def render_gap(self, gap: Gap) -> bytes:
         """Render a gap for one viewer; see docs/protocol.md, notices."""
+        of = self._epochs.of
         return gap_body(
-            self.id_of(gap.last),
+            self.id_of(gap.behind),
             _now_us(),
-            self.epoch,
+            gap.epoch or of(gap.first),
+            last_epoch=gap.epoch or of(gap.last),
             cause=gap.cause,
             first=gap.first,
             last=gap.last,

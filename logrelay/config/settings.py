@@ -180,7 +180,7 @@ SETTINGS: tuple[Setting, ...] = (
         choice("normal", "full"),
         "normal",
         "full: every commit waits for the disk.",
-        "normal survives a crash of the relay; only a power cut can take back the last moments.",
+        "normal survives a crash of the relay; only a power cut can take back the last 5 seconds.",
     ),
     Setting(
         "keep_days",

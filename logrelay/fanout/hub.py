@@ -513,8 +513,9 @@ class Hub:
         """Send a gap notice; it is the viewer's own, not the journal's. Returns whether there is room for more."""
         viewer.epoch_gap = None
         self.gaps += 1
-        self.lines_skipped += gap.count
-        viewer.cursor = max(viewer.cursor, gap.last)
+        if gap.cause != "unsynced":  # those it has been shown
+            self.lines_skipped += gap.count
+        viewer.cursor = max(viewer.cursor, gap.behind)
         segment = segments_of([self._render_gap(gap)], [viewer.cursor], viewer.form)[0]
         room = viewer.sink.write(segment.payload)
         self.bytes_sent += len(segment.payload)

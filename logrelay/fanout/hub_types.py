@@ -165,7 +165,7 @@ def _compressed_alone(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) 
 class Gap:
     """Lines a viewer will not get, to be rendered as a notice."""
 
-    cause: Literal["lag", "retention", "epoch"]
+    cause: Literal["lag", "retention", "epoch", "unsynced"]
     first: int
     last: int
     count: int
@@ -175,6 +175,13 @@ class Gap:
     """Lines of the stretch that were sent all the same (WARNING and above)."""
     detail: str = ""
     """epoch: why the id that the viewer resumed with is no good."""
+    epoch: str = ""
+    """unsynced: the epoch under which the lines were shown; their numbers mean other lines by now, or none."""
+
+    @property
+    def behind(self) -> int:
+        """The position behind the gap: where its viewer goes on."""
+        return self.first - 1 if self.cause == "unsynced" else self.last
 
 
 @dataclass(slots=True)

@@ -32,6 +32,9 @@ MAX_DEPTH = 32
 _LAST_US = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z, the last moment RFC 3339 can write; later clocks are shown as it."""
 
+UNSYNCED = "the relay or its machine stopped before the disk had them; what follows are other lines"
+"""What a viewer is told of lines that it has been shown and that the journal does not have."""
+
 CLOCK = "clock"
 """The context field with the time that a trader's clock said, on lines whose `timestamp` is another."""
 
@@ -249,11 +252,13 @@ def gap_body(
     kept: int = 0,
     levels: Mapping[int, int] | None = None,
     detail: str = "",
+    last_epoch: str = "",
 ) -> bytes:
     """Render what one viewer does not get: `count` lines of `first` to `last`; see docs/protocol.md, notices.
 
-    `cause` is lag, retention or epoch; `kept` lines of the stretch were sent all the same, `levels` counts by level
-    rank where that is known, and `detail` says why for the cause epoch.
+    `cause` is lag, retention, epoch or unsynced; `kept` lines of the stretch were sent all the same, `levels` counts by
+    level rank where that is known, and `detail` says why for the cause epoch. `epoch` is that of `first`, and of `last`
+    where `last_epoch` names no other.
     """
     context: dict[str, object] = {"notice": "gap", "cause": cause, "count": count}
     if cause == "epoch":
@@ -261,10 +266,12 @@ def gap_body(
         context["reason"] = detail
     else:
         context["first"] = id_of(epoch, first)
-        context["last"] = id_of(epoch, last)
+        context["last"] = id_of(last_epoch or epoch, last)
         lines = "1 line" if count == 1 else f"{count:,} lines"
         if cause == "retention":
             message = f"{lines} missing: no longer kept (retention)"
+        elif cause == "unsynced":
+            message = f"{lines} shown before {'is' if count == 1 else 'are'} not in the journal: {UNSYNCED}"
         else:
             message = f"{lines} skipped: this viewer was too far behind"
             if kept:

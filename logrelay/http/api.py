@@ -31,6 +31,8 @@ from typing import Protocol
 import orjson
 
 from logrelay.errors import JournalError, RequestError
+from logrelay.fanout.line_json import UNSYNCED
+from logrelay.fanout.positions import Lost, Position, id_of
 from logrelay.http import metrics
 from logrelay.http.log_query import parse_log_query
 from logrelay.http.response import HttpResponse
@@ -83,10 +85,6 @@ class RelayFacts(Protocol):
     """What the API sees of the relay; `viewers.service` has it. Called on the event loop."""
 
     @property
-    def epoch(self) -> str:
-        """The journal's epoch."""
-
-    @property
     def head(self) -> int:
         """Seq of the newest committed line; 0 when there is none."""
 
@@ -110,8 +108,11 @@ class RelayFacts(Protocol):
     async def read(self, query: Query) -> Page:
         """Read from the journal, off the event loop. Raises JournalError. Cancelling drops the answer."""
 
-    def resolve(self, id_: str, /) -> int:
-        """Return the seq that an id means. Raises RequestError: not an id, another epoch, no longer kept."""
+    def id_of(self, seq: int) -> str:
+        """Return the id of a position."""
+
+    def resolve(self, id_: str, /) -> Position:
+        """Return what an id means. Raises RequestError: not an id, one of another journal, one that is ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,23 +226,34 @@ class HttpApi:
     def _logs(self, query: str) -> HttpResponse:
         """Check every parameter before the first byte; lines are read from the journal while they are written."""
         head = self._facts.head
+        lost: list[Lost] = []
+
+        def resolve(id_: str) -> Position:
+            position = self._facts.resolve(id_)
+            if position.lost is not None:
+                lost.append(position.lost)
+            return position
+
         try:
-            wanted = parse_log_query(query, head, self._facts.resolve, round(self._now() * 1e6))
+            wanted = parse_log_query(query, head, resolve, round(self._now() * 1e6))
         except RequestError as error:
             return _error(410 if error.code == "expired" else 400, error.code, str(error))
         headers = (
             ("Content-Type", "application/x-ndjson"),
             ("Cache-Control", "no-store"),
             # How far the journal was looked at: whoever polls with a filter continues behind it, match or no match.
-            ("Logrelay-Head", f"{self._facts.epoch}-{head}"),
+            ("Logrelay-Head", self._facts.id_of(head)),
         )
-        return HttpResponse(200, headers, self._search(wanted))
+        return HttpResponse(200, headers, self._search(wanted, lost))
 
-    async def _search(self, query: Query) -> AsyncGenerator[bytes, None]:
+    async def _search(self, query: Query, lost: Sequence[Lost]) -> AsyncGenerator[bytes, None]:
         """Give the matches a page at a time; no read of the journal is open in between. Cancelling ends it."""
         self._searches_open += 1
         self._searches_total += 1
         try:
+            for gone in lost:
+                ids = f"{id_of(gone.epoch, gone.first)} to {id_of(gone.epoch, gone.last)}"
+                yield _error_line("unsynced", f"{gone.lines} lines, {ids}, are not in the journal: {UNSYNCED}")
             # Behind a line that was asked for by its id, what is missing was there and must be reported.
             exact = not query.newest and query.since_us is None
             if query.newest:

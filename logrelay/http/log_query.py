@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 from logrelay.errors import RequestError, quoted
 from logrelay.fanout.filters import parse_filter
+from logrelay.fanout.positions import Position
 from logrelay.journal.interface import Query
 
 DEFAULT_LIMIT = 1000
@@ -40,7 +41,7 @@ _END_OF_TIME = 253_402_300_800
 _TIME_FORMS = "RFC 3339 (2026-01-23T10:00:00Z), seconds since 1970 (1769162400.5) or an age (90s, 15m, 2h, 7d, 1w)"
 
 
-def parse_log_query(query: str, head: int, resolve: Callable[[str], int], now_us: int) -> Query:
+def parse_log_query(query: str, head: int, resolve: Callable[[str], Position], now_us: int) -> Query:
     """Read the query string of /logs into what to ask the journal for, up to the line `head`.
 
     Raises RequestError (`bad_parameter`, `bad_limit`, `bad_time`, those of `parse_filter` and of `resolve`). Unknown
@@ -69,8 +70,8 @@ def parse_log_query(query: str, head: int, resolve: Callable[[str], int], now_us
         message = f"since {quoted(one['since'])} is not before until {quoted(one['until'])}"
         raise RequestError("bad_time", message)
     return Query(
-        after=resolve(one["after"]) if "after" in one else 0,
-        until=min(head, resolve(one["before"]) - 1) if "before" in one else head,
+        after=resolve(one["after"]).seq if "after" in one else 0,
+        until=min(head, resolve(one["before"]).end - 1) if "before" in one else head,
         limit=int(limit),
         filter=parse_filter(given),
         newest="after" not in one and since is None,

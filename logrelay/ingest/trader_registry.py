@@ -147,6 +147,8 @@ class Trader:
     """The last seq that is in the journal; `run.last_seq` may be ahead of it."""
     lines: int = 0
     """Lines since the relay started."""
+    unsynced: bool = False
+    """It has sent nothing since the relay started: a hole before its next line is what the power took."""
 
 
 @dataclass(slots=True)
@@ -174,6 +176,9 @@ class TraderRegistry:
     changed), `quiet_after_s` the seconds without a line after which a connected trader is called quiet (0: never),
     `mono` and `now_us` the present time by both clocks, `max_runs` how many ended runs are remembered at most. The wall
     clock is believed here once, for the ages of lines that came before; from then on ages are differences of `mono`.
+
+    `unsynced_before_us`: lines of runs that began before this time, on the relay's clock, may have been acked and then
+    lost with the power; None: none was.
     """
 
     def __init__(
@@ -185,6 +190,7 @@ class TraderRegistry:
         mono: float,
         now_us: int,
         max_runs: int = MAX_RUNS,
+        unsynced_before_us: int | None = None,
     ) -> None:
         self._sequencer = sequencer
         self._max_runs = max_runs
@@ -194,6 +200,7 @@ class TraderRegistry:
         self._started: tuple[int, float] | None = None
         """The relay's clock and the monotonic one when `forget` was first called."""
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _NEVER
+        self._unsynced_before_us = unsynced_before_us
         self.counters = Counters()
         self._unreported_refusals = 0
         """Refusals that no notice has told of yet."""
@@ -220,7 +227,13 @@ class TraderRegistry:
                 rows[run.id] = self._restore_app(run, mono, now_us)
         for run in known:
             if self._table.pop(run.key) is not None:
-                trader = Trader(run, rows[run.id], last_line=mono, committed=run.last_seq)
+                trader = Trader(
+                    run,
+                    rows[run.id],
+                    last_line=mono,
+                    committed=run.last_seq,
+                    unsynced=unsynced_before_us is not None,
+                )
                 trader.line_at = mono - _age_s(run.last_us, now_us) if run.last_us else None
                 trader.has_crashed = run.state == CRASHED
                 self._by_key[run.key] = self.by_id[run.id] = trader
@@ -252,7 +265,7 @@ class TraderRegistry:
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
             self._next_id += 1
             trader = self._by_key[run.key] = self.by_id[run.id] = Trader(
-                run, self._apps.came(run.app, mono, back=False)
+                run, self._apps.came(run.app, mono, back=False), unsynced=self._may_lack_lines(run)
             )
             self._add_notice(trader, now_us, INFO, f"{_name(run)} connected")
             self._replace_lost(hello.peer_pid, now_us, mono)
@@ -320,20 +333,25 @@ class TraderRegistry:
                     self._add_unexplained_gap(trader, frame.last, now_us)
                 trader.said_bye = True
         if taken:
-            trader.lines += taken
             trader.said_bye = trader.said_bye and type(received[-1]) is Bye
-            if run.state == QUIET:
-                silence = mono - trader.last_line
-                self._add_notice(
-                    trader, now_us, INFO, f"{_name(run)} logs again after {silence:.0f} s of quiet", CONNECTED
-                )
-                self._set_state(trader, CONNECTED, now_us, mono)
-            trader.last_line = trader.line_at = mono
-            self._apps.heard(trader.app_row, mono)
-            trader.deadline = mono + self._quiet_after
-            run.seen_us = now_us
+            self._note_lines(trader, taken, now_us, mono)
+        if received:
+            trader.unsynced = False
         self._sequencer.touch(run)
         return answers
+
+    def _note_lines(self, trader: Trader, count: int, now_us: int, mono: float) -> None:
+        """Note that a trader has said something; one that was quiet is so no more."""
+        trader.lines += count
+        if trader.run.state == QUIET:
+            silence = mono - trader.last_line
+            text = f"{_name(trader.run)} logs again after {silence:.0f} s of quiet"
+            self._add_notice(trader, now_us, INFO, text, CONNECTED)
+            self._set_state(trader, CONNECTED, now_us, mono)
+        trader.last_line = trader.line_at = mono
+        self._apps.heard(trader.app_row, mono)
+        trader.deadline = mono + self._quiet_after
+        trader.run.seen_us = now_us
 
     def ended(self, trader: Trader, connection: object, end: End, now_us: int, mono: float) -> bool:
         """Note the end of a connection. After bye the run is closed; without it that is told after a grace time.
@@ -605,14 +623,10 @@ class TraderRegistry:
         first = run.last_seq + 1
         count = last - first + 1
         self.counters.unexplained_lines += count
-        self._add_gap(
-            trader,
-            now_us,
-            "unexplained",
-            first,
-            last,
-            f"{_lines(count)} of {_name(run)} missing, and the trader did not say why",
-        )
+        cause, why = "unexplained", ", and the trader did not say why"
+        if trader.unsynced:
+            cause, why = "power", ": a relay before had them, and the machine stopped before the disk did"
+        self._add_gap(trader, now_us, cause, first, last, f"{_lines(count)} of {_name(run)} missing{why}")
 
     def _timestamp_after_last(self, trader: Trader, time_us: int, now_us: int) -> int:
         """Return a timestamp just above the run's last one; tell once when the trader's clock was set back."""
@@ -705,9 +719,16 @@ class TraderRegistry:
         if run is None:
             return None
         trader = self._by_key[key] = self.by_id[run.id] = Trader(
-            run, AppRow(run.app), last_line=mono, committed=run.last_seq
+            run,
+            AppRow(run.app),
+            last_line=mono,
+            committed=run.last_seq,
+            unsynced=self._may_lack_lines(run),
         )
         return trader
+
+    def _may_lack_lines(self, run: Run) -> bool:
+        return self._unsynced_before_us is not None and run.started_ns // 1000 < self._unsynced_before_us
 
     def _trusted(self, now_us: int, mono: float) -> int:
         """Return a time that a step of the clock cannot put ahead; 0 while it is too early to tell."""

@@ -4,8 +4,8 @@ Owns: `Journal`, `Opening`, `Query`, `Page`, `JournalLost`. It must not know SQL
 `sqlite` is the embedded default, `memory` keeps nothing, `writer_thread` runs one of them on a thread of its own.
 Read `journal/sqlite` next.
 
-A position is (epoch, seq). The epoch names the journal: another file, another epoch (except where a journal
-lost while the relay ran goes on in a new file, see `reopen`). Seq rises by one per line.
+A position is (epoch, seq), see `fanout/positions`. Each opening of a journal has another epoch, also where a journal
+lost while the relay ran does not: it goes on in a new file under the same one, see `reopen`. Seq rises by one per line.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Protocol
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
+from logrelay.fanout.positions import Epoch
 from logrelay.model import Commit
 from logrelay.run_table import RunTable
 
@@ -30,7 +31,7 @@ class Opening:
     """What a journal holds when it is opened."""
 
     epoch: str
-    """Six lower-case letters and digits, random at creation, kept for the life of the file."""
+    """Six lower-case letters and digits, random at each opening: the epoch of the lines behind `head`."""
     oldest: int
     """Seq of the oldest line kept; `head + 1` when none is."""
     head: int
@@ -41,6 +42,10 @@ class Opening:
     """Provisional epochs that were later committed: `<alias>-<seq>` means `<epoch>-<seq>`."""
     notices: list[str] = field(default_factory=list)
     """What the operator and the viewers must be told about the opening (a corrupt file set aside, ...)."""
+    earlier: list[Epoch] = field(default_factory=list)
+    """The epochs of the lines up to `head`, and of those that are not kept any more; oldest first."""
+    unsynced: bool = False
+    """The machine stopped under the last opening: lines that were acked and shown may not be in the journal."""
 
 
 PAGE_BYTES = 1 << 20
@@ -86,7 +91,7 @@ class Page:
 class Journal(Protocol):
     """Keeps lines. All methods block.
 
-    `open`, `append`, `prune`, `due`, `checkpoint`, `reopen` and `close` belong to one thread at a time, the
+    `open`, `append`, `prune`, `due`, `checkpoint`, `sync`, `reopen` and `close` belong to one thread at a time, the
     others to any thread at any time.
     """
 
@@ -113,6 +118,9 @@ class Journal(Protocol):
 
     def checkpoint(self, *, idle: bool) -> None:
         """Put the write-ahead log in order if it is time to; `idle` says that nobody waits for a commit."""
+
+    def sync(self) -> float:
+        """Have the disk take what was committed some seconds ago. Returns in how many seconds to ask again."""
 
     def page(self, query: Query) -> Page:
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""

@@ -33,7 +33,8 @@ _COMPANIONS = ("", "-wal", "-shm")
 class JournalFile:
     """The file at `path`, its lock, and its companions. Belongs to the thread that writes the journal.
 
-    The file is never opened here while SQLite has it open: closing it would drop SQLite's POSIX locks.
+    The file is never opened here while SQLite has it open: closing it would drop SQLite's POSIX locks. On its log there
+    are none.
     """
 
     def __init__(self, path: str) -> None:
@@ -180,6 +181,10 @@ class JournalFile:
             for companion in _COMPANIONS:
                 with suppress(FileNotFoundError):
                     (directory / f"{name}{companion}").unlink()
+
+    def sync_log(self) -> None:
+        """Have the disk take what is in the write-ahead log. Raises OSError."""
+        _sync(self.path + "-wal")
 
     def remember(self) -> None:
         """Note which files the open journal consists of."""

@@ -125,6 +125,10 @@ class MemoryJournal:
     def checkpoint(self, *, idle: bool) -> None:
         """There is no log."""
 
+    def sync(self) -> float:
+        """There is no disk."""
+        return float("inf")
+
     def page(self, query: Query) -> Page:
         """Read, block by block; a block is looked at without the lock."""
         self._check()

@@ -10,7 +10,7 @@ not decide what is kept or who reads it. Read `journal/journal_file` next: it is
     runs     one row per trader process, with the last of its seqs that is in `lines`
     sources  small integers for logger names, one for each app that has the logger
     aliases  provisional epochs that were committed
-    meta     epoch, base (the head before the first line of this file), created_us
+    meta     base (the head before the first line of this file), created_us, and the keys of `opening_record`
 """
 
 from __future__ import annotations

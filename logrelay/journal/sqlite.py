@@ -3,7 +3,7 @@
 Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
 parts are in `journal_file` (files), `schema`, `row_writer` (writing), `filter_sql` and `query` (reading), `retention`.
 It must not start threads (any may read, one at a time may write) or know who the lines are for.
-Read `journal/row_writer` next: it is what a commit writes.
+Read `journal/opening_record` next: it is what an opening writes, then `journal/row_writer`: what a commit does.
 
 The module is long because opening, appending and replacing a lost file change the same connections and the same file
 under the same locks; what could be taken out is in the parts.
@@ -24,6 +24,7 @@ from logrelay.journal import schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.interface import JournalLost, Opening, Page, Query
 from logrelay.journal.journal_file import JournalFile
+from logrelay.journal.opening_record import OpeningRecord
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
 from logrelay.journal.retention import MOST_LOG, Retention
 from logrelay.journal.row_writer import RowWriter
@@ -50,6 +51,9 @@ COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
+SYNC_WITHIN_S = 5.0
+"""With sync=normal, what is committed is synced after so long, so that a power cut cannot take back more. As often as
+ext4 writes its own journal: a quiet bot's relay does not keep a disk busier than the system does anyway."""
 STUCK_LOG_BYTES = 4 * MOST_LOG
 """A log this long means that another program reads without end; only a person can end that."""
 
@@ -82,11 +86,13 @@ class SqliteJournal:
         max_age_s: float = MAX_AGE_S,
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        boot: str = "",
     ) -> None:
         """Describe a journal; nothing is opened. Raises ConfigError for limits that make no sense.
 
-        `sync`: "full" syncs to the disk at every commit; "normal" leaves that to the kernel for lines of
-        the last seconds: a killed relay loses nothing either way, a power cut may.
+        `sync`: "full" syncs to the disk at every commit; "normal" leaves that to `sync`: a killed relay loses nothing
+        either way, a power cut may take back what was committed since. `clock` counts seconds. `boot` names the boot of
+        the machine: a journal that was not closed, and was written in another boot, may have lost such lines.
         """
         if max_bytes < LEAST_BYTES or max_age_s <= 0:
             raise ConfigError(
@@ -94,9 +100,10 @@ class SqliteJournal:
                 "bytes and more than 0 s are needed"
             )
         self._file = JournalFile(path)
-        self._now_us, self._random_epoch = now_us, random_epoch
+        self._now_us, self._random_epoch, self._clock = now_us, random_epoch, clock
         self._full = sync == "full"
         self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
+        self._record = OpeningRecord(random_epoch=random_epoch, boot=boot, full=self._full)
         self._row_writer = RowWriter()
         self._reader = Reader(lambda: self._row_writer.names, clock)
         self._pool = ConnectionPool(self._connect_reader)
@@ -106,7 +113,8 @@ class SqliteJournal:
         another thread: SQLite crashes when a connection is closed in the middle of a statement."""
         self._closed = False
         self._syncing = self._full
-        self._epoch = ""
+        self._unsynced_since: float | None = None
+        """`clock` at the oldest commit that was not synced; None: all were."""
         self._unchecked = 0
         self._shrunk = False
         """Retention has moved pages and the log's file has not been cut since."""
@@ -132,7 +140,7 @@ class SqliteJournal:
             state = self._file.inspect()
             if state == "ours":
                 try:
-                    return self._load(notices)
+                    return self._load(notices, file="found")
                 except JournalLost as error:
                     self._disconnect()
                     damage = str(error)
@@ -147,7 +155,7 @@ class SqliteJournal:
                     f"{name} and a new one was begun: lines from before are not shown."
                 )
             self._create(self._random_epoch(), base=0)
-            return self._load(notices)
+            return self._load(notices, file="created")
         except BaseException:
             self._disconnect()
             self._file.release()
@@ -159,10 +167,10 @@ class SqliteJournal:
             schema.create(path, epoch=epoch, base=base, created_us=self._now_us())
             self._file.put_in_place(path)
 
-    def _load(self, notices: list[str]) -> Opening:
+    def _load(self, notices: list[str], *, file: Literal["found", "created", "replaced"]) -> Opening:
         """Connect to the file in place and take over what it holds. Raises JournalLost for nonsense."""
         try:
-            self._take_over()
+            self._take_over(file)
         except (KeyError, TypeError, ValueError) as error:
             raise JournalLost(f"journal {self.path} is damaged (it lacks {error})") from error
         except JournalError as error:
@@ -171,31 +179,41 @@ class SqliteJournal:
                 raise JournalLost(f"journal {self.path} is damaged ({cause})") from cause
             raise
         self._pool.open()
-        return self._opening(notices)
+        unsynced = file == "found" and self._record.unsynced
+        if unsynced:
+            notices.append(
+                "The machine stopped while the relay was running (a power cut, or a reset): of the lines before this "
+                f"one those of its last {SYNC_WITHIN_S:.0f} seconds may be missing (sync=normal)."
+            )
+        return self._opening(notices, unsynced=unsynced)
 
-    def _take_over(self) -> None:
+    def _take_over(self, file: Literal["found", "created", "replaced"]) -> None:
         with self._errors():
             self._db = db = schema.connect_writer(self._file.path, full=self._full, log_bytes=self._retention.log_bytes)
             self._syncing = self._full
             schema.migrate(db)
             db.execute("PRAGMA journal_mode = WAL").fetchall()
             meta = dict(db.execute("SELECT key, value FROM meta"))
-            self._epoch = str(meta["epoch"])
             oldest, head = bounds(db)
             marked = db.execute("SELECT max(last) FROM marks").fetchone()[0]
             if marked is not None and marked != head:
                 raise JournalLost(f"its last line is {head}, its index says {marked}")
+            if file == "replaced":
+                self._record.go_on()
+            else:
+                self._record.begin(meta, head, created=file == "created")
             self._retention.load(db, oldest, head)
             self._row_writer.load(db)
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
             self._file.remember()
 
-    def _opening(self, notices: list[str]) -> Opening:
-        kept, runs = self._retention, self._row_writer.runs.copy()
-        return Opening(self._epoch, kept.oldest, kept.head, runs, set(self._row_writer.aliases), notices)
+    def _opening(self, notices: list[str], *, unsynced: bool = False) -> Opening:
+        kept, record, runs = self._retention, self._record, self._row_writer.runs.copy()
+        aliases = set(self._row_writer.aliases)
+        return Opening(record.epoch, kept.oldest, kept.head, runs, aliases, notices, list(record.earlier), unsynced)
 
     def reopen(self) -> Opening:
-        """Save what can be saved after JournalLost. Epoch and numbering go on: every id given out holds."""
+        """Save what can be saved after JournalLost. Epochs and numbering go on: every id given out holds."""
         with self._in_use:
             if self._closed:
                 raise JournalError(f"journal {self.path} has been closed", retry=False)
@@ -205,14 +223,14 @@ class SqliteJournal:
         self._pool.drain()
         if self._saved is None:
             runs, aliases = self._row_writer.runs.copy(), list(self._row_writer.aliases)
-            self._saved = _Saved(self._epoch, self._retention.head, runs, aliases, [], done=False)
+            self._saved = _Saved(self._record.epoch, self._retention.head, runs, aliases, [], done=False)
         saved = self._saved
         self._file.reclaim()
         if not saved.done:
             self._replace(saved)
             saved.done = True
         try:
-            self._load([])
+            self._load([], file="replaced")
             if not self._row_writer.runs:
                 self._restore(saved)
         except JournalError as error:
@@ -297,12 +315,19 @@ class SqliteJournal:
                 f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",
                 retry=False,
             )
-        self._sync(db, full=self._full or commit.durable)
+        self._sync(db, full=self._full or commit.durable or self._record.due)
         with self._transaction(db):
+            if self._record.due:
+                self._record.write(db)
             self._row_writer.write(db, commit)
             if lines:
                 self._retention.mark(db, lines)
+        self._record.confirm()
         self._row_writer.confirm(commit)
+        if self._syncing:
+            self._unsynced_since = None  # a sync takes all that was committed before, too
+        elif self._unsynced_since is None:
+            self._unsynced_since = self._clock()
         if lines:
             self._retention.confirm(lines[-1].seq)
             self._unchecked += sum(len(line.body) for line in lines) + ROW_BYTES * len(lines)
@@ -311,6 +336,20 @@ class SqliteJournal:
             # Forgetting is a convenience: rows that stay because it failed go after the next opening.
             with suppress(JournalError), self._transaction(db):
                 self._row_writer.forget(db)
+
+    def sync(self) -> float:
+        """Have the disk take what was committed SYNC_WITHIN_S ago. Returns in how many seconds to ask again."""
+        with self._in_use:
+            since, now = self._unsynced_since, self._clock()
+            if since is None:
+                return float("inf")
+            if now - since < SYNC_WITHIN_S:
+                return since + SYNC_WITHIN_S - now
+            self._unsynced_since = now  # one that fails is tried again, but not at once
+            with self._errors():
+                self._file.sync_log()
+            self._unsynced_since = None
+            return float("inf")
 
     def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full != self._syncing:
@@ -406,8 +445,20 @@ class SqliteJournal:
         """Close every file and give the lock back. Waits for whoever reads or writes. Only `open` undoes it."""
         with self._in_use:
             self._closed = True
+            self._write_closed()
             self._disconnect()
             self._file.release()
+
+    def _write_closed(self) -> None:
+        """Write that this opening ends in order, if it has written anything and the file is there to be written."""
+        db = self._db
+        if db is None or self._record.due or self._file.moved():
+            return
+        # Whoever opens a file that does not say so takes care; nothing else depends on it.
+        with suppress(JournalError):
+            self._sync(db, full=True)
+            with self._transaction(db):
+                self._record.write_closed(db)
 
     def _disconnect(self) -> None:
         self._pool.drain()

@@ -125,6 +125,7 @@ class JournalThread:
         self._damage: JournalLost | None = None
         self._trouble: JournalError | None = None
         self._upkeep_trouble: Exception | None = None
+        self._sync_trouble: JournalError | None = None
         self._upkeep_after = 0.0
         self._unkept = 0
         """Lines committed since the last look after retention."""
@@ -364,8 +365,9 @@ class JournalThread:
 
         As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next look.
         """
+        sync_in = self._sync()
         if self._clock() < self._upkeep_after:
-            return self._upkeep_after - self._clock()
+            return min(sync_in, self._upkeep_after - self._clock())
         try:
             before = self._journal.pruned
             wait = self._journal.due()
@@ -384,8 +386,19 @@ class JournalThread:
                 self._report(self.submit, Commit())
             self._upkeep_trouble = error
             self._upkeep_after = self._clock() + UPKEEP_RETRY_S
+            return min(sync_in, UPKEEP_RETRY_S)
+        self._upkeep_trouble = self._sync_trouble
+        return min(sync_in, wait)
+
+    def _sync(self) -> float:
+        """Have the disk take what it has not, when it is time; also while nothing else of the upkeep works."""
+        try:
+            wait = self._journal.sync()
+        except JournalError as error:
+            self._upkeep_trouble = self._sync_trouble = error
             return UPKEEP_RETRY_S
-        self._upkeep_trouble = None
+        if wait == float("inf"):
+            self._sync_trouble = None
         return wait
 
 

@@ -26,15 +26,10 @@ export const BATCH_PROTOCOL = "logrelay.v1.batch";
 /** The levels of a line, lowest first. CRITICAL is an ERROR whose context says so. */
 export const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
 
-/** Split an id into its journal and its number; lines of one journal are numbered without holes. */
+/** Split an id into its epoch and its number. A journal numbers its lines without holes, through all its epochs. */
 export function splitId(id) {
   const dash = id.lastIndexOf("-");
   return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
-}
-
-/** The journal of an epoch: while it is in trouble, ids have a provisional epoch, `<epoch>.<something>`. */
-function journalOf(epoch) {
-  return epoch.split(".")[0];
 }
 
 export class LogRelayClient {
@@ -47,6 +42,7 @@ export class LogRelayClient {
   #pongWithin = PONG_WITHIN;
   #asked = 0; // subscriptions without an answer yet: until the last answer, lines belong to an older one
   #confirmed; // the filter of the last subscription that was accepted
+  #kept = 0; // how many lines the relay keeps
   #history = null; // the id whose older lines are being asked for; answers do not repeat it
   #stopped = true;
 
@@ -227,14 +223,19 @@ export class LogRelayClient {
     this.#confirmed = this.filter;
     this.#setState("open");
     this.#options.onConnection?.(message);
-    // Behind an id of another journal the relay begins with its oldest line.
-    const from = last && journalOf(last.epoch) === journalOf(head.epoch) ? last.seq : oldest.seq;
-    if (last && head.seq - from > this.#options.maxResume) {
-      this.lastId = null;
-      this.#subscribe(); // away for so long that the newest lines are worth more than all lines
+    this.#kept = head.seq - oldest.seq;
+    // Each start of the relay has another epoch, and its numbers go on: they tell how far behind this is.
+    if (last && head.seq - last.seq > this.#options.maxResume) {
+      this.#skipToNewest();
     } else if (!last) {
       this.#options.onReset?.();
     }
+  }
+
+  /** Away for so long that the newest lines are worth more than all lines. */
+  #skipToNewest() {
+    this.lastId = null;
+    this.#subscribe();
   }
 
   #subscribe() {
@@ -247,6 +248,11 @@ export class LogRelayClient {
 
   #lines(lines) {
     if (this.#asked > 0) return;
+    const unknown = ({ source, context }) => source === "logrelay" && context.notice === "gap" && context.cause === "epoch";
+    if (this.#kept > this.#options.maxResume && lines.some(unknown)) {
+      this.#skipToNewest(); // the relay does not know the id, and is about to send all that it keeps
+      return;
+    }
     this.lastId = lines.at(-1)?.id ?? this.lastId;
     this.#options.onLines(lines);
   }

@@ -18,6 +18,7 @@ from websockets.http11 import Request
 
 from logrelay.config.settings import is_loopback
 from logrelay.fanout.batch import Form
+from logrelay.fanout.positions import Position
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.viewers import messages
@@ -137,11 +138,6 @@ class ViewerService:
     # --- what plain HTTP asks (http.api.RelayFacts) ---------------------------------------------------------------
 
     @property
-    def epoch(self) -> str:
-        """The journal's epoch."""
-        return self._stream.epoch
-
-    @property
     def head(self) -> int:
         """Seq of the newest committed line; 0 when there is none."""
         return self._stream.committed
@@ -180,6 +176,10 @@ class ViewerService:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""
         return await self._stream.read(query)
 
-    def resolve(self, id_: str) -> int:
-        """Return the seq an id means. Raises RequestError."""
+    def id_of(self, seq: int) -> str:
+        """Return the id of a position."""
+        return self._stream.id_of(seq)
+
+    def resolve(self, id_: str) -> Position:
+        """Return what an id means. Raises RequestError."""
         return self._stream.resolve(id_)

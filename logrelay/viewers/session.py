@@ -14,6 +14,7 @@ from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub_types import Gap, Sink, Viewer
+from logrelay.fanout.positions import Lost
 from logrelay.journal.interface import Query
 from logrelay.viewers import messages
 from logrelay.viewers.requests import History, Ping, Subscribe, parse_request, parse_target
@@ -48,6 +49,13 @@ class _HistoryRequest(NamedTuple):
 
     before: int
     limit: int
+    gap: Gap | None
+    """Lines between what is answered and the id that was given, which the journal does not have."""
+
+
+def unsynced_gap(lost: Lost) -> Gap:
+    """Return the gap that tells a viewer of lines that it was shown and the journal does not have."""
+    return Gap("unsynced", lost.first, lost.last, lost.lines, None, epoch=lost.epoch)
 
 
 class Session:
@@ -141,12 +149,13 @@ class Session:
             stream.start_tail(viewer, self._tail if wanted.tail is None else wanted.tail)
             return
         try:
-            seq = stream.resolve(wanted.after)
+            position = stream.resolve(wanted.after)
         except RequestError as error:
             before = stream.oldest - 1
             stream.start_after(viewer, before, Gap("epoch", 0, before, 0, None, detail=str(error)))
         else:
-            stream.start_after(viewer, seq)
+            lost = position.lost
+            stream.start_after(viewer, position.seq, None if lost is None else unsynced_gap(lost))
 
     def _subscribe(self, wanted: Subscribe) -> None:
         viewer, stream = self._viewer, self._stream
@@ -165,10 +174,13 @@ class Session:
     # --- history --------------------------------------------------------------------------------------------------
 
     def _queue_history(self, request: History) -> None:
-        before = self._stream.resolve(request.before)
+        position = self._stream.resolve(request.before)
         if len(self._histories) >= MAX_HISTORIES:
             raise RequestError("busy", f"{MAX_HISTORIES} history requests are waiting already; wait for their answers")
-        self._histories.append(_HistoryRequest(before, request.limit))
+        lost = position.lost
+        # The line of the id itself was not asked for.
+        told = None if lost is None or lost.lines == 1 else unsynced_gap(lost._replace(last=lost.last - 1))
+        self._histories.append(_HistoryRequest(position.end, request.limit, told))
         self._ensure_history_task()
 
     def _ensure_history_task(self) -> None:
@@ -184,6 +196,9 @@ class Session:
                 except JournalError as error:
                     self._socket.send(messages.error("journal", f"the journal cannot be read: {error}"))
                 else:
+                    gap = self._histories[0].gap
+                    if gap is not None:
+                        bodies.append(self._stream.render_gap(gap))
                     self._socket.send(messages.history(bodies, more))
                 self._histories.popleft()
         finally:

@@ -12,6 +12,7 @@ from typing import Protocol
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub_types import Gap, Sink, Viewer
+from logrelay.fanout.positions import Position
 from logrelay.journal.interface import Page, Query
 
 
@@ -20,7 +21,7 @@ class Stream(Protocol):
 
     @property
     def epoch(self) -> str:
-        """The journal's epoch."""
+        """The epoch that new lines get."""
 
     @property
     def head(self) -> int:
@@ -74,8 +75,11 @@ class Stream(Protocol):
     def id_of(self, seq: int) -> str:
         """Return the id of a position; a provisional one while the journal does not hold it."""
 
-    def resolve(self, id_: str, /) -> int:
-        """Return the seq that an id means. Raises RequestError (`bad_id`, `expired`)."""
+    def resolve(self, id_: str, /) -> Position:
+        """Return what an id means. Raises RequestError (`bad_id`, `expired`)."""
+
+    def render_gap(self, gap: Gap) -> bytes:
+        """Return the notice that tells a viewer of a gap, as a viewer message."""
 
     def traders_shown(self) -> list[dict[str, object]]:
         """Return the traders as viewers are told of them, JSON-safe."""

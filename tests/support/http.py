@@ -18,6 +18,7 @@ import orjson
 import pytest
 
 from logrelay.errors import JournalError, RequestError
+from logrelay.fanout.positions import Lost, Position
 from logrelay.http.api import HttpApi
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
@@ -86,13 +87,18 @@ class ListFacts:
     def labelled(self):
         return {"trader_up": [({"app": trader["app"]}, 1) for trader in self.traders]}
 
-    def resolve(self, id_: str) -> int:
+    def id_of(self, seq: int) -> str:
+        return f"{self.epoch}-{seq}"
+
+    def resolve(self, id_: str) -> Position:
         epoch, _, seq = id_.partition("-")
         if not seq.isdigit():
             raise RequestError("bad_id", f"{id_!r} is not an id")
         if epoch != self.epoch:
             raise RequestError("expired", f"{id_!r} is of another journal")
-        return int(seq)
+        return (
+            Position(int(seq)) if int(seq) <= self.head else Position(self.head, Lost(epoch, self.head + 1, int(seq)))
+        )
 
     async def read(self, query: Query) -> Page:
         self.queries.append(query)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from logrelay.errors import JournalError
-from logrelay.fanout.positions import resolve_id
+from logrelay.fanout.positions import Epoch, Epochs
 from logrelay.journal.interface import Page
 
 
@@ -16,6 +16,9 @@ class FakeStream:
     """Ten lines are in the journal, `bodies[seq - 1]` each; 1 to `oldest - 1` are no longer kept."""
 
     epoch: str = "k3f9ab"
+    earlier: tuple = ()
+    """An epoch before it, whose lines end before `first`."""
+    first: int = 1
     head: int = 10
     committed: int = 10
     oldest: int = 1
@@ -57,8 +60,15 @@ class FakeStream:
     def id_of(self, seq):
         return f"{self.epoch}-{seq}"
 
+    @property
+    def epochs(self):
+        return Epochs([Epoch(name, 1) for name in self.earlier], self.epoch, self.first)
+
     def resolve(self, id_):
-        return resolve_id(id_, epoch=self.epoch, aliases=(), head=self.head, head_id=self.id_of(self.head))
+        return self.epochs.resolve(id_, aliases=(), head=self.head, head_id=self.id_of(self.head))
+
+    def render_gap(self, gap):
+        return json.dumps({"gap": [gap.cause, gap.epoch, gap.first, gap.last, gap.count]}).encode()
 
     def traders_shown(self):
         return [{"app": "bot"}]

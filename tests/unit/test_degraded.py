@@ -10,6 +10,7 @@ from logrelay import degraded as degraded_module
 from logrelay.degraded import ALIAS_CHARS, COMMIT_DEADLINE_S, DegradedMode
 from logrelay.fanout.batch import Batch
 from logrelay.fanout.line_json import log_line
+from logrelay.fanout.positions import Epochs
 from logrelay.model import INFO
 
 EPOCH = "k3f9ab"
@@ -28,7 +29,7 @@ def _small_bounds(monkeypatch):
 def mode():
     """The journal keeps up; provisional epochs end in aaaa, bbbb, ..."""
     letters = iter("abcdefgh")
-    return DegradedMode(EPOCH, {OLD_ALIAS}, random_text=lambda n: next(letters) * n)
+    return DegradedMode(Epochs([], EPOCH, 1), {OLD_ALIAS}, random_text=lambda n: next(letters) * n)
 
 
 @pytest.fixture

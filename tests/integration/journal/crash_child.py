@@ -10,6 +10,8 @@ from logrelay.journal.sqlite import SqliteJournal
 from logrelay.journal.writer_thread import JournalThread
 from logrelay.model import Commit, Line, Run
 
+BODY = b'{"type":"log","id":"%b-%d","message":"m"}'
+
 
 class Reports:
     """Writes each report on stdout: the test reads there what the journal promised before the kill."""
@@ -30,7 +32,9 @@ class Reports:
 
 def main() -> None:
     """Append batches of changing sizes until killed."""
-    journal = SqliteJournal(sys.argv[1], now_us=lambda: time.time_ns() // 1000, random_epoch=lambda: "abc123")
+    journal = SqliteJournal(
+        sys.argv[1], now_us=lambda: time.time_ns() // 1000, random_epoch=lambda: os.urandom(3).hex()
+    )
     opening = journal.open()
     head = opening.head
     reports = Reports(head)
@@ -39,7 +43,7 @@ def main() -> None:
     while True:
         count = 1 + head * 7919 % 97
         lines = [
-            Line(seq, seq, 20, "s", 1, b'{"type":"log","id":"abc123-%d","message":"m"}' % seq, "m", {})
+            Line(seq, seq, 20, "s", 1, BODY % (opening.epoch.encode(), seq), "m", {})
             for seq in range(head + 1, head + 1 + count)
         ]
         head += count

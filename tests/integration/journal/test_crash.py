@@ -1,4 +1,4 @@
-"""A relay that is killed with SIGKILL loses no line it has reported, repeats none, and leaves no half commit."""
+"""A relay that is killed with SIGKILL loses no reported line, repeats none, leaves no half commit, no epoch twice."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
+from tests.integration.journal.crash_child import BODY
 from tests.support.waiting import DEADLINE_S
 
 KILLS = 50
@@ -33,6 +34,7 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path):
     path = str(tmp_path / "journal.db")
     chance = random.Random(20260123)
     reported = reported_by_kill = 0
+    heads = [0]
     for kill in range(KILLS):
         child = subprocess.Popen(
             [sys.executable, str(CHILD), path],
@@ -57,12 +59,15 @@ def test_fifty_kills_lose_and_repeat_nothing(tmp_path):
         journal = SqliteJournal(path, now_us=lambda: 0, random_epoch=lambda: "zzzzzz")
         opening = journal.open()
         try:
-            assert (opening.epoch, opening.notices) == ("abc123", [])
+            assert (opening.epoch, opening.notices) == ("zzzzzz", [])
+            assert [epoch.first for epoch in opening.earlier] == [began + 1 for began in heads]
+            heads.append(opening.head)
             assert opening.head >= reported
             assert {run.id: run.last_seq for run in opening.runs} == {1: opening.head}
             newest = read_all(journal, max(0, opening.head - 5000), opening.head)
             assert [seq for seq, _ in newest] == list(range(max(0, opening.head - 5000) + 1, opening.head + 1))
-            assert newest[-1][1] == b'{"type":"log","id":"abc123-%d","message":"m"}' % opening.head
+            epoch = opening.earlier[-1].name
+            assert newest[-1][1] == BODY % (epoch.encode(), opening.head)
         finally:
             journal.close()
     journal = SqliteJournal(path, now_us=lambda: 0, random_epoch=lambda: "zzzzzz")

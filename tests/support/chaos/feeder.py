@@ -61,6 +61,7 @@ class Trader:
         self.path = str(path)
         self.name = name
         self.run = run if run is not None else os.urandom(16)
+        self.started_ns = time.time_ns()
         self.seq = 0
         self.acked = 0
         self.sent = 0
@@ -80,7 +81,7 @@ class Trader:
     def hello(self) -> bytes:
         """Return this run's hello frame."""
         fields = {"protocol": 1, "run": self.run, "app": self.name, "host": "chaos", "pid": os.getpid()}
-        return pack([HELLO, fields | {"started_ns": time.time_ns()}])
+        return pack([HELLO, fields | {"started_ns": self.started_ns}])
 
     def try_connect(self, timeout: float = 5.0) -> bool:
         """Connect, say hello, take the welcome, queue what the relay does not have. False: not this time."""

@@ -20,7 +20,7 @@ from tests.support.chaos.viewer import Got, Viewer
 
 LEVEL_RANK = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 
-PRIVATE = ("lag", "retention", "epoch")
+PRIVATE = ("lag", "retention", "epoch", "unsynced")
 """Causes of gap notices that concern one viewer and are not in the journal."""
 
 
@@ -58,6 +58,12 @@ class Ledger:
     aliases: set[str]
     runs: dict[bytes, tuple[int, int, str]] = field(default_factory=dict)
     """By run key: row id, last seq, state."""
+    epochs: set[str] = field(default_factory=set)
+    """Of all openings; `epoch` is that of the last one that committed something."""
+
+    def id_of(self, seq: int) -> str:
+        """Return the id of a line that is kept."""
+        return self.entries[seq - self.oldest].id
 
     @classmethod
     def read(cls, path: Path | str) -> Ledger:
@@ -65,17 +71,19 @@ class Ledger:
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
             db.execute("BEGIN")
             epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
+            known = db.execute("SELECT value FROM meta WHERE key = 'epochs'").fetchone()
             rows = db.execute("SELECT seq, level, run, CAST(body AS BLOB) FROM lines ORDER BY seq").fetchall()
             aliases = {row[0] for row in db.execute("SELECT alias FROM aliases")}
             runs = {
                 key: (i, last, state) for i, key, last, state in db.execute("SELECT id,key,last_seq,state FROM runs")
             }
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        ledger = cls(epoch, [Entry(*row) for row in rows], aliases, runs)
+        epochs = {name for name, _, _ in orjson.loads(known[0])} if known else {epoch}
+        ledger = cls(epoch, [Entry(*row) for row in rows], aliases, runs, epochs)
         seqs = [entry.seq for entry in ledger.entries]
         if seqs:
             assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), "the journal's seqs have a hole or a repeat"
-        allowed = {epoch, *aliases}
+        allowed = {*epochs, *aliases}
         for entry in ledger.entries:
             named, _, number = entry.id.rpartition("-")
             assert named in allowed, f"line {entry.seq} has the id {entry.id}"
@@ -196,7 +204,7 @@ def _check_stretch(
     name: str, got: list[Got], ledger: Ledger, match: Callable[[Entry], bool], after: int, *, whole: bool
 ) -> None:
     by_seq = {entry.seq: entry for entry in ledger.entries}
-    epochs = {ledger.epoch, *ledger.aliases}
+    epochs = {*ledger.epochs, *ledger.aliases}
     at = after
     """Every line up to here was seen, unwanted, or told to be missing."""
 
@@ -210,9 +218,12 @@ def _check_stretch(
             assert not wanted, f"{name} missed line {seq}: {entry.raw.decode()[:300]}"
         at = max(at, until)
 
-    for line in got:
+    taken_back = _taken_back(got)
+    for index, line in enumerate(got):
         epoch, _, number = line.id.rpartition("-")
         seq = int(number)
+        if any(index < told and first <= seq <= last for told, first, last in taken_back) and not is_private(line):
+            continue
         if is_private(line):
             at = _check_gap(name, line.data, ledger, at, skip_unwanted)
             continue
@@ -234,10 +245,26 @@ def _check_stretch(
         skip_unwanted(ledger.head)
 
 
+def _taken_back(got: list[Got]) -> list[tuple[int, int, int]]:
+    """Return where a viewer was told that lines it had seen are not in the journal, and which: first and last."""
+    found = []
+    for index, line in enumerate(got):
+        if is_private(line) and line.data["context"]["cause"] == "unsynced":
+            context = line.data["context"]
+            first, last = (int(context[key].rpartition("-")[2]) for key in ("first", "last"))
+            assert context["count"] == last - first + 1, context
+            assert line.id.endswith(f"-{first - 1}"), line
+            found.append((index, first, last))
+    return found
+
+
 def _check_gap(name: str, notice: dict, ledger: Ledger, at: int, skip_unwanted: Callable[[int], None]) -> int:
     """A lag or retention gap begins right behind what was seen and counts exactly what it covers. Returns its end."""
     context = notice["context"]
     first, last = (int(str(context[key]).rpartition("-")[2]) for key in ("first", "last"))
+    if context["cause"] == "unsynced":
+        assert at == first - 1, f"{name}: {first} to {last} were taken back, and it has everything up to {at}"
+        return at
     if context["cause"] == "retention":
         assert first == at + 1 or first <= at + 1 <= last, f"{name}: gap {first}-{last} when it had {at}"
         assert context["count"] == last - first + 1, notice

@@ -71,6 +71,8 @@ class Relay:
         self.python = sys.executable
         self.held: socket.socket | None = None
         """A listening socket that outlives the relay, as one that systemd holds; None: the relay binds its own."""
+        self.environ: dict[str, str] = {}
+        """More variables for the process."""
         self.process: subprocess.Popen[bytes] | None = None
         self.said: list[str] = []
         """Every line on stderr, of all starts."""
@@ -82,7 +84,7 @@ class Relay:
         """Start the process and do not wait for anything."""
         assert self.process is None or self.process.poll() is not None, "the relay runs already"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("LOGRELAY_")}
-        environ["PYTHONPATH"] = str(ROOT)
+        environ |= {"PYTHONPATH": str(ROOT)} | self.environ
         command = [self.python, "-m", "logrelay", "serve", "--port", str(self.port)]
         command += ["--socket", str(self.socket), "--journal", str(self.journal), *self.options]
         held = () if self.held is None else (self.held.fileno(),)

@@ -500,3 +500,23 @@ def test_a_gap_by_another_epoch():
     assert shape["context"] == {
         "notice": "gap", "cause": "epoch", "count": 0, "reason": "x-1 is an id of another journal",
     }  # fmt: skip
+
+
+def test_a_gap_of_lines_that_were_not_on_the_disk():
+    """Their ids are those under which they were shown; the notice's own is where the viewer goes on."""
+    shape = gap(cause="unsynced")
+    assert shape["context"] == {
+        "notice": "gap",
+        "cause": "unsynced",
+        "count": 7,
+        "first": "k3f9ab-3",
+        "last": "k3f9ab-9",
+    }
+    assert shape["message"].startswith("7 lines shown before are not in the journal: the relay or its machine stopped")
+    assert gap(cause="unsynced", count=1)["message"].startswith("1 line shown before is not in the journal")
+
+
+def test_a_gap_through_several_epochs():
+    """Its ends have the epochs of their lines."""
+    shape = gap(cause="retention", last_epoch="zzz999")
+    assert (shape["context"]["first"], shape["context"]["last"]) == ("k3f9ab-3", "zzz999-9")

@@ -172,6 +172,16 @@ class TestTrouble:
         status, body = refusal(api, f"/logs?{parameter}=zzzzzz-5")
         assert (status, body["type"], body["code"]) == (410, "error", "expired")
 
+    def test_after_a_line_that_is_gone(self, facts, lines):
+        """It was lost with the power: which ones were is the first line, then everything behind them."""
+        facts.add(5)
+        told, *rest = lines("/logs?after=k3f9ab-8&limit=3")
+        assert (told["type"], told["code"]) == ("error", "unsynced")
+        assert told["message"].startswith("3 lines, k3f9ab-6 to k3f9ab-8, are not in the journal: ")
+        assert rest == []
+        told, *rest = lines("/logs?before=k3f9ab-8&limit=3")
+        assert (told["code"], rest) == ("unsynced", [3, 4, 5])
+
     @pytest.mark.parametrize("after", [0, 5])
     def test_after_what_is_no_longer_kept(self, facts, lines, after):
         """An `after` older than what is kept counts what is missing before the oldest line kept."""

@@ -60,12 +60,17 @@ class Connection:
 class Bench:
     """A registry with a sequencer behind it and clocks in hand."""
 
-    def __init__(self, runs=(), head=0, quiet_after_s=QUIET_S):
+    def __init__(self, runs=(), head=0, quiet_after_s=QUIET_S, unsynced_before_us=None):
         self.mono = 1000.0
         self.now_us = NOW
         self.sequencer = Sequencer("k3f9ab", head + 1, on_notice=lambda _rank, _text: None)
         self.registry = TraderRegistry(
-            runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono, now_us=self.now_us
+            runs,
+            self.sequencer,
+            quiet_after_s=quiet_after_s,
+            mono=self.mono,
+            now_us=self.now_us,
+            unsynced_before_us=unsynced_before_us,
         )
         self.commits = []
 
@@ -855,3 +860,26 @@ def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():
     bench = Bench(runs=[Run(1, run_key(1), "bot", "box", 4711, 1, state="lost")])
     (notice,) = bench.pass_time(GONE_GRACE_S)
     assert (notice.level, notice.context["state"]) == (WARNING, "gone")
+
+
+def test_a_hole_that_the_power_left_is_said_to_be_one():
+    """Where a relay before acked lines that the disk had not: the first hole of a run from before has that cause."""
+    known = Run(1, run_key(1), "bot", "box", 4711, NOW * 1000, last_seq=5, state="connected")
+    bench = Bench([known], unsynced_before_us=NOW + 1)
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, log(9), log(11))
+    assert [gap_of([line]) for line in shown if line.is_notice] == [("power", 6, 8, 3), ("power", 10, 10, 1)]
+    assert "a relay before had them" in shown[0].message
+    _, shown = bench.receive(trader, log(13))
+    assert gap_of(shown) == ("unexplained", 12, 12, 1)
+    unknown, _ = bench.join(2)
+    assert bench.receive(unknown, log(3))[1][0].context["cause"] == "power"
+    later, _ = bench.join(3, started_ns=(NOW + 1) * 1000)
+    assert bench.receive(later, log(3))[1][0].context["cause"] == "unexplained"
+
+
+def test_without_a_power_cut_no_hole_is_explained_by_one():
+    """A run from before the relay's start may have holes of its own."""
+    known = Run(1, run_key(1), "bot", "box", 4711, NOW * 1000, last_seq=5, state="connected")
+    trader, _ = (bench := Bench([known])).join()
+    assert gap_of(bench.receive(trader, log(9))[1]) == ("unexplained", 6, 8, 3)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from logrelay.errors import JournalError, JournalRefused
+from logrelay.fanout.positions import Epoch
 from logrelay.journal import schema
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.model import Commit
@@ -47,7 +48,8 @@ def test_the_lock_ends_with_its_process(journal_at):
     )
     subprocess.run([sys.executable, "-c", script, str(journal_at.path)], check=False, timeout=DEADLINE_S)
     assert journal_at.path.with_name("journal.db.lock").exists()
-    assert journal_at().open().epoch == "abcdef"
+    opening = journal_at().open()
+    assert (opening.epoch, opening.earlier) == ("abc123", [Epoch("abcdef", 1, shared=True)])
 
 
 def test_a_file_that_is_not_a_database_is_left_alone(journal_at):
@@ -218,8 +220,8 @@ def test_damage_at_run_time_goes_on_under_the_same_numbers(journal_at, lines, ru
     assert journal.page(Query(0, ALL, 1)).oldest == 5001
     journal.close()
     again = journal_at().open()
-    assert (again.epoch, again.oldest, again.head, again.runs) == (
-        "abc123",
+    assert (again.earlier, again.oldest, again.head, again.runs) == (
+        [Epoch("abc123", 1)],
         5001,
         5003,
         [run(7, last_seq=99)],

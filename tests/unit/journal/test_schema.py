@@ -9,6 +9,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
+from logrelay.fanout.positions import Epoch
 from logrelay.journal import schema
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
@@ -192,10 +193,13 @@ def test_a_journal_of_version_1_is_upgraded_in_place(tmp_path, line):
         db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         db.executescript(VERSION_1)
         db.execute("PRAGMA journal_mode = WAL").fetchall()
-    for expected in ([1], [1, 3]):
-        journal = SqliteJournal(str(path), now_us=lambda: 3000, random_epoch=lambda: "new123")
+    epochs = [Epoch("old123", 1, shared=True)]
+    for expected, name in ([1], "new123"), ([1, 3], "new124"):
+        journal = SqliteJournal(str(path), now_us=lambda: 3000, random_epoch=lambda name=name: name)
         opening = journal.open()
-        assert (opening.epoch, opening.notices, [run.app for run in opening.runs]) == ("old123", [], ["one", "two"])
+        assert (opening.epoch, opening.earlier) == (name, epochs)
+        epochs = [*epochs, Epoch(name, 3)]
+        assert (opening.notices, [run.app for run in opening.runs]) == ([], ["one", "two"])
         assert journal.page(Query(0, 9, 9, Filter(apps=("one",)))).seqs == expected
         if opening.head == 2:
             journal.append(Commit([line(3, source="core", app="one"), line(4, source="core", app="three")]))

@@ -12,6 +12,7 @@ import pytest
 
 from logrelay.errors import ConfigError, JournalError
 from logrelay.fanout.filters import Filter
+from logrelay.fanout.positions import Epoch
 from logrelay.journal import query as reading
 from logrelay.journal.interface import Query
 from logrelay.model import Commit
@@ -61,7 +62,8 @@ def test_what_was_committed_is_there_after_reopening(journal_at, lines, run):
     journal.close()
     again = journal_at()
     opening = again.open()
-    assert (opening.epoch, opening.oldest, opening.head, opening.aliases) == ("abc123", 1, 1234, {"prov01"})
+    assert (opening.epoch, opening.earlier) == ("abc124", [Epoch("abc123", 1)])
+    assert (opening.oldest, opening.head, opening.aliases) == (1, 1234, {"prov01"})
     assert opening.runs == [run(1, last_seq=1234, state="closed"), run(2)]
     page = again.page(Query(0, ALL, 5000))
     assert page.bodies == [line.body for line in written]

@@ -50,6 +50,8 @@ class Scripted:
         """An error or the notices of each."""
         self.dues = []
         """What `due` answers, or raises; at the end of the list nothing is ever due."""
+        self.syncs = []
+        """What `sync` answers, or raises; at the end of the list there is nothing to sync."""
         self.checkpoints = []
         self.page_error = None
         self.pages_wait = None
@@ -90,6 +92,12 @@ class Scripted:
     def checkpoint(self, *, idle):
         self.calls.append("checkpoint")
         self.checkpoints.append(idle)
+
+    def sync(self):
+        found = self.syncs.pop(0) if self.syncs else float("inf")
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def page(self, query):
         self.threads.append(threading.current_thread())
@@ -660,6 +668,29 @@ def test_an_idle_thread_takes_one_step_at_a_time_and_sleeps_until_the_next(world
     assert world.idle[4:] == [IDLE_S, 0.0, 7.5, LONGEST_WAIT_S]
     assert world.journal.pruned == 3
     assert world.journal.checkpoints == [False] + [True] * 5
+
+
+def test_an_idle_thread_wakes_when_it_is_time_to_sync(world, lines):
+    """However long retention has nothing to do, and also while retention does not work."""
+    world.begin(Commit(lines(1, 1)))
+    world.journal.syncs, world.journal.dues = [4.0, 1.5], [7.5, JournalError("cannot take away")]
+    world.idle_turns = 2
+    world.then(Commit(lines(2, 1)))
+    assert world.idle[1:] == [IDLE_S, 4.0, 1.5]
+
+
+def test_a_sync_that_fails_is_said_until_one_works(world, lines):
+    """Commits and the rest of the upkeep go on; only what is on the disk is not known."""
+    world.journal.syncs = [JournalError("cannot sync"), 2.0]
+    world.begin(Commit(lines(1, 1)))
+    assert world.thread.stats().upkeep_trouble == "cannot sync"
+    assert world.journal.calls == ["append", "due", "checkpoint"]
+    world.clock.now = 10.0
+    world.then(Commit(lines(2, 1)))
+    assert world.thread.stats().upkeep_trouble == "cannot sync"
+    world.clock.now = 20.0
+    world.then(Commit(lines(3, 1)))
+    assert world.thread.stats().upkeep_trouble is None
 
 
 def test_upkeep_that_fails_is_said_in_the_counters_and_tried_again_later(world, lines):

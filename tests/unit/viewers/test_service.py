@@ -174,8 +174,8 @@ def test_the_facts_are_the_streams(bench):
         "traders": [{"app": "bot"}],
         "journal": {"trouble": "slow", "bytes": 4096, "pending_lines": 2},
     }
-    assert (made.service.epoch, made.service.head) == ("k3f9ab", 8)
+    assert (made.service.id_of(8), made.service.head) == ("k3f9ab-8", 8)
     assert made.service.counters() == {"lines_total": 8, "handshakes_refused_total": 0}
-    assert made.service.resolve("k3f9ab-7") == 7
+    assert made.service.resolve("k3f9ab-7").seq == 7
     page = made.loop.run_until_complete(made.service.read(Query(after=0, until=3, limit=9)))
     assert page.seqs == [2, 3]

@@ -77,7 +77,19 @@ async def test_an_id_of_another_journal_begins_with_the_oldest_line_and_a_gap():
     ((_, seq, gap),) = Bench("/?after=zzzzzz-4", oldest=3).calls()[1:]
     assert seq == 2
     assert (gap.cause, gap.first, gap.last, gap.count, gap.levels) == ("epoch", 0, 2, 0, None)
-    assert gap.detail == "zzzzzz-4 is an id of another journal; this one's ids begin with k3f9ab-"
+    assert gap.detail == (
+        "zzzzzz-4 is an id of another journal, or of an epoch that this one does not remember; "
+        "its newest line is k3f9ab-10"
+    )
+
+
+@on_a_loop
+async def test_an_id_of_a_line_that_is_gone_goes_on_behind_what_is_left():
+    """Its viewer is told which lines it was shown and the journal does not have, then gets everything behind them."""
+    ((_, seq, gap),) = Bench("/?after=cut111-9", earlier=("cut111",), first=7).calls()[1:]
+    assert seq == 6
+    assert (gap.cause, gap.epoch, gap.first, gap.last, gap.count, gap.behind) == ("unsynced", "cut111", 7, 9, 3, 6)
+    assert Bench("/?after=cut111-6", earlier=("cut111",), first=7).calls()[1:] == [("start_after", 6, None)]
 
 
 @on_a_loop
@@ -175,6 +187,17 @@ async def test_history_is_the_newest_lines_before_an_id():
     (query,) = bench.stream.queries
     assert (query.after, query.until, query.limit, query.newest) == (0, 7, 3, True)
     assert query.filter == Filter(ERROR)
+
+
+@on_a_loop
+async def test_history_before_a_line_that_is_gone():
+    """What is left of the lines before it, and which are gone; none is when it was the first of those."""
+    bench = Bench(earlier=("cut111",), first=7)
+    bench.ask(type="history", before="cut111-9", limit=2)
+    bench.ask(type="history", before="cut111-7", limit=2)
+    told, plain = await bench.answers(2)
+    assert told["logs"] == [{"n": 5}, {"n": 6}, {"gap": ["unsynced", "cut111", 7, 8, 2]}]
+    assert plain["logs"] == [{"n": 5}, {"n": 6}]
 
 
 @on_a_loop
