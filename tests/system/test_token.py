@@ -433,6 +433,29 @@ def test_beyond_loopback_a_weak_token_is_refused(tmp_path, weak):
     assert checked.returncode == 0, "on loopback it is taken"
 
 
+@pytest.mark.parametrize("token", ["short", GOOD_TOKEN])
+def test_an_inherited_address_asks_for_a_good_token_as_well(tmp_path, token):
+    """Where systemd holds the socket the settings do not say what is listened on; the socket does."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("LOGRELAY_")}
+    environ = kept | {"LISTEN_FDS": "1", "LOGRELAY_TOKEN": token, "LOGRELAY_SOCKET": str(tmp_path / "s")}
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        relay = subprocess.Popen(
+            ["/bin/sh", "-c", 'export LISTEN_PID=$$; exec "$@"', "sh", sys.executable, "-m", "logrelay", "serve",
+             "--journal", ":memory:"],
+            env=environ, preexec_fn=lambda: os.dup2(listener.fileno(), 3), close_fds=False, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        with relay, contextlib.ExitStack() as stack:
+            stack.callback(relay.kill)
+            said = relay.stderr.readline()
+            if token == GOOD_TOKEN:
+                assert "ready on ws://0.0.0.0:" in said
+                relay.send_signal(signal.SIGTERM)
+            else:
+                assert "the inherited address is '0.0.0.0', which is not loopback, and the token can be guessed" in said
+            assert relay.wait(DEADLINE_S) == (0 if token == GOOD_TOKEN else 2)
+
+
 @pytest.mark.parametrize("content", ["{", '{"version":2,"tokens":[]}', None])
 def test_a_relay_does_not_start_with_a_file_that_it_cannot_use(tmp_path, content):
     """Damaged, from the future, or readable by others: exit code 2, so that systemd does not try again."""
