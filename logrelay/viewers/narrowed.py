@@ -10,7 +10,7 @@ Positions and counts are not kept back: how many lines there are is told by thei
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -122,6 +122,10 @@ class NarrowedStream:
         """Return nothing: the numbers are about everybody's lines."""
         return {}
 
+    def app_samples(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
+        """Return nothing."""
+        return {}
+
 
 class NarrowedFacts:
     """`RelayFacts` of which only what `limit` allows is seen."""
@@ -161,6 +165,10 @@ class NarrowedFacts:
         return self._facts.ready()
 
     def counters(self) -> Mapping[str, int | float]:
+        """Return nothing."""
+        return {}
+
+    def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
         """Return nothing."""
         return {}
 

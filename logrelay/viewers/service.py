@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -230,6 +230,10 @@ class ViewerService:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
         refused = {"handshakes_refused_total": self._refusals.total(), "wrong_tokens_total": self._tokens.wrong.total}
         return {**self._stream.counters(), **refused}
+
+    def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
+        """Return what has labels: metric name to samples, each with its labels."""
+        return self._stream.app_samples()
 
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""

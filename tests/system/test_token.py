@@ -220,10 +220,12 @@ def test_a_limited_token_sees_nothing_beyond_its_limits_by_any_way(start):
     hidden.close()
     relay.traders.remove(hidden)
 
-    def after_the_crash():
-        return b"without saying goodbye" in get(relay, "/logs?limit=1000", everything)[1]
+    def is_told_to_be_gone():
+        lines = [json.loads(line) for line in get(relay, "/logs?limit=1000", everything)[1].splitlines()]
+        told = [line["context"] for line in lines if line["context"].get("app") == f"{MARK}-bot"]
+        return any(context.get("state") in ("lost", "crashed", "gone") for context in told)
 
-    wait_for(after_the_crash, "the relay tells of the crash")
+    wait_for(is_told_to_be_gone, "the relay tells that a trader is gone")
     seen = walk(relay, everything)
     assert all(MARK in repr(seen[way]) for way in ("GET /logs", "GET /healthz", "WebSocket ?tail=1000"))
 
