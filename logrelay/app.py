@@ -16,6 +16,7 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import string
 import sys
 import time
@@ -23,7 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from logrelay import __version__
-from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
+from logrelay.access.token_keeper import TokenKeeper
+from logrelay.config.loading import require_token
+from logrelay.config.settings import MEMORY, Config
 from logrelay.errors import JournalError, ListenError
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
@@ -79,11 +82,20 @@ SOCKET_CHECK_S = 1.0
 """How often the log socket's file is looked at: a trader that finds none tries again about as often."""
 
 
+TOKEN_CHECK_S = 0.5
+"""How often the token file is looked at, and the time of each token: a revoked one is promised to be out within a
+second. It costs one stat(2)."""
+
+
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails."""
     _raise_fd_limit()
     _let_traders_go_first()
     inherited = inherited_sockets(os.environ, os.getpid())
+    tokens = TokenKeeper(config.tokens, config.token)
+    for sock in inherited:
+        if config.token is not None and sock.family != socket.AF_UNIX:
+            require_token(str(sock.getsockname()[0]), config.token, "the inherited address")
     journal = _journal(config)
     opening = journal.open()
     try:
@@ -92,7 +104,7 @@ def run(config: Config) -> int:
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, listeners))
+        return runner.run(_serve(config, journal, opening, listeners, tokens))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -169,11 +181,14 @@ class Relay:
         opening: Opening,
         listeners: Listeners,
         loop: asyncio.AbstractEventLoop,
+        *,
+        tokens: TokenKeeper,
     ) -> None:
         """Build the parts around an open journal and bound sockets, which belong to them from now on.
 
         `opening` is what opening the journal returned. Nothing is read or committed before `start`.
         """
+        self._tokens = tokens
         self._listeners = listeners
         self._socket_file = SocketFileWatch(listeners)
         self._stderr_rank = RANKS[config.log_level]
@@ -196,7 +211,13 @@ class Relay:
         )
         policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
         self._viewer_service = ViewerService(
-            self._pipeline, policy, tail=config.tail, version=__version__, loop=loop, make_http=_http_api
+            self._pipeline,
+            policy,
+            tail=config.tail,
+            version=__version__,
+            loop=loop,
+            make_http=_http_api,
+            tokens=tokens,
         )
         self._viewer_server = ViewerServer(
             self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
@@ -236,6 +257,21 @@ class Relay:
             rank = ERROR if mishap.listener is None else WARNING
             self._pipeline.announce(rank, mishap.text, {"state": "socket"})
 
+    async def watch_tokens(self) -> None:
+        """See to it, until cancelled, that nobody stays whose token was revoked or has expired."""
+        while True:
+            await asyncio.sleep(TOKEN_CHECK_S)
+            self.check_tokens()
+            self._tokens.write_uses()
+
+    def check_tokens(self, *, reload: bool = False) -> None:
+        """Act on what has become of the tokens; `reload`: read their file in any case, as after SIGHUP."""
+        findings = self._tokens.check(reload=reload)
+        if findings.changed:
+            self._viewer_server.close_refused(self._tokens.token_set, self._tokens.now())
+        for rank, text in findings.messages:
+            self._pipeline.announce(rank, text, {"state": "access"})
+
     def request_stop(self) -> None:
         """Have `wait_for_stop` return."""
         self._stop_requested.set()
@@ -258,6 +294,7 @@ class Relay:
         await pipeline.wait_delivered(DELIVERY_TIMEOUT_S)
         timeout_s = min(CLOSE_TIMEOUT_S, deadline - self._loop.time())
         await self._viewer_server.close(1012, "the relay is stopping", timeout_s)
+        await asyncio.to_thread(self._tokens.close)
         await pipeline.close(max(MIN_CLOSE_S, deadline - self._loop.time()))
 
     def _on_fatal(self, _reason: str) -> None:
@@ -270,35 +307,29 @@ class Relay:
             print_stderr(text)
 
 
-async def _serve(config: Config, journal: Journal, opening: Opening, listeners: Listeners) -> int:
+async def _serve(config: Config, journal: Journal, opening: Opening, listeners: Listeners, tokens: TokenKeeper) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    relay = Relay(config, journal, opening, listeners, loop)
+    relay = Relay(config, journal, opening, listeners, loop, tokens=tokens)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)
     await relay.start()
-    _warn_of_short_token(config)
     status = f"ready on ws://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
     print_stderr(status)
     notifier.ready(status)
     _tune_interpreter()
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))
-    socket_watch = asyncio.create_task(relay.watch_socket_file())
+    watches = [asyncio.create_task(relay.watch_socket_file()), asyncio.create_task(relay.watch_tokens())]
     await relay.wait_for_stop()
     notifier.stopping()
-    socket_watch.cancel()
+    for task in watches:
+        task.cancel()
     await relay.stop()
     for task in (watchdog, shown):
         task.cancel()
     notifier.close()
     return relay.exit_code
-
-
-def _warn_of_short_token(config: Config) -> None:
-    token = config.token
-    if token is not None and len(token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
-        print_stderr(f"the token has {len(token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
 
 
 def _tune_interpreter() -> None:

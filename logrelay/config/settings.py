@@ -50,9 +50,6 @@ _TOKEN = text(
 _NAME = text(r"[A-Za-z0-9._-]+", "a host name without port", "NAME")
 _ORIGIN = text(r"https?://[^/?#@\s,]+", "like http://localhost:8081, without a path", "ORIGIN")
 
-GOOD_TOKEN_CHARS = 16
-"""Some 90 random bits. A shorter token is taken, because it is better than none, but not in silence."""
-
 MAX_ALLOWED = 16
 """Entries of an allow list: each is compared with every request, and nobody types more by hand."""
 
@@ -153,11 +150,19 @@ SETTINGS: tuple[Setting, ...] = (
         "token",
         _TOKEN,
         None,
-        "Secret that every viewer must show. There is no option for it: options are visible in ps.",
-        "Needed as soon as host is not loopback; under 16 characters it can be guessed, "
-        "and the relay says so at the start, unless it listens on loopback.",
+        "Secret that a viewer must show, without limits. There is no option for it: options are visible in ps.",
+        "Once host is not loopback it is needed, or a token file is; one that can be guessed (under 16 characters, "
+        "repeated, well-known) is taken on loopback only.",
         default_text="none",
         by_flag=False,
+    ),
+    Setting(
+        "tokens",
+        _PATH,
+        None,
+        "File of the tokens that logrelay token makes. While there is one, every viewer must show a token.",
+        "Where the relay's user may write: it notes there when each was used. With :memory: there is none by itself.",
+        default_text="tokens.json beside the journal",
     ),
     Setting(
         "allow_hosts",
@@ -266,6 +271,8 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8765
     token: str | None = field(default=None, repr=False)
+    tokens: str | None = None
+    """Path of the token file, which need not exist; None: there is none."""
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     sync: str = "normal"

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from logrelay.fanout.batch import Batch, Form, Segment, segments_of
 from logrelay.fanout.filters import Filter
@@ -556,4 +557,4 @@ class Hub:
 
 def skip_filter(wanted: Filter) -> Filter:
     """Return what is kept of a skipped stretch: WARNING and above of what the viewer wants anyway."""
-    return Filter(max(wanted.level, WARNING), wanted.sources, wanted.text, wanted.where, wanted.apps)
+    return replace(wanted, level=max(wanted.level, WARNING))

@@ -85,6 +85,10 @@ class RelayFacts(Protocol):
     """What the API sees of the relay; `viewers.service` has it. Called on the event loop."""
 
     @property
+    def limited(self) -> bool:
+        """True when they are cut to what a token with limits may see."""
+
+    @property
     def head(self) -> int:
         """Seq of the newest committed line; 0 when there is none."""
 
@@ -126,7 +130,10 @@ class HttpApi:
     """Answers plain HTTP requests. Belongs to one event loop."""
 
     def __init__(self, facts: RelayFacts, *, now: Callable[[], float] = time.time) -> None:
-        """Read the web viewer's files. `now` is the wall clock, seconds since 1970."""
+        """Read the web viewer's files. `now` is the wall clock, seconds since 1970.
+
+        `facts` are for requests that bring none of their own.
+        """
         self._facts = facts
         self._now = now
         self._files = {path: _load(*entry) for path, entry in STATIC.items()}
@@ -143,14 +150,17 @@ class HttpApi:
         """
         return target.partition("?")[0] in STATIC
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
+    def answer(
+        self, method: str, target: str, headers: Mapping[str, str], facts: RelayFacts | None = None
+    ) -> HttpResponse:
         """Answer one request that access has already been granted to. Never raises.
 
-        `target` is the request target as received; `headers` is looked up with lower-case names.
+        `target` is the request target as received; `headers` is looked up with lower-case names. `facts` is what this
+        request may see of the relay: a route gets them as an argument and has no others.
         """
-        return _completed(method, self._route(method, target, headers))
+        return _completed(method, self._route(method, target, headers, self._facts if facts is None else facts))
 
-    def _route(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
+    def _route(self, method: str, target: str, headers: Mapping[str, str], facts: RelayFacts) -> HttpResponse:
         path, _, query = target.partition("?")
         if path not in ROUTES and path not in STATIC:
             return _error(404, "not_found", f"there is nothing here; there is {', '.join(ROUTES)}")
@@ -160,9 +170,9 @@ class HttpApi:
         if path in STATIC:
             return self._static(path, headers)
         if path == "/logs":
-            return self._logs(query)
+            return self._logs(query, facts)
         routes = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
-        return routes[path]()
+        return routes[path](facts)
 
     def _static(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
         """Answer with a file, or 304 when the client has it."""
@@ -180,9 +190,9 @@ class HttpApi:
             ("Cross-Origin-Opener-Policy", "same-origin"),
         )
 
-    def _healthz(self) -> HttpResponse:
+    def _healthz(self, facts: RelayFacts) -> HttpResponse:
         """Answer with the state of the relay and its traders; nothing a trader logged is in it."""
-        status = self._facts.status()
+        status = facts.status()
         journal = _mapping(status.get("journal"))
         trouble = journal.get("trouble")
         body: dict[str, object] = {"status": "trouble" if trouble else "ok"}
@@ -203,16 +213,18 @@ class HttpApi:
             shown["last_line_age_seconds"] = age
         return shown
 
-    def _readyz(self) -> HttpResponse:
-        if self._facts.ready():
+    def _readyz(self, facts: RelayFacts) -> HttpResponse:
+        if facts.ready():
             return _json(200, {"ready": True})
-        trouble = _mapping(self._facts.status().get("journal")).get("trouble")
+        trouble = _mapping(facts.status().get("journal")).get("trouble")
         reason = f"journal: {trouble}" if trouble else "starting or stopping"
         return _json(503, {"ready": False, "reason": reason})
 
-    def _metrics(self) -> HttpResponse:
-        values = dict(self._facts.counters())
-        uptime = self._facts.status().get("uptime")
+    def _metrics(self, facts: RelayFacts) -> HttpResponse:
+        if facts.limited:
+            return _error(403, "limited", "/metrics tells of all lines: it needs a token without limits")
+        values = dict(facts.counters())
+        uptime = facts.status().get("uptime")
         if isinstance(uptime, int | float):
             values.setdefault("uptime_seconds", uptime)
         values |= {
@@ -221,15 +233,15 @@ class HttpApi:
             "search_lines_total": self._search_lines_total,
         }
         headers = (("Content-Type", metrics.CONTENT_TYPE), ("Cache-Control", "no-store"))
-        return HttpResponse(200, headers, metrics.expose(values, self._facts.labelled()).encode("utf-8", "replace"))
+        return HttpResponse(200, headers, metrics.expose(values, facts.labelled()).encode("utf-8", "replace"))
 
-    def _logs(self, query: str) -> HttpResponse:
+    def _logs(self, query: str, facts: RelayFacts) -> HttpResponse:
         """Check every parameter before the first byte; lines are read from the journal while they are written."""
-        head = self._facts.head
+        head = facts.head
         lost: list[Lost] = []
 
         def resolve(id_: str) -> Position:
-            position = self._facts.resolve(id_)
+            position = facts.resolve(id_)
             if position.lost is not None:
                 lost.append(position.lost)
             return position
@@ -242,11 +254,11 @@ class HttpApi:
             ("Content-Type", "application/x-ndjson"),
             ("Cache-Control", "no-store"),
             # How far the journal was looked at: whoever polls with a filter continues behind it, match or no match.
-            ("Logrelay-Head", self._facts.id_of(head)),
+            ("Logrelay-Head", facts.id_of(head)),
         )
-        return HttpResponse(200, headers, self._search(wanted, lost))
+        return HttpResponse(200, headers, self._search(wanted, lost, facts))
 
-    async def _search(self, query: Query, lost: Sequence[Lost]) -> AsyncGenerator[bytes, None]:
+    async def _search(self, query: Query, lost: Sequence[Lost], facts: RelayFacts) -> AsyncGenerator[bytes, None]:
         """Give the matches a page at a time; no read of the journal is open in between. Cancelling ends it."""
         self._searches_open += 1
         self._searches_total += 1
@@ -257,7 +269,7 @@ class HttpApi:
             # Behind a line that was asked for by its id, what is missing was there and must be reported.
             exact = not query.newest and query.since_us is None
             if query.newest:
-                start, kept = await self._walk_back(query)
+                start, kept = await self._walk_back(query, facts)
                 for page in kept:
                     yield self._chunk(page.bodies)
                 if kept or start > query.until:
@@ -265,7 +277,7 @@ class HttpApi:
                 query, exact = replace(query, after=start - 1, newest=False), True
             left = query.limit
             while left > 0 and query.after < query.until:
-                page = await self._read(replace(query, limit=min(left, PAGE_LINES)))
+                page = await self._read(replace(query, limit=min(left, PAGE_LINES)), facts)
                 missing = min(page.oldest - 1, query.until) - query.after
                 if exact and missing > 0:
                     yield _error_line("expired", f"{missing} lines are missing here: no longer kept (retention)")
@@ -281,7 +293,7 @@ class HttpApi:
         finally:
             self._searches_open -= 1
 
-    async def _walk_back(self, query: Query) -> tuple[int, list[Page]]:
+    async def _walk_back(self, query: Query, facts: RelayFacts) -> tuple[int, list[Page]]:
         """Find where the newest `limit` matches begin, and keep them, ascending, while they are few.
 
         Returns the seq of the first match (`until + 1` when there is none) and the pages; no pages when they
@@ -291,7 +303,7 @@ class HttpApi:
         kept: list[Page] = []
         size = 0
         while left > 0 and until > query.after:
-            page = await self._read(replace(query, until=until, limit=min(left, PAGE_LINES)))
+            page = await self._read(replace(query, until=until, limit=min(left, PAGE_LINES)), facts)
             if page.bodies:
                 start = page.seqs[0]
                 left -= len(page.bodies)
@@ -306,9 +318,9 @@ class HttpApi:
             until = page.reached
         return start, kept[::-1]
 
-    async def _read(self, query: Query) -> Page:
+    async def _read(self, query: Query, facts: RelayFacts) -> Page:
         async with self._reads:
-            page = await self._facts.read(query)
+            page = await facts.read(query)
         await asyncio.sleep(0)  # a journal that answers from memory must not keep the event loop from everybody else
         return page
 

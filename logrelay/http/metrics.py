@@ -80,6 +80,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("viewer_gaps_total", "counter", "Gap notices that single viewers got."),
     Metric("viewer_lines_skipped_total", "counter", "Lines that viewers were told they would not get."),
     Metric("handshakes_refused_total", "counter", "Connections of viewers and HTTP clients that were refused."),
+    Metric("wrong_tokens_total", "counter", "Requests that showed a wrong token."),
     Metric("uptime_seconds", "gauge", "Seconds since the relay started."),
     Metric("searches", "gauge", "Answers to GET /logs that are being written now."),
     Metric("searches_total", "counter", "Answers to GET /logs that were begun."),

@@ -7,7 +7,9 @@ who asks. No I/O. Read `http/api` next: it makes most of them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from logrelay.access.tokens import Token
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,10 @@ class HttpResponse:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | AsyncGenerator[bytes, None] = b""
+    delay_s: float = 0.0
+    """Seconds after which it is to be sent; 0: at once."""
+    token: Token | None = field(default=None, compare=False)
+    """The token that it was granted to: once that is revoked, no more of the answer is sent. It is not part of it."""
 
     def with_headers(self, *headers: tuple[str, str]) -> HttpResponse:
         """Return the same answer with more headers behind those it has."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import AsyncGenerator
 from typing import Any, Protocol, cast
 
@@ -26,6 +27,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
+from logrelay.access.tokens import Token
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
 from logrelay.http.response import HttpResponse
@@ -55,6 +57,9 @@ PING_PAYLOAD = b"logrelay"
 
 _TCP_NOTSENT_LOWAT: int = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 """Python 3.11 does not export it; 25 is Linux's number."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time (socket(7)): closing sends a reset, and drops what was not sent."""
 
 _OFFERED_COMPRESSION: list[Any] = [
     # The library only decompresses, without keeping a window per viewer; what goes out is made by `compression`.
@@ -104,6 +109,7 @@ class ViewerConnection(asyncio.Protocol):
         "_unanswered_pings",
         "_writing_paused",
         "_writing_resumed",
+        "token",
     )
 
     def __init__(self, registry: ConnectionRegistry, service: ViewerService, loop: asyncio.AbstractEventLoop) -> None:
@@ -124,6 +130,8 @@ class ViewerConnection(asyncio.Protocol):
         self._reading_paused = False
         self._closing = False
         self._unanswered_pings = 0
+        self.token: Token | None = None
+        """The token by which it was admitted; None: by none, or not yet."""
 
     # --- transport callbacks --------------------------------------------------------------------------------------
 
@@ -223,14 +231,23 @@ class ViewerConnection(asyncio.Protocol):
 
     def _handle_request(self, request: Request) -> None:
         decision = self._service.decide(request, self._peer)
+        self.token = decision.token
         if isinstance(decision, HttpResponse):
-            self._send_response(decision)
+            if decision.delay_s:
+                self._cancel_timer()
+                self._timer = self._loop.call_later(decision.delay_s, self._send_late, decision)
+            else:
+                self._send_response(decision)
             return
         refusal = self._registry.refuse_viewer()
         if refusal is not None:
             self._send_response(refusal)
             return
         self._open_websocket(request, decision.subprotocol)
+
+    def _send_late(self, response: HttpResponse) -> None:
+        self._send_response(response)
+        self._flush()
 
     def _open_websocket(self, request: Request, subprotocol: str | None) -> None:
         protocol = self._protocol
@@ -246,7 +263,9 @@ class ViewerConnection(asyncio.Protocol):
         self._cancel_timer()
         self._registry.viewer_opened(self)
         deflate = any(map(_shares_context, protocol.extensions))
-        self._session = self._service.open(self, request.path, subprotocol=subprotocol, deflate=deflate)
+        self._session = self._service.open(
+            self, request.path, subprotocol=subprotocol, deflate=deflate, token=self.token
+        )
 
     def _handle_frame(self, event: Frame) -> None:
         if event.opcode is Opcode.PONG:
@@ -306,8 +325,7 @@ class ViewerConnection(asyncio.Protocol):
                 await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
             transport.close()
         except Exception:
-            # The client must not take half a body for the whole: only a reset can still tell it.
-            transport.abort()
+            self.reset()
         finally:
             await chunks.aclose()
 
@@ -345,9 +363,14 @@ class ViewerConnection(asyncio.Protocol):
             self._closing = True
             self._abort_after(CLOSE_TIMEOUT_S)
         elif self._session is None:
-            self.abort()
+            self.reset()
 
     # --- what the server calls ------------------------------------------------------------------------------------
+
+    @property
+    def shows_lines(self) -> bool:
+        """True while lines are, or may be, on their way to the peer."""
+        return self._body_task is not None or (self._session is not None and not self._closing)
 
     def ping(self) -> None:
         """Ask for a pong, or close when the last `PINGS_UNANSWERED` pings had none."""
@@ -366,6 +389,14 @@ class ViewerConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the connection."""
         if self._transport is not None:
+            self._transport.abort()
+
+    def reset(self) -> None:
+        """Cut the connection by a reset: only that tells a client not to take half a body for the whole."""
+        if self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._transport.abort()
 
 

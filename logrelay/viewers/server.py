@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from logrelay.access.tokens import TokenSet
 from logrelay.http.response import HttpResponse
 from logrelay.viewers.connection import ViewerConnection
+from logrelay.viewers.messages import CLOSE_TOKEN
 from logrelay.viewers.service import ViewerService
 
 PING_INTERVAL_S = 30.0
@@ -109,6 +111,22 @@ class ViewerServer:
             connection.ping()
         if self.viewers:
             self._schedule_pings()
+
+    # --- tokens ---------------------------------------------------------------------------------------------------
+
+    def close_refused(self, token_set: TokenSet, now_s: float) -> int:
+        """Close the connections that show lines by a token that is not in the set any more; return their number.
+
+        A WebSocket gets `CLOSE_TOKEN`; an answer over HTTP ends with a reset, because it is not whole.
+        """
+        closed = 0
+        for connection in list(self.connections):
+            token = connection.token
+            good = not token_set.needed if token is None else token_set.holds(token, now_s)
+            if connection.shows_lines and not good:
+                closed += 1
+                connection.close(CLOSE_TOKEN, "the token was revoked or changed, or has expired")
+        return closed
 
     # --- the end --------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ class ListFacts:
     before_read: list = field(default_factory=list)
     """Called, one per page read, before the page is read."""
     epoch: str = "k3f9ab"
+    limited: bool = False
 
     @property
     def head(self) -> int:

@@ -12,6 +12,7 @@ from logrelay.config.settings import SETTINGS, Config
 from logrelay.errors import ConfigError
 
 TOKEN = "correct-horse-battery-staple"
+GOOD_TOKEN = "V3sJm0t-Qz7w_1pLk9rX"
 
 
 def settings(flags=None, environ=None, file=None, directories=()):
@@ -141,7 +142,7 @@ def test_beyond_loopback_there_must_be_a_token(host):
 
     assert "--host" in said
     assert "secrets.token_urlsafe(32)" in said
-    assert settings({"host": host}, {"LOGRELAY_TOKEN": TOKEN}).config.token == TOKEN
+    assert settings({"host": host}, {"LOGRELAY_TOKEN": GOOD_TOKEN}).config.token == GOOD_TOKEN
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])

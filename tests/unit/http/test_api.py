@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -10,6 +11,7 @@ import pytest
 
 from logrelay.http import metrics
 from logrelay.http.api import ROUTES, STATIC, HttpApi
+from tests.support.http import ListFacts, collect
 
 EVERYTHING = [*ROUTES, *STATIC]
 
@@ -192,6 +194,23 @@ class TestHealth:
         assert orjson.loads(answer.body)["reason"] == "starting or stopping"
         facts.trouble = "disk full"
         assert orjson.loads(api.answer("GET", "/readyz", {}).body)["reason"] == "journal: disk full"
+
+
+class TestLimitedFacts:
+    def test_a_request_is_answered_from_the_facts_that_it_brings(self, facts, api):
+        """Not from those that the API was made with: they may be more than its token shows."""
+        facts.add(3)
+        less = ListFacts(epoch="other1", limited=True)
+        less.add(1)
+        assert api.answer("GET", "/healthz", {}, less).body.count(b"other1") == 3
+        assert asyncio.run(collect(api.answer("GET", "/logs", {}, less))).count(b'"id":"other1-') == 1
+        assert dict(api.answer("GET", "/logs", {}, less).headers)["Logrelay-Head"] == "other1-1"
+        refused = api.answer("GET", "/metrics", {}, less)
+        assert (refused.status, orjson.loads(refused.body)["code"]) == (403, "limited")
+        less.is_ready = False
+        assert api.answer("GET", "/readyz", {}, less).status == 503
+        assert api.answer("GET", "/readyz", {}).status == 200
+        assert less.queries
 
 
 class TestMetrics:

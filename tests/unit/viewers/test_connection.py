@@ -97,7 +97,7 @@ class Bench:
         self.asked.append((request.path, peer))
         return self.decision
 
-    def open(self, socket, target, *, subprotocol, deflate):
+    def open(self, socket, target, *, subprotocol, deflate, token):
         self.opened.append((target, subprotocol, deflate))
         return self.session
 
