@@ -19,11 +19,13 @@ import signal
 import string
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
 from logrelay.errors import JournalError, ListenError
+from logrelay.faults import FaultReport
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
@@ -167,6 +169,7 @@ class Relay:
         self.exit_code = 0
         """What the process is to end with."""
         self._loop = loop
+        self._faults = FaultReport()
         self._pipeline = Pipeline(
             opening,
             make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
@@ -181,7 +184,13 @@ class Relay:
         )
         policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
         self._viewer_service = ViewerService(
-            self._pipeline, policy, tail=config.tail, version=__version__, loop=loop, make_http=_http_api
+            self._pipeline,
+            policy,
+            tail=config.tail,
+            version=__version__,
+            loop=loop,
+            make_http=_http_api,
+            internal_errors=lambda: self._faults.count,
         )
         self._viewer_server = ViewerServer(
             self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
@@ -248,6 +257,12 @@ class Relay:
         self.exit_code = JournalError.exit_code
         self.request_stop()
 
+    def on_unexpected_error(self, context: Mapping[str, Any]) -> None:
+        """Tell of an error that nobody caught; for the event loop, which calls it with what it knows."""
+        line = self._faults.note(context.get("exception"), str(context.get("message")), self._loop.time())
+        if line is not None:
+            print_stderr(line)
+
     def _on_notice(self, rank: int, text: str) -> None:
         if rank >= self._stderr_rank:
             print_stderr(text)
@@ -257,6 +272,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, listeners: 
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
     relay = Relay(config, journal, opening, listeners, loop)
+    loop.set_exception_handler(lambda _loop, context: relay.on_unexpected_error(context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)
     await relay.start()

@@ -33,6 +33,7 @@ import orjson
 from logrelay.errors import JournalError, RequestError
 from logrelay.http import metrics
 from logrelay.http.log_query import parse_log_query
+from logrelay.http.request_head import ALLOWED_METHODS
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 
@@ -68,11 +69,6 @@ shows an old page that would ask for the old script.
 """
 ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
 
-_COMMON_HEADERS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),  # an old link may still carry ?token=
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = ("app", "host", "pid", "state", "last_line")
@@ -151,11 +147,13 @@ class HttpApi:
 
     def _route(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
         path, _, query = target.partition("?")
+        if method == "OPTIONS":  # no CORS header: pages from elsewhere have nothing to ask here
+            return HttpResponse(204, (("Allow", ALLOWED_METHODS),))
+        if method not in ("GET", "HEAD"):
+            refusal = _error(405, "bad_method", f"only {ALLOWED_METHODS} are answered here")
+            return refusal.with_headers(("Allow", ALLOWED_METHODS))
         if path not in ROUTES and path not in STATIC:
             return _error(404, "not_found", f"there is nothing here; there is {', '.join(ROUTES)}")
-        if method not in ("GET", "HEAD"):
-            refusal = _error(405, "bad_method", "only GET and HEAD are answered here")
-            return refusal.with_headers(("Allow", "GET, HEAD"))
         if path in STATIC:
             return self._static(path, headers)
         if path == "/logs":
@@ -335,10 +333,10 @@ def _error_line(code: str, message: str) -> bytes:
 
 def _completed(method: str, response: HttpResponse) -> HttpResponse:
     """Add what every answer has, and take the body away when only the head was asked for."""
-    headers = (*response.headers, *_COMMON_HEADERS)
-    if isinstance(response.body, bytes) and response.status != 304:
-        headers = (*headers, ("Content-Length", str(len(response.body))))
-    return HttpResponse(response.status, headers, b"" if method == "HEAD" else response.body)
+    response = response.with_safe_headers()
+    if isinstance(response.body, bytes) and response.status not in (204, 304):
+        response = response.with_headers(("Content-Length", str(len(response.body))))
+    return replace(response, body=b"") if method == "HEAD" else response
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -81,12 +81,16 @@ class AccessPolicy:
         subprotocols: Sequence[str],
         query_token: Sequence[str],
         peer_is_loopback: bool,
+        host_optional: bool = False,
     ) -> Granted | Refused:
         """Decide about one request, plain HTTP or WebSocket.
 
         Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered, split at
-        the commas; `query_token` is every `token` of the URL. Never raises: what is malformed is refused.
+        the commas; `query_token` is every `token` of the URL. `host_optional`: the request is of HTTP/1.0, which knows
+        no Host; no browser sends such, so one with an Origin is refused. Never raises: what is malformed is refused.
         """
+        if host_optional and not host_header and not origin:
+            host_header = (self.host if ":" not in self.host else f"[{self.host}]",)
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
             return Refused(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
         host = split_authority(host_header[0])

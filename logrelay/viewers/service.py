@@ -18,6 +18,7 @@ from websockets.http11 import Request
 
 from logrelay.config.settings import is_loopback
 from logrelay.fanout.batch import Form
+from logrelay.http.request_head import MALFORMED
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.viewers import messages
@@ -62,6 +63,7 @@ class ViewerService:
         version: str,
         loop: asyncio.AbstractEventLoop,
         make_http: Callable[[ViewerService], PlainHttp],
+        internal_errors: Callable[[], int] = lambda: 0,
     ) -> None:
         self._stream = stream
         self._policy = policy
@@ -73,6 +75,8 @@ class ViewerService:
         self._started = time.monotonic()
         self._serving = False
         self._refusals: Counter[str] = Counter()
+        self._malformed: Counter[str] = Counter(dict.fromkeys(MALFORMED, 0))
+        self._internal_errors = internal_errors
 
     def begin(self) -> None:
         """Be ready from now on: traders and viewers are listened for."""
@@ -101,6 +105,7 @@ class ViewerService:
             subprotocols=offered,
             query_token=query_tokens(target),
             peer_is_loopback=peer is None or is_loopback(peer),
+            host_optional=request.protocol == "HTTP/1.0",
         )
         upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refused):
@@ -112,6 +117,10 @@ class ViewerService:
             return Upgrade(verdict.subprotocol)
         lowered = {name.lower(): value for name, value in headers.raw_items()}
         return self._plain_http().answer(request.method, target, lowered)
+
+    def count_malformed(self, reason: str) -> None:
+        """Count a request that was none; `reason` is one of `request_head.MALFORMED`."""
+        self._malformed[reason] += 1
 
     def open(self, socket: ViewerSocket, target: str, *, subprotocol: str | None, deflate: bool) -> Session:
         """Greet a viewer whose WebSocket is open, and begin where its URL says.
@@ -170,11 +179,16 @@ class ViewerService:
 
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
-        return {**self._stream.counters(), "handshakes_refused_total": self._refusals.total()}
+        return {
+            **self._stream.counters(),
+            "handshakes_refused_total": self._refusals.total(),
+            "internal_errors_total": self._internal_errors(),
+        }
 
     def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
         """Return what has labels: metric name to samples, each with its labels."""
-        return self._stream.app_samples()
+        malformed = [({"reason": reason}, count) for reason, count in self._malformed.items()]
+        return {**self._stream.app_samples(), "requests_malformed_total": malformed}
 
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""

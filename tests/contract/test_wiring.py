@@ -146,7 +146,6 @@ EXCEPTIONS = [
 FOREIGN = [
     Foreign("logrelay.viewers.connection", "_log", {"propagate"}, "a logger of the logging module is set up this way"),
     Foreign("logrelay.viewers.connection", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
-    Foreign("logrelay.viewers.connection", "made", {"body"}, "a Response of websockets that is not sent yet"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.log_relay.handler", "_busy", {"depth"}, "a threading.local of the module: set per thread"),

@@ -48,10 +48,11 @@ def test_head(api, path):
 @pytest.mark.parametrize("path", EVERYTHING)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get", ""])
 def test_other_methods(api, path, method):
-    """Any other method is 405 and told which are allowed."""
+    """Any other method is 405 and told which are allowed; OPTIONS is told as well."""
     answer = api.answer(method, path, {})
-    assert answer.status == 405
-    assert header(answer, "Allow") == "GET, HEAD"
+    assert answer.status == (204 if method == "OPTIONS" else 405)
+    assert header(answer, "Allow") == "GET, HEAD, OPTIONS"
+    assert (answer.body == b"") == (method == "OPTIONS")
 
 
 @pytest.mark.parametrize(
