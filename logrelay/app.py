@@ -182,7 +182,13 @@ class Relay:
             max_lag=config.max_lag,
             landing_lines=config.tail,
         )
-        policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+        policy = AccessPolicy(
+            config.token,
+            config.host,
+            config.allow_hosts,
+            config.allow_origins,
+            trusted_proxies=config.trusted_proxy,
+        )
         self._viewer_service = ViewerService(
             self._pipeline,
             policy,

@@ -286,6 +286,7 @@ class ViewerConnection(asyncio.Protocol):
             self._refuse(head)
             return
         request = Request(head.target, Headers(head.fields), head.method, f"HTTP/{head.version}")
+        self._peer = self._service.client_of(request, self._peer)
         decision = self._service.decide(request, self._peer)
         if not isinstance(decision, HttpResponse):
             decision = self._registry.refuse_viewer() or decision

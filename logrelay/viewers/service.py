@@ -23,6 +23,7 @@ from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.viewers import messages
 from logrelay.viewers.access_policy import BATCH, AccessPolicy, Refused
+from logrelay.viewers.forwarded import forwarding_header
 from logrelay.viewers.requests import query_tokens
 from logrelay.viewers.session import Session, ViewerSocket
 from logrelay.viewers.stream import Stream
@@ -88,6 +89,13 @@ class ViewerService:
 
     # --- what a connection calls ----------------------------------------------------------------------------------
 
+    def client_of(self, request: Request, peer: str | None) -> str | None:
+        """Return the address of who asks: `peer`, or behind a trusted proxy the one that it names."""
+        headers = request.headers
+        return self._policy.client(
+            peer, forwarded=headers.get_all("Forwarded"), x_forwarded_for=headers.get_all("X-Forwarded-For")
+        )
+
     def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
         """Decide about a complete request from address `peer`; see docs/protocol.md."""
         headers = request.headers
@@ -106,6 +114,8 @@ class ViewerService:
             query_token=query_tokens(target),
             peer_is_loopback=peer is None or is_loopback(peer),
             host_optional=request.protocol == "HTTP/1.0",
+            forwarded_by=forwarding_header(name for name, _ in headers.raw_items()),
+            fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
         upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refused):

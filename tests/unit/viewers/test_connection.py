@@ -93,6 +93,9 @@ class Bench:
 
     # the service
 
+    def client_of(self, request, peer):
+        return peer
+
     def decide(self, request, peer):
         self.asked.append((request.path, peer))
         return self.decision
