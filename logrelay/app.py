@@ -24,7 +24,7 @@ from typing import Any
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
-from logrelay.errors import JournalError, ListenError
+from logrelay.errors import ConfigError, JournalError, ListenError
 from logrelay.faults import FaultReport
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
@@ -33,6 +33,7 @@ from logrelay.listeners import Listeners, SocketFileWatch, open_listeners
 from logrelay.model import ERROR, RANKS, WARNING
 from logrelay.pipeline import Pipeline
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
+from logrelay.tls import TlsFiles, tls_files
 from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
@@ -72,6 +73,11 @@ EPOCH_LENGTH = 6
 
 DAY_S = 86_400
 
+PLAIN_TEXT_WARNING = (
+    "viewers from other machines come in plain text, so whoever is on the way can read the log and the token; "
+    "give --tls-cert and --tls-key, or have them come through a VPN or a proxy with TLS"
+)
+
 SOCKET_CHECK_S = 1.0
 """How often the log socket's file is looked at: a trader that finds none tries again about as often."""
 
@@ -80,6 +86,7 @@ def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails."""
     _raise_fd_limit()
     _let_traders_go_first()
+    tls = tls_files(config.tls_cert, config.tls_key)
     inherited = inherited_sockets(os.environ, os.getpid())
     journal = _journal(config)
     opening = journal.open()
@@ -89,7 +96,7 @@ def run(config: Config) -> int:
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, listeners))
+        return runner.run(_serve(config, journal, opening, listeners, tls))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -157,12 +164,16 @@ class Relay:
         opening: Opening,
         listeners: Listeners,
         loop: asyncio.AbstractEventLoop,
+        *,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Build the parts around an open journal and bound sockets, which belong to them from now on.
 
-        `opening` is what opening the journal returned. Nothing is read or committed before `start`.
+        `opening` is what opening the journal returned; `tls` the certificate of the viewers' port, None: plain text.
+        Nothing is read or committed before `start`.
         """
         self._listeners = listeners
+        self._tls = tls
         self._socket_file = SocketFileWatch(listeners)
         self._stderr_rank = RANKS[config.log_level]
         self._stop_requested = asyncio.Event()
@@ -197,6 +208,7 @@ class Relay:
             loop=loop,
             make_http=_http_api,
             internal_errors=lambda: self._faults.count,
+            encrypted=tls is not None,
         )
         self._viewer_server = ViewerServer(
             self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
@@ -208,7 +220,7 @@ class Relay:
             for sock in self._listeners.trader_sockets:
                 await self._pipeline.trader_server.serve(sock)
             for sock in self._listeners.viewer_sockets:
-                await self._viewer_server.listen(sock)
+                await self._viewer_server.listen(sock, tls=None if self._tls is None else self._tls.context)
         except BaseException:
             self._listeners.close()
             await self._pipeline.close(CLOSE_TIMEOUT_S)
@@ -233,6 +245,18 @@ class Relay:
                 await self._pipeline.trader_server.serve_instead(mishap.listener.socket)
             rank = ERROR if mishap.listener is None else WARNING
             self._pipeline.announce(rank, mishap.text, {"state": "socket"})
+
+    def reload(self) -> None:
+        """Read the certificate again, for SIGHUP; what cannot be used changes nothing. Never raises."""
+        if self._tls is None:
+            print_stderr("SIGHUP: there is no certificate to read again")
+            return
+        try:
+            self._tls.reload()
+        except ConfigError as error:
+            print_stderr(f"SIGHUP: the certificate in use stays: {error}")
+        else:
+            print_stderr("SIGHUP: the certificate has been read again, for connections from now on")
 
     def request_stop(self) -> None:
         """Have `wait_for_stop` return."""
@@ -274,16 +298,20 @@ class Relay:
             print_stderr(text)
 
 
-async def _serve(config: Config, journal: Journal, opening: Opening, listeners: Listeners) -> int:
+async def _serve(config: Config, journal: Journal, opening: Opening, listeners: Listeners, tls: TlsFiles | None) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    relay = Relay(config, journal, opening, listeners, loop)
+    relay = Relay(config, journal, opening, listeners, loop, tls=tls)
     loop.set_exception_handler(lambda _loop, context: relay.on_unexpected_error(context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)
+    loop.add_signal_handler(signal.SIGHUP, relay.reload)
     await relay.start()
     _warn_of_short_token(config)
-    status = f"ready on ws://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
+    if tls is None and not listeners.viewers_on_loopback:
+        print_stderr(PLAIN_TEXT_WARNING)
+    scheme = "ws" if tls is None else "wss"
+    status = f"ready on {scheme}://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
     print_stderr(status)
     notifier.ready(status)
     _tune_interpreter()

@@ -184,6 +184,22 @@ SETTINGS: tuple[Setting, ...] = (
         default_text="none",
     ),
     Setting(
+        "tls_cert",
+        _PATH,
+        None,
+        "PEM file with the certificate chain: the viewers' port speaks TLS, https:// and wss://.",
+        "Without it the port is plain text, which is well on loopback. SIGHUP reads both files again.",
+        default_text="none",
+    ),
+    Setting(
+        "tls_key",
+        _PATH,
+        None,
+        "PEM file with the certificate's key, without a passphrase; mode 0640 at most.",
+        "Whoever reads the key can pose as the relay.",
+        default_text="none",
+    ),
+    Setting(
         "sync",
         choice("normal", "full"),
         "normal",
@@ -277,6 +293,8 @@ class Config:
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     trusted_proxy: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
     sync: str = "normal"
     keep_days: float = 7.0
     """Days; 0: no limit."""

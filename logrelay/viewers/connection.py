@@ -176,7 +176,8 @@ class ViewerConnection(asyncio.Protocol):
             transport.abort()
             return
         # The buffer holds only what the kernel refused: at most one segment, because `write` then says stop.
-        transport.set_write_buffer_limits(high=0)
+        # With TLS a limit of 0 would be reached by an empty buffer, and nothing would ever end the pause.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
         name = transport.get_extra_info("peername")
         self._peer = name[0] if isinstance(name, tuple) else None
         sock = transport.get_extra_info("socket")

@@ -60,8 +60,10 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
 """Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""
 
 
-def connection(head: str, oldest: str, traders: list[dict[str, object]], version: str) -> bytes:
-    """Render the first message of every connection."""
+def connection(
+    head: str, oldest: str, traders: list[dict[str, object]], version: str, *, encrypted: bool = False
+) -> bytes:
+    """Render the first message of every connection; `encrypted`: the relay's own port speaks TLS."""
     return orjson.dumps(
         {
             "type": "connection",
@@ -70,6 +72,7 @@ def connection(head: str, oldest: str, traders: list[dict[str, object]], version
             "oldest": oldest,
             "traders": traders,
             "version": version,
+            "encrypted": encrypted,
         }
     )
 

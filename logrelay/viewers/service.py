@@ -65,6 +65,7 @@ class ViewerService:
         loop: asyncio.AbstractEventLoop,
         make_http: Callable[[ViewerService], PlainHttp],
         internal_errors: Callable[[], int] = lambda: 0,
+        encrypted: bool = False,
     ) -> None:
         self._stream = stream
         self._policy = policy
@@ -78,6 +79,7 @@ class ViewerService:
         self._refusals: Counter[str] = Counter()
         self._malformed: Counter[str] = Counter(dict.fromkeys(MALFORMED, 0))
         self._internal_errors = internal_errors
+        self._encrypted = encrypted
 
     def begin(self) -> None:
         """Be ready from now on: traders and viewers are listened for."""
@@ -140,7 +142,11 @@ class ViewerService:
         stream = self._stream
         socket.send(
             messages.connection(
-                stream.id_of(stream.head), stream.id_of(stream.oldest), stream.traders_shown(), self._version
+                stream.id_of(stream.head),
+                stream.id_of(stream.oldest),
+                stream.traders_shown(),
+                self._version,
+                encrypted=self._encrypted,
             )
         )
         form: Form = "batch" if subprotocol == BATCH else "single"

@@ -14,8 +14,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import connect
 
+from logrelay.tls import TlsFiles
 from logrelay.viewers import connection as connection_module
 from logrelay.viewers import server as server_module
+from tests.support.certificates import Authority
 from tests.support.waiting import DEADLINE_S
 
 STALLED_BYTES = 64 * 1024
@@ -637,3 +639,33 @@ def test_a_viewer_that_vanishes_is_forgotten(house, until):
     until(lambda: relay.call(lambda: not relay.viewers.connections and not relay.pipeline.viewer_count))
     assert relay.call(lambda: not relay.pipeline._hub._groups)
     trader.close()
+
+
+@pytest.mark.parametrize("compression", ["off", "on"])
+def test_tls_on_either_loop(house, folder, compression):
+    """A viewer by TLS gets everything, also after it has not read for a while; requests and refusals are answered."""
+    authority = Authority(folder)
+    files = TlsFiles(*map(str, authority.issue("relay")))
+    relay = house(tls=files.context, compression=compression)
+    trader = filled(relay, 10)
+    offered = {"off": None, "on": "deflate"}[compression]
+    url = f"wss://localhost:{relay.port}/?tail=0"
+    with connect(url, ssl=authority.client(), max_size=None, compression=offered) as ws:
+        assert json.loads(ws.recv(DEADLINE_S))["type"] == "connection"
+        trader.log(11, 8000, padding="x" * 1000)
+        trader.acked(8000)
+        got = [json.loads(ws.recv(DEADLINE_S)) for _ in range(7990)]
+        assert [line["message"] for line in got] == [f"line {n}" for n in range(11, 8001)]
+        for _ in range(50):
+            ws.send(json.dumps({"type": "ping"}))
+        assert [json.loads(ws.recv(DEADLINE_S))["type"] for _ in range(50)] == ["pong"] * 50
+    for data, status in ((b"GET /logs?limit=3 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"200"), (b"\x00", b"400")):
+        with (
+            socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S) as plain,
+            authority.client().wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            secure.sendall(data)
+            answer = b""
+            while more := secure.recv(65536):
+                answer += more
+        assert answer.startswith(b"HTTP/1.1 " + status)

@@ -131,6 +131,7 @@ def test_a_session_begins_with_a_greeting(bench):
             "oldest": "k3f9ab-3",
             "traders": [{"app": "bot"}],
             "version": "1.2.3",
+            "encrypted": False,
         }
     ]
     (joined, started) = made.stream.calls
