@@ -35,6 +35,7 @@ from logrelay.fanout.line_json import UNSYNCED
 from logrelay.fanout.positions import Lost, Position, id_of
 from logrelay.http import metrics
 from logrelay.http.log_query import parse_log_query
+from logrelay.http.request_head import ALLOWED_METHODS
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 
@@ -70,11 +71,6 @@ shows an old page that would ask for the old script.
 """
 ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
 
-_COMMON_HEADERS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),  # an old link may still carry ?token=
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = ("app", "host", "pid", "state", "last_line")
@@ -162,11 +158,13 @@ class HttpApi:
 
     def _route(self, method: str, target: str, headers: Mapping[str, str], facts: RelayFacts) -> HttpResponse:
         path, _, query = target.partition("?")
+        if method == "OPTIONS":  # no CORS header: pages from elsewhere have nothing to ask here
+            return HttpResponse(204, (("Allow", ALLOWED_METHODS),))
+        if method not in ("GET", "HEAD"):
+            refusal = _error(405, "bad_method", f"only {ALLOWED_METHODS} are answered here")
+            return refusal.with_headers(("Allow", ALLOWED_METHODS))
         if path not in ROUTES and path not in STATIC:
             return _error(404, "not_found", f"there is nothing here; there is {', '.join(ROUTES)}")
-        if method not in ("GET", "HEAD"):
-            refusal = _error(405, "bad_method", "only GET and HEAD are answered here")
-            return refusal.with_headers(("Allow", "GET, HEAD"))
         if path in STATIC:
             return self._static(path, headers)
         if path == "/logs":
@@ -178,17 +176,17 @@ class HttpApi:
         """Answer with a file, or 304 when the client has it."""
         file = self._files[path]
         # no-cache: kept, but asked about each time, so that an upgraded relay never meets an old script
-        common = (("ETag", file.etag), ("Cache-Control", "no-cache"))
+        common = [("ETag", file.etag), ("Cache-Control", "no-cache")]
+        if path == "/":
+            # On 304 as well: a browser replaces the headers it has kept by those that come then (RFC 9111, 3.2).
+            common += [
+                ("Content-Security-Policy", _content_security_policy(headers.get("host", ""))),
+                ("Cross-Origin-Opener-Policy", "same-origin"),
+            ]
         known = [tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")]
         if file.etag in known or "*" in known:
-            return HttpResponse(304, common)
-        response = HttpResponse(200, (*common, ("Content-Type", file.content_type)), file.content)
-        if path != "/":
-            return response
-        return response.with_headers(
-            ("Content-Security-Policy", _content_security_policy(headers.get("host", ""))),
-            ("Cross-Origin-Opener-Policy", "same-origin"),
-        )
+            return HttpResponse(304, tuple(common))
+        return HttpResponse(200, (*common, ("Content-Type", file.content_type)), file.content)
 
     def _healthz(self, facts: RelayFacts) -> HttpResponse:
         """Answer with the state of the relay and its traders; nothing a trader logged is in it."""
@@ -359,10 +357,10 @@ def _error_line(code: str, message: str) -> bytes:
 
 def _completed(method: str, response: HttpResponse) -> HttpResponse:
     """Add what every answer has, and take the body away when only the head was asked for."""
-    headers = (*response.headers, *_COMMON_HEADERS)
-    if isinstance(response.body, bytes) and response.status != 304:
-        headers = (*headers, ("Content-Length", str(len(response.body))))
-    return HttpResponse(response.status, headers, b"" if method == "HEAD" else response.body)
+    response = response.with_safe_headers()
+    if isinstance(response.body, bytes) and response.status not in (204, 304):
+        response = response.with_headers(("Content-Length", str(len(response.body))))
+    return replace(response, body=b"") if method == "HEAD" else response
 
 
 def _mapping(value: object) -> Mapping[str, object]:

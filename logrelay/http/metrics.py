@@ -81,6 +81,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("viewer_lines_skipped_total", "counter", "Lines that viewers were told they would not get."),
     Metric("handshakes_refused_total", "counter", "Connections of viewers and HTTP clients that were refused."),
     Metric("wrong_tokens_total", "counter", "Requests that showed a wrong token."),
+    Metric(
+        "requests_malformed_total",
+        "counter",
+        "By reason: requests that were no good HTTP, each answered and closed; see docs/protocol.md.",
+        ("reason",),
+    ),
+    Metric("internal_errors_total", "counter", "Errors inside the relay that nobody expected; each is a bug."),
     Metric("uptime_seconds", "gauge", "Seconds since the relay started."),
     Metric("searches", "gauge", "Answers to GET /logs that are being written now."),
     Metric("searches_total", "counter", "Answers to GET /logs that were begun."),

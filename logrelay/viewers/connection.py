@@ -13,11 +13,15 @@ through the protocol object.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import email.utils
 import logging
 import socket
 import struct
-from collections.abc import AsyncGenerator
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, Callable
+from functools import partial, wraps
+from http import HTTPStatus
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
@@ -30,6 +34,7 @@ from websockets.server import ServerProtocol
 from logrelay.access.tokens import Token
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
+from logrelay.http.request_head import HeadReader, Malformed, RequestHead
 from logrelay.http.response import HttpResponse
 from logrelay.viewers.service import ViewerService
 from logrelay.viewers.session import Session
@@ -46,6 +51,9 @@ STREAM_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 3.0
 """Time for the closing handshake before the connection is cut."""
 
+MAX_DROPPED_BYTES = 1024 * 1024
+"""Read and thrown away behind a request, a body or more requests, so that its sender sees the answer and no reset."""
+
 MAX_REQUEST_BYTES = 64 * 1024
 """A viewer's longest message."""
 
@@ -61,6 +69,9 @@ _TCP_NOTSENT_LOWAT: int = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 _NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER with no time (socket(7)): closing sends a reset, and drops what was not sent."""
 
+_CONNECTION_FIELDS = ("Connection", "Content-Length", "Date")
+"""What the library writes into its refusals, and this module into every answer."""
+
 _OFFERED_COMPRESSION: list[Any] = [
     # The library only decompresses, without keeping a window per viewer; what goes out is made by `compression`.
     ServerPerMessageDeflateFactory(server_no_context_takeover=False, client_no_context_takeover=True)
@@ -70,6 +81,29 @@ _log = logging.getLogger("logrelay.websockets")
 _log.addHandler(logging.NullHandler())
 _log.propagate = False
 _log.setLevel(logging.CRITICAL)
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _closing_on_error(
+    callback: Callable[Concatenate[ViewerConnection, _P], _R],
+) -> Callable[Concatenate[ViewerConnection, _P], _R | None]:
+    """Close the connection when a callback raises, and report the error where the loop's others are reported.
+
+    What a peer has brought about must not cost more than its own connection, nor a traceback each time.
+    """
+
+    @wraps(callback)
+    def guarded(self: ViewerConnection, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        try:
+            return callback(self, *args, **kwargs)
+        except Exception as error:
+            self.failed(error)
+            return None
+
+    return guarded
 
 
 class ConnectionRegistry(Protocol):
@@ -97,6 +131,8 @@ class ViewerConnection(asyncio.Protocol):
     __slots__ = (
         "_body_task",
         "_closing",
+        "_dropped_bytes",
+        "_head_reader",
         "_loop",
         "_peer",
         "_protocol",
@@ -116,7 +152,11 @@ class ViewerConnection(asyncio.Protocol):
         self._registry = registry
         self._service = service
         self._loop = loop
-        self._protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
+        self._head_reader: HeadReader | None = HeadReader()
+        """None once there has been a request, or what was to be one."""
+        self._dropped_bytes = 0
+        self._protocol: ServerProtocol | None = None
+        """Exists once a WebSocket is to be opened: a client that only asks need not pay for it."""
         self._transport: asyncio.Transport | None = None
         self._peer: str | None = None
         self._session: Session | None = None
@@ -135,6 +175,7 @@ class ViewerConnection(asyncio.Protocol):
 
     # --- transport callbacks --------------------------------------------------------------------------------------
 
+    @_closing_on_error
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request, at most `HANDSHAKE_TIMEOUT_S`."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
@@ -143,7 +184,8 @@ class ViewerConnection(asyncio.Protocol):
             transport.abort()
             return
         # The buffer holds only what the kernel refused: at most one segment, because `write` then says stop.
-        transport.set_write_buffer_limits(high=0)
+        # With TLS a limit of 0 would be reached by an empty buffer, and nothing would ever end the pause.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
         name = transport.get_extra_info("peername")
         self._peer = name[0] if isinstance(name, tuple) else None
         sock = transport.get_extra_info("socket")
@@ -152,15 +194,27 @@ class ViewerConnection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         self._abort_after(HANDSHAKE_TIMEOUT_S)
 
+    @_closing_on_error
     def data_received(self, data: bytes) -> None:
-        """Feed the protocol and act on what it makes of the bytes."""
-        self._protocol.receive_data(data)
-        self._handle_events()
+        """Take what has come: of the request, of the WebSocket, or behind a request, which nobody needs."""
+        if self._protocol is not None:
+            self._protocol.receive_data(data)
+            self._handle_events(self._protocol)
+        elif self._head_reader is not None:
+            self._handle_head(self._head_reader.receive(data))
+        else:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > MAX_DROPPED_BYTES:
+                self.abort()
 
+    @_closing_on_error
     def eof_received(self) -> bool:
-        """Let the protocol conclude; the transport closes when this returns False."""
-        self._protocol.receive_eof()
-        self._handle_events()
+        """Conclude; the transport closes when this returns False."""
+        if self._protocol is not None:
+            self._protocol.receive_eof()
+            self._handle_events(self._protocol)
+        elif self._head_reader is not None:
+            self._handle_head(self._head_reader.receive_eof())
         return False
 
     def pause_writing(self) -> None:
@@ -169,6 +223,7 @@ class ViewerConnection(asyncio.Protocol):
         if self._writing_resumed is not None:
             self._writing_resumed.clear()
 
+    @_closing_on_error
     def resume_writing(self) -> None:
         """Go on: everything written has gone to the kernel."""
         self._writing_paused = False
@@ -192,30 +247,31 @@ class ViewerConnection(asyncio.Protocol):
         if session is not None:
             session.connection_lost()
 
-    # --- protocol events ------------------------------------------------------------------------------------------
+    def failed(self, error: Exception) -> None:
+        """Report an error that nobody expected, and cut the connection."""
+        self._loop.call_exception_handler({"message": "a viewer's connection failed", "exception": error})
+        self.abort()
 
-    def _handle_events(self) -> None:
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._handle_request(event)
-            elif isinstance(event, Frame):
+    # --- the WebSocket's protocol ---------------------------------------------------------------------------------
+
+    def _handle_events(self, protocol: ServerProtocol) -> None:
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
                 self._handle_frame(event)
-        self._flush()
+        self._flush(protocol)
 
-    def _flush(self) -> None:
+    def _flush(self, protocol: ServerProtocol) -> None:
         """Write what the protocol wants written."""
         transport = self._transport
         if transport is None:
             return
-        for data in self._protocol.data_to_send():
+        for data in protocol.data_to_send():
             if data:
                 transport.write(data)
             elif transport.can_write_eof():
-                transport.write_eof()
-        finished = self._protocol.state is CLOSED or (
-            self._protocol.close_expected() and self._protocol.state is not OPEN
-        )
-        if finished and self._body_task is None and not self._closing:
+                _end_writing(transport)
+        finished = protocol.state is CLOSED or (protocol.close_expected() and protocol.state is not OPEN)
+        if finished and not self._closing:
             # The peer may close first, as RFC 6455 section 7.1.1 wants it, but has to do so soon.
             self._closing = True
             self._abort_after(CLOSE_TIMEOUT_S)
@@ -229,37 +285,56 @@ class ViewerConnection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def _handle_request(self, request: Request) -> None:
+    # --- the request ----------------------------------------------------------------------------------------------
+
+    def _handle_head(self, head: RequestHead | Malformed | None) -> None:
+        if head is None:
+            return
+        self._head_reader = None
+        if isinstance(head, Malformed):
+            self._refuse(head)
+            return
+        request = Request(head.target, Headers(head.fields), head.method, f"HTTP/{head.version}")
+        self._peer = self._service.client_of(request, self._peer)
         decision = self._service.decide(request, self._peer)
         self.token = decision.token
+        if not isinstance(decision, HttpResponse):
+            decision = self._registry.refuse_viewer() or decision
         if isinstance(decision, HttpResponse):
+            head_only = head.method == "HEAD"
             if decision.delay_s:
                 self._cancel_timer()
-                self._timer = self._loop.call_later(decision.delay_s, self._send_late, decision)
+                send = partial(self._send_response, decision, head_only=head_only)
+                self._timer = self._loop.call_later(decision.delay_s, send)
             else:
-                self._send_response(decision)
+                self._send_response(decision, head_only=head_only)
             return
-        refusal = self._registry.refuse_viewer()
-        if refusal is not None:
-            self._send_response(refusal)
+        fault = head.malformed_for_websocket()
+        if fault is not None:
+            self._refuse(fault)
             return
-        self._open_websocket(request, decision.subprotocol)
+        self._open_websocket(head, request, decision.subprotocol)
 
-    def _send_late(self, response: HttpResponse) -> None:
-        self._send_response(response)
-        self._flush()
+    def _refuse(self, fault: Malformed) -> None:
+        self._service.count_malformed(fault.reason)
+        self._send_response(HttpResponse(fault.status, (), f"{fault.message}\n".encode()))
 
-    def _open_websocket(self, request: Request, subprotocol: str | None) -> None:
-        protocol = self._protocol
+    def _open_websocket(self, head: RequestHead, request: Request, subprotocol: str | None) -> None:
+        protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
         if self._registry.offers_compression(self._peer):
             protocol.available_extensions = _OFFERED_COMPRESSION
+        protocol.receive_data(head.raw)
+        assert protocol.events_received(), "the library takes every head that the reader takes"
         response = protocol.accept(request)
-        if response.status_code == 101 and subprotocol is not None:
-            response.headers["Sec-WebSocket-Protocol"] = subprotocol
-        protocol.send_response(response)
-        self._flush()
         if response.status_code != 101:
+            fields = [pair for pair in response.headers.raw_items() if pair[0] not in _CONNECTION_FIELDS]
+            self._send_response(HttpResponse(response.status_code, tuple(fields), bytes(response.body)))
             return
+        if subprotocol is not None:
+            response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        self._protocol = protocol
+        protocol.send_response(response)
+        self._flush(protocol)
         self._cancel_timer()
         self._registry.viewer_opened(self)
         deflate = any(map(_shares_context, protocol.extensions))
@@ -288,31 +363,36 @@ class ViewerConnection(asyncio.Protocol):
 
     # --- plain HTTP -----------------------------------------------------------------------------------------------
 
-    def _send_response(self, response: HttpResponse) -> None:
-        made = self._protocol.reject(response.status, "")
+    def _send_response(self, response: HttpResponse, *, head_only: bool = False) -> None:
+        """Answer, and end the connection; `head_only`: the request was HEAD, so the body stays here."""
+        transport = self._transport
+        if transport is None:
+            return
+        response = response.with_safe_headers()
         fields = Headers()
-        fields["Date"] = made.headers["Date"]
+        fields["Date"] = email.utils.formatdate(usegmt=True)
         fields["Connection"] = "close"
         body = response.body
+        if isinstance(body, bytes) and response.status not in (204, 304):
+            fields["Content-Length"] = str(len(body))
+            fields["Content-Type"] = "text/plain; charset=utf-8"
+        for name, value in response.headers:
+            if name.lower() in ("content-length", "content-type") and name in fields:
+                del fields[name]  # the answer to HEAD names the length of what GET would send
+            fields[name] = value
+        head = Response(response.status, HTTPStatus(response.status).phrase, fields).serialize()
         if not isinstance(body, bytes):
-            for name, value in response.headers:
-                fields[name] = value
-            head = Response(response.status, made.reason_phrase, fields).serialize()
             self._cancel_timer()
             self._writing_resumed = asyncio.Event()
             self._writing_resumed.set()
             self._body_task = self._loop.create_task(self._send_stream(head, body, self._writing_resumed))
             return
-        fields["Content-Length"] = str(len(body))
-        for name, value in response.headers:
-            if name.lower() == "content-length":
-                del fields["Content-Length"]  # the answer to HEAD names the length of what GET would send
-            fields[name] = value
-        if "Content-Type" not in fields:
-            fields["Content-Type"] = "text/plain; charset=utf-8"
-        made.body = body
-        self._protocol.send_response(Response(response.status, made.reason_phrase, fields, body))
-        self._abort_after(HANDSHAKE_TIMEOUT_S)
+        transport.write(head if head_only else head + body)
+        if transport.can_write_eof():
+            _end_writing(transport)  # reading goes on for a moment: closed with bytes unread, it would be a reset
+            self._abort_after(HANDSHAKE_TIMEOUT_S)
+        else:
+            transport.close()
 
     async def _send_stream(self, head: bytes, chunks: AsyncGenerator[bytes, None], resumed: asyncio.Event) -> None:
         """Write a body of unknown length, waiting for the socket; the end of the connection is its end."""
@@ -357,9 +437,9 @@ class ViewerConnection(asyncio.Protocol):
     def close(self, code: int, reason: str) -> None:
         """Close with a code of `messages.CLOSE_CODES`; the connection is cut if the peer does not answer in time."""
         protocol = self._protocol
-        if protocol.state is OPEN:
+        if protocol is not None and protocol.state is OPEN:
             protocol.send_close(code, reason)
-            self._flush()
+            self._flush(protocol)
             self._closing = True
             self._abort_after(CLOSE_TIMEOUT_S)
         elif self._session is None:
@@ -374,17 +454,18 @@ class ViewerConnection(asyncio.Protocol):
 
     def ping(self) -> None:
         """Ask for a pong, or close when the last `PINGS_UNANSWERED` pings had none."""
-        if self._closing or self._protocol.state is not OPEN:
+        protocol = self._protocol
+        if self._closing or protocol is None or protocol.state is not OPEN:
             return
         if self._unanswered_pings >= PINGS_UNANSWERED:
             self.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
             return
         self._unanswered_pings += 1
         try:
-            self._protocol.send_ping(PING_PAYLOAD)
+            protocol.send_ping(PING_PAYLOAD)
         except ProtocolError:
             return
-        self._flush()
+        self._flush(protocol)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -398,6 +479,11 @@ class ViewerConnection(asyncio.Protocol):
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._transport.abort()
+
+
+def _end_writing(transport: asyncio.Transport) -> None:
+    with contextlib.suppress(OSError):  # asyncio's own transport asks the socket at once, and the peer may be gone
+        transport.write_eof()
 
 
 def _shares_context(extension: object) -> bool:

@@ -68,9 +68,18 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
 
 
 def connection(
-    head: str, oldest: str, traders: list[dict[str, object]], version: str, *, limit: Limit = UNLIMITED
+    head: str,
+    oldest: str,
+    traders: list[dict[str, object]],
+    version: str,
+    *,
+    limit: Limit = UNLIMITED,
+    encrypted: bool = False,
 ) -> bytes:
-    """Render the first message of every connection; `limit` is what the viewer's token narrows everything to."""
+    """Render the first message of every connection.
+
+    `limit` is what the viewer's token narrows everything to; `encrypted`: the relay's own port speaks TLS.
+    """
     message: dict[str, object] = {
         "type": "connection",
         "status": "connected",
@@ -78,6 +87,7 @@ def connection(
         "oldest": oldest,
         "traders": traders,
         "version": version,
+        "encrypted": encrypted,
     }
     if not limit.nothing:
         message["limit"] = filter_shape(Filter(limit.level, limit.sources, apps=limit.apps))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 
 from logrelay.access.tokens import TokenSet
 from logrelay.http.response import HttpResponse
-from logrelay.viewers.connection import ViewerConnection
+from logrelay.viewers.connection import HANDSHAKE_TIMEOUT_S, ViewerConnection
 from logrelay.viewers.messages import CLOSE_TOKEN
 from logrelay.viewers.service import ViewerService
 
@@ -25,6 +26,9 @@ RETRY_AFTER_S = 10
 """When a viewer that was one too many may try again; a reconnecting phone has given up its old place by then."""
 
 ACCEPT_BACKLOG = 1024
+
+TLS_END_S = 3.0
+"""For the goodbye of a TLS connection, as long as a WebSocket gets for its own."""
 
 
 class ViewerServer:
@@ -49,10 +53,15 @@ class ViewerServer:
         self._ping_timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Serve a bound TCP socket."""
+    async def listen(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        """Serve a bound TCP socket, with TLS if there is a context for it."""
         server = await self._loop.create_server(
-            lambda: ViewerConnection(self, self._service, self._loop), sock=sock, backlog=ACCEPT_BACKLOG
+            lambda: ViewerConnection(self, self._service, self._loop),
+            sock=sock,
+            backlog=ACCEPT_BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT_S,
+            ssl_shutdown_timeout=None if tls is None else TLS_END_S,
         )
         self._servers.append(server)
 

@@ -22,10 +22,12 @@ from logrelay.config.settings import is_loopback
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import UNLIMITED
 from logrelay.fanout.positions import Position
+from logrelay.http.request_head import MALFORMED
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.viewers import messages
 from logrelay.viewers.access_policy import BATCH, AccessPolicy, Refused
+from logrelay.viewers.forwarded import forwarding_header
 from logrelay.viewers.narrowed import NarrowedFacts, NarrowedStream
 from logrelay.viewers.requests import query_tokens
 from logrelay.viewers.session import Session, ViewerSocket
@@ -80,6 +82,8 @@ class ViewerService:
         loop: asyncio.AbstractEventLoop,
         make_http: Callable[[ViewerService], PlainHttp],
         tokens: TokenKeeper | None = None,
+        internal_errors: Callable[[], int] = lambda: 0,
+        encrypted: bool = False,
     ) -> None:
         self._stream = stream
         self._policy = policy
@@ -92,6 +96,9 @@ class ViewerService:
         self._started = time.monotonic()
         self._serving = False
         self._refusals: Counter[str] = Counter()
+        self._malformed: Counter[str] = Counter(dict.fromkeys(MALFORMED, 0))
+        self._internal_errors = internal_errors
+        self._encrypted = encrypted
 
     def begin(self) -> None:
         """Be ready from now on: traders and viewers are listened for."""
@@ -102,6 +109,13 @@ class ViewerService:
         self._serving = False
 
     # --- what a connection calls ----------------------------------------------------------------------------------
+
+    def client_of(self, request: Request, peer: str | None) -> str | None:
+        """Return the address of who asks: `peer`, or behind a trusted proxy the one that it names."""
+        headers = request.headers
+        return self._policy.client(
+            peer, forwarded=headers.get_all("Forwarded"), x_forwarded_for=headers.get_all("X-Forwarded-For")
+        )
 
     def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
         """Decide about a complete request from address `peer`; see docs/protocol.md."""
@@ -122,6 +136,9 @@ class ViewerService:
             peer_is_loopback=peer is None or is_loopback(peer),
             token_set=self._tokens.token_set,
             now_s=self._tokens.now(),
+            host_optional=request.protocol == "HTTP/1.0",
+            forwarded_by=forwarding_header(name for name, _ in headers.raw_items()),
+            fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
         upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refused):
@@ -154,6 +171,10 @@ class ViewerService:
             return HttpResponse(429, (("Retry-After", str(RETRY_WRONG_S)),), text.encode())
         return replace(answer, delay_s=delay_s)
 
+    def count_malformed(self, reason: str) -> None:
+        """Count a request that was none; `reason` is one of `request_head.MALFORMED`."""
+        self._malformed[reason] += 1
+
     def open(
         self,
         socket: ViewerSocket,
@@ -178,6 +199,7 @@ class ViewerService:
                 stream.traders_shown(),
                 self._version,
                 limit=limit,
+                encrypted=self._encrypted,
             )
         )
         form: Form = "batch" if subprotocol == BATCH else "single"
@@ -224,12 +246,17 @@ class ViewerService:
 
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
-        refused = {"handshakes_refused_total": self._refusals.total(), "wrong_tokens_total": self._tokens.wrong.total}
-        return {**self._stream.counters(), **refused}
+        return {
+            **self._stream.counters(),
+            "handshakes_refused_total": self._refusals.total(),
+            "wrong_tokens_total": self._tokens.wrong.total,
+            "internal_errors_total": self._internal_errors(),
+        }
 
     def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
         """Return what has labels: metric name to samples, each with its labels."""
-        return self._stream.app_samples()
+        malformed = [({"reason": reason}, count) for reason, count in self._malformed.items()]
+        return {**self._stream.app_samples(), "requests_malformed_total": malformed}
 
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""

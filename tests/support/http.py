@@ -220,7 +220,7 @@ class Relay:
         said = []
         for line in self.process.stderr:
             said.append(line)
-            if ready := re.search(r"ready.*ws://[^ ,]*:(\d+)", line):
+            if ready := re.search(r"ready.*wss?://[^ ,]*:(\d+)", line):
                 self.port = int(ready[1])
                 return
         pytest.fail(f"the relay did not start: {said}")

@@ -451,7 +451,8 @@ def test_an_inherited_address_asks_for_a_good_token_as_well(tmp_path, token):
             stack.callback(relay.kill)
             said = relay.stderr.readline()
             if token == GOOD_TOKEN:
-                assert "ready on ws://0.0.0.0:" in said
+                assert "come in plain text" in said
+                assert "ready on ws://0.0.0.0:" in relay.stderr.readline()
                 relay.send_signal(signal.SIGTERM)
             else:
                 assert "the inherited address is '0.0.0.0', which is not loopback, and the token can be guessed" in said

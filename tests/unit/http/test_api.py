@@ -50,10 +50,11 @@ def test_head(api, path):
 @pytest.mark.parametrize("path", EVERYTHING)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get", ""])
 def test_other_methods(api, path, method):
-    """Any other method is 405 and told which are allowed."""
+    """Any other method is 405 and told which are allowed; OPTIONS is told as well."""
     answer = api.answer(method, path, {})
-    assert answer.status == 405
-    assert header(answer, "Allow") == "GET, HEAD"
+    assert answer.status == (204 if method == "OPTIONS" else 405)
+    assert header(answer, "Allow") == "GET, HEAD, OPTIONS"
+    assert (answer.body == b"") == (method == "OPTIONS")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,14 @@ class TestStatic:
         assert header(answer, "ETag") == etag
         assert header(answer, "Content-Length") is None
         assert api.answer("GET", "/static/main.js", {"if-none-match": '"other"'}).status == 200
+
+    def test_a_page_that_is_known_keeps_its_policy(self, api):
+        """The headers of a 304 replace those that the browser kept: another policy would block the page's own parts."""
+        page = api.answer("GET", "/", {"host": "relay.lan:8765"})
+        again = api.answer("GET", "/", {"host": "relay.lan:8765", "if-none-match": header(page, "ETag")})
+        assert again.status == 304
+        for name in ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cache-Control"):
+            assert header(again, name) == header(page, name) is not None
 
     @pytest.mark.parametrize("host", ["relay.lan:8765", "127.0.0.1:8765", "[::1]:8765", "phone"])
     def test_policy_names_the_host(self, api, host):

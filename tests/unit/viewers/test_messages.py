@@ -20,6 +20,7 @@ def test_control_messages():
         "oldest": "e-1",
         "traders": [{"app": "a"}],
         "version": "0.1.0",
+        "encrypted": False,
     }
     wanted = Filter(CRITICAL, ("a.*", "b"), "x", (("k", "v=w"),))
     assert json.loads(messages.subscribed(wanted, "e-2")) == {

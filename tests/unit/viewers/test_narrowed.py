@@ -62,7 +62,8 @@ def test_the_facts_are_cut():
 
     status = {"version": "1", "viewers": 3, "journal": {"trouble": "/var/secret", "bytes": 5}, "traders": TRADERS}
     facts = SimpleNamespace(
-        id_of=lambda seq: f"k3f9ab-{seq}", head=7, status=lambda: status, ready=lambda: True, counters=lambda: {"lines_total": 7},
+        id_of=lambda seq: f"k3f9ab-{seq}", head=7,
+        status=lambda: status, ready=lambda: True, counters=lambda: {"lines_total": 7},
         read=read, resolve=lambda id_: 4,
     )  # fmt: skip
     narrowed = NarrowedFacts(facts, LIMIT)

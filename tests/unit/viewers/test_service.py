@@ -137,6 +137,7 @@ def test_a_session_begins_with_a_greeting(bench):
             "oldest": "k3f9ab-3",
             "traders": [{"app": "bot"}],
             "version": "1.2.3",
+            "encrypted": False,
         }
     ]
     (joined, started) = made.stream.calls
@@ -181,7 +182,16 @@ def test_the_facts_are_the_streams(bench):
         "journal": {"trouble": "slow", "bytes": 4096, "pending_lines": 2},
     }
     assert (made.service.id_of(8), made.service.head) == ("k3f9ab-8", 8)
-    assert made.service.counters() == {"lines_total": 8, "handshakes_refused_total": 0, "wrong_tokens_total": 0}
+    assert made.service.counters() == {
+        "lines_total": 8,
+        "handshakes_refused_total": 0,
+        "wrong_tokens_total": 0,
+        "internal_errors_total": 0,
+    }
+    made.service.count_malformed("tls")
+    labelled = made.service.labelled()
+    assert labelled["trader_up"] == [({"app": "bot"}, 1)]
+    assert {labels["reason"]: n for labels, n in labelled["requests_malformed_total"] if n} == {"tls": 1}
     assert made.service.resolve("k3f9ab-7").seq == 7
     page = made.loop.run_until_complete(made.service.read(Query(after=0, until=3, limit=9)))
     assert page.seqs == [2, 3]
