@@ -32,6 +32,7 @@ from logrelay.model import ERROR, RANKS, WARNING
 from logrelay.pipeline import Pipeline
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
 
@@ -180,11 +181,22 @@ class Relay:
             landing_lines=config.tail,
         )
         policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+        limits = LimitReport(self._on_viewers_limit, loop)
         self._viewer_service = ViewerService(
-            self._pipeline, policy, tail=config.tail, version=__version__, loop=loop, make_http=_http_api
+            self._pipeline,
+            policy,
+            tail=config.tail,
+            version=__version__,
+            loop=loop,
+            make_http=_http_api,
+            limits=limits.counters,
         )
         self._viewer_server = ViewerServer(
-            self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
+            self._viewer_service,
+            max_viewers=config.max_viewers,
+            compression=config.compression,
+            loop=loop,
+            report=limits,
         )
 
     async def start(self) -> None:
@@ -247,6 +259,10 @@ class Relay:
         """End the process: a new one may be able to use the journal, and whoever starts it sees why this one ended."""
         self.exit_code = JournalError.exit_code
         self.request_stop()
+
+    def _on_viewers_limit(self, text: str) -> None:
+        """Say that somebody met a limit of the viewers' port, to whoever reads the log and on stderr."""
+        self._pipeline.announce(WARNING, text, {"state": "limit"})
 
     def _on_notice(self, rank: int, text: str) -> None:
         if rank >= self._stderr_rank:

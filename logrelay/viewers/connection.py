@@ -29,6 +29,8 @@ from websockets.server import ServerProtocol
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
 from logrelay.http.response import HttpResponse
+from logrelay.viewers import budgets
+from logrelay.viewers.budgets import Allowance
 from logrelay.viewers.service import ViewerService
 from logrelay.viewers.session import Session
 
@@ -82,16 +84,37 @@ class ConnectionRegistry(Protocol):
     def viewer_opened(self, connection: ViewerConnection) -> None:
         """Count a connection among the viewers."""
 
+    def answering(self, connection: ViewerConnection) -> None:
+        """Count a connection among those that get a plain answer."""
+
     def forget(self, connection: ViewerConnection) -> None:
         """Remove a connection that has ended."""
 
+    @property
+    def read_buffer(self) -> bytearray:
+        """What is read into, by one connection after another."""
 
-class ViewerConnection(asyncio.Protocol):
+    def request_turn(self, connection: ViewerConnection) -> None:
+        """Have `take_turn` called once, at once or in a later turn of the loop."""
+
+    def hold(self, connection: ViewerConnection, count: int) -> None:
+        """Note that so many undecoded bytes are held for a connection now."""
+
+    def exceeded(self, cause: str, times: int = 1) -> None:
+        """Count that a limit was met, by a key of `budgets.CAUSES`."""
+
+
+class ViewerConnection(asyncio.BufferedProtocol):
     """One connection, from accept to its end."""
 
     __slots__ = (
+        "_allowance",
+        "_answer_waits",
         "_body_task",
         "_closing",
+        "_head_bytes",
+        "_held",
+        "_inbox",
         "_loop",
         "_peer",
         "_protocol",
@@ -99,8 +122,10 @@ class ViewerConnection(asyncio.Protocol):
         "_registry",
         "_service",
         "_session",
+        "_throttle",
         "_timer",
         "_transport",
+        "_turn_requested",
         "_unanswered_pings",
         "_writing_paused",
         "_writing_resumed",
@@ -110,7 +135,8 @@ class ViewerConnection(asyncio.Protocol):
         self._registry = registry
         self._service = service
         self._loop = loop
-        self._protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
+        self._protocol: ServerProtocol | None = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
+        """None once the connection is lost."""
         self._transport: asyncio.Transport | None = None
         self._peer: str | None = None
         self._session: Session | None = None
@@ -124,6 +150,17 @@ class ViewerConnection(asyncio.Protocol):
         self._reading_paused = False
         self._closing = False
         self._unanswered_pings = 0
+        self._inbox = bytearray()
+        """Read and not acted on yet: one message is acted on in each turn."""
+        self._held = 0
+        """Bytes that the registry was told are held."""
+        self._head_bytes = 0
+        self._turn_requested = False
+        self._allowance = Allowance(loop.time())
+        self._throttle: asyncio.TimerHandle | None = None
+        """Runs while the viewer has sent more messages than it may."""
+        self._answer_waits = False
+        """The viewer does not read its answers: nothing more is acted on until it does."""
 
     # --- transport callbacks --------------------------------------------------------------------------------------
 
@@ -131,29 +168,117 @@ class ViewerConnection(asyncio.Protocol):
         """Wait for a request, at most `HANDSHAKE_TIMEOUT_S`."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
+        name = transport.get_extra_info("peername")
+        self._peer = name[0] if isinstance(name, tuple) else None
         if not self._registry.add(self):
             transport.abort()
             return
         # The buffer holds only what the kernel refused: at most one segment, because `write` then says stop.
         transport.set_write_buffer_limits(high=0)
-        name = transport.get_extra_info("peername")
-        self._peer = name[0] if isinstance(name, tuple) else None
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         self._abort_after(HANDSHAKE_TIMEOUT_S)
 
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  (one size for all)
+        """Return where to read to: `budgets.READ_BYTES` at once, shared by all connections."""
+        return self._registry.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(memoryview(self._registry.read_buffer)[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
-        """Feed the protocol and act on what it makes of the bytes."""
-        self._protocol.receive_data(data)
-        self._handle_events()
+        """Keep what was read until its turn comes."""
+        self._inbox += data
+        if self._session is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > budgets.HEAD_BYTES:
+                self.abort()
+                return
+        self._proceed()
 
     def eof_received(self) -> bool:
         """Let the protocol conclude; the transport closes when this returns False."""
-        self._protocol.receive_eof()
+        protocol = self._protocol
+        if protocol is None:
+            return False
+        if self._inbox and not self._closing:
+            self._feed(len(self._inbox))  # the last words, all at once: nothing comes behind them
+        protocol.receive_eof()
         self._handle_events()
         return False
+
+    # --- one message a turn -----------------------------------------------------------------------------------------
+
+    def _proceed(self) -> None:
+        """Ask for a turn when a message is complete; read on when none waits."""
+        transport = self._transport
+        if transport is None or self._turn_requested or self._throttle is not None:
+            return
+        ready = self._next_size() is not None
+        if ready and not self._answer_waits:
+            self._turn_requested = True
+            self._registry.request_turn(self)
+            ready = self._turn_requested  # False: it has been taken already, and looked at what came then
+            if not ready:
+                return
+        if (ready or self._answer_waits) and not self._reading_paused:
+            self._reading_paused = True
+            transport.pause_reading()
+        elif not (ready or self._answer_waits) and self._reading_paused:
+            self._reading_paused = False
+            transport.resume_reading()
+        self._note_held()
+
+    def _next_size(self) -> int | None:
+        """Return how many bytes of the inbox to act on next; None: a message is not complete."""
+        inbox = self._inbox
+        if self._session is None or self._closing:
+            return len(inbox) or None
+        return frame_size(inbox)
+
+    def take_turn(self) -> None:
+        """Act on one message. Called by the registry, once for each `request_turn`."""
+        self._turn_requested = False
+        if self._transport is None or self._answer_waits:
+            return
+        size = self._next_size()
+        if size is None:
+            return
+        if self._session is not None:
+            wait_s = self._allowance.take(self._loop.time())
+            if wait_s:
+                self._throttle = self._loop.call_later(wait_s, self._on_allowance)
+                self._registry.exceeded("messages")
+                if not self._reading_paused:
+                    self._reading_paused = True
+                    self._transport.pause_reading()
+                return
+        self._feed(size)
+        self._proceed()
+
+    def _on_allowance(self) -> None:
+        self._throttle = None
+        self._proceed()
+
+    def _feed(self, size: int) -> None:
+        """Feed the protocol with the beginning of the inbox and act on what it makes of it."""
+        protocol = self._protocol
+        if protocol is None:
+            return
+        data = bytes(memoryview(self._inbox)[:size])
+        del self._inbox[:size]
+        protocol.receive_data(data)
+        self._handle_events()
+
+    def _note_held(self) -> None:
+        """Tell the registry how much is held, when that has changed."""
+        held = len(self._inbox)
+        if held != self._held:
+            self._held = held
+            self._registry.hold(self, held)
 
     def pause_writing(self) -> None:
         """Note that the kernel has no room."""
@@ -167,19 +292,26 @@ class ViewerConnection(asyncio.Protocol):
         if self._writing_resumed is not None:
             self._writing_resumed.set()
             return
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        self._answer_waits = False
+        self._proceed()
         if self._session is not None and not self._closing:
             self._session.writing_resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (why it ended changes nothing)
         """Forget everything about the connection."""
         self._cancel_timer()
+        if self._throttle is not None:
+            self._throttle.cancel()
+            self._throttle = None
         if self._body_task is not None:
             self._body_task.cancel()
+            self._body_task = None
         self._registry.forget(self)
         self._transport = None
+        self._inbox.clear()
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            break_cycles(protocol)
         session, self._session = self._session, None
         if session is not None:
             session.connection_lost()
@@ -187,7 +319,10 @@ class ViewerConnection(asyncio.Protocol):
     # --- protocol events ------------------------------------------------------------------------------------------
 
     def _handle_events(self) -> None:
-        for event in self._protocol.events_received():
+        protocol = self._protocol
+        if protocol is None:
+            return
+        for event in protocol.events_received():
             if isinstance(event, Request):
                 self._handle_request(event)
             elif isinstance(event, Frame):
@@ -196,17 +331,16 @@ class ViewerConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Write what the protocol wants written."""
-        transport = self._transport
-        if transport is None:
+        transport, protocol = self._transport, self._protocol
+        if transport is None or protocol is None:
             return
-        for data in self._protocol.data_to_send():
+        for data in protocol.data_to_send():
             if data:
                 transport.write(data)
+                self._answer_waits = self._answer_waits or (self._writing_paused and self._session is not None)
             elif transport.can_write_eof():
                 transport.write_eof()
-        finished = self._protocol.state is CLOSED or (
-            self._protocol.close_expected() and self._protocol.state is not OPEN
-        )
+        finished = protocol.state is CLOSED or (protocol.close_expected() and protocol.state is not OPEN)
         if finished and self._body_task is None and not self._closing:
             # The peer may close first, as RFC 6455 section 7.1.1 wants it, but has to do so soon.
             self._closing = True
@@ -234,6 +368,7 @@ class ViewerConnection(asyncio.Protocol):
 
     def _open_websocket(self, request: Request, subprotocol: str | None) -> None:
         protocol = self._protocol
+        assert protocol is not None, "a request has come through it"
         if self._registry.offers_compression(self._peer):
             protocol.available_extensions = _OFFERED_COMPRESSION
         response = protocol.accept(request)
@@ -246,6 +381,9 @@ class ViewerConnection(asyncio.Protocol):
         self._cancel_timer()
         self._registry.viewer_opened(self)
         deflate = any(map(_shares_context, protocol.extensions))
+        for extension in protocol.extensions:
+            # A compressor that is never used: what goes out is made by `compression`. It would be 256 KiB per viewer.
+            vars(extension).pop("encoder", None)
         self._session = self._service.open(self, request.path, subprotocol=subprotocol, deflate=deflate)
 
     def _handle_frame(self, event: Frame) -> None:
@@ -270,7 +408,10 @@ class ViewerConnection(asyncio.Protocol):
     # --- plain HTTP -----------------------------------------------------------------------------------------------
 
     def _send_response(self, response: HttpResponse) -> None:
-        made = self._protocol.reject(response.status, "")
+        protocol = self._protocol
+        assert protocol is not None, "a request has come through it"
+        self._registry.answering(self)
+        made = protocol.reject(response.status, "")
         fields = Headers()
         fields["Date"] = made.headers["Date"]
         fields["Connection"] = "close"
@@ -292,7 +433,7 @@ class ViewerConnection(asyncio.Protocol):
         if "Content-Type" not in fields:
             fields["Content-Type"] = "text/plain; charset=utf-8"
         made.body = body
-        self._protocol.send_response(Response(response.status, made.reason_phrase, fields, body))
+        protocol.send_response(Response(response.status, made.reason_phrase, fields, body))
         self._abort_after(HANDSHAKE_TIMEOUT_S)
 
     async def _send_stream(self, head: bytes, chunks: AsyncGenerator[bytes, None], resumed: asyncio.Event) -> None:
@@ -302,8 +443,9 @@ class ViewerConnection(asyncio.Protocol):
         try:
             transport.write(head)
             async for chunk in chunks:
-                transport.write(chunk)
-                await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
+                for start in range(0, len(chunk), budgets.ANSWER_SLICE_BYTES):
+                    transport.write(chunk[start : start + budgets.ANSWER_SLICE_BYTES])
+                    await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
             transport.close()
         except Exception:
             # The client must not take half a body for the whole: only a reset can still tell it.
@@ -312,6 +454,11 @@ class ViewerConnection(asyncio.Protocol):
             await chunks.aclose()
 
     # --- what the session and the hub call (session.ViewerSocket) -------------------------------------------------
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the other end; None where it has none."""
+        return self._peer
 
     @property
     def writing_paused(self) -> bool:
@@ -332,14 +479,14 @@ class ViewerConnection(asyncio.Protocol):
         if transport is None or self._closing:
             return
         transport.write(frame(text))
-        if self._writing_paused and not self._reading_paused and transport.is_reading():
-            self._reading_paused = True
-            transport.pause_reading()
+        if self._writing_paused:
+            self._answer_waits = True
+            self._proceed()
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code of `messages.CLOSE_CODES`; the connection is cut if the peer does not answer in time."""
         protocol = self._protocol
-        if protocol.state is OPEN:
+        if protocol is not None and protocol.state is OPEN:
             protocol.send_close(code, reason)
             self._flush()
             self._closing = True
@@ -351,14 +498,15 @@ class ViewerConnection(asyncio.Protocol):
 
     def ping(self) -> None:
         """Ask for a pong, or close when the last `PINGS_UNANSWERED` pings had none."""
-        if self._closing or self._protocol.state is not OPEN:
+        protocol = self._protocol
+        if self._closing or protocol is None or protocol.state is not OPEN:
             return
         if self._unanswered_pings >= PINGS_UNANSWERED:
             self.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
             return
         self._unanswered_pings += 1
         try:
-            self._protocol.send_ping(PING_PAYLOAD)
+            protocol.send_ping(PING_PAYLOAD)
         except ProtocolError:
             return
         self._flush()
@@ -367,6 +515,35 @@ class ViewerConnection(asyncio.Protocol):
         """Cut the connection."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def frame_size(data: bytearray) -> int | None:
+    """Return the length of the frame that `data` begins with (RFC 6455 section 5.2); None: it is not complete.
+
+    Of a frame that is longer than a request may be, the header is enough: the protocol refuses it.
+    """
+    if len(data) < 2:
+        return None
+    size, head = data[1] & 0x7F, 2
+    if size >= 126:
+        head = 4 if size == 126 else 10
+        if len(data) < head:
+            return None
+        size = int.from_bytes(data[2:head], "big")
+    if size > MAX_REQUEST_BYTES:
+        return len(data)
+    whole = head + (4 if data[1] & 0x80 else 0) + size
+    return whole if len(data) >= whole else None
+
+
+def break_cycles(protocol: ServerProtocol) -> None:
+    """Take apart a protocol that is over.
+
+    It and its parser, a generator, refer to each other, and so do an error it has met and the frames of its traceback.
+    The collector would find them late, since it seldom looks (`app.GC_THRESHOLD`), and keep what was read until then.
+    """
+    protocol.parser.close()
+    vars(protocol).clear()
 
 
 def _shares_context(extension: object) -> bool:

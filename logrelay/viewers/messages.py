@@ -37,6 +37,9 @@ ERROR_CODES: dict[str, str] = {
 CLOSE_BAD_REQUEST = 4400
 """Of the private range (RFC 6455 section 7.4.2), after HTTP's 400."""
 
+CLOSE_OVER_BUDGET = 4429
+"""After HTTP's 429: the relay holds too much for this viewer, see `viewers/budgets`."""
+
 CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("normal", "the viewer closed; nothing to do"),
     1001: ("going away", "the viewer's page or app went away; nothing to do"),
@@ -55,6 +58,10 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
     CLOSE_BAD_REQUEST: (
         "bad request",
         "the subscription in the URL is wrong, an error message said how; do not retry unchanged",
+    ),
+    CLOSE_OVER_BUDGET: (
+        "over budget",
+        "the beginning of a message was held for too long while many were; connect again and send messages whole",
     ),
 }
 """Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""

@@ -49,6 +49,7 @@ class ViewerService:
     """Decides about requests and opens sessions. Belongs to one event loop.
 
     `tail` is the number of lines a viewer begins with unless it asks otherwise, `version` the relay's as it is shown.
+    `limits` returns how often each limit of `viewers/budgets` was met.
     `make_http` makes what answers plain HTTP from the facts that this object knows; it is called at the first such
     request, because a relay that only streams need not load it.
     """
@@ -62,6 +63,7 @@ class ViewerService:
         version: str,
         loop: asyncio.AbstractEventLoop,
         make_http: Callable[[ViewerService], PlainHttp],
+        limits: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._stream = stream
         self._policy = policy
@@ -69,6 +71,7 @@ class ViewerService:
         self._version = version
         self._loop = loop
         self._make_http = make_http
+        self._limits = limits
         self._http: PlainHttp | None = None
         self._started = time.monotonic()
         self._serving = False
@@ -170,7 +173,7 @@ class ViewerService:
 
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
-        return {**self._stream.counters(), "handshakes_refused_total": self._refusals.total()}
+        return {**self._stream.counters(), **self._limits(), "handshakes_refused_total": self._refusals.total()}
 
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from dataclasses import asdict
 
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started ends as well
     chosen = [row for row in ROWS if not given.rows or any(part in row.name for part in given.rows)]
     chosen = [row for row in chosen if given.door in (None, row.door)]
     if given.list:

@@ -88,6 +88,9 @@ class Bench:
         self.opened = []
         self.session = FakeSession()
         self.transport = FakeTransport()
+        self.read_buffer = bytearray(1024)
+        self.held = 0
+        self.limits = []
         self.connection = ViewerConnection(self, self, asyncio.get_running_loop())
         self.connection.connection_made(self.transport)
 
@@ -117,6 +120,18 @@ class Bench:
 
     def forget(self, connection):
         self.forgotten += 1
+
+    def answering(self, connection):
+        self.opened.append("answering")
+
+    def request_turn(self, connection):
+        connection.take_turn()
+
+    def hold(self, connection, count):
+        self.held = count
+
+    def exceeded(self, cause, times=1):
+        self.limits.append(cause)
 
     def answer(self):
         """Return status line, headers by lower-case name, and body."""
@@ -261,7 +276,7 @@ async def test_one_viewer_too_many_is_told_when_to_come_again():
     bench.connection.data_received(WEBSOCKET)
     first, headers, body = bench.answer()
     assert first.startswith("HTTP/1.1 503 ")
-    assert (headers["retry-after"], body, bench.opened) == ("10", b"full\n", [])
+    assert (headers["retry-after"], body, bench.opened) == ("10", b"full\n", ["answering"])
     bench.connection.connection_lost(None)
 
 
