@@ -64,7 +64,7 @@ PACK_BYTES = 2 * 1024 * 1024
 """Lines of a compressed group waiting for the compressor. Beyond it the compressor does not keep up (some 250,000
 lines/s), and the group's viewers become readers of the journal like any other slow ones."""
 
-CONTENT_LINES = 1024
+CONTENT_LINES = 256
 """Recent lines that are searched for a text or a field here, on the loop, when a viewer begins: a few milliseconds.
 What is before them is searched in the journal, by another thread, although it is in memory as well."""
 

@@ -39,10 +39,10 @@ from logrelay.journal.interface import Page, Query
 from logrelay.viewers import budgets
 
 PAGE_LINES = 2000
-PAGE_BYTES = 256 << 10
-"""Read from the journal at once: a thousand usual lines, some milliseconds of reading. A search holds them until its
+PAGE_BYTES = 128 << 10
+"""Read from the journal at once: five hundred usual lines, some milliseconds of reading. A search holds them until its
 reader has taken them, and there may be `budgets.SEARCHES` such searches."""
-KEPT_BYTES = 256 << 10
+KEPT_BYTES = 128 << 10
 """Of a search from the newest line backwards, this much is kept; a longer answer is read again forwards."""
 MAX_READS = 2
 """HttpApi read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""

@@ -27,8 +27,8 @@ HANDSHAKES_PER_ADDRESS = 512
 ANSWER_SLOTS = 256
 """Plain answers that are not read to their end yet, some 40 KiB each at most. Beyond it the oldest is cut."""
 
-SEARCHES = 48
-"""Answers to /logs at once. Each holds up to 600 KiB while its reader takes its time. Beyond it: 503, ask again."""
+SEARCHES = 32
+"""Answers to /logs at once. Each holds up to half a megabyte while its reader takes its time. Beyond it: 503, ask again."""
 
 SEARCH_RETRY_AFTER_S = 2
 """When it is worth asking again: a search that is read takes less."""
@@ -41,10 +41,10 @@ ANSWER_SLICE_BYTES = 64 * 1024
 READ_BYTES = 16 * 1024
 """Read at once from one connection: all that a message needs, and little to hold while it waits for its turn."""
 
-MESSAGES_PER_S = 100.0
+MESSAGES_PER_S = 50.0
 """Frames of one viewer that are acted on in a second. A person scrolls ten pages in a second, a program pings once."""
 
-MESSAGES_AT_ONCE = 200.0
+MESSAGES_AT_ONCE = 100.0
 """So many may come together, after a pause. Beyond it the viewer is not read from until its time has come."""
 
 UNDECODED_BYTES = 16 * 1024 * 1024

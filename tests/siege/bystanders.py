@@ -103,6 +103,7 @@ class Watcher:
         self.newcomers: list[float] = []
         self.failures: list[str] = []
         self.seen: dict[int, int] = {}
+        self.newest = 0
         self.reconnects = -1
         self.notices = 0
         self.visiting: tuple[str, float] | None = None
@@ -142,6 +143,7 @@ class Watcher:
             if message["source"] == SOURCE:
                 self.latencies.append((now - int(context["sent_ns"])) / 1e9)
                 self.seen[context["n"]] = self.seen.get(context["n"], 0) + 1
+                self.newest = max(self.newest, context["n"])
             else:
                 self.notices += 1
         return message["id"]
@@ -207,7 +209,7 @@ class Watcher:
 
     def _wait_for_line(self, last: int) -> None:
         end = time.monotonic() + LAST_LINE_S
-        while last not in self.seen and time.monotonic() < end:
+        while self.newest < last and time.monotonic() < end:
             time.sleep(0.02)
 
     def finish(self, last: int) -> dict[str, object]:
