@@ -19,11 +19,13 @@ import signal
 import string
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from logrelay import __version__
 from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
 from logrelay.errors import JournalError, ListenError
+from logrelay.faults import FaultReport
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
@@ -168,6 +170,7 @@ class Relay:
         self.exit_code = 0
         """What the process is to end with."""
         self._loop = loop
+        self._faults = FaultReport()
         self._pipeline = Pipeline(
             opening,
             make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
@@ -180,7 +183,13 @@ class Relay:
             max_lag=config.max_lag,
             landing_lines=config.tail,
         )
-        policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+        policy = AccessPolicy(
+            config.token,
+            config.host,
+            config.allow_hosts,
+            config.allow_origins,
+            trusted_proxies=config.trusted_proxy,
+        )
         limits = LimitReport(self._on_viewers_limit, loop)
         self._viewer_service = ViewerService(
             self._pipeline,
@@ -190,6 +199,7 @@ class Relay:
             loop=loop,
             make_http=_http_api,
             limits=limits.counters,
+            internal_errors=lambda: self._faults.count,
         )
         self._viewer_server = ViewerServer(
             self._viewer_service,
@@ -264,6 +274,12 @@ class Relay:
         """Say that somebody met a limit of the viewers' port, to whoever reads the log and on stderr."""
         self._pipeline.announce(WARNING, text, {"state": "limit"})
 
+    def on_unexpected_error(self, context: Mapping[str, Any]) -> None:
+        """Tell of an error that nobody caught; for the event loop, which calls it with what it knows."""
+        line = self._faults.note(context.get("exception"), str(context.get("message")), self._loop.time())
+        if line is not None:
+            print_stderr(line)
+
     def _on_notice(self, rank: int, text: str) -> None:
         if rank >= self._stderr_rank:
             print_stderr(text)
@@ -273,6 +289,7 @@ async def _serve(config: Config, journal: Journal, opening: Opening, listeners: 
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
     relay = Relay(config, journal, opening, listeners, loop)
+    loop.set_exception_handler(lambda _loop, context: relay.on_unexpected_error(context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)
     await relay.start()

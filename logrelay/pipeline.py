@@ -41,6 +41,7 @@ from logrelay.fanout.hub_types import (
 )
 from logrelay.fanout.line_json import gap_body
 from logrelay.fanout.positions import id_of, resolve_id
+from logrelay.ingest.app_activity import Samples
 from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
@@ -129,7 +130,7 @@ class Pipeline(Generic[Server]):
         self._reads = ReadQueue()
         self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
         self._registry = TraderRegistry(
-            opening.runs, self._sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic()
+            opening.runs, self._sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic(), now_us=_now_us()
         )
         self._trader_by_connection: dict[TraderConnection, Trader] = {}
         self._degraded = DegradedMode(
@@ -579,6 +580,10 @@ class Pipeline(Generic[Server]):
             "trader_duplicate_frames_total": traders.duplicates,
             "trader_crashes_total": traders.crashed,
         }
+
+    def app_samples(self) -> Samples:
+        """Return what is measured of each bot by its name, by the names in `http.metrics.METRICS`."""
+        return self._registry.app_samples(time.monotonic())
 
     # --- the end ------------------------------------------------------------------------------------------------
 

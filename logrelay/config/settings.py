@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, number, several, size, text, whole
+from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, network, number, several, size, text, whole
 
 ENV_PREFIX = "LOGRELAY_"
 OTHER_VARIABLES = (
@@ -164,7 +164,7 @@ SETTINGS: tuple[Setting, ...] = (
         several(_NAME, MAX_ALLOWED),
         (),
         "More names that may stand in the Host header while there is no token.",
-        "A name in Host may be DNS rebinding; list the name that a reverse proxy here passes on.",
+        "A name in Host may be DNS rebinding; list one that this machine gives itself. A proxy needs a token instead.",
         default_text="none",
     ),
     Setting(
@@ -173,6 +173,14 @@ SETTINGS: tuple[Setting, ...] = (
         (),
         "More web origins that may connect, besides the relay's own page.",
         "A page from elsewhere is refused; list the development server of a web build of the app.",
+        default_text="none",
+    ),
+    Setting(
+        "trusted_proxy",
+        several(network(), MAX_ALLOWED),
+        (),
+        "Proxies whose Forwarded and X-Forwarded-For headers are believed, so that limits count the real client.",
+        "Anybody can write these headers, so nobody's are believed unless it is listed. A proxy needs a token, too.",
         default_text="none",
     ),
     Setting(
@@ -268,6 +276,7 @@ class Config:
     token: str | None = field(default=None, repr=False)
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
+    trusted_proxy: tuple[str, ...] = ()
     sync: str = "normal"
     keep_days: float = 7.0
     """Days; 0: no limit."""

@@ -22,8 +22,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
@@ -33,7 +32,8 @@ import orjson
 
 from logrelay.errors import JournalError, RequestError
 from logrelay.http import metrics
-from logrelay.http.log_query import parse_log_query, parse_time
+from logrelay.http.log_query import parse_log_query
+from logrelay.http.request_head import ALLOWED_METHODS
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.viewers import budgets
@@ -72,11 +72,6 @@ shows an old page that would ask for the old script.
 """
 ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
 
-_COMMON_HEADERS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),  # an old link may still carry ?token=
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = ("app", "host", "pid", "state", "last_line")
@@ -99,7 +94,7 @@ class RelayFacts(Protocol):
 
         `version`, `epoch`, `head`, `oldest` (ids), `uptime` (seconds), `viewers` (count), `journal` (a mapping with
         `trouble`: str or None, `bytes`, ...) and `traders` (mappings with `app`, `host`, `pid`, `state`, `last_line`:
-        RFC 3339 or None, ...).
+        RFC 3339 or None, `last_line_age_s`: seconds or None, ...).
         """
 
     def ready(self) -> bool:
@@ -107,6 +102,9 @@ class RelayFacts(Protocol):
 
     def counters(self) -> Mapping[str, int | float]:
         """Return the values of `metrics.METRICS` by name, those that the API counts itself left out."""
+
+    def labelled(self) -> Mapping[str, Sequence[metrics.Sample]]:
+        """Return the values of those `metrics.METRICS` that have labels."""
 
     async def read(self, query: Query) -> Page:
         """Read from the journal, off the event loop. Raises JournalError. Cancelling drops the answer."""
@@ -153,11 +151,13 @@ class HttpApi:
 
     def _route(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
         path, _, query = target.partition("?")
+        if method == "OPTIONS":  # no CORS header: pages from elsewhere have nothing to ask here
+            return HttpResponse(204, (("Allow", ALLOWED_METHODS),))
+        if method not in ("GET", "HEAD"):
+            refusal = _error(405, "bad_method", f"only {ALLOWED_METHODS} are answered here")
+            return refusal.with_headers(("Allow", ALLOWED_METHODS))
         if path not in ROUTES and path not in STATIC:
             return _error(404, "not_found", f"there is nothing here; there is {', '.join(ROUTES)}")
-        if method not in ("GET", "HEAD"):
-            refusal = _error(405, "bad_method", "only GET and HEAD are answered here")
-            return refusal.with_headers(("Allow", "GET, HEAD"))
         if path in STATIC:
             return self._static(path, headers)
         if path == "/logs":
@@ -196,13 +196,12 @@ class HttpApi:
         body["traders"] = [self._trader(_mapping(t)) for t in traders] if isinstance(traders, list) else []
         return _json(503 if trouble else 200, body)
 
-    def _trader(self, trader: Mapping[str, object]) -> dict[str, object]:
+    @staticmethod
+    def _trader(trader: Mapping[str, object]) -> dict[str, object]:
         shown = {key: trader[key] for key in _TRADER_KEYS if key in trader}
-        last = trader.get("last_line")
-        if isinstance(last, str):
-            with suppress(RequestError):
-                age = self._now() - parse_time("last_line", last, 0) / 1e6
-                shown["last_line_age_seconds"] = round(max(0.0, age), 3)
+        age = trader.get("last_line_age_s")
+        if age is not None:
+            shown["last_line_age_seconds"] = age
         return shown
 
     def _readyz(self) -> HttpResponse:
@@ -224,7 +223,7 @@ class HttpApi:
             "search_lines_total": self._search_lines_total,
         }
         headers = (("Content-Type", metrics.CONTENT_TYPE), ("Cache-Control", "no-store"))
-        return HttpResponse(200, headers, metrics.expose(values).encode())
+        return HttpResponse(200, headers, metrics.expose(values, self._facts.labelled()).encode("utf-8", "replace"))
 
     def _logs(self, query: str) -> HttpResponse:
         """Check every parameter before the first byte; lines are read from the journal while they are written."""
@@ -343,10 +342,10 @@ def _error_line(code: str, message: str) -> bytes:
 
 def _completed(method: str, response: HttpResponse) -> HttpResponse:
     """Add what every answer has, and take the body away when only the head was asked for."""
-    headers = (*response.headers, *_COMMON_HEADERS)
-    if isinstance(response.body, bytes) and response.status != 304:
-        headers = (*headers, ("Content-Length", str(len(response.body))))
-    return HttpResponse(response.status, headers, b"" if method == "HEAD" else response.body)
+    response = response.with_safe_headers()
+    if isinstance(response.body, bytes) and response.status not in (204, 304):
+        response = response.with_headers(("Content-Length", str(len(response.body))))
+    return replace(response, body=b"") if method == "HEAD" else response
 
 
 def _mapping(value: object) -> Mapping[str, object]:

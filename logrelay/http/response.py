@@ -9,6 +9,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
+SAFE_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),  # an old link may still carry ?token=
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+)
+"""On every answer, whoever made it. The last two only where the answer has none of its own: the web viewer's files are
+kept by the browser and asked about again, and its page needs its own script and style."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
@@ -23,6 +33,11 @@ class HttpResponse:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | AsyncGenerator[bytes, None] = b""
+
+    def with_safe_headers(self) -> HttpResponse:
+        """Return the same answer with those of `SAFE_HEADERS` that it lacks."""
+        present = {name.lower() for name, _ in self.headers}
+        return self.with_headers(*(pair for pair in SAFE_HEADERS if pair[0].lower() not in present))
 
     def with_headers(self, *headers: tuple[str, str]) -> HttpResponse:
         """Return the same answer with more headers behind those it has."""

@@ -3,7 +3,8 @@
 Owns: the runs (nobody else writes to a `Run`), the rule that a seq is taken once and in order, timestamps that rise
 within a run, and the notices about traders. It must not know sockets or the journal: a connection is a
 `TraderConnection`, and time is an argument (`now_us`, the relay's clock, and `mono`, a clock that never steps, in
-seconds, both as plain numbers). Read `ingest/sequencer` next: it is where the lines go.
+seconds, both as plain numbers). What is measured of each bot is in `ingest/app_activity`. Read `ingest/sequencer` next:
+it is where the lines go.
 
 The module is long because it is one state machine: each frame, each end of a connection and each passing of time moves
 the same `Trader` between its states, and each move has its notice.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from logrelay.fanout.line_json import rfc3339
+from logrelay.ingest.app_activity import AppRow, AppTable, Samples
 from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, WARNING, Run
@@ -38,6 +40,9 @@ SHOWN_RUNS = 20
 
 CONNECTED, QUIET, CLOSED, CRASHED, GONE = "connected", "quiet", "closed", "crashed", "gone"
 
+_UP = (CONNECTED, QUIET)
+"""The states in which a bot counts as running, if only until it is known to be gone."""
+
 _NEVER = float("inf")
 
 
@@ -56,6 +61,8 @@ class Trader:
     """One run, as it is now. Written to by the registry only."""
 
     run: Run
+    app_row: AppRow
+    """Where its lines are counted."""
     connection: TraderConnection | None = None
     """None: not connected."""
     seen_since_start: bool = False
@@ -63,6 +70,8 @@ class Trader:
     said_bye: bool = False
     last_line: float = 0.0
     """Monotonic time of the last line or of the hello, seconds."""
+    line_at: float | None = None
+    """Monotonic time of the last line, seconds; None: it has said nothing yet."""
     deadline: float = _NEVER
     """Monotonic time of the next change of state that nobody's frame will announce."""
     clock_stepped_back: bool = False
@@ -90,10 +99,13 @@ class TraderRegistry:
     """All runs. Adds lines and notices to the sequencer; the caller takes them from there.
 
     `runs` are those that the journal remembers, `quiet_after_s` the seconds without a line after which a connected
-    trader is called quiet (0: never), `mono` the present monotonic time.
+    trader is called quiet (0: never), `mono` and `now_us` the present time by both clocks. The wall clock is believed
+    here once, for the ages of lines that came before; from then on ages are differences of `mono`.
     """
 
-    def __init__(self, runs: Iterable[Run], sequencer: Sequencer, *, quiet_after_s: float, mono: float) -> None:
+    def __init__(
+        self, runs: Iterable[Run], sequencer: Sequencer, *, quiet_after_s: float, mono: float, now_us: int
+    ) -> None:
         self._sequencer = sequencer
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _NEVER
         self.counters = Counters()
@@ -106,13 +118,25 @@ class TraderRegistry:
         self._by_key: dict[bytes, Trader] = {}
         self.by_id: dict[int, Trader] = {}
         """By `Run.id`."""
+        self._apps = AppTable()
         for run in sorted(runs, key=lambda r: r.id):
-            trader = Trader(run, last_line=mono, committed=run.last_seq)
+            trader = Trader(run, self._restore_app(run, mono, now_us), last_line=mono, committed=run.last_seq)
+            trader.line_at = mono - _age_s(run.last_us, now_us) if run.last_us else None
             self.by_id[run.id] = trader
             if run.state in (CONNECTED, QUIET):
                 trader.deadline = mono + GONE_GRACE_S
             self._by_key[run.key] = trader
         self._next_id = max((t.run.id for t in self._by_key.values()), default=0) + 1
+
+    def _restore_app(self, run: Run, mono: float, now_us: int) -> AppRow:
+        return self._apps.restored(
+            run.app,
+            mono,
+            up=run.state in _UP,
+            clean=run.state == CLOSED,
+            seen_age_s=_age_s(run.seen_us, now_us),
+            line_age_s=_age_s(run.last_us, now_us) if run.last_us else None,
+        )
 
     # --- frames ---------------------------------------------------------------------------------------------
 
@@ -127,18 +151,21 @@ class TraderRegistry:
             self._forget_old()
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
             self._next_id += 1
-            trader = self._by_key[run.key] = self.by_id[run.id] = Trader(run)
+            trader = self._by_key[run.key] = self.by_id[run.id] = Trader(
+                run, self._apps.came(run.app, mono, back=False)
+            )
             self._add_notice(trader, now_us, INFO, f"{_name(run)} connected")
         else:
             replaced = trader.connection
-            if trader.run.state in (CLOSED, CRASHED, GONE):
+            if trader.run.state not in _UP:
+                trader.app_row = self._apps.came(trader.run.app, mono, back=True)
                 self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} is back", CONNECTED)
         trader.connection = connection
         trader.seen_since_start = True
         trader.said_bye = False
         trader.last_line = mono
         trader.deadline = mono + self._quiet_after
-        self._set_state(trader, CONNECTED, now_us)
+        self._set_state(trader, CONNECTED, now_us, mono)
         return trader, replaced
 
     def receive(self, trader: Trader, received: list[Frame], now_us: int, mono: float) -> list[bytes]:
@@ -149,6 +176,7 @@ class TraderRegistry:
         answers: list[bytes] = []
         run = trader.run
         add_line = self._sequencer.add_line
+        lines_by_rank = trader.app_row.lines
         taken = 0
         for frame in received:
             if type(frame) is Log:
@@ -168,6 +196,7 @@ class TraderRegistry:
                     trader.clock_stepped_back = False
                 run.last_seq = seq
                 run.last_us = time_us
+                lines_by_rank[frame.rank] += 1
                 add_line(run, time_us, frame.rank, frame.event, clock_us)
                 taken += 1
             elif type(frame) is Lost:
@@ -187,8 +216,9 @@ class TraderRegistry:
                 self._add_notice(
                     trader, now_us, INFO, f"{_name(run)} logs again after {silence:.0f} s of quiet", CONNECTED
                 )
-                self._set_state(trader, CONNECTED, now_us)
-            trader.last_line = mono
+                self._set_state(trader, CONNECTED, now_us, mono)
+            trader.last_line = trader.line_at = mono
+            self._apps.heard(trader.app_row, mono)
             trader.deadline = mono + self._quiet_after
             run.seen_us = now_us
         self._sequencer.touch(run)
@@ -202,7 +232,7 @@ class TraderRegistry:
         if trader.said_bye:
             trader.deadline = _NEVER
             self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} ended cleanly", CLOSED)
-            self._set_state(trader, CLOSED, now_us)
+            self._set_state(trader, CLOSED, now_us, mono)
         else:
             trader.deadline = mono + CRASH_GRACE_S
 
@@ -263,7 +293,7 @@ class TraderRegistry:
                     f"{_name(run)} is connected but has been quiet for {silence} s",
                     QUIET,
                 )
-                self._set_state(trader, QUIET, now_us)
+                self._set_state(trader, QUIET, now_us, mono)
             elif not trader.seen_since_start:
                 self._add_notice(
                     trader,
@@ -272,7 +302,7 @@ class TraderRegistry:
                     f"{_name(run)} did not come back after the relay was restarted",
                     GONE,
                 )
-                self._set_state(trader, GONE, now_us)
+                self._set_state(trader, GONE, now_us, mono)
             else:
                 self.counters.crashed += 1
                 self._add_notice(
@@ -282,7 +312,7 @@ class TraderRegistry:
                     f"{_name(run)} is gone without saying goodbye: it crashed or was killed",
                     CRASHED,
                 )
-                self._set_state(trader, CRASHED, now_us)
+                self._set_state(trader, CRASHED, now_us, mono)
 
     # --- what is known ---------------------------------------------------------------------------------------
 
@@ -293,6 +323,10 @@ class TraderRegistry:
     def in_state(self, state: str) -> int:
         """Count the runs in a state."""
         return sum(trader.run.state == state for trader in self._by_key.values())
+
+    def app_samples(self, mono: float) -> Samples:
+        """Return what is measured of each bot by its name; see `AppTable.samples`."""
+        return self._apps.samples(mono)
 
     def summaries(self, mono: float) -> list[dict[str, object]]:
         """Describe the traders for viewers and health checks, the most recently seen first."""
@@ -314,13 +348,16 @@ class TraderRegistry:
             "state": run.state,
             "started": rfc3339(run.started_ns // 1000),
             "last_line": rfc3339(run.last_us) if run.last_us else None,
+            "last_line_age_s": None if trader.line_at is None else round(max(0.0, mono - trader.line_at), 3),
             "quiet_s": round(mono - trader.last_line, 1) if trader.connection is not None else None,
             "last_seq": run.last_seq,
         }
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _set_state(self, trader: Trader, state: str, now_us: int) -> None:
+    def _set_state(self, trader: Trader, state: str, now_us: int, mono: float) -> None:
+        if state not in _UP and trader.run.state in _UP:
+            self._apps.ended(trader.app_row, mono, clean=state == CLOSED)
         trader.run.state = state
         trader.run.seen_us = now_us
         self._sequencer.touch(trader.run)
@@ -437,6 +474,10 @@ _CAUSES = {
     "rejected_repeatedly": "the connection ended again and again at this line",
     "torn": "damaged in the spool file of a killed trader",
 }
+
+
+def _age_s(time_us: int, now_us: int) -> float:
+    return max(0.0, (now_us - time_us) / 1e6)  # a clock that was ahead has left times that are still to come
 
 
 def _name(run: Run) -> str:

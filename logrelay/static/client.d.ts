@@ -28,6 +28,8 @@ export interface Trader {
   state: "connected" | "quiet" | "closed" | "crashed" | "gone";
   started: string;
   last_line: string | null;
+  /** Seconds since its last line, by a clock that never steps; null when it has said nothing. */
+  last_line_age_s?: number | null;
   /** Seconds since its last line; null when it is not connected. */
   quiet_s: number | null;
   last_seq: number;

@@ -6,7 +6,8 @@ sockets, HTTP parsing or paths: `viewers/service` passes what it has read. No I/
 Three attacks shape the rules. A web page of another site can open a WebSocket to this machine: its Origin is not our
 Host. A hostile name can be made to resolve to this machine (DNS rebinding), and then Origin and Host agree: so without
 a token Host must not be a name we do not know. And a neighbour on the network can simply connect: so beyond loopback
-there is always a token.
+there is always a token. A proxy on this machine makes neighbours look like this machine: so a request that shows one
+needs a token as well.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hmac import compare_digest
 from ipaddress import ip_address
 
 from logrelay.errors import quoted
+from logrelay.viewers.forwarded import client_address
 
 BATCH = "logrelay.v1.batch"
 """The subprotocol whose messages are arrays of lines."""
@@ -71,6 +73,12 @@ class AccessPolicy:
     """More names that may stand in Host when there is no token."""
     allowed_origins: tuple[str, ...] = ()
     """More origins that may connect, such as `http://localhost:8081`."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose Forwarded and X-Forwarded-For are believed."""
+
+    def client(self, peer: str | None, *, forwarded: Sequence[str], x_forwarded_for: Sequence[str]) -> str | None:
+        """Return the address of who asks, which is not the peer's where that is a trusted proxy."""
+        return client_address(peer, forwarded=forwarded, x_forwarded_for=x_forwarded_for, trusted=self.trusted_proxies)
 
     def decide(
         self,
@@ -81,12 +89,20 @@ class AccessPolicy:
         subprotocols: Sequence[str],
         query_token: Sequence[str],
         peer_is_loopback: bool,
+        host_optional: bool = False,
+        forwarded_by: str | None = None,
+        fetch_site: Sequence[str] = (),
     ) -> Granted | Refused:
         """Decide about one request, plain HTTP or WebSocket.
 
         Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered, split at
-        the commas; `query_token` is every `token` of the URL. Never raises: what is malformed is refused.
+        the commas; `query_token` is every `token` of the URL. `host_optional`: the request is of HTTP/1.0, which knows
+        no Host; no browser sends such, so one with an Origin is refused. `forwarded_by`: a header by which a proxy
+        shows itself; `fetch_site`: the values of Sec-Fetch-Site, by which a browser says whose page asks. Never raises:
+        what is malformed is refused.
         """
+        if host_optional and not host_header and not origin:
+            host_header = (self.host if ":" not in self.host else f"[{self.host}]",)
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
             return Refused(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
         host = split_authority(host_header[0])
@@ -101,7 +117,10 @@ class AccessPolicy:
                 "another one has to be listed in --allow-origins",
             )
         carried = [name for name in subprotocols if name.startswith(BEARER)]
-        refusal = self._check_peer(host[0], peer_is_loopback) if self.token is None else None
+        refusal = None
+        if self.token is None:
+            foreign_page = "cross-site" in fetch_site and not (origin and self._is_listed(origin[0]))
+            refusal = self._check_peer(host[0], peer_is_loopback, forwarded_by, foreign_page=foreign_page)
         if self.token is not None:
             refusal = self._check_token(self.token, authorization, carried, query_token)
         if refusal is not None:
@@ -113,16 +132,35 @@ class AccessPolicy:
         theirs = split_authority(match[2]) if match else None
         if match is None or theirs is None:
             return False  # "null", file:, an extension, or nonsense
-        if origin.lower() in [allowed.lower() for allowed in self.allowed_origins]:
+        if self._is_listed(origin):
             return True
         # A Host without a port means the default one of the scheme that was used, which only Origin names:
         # behind a TLS proxy that is 443.
         default = DEFAULT_PORTS[match[1].lower()]
         return (theirs[0], theirs[1] or default) == (host[0], host[1] or default)
 
-    def _check_peer(self, name: str, peer_is_loopback: bool) -> Refused | None:
+    def _is_listed(self, origin: str) -> bool:
+        return origin.lower() in [allowed.lower() for allowed in self.allowed_origins]
+
+    def _check_peer(
+        self, name: str, peer_is_loopback: bool, forwarded_by: str | None, *, foreign_page: bool
+    ) -> Refused | None:
         if not peer_is_loopback:
             return Refused(403, "no_token", "this relay has no token, so only its own machine may connect")
+        if forwarded_by is not None:
+            return Refused(
+                403,
+                "no_token",
+                f"this came through a proxy ({quoted(forwarded_by, SHOWN_CHARS)} says so), which lets in whoever "
+                "reaches it: a relay behind a proxy needs a token, set LOGRELAY_TOKEN",
+            )
+        if foreign_page:
+            return Refused(
+                403,
+                "bad_origin",
+                "a page of another site asks for this (Sec-Fetch-Site: cross-site); type the address yourself, "
+                "list the site in --allow-origins, or set a token",
+            )
         known = {"localhost", self.host.lower(), *(allowed.lower() for allowed in self.allowed_hosts)}
         if name in known or name.endswith(".localhost") or _is_address(name):
             return None

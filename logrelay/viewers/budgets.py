@@ -12,9 +12,6 @@ from __future__ import annotations
 
 # --- before a request is complete ------------------------------------------------------------------------------------
 
-HEAD_BYTES = 16 * 1024
-"""A request head, all of it: four times what a browser sends. Beyond it the connection is cut."""
-
 HANDSHAKE_SLOTS = 1024
 """Connections without a complete request. Beyond it the oldest of them is cut: whoever means it has sent its request
 in the same moment, so the newest is never the one that holds a place for nothing."""
@@ -28,7 +25,7 @@ ANSWER_SLOTS = 256
 """Plain answers that are not read to their end yet, some 40 KiB each at most. Beyond it the oldest is cut."""
 
 SEARCHES = 32
-"""Answers to /logs at once. Each holds up to half a megabyte while its reader takes its time. Beyond it: 503, ask again."""
+"""Answers to /logs at once. Each holds up to half a megabyte while its reader takes its time. Beyond it: 503."""
 
 SEARCH_RETRY_AFTER_S = 2
 """When it is worth asking again: a search that is read takes less."""
@@ -65,11 +62,11 @@ NOTICE_FIRST_S = 1.0
 NOTICE_AGAIN_S = 60.0
 """And then no more often than this, whatever happens how often."""
 
-TRIM_BYTES = 4 * 1024 * 1024
-"""So much is freed by connections that ended before it is given back to the system."""
+TRIM_CONNECTIONS = 32
+"""After so many connections have ended, memory is given back to the system: some may have been long searches."""
 
-TRIM_PAUSE_S = 2.0
-"""And not more often than this: looking for free pages takes some milliseconds."""
+TRIM_PAUSE_S = 3.0
+"""And not more often than this: looking for free pages takes some milliseconds, on a thread of its own."""
 
 CAUSES: dict[str, str] = {
     "handshake": "connections without a complete request were cut: there were too many",

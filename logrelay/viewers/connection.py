@@ -13,10 +13,14 @@ through the protocol object.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import email.utils
 import logging
 import socket
-from collections.abc import AsyncGenerator
-from typing import Any, Protocol, cast
+from collections.abc import AsyncGenerator, Callable
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
@@ -28,6 +32,7 @@ from websockets.server import ServerProtocol
 
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
+from logrelay.http.request_head import HeadReader, Malformed, RequestHead
 from logrelay.http.response import HttpResponse
 from logrelay.viewers import budgets
 from logrelay.viewers.budgets import Allowance
@@ -46,6 +51,9 @@ STREAM_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 3.0
 """Time for the closing handshake before the connection is cut."""
 
+MAX_DROPPED_BYTES = 1024 * 1024
+"""Read and thrown away behind a request, a body or more requests, so that its sender sees the answer and no reset."""
+
 MAX_REQUEST_BYTES = 64 * 1024
 """A viewer's longest message."""
 
@@ -58,6 +66,9 @@ PING_PAYLOAD = b"logrelay"
 _TCP_NOTSENT_LOWAT: int = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 """Python 3.11 does not export it; 25 is Linux's number."""
 
+_CONNECTION_FIELDS = ("Connection", "Content-Length", "Date")
+"""What the library writes into its refusals, and this module into every answer."""
+
 _OFFERED_COMPRESSION: list[Any] = [
     # The library only decompresses, without keeping a window per viewer; what goes out is made by `compression`.
     ServerPerMessageDeflateFactory(server_no_context_takeover=False, client_no_context_takeover=True)
@@ -67,6 +78,29 @@ _log = logging.getLogger("logrelay.websockets")
 _log.addHandler(logging.NullHandler())
 _log.propagate = False
 _log.setLevel(logging.CRITICAL)
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _closing_on_error(
+    callback: Callable[Concatenate[ViewerConnection, _P], _R],
+) -> Callable[Concatenate[ViewerConnection, _P], _R | None]:
+    """Close the connection when a callback raises, and report the error where the loop's others are reported.
+
+    What a peer has brought about must not cost more than its own connection, nor a traceback each time.
+    """
+
+    @wraps(callback)
+    def guarded(self: ViewerConnection, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        try:
+            return callback(self, *args, **kwargs)
+        except Exception as error:
+            self.failed(error)
+            return None
+
+    return guarded
 
 
 class ConnectionRegistry(Protocol):
@@ -112,7 +146,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_answer_waits",
         "_body_task",
         "_closing",
-        "_head_bytes",
+        "_dropped_bytes",
+        "_head_reader",
         "_held",
         "_inbox",
         "_loop",
@@ -135,8 +170,11 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._registry = registry
         self._service = service
         self._loop = loop
-        self._protocol: ServerProtocol | None = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
-        """None once the connection is lost."""
+        self._head_reader: HeadReader | None = HeadReader()
+        """None once there has been a request, or what was to be one."""
+        self._dropped_bytes = 0
+        self._protocol: ServerProtocol | None = None
+        """Exists once a WebSocket is to be opened: a client that only asks need not pay for it."""
         self._transport: asyncio.Transport | None = None
         self._peer: str | None = None
         self._session: Session | None = None
@@ -154,7 +192,6 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """Read and not acted on yet: one message is acted on in each turn."""
         self._held = 0
         """Bytes that the registry was told are held."""
-        self._head_bytes = 0
         self._turn_requested = False
         self._allowance = Allowance(loop.time())
         self._throttle: asyncio.TimerHandle | None = None
@@ -164,6 +201,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
 
     # --- transport callbacks --------------------------------------------------------------------------------------
 
+    @_closing_on_error
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request, at most `HANDSHAKE_TIMEOUT_S`."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
@@ -189,25 +227,27 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """Take what was read."""
         self.data_received(bytes(memoryview(self._registry.read_buffer)[:nbytes]))
 
+    @_closing_on_error
     def data_received(self, data: bytes) -> None:
-        """Keep what was read until its turn comes."""
-        self._inbox += data
-        if self._session is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > budgets.HEAD_BYTES:
+        """Keep what was read until its turn comes; drop what is behind a request, which nobody needs."""
+        if self._protocol is None and self._head_reader is None:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > MAX_DROPPED_BYTES:
                 self.abort()
-                return
+            return
+        self._inbox += data
         self._proceed()
 
+    @_closing_on_error
     def eof_received(self) -> bool:
-        """Let the protocol conclude; the transport closes when this returns False."""
-        protocol = self._protocol
-        if protocol is None:
-            return False
+        """Conclude; the transport closes when this returns False."""
         if self._inbox and not self._closing:
             self._feed(len(self._inbox))  # the last words, all at once: nothing comes behind them
-        protocol.receive_eof()
-        self._handle_events()
+        if self._protocol is not None:
+            self._protocol.receive_eof()
+            self._handle_events(self._protocol)
+        elif self._head_reader is not None:
+            self._handle_head(self._head_reader.receive_eof())
         return False
 
     # --- one message a turn -----------------------------------------------------------------------------------------
@@ -239,6 +279,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             return len(inbox) or None
         return frame_size(inbox)
 
+    @_closing_on_error
     def take_turn(self) -> None:
         """Act on one message. Called by the registry, once for each `request_turn`."""
         self._turn_requested = False
@@ -259,19 +300,20 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._feed(size)
         self._proceed()
 
+    @_closing_on_error
     def _on_allowance(self) -> None:
         self._throttle = None
         self._proceed()
 
     def _feed(self, size: int) -> None:
-        """Feed the protocol with the beginning of the inbox and act on what it makes of it."""
-        protocol = self._protocol
-        if protocol is None:
-            return
+        """Act on the beginning of the inbox."""
         data = bytes(memoryview(self._inbox)[:size])
         del self._inbox[:size]
-        protocol.receive_data(data)
-        self._handle_events()
+        if self._protocol is not None:
+            self._protocol.receive_data(data)
+            self._handle_events(self._protocol)
+        elif self._head_reader is not None:
+            self._handle_head(self._head_reader.receive(data))
 
     def _note_held(self) -> None:
         """Tell the registry how much is held, when that has changed."""
@@ -286,6 +328,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if self._writing_resumed is not None:
             self._writing_resumed.clear()
 
+    @_closing_on_error
     def resume_writing(self) -> None:
         """Go on: everything written has gone to the kernel."""
         self._writing_paused = False
@@ -316,32 +359,32 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if session is not None:
             session.connection_lost()
 
-    # --- protocol events ------------------------------------------------------------------------------------------
+    def failed(self, error: Exception) -> None:
+        """Report an error that nobody expected, and cut the connection."""
+        self._loop.call_exception_handler({"message": "a viewer's connection failed", "exception": error})
+        self.abort()
 
-    def _handle_events(self) -> None:
-        protocol = self._protocol
-        if protocol is None:
-            return
+    # --- the WebSocket's protocol ---------------------------------------------------------------------------------
+
+    def _handle_events(self, protocol: ServerProtocol) -> None:
         for event in protocol.events_received():
-            if isinstance(event, Request):
-                self._handle_request(event)
-            elif isinstance(event, Frame):
+            if isinstance(event, Frame):
                 self._handle_frame(event)
-        self._flush()
+        self._flush(protocol)
 
-    def _flush(self) -> None:
+    def _flush(self, protocol: ServerProtocol) -> None:
         """Write what the protocol wants written."""
-        transport, protocol = self._transport, self._protocol
-        if transport is None or protocol is None:
+        transport = self._transport
+        if transport is None:
             return
         for data in protocol.data_to_send():
             if data:
                 transport.write(data)
                 self._answer_waits = self._answer_waits or (self._writing_paused and self._session is not None)
             elif transport.can_write_eof():
-                transport.write_eof()
+                _end_writing(transport)
         finished = protocol.state is CLOSED or (protocol.close_expected() and protocol.state is not OPEN)
-        if finished and self._body_task is None and not self._closing:
+        if finished and not self._closing:
             # The peer may close first, as RFC 6455 section 7.1.1 wants it, but has to do so soon.
             self._closing = True
             self._abort_after(CLOSE_TIMEOUT_S)
@@ -355,29 +398,49 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _handle_request(self, request: Request) -> None:
-        decision = self._service.decide(request, self._peer)
-        if isinstance(decision, HttpResponse):
-            self._send_response(decision)
-            return
-        refusal = self._registry.refuse_viewer()
-        if refusal is not None:
-            self._send_response(refusal)
-            return
-        self._open_websocket(request, decision.subprotocol)
+    # --- the request ----------------------------------------------------------------------------------------------
 
-    def _open_websocket(self, request: Request, subprotocol: str | None) -> None:
-        protocol = self._protocol
-        assert protocol is not None, "a request has come through it"
+    def _handle_head(self, head: RequestHead | Malformed | None) -> None:
+        if head is None:
+            return
+        self._head_reader = None
+        if isinstance(head, Malformed):
+            self._refuse(head)
+            return
+        request = Request(head.target, Headers(head.fields), head.method, f"HTTP/{head.version}")
+        self._peer = self._service.client_of(request, self._peer)
+        decision = self._service.decide(request, self._peer)
+        if not isinstance(decision, HttpResponse):
+            decision = self._registry.refuse_viewer() or decision
+        if isinstance(decision, HttpResponse):
+            self._send_response(decision, head_only=head.method == "HEAD")
+            return
+        fault = head.malformed_for_websocket()
+        if fault is not None:
+            self._refuse(fault)
+            return
+        self._open_websocket(head, request, decision.subprotocol)
+
+    def _refuse(self, fault: Malformed) -> None:
+        self._service.count_malformed(fault.reason)
+        self._send_response(HttpResponse(fault.status, (), f"{fault.message}\n".encode()))
+
+    def _open_websocket(self, head: RequestHead, request: Request, subprotocol: str | None) -> None:
+        protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
         if self._registry.offers_compression(self._peer):
             protocol.available_extensions = _OFFERED_COMPRESSION
+        protocol.receive_data(head.raw)
+        assert protocol.events_received(), "the library takes every head that the reader takes"
         response = protocol.accept(request)
-        if response.status_code == 101 and subprotocol is not None:
-            response.headers["Sec-WebSocket-Protocol"] = subprotocol
-        protocol.send_response(response)
-        self._flush()
         if response.status_code != 101:
+            fields = [pair for pair in response.headers.raw_items() if pair[0] not in _CONNECTION_FIELDS]
+            self._send_response(HttpResponse(response.status_code, tuple(fields), bytes(response.body)))
             return
+        if subprotocol is not None:
+            response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        self._protocol = protocol
+        protocol.send_response(response)
+        self._flush(protocol)
         self._cancel_timer()
         self._registry.viewer_opened(self)
         deflate = any(map(_shares_context, protocol.extensions))
@@ -407,34 +470,37 @@ class ViewerConnection(asyncio.BufferedProtocol):
 
     # --- plain HTTP -----------------------------------------------------------------------------------------------
 
-    def _send_response(self, response: HttpResponse) -> None:
-        protocol = self._protocol
-        assert protocol is not None, "a request has come through it"
+    def _send_response(self, response: HttpResponse, *, head_only: bool = False) -> None:
+        """Answer, and end the connection; `head_only`: the request was HEAD, so the body stays here."""
+        transport = self._transport
+        if transport is None:
+            return
         self._registry.answering(self)
-        made = protocol.reject(response.status, "")
+        response = response.with_safe_headers()
         fields = Headers()
-        fields["Date"] = made.headers["Date"]
+        fields["Date"] = email.utils.formatdate(usegmt=True)
         fields["Connection"] = "close"
         body = response.body
+        if isinstance(body, bytes) and response.status not in (204, 304):
+            fields["Content-Length"] = str(len(body))
+            fields["Content-Type"] = "text/plain; charset=utf-8"
+        for name, value in response.headers:
+            if name.lower() in ("content-length", "content-type") and name in fields:
+                del fields[name]  # the answer to HEAD names the length of what GET would send
+            fields[name] = value
+        head = Response(response.status, HTTPStatus(response.status).phrase, fields).serialize()
         if not isinstance(body, bytes):
-            for name, value in response.headers:
-                fields[name] = value
-            head = Response(response.status, made.reason_phrase, fields).serialize()
             self._cancel_timer()
             self._writing_resumed = asyncio.Event()
             self._writing_resumed.set()
             self._body_task = self._loop.create_task(self._send_stream(head, body, self._writing_resumed))
             return
-        fields["Content-Length"] = str(len(body))
-        for name, value in response.headers:
-            if name.lower() == "content-length":
-                del fields["Content-Length"]  # the answer to HEAD names the length of what GET would send
-            fields[name] = value
-        if "Content-Type" not in fields:
-            fields["Content-Type"] = "text/plain; charset=utf-8"
-        made.body = body
-        protocol.send_response(Response(response.status, made.reason_phrase, fields, body))
-        self._abort_after(HANDSHAKE_TIMEOUT_S)
+        transport.write(head if head_only else head + body)
+        if transport.can_write_eof():
+            _end_writing(transport)  # reading goes on for a moment: closed with bytes unread, it would be a reset
+            self._abort_after(HANDSHAKE_TIMEOUT_S)
+        else:
+            transport.close()
 
     async def _send_stream(self, head: bytes, chunks: AsyncGenerator[bytes, None], resumed: asyncio.Event) -> None:
         """Write a body of unknown length, waiting for the socket; the end of the connection is its end."""
@@ -488,7 +554,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         protocol = self._protocol
         if protocol is not None and protocol.state is OPEN:
             protocol.send_close(code, reason)
-            self._flush()
+            self._flush(protocol)
             self._closing = True
             self._abort_after(CLOSE_TIMEOUT_S)
         elif self._session is None:
@@ -509,7 +575,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             protocol.send_ping(PING_PAYLOAD)
         except ProtocolError:
             return
-        self._flush()
+        self._flush(protocol)
 
     def abort(self) -> None:
         """Cut the connection."""
@@ -544,6 +610,11 @@ def break_cycles(protocol: ServerProtocol) -> None:
     """
     protocol.parser.close()
     vars(protocol).clear()
+
+
+def _end_writing(transport: asyncio.Transport) -> None:
+    with contextlib.suppress(OSError):  # asyncio's own transport asks the socket at once, and the peer may be gone
+        transport.write_eof()
 
 
 def _shares_context(extension: object) -> bool:

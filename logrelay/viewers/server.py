@@ -15,6 +15,7 @@ from logrelay.http.response import HttpResponse
 from logrelay.viewers import budgets
 from logrelay.viewers.connection import ViewerConnection
 from logrelay.viewers.limit_report import LimitReport
+from logrelay.viewers.memory_return import MemoryReturn
 from logrelay.viewers.messages import CLOSE_OVER_BUDGET
 from logrelay.viewers.service import ViewerService
 from logrelay.viewers.turns import Turns
@@ -64,6 +65,7 @@ class ViewerServer:
         """Undecoded bytes by connection; who began to hold first is first."""
         self._held_bytes = 0
         self._turns = Turns(loop)
+        self._memory = MemoryReturn(loop)
         self._report = report if report is not None else LimitReport(lambda _text: None, loop)
         self._service = service
         self._max_viewers = max_viewers
@@ -164,6 +166,7 @@ class ViewerServer:
         """Remove a connection that has ended."""
         self.connections.pop(connection, None)
         self.viewers.pop(connection, None)
+        self._memory.connection_ended()
         self._end_waiting(connection)
         self._answering.pop(connection, None)
         self._held_bytes -= self._holding.pop(connection, 0)
@@ -203,6 +206,7 @@ class ViewerServer:
         self.stop_accepting()
         self._cancel_pings()
         self._report.close()
+        self._memory.close()
         self._emptied = asyncio.Event()
         for connection in list(self.connections):
             connection.close(code, reason)

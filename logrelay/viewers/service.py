@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,10 +18,12 @@ from websockets.http11 import Request
 
 from logrelay.config.settings import is_loopback
 from logrelay.fanout.batch import Form
+from logrelay.http.request_head import MALFORMED
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.viewers import messages
 from logrelay.viewers.access_policy import BATCH, AccessPolicy, Refused
+from logrelay.viewers.forwarded import forwarding_header
 from logrelay.viewers.requests import query_tokens
 from logrelay.viewers.session import Session, ViewerSocket
 from logrelay.viewers.stream import Stream
@@ -64,6 +66,7 @@ class ViewerService:
         loop: asyncio.AbstractEventLoop,
         make_http: Callable[[ViewerService], PlainHttp],
         limits: Callable[[], Mapping[str, int]] = dict,
+        internal_errors: Callable[[], int] = lambda: 0,
     ) -> None:
         self._stream = stream
         self._policy = policy
@@ -76,6 +79,8 @@ class ViewerService:
         self._started = time.monotonic()
         self._serving = False
         self._refusals: Counter[str] = Counter()
+        self._malformed: Counter[str] = Counter(dict.fromkeys(MALFORMED, 0))
+        self._internal_errors = internal_errors
 
     def begin(self) -> None:
         """Be ready from now on: traders and viewers are listened for."""
@@ -86,6 +91,13 @@ class ViewerService:
         self._serving = False
 
     # --- what a connection calls ----------------------------------------------------------------------------------
+
+    def client_of(self, request: Request, peer: str | None) -> str | None:
+        """Return the address of who asks: `peer`, or behind a trusted proxy the one that it names."""
+        headers = request.headers
+        return self._policy.client(
+            peer, forwarded=headers.get_all("Forwarded"), x_forwarded_for=headers.get_all("X-Forwarded-For")
+        )
 
     def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
         """Decide about a complete request from address `peer`; see docs/protocol.md."""
@@ -104,6 +116,9 @@ class ViewerService:
             subprotocols=offered,
             query_token=query_tokens(target),
             peer_is_loopback=peer is None or is_loopback(peer),
+            host_optional=request.protocol == "HTTP/1.0",
+            forwarded_by=forwarding_header(name for name, _ in headers.raw_items()),
+            fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
         upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refused):
@@ -115,6 +130,10 @@ class ViewerService:
             return Upgrade(verdict.subprotocol)
         lowered = {name.lower(): value for name, value in headers.raw_items()}
         return self._plain_http().answer(request.method, target, lowered)
+
+    def count_malformed(self, reason: str) -> None:
+        """Count a request that was none; `reason` is one of `request_head.MALFORMED`."""
+        self._malformed[reason] += 1
 
     def open(self, socket: ViewerSocket, target: str, *, subprotocol: str | None, deflate: bool) -> Session:
         """Greet a viewer whose WebSocket is open, and begin where its URL says.
@@ -173,7 +192,17 @@ class ViewerService:
 
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
-        return {**self._stream.counters(), **self._limits(), "handshakes_refused_total": self._refusals.total()}
+        return {
+            **self._stream.counters(),
+            **self._limits(),
+            "handshakes_refused_total": self._refusals.total(),
+            "internal_errors_total": self._internal_errors(),
+        }
+
+    def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
+        """Return what has labels: metric name to samples, each with its labels."""
+        malformed = [({"reason": reason}, count) for reason, count in self._malformed.items()]
+        return {**self._stream.app_samples(), "requests_malformed_total": malformed}
 
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""

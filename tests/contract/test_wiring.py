@@ -53,6 +53,12 @@ STATE_RECORDS = [
         "a seq is taken once and in order, so that the registry alone says how far a run is",
     ),
     Record(
+        "logrelay.ingest.app_activity",
+        "logrelay.ingest.app_activity.AppRow",
+        {"row"},
+        "what is measured of a bot; the table alone gives rows away and counts runs",
+    ),
+    Record(
         "logrelay.ingest.trader_registry",
         "logrelay.model.Run",
         {"run", "trader.run"},
@@ -140,7 +146,6 @@ EXCEPTIONS = [
 FOREIGN = [
     Foreign("logrelay.viewers.connection", "_log", {"propagate"}, "a logger of the logging module is set up this way"),
     Foreign("logrelay.viewers.connection", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
-    Foreign("logrelay.viewers.connection", "made", {"body"}, "a Response of websockets that is not sent yet"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.log_relay.handler", "_busy", {"depth"}, "a threading.local of the module: set per thread"),

@@ -148,7 +148,7 @@ def test_targets_of_every_shape_get_an_answer(house, target):
             f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1:{relay.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode("latin-1")
         )
-        assert sock.recv(12) == b"HTTP/1.1 101"
+        assert sock.recv(12) == (b"HTTP/1.1 400" if target == "*" else b"HTTP/1.1 101")
 
 
 def test_a_wrong_subscription_in_the_url(house):
@@ -593,7 +593,7 @@ def test_nonsense_at_the_port_ends_with_an_answer_or_at_once(house, data):
     watcher.close()
 
 
-@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16\x03\x01\x02\x00\x01"], ids=repr)
+@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"\x16"], ids=repr)
 def test_a_peer_that_never_finishes_its_request_is_cut_off(house, data, monkeypatch):
     """A connection without a request does not stay."""
     monkeypatch.setattr(connection_module, "HANDSHAKE_TIMEOUT_S", 0.05)

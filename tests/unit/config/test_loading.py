@@ -39,7 +39,7 @@ def test_every_value_type_gives_the_type_its_field_declares():
     hints = typing.get_type_hints(Config)
     texts = {"config": "/etc/r.toml", "socket": "/s", "journal": "/j", "host": "::1", "token": TOKEN}
     texts |= {"allow_hosts": "a,b", "allow_origins": "http://a:1", "sync": "full", "keep_bytes": "2MiB"}
-    texts |= {"compression": "on", "log_level": "info", "socket_mode": "0660"}
+    texts |= {"compression": "on", "log_level": "info", "socket_mode": "0660", "trusted_proxy": "10.0.0.0/8"}
     environ = {s.variable: texts.get(s.name, "7") for s in SETTINGS}
 
     loaded = settings(environ=environ, file="").config

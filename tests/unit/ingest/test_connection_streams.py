@@ -30,7 +30,7 @@ class Relay:
 
     def __init__(self, has):
         self.sequencer = Sequencer("k3f9ab", 1, on_notice=lambda _rank, _text: None)
-        self.registry = TraderRegistry((), self.sequencer, quiet_after_s=0.0, mono=0.0)
+        self.registry = TraderRegistry((), self.sequencer, quiet_after_s=0.0, mono=0.0, now_us=0)
         self.loop = self
         hello = Hello(RUN, "bot", "box", 1, 1)
         self.trader, _ = self.registry.hello(self, hello, NOW_US, 0.0)

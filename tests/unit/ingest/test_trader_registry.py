@@ -54,7 +54,9 @@ class Bench:
         self.mono = 1000.0
         self.now_us = NOW
         self.sequencer = Sequencer("k3f9ab", head + 1, on_notice=lambda _rank, _text: None)
-        self.registry = TraderRegistry(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
+        self.registry = TraderRegistry(
+            runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono, now_us=self.now_us
+        )
         self.commits = []
 
     def hello(self, number=1, connection=None, **changes):
@@ -610,6 +612,7 @@ def test_what_viewers_are_shown():
         "state": "connected",
         "started": "2026-01-23T10:00:00.000000Z",
         "last_line": None,
+        "last_line_age_s": None,
         "quiet_s": 2.5,
         "last_seq": 0,
     }
@@ -646,3 +649,76 @@ def test_refusals_are_said_at_most_once_a_second_and_none_is_forgotten():
     assert sum(said) == 50 == bench.registry.counters.refused
     assert len(said) in (6, 7)
     assert bench.registry.next_deadline() == float("inf")
+
+
+def measured(bench):
+    samples = bench.registry.app_samples(bench.mono)
+    up = {labels["app"]: value for labels, value in samples["trader_up"]}
+    return up, {labels["app"]: value for labels, value in samples["trader_last_line_age_seconds"]}
+
+
+@pytest.mark.parametrize("step_s", [-30 * 86_400, -5, 0, 5, 30 * 86_400])
+def test_a_step_of_the_clock_changes_no_age(step_s):
+    """Whatever is set on the machine's clock, a line that came ten seconds ago is ten seconds old."""
+    bench = Bench()
+    trader, _ = bench.join()
+    bench.receive(trader, log(1))
+    bench.now_us += step_s * 1_000_000
+    bench.pass_time(10.0)
+    assert measured(bench) == ({"bot": 1}, {"bot": 10.0})
+    assert bench.registry.summaries(bench.mono)[0]["last_line_age_s"] == 10.0
+    bench.receive(trader, log(2, bench.now_us))
+    assert measured(bench) == ({"bot": 1}, {"bot": 0.0})
+
+
+@pytest.mark.parametrize(("ahead_s", "age"), [(-40, 40.0), (0, 0.0), (30 * 86_400, 0.0)])
+def test_ages_from_before_the_start_are_taken_from_the_wall_clock_once(ahead_s, age):
+    """A line of an earlier life is as old as the clock says at the start, and no younger than now if it is ahead."""
+    last_us = NOW + ahead_s * 1_000_000
+    run = Run(1, run_key(1), "bot", "box", 1, 0, 7, last_us, "crashed", last_us)
+    silent = Run(2, run_key(2), "silent", "box", 2, 0, state="crashed", seen_us=NOW)
+    bench = Bench([run, silent])
+    bench.now_us -= HOUR_US
+    bench.pass_time(2.0)
+    assert measured(bench) == ({"bot": 0, "silent": 0}, {"bot": age + 2.0})
+    ages = {t["app"]: t["last_line_age_s"] for t in bench.registry.summaries(bench.mono)}
+    assert ages == {"bot": age + 2.0, "silent": None}
+
+
+@pytest.mark.parametrize("bye", [True, False])
+def test_a_bot_is_up_from_hello_to_its_end(bye):
+    """After a clean end nothing says that it ought to run; after a crash it is down, and up again when it is back."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1, rank=ERROR), *([Bye(1)] if bye else []))
+    bench.ended(trader, connection)
+    if not bye:
+        assert measured(bench)[0] == {"bot": 1}, "it may be back at once"
+    bench.pass_time(CRASH_GRACE_S)
+    assert measured(bench)[0] == ({} if bye else {"bot": 0})
+    trader, _ = bench.join()
+    bench.receive(trader, log(1, rank=ERROR), log(2))
+    assert measured(bench)[0] == {"bot": 1}
+    counted = bench.registry.app_samples(bench.mono)["trader_lines_total"]
+    assert {labels["level"]: n for labels, n in counted if n} == {"error": 1, "info": 1}, "a repeat is not counted"
+
+
+def test_a_quiet_bot_and_one_that_takes_over_are_up():
+    """Quiet is not down; a second connection of a run makes no second run of it."""
+    bench = Bench()
+    trader, _ = bench.join()
+    bench.pass_time(QUIET_S)
+    assert trader.run.state == "quiet"
+    _, connection = bench.join()
+    assert measured(bench)[0] == {"bot": 1}
+    bench.receive(trader, Bye(0))
+    bench.ended(trader, connection)
+    assert measured(bench)[0] == {}
+
+
+def test_a_bot_from_before_the_restart_is_up_until_it_has_not_come_back():
+    """The relay's own restart is no alarm; a bot that does not come back is one."""
+    bench = Bench([Run(1, run_key(1), "bot", "box", 1, 0, 7, NOW, "connected", NOW)])
+    assert measured(bench)[0] == {"bot": 1}
+    bench.pass_time(GONE_GRACE_S)
+    assert measured(bench)[0] == {"bot": 0}

@@ -175,7 +175,15 @@ def test_the_facts_are_the_streams(bench):
         "journal": {"trouble": "slow", "bytes": 4096, "pending_lines": 2},
     }
     assert (made.service.epoch, made.service.head) == ("k3f9ab", 8)
-    assert made.service.counters() == {"lines_total": 8, "handshakes_refused_total": 0}
+    assert made.service.counters() == {
+        "lines_total": 8,
+        "handshakes_refused_total": 0,
+        "internal_errors_total": 0,
+    }
+    made.service.count_malformed("tls")
+    labelled = made.service.labelled()
+    assert labelled["trader_up"] == [({"app": "bot"}, 1)]
+    assert {labels["reason"]: n for labels, n in labelled["requests_malformed_total"] if n} == {"tls": 1}
     assert made.service.resolve("k3f9ab-7") == 7
     page = made.loop.run_until_complete(made.service.read(Query(after=0, until=3, limit=9)))
     assert page.seqs == [2, 3]
