@@ -378,18 +378,18 @@ class Pipeline(Generic[Server]):
         """Have the journal read when it is the viewer's turn; a viewer that wants something else by then has none."""
         viewer = fetch.viewer
 
-        def start() -> None:
+        def start(turn: Read) -> None:
             answer = begin()
             answer.add_done_callback(lambda _: self._call_soon(self._reads.ended, turn))
             self._await_answer(fetch, answer, take)
 
-        turn: Read = Read(
+        read = Read(
             viewer,
             search=isinstance(fetch, LinesFetch) and is_search(fetch.filter),
             is_wanted=lambda: fetch.generation == viewer.generation,
             begin=start,
         )
-        self._reads.put(turn)
+        self._reads.put(read)
 
     def _await_answer(self, fetch: _F, answer: Future[_Answer], take: Callable[[_F, _Answer], None]) -> None:
         """Have the hub `take` the answer to a fetch, on the loop, once it is there."""
@@ -482,12 +482,12 @@ class Pipeline(Generic[Server]):
         """Read from the journal on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
         answer: asyncio.Future[Page] = self._loop.create_future()
 
-        def start() -> None:
+        def start(turn: Read) -> None:
             page = self.journal_thread.read(query)
-            page.add_done_callback(lambda _: self._call_soon(self._on_page, turn, page, answer))
+            page.add_done_callback(lambda done: self._call_soon(self._on_page, turn, done, answer))
 
-        turn: Read = Read(answer, search=is_search(query.filter), is_wanted=lambda: not answer.done(), begin=start)
-        self._reads.put(turn)
+        read = Read(answer, search=is_search(query.filter), is_wanted=lambda: not answer.done(), begin=start)
+        self._reads.put(read)
         return answer
 
     def _on_page(self, turn: Read, page: Future[Page], answer: asyncio.Future[Page]) -> None:

@@ -31,8 +31,9 @@ class Read:
     """It looks at every line of a stretch for a text or a field."""
     is_wanted: Callable[[], bool]
     """Asked when its turn has come; False: nobody waits for it any more."""
-    begin: Callable[[], None]
-    """Begins it; `ReadQueue.ended` is called when it has ended."""
+    begin: Callable[[Read], None]
+    """Begins it; `ReadQueue.ended` is called when it has ended. It is given the read, so that it need not refer to it:
+    both together would stay, with the page, until the collector looks."""
 
 
 class ReadQueue:
@@ -65,7 +66,7 @@ class ReadQueue:
                 read = lane.popitem(last=False)[1]
                 if read.is_wanted():
                     self._running[read] = None
-                    read.begin()
+                    read.begin(read)
 
     def _has_room(self, *, search: bool) -> bool:
         if len(self._running) >= MOST_READS:

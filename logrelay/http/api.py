@@ -30,13 +30,13 @@ from typing import Protocol
 
 import orjson
 
+from logrelay import budgets
 from logrelay.errors import JournalError, RequestError
 from logrelay.http import metrics
 from logrelay.http.log_query import parse_log_query
 from logrelay.http.request_head import ALLOWED_METHODS
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
-from logrelay.viewers import budgets
 
 PAGE_LINES = 2000
 PAGE_BYTES = 128 << 10

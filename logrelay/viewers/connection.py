@@ -30,12 +30,12 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
+from logrelay import budgets
+from logrelay.budgets import Allowance
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
 from logrelay.http.request_head import HeadReader, Malformed, RequestHead
 from logrelay.http.response import HttpResponse
-from logrelay.viewers import budgets
-from logrelay.viewers.budgets import Allowance
 from logrelay.viewers.service import ViewerService
 from logrelay.viewers.session import Session
 

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from logrelay.viewers.budgets import CAUSES, NOTICE_AGAIN_S, NOTICE_FIRST_S
+from logrelay.budgets import CAUSES, NOTICE_AGAIN_S, NOTICE_FIRST_S
 
 
 class LimitReport:

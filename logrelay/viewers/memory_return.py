@@ -13,7 +13,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 
-from logrelay.viewers.budgets import TRIM_CONNECTIONS, TRIM_PAUSE_S
+from logrelay.budgets import TRIM_CONNECTIONS, TRIM_PAUSE_S
 
 
 class MemoryReturn:

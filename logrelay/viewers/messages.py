@@ -38,7 +38,7 @@ CLOSE_BAD_REQUEST = 4400
 """Of the private range (RFC 6455 section 7.4.2), after HTTP's 400."""
 
 CLOSE_OVER_BUDGET = 4429
-"""After HTTP's 429: the relay holds too much for this viewer, see `viewers/budgets`."""
+"""After HTTP's 429: the relay holds too much for this viewer, see `budgets`."""
 
 CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("normal", "the viewer closed; nothing to do"),

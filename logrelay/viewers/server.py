@@ -11,8 +11,8 @@ import socket
 from collections import OrderedDict
 from typing import Any
 
+from logrelay import budgets
 from logrelay.http.response import HttpResponse
-from logrelay.viewers import budgets
 from logrelay.viewers.connection import ViewerConnection
 from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.memory_return import MemoryReturn

@@ -51,7 +51,7 @@ class ViewerService:
     """Decides about requests and opens sessions. Belongs to one event loop.
 
     `tail` is the number of lines a viewer begins with unless it asks otherwise, `version` the relay's as it is shown.
-    `limits` returns how often each limit of `viewers/budgets` was met.
+    `limits` returns how often each limit of `budgets` was met.
     `make_http` makes what answers plain HTTP from the facts that this object knows; it is called at the first such
     request, because a relay that only streams need not load it.
     """

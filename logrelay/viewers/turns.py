@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from logrelay.viewers.budgets import TURN_S
+from logrelay.budgets import TURN_S
 
 
 class Turns:
