@@ -81,7 +81,7 @@ bench-trader: $(READY) ## measure what a log call costs the trader
 chaos: $(READY_DEV) ## kill things at random and count lines, with the full counts (some 10 minutes)
 	CHAOS=full $(BIN)/python -m pytest tests/system/chaos $(ARGS)
 
-siege: $(READY_DEV) ## attack both doors of a relay and see who notices (some 25 minutes; ARGS='--door viewers', ARGS=row)
+siege: $(READY_DEV) ## attack both listeners of a relay and see who notices (some 25 minutes; ARGS='--listener viewers', ARGS=row)
 	$(BIN)/python -m tests.siege $(ARGS)
 
 mutants: $(VENV)/.mutants ## put small faults into the code and see whether the tests notice (ARGS=batch: one module)

@@ -131,7 +131,7 @@ class ConnectionRegistry(Protocol):
     def request_turn(self, connection: ViewerConnection) -> None:
         """Have `take_turn` called once, at once or in a later turn of the loop."""
 
-    def hold(self, connection: ViewerConnection, count: int) -> None:
+    def charge(self, connection: ViewerConnection, count: int) -> None:
         """Note that so many undecoded bytes are held for a connection now."""
 
     def exceeded(self, cause: str, times: int = 1) -> None:
@@ -148,7 +148,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_closing",
         "_dropped_bytes",
         "_head_reader",
-        "_held",
+        "_charged",
         "_inbox",
         "_loop",
         "_peer",
@@ -190,7 +190,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._unanswered_pings = 0
         self._inbox = bytearray()
         """Read and not acted on yet: one message is acted on in each turn."""
-        self._held = 0
+        self._charged = 0
         """Bytes that the registry was told are held."""
         self._turn_requested = False
         self._allowance = Allowance(loop.time())
@@ -270,7 +270,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         elif not (ready or self._answer_waits) and self._reading_paused:
             self._reading_paused = False
             transport.resume_reading()
-        self._note_held()
+        self._note_charge()
 
     def _next_size(self) -> int | None:
         """Return how many bytes of the inbox to act on next; None: a message is not complete."""
@@ -315,12 +315,12 @@ class ViewerConnection(asyncio.BufferedProtocol):
         elif self._head_reader is not None:
             self._handle_head(self._head_reader.receive(data))
 
-    def _note_held(self) -> None:
+    def _note_charge(self) -> None:
         """Tell the registry how much is held, when that has changed."""
-        held = len(self._inbox)
-        if held != self._held:
-            self._held = held
-            self._registry.hold(self, held)
+        charged = len(self._inbox)
+        if charged != self._charged:
+            self._charged = charged
+            self._registry.charge(self, charged)
 
     def pause_writing(self) -> None:
         """Note that the kernel has no room."""

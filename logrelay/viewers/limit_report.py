@@ -24,19 +24,19 @@ class LimitReport:
         self._tell = tell
         self._loop = loop
         self._counts = Counter(dict.fromkeys(CAUSES, 0))
-        self._untold: Counter[str] = Counter()
+        self._unreported: Counter[str] = Counter()
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def note(self, cause: str, times: int = 1) -> None:
         """Count that a limit was met."""
         self._counts[cause] += times
-        self._untold[cause] += times
+        self._unreported[cause] += times
         if cause not in self._timers:
             self._timers[cause] = self._loop.call_later(NOTICE_FIRST_S, self._on_time, cause)
 
     def _on_time(self, cause: str) -> None:
         del self._timers[cause]
-        count = self._untold.pop(cause, 0)
+        count = self._unreported.pop(cause, 0)
         if count:
             self._tell(f"viewers' port: {count} {CAUSES[cause]}")
             self._timers[cause] = self._loop.call_later(NOTICE_AGAIN_S, self._on_time, cause)

@@ -61,9 +61,9 @@ class ViewerServer:
         self._waiting_by_address: dict[str | None, OrderedDict[ViewerConnection, None]] = {}
         self._answering: OrderedDict[ViewerConnection, None] = OrderedDict()
         """Those that get a plain answer, the oldest first."""
-        self._holding: OrderedDict[ViewerConnection, int] = OrderedDict()
+        self._charged_bytes: OrderedDict[ViewerConnection, int] = OrderedDict()
         """Undecoded bytes by connection; who began to hold first is first."""
-        self._held_bytes = 0
+        self._charged_total = 0
         self._turns = Turns(loop)
         self._memory = MemoryReturn(loop)
         self._report = report if report is not None else LimitReport(lambda _text: None, loop)
@@ -125,16 +125,16 @@ class ViewerServer:
         """Have the connection act on one message, now or in a later turn of the loop."""
         self._turns.request(connection.take_turn)
 
-    def hold(self, connection: ViewerConnection, count: int) -> None:
+    def charge(self, connection: ViewerConnection, count: int) -> None:
         """Note that so many undecoded bytes are held for a connection; beyond the total, who held first is closed."""
-        self._held_bytes += count - self._holding.get(connection, 0)
+        self._charged_total += count - self._charged_bytes.get(connection, 0)
         if count:
-            self._holding[connection] = count
+            self._charged_bytes[connection] = count
         else:
-            self._holding.pop(connection, None)
-        if self._held_bytes > budgets.UNDECODED_BYTES:
-            oldest, held = self._holding.popitem(last=False)
-            self._held_bytes -= held
+            self._charged_bytes.pop(connection, None)
+        if self._charged_total > budgets.UNDECODED_BYTES:
+            oldest, charged = self._charged_bytes.popitem(last=False)
+            self._charged_total -= charged
             oldest.close(CLOSE_OVER_BUDGET, "too many beginnings of messages are held")
             self.exceeded("undecoded")
 
@@ -169,7 +169,7 @@ class ViewerServer:
         self._memory.connection_ended()
         self._end_waiting(connection)
         self._answering.pop(connection, None)
-        self._held_bytes -= self._holding.pop(connection, 0)
+        self._charged_total -= self._charged_bytes.pop(connection, 0)
         if not self.viewers:
             self._cancel_pings()
         if self._emptied is not None and not self.connections:

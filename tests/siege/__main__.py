@@ -37,7 +37,7 @@ def main() -> int:
     """Run the rows that were asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.siege", description=__doc__)
     parser.add_argument("rows", nargs="*", help="parts of row names; none: all rows")
-    parser.add_argument("--door", choices=("viewers", "traders"))
+    parser.add_argument("--listener", choices=("viewers", "traders"))
     parser.add_argument("--seconds", type=float, default=8.0, help="of attack per row")
     parser.add_argument("--settle", type=float, default=10.0, help="seconds for memory to be given back")
     parser.add_argument("--scale", type=float, default=1.0, help="less than 1: smaller counts")
@@ -47,7 +47,7 @@ def main() -> int:
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that what was started ends as well
     chosen = [row for row in ROWS if not given.rows or any(part in row.name for part in given.rows)]
-    chosen = [row for row in chosen if given.door in (None, row.door)]
+    chosen = [row for row in chosen if given.listener in (None, row.listener)]
     if given.list:
         print("\n".join(row.name for row in chosen))
         return 0

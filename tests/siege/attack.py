@@ -1,4 +1,4 @@
-"""Runs one attack, in a process of its own: `python -m tests.siege.attack DOOR NAME TARGET-AS-JSON`.
+"""Runs one attack, in a process of its own: `python -m tests.siege.attack LISTENER NAME TARGET-AS-JSON`.
 
 Owns: the process of the attacker. Ends by itself when the time is over, and at SIGTERM. Read `rows` next.
 """
@@ -11,13 +11,13 @@ import sys
 from tests.siege import trader_attacks, viewer_attacks
 from tests.siege.target import Target, raise_fd_limit
 
-DOORS = {"viewers": viewer_attacks.ATTACKS, "traders": trader_attacks.ATTACKS}
+ATTACKS_ON = {"viewers": viewer_attacks.ATTACKS, "traders": trader_attacks.ATTACKS}
 
 
-def main(door: str, name: str, target: str) -> None:
+def main(listener: str, name: str, target: str) -> None:
     """Attack until the time is over."""
     raise_fd_limit()
-    DOORS[door][name](Target(**json.loads(target)))
+    ATTACKS_ON[listener][name](Target(**json.loads(target)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of the siege: which attack, on which door, with or without a token, and what has to hold meanwhile.
+"""The rows of the siege: which attack, on which listener, with or without a token, and what has to hold meanwhile.
 
 Owns: `ROWS` and the limits. To add a row, write a function in `viewer_attacks` or `trader_attacks` and name it here.
 Read `siege` next.
@@ -33,7 +33,7 @@ class Row:
     """One attack."""
 
     attack: str
-    door: Literal["viewers", "traders"] = "viewers"
+    listener: Literal["viewers", "traders"] = "viewers"
     relay_token: bool = False
     """The relay wants a token from viewers."""
     knows_token: bool = False
@@ -45,9 +45,9 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The row's name: door, attack, and what it is about the token."""
+        """The row's name: listener, attack, and what it is about the token."""
         token = "" if not self.relay_token else "+token" if self.knows_token else "-token"
-        return f"{self.door}/{self.attack}{token}"
+        return f"{self.listener}/{self.attack}{token}"
 
 
 FEW, MANY = 20_000, 1_000_000
@@ -104,25 +104,25 @@ ROWS = (
     Row("history_storm", lines=FEW),
     Row("history_unread", lines=FEW),
     Row("history_searches", lines=MANY),
-    # The traders' door: whoever may open the socket is a trader.
-    Row("nested_headers", door="traders"),
-    Row("nested_headers_first", door="traders"),
-    Row("flat_declared", door="traders"),
-    Row("empty_maps_first", door="traders"),
-    Row("empty_maps", door="traders"),
-    Row("half_frames", door="traders"),
-    Row("silent", door="traders"),
-    Row("slow_hello", door="traders"),
-    Row("logger_names", door="traders"),
-    Row("app_names", door="traders"),
-    Row("hello_flood", door="traders"),
-    Row("hello_crash_flood", door="traders"),
-    Row("lost_flood", door="traders"),
-    Row("bad_frames", door="traders"),
-    Row("rejected_lines", door="traders"),
-    Row("small_lines", door="traders"),
-    Row("critical_lines", door="traders"),
-    Row("big_lines", door="traders"),
-    Row("answers_unread", door="traders"),
-    Row("poisoned_seq", door="traders"),
+    # The traders' socket: whoever may open the socket is a trader.
+    Row("nested_headers", listener="traders"),
+    Row("nested_headers_first", listener="traders"),
+    Row("flat_declared", listener="traders"),
+    Row("empty_maps_first", listener="traders"),
+    Row("empty_maps", listener="traders"),
+    Row("half_frames", listener="traders"),
+    Row("silent", listener="traders"),
+    Row("slow_hello", listener="traders"),
+    Row("logger_names", listener="traders"),
+    Row("app_names", listener="traders"),
+    Row("hello_flood", listener="traders"),
+    Row("hello_crash_flood", listener="traders"),
+    Row("lost_flood", listener="traders"),
+    Row("bad_frames", listener="traders"),
+    Row("rejected_lines", listener="traders"),
+    Row("small_lines", listener="traders"),
+    Row("critical_lines", listener="traders"),
+    Row("big_lines", listener="traders"),
+    Row("answers_unread", listener="traders"),
+    Row("poisoned_seq", listener="traders"),
 )

@@ -273,7 +273,7 @@ def _attack(row: Row, target: Target) -> str:
     """Run the attacker to its end; returns its last words when it did not end well."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LOGRELAY_")}
     attacker = subprocess.Popen(
-        [sys.executable, "-m", "tests.siege.attack", row.door, row.attack, json.dumps(asdict(target))],
+        [sys.executable, "-m", "tests.siege.attack", row.listener, row.attack, json.dumps(asdict(target))],
         cwd=ROOT,
         env=environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,

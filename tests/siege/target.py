@@ -1,4 +1,4 @@
-"""What an attacker knows and uses: the two doors' addresses, a token or none, and the bytes of both protocols.
+"""What an attacker knows and uses: the two addresses, a token or none, and the bytes of both protocols.
 
 Owns: `Target`, `Crowd` (many connections kept open) and the frames. Nothing here waits for an answer unless it is asked
 to. Read `viewer_attacks` next, and `trader_attacks` beside it.
@@ -54,10 +54,10 @@ class Target:
         """Return the monotonic time at which the attack is over, counted from now."""
         return time.monotonic() + self.seconds
 
-    # --- the viewers' door --------------------------------------------------------------------------------------
+    # --- the viewers' port --------------------------------------------------------------------------------------
 
     def tcp(self, rcvbuf: int | None = None) -> socket.socket:
-        """Connect to the viewers' door."""
+        """Connect to the viewers' port."""
         sock = socket.socket()
         if rcvbuf is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
@@ -100,10 +100,10 @@ class Target:
             raise
         return sock
 
-    # --- the traders' door --------------------------------------------------------------------------------------
+    # --- the traders' socket --------------------------------------------------------------------------------------
 
     def unix(self) -> socket.socket:
-        """Connect to the traders' door."""
+        """Connect to the traders' socket."""
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(CONNECT_S)
         try:

@@ -11,7 +11,7 @@ from tests.siege.rows import ROWS
 from tests.siege.siege import lay_siege
 
 FULL = os.environ.get("CHAOS") == "full"
-"""CHAOS=full runs every row of the viewers' door with the full counts; latencies are for `make siege` to judge."""
+"""CHAOS=full runs every row of the viewers' port with the full counts; latencies are for `make siege` to judge."""
 
 SHORT = (
     "viewers/half_open",
@@ -22,7 +22,7 @@ SHORT = (
     "viewers/subscribe_storm",
 )
 
-CHOSEN = [row for row in ROWS if row.name in SHORT or (FULL and row.door == "viewers")]
+CHOSEN = [row for row in ROWS if row.name in SHORT or (FULL and row.listener == "viewers")]
 
 
 @pytest.mark.parametrize("row", CHOSEN, ids=lambda row: row.name)
@@ -35,5 +35,5 @@ def test_nobody_else_notices(row):
 
 def test_every_row_names_an_attack():
     """And no two rows are the same."""
-    assert all(row.attack in attack.DOORS[row.door] for row in ROWS)
+    assert all(row.attack in attack.ATTACKS_ON[row.listener] for row in ROWS)
     assert len({row.name for row in ROWS}) == len(ROWS) >= 35

@@ -1,4 +1,4 @@
-"""The attacks on the traders' door. Each is a function of a `Target` that returns when its time is over.
+"""The attacks on the traders' socket. Each is a function of a `Target` that returns when its time is over.
 
 Owns: one function per attack. Read `attack` next: it runs one of them.
 """

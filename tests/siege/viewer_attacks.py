@@ -1,4 +1,4 @@
-"""The attacks on the viewers' door. Each is a function of a `Target` that returns when its time is over.
+"""The attacks on the viewers' port. Each is a function of a `Target` that returns when its time is over.
 
 Owns: one function per attack. What is measured meanwhile, and which limits hold, is the business of `rows`. Read
 `trader_attacks` next.

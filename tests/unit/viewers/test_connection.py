@@ -89,7 +89,7 @@ class Bench:
         self.session = FakeSession()
         self.transport = FakeTransport()
         self.read_buffer = bytearray(1024)
-        self.held = 0
+        self.charged = 0
         self.answered = 0
         self.limits = []
         self.connection = ViewerConnection(self, self, asyncio.get_running_loop())
@@ -134,8 +134,8 @@ class Bench:
     def request_turn(self, connection):
         connection.take_turn()
 
-    def hold(self, connection, count):
-        self.held = count
+    def charge(self, connection, count):
+        self.charged = count
 
     def exceeded(self, cause, times=1):
         self.limits.append(cause)
