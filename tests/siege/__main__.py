@@ -15,8 +15,9 @@ from tests.siege.rows import ROWS
 from tests.siege.siege import Outcome, lay_siege
 
 HEAD = (
-    f"{'row':<40} {'MB: before':>10} {'during':>7} {'after':>6}  {'viewer ms: p50':>14} {'p99':>6} {'max':>6} {'calm p99':>8}"
-    f"  {'healthz s':>9} {'newcomer':>8}  {'call us p99':>11} {'calm':>6}  {'lost':>4} {'twice':>5}  outcome"
+    f"{'row':<40} {'MB: before':>10} {'during':>7} {'after':>6}  "
+    f"{'viewer ms: p50':>14} {'p99':>6} {'max':>6} {'calm p99':>8}  "
+    f"{'healthz s':>9} {'newcomer':>8}  {'call us p99':>11} {'calm':>6}  {'lost':>4} {'twice':>5}  outcome"
 )
 
 
@@ -24,12 +25,14 @@ def table_row(one: Outcome) -> str:
     """Write one row of the table."""
     viewer, calm = one.attacked["watcher"]["viewer"], one.calm["watcher"]["viewer"]
     watcher, call = one.attacked["watcher"], one.attacked["trader"]
-    faults = one.faults()
+    before, during, after = (size / 2**20 for size in (one.rss_before, one.rss_during, one.rss_after))
+    p50, p99, highest, calm_p99 = (value * 1e3 for value in (viewer["p50"], viewer["p99"], viewer["max"], calm["p99"]))
     return (
-        f"{one.row:<40} {one.rss_before / 2**20:>10.0f} {one.rss_during / 2**20:>7.0f} {one.rss_after / 2**20:>6.0f}  "
-        f"{viewer['p50'] * 1e3:>14.1f} {viewer['p99'] * 1e3:>6.0f} {viewer['max'] * 1e3:>6.0f} {calm['p99'] * 1e3:>8.0f}"
-        f"  {watcher['healthz']['max']:>9.2f} {watcher['newcomer']['max']:>8.2f}  {call['p99'] * 1e6:>11.0f} "
-        f"{one.calm['trader']['p99'] * 1e6:>6.0f}  {one.lost:>4} {one.repeated:>5}  {'ok' if not faults else '; '.join(faults)}"
+        f"{one.row:<40} {before:>10.0f} {during:>7.0f} {after:>6.0f}  "
+        f"{p50:>14.1f} {p99:>6.0f} {highest:>6.0f} {calm_p99:>8.0f}  "
+        f"{watcher['healthz']['max']:>9.2f} {watcher['newcomer']['max']:>8.2f}  "
+        f"{call['p99'] * 1e6:>11.0f} {one.calm['trader']['p99'] * 1e6:>6.0f}  "
+        f"{one.lost:>4} {one.repeated:>5}  {'; '.join(one.faults()) or 'ok'}"
     )
 
 

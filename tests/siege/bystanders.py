@@ -1,7 +1,7 @@
 """Who must not notice a siege: a healthy trader, and a healthy viewer with a health check and a newcomer each second.
 
-Owns: the two processes, and their measures: log calls, latencies by timestamps, lines seen. Each takes one word per line
-on stdin and answers with one JSON object. It must not know which attack runs. Read `attack` next.
+Owns: the two processes, and their measures: log calls, latencies by timestamps, lines seen. Each takes one word per
+line on stdin and answers with one JSON object. It must not know which attack runs. Read `attack` next.
 
     python -m tests.siege.bystanders trader SOCKET LINES-PER-SECOND
     python -m tests.siege.bystanders watcher PORT TOKEN        an empty token: none

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Self
 
 import msgpack
 import orjson
@@ -147,7 +148,7 @@ class MemoryWatch:
             with contextlib.suppress(OSError, IndexError):
                 self.highest = max(self.highest, self._relay.rss())
 
-    def __enter__(self) -> MemoryWatch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -213,7 +213,7 @@ def many_globs_in_logs(target: Target) -> None:
                 pass
 
 
-# --- WebSockets: bytes -------------------------------------------------------------------------------------------------
+# --- WebSockets: bytes ------------------------------------------------------------------------------------------------
 
 
 def upgrade_flood(target: Target) -> None:
@@ -340,7 +340,7 @@ def closes_unread(target: Target) -> None:
         many.hold(target.seconds)
 
 
-# --- WebSockets: work --------------------------------------------------------------------------------------------------
+# --- WebSockets: work -------------------------------------------------------------------------------------------------
 
 
 def _subscribe(**wanted: object) -> bytes:
