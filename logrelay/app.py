@@ -40,6 +40,7 @@ from logrelay.run_table import most_runs
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.tls import TlsFiles, tls_files
 from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
 
@@ -229,6 +230,7 @@ class Relay:
             config.allow_origins,
             trusted_proxies=config.trusted_proxy,
         )
+        limits = LimitReport(self._on_viewers_limit, loop)
         self._viewer_service = ViewerService(
             self._pipeline,
             policy,
@@ -237,11 +239,16 @@ class Relay:
             loop=loop,
             make_http=_http_api,
             tokens=tokens,
+            limits=limits.counters,
             internal_errors=lambda: self._faults.count,
             encrypted=tls is not None,
         )
         self._viewer_server = ViewerServer(
-            self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
+            self._viewer_service,
+            max_viewers=config.max_viewers,
+            compression=config.compression,
+            loop=loop,
+            report=limits,
         )
 
     async def start(self) -> None:
@@ -335,6 +342,10 @@ class Relay:
         """End the process: a new one may be able to use the journal, and whoever starts it sees why this one ended."""
         self.exit_code = JournalError.exit_code
         self.request_stop()
+
+    def _on_viewers_limit(self, text: str) -> None:
+        """Say that somebody met a limit of the viewers' port, to whoever reads the log and on stderr."""
+        self._pipeline.announce(WARNING, text, {"state": "limit"})
 
     def on_unexpected_error(self, context: Mapping[str, Any]) -> None:
         """Tell of an error that nobody caught; for the event loop, which calls it with what it knows."""

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import translate
 from functools import lru_cache
-from re import Pattern
 from re import compile as compile_re
 
 import orjson
 
 from logrelay.errors import RequestError, quoted
+from logrelay.fanout.globs import Glob
 from logrelay.model import DEBUG, RANKS, RELAY_RUN, Line
 
 MAX_SOURCES = 32
@@ -27,8 +26,15 @@ MAX_SOURCES = 32
 enough to test on every new one."""
 MAX_WHERE = 16
 """Field conditions per filter."""
+MAX_GLOBS = 1024
+"""Sets of globs that are remembered: about as many as there are viewers."""
+MAX_NAMES = 64
+"""Names that a set of globs remembers its answer for; a bot has some dozens of loggers."""
 MAX_PATTERN_CHARS = 256
 """Length of one glob, text or where condition; a filter is kept per viewer, so it has to be small."""
+
+_SPECIAL = compile_re(r"[*?\[]")
+"""What makes a name a glob."""
 
 LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -154,15 +160,39 @@ def field_text(value: object) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-@lru_cache(maxsize=256)
-def _glob(pattern: str) -> Pattern[str]:
-    return compile_re(translate(pattern))
+def is_search(wanted: Filter) -> bool:
+    """Tell whether the journal has to look at every line for it: for a text, a field, or a name not given in full."""
+    return bool(wanted.text or wanted.where) or any(_SPECIAL.search(glob) for glob in (*wanted.sources, *wanted.apps))
 
 
-@lru_cache(maxsize=4096)
+class _Globs:
+    """The globs of one filter, which remember the names they were asked about; shared by equal filters."""
+
+    __slots__ = ("_exact", "_globs", "_known")
+
+    def __init__(self, globs: tuple[str, ...]) -> None:
+        self._exact = frozenset(glob for glob in globs if not _SPECIAL.search(glob))
+        self._globs = [Glob(glob) for glob in globs if glob not in self._exact]
+        self._known: dict[str, bool] = {}
+
+    def match(self, name: str) -> bool:
+        known = self._known.get(name)
+        if known is None:
+            known = name in self._exact or any(glob.match(name) for glob in self._globs)
+            if len(self._known) >= MAX_NAMES:
+                self._known.pop(next(iter(self._known)), None)  # any thread may be here: the journal's read with it
+            self._known[name] = known
+        return known
+
+
+@lru_cache(maxsize=MAX_GLOBS)
+def _shared(globs: tuple[str, ...]) -> _Globs:
+    return _Globs(globs)
+
+
 def name_matches(globs: tuple[str, ...], name: str) -> bool:
     """Tell whether any of the globs matches the whole of `name`, a source or an app."""
-    return any(_glob(glob).match(name) is not None for glob in globs)
+    return _shared(globs).match(name)
 
 
 def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:

@@ -30,6 +30,7 @@ from typing import Protocol
 
 import orjson
 
+from logrelay import budgets
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.line_json import UNSYNCED
 from logrelay.fanout.positions import Lost, Position, id_of
@@ -40,8 +41,10 @@ from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 
 PAGE_LINES = 2000
-"""Lines read from the journal at once; about half a megabyte of usual lines, some milliseconds of reading."""
-KEPT_BYTES = 4 << 20
+PAGE_BYTES = 128 << 10
+"""Read from the journal at once: five hundred usual lines, some milliseconds of reading. A search holds them until its
+reader has taken them, and there may be `budgets.SEARCHES` such searches."""
+KEPT_BYTES = 128 << 10
 """Of a search from the newest line backwards, this much is kept; a longer answer is read again forwards."""
 MAX_READS = 2
 """HttpApi read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""
@@ -136,6 +139,7 @@ class HttpApi:
         self._reads = asyncio.Semaphore(MAX_READS)
         self._searches_open = 0
         self._searches_total = 0
+        self._searches_refused = 0
         self._search_lines_total = 0
 
     @staticmethod
@@ -228,6 +232,7 @@ class HttpApi:
         values |= {
             "searches": self._searches_open,
             "searches_total": self._searches_total,
+            "searches_refused_total": self._searches_refused,
             "search_lines_total": self._search_lines_total,
         }
         headers = (("Content-Type", metrics.CONTENT_TYPE), ("Cache-Control", "no-store"))
@@ -235,6 +240,10 @@ class HttpApi:
 
     def _logs(self, query: str, facts: RelayFacts) -> HttpResponse:
         """Check every parameter before the first byte; lines are read from the journal while they are written."""
+        if self._searches_open >= budgets.SEARCHES:
+            self._searches_refused += 1
+            busy = _error(503, "busy", f"{budgets.SEARCHES} answers to /logs are being written; ask again in a moment")
+            return busy.with_headers(("Retry-After", str(budgets.SEARCH_RETRY_AFTER_S)))
         head = facts.head
         lost: list[Lost] = []
 
@@ -275,7 +284,7 @@ class HttpApi:
                 query, exact = replace(query, after=start - 1, newest=False), True
             left = query.limit
             while left > 0 and query.after < query.until:
-                page = await self._read(replace(query, limit=min(left, PAGE_LINES)), facts)
+                page = await self._read(replace(query, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts)
                 missing = min(page.oldest - 1, query.until) - query.after
                 if exact and missing > 0:
                     yield _error_line("expired", f"{missing} lines are missing here: no longer kept (retention)")
@@ -301,7 +310,9 @@ class HttpApi:
         kept: list[Page] = []
         size = 0
         while left > 0 and until > query.after:
-            page = await self._read(replace(query, until=until, limit=min(left, PAGE_LINES)), facts)
+            page = await self._read(
+                replace(query, until=until, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts
+            )
             if page.bodies:
                 start = page.seqs[0]
                 left -= len(page.bodies)

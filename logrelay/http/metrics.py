@@ -92,6 +92,11 @@ METRICS: tuple[Metric, ...] = (
     Metric("searches", "gauge", "Answers to GET /logs that are being written now."),
     Metric("searches_total", "counter", "Answers to GET /logs that were begun."),
     Metric("search_lines_total", "counter", "Lines written in answers to GET /logs."),
+    Metric("searches_refused_total", "counter", "Requests for /logs answered with 503, busy."),
+    Metric("viewer_handshake_limit_total", "counter", "Connections cut without a complete request: too many."),
+    Metric("viewer_answer_limit_total", "counter", "Connections cut with answers unread: too many."),
+    Metric("viewer_messages_limit_total", "counter", "Times a viewer had to wait: more messages than it may send."),
+    Metric("viewer_undecoded_limit_total", "counter", "Viewers closed with 4429: too much held."),
 )
 
 

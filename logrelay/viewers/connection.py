@@ -31,7 +31,9 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
+from logrelay import budgets
 from logrelay.access.tokens import Token
+from logrelay.budgets import Allowance
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
 from logrelay.http.request_head import HeadReader, Malformed, RequestHead
@@ -121,18 +123,38 @@ class ConnectionRegistry(Protocol):
     def viewer_opened(self, connection: ViewerConnection) -> None:
         """Count a connection among the viewers."""
 
+    def answering(self, connection: ViewerConnection) -> None:
+        """Count a connection among those that get a plain answer."""
+
     def forget(self, connection: ViewerConnection) -> None:
         """Remove a connection that has ended."""
 
+    @property
+    def read_buffer(self) -> bytearray:
+        """What is read into, by one connection after another."""
 
-class ViewerConnection(asyncio.Protocol):
+    def request_turn(self, connection: ViewerConnection) -> None:
+        """Have `take_turn` called once, at once or in a later turn of the loop."""
+
+    def charge(self, connection: ViewerConnection, count: int) -> None:
+        """Note that so many undecoded bytes are held for a connection now."""
+
+    def exceeded(self, cause: str, times: int = 1) -> None:
+        """Count that a limit was met, by a key of `budgets.CAUSES`."""
+
+
+class ViewerConnection(asyncio.BufferedProtocol):
     """One connection, from accept to its end."""
 
     __slots__ = (
+        "_allowance",
+        "_answer_waits",
         "_body_task",
+        "_charged",
         "_closing",
         "_dropped_bytes",
         "_head_reader",
+        "_inbox",
         "_loop",
         "_peer",
         "_protocol",
@@ -140,8 +162,10 @@ class ViewerConnection(asyncio.Protocol):
         "_registry",
         "_service",
         "_session",
+        "_throttle",
         "_timer",
         "_transport",
+        "_turn_requested",
         "_unanswered_pings",
         "_writing_paused",
         "_writing_resumed",
@@ -172,6 +196,16 @@ class ViewerConnection(asyncio.Protocol):
         self._unanswered_pings = 0
         self.token: Token | None = None
         """The token by which it was admitted; None: by none, or not yet."""
+        self._inbox = bytearray()
+        """Read and not acted on yet: one message is acted on in each turn."""
+        self._charged = 0
+        """Bytes that the registry was told are held."""
+        self._turn_requested = False
+        self._allowance = Allowance(loop.time())
+        self._throttle: asyncio.TimerHandle | None = None
+        """Runs while the viewer has sent more messages than it may."""
+        self._answer_waits = False
+        """The viewer does not read its answers: nothing more is acted on until it does."""
 
     # --- transport callbacks --------------------------------------------------------------------------------------
 
@@ -180,42 +214,122 @@ class ViewerConnection(asyncio.Protocol):
         """Wait for a request, at most `HANDSHAKE_TIMEOUT_S`."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
+        name = transport.get_extra_info("peername")
+        self._peer = name[0] if isinstance(name, tuple) else None
         if not self._registry.add(self):
             transport.abort()
             return
         # The buffer holds only what the kernel refused: at most one segment, because `write` then says stop.
         # With TLS a limit of 0 would be reached by an empty buffer, and nothing would ever end the pause.
         transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
-        name = transport.get_extra_info("peername")
-        self._peer = name[0] if isinstance(name, tuple) else None
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         self._abort_after(HANDSHAKE_TIMEOUT_S)
 
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  (one size for all)
+        """Return where to read to: `budgets.READ_BYTES` at once, shared by all connections."""
+        return self._registry.read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(memoryview(self._registry.read_buffer)[:nbytes]))
+
     @_closing_on_error
     def data_received(self, data: bytes) -> None:
-        """Take what has come: of the request, of the WebSocket, or behind a request, which nobody needs."""
-        if self._protocol is not None:
-            self._protocol.receive_data(data)
-            self._handle_events(self._protocol)
-        elif self._head_reader is not None:
-            self._handle_head(self._head_reader.receive(data))
-        else:
+        """Keep what was read until its turn comes; drop what is behind a request, which nobody needs."""
+        if self._protocol is None and self._head_reader is None:
             self._dropped_bytes += len(data)
             if self._dropped_bytes > MAX_DROPPED_BYTES:
                 self.abort()
+            return
+        self._inbox += data
+        self._proceed()
 
     @_closing_on_error
     def eof_received(self) -> bool:
         """Conclude; the transport closes when this returns False."""
+        if self._inbox and not self._closing:
+            self._feed(len(self._inbox))  # the last words, all at once: nothing comes behind them
         if self._protocol is not None:
             self._protocol.receive_eof()
             self._handle_events(self._protocol)
         elif self._head_reader is not None:
             self._handle_head(self._head_reader.receive_eof())
         return False
+
+    # --- one message a turn -----------------------------------------------------------------------------------------
+
+    def _proceed(self) -> None:
+        """Ask for a turn when a message is complete; read on when none waits."""
+        transport = self._transport
+        if transport is None or self._turn_requested or self._throttle is not None:
+            return
+        ready = self._next_size() is not None
+        if ready and not self._answer_waits:
+            self._turn_requested = True
+            self._registry.request_turn(self)
+            ready = self._turn_requested  # False: it has been taken already, and looked at what came then
+            if not ready:
+                return
+        if (ready or self._answer_waits) and not self._reading_paused:
+            self._reading_paused = True
+            transport.pause_reading()
+        elif not (ready or self._answer_waits) and self._reading_paused:
+            self._reading_paused = False
+            transport.resume_reading()
+        self._note_charge()
+
+    def _next_size(self) -> int | None:
+        """Return how many bytes of the inbox to act on next; None: a message is not complete."""
+        inbox = self._inbox
+        if self._session is None or self._closing:
+            return len(inbox) or None
+        return frame_size(inbox)
+
+    @_closing_on_error
+    def take_turn(self) -> None:
+        """Act on one message. Called by the registry, once for each `request_turn`."""
+        self._turn_requested = False
+        if self._transport is None or self._answer_waits:
+            return
+        size = self._next_size()
+        if size is None:
+            return
+        if self._session is not None:
+            wait_s = self._allowance.take(self._loop.time())
+            if wait_s:
+                self._throttle = self._loop.call_later(wait_s, self._on_allowance)
+                self._registry.exceeded("messages")
+                if not self._reading_paused:
+                    self._reading_paused = True
+                    self._transport.pause_reading()
+                return
+        self._feed(size)
+        self._proceed()
+
+    @_closing_on_error
+    def _on_allowance(self) -> None:
+        self._throttle = None
+        self._proceed()
+
+    def _feed(self, size: int) -> None:
+        """Act on the beginning of the inbox."""
+        data = bytes(memoryview(self._inbox)[:size])
+        del self._inbox[:size]
+        if self._protocol is not None:
+            self._protocol.receive_data(data)
+            self._handle_events(self._protocol)
+        elif self._head_reader is not None:
+            self._handle_head(self._head_reader.receive(data))
+
+    def _note_charge(self) -> None:
+        """Tell the registry how much is held, when that has changed."""
+        charged = len(self._inbox)
+        if charged != self._charged:
+            self._charged = charged
+            self._registry.charge(self, charged)
 
     def pause_writing(self) -> None:
         """Note that the kernel has no room."""
@@ -230,19 +344,26 @@ class ViewerConnection(asyncio.Protocol):
         if self._writing_resumed is not None:
             self._writing_resumed.set()
             return
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        self._answer_waits = False
+        self._proceed()
         if self._session is not None and not self._closing:
             self._session.writing_resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (why it ended changes nothing)
         """Forget everything about the connection."""
         self._cancel_timer()
+        if self._throttle is not None:
+            self._throttle.cancel()
+            self._throttle = None
         if self._body_task is not None:
             self._body_task.cancel()
+            self._body_task = None
         self._registry.forget(self)
         self._transport = None
+        self._inbox.clear()
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            break_cycles(protocol)
         session, self._session = self._session, None
         if session is not None:
             session.connection_lost()
@@ -268,6 +389,7 @@ class ViewerConnection(asyncio.Protocol):
         for data in protocol.data_to_send():
             if data:
                 transport.write(data)
+                self._answer_waits = self._answer_waits or (self._writing_paused and self._session is not None)
             elif transport.can_write_eof():
                 _end_writing(transport)
         finished = protocol.state is CLOSED or (protocol.close_expected() and protocol.state is not OPEN)
@@ -338,6 +460,9 @@ class ViewerConnection(asyncio.Protocol):
         self._cancel_timer()
         self._registry.viewer_opened(self)
         deflate = any(map(_shares_context, protocol.extensions))
+        for extension in protocol.extensions:
+            # A compressor that is never used: what goes out is made by `compression`. It would be 256 KiB per viewer.
+            vars(extension).pop("encoder", None)
         self._session = self._service.open(
             self, request.path, subprotocol=subprotocol, deflate=deflate, token=self.token
         )
@@ -368,6 +493,7 @@ class ViewerConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
+        self._registry.answering(self)
         response = response.with_safe_headers()
         fields = Headers()
         fields["Date"] = email.utils.formatdate(usegmt=True)
@@ -401,8 +527,9 @@ class ViewerConnection(asyncio.Protocol):
         try:
             transport.write(head)
             async for chunk in chunks:
-                transport.write(chunk)
-                await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
+                for start in range(0, len(chunk), budgets.ANSWER_SLICE_BYTES):
+                    transport.write(chunk[start : start + budgets.ANSWER_SLICE_BYTES])
+                    await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
             transport.close()
         except Exception:
             self.reset()
@@ -410,6 +537,11 @@ class ViewerConnection(asyncio.Protocol):
             await chunks.aclose()
 
     # --- what the session and the hub call (session.ViewerSocket) -------------------------------------------------
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the other end; None where it has none."""
+        return self._peer
 
     @property
     def writing_paused(self) -> bool:
@@ -430,9 +562,9 @@ class ViewerConnection(asyncio.Protocol):
         if transport is None or self._closing:
             return
         transport.write(frame(text))
-        if self._writing_paused and not self._reading_paused and transport.is_reading():
-            self._reading_paused = True
-            transport.pause_reading()
+        if self._writing_paused:
+            self._answer_waits = True
+            self._proceed()
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code of `messages.CLOSE_CODES`; the connection is cut if the peer does not answer in time."""
@@ -479,6 +611,35 @@ class ViewerConnection(asyncio.Protocol):
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._transport.abort()
+
+
+def frame_size(data: bytearray) -> int | None:
+    """Return the length of the frame that `data` begins with (RFC 6455 section 5.2); None: it is not complete.
+
+    Of a frame that is longer than a request may be, the header is enough: the protocol refuses it.
+    """
+    if len(data) < 2:
+        return None
+    size, head = data[1] & 0x7F, 2
+    if size >= 126:
+        head = 4 if size == 126 else 10
+        if len(data) < head:
+            return None
+        size = int.from_bytes(data[2:head], "big")
+    if size > MAX_REQUEST_BYTES:
+        return len(data)
+    whole = head + (4 if data[1] & 0x80 else 0) + size
+    return whole if len(data) >= whole else None
+
+
+def break_cycles(protocol: ServerProtocol) -> None:
+    """Take apart a protocol that is over.
+
+    It and its parser, a generator, refer to each other, and so do an error it has met and the frames of its traceback.
+    The collector would find them late, since it seldom looks (`app.GC_THRESHOLD`), and keep what was read until then.
+    """
+    protocol.parser.close()
+    vars(protocol).clear()
 
 
 def _end_writing(transport: asyncio.Transport) -> None:

@@ -40,6 +40,9 @@ CLOSE_BAD_REQUEST = 4400
 CLOSE_TOKEN = 4401
 """The same, after HTTP's 401."""
 
+CLOSE_OVER_BUDGET = 4429
+"""After HTTP's 429: the relay holds too much for this viewer, see `budgets`."""
+
 CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("normal", "the viewer closed; nothing to do"),
     1001: ("going away", "the viewer's page or app went away; nothing to do"),
@@ -62,6 +65,10 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
     CLOSE_TOKEN: (
         "token no longer good",
         "the token was revoked or changed, or has expired; connect again with one that is good",
+    ),
+    CLOSE_OVER_BUDGET: (
+        "over budget",
+        "the beginning of a message was held for too long while many were; connect again and send messages whole",
     ),
 }
 """Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""

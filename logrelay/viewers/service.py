@@ -68,6 +68,7 @@ class ViewerService:
 
     `tail` is the number of lines a viewer begins with unless it asks otherwise, `version` the relay's as it is shown.
     `tokens` says which tokens are good; without it that of the policy is the only one.
+    `limits` returns how often each limit of `budgets` was met.
     `make_http` makes what answers plain HTTP from the facts that this object knows; it is called at the first such
     request, because a relay that only streams need not load it.
     """
@@ -82,6 +83,7 @@ class ViewerService:
         loop: asyncio.AbstractEventLoop,
         make_http: Callable[[ViewerService], PlainHttp],
         tokens: TokenKeeper | None = None,
+        limits: Callable[[], Mapping[str, int]] = dict,
         internal_errors: Callable[[], int] = lambda: 0,
         encrypted: bool = False,
     ) -> None:
@@ -92,6 +94,7 @@ class ViewerService:
         self._version = version
         self._loop = loop
         self._make_http = make_http
+        self._limits = limits
         self._http: PlainHttp | None = None
         self._started = time.monotonic()
         self._serving = False
@@ -248,6 +251,7 @@ class ViewerService:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
         return {
             **self._stream.counters(),
+            **self._limits(),
             "handshakes_refused_total": self._refusals.total(),
             "wrong_tokens_total": self._tokens.wrong.total,
             "internal_errors_total": self._internal_errors(),

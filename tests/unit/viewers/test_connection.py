@@ -88,6 +88,10 @@ class Bench:
         self.opened = []
         self.session = FakeSession()
         self.transport = FakeTransport()
+        self.read_buffer = bytearray(1024)
+        self.charged = 0
+        self.answered = 0
+        self.limits = []
         self.connection = ViewerConnection(self, self, asyncio.get_running_loop())
         self.connection.connection_made(self.transport)
 
@@ -123,6 +127,18 @@ class Bench:
 
     def forget(self, connection):
         self.forgotten += 1
+
+    def answering(self, connection):
+        self.answered += 1
+
+    def request_turn(self, connection):
+        connection.take_turn()
+
+    def charge(self, connection, count):
+        self.charged = count
+
+    def exceeded(self, cause, times=1):
+        self.limits.append(cause)
 
     def answer(self):
         """Return status line, headers by lower-case name, and body."""
