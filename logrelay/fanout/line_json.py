@@ -252,8 +252,8 @@ def gap_body(
 ) -> bytes:
     """Render what one viewer does not get: `count` lines of `first` to `last`; see docs/protocol.md, notices.
 
-    `cause` is lag, retention or epoch; `kept` lines of the stretch were sent all the same, `levels` counts by level
-    rank where that is known, and `detail` says why for the cause epoch.
+    `cause` is lag, retention, corrupt or epoch; `kept` lines of the stretch were sent all the same,
+    `levels` counts by level rank where that is known, and `detail` says why for the cause epoch.
     """
     context: dict[str, object] = {"notice": "gap", "cause": cause, "count": count}
     if cause == "epoch":
@@ -265,6 +265,8 @@ def gap_body(
         lines = "1 line" if count == 1 else f"{count:,} lines"
         if cause == "retention":
             message = f"{lines} missing: no longer kept (retention)"
+        elif cause == "corrupt":
+            message = f"{lines} missing: the journal file was damaged there"
         else:
             message = f"{lines} skipped: this viewer was too far behind"
             if kept:

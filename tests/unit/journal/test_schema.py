@@ -36,7 +36,12 @@ def test_a_new_file_is_marked_and_knows_its_epoch(path, tmp_path):
         assert ask(db, "PRAGMA page_size") == schema.PAGE_SIZE
         assert ask(db, "PRAGMA auto_vacuum") == 2, "incremental"
         assert ask(db, "PRAGMA journal_mode") == "wal"
-        assert dict(db.execute("SELECT key, value FROM meta")) == {"epoch": "abc123", "base": 7, "created_us": 42}
+        assert dict(db.execute("SELECT key, value FROM meta")) == {
+            "epoch": "abc123",
+            "base": 7,
+            "oldest": 8,
+            "created_us": 42,
+        }
         assert db.execute("SELECT id, name FROM sources").fetchall() == [(0, "logrelay")]
         assert ask(db, "SELECT count(*) FROM log") == 0
 
@@ -195,7 +200,10 @@ def test_a_journal_of_version_1_is_upgraded_in_place(tmp_path, line):
     for expected in ([1], [1, 3]):
         journal = SqliteJournal(str(path), now_us=lambda: 3000, random_epoch=lambda: "new123")
         opening = journal.open()
-        assert (opening.epoch, opening.notices, [run.app for run in opening.runs]) == ("old123", [], ["one", "two"])
+        assert (opening.epoch, [run.app for run in opening.runs]) == ("old123", ["one", "two"])
+        assert [notice[:56] for notice in opening.notices] == (
+            ["The journal was upgraded in place from schema version 1 "] if expected == [1] else []
+        )
         assert journal.page(Query(0, 9, 9, Filter(apps=("one",)))).seqs == expected
         if opening.head == 2:
             journal.append(Commit([line(3, source="core", app="one"), line(4, source="core", app="three")]))
