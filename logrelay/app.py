@@ -206,7 +206,9 @@ class Relay:
         """Say in a few words how the relay is, for `systemctl status`."""
         trouble, pipeline = self._pipeline.trouble, self._pipeline
         state = "serving" if trouble is None else f"journal in trouble: {trouble};"
-        return f"{state} {pipeline.trader_server.connection_count} traders, {pipeline.viewer_count} viewers"
+        lost = pipeline.lost_traders
+        traders = f"{pipeline.trader_server.connection_count} traders" + (f" ({lost} more lost)" if lost else "")
+        return f"{state} {traders}, {pipeline.viewer_count} viewers"
 
     async def watch_socket_file(self) -> None:
         """See to it that the log socket and the journal stay usable, until cancelled.

@@ -73,7 +73,7 @@ class Run:
     last_us: int = 0
     """The last `timestamp` given to a line of this run, microseconds."""
     state: str = "connected"
-    """connected, quiet, closed, crashed or gone (lost while the relay was away)."""
+    """connected, quiet, lost, closed, crashed or gone; see docs/protocol.md."""
     seen_us: int = 0
     """The relay's clock at the last change, microseconds; old runs are forgotten by it."""
 

@@ -41,10 +41,11 @@ from logrelay.fanout.hub_types import (
 )
 from logrelay.fanout.line_json import gap_body
 from logrelay.fanout.positions import id_of, resolve_id
+from logrelay.ingest.app_activity import Samples
 from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import Trader, TraderConnection, TraderRegistry
+from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit
@@ -123,7 +124,7 @@ class Pipeline(Generic[Server]):
         self._read_retry_s = read_retry_s
         self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
         self._registry = TraderRegistry(
-            opening.runs, self._sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic()
+            opening.runs, self._sequencer, quiet_after_s=quiet_after_s, mono=time.monotonic(), now_us=_now_us()
         )
         self._trader_by_connection: dict[TraderConnection, Trader] = {}
         self._degraded = DegradedMode(
@@ -185,12 +186,20 @@ class Pipeline(Generic[Server]):
         self._registry.refused(reason, _now_us(), time.monotonic(), trader.run.app if trader else None)
         self._set_deadline(self._registry.next_deadline())
 
-    def ended(self, connection: TraderConnection) -> None:
-        """Note the end of a connection."""
+    def ended(self, connection: TraderConnection, end: End) -> bool:
+        """Note the end of a connection. Returns whether the end of its process is to be reported."""
         trader = self._trader_by_connection.pop(connection, None)
-        if trader is not None and not self._stopping:
-            self._registry.ended(trader, connection, _now_us(), time.monotonic())
-            self._set_deadline(trader.deadline)
+        if trader is None or self._stopping:
+            return False
+        watch = self._registry.ended(trader, connection, end, _now_us(), time.monotonic())
+        self._set_deadline(trader.deadline)
+        return watch
+
+    def process_died(self, run: bytes) -> None:
+        """Note that the process of a run that had lost its connection has ended."""
+        if not self._stopping:
+            self._registry.process_died(run, _now_us(), time.monotonic())
+            self.trader_server.schedule_tick()
 
     def tick(self) -> int:
         """Have what has gathered committed; while degraded, publish it as well. Returns the number of viewers."""
@@ -509,6 +518,11 @@ class Pipeline(Generic[Server]):
         return self.journal_thread.stats().damaged_lines
 
     @property
+    def lost_traders(self) -> int:
+        """Traders that have lost their connection and are not known to be dead."""
+        return self._registry.in_state("lost")
+
+    @property
     def journal_bytes(self) -> int:
         """Bytes the journal takes on disk, as of a moment ago."""
         return self.journal_thread.stats().disk_bytes
@@ -537,13 +551,20 @@ class Pipeline(Generic[Server]):
             "viewer_lines_skipped_total": hub.lines_skipped,
             "traders": registry.connected(),
             "traders_quiet": registry.in_state("quiet"),
+            "traders_lost": registry.in_state("lost"),
             "trader_connections_total": traders.connections,
             "trader_lost_lines_total": traders.lost_lines + traders.unexplained_lines,
             "trader_rejected_frames_total": traders.rejected,
             "trader_refused_total": traders.refused,
             "trader_duplicate_frames_total": traders.duplicates,
             "trader_crashes_total": traders.crashed,
+            "trader_connections_lost_total": traders.lost,
+            "trader_connections_given_up_total": traders.given_up,
         }
+
+    def app_samples(self) -> Samples:
+        """Return what is measured of each bot by its name, by the names in `http.metrics.METRICS`."""
+        return self._registry.app_samples(time.monotonic())
 
     # --- the end ------------------------------------------------------------------------------------------------
 

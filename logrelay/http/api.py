@@ -22,8 +22,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
@@ -33,7 +32,7 @@ import orjson
 
 from logrelay.errors import JournalError, RequestError
 from logrelay.http import metrics
-from logrelay.http.log_query import parse_log_query, parse_time
+from logrelay.http.log_query import parse_log_query
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 
@@ -96,7 +95,7 @@ class RelayFacts(Protocol):
 
         `version`, `epoch`, `head`, `oldest` (ids), `uptime` (seconds), `viewers` (count), `journal` (a mapping with
         `trouble`: str or None, `bytes`, ...) and `traders` (mappings with `app`, `host`, `pid`, `state`, `last_line`:
-        RFC 3339 or None, ...).
+        RFC 3339 or None, `last_line_age_s`: seconds or None, ...).
         """
 
     def ready(self) -> bool:
@@ -104,6 +103,9 @@ class RelayFacts(Protocol):
 
     def counters(self) -> Mapping[str, int | float]:
         """Return the values of `metrics.METRICS` by name, those that the API counts itself left out."""
+
+    def labelled(self) -> Mapping[str, Sequence[metrics.Sample]]:
+        """Return the values of those `metrics.METRICS` that have labels."""
 
     async def read(self, query: Query) -> Page:
         """Read from the journal, off the event loop. Raises JournalError. Cancelling drops the answer."""
@@ -192,13 +194,12 @@ class HttpApi:
         body["traders"] = [self._trader(_mapping(t)) for t in traders] if isinstance(traders, list) else []
         return _json(503 if trouble else 200, body)
 
-    def _trader(self, trader: Mapping[str, object]) -> dict[str, object]:
+    @staticmethod
+    def _trader(trader: Mapping[str, object]) -> dict[str, object]:
         shown = {key: trader[key] for key in _TRADER_KEYS if key in trader}
-        last = trader.get("last_line")
-        if isinstance(last, str):
-            with suppress(RequestError):
-                age = self._now() - parse_time("last_line", last, 0) / 1e6
-                shown["last_line_age_seconds"] = round(max(0.0, age), 3)
+        age = trader.get("last_line_age_s")
+        if age is not None:
+            shown["last_line_age_seconds"] = age
         return shown
 
     def _readyz(self) -> HttpResponse:
@@ -219,7 +220,7 @@ class HttpApi:
             "search_lines_total": self._search_lines_total,
         }
         headers = (("Content-Type", metrics.CONTENT_TYPE), ("Cache-Control", "no-store"))
-        return HttpResponse(200, headers, metrics.expose(values).encode())
+        return HttpResponse(200, headers, metrics.expose(values, self._facts.labelled()).encode("utf-8", "replace"))
 
     def _logs(self, query: str) -> HttpResponse:
         """Check every parameter before the first byte; lines are read from the journal while they are written."""

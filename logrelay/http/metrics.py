@@ -3,19 +3,23 @@
 Owns: `METRICS`, the one table of names that /metrics, its documentation and the tests share, and `expose`. It must not
 know who counts. No I/O, no clock. Read `http/api` next: it serves the text.
 
-The text is written by hand: with neither labels nor histograms it is three lines per metric, and the client library
-would cost every relay its import and memory for that.
+The text is written by hand: without histograms it is a line per sample and two above them, and the client library would
+cost every relay its import and memory for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 PREFIX = "logrelay_"
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The Prometheus text format, which every scraper understands."""
+
+
+Sample = tuple[Mapping[str, str], int | float]
+"""Labels, by name, and the value."""
 
 
 class Metric(NamedTuple):
@@ -25,6 +29,8 @@ class Metric(NamedTuple):
     type: str
     """`counter` (only rises, from 0 at the start of the process; its name ends in `_total`) or `gauge`."""
     help: str
+    labels: tuple[str, ...] = ()
+    """What tells its samples apart; a metric without labels has one sample."""
 
 
 METRICS: tuple[Metric, ...] = (
@@ -42,7 +48,30 @@ METRICS: tuple[Metric, ...] = (
     Metric("trader_rejected_frames_total", "counter", "Frames of traders that could never be accepted."),
     Metric("trader_lost_lines_total", "counter", "Lines that traders had to drop or never sent."),
     Metric("trader_duplicate_frames_total", "counter", "Frames that were in the journal already, and ignored."),
-    Metric("trader_crashes_total", "counter", "Traders that ended without saying goodbye."),
+    Metric("trader_crashes_total", "counter", "Traders whose process ended without saying goodbye."),
+    Metric("traders_lost", "gauge", "Traders that lost their connection and are not known to be dead."),
+    Metric("trader_connections_lost_total", "counter", "Times a trader lost its connection and was not back at once."),
+    Metric("trader_connections_given_up_total", "counter", "Trader connections closed for their silence."),
+    Metric(
+        "trader_up",
+        "gauge",
+        "By app: 1 while a run of it is connected, or has just lost its connection and may come back; 0 for a week "
+        "when none is and one of the last ended without goodbye. No sample when all ended cleanly.",
+        ("app",),
+    ),
+    Metric(
+        "trader_last_line_age_seconds",
+        "gauge",
+        "By app: seconds since its last line, by a clock that never steps; the wall clock is asked once, at the start, "
+        "for the lines from before. Never negative. No sample where trader_up has none.",
+        ("app",),
+    ),
+    Metric(
+        "trader_lines_total",
+        "counter",
+        "By app and level (debug, info, warning, error, critical): lines taken from its runs.",
+        ("app", "level"),
+    ),
     Metric("viewers", "gauge", "Viewers connected now."),
     Metric("viewers_behind", "gauge", "Viewers that are reading from the journal to catch up."),
     Metric("viewer_lines_total", "counter", "Lines written to viewers."),
@@ -57,19 +86,34 @@ METRICS: tuple[Metric, ...] = (
 )
 
 
-def expose(values: Mapping[str, int | float]) -> str:
+def expose(values: Mapping[str, int | float], labelled: Mapping[str, Sequence[Sample]]) -> str:
     """Write the values in the Prometheus text format, in the order of the table.
 
-    A metric without a value is left out, which a scraper can tell from zero. A value without a row in the
-    table is written as `untyped`: a forgotten row must not hide a number from the person who needs it.
+    `labelled` has the samples of the metrics with labels. A metric without a value is left out, which a scraper can
+    tell from zero. A value without a row in the table is written as `untyped`: a forgotten row must not hide a number
+    from the person who needs it.
     """
+    samples: dict[str, Sequence[Sample]] = {name: (({}, value),) for name, value in values.items()}
+    samples |= {name: found for name, found in labelled.items() if found}
     known = {metric.name for metric in METRICS}
-    rows = [metric for metric in METRICS if metric.name in values]
-    rows += [Metric(name, "untyped", "Not described.") for name in sorted(values.keys() - known)]
-    return "".join(
-        f"# HELP {PREFIX}{name} {text}\n# TYPE {PREFIX}{name} {kind}\n{PREFIX}{name} {_number(values[name])}\n"
-        for name, kind, text in rows
-    )
+    rows = [metric for metric in METRICS if metric.name in samples]
+    rows += [Metric(name, "untyped", "Not described.") for name in sorted(samples.keys() - known)]
+    text: list[str] = []
+    for row in rows:
+        name = PREFIX + row.name
+        text += [f"# HELP {name} {row.help}\n# TYPE {name} {row.type}\n"]
+        text += [f"{name}{_labels(labels)} {_number(value)}\n" for labels, value in samples[row.name]]
+    return "".join(text)
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items()) + "}"
+
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n"})
+"""In a label's value the format escapes these three, and nothing else."""
 
 
 def _number(value: float) -> str:

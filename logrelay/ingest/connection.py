@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from logrelay.ingest import frames
 from logrelay.ingest.frames import Frame, Hello
-from logrelay.ingest.trader_registry import TraderConnection
+from logrelay.ingest.keepalive import Bounds, Silence
+from logrelay.ingest.peer_process import PeerProcess, process_of
+from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End, TraderConnection
 
 HELLO_TIMEOUT_S = 10.0
 """A connection without hello counts towards `max_traders` all the same."""
@@ -41,8 +45,14 @@ class Intake(Protocol):
     def refused(self, connection: TraderConnection, reason: str) -> None:
         """Note that the connection is being closed for `reason`; it may or may not have said hello."""
 
-    def ended(self, connection: TraderConnection) -> None:
-        """Note that a connection that had said hello is over; all of its frames have been handed over."""
+    def ended(self, connection: TraderConnection, end: End) -> bool:
+        """Note that a connection that had said hello is over; all of its frames have been handed over.
+
+        Returns whether the end of its process is to be reported, by `process_died`.
+        """
+
+    def process_died(self, run: bytes) -> None:
+        """Note that the process of a run that had lost its connection has ended."""
 
     def tick(self) -> int:
         """Commit what was taken: everything that was readable has been read. Returns the number of viewers."""
@@ -55,6 +65,10 @@ class Owner(Protocol):
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop of the connection's timers."""
 
+    @property
+    def unpackers(self) -> frames.Unpackers:
+        """What all connections decode with."""
+
     def admit(self, connection: UnixConnection) -> str | None:
         """Count the connection in. Returns None, or the reason why it is refused."""
 
@@ -63,6 +77,9 @@ class Owner(Protocol):
 
     def was_refused(self, connection: UnixConnection, reason: str) -> None:
         """Note that the connection is turned away without having sent anything wrong."""
+
+    def was_greeted(self, connection: UnixConnection) -> None:
+        """Note that hello has come."""
 
     def was_lost(self, connection: UnixConnection) -> None:
         """Note that the connection is over."""
@@ -75,19 +92,43 @@ class UnixConnection(asyncio.Protocol):
         "_ack_timer",
         "_ack_wanted",
         "_acked",
+        "_bounds",
         "_decoder",
         "_fd",
+        "_find_process",
         "_hello_timer",
         "_intake",
         "_owner",
+        "_silence",
         "_transport",
+        "given_up",
         "greeted",
+        "process",
+        "run",
     )
 
-    def __init__(self, owner: Owner, intake: Intake) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        intake: Intake,
+        *,
+        bounds: Bounds = Bounds(),  # noqa: B008  (it never changes)
+        find_process: Callable[[socket.socket, int, int], PeerProcess | None] = process_of,
+    ) -> None:
+        """Take what a loop has accepted. `find_process`: see `peer_process.process_of`."""
+        self._bounds = bounds
+        self._find_process = find_process
+        self._silence: Silence | None = None
+        """None before hello, and for a trader that knows no pings."""
+        self.run = b""
+        """The key of its run, from hello on."""
+        self.process: PeerProcess | None = None
+        """The trader's process where it is known; who takes it (`take_process`) closes it."""
+        self.given_up = False
+        """Closed by the relay, as nothing was heard on it."""
         self._owner = owner
         self._intake = intake
-        self._decoder = frames.Decoder()
+        self._decoder = frames.Decoder(owner.unpackers, first_frame_bytes=frames.MAX_HELLO_BYTES)
         self._hello_timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ack_wanted = 0
@@ -118,7 +159,12 @@ class UnixConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        silence = self._silence
+        if silence is not None:
+            silence.heard()
         received = self._decoder.receive(data)
+        if self._decoder.was_pinged and self.greeted:
+            self._send(frames.PONG)
         if not self.greeted:
             if not received:
                 return
@@ -151,7 +197,11 @@ class UnixConnection(asyncio.Protocol):
                 timer.cancel()
         self._hello_timer = self._ack_timer = None
         self._transport = None
+        self._decoder.close()
         self._owner.was_lost(self)
+        process = self.take_process()
+        if process is not None:
+            process.close()
 
     # --- for the intake (trader_registry.TraderConnection) ------------------------------------------------------
 
@@ -185,6 +235,35 @@ class UnixConnection(asyncio.Protocol):
         if transport is not None and not transport.is_closing() and not transport.is_reading():
             transport.resume_reading()
 
+    @property
+    def knows_pings(self) -> bool:
+        """Whether `pass_tick` is to be called."""
+        return self._silence is not None
+
+    def pass_tick(self) -> None:
+        """Note that `Bounds.tick_s` has passed: send a ping if one is due, or give the connection up."""
+        transport, silence = self._transport, self._silence
+        if transport is None or silence is None or transport.is_closing():
+            return
+        due = silence.tick(is_read=transport.is_reading())
+        if due == "ping":
+            self._send(frames.PING)
+        elif due == "dead":
+            self.given_up = True
+            transport.abort()
+
+    def end(self, *, can_watch: bool) -> End:
+        """Say how the connection ended. Not `can_watch`: a process that still runs counts as unknown."""
+        process = UNKNOWN
+        if self.process is not None:
+            process = DEAD if not self.process.is_running() else RUNNING if can_watch else UNKNOWN
+        return End(process, self._bounds.dead_s if self.given_up else 0.0)
+
+    def take_process(self) -> PeerProcess | None:
+        """Return the trader's process, which then is the caller's to close; None: not known, or taken."""
+        process, self.process = self.process, None
+        return process
+
     def close(self) -> None:
         """Send the ack that is due, if there is one, and close."""
         self._send_ack()
@@ -196,10 +275,22 @@ class UnixConnection(asyncio.Protocol):
     def _greet(self, hello: Hello) -> None:
         if self._hello_timer is not None:
             self._hello_timer.cancel()
+        if not hello.is_dead and self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            self.process = self._find_process(sock, hello.pid, hello.started_ns)
+            if self.process is not None:
+                hello = hello._replace(peer_pid=self.process.pid)
         acked = self._intake.hello(self, hello)
         self.greeted = True
+        self.run = hello.run
         self._acked = self._ack_wanted = acked
-        self._send(frames.welcome(acked))
+        bounds = self._bounds
+        if hello.knows_pings:
+            self._silence = Silence(bounds)
+            self._send(frames.welcome(acked, ping_s=bounds.ping_s, dead_s=bounds.dead_s))
+        else:
+            self._send(frames.welcome(acked))
+        self._owner.was_greeted(self)
 
     def _send_ack(self) -> None:
         if self._ack_timer is not None:
@@ -234,6 +325,9 @@ class UnixConnection(asyncio.Protocol):
         if self._transport is None:
             return False
         try:
-            return os.write(self._fd, answer) == len(answer)
+            taken = os.write(self._fd, answer) == len(answer)
         except OSError:
             return False
+        if self._silence is not None:
+            self._silence.sent()
+        return taken

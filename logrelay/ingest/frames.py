@@ -22,15 +22,23 @@ MAX_FRAME_BYTES = 64 * 1024
 """A longer log frame is rejected: the trader truncates (and marks the event) rather than send more."""
 
 MAX_PENDING_BYTES = 1024 * 1024
-"""Give up on a frame that is not complete after this much: far over any valid frame, yet small enough that
-a thousand faulty traders cannot fill the memory."""
+"""Give up on a frame that is not complete after this much. A trader with one huge line keeps its connection."""
 
-_MAX_BUFFER_BYTES = 2 * MAX_PENDING_BYTES
-"""Room for a pending frame and one read from the socket (256 KiB in asyncio and uvloop)."""
+MAX_LONG_BYTES = 4 * 1024 * 1024
+"""Half frames over MAX_FRAME_BYTES, of all connections together. No trader of ours sends one, so a few may do so."""
 
-_MAX_ITEMS = MAX_FRAME_BYTES
-"""An item takes at least a byte, so no valid array or map is longer. Without the bound nine bytes could
-claim, and allocate, a list of two million items."""
+MAX_HELLO_BYTES = 16 * 1024
+"""The longest first frame of a connection: a hello has some 200 bytes. Who has not said hello gets no more memory."""
+
+_HEAD_BYTES = 16
+"""Of a frame that is too long this much is kept: the array's header, the kind and the seq, which reject names."""
+
+_SCAN_BYTES = 4096
+"""The end of half a frame is looked for in slices of this size: msgpack's buffer stays that small.
+Its stack takes 40 KiB besides, which is what half a frame costs a connection."""
+
+_ROOM_BYTES = 1 << 30
+"""msgpack insists on a bound for its buffer; what it gets here, one read from a socket, is far less."""
 
 RUN_KEY_BYTES = 16
 MAX_NAME_CHARS = 128
@@ -50,6 +58,12 @@ class Hello(NamedTuple):
     host: str
     pid: int
     started_ns: int
+    knows_pings: bool = False
+    """Pings may be sent to this trader."""
+    is_dead: bool = False
+    """The process of the run is known to be dead; another one sends what it has left behind."""
+    peer_pid: int = 0
+    """The pid by which the relay knows the trader's process; 0: not known. Not on the wire: the connection adds it."""
 
 
 class Log(NamedTuple):
@@ -75,6 +89,14 @@ class Bye(NamedTuple):
     last: int
 
 
+class Ping(NamedTuple):
+    """The trader wants to hear something: the answer is `PONG`."""
+
+
+class Pong(NamedTuple):
+    """The answer to a ping."""
+
+
 class Bad(NamedTuple):
     """A log or lost frame that can never be accepted, though its seq is known: the answer is reject."""
 
@@ -88,93 +110,288 @@ class Broken(NamedTuple):
     reason: str
 
 
+_UNDECODABLE = (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException)
+"""What msgpack raises for bytes that are none of it, and for a key that cannot be one."""
+
 Frame = Hello | Log | Lost | Bye | Bad | Broken
+
+PING = b"\x91\x04"
+PONG = b"\x91\x05"
+"""For traders whose hello says that they know pings; an old one takes them for nonsense and connects anew."""
 
 _log: Callable[[tuple[object, ...]], Log] = partial(tuple.__new__, Log)
 """Makes a Log of a tuple; a NamedTuple's own constructor passes its arguments once more, at a cost per line."""
 
-_HELLO, _LOG, _LOST, _BYE = 0, 1, 2, 3
+_HELLO, _LOG, _LOST, _BYE, _PING, _PONG = 0, 1, 2, 3, 4, 5
 
 
-class Decoder:
-    """Turns the bytes of one connection into frames; keeps at most `MAX_PENDING_BYTES` of half a frame.
+class Unpackers:
+    """What all connections of a loop decode with: a pair of msgpack's unpackers for whole frames, and a shared bound.
 
-    After a `Broken` the connection is to be closed; further bytes are ignored.
+    Whoever leaves one of the two in the middle of a frame renews it: that is why they are shared and yet keep nothing.
     """
 
-    __slots__ = ("_broken", "_bytes_decoded", "_bytes_fed", "_unpacker")
+    __slots__ = ("decoder", "long_bytes", "scanner")
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(
+        self.long_bytes = 0
+        """Bytes of half frames over MAX_FRAME_BYTES that the connections wait for now. Decoders keep the account."""
+        self.renew_scanner()
+        self.renew_decoder()
+
+    def count_long(self, size: int) -> bool:
+        """Add to the account of half frames that are too long, or take off; tells whether there is room for them."""
+        self.long_bytes += size
+        return self.long_bytes <= MAX_LONG_BYTES
+
+    def renew_scanner(self) -> None:
+        """Make the one that finds the ends of frames anew."""
+        self.scanner = msgpack.Unpacker(max_buffer_size=_ROOM_BYTES, read_size=_SCAN_BYTES)
+
+    def renew_decoder(self) -> None:
+        """Make the one that decodes frames anew."""
+        self.decoder = msgpack.Unpacker(
             raw=False,
             strict_map_key=False,
             # A line in another encoding is shown with replacement characters rather than rejected.
             unicode_errors="replace",
-            max_buffer_size=_MAX_BUFFER_BYTES,
-            max_array_len=_MAX_ITEMS,
-            max_map_len=_MAX_ITEMS,
+            max_buffer_size=_ROOM_BYTES,
+            read_size=_SCAN_BYTES,  # its first buffer, which grows as needed; else a mebibyte
         )
-        self._bytes_fed = 0
-        self._bytes_decoded = 0
+
+
+class Decoder:
+    """Turns the bytes of one connection into frames.
+
+    A frame stays bytes until all of it is there: msgpack would make a list of the declared length for every array whose
+    header it has seen, so a few bytes could claim megabytes. At most `MAX_FRAME_BYTES` of half a frame are kept. A
+    first frame longer than `first_frame_bytes` is `Broken`. After a `Broken` the connection is to be closed; further
+    bytes are ignored.
+    """
+
+    __slots__ = ("_allowed_bytes", "_broken", "_partial", "_unpackers", "was_pinged")
+
+    def __init__(self, unpackers: Unpackers | None = None, *, first_frame_bytes: int = MAX_PENDING_BYTES) -> None:
+        self._unpackers = unpackers or Unpackers()
+        self._allowed_bytes = first_frame_bytes
+        """A frame that is longer, complete or not, breaks the stream."""
+        self._partial: _PartialFrame | None = None
         self._broken = False
+        self.was_pinged = False
+        """Among what `receive` was given last were pings, however many."""
 
     @property
     def pending(self) -> int:
-        """Bytes of a frame that is not complete yet."""
-        return self._bytes_fed - self._bytes_decoded
+        """Bytes of a frame that is not complete yet, kept or passed over."""
+        return 0 if self._partial is None else self._partial.size
+
+    def close(self) -> None:
+        """Give back what is held: the connection is over."""
+        self._drop_partial()
+        self._broken = True
 
     def receive(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes, in order. Never raises."""
-        if self._broken:
-            return []
+        """Return the frames that `data` completes, in order, but for pings and pongs. Never raises."""
+        self.was_pinged = False
         received: list[Frame] = []
-        append = received.append
-        unpacker = self._unpacker
-        ranks = RANKS
-        start = self._bytes_decoded
         try:
-            unpacker.feed(data)
-            self._bytes_fed += len(data)
-            tell = unpacker.tell
-            for raw in unpacker:
-                end = tell()
-                size = end - start
-                start = end
-                # The common frame first, all of its types at once: this loop runs for every line.
-                if type(raw) is list and len(raw) == 5 and raw[0] == _LOG and size <= MAX_FRAME_BYTES:
-                    kind, seq, time_ns, level, event = raw
-                    rank = ranks.get(level) if type(level) is str else None
-                    if (
-                        rank is not None
-                        and type(kind) is int  # true and 1.0 equal 1 as well
-                        and type(seq) is int
-                        and 0 < seq <= MAX_SEQ
-                        and type(time_ns) is int
-                        and type(event) is dict
-                    ):
-                        append(_log((seq, time_ns, rank, event)))
-                        continue
-                frame = _decode_uncommon(raw, size)
-                append(frame)
-                if type(frame) is Broken:
-                    self._broken = True
-                    break
-        except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-            # FormatError, StackError, BufferFull and the length limits: there is no way to find the next frame.
-            self._broken = True
-            append(Broken(f"not msgpack as agreed: {_describe_error(error)}"))
-        self._bytes_decoded = start
-        if not self._broken and self.pending > MAX_PENDING_BYTES:
-            self._broken = True
-            append(Broken(f"a frame of more than {MAX_PENDING_BYTES} bytes; at most {MAX_FRAME_BYTES} are allowed"))
+            while data and not self._broken:
+                if self._partial is not None:
+                    data = self._complete(self._partial, data, received)
+                else:
+                    data = self._take(data, received)
+        except _UNDECODABLE as error:
+            # There is no way to find the next frame.
+            self._unpackers.renew_decoder()
+            self._break(received, f"not msgpack as agreed: {_describe_error(error)}")
         return received
+
+    def _take(self, data: bytes, received: list[Frame]) -> bytes:
+        """Decode the whole frames up to one that is too long, and hold half a frame behind them.
+
+        Returns what is behind the one that is too long. Raises what msgpack raises.
+        """
+        start = 0
+        sizes: list[int] = []
+        fault: Exception | None = None
+        scanner = self._unpackers.scanner
+        base: int = scanner.tell()
+        scanner.feed(data)
+        skip, tell = scanner.skip, scanner.tell
+        try:
+            while True:
+                skip()
+                end = tell() - base
+                size = end - start
+                if size > MAX_FRAME_BYTES:
+                    self._unpackers.renew_scanner()
+                    self._decode(data[:start], sizes, received)
+                    self._take_long(_PartialFrame(data[start:end]), received)
+                    return data[end:]
+                sizes.append(size)
+                start = end
+        except msgpack.OutOfData:
+            pass
+        except _UNDECODABLE as error:
+            fault = error
+        if start < len(data):
+            self._unpackers.renew_scanner()
+        self._decode(data[:start] if start < len(data) else data, sizes, received)
+        if fault is not None and not self._broken:
+            raise fault
+        if start < len(data) and not self._broken:
+            self._partial = _PartialFrame(data[start:])
+            self._check_bounds(self._partial, 0, received)
+        return b""
+
+    def _complete(self, partial: _PartialFrame, data: bytes, received: list[Frame]) -> bytes:
+        """Add to the frame that has begun; returns what is behind its end. Raises what msgpack raises."""
+        before = partial.size
+        rest = partial.grow(data)
+        if rest is None:
+            self._check_bounds(partial, before, received)
+            return b""
+        self._drop_partial(before)
+        if partial.size > MAX_FRAME_BYTES:
+            self._take_long(partial, received)
+        else:
+            self._decode(bytes(partial.begin), [partial.size], received)
+        return rest
+
+    def _decode(self, data: bytes, sizes: list[int], received: list[Frame]) -> None:
+        """Decode frames of these sizes, which make up all of `data`. Raises what msgpack raises."""
+        if not sizes:
+            return
+        if sizes[0] > self._allowed_bytes:
+            self._break(received, _too_long(self._allowed_bytes))
+            return
+        self._allowed_bytes = MAX_PENDING_BYTES
+        append = received.append
+        ranks = RANKS
+        unpacker = self._unpackers.decoder
+        unpacker.feed(data)
+        for raw, size in zip(unpacker, sizes, strict=True):
+            # The common frame first, all of its types at once: this loop runs for every line.
+            if type(raw) is list and len(raw) == 5 and raw[0] == _LOG:
+                kind, seq, time_ns, level, event = raw
+                rank = ranks.get(level) if type(level) is str else None
+                if (
+                    rank is not None
+                    and type(kind) is int  # true and 1.0 equal 1 as well
+                    and type(seq) is int
+                    and 0 < seq <= MAX_SEQ
+                    and type(time_ns) is int
+                    and type(event) is dict
+                ):
+                    append(_log((seq, time_ns, rank, event)))
+                    continue
+            frame = _decode_uncommon(raw, size)
+            if isinstance(frame, Ping | Pong):
+                self.was_pinged = self.was_pinged or isinstance(frame, Ping)
+                continue
+            append(frame)
+            if type(frame) is Broken:
+                self._unpackers.renew_decoder()
+                self._broken = True
+                return
+
+    def _take_long(self, frame: _PartialFrame, received: list[Frame]) -> None:
+        """Answer a complete frame that is too long."""
+        if self._broken:
+            return
+        if frame.size > self._allowed_bytes:
+            self._break(received, _too_long(self._allowed_bytes))
+            return
+        self._allowed_bytes = MAX_PENDING_BYTES
+        answer = frame.answer()
+        received.append(answer)
+        self._broken = type(answer) is Broken
+
+    def _check_bounds(self, partial: _PartialFrame, before: int, received: list[Frame]) -> None:
+        """Give up on a frame that has grown too long, or for which there is no room among all connections."""
+        has_room = True
+        if partial.size > MAX_FRAME_BYTES:
+            has_room = self._unpackers.count_long(partial.size - (before if before > MAX_FRAME_BYTES else 0))
+        if partial.size > self._allowed_bytes:
+            self._break(received, _too_long(self._allowed_bytes))
+        elif not has_room:
+            self._break(received, _too_long(MAX_FRAME_BYTES))
+
+    def _drop_partial(self, size: int | None = None) -> None:
+        """Forget half a frame of which `size` bytes are in the shared account; None: all that it has."""
+        if self._partial is not None:
+            size = self._partial.size if size is None else size
+            if size > MAX_FRAME_BYTES:
+                self._unpackers.count_long(-size)
+            self._partial = None
+
+    def _break(self, received: list[Frame], reason: str) -> None:
+        self._broken = True
+        self._drop_partial()
+        received.append(Broken(reason))
+
+
+class _PartialFrame:
+    """The beginning of a frame, whose end is looked for as bytes come. Raises what msgpack raises.
+
+    Once it is longer than a frame may be, only its first bytes are kept.
+    """
+
+    __slots__ = ("_scanner", "begin", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self.begin = bytearray()
+        self._scanner = msgpack.Unpacker(max_buffer_size=_ROOM_BYTES, read_size=_SCAN_BYTES)
+        self.size = 0
+        """Bytes of the frame so far, kept or passed over."""
+        self.grow(data)
+
+    def grow(self, data: bytes) -> bytes | None:
+        """Add bytes; returns what is behind the frame's end, None while that has not come."""
+        before = self.size
+        rest: bytes | None = None
+        for at in range(0, len(data), _SCAN_BYTES):
+            part = data[at : at + _SCAN_BYTES]
+            self._scanner.feed(part)
+            try:
+                self._scanner.skip()
+            except msgpack.OutOfData:
+                self.size += len(part)
+                continue
+            self.size = self._scanner.tell()
+            rest = data[self.size - before :]
+            break
+        if self.size <= MAX_FRAME_BYTES:
+            self.begin += data[: self.size - before]
+        else:
+            if before <= MAX_FRAME_BYTES:
+                self.begin += data[:_HEAD_BYTES]
+            del self.begin[_HEAD_BYTES:]
+        return rest
+
+    def answer(self) -> Frame:
+        """Say what is wrong with a frame that is too long; Broken when its first bytes name no seq to reject."""
+        unpacker = msgpack.Unpacker(max_buffer_size=_HEAD_BYTES, read_size=_HEAD_BYTES)
+        unpacker.feed(bytes(self.begin))
+        try:
+            elements = unpacker.read_array_header()
+            kind, seq = unpacker.unpack(), unpacker.unpack()
+        except _UNDECODABLE:
+            elements = kind = seq = None
+        if type(kind) is int and kind == _LOG and _is_seq(seq) and elements >= 2:
+            return Bad(seq, _fault_of_size(self.size))
+        return Broken(f"a frame of {self.size} bytes that is no log frame; at most {MAX_FRAME_BYTES} are allowed")
+
+
+def _too_long(allowed: int) -> str:
+    return f"a frame of more than {allowed} bytes; at most {min(allowed, MAX_FRAME_BYTES)} are allowed"
 
 
 def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__} {error}".strip()[:120]
 
 
-def _decode_uncommon(raw: object, size: int) -> Frame:
+def _decode_uncommon(raw: object, size: int) -> Frame | Ping | Pong:
     """Decode whatever is not a plain good log frame; for a bad one, find what is wrong with it."""
     if type(raw) is not list or not raw:
         return Broken(f"a frame is an array that begins with its kind, not {type(raw).__name__}")
@@ -190,6 +407,8 @@ def _decode_uncommon(raw: object, size: int) -> Frame:
         return Bad(max(first, last), "a lost frame is [2, first, last, last - first + 1, cause]")
     if kind == _BYE and len(raw) == 2 and type(raw[1]) is int and 0 <= raw[1] <= MAX_SEQ:
         return Bye(raw[1])
+    if kind in (_PING, _PONG) and len(raw) == 1:
+        return Ping() if kind == _PING else Pong()
     return Broken(f"no frame of protocol {PROTOCOL} looks like this: kind {raw[0]!r:.20}, {len(raw)} elements")
 
 
@@ -199,7 +418,7 @@ def _is_seq(value: object) -> bool:
 
 def _fault_of_log(raw: list[object], size: int) -> str:
     if size > MAX_FRAME_BYTES:
-        return f"the frame has {size} bytes; at most {MAX_FRAME_BYTES} are allowed"
+        return _fault_of_size(size)
     if len(raw) != 5:
         return f"a log frame has 5 elements, not {len(raw)}"
     _, _, time_ns, level, event = raw
@@ -208,6 +427,10 @@ def _fault_of_log(raw: list[object], size: int) -> str:
     if type(level) is not str or level not in RANKS:
         return f"level {level!r:.40} is not one of {', '.join(RANKS)}"
     return f"an event is a map, not {type(event).__name__}"
+
+
+def _fault_of_size(size: int) -> str:
+    return f"the frame has {size} bytes; at most {MAX_FRAME_BYTES} are allowed"
 
 
 def _decode_hello(value: object) -> Hello | Broken:
@@ -223,12 +446,19 @@ def _decode_hello(value: object) -> Hello | Broken:
         return Broken("hello's app and host are strings")
     if type(pid) is not int or type(started) is not int or not (0 <= pid <= MAX_SEQ and 0 <= started <= MAX_SEQ):
         return Broken("hello's pid and started_ns are integers")
-    return Hello(run, app[:MAX_NAME_CHARS], host[:MAX_NAME_CHARS], pid, started)
+    knows_pings, is_dead = value.get("ping") is True, value.get("dead") is True
+    return Hello(run, app[:MAX_NAME_CHARS], host[:MAX_NAME_CHARS], pid, started, knows_pings, is_dead)
 
 
-def welcome(acked: int) -> bytes:
-    """Encode the answer to hello: the last seq of the run that is in the journal."""
-    return _pack([0, {"protocol": PROTOCOL, "acked": acked}])
+def welcome(acked: int, *, ping_s: float = 0.0, dead_s: float = 0.0) -> bytes:
+    """Encode the answer to hello: the last seq of the run that is in the journal.
+
+    `ping_s` and `dead_s` are the seconds of silence after which either side pings, and gives up; 0: no pings here.
+    """
+    facts: dict[str, object] = {"protocol": PROTOCOL, "acked": acked}
+    if ping_s:
+        facts |= {"ping_s": ping_s, "dead_s": dead_s}
+    return _pack([0, facts])
 
 
 def ack(seq: int) -> bytes:

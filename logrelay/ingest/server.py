@@ -14,6 +14,9 @@ from asyncio import BaseEventLoop
 from typing import Any
 
 from logrelay.ingest.connection import Intake, UnixConnection
+from logrelay.ingest.frames import Unpackers
+from logrelay.ingest.keepalive import Bounds, is_late
+from logrelay.ingest.peer_process import ProcessTable
 from logrelay.ingest.read_coalescing import pause_after
 
 BACKLOG = 1024
@@ -29,11 +32,28 @@ DRAIN_ROUND_S = 0.002
 class TraderServer:
     """Accepts traders, and calls `intake.tick()` once for all that was readable at a time.
 
-    At most `max_connections` traders are connected at once; more are refused. Every method is to be called on `loop`.
+    At most `max_connections` traders are connected at once; more are refused. `bounds` say when a silent one is given
+    up. Every method is to be called on `loop`.
     """
 
-    def __init__(self, intake: Intake, *, max_connections: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        max_connections: int,
+        loop: asyncio.AbstractEventLoop,
+        bounds: Bounds = Bounds(),  # noqa: B008  (it never changes)
+    ) -> None:
+        self._bounds = bounds
+        self._pinged: dict[UnixConnection, None] = {}
+        """Connections of traders that know pings."""
+        self._keepalive_timer: asyncio.TimerHandle | None = None
+        """Runs while there are such connections: one for all of them."""
+        self._last_tick = 0.0
+        """When it was set, by the loop's clock."""
+        self._processes = ProcessTable(intake.process_died, loop=loop)
         self.loop = loop
+        self.unpackers = Unpackers()
         self._intake = intake
         self._max_connections = max_connections
         self._connections: dict[UnixConnection, None] = {}
@@ -61,7 +81,7 @@ class TraderServer:
         if sys.version_info >= (3, 13) and isinstance(self.loop, BaseEventLoop):
             keep_file = {"cleanup_socket": False}
         server = await self.loop.create_unix_server(
-            lambda: UnixConnection(self, self._intake), sock=sock, backlog=BACKLOG, **keep_file
+            lambda: UnixConnection(self, self._intake, bounds=self._bounds), sock=sock, backlog=BACKLOG, **keep_file
         )
         self._servers.append(server)
 
@@ -94,13 +114,40 @@ class TraderServer:
             self._intake.refused(connection, reason)
             self.schedule_tick()
 
+    def was_greeted(self, connection: UnixConnection) -> None:
+        """Ping the connection from now on, if its trader knows pings; its run has not lost its process any more."""
+        self._processes.forget(connection.run)
+        if connection.knows_pings and not self._closing:
+            self._pinged[connection] = None
+            if self._keepalive_timer is None:
+                self._set_keepalive_timer()
+
     def was_lost(self, connection: UnixConnection) -> None:
         """Forget a connection that is over; tell the intake about it if it had said hello."""
         admitted = self._connections.pop(connection, connection) is None
         self._paused.pop(connection, None)
+        self._pinged.pop(connection, None)
         if admitted and connection.greeted:
-            self._intake.ended(connection)
+            end = connection.end(can_watch=not self._processes.is_full)
+            if self._intake.ended(connection, end) and not self._closing:
+                process = connection.take_process()
+                if process is not None:
+                    self._processes.watch(connection.run, process)
         self.schedule_tick()
+
+    def _set_keepalive_timer(self) -> None:
+        self._last_tick = self.loop.time()
+        self._keepalive_timer = self.loop.call_later(self._bounds.tick_s, self._pass_tick)
+
+    def _pass_tick(self) -> None:
+        """Let each connection of a trader that knows pings count an interval of silence."""
+        self._keepalive_timer = None
+        late = is_late(self.loop.time() - self._last_tick, self._bounds.tick_s)
+        if not late:
+            for connection in list(self._pinged):
+                connection.pass_tick()
+        if self._pinged:
+            self._set_keepalive_timer()
 
     # --- the rhythm ---------------------------------------------------------------------------------------------
 
@@ -175,3 +222,8 @@ class TraderServer:
         if self._pause_timer is not None:
             self._pause_timer.cancel()
             self._pause_timer = None
+        if self._keepalive_timer is not None:
+            self._keepalive_timer.cancel()
+            self._keepalive_timer = None
+        self._pinged.clear()
+        self._processes.close()

@@ -116,7 +116,7 @@ class MemoryJournal:
             self._aliases.update(commit.aliases)
             self._runs.update((run.id, run) for run in commit.runs)
             if len(self._runs) > MAX_RUNS:
-                dead = [run for run in self._runs.values() if run.state not in ("connected", "quiet")]
+                dead = [run for run in self._runs.values() if run.state not in ("connected", "quiet", "lost")]
                 for run in sorted(dead, key=lambda run: run.seen_us)[: len(self._runs) - MAX_RUNS]:
                     del self._runs[run.id]
 

@@ -26,7 +26,7 @@ MAX_RUNS = 2000
 """Runs remembered. A bot that dies at every start makes one a second; connected ones are never forgotten."""
 MAX_ALIASES = 64
 """Provisional epochs remembered: one per time of trouble that viewers lived through."""
-LIVE_STATES = frozenset({"connected", "quiet"})
+LIVE_STATES = frozenset({"connected", "quiet", "lost"})
 
 _INSERTS = {
     n: "INSERT INTO lines (seq, time_us, level, source, run, body, crc) VALUES "  # noqa: S608  (only counts)

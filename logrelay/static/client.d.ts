@@ -25,9 +25,11 @@ export interface Trader {
   pid: number;
   /** One process lifetime; a trader that was restarted is another run. */
   run: string;
-  state: "connected" | "quiet" | "closed" | "crashed" | "gone";
+  state: "connected" | "quiet" | "lost" | "closed" | "crashed" | "gone";
   started: string;
   last_line: string | null;
+  /** Seconds since its last line, by a clock that never steps; null when it has said nothing. */
+  last_line_age_s?: number | null;
   /** Seconds since its last line; null when it is not connected. */
   quiet_s: number | null;
   last_seq: number;

@@ -7,7 +7,7 @@
 
 import { element } from "./dom.js";
 
-const STATES = new Set(["connected", "quiet", "closed", "crashed", "gone"]);
+const STATES = new Set(["connected", "quiet", "lost", "closed", "crashed", "gone"]);
 const ENDED = new Set(["closed", "crashed", "gone"]);
 /** Traders shown; more would push everything else off a phone's screen. */
 const MAX_TRADERS = 12;

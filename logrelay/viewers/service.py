@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -172,6 +172,10 @@ class ViewerService:
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
         return {**self._stream.counters(), "handshakes_refused_total": self._refusals.total()}
+
+    def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
+        """Return what has labels: metric name to samples, each with its labels."""
+        return self._stream.app_samples()
 
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""

@@ -6,7 +6,7 @@ and the pipeline imports no viewers. Read `viewers/session` next: it is who asks
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from logrelay.fanout.batch import Form
@@ -89,3 +89,6 @@ class Stream(Protocol):
 
     def counters(self) -> Mapping[str, int | float]:
         """Return what the engine counts, by the names of `http.metrics.METRICS`."""
+
+    def app_samples(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
+        """Return what the engine measures of each bot: metric name to samples, each with its labels."""

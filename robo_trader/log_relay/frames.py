@@ -55,6 +55,10 @@ class Welcome(NamedTuple):
     """The answer to hello: everything up to `acked` is in the journal."""
 
     acked: int
+    ping_s: float = 0.0
+    """Seconds of silence after which either side pings; 0: the relay does not know pings."""
+    dead_s: float = 0.0
+    """Seconds of silence after which either side gives the connection up."""
 
 
 class Ack(NamedTuple):
@@ -76,30 +80,49 @@ class Refused(NamedTuple):
     reason: str
 
 
+class Ping(NamedTuple):
+    """The relay wants to hear something: the answer is `PONG`."""
+
+
+class Pong(NamedTuple):
+    """The answer to a ping."""
+
+
 class Garbage(NamedTuple):
     """Bytes that are no answer of this protocol. Nothing after them can be trusted."""
 
     why: str
 
 
-Answer = Welcome | Ack | Reject | Refused | Garbage
+Answer = Welcome | Ack | Reject | Refused | Ping | Pong | Garbage
+
+PING: Final = b"\x91\x04"
+PONG: Final = b"\x91\x05"
+"""For a relay whose welcome has named an interval, or that has pinged; another one refuses kinds it does not know."""
 
 
-def hello(*, run: bytes, app: str, host: str, pid: int, started_ns: int) -> bytes:
-    """Return the first frame of a connection."""
-    return _packb(
-        [
-            0,
-            {
-                "protocol": PROTOCOL,
-                "run": run,
-                "app": app,
-                "host": host,
-                "pid": pid,
-                "started_ns": started_ns,
-            },
-        ]
-    )
+def hello(*, run: bytes, app: str, host: str, pid: int, started_ns: int, ping: bool = False) -> bytes:
+    """Return the first frame of a connection; `ping`: the relay may send pings on it."""
+    said: dict[str, Any] = {
+        "protocol": PROTOCOL,
+        "run": run,
+        "app": app,
+        "host": host,
+        "pid": pid,
+        "started_ns": started_ns,
+    }
+    if ping:
+        said["ping"] = True
+    return _packb([0, said])
+
+
+def hello_of_dead(said: bytes) -> bytes:
+    """Return the hello of a run whose process is known to be dead, for the process that sends what it left behind.
+
+    `said` is the run's own hello. Raises ValueError and TypeError if it is none.
+    """
+    kind, facts = msgpack.unpackb(said)
+    return _packb([kind, {**facts, "ping": True, "dead": True}])
 
 
 def log(seq: int, time_ns: int, level: bytes, body: bytes) -> bytes:
@@ -189,8 +212,8 @@ class Decoder:
 
 def _answer(value: object) -> Answer:
     match value:
-        case [0, {"protocol": 1, "acked": int(acked)}] if _is_seq(acked):
-            return Welcome(acked)
+        case [0, {"protocol": 1, "acked": int(acked), **more}] if _is_seq(acked):
+            return Welcome(acked, _seconds(more.get("ping_s")), _seconds(more.get("dead_s")))
         case [0, dict()]:
             return Garbage("a welcome of another protocol")
         case [1, int(seq)] if _is_seq(seq):
@@ -199,11 +222,21 @@ def _answer(value: object) -> Answer:
             return Reject(seq, _reason(reason))
         case [3, reason]:
             return Refused(_reason(reason))
+        case [4]:
+            return Ping()
+        case [5]:
+            return Pong()
     return Garbage("not an answer of wire protocol v1")
 
 
 def _is_seq(value: int) -> bool:
     return type(value) is int and 0 <= value <= MAX_SEQ
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SEQ:
+        return 0.0
+    return float(value)
 
 
 def _reason(value: object) -> str:

@@ -190,7 +190,8 @@ class LogRelayProcessor:
         app = self._app
 
         def make_hello() -> bytes:
-            return frames.hello(run=run, app=app, host=gethostname(), pid=os.getpid(), started_ns=started_ns)
+            host = gethostname()
+            return frames.hello(run=run, app=app, host=host, pid=os.getpid(), started_ns=started_ns, ping=True)
 
         wakeup = Wakeup()
         folder, limit = self._spool_folder, settings["max_bytes"]
@@ -456,7 +457,7 @@ class LogRelayProcessor:
         produced = acked + pending + the sum of dropped. `pending` are lines in memory or in doubt,
         `buffered_bytes` what they are charged, `dropped` is by cause, `degraded` counts lines with a value
         that could not be shown, `truncated` lines that were cut, `excluded` and `ignored` (after close) lines
-        that were not taken.
+        that were not taken. `given_up` counts connections that were open and on which nothing was heard any more.
         """
         out, sender = self._out, self._sender
         oldest = out.oldest_ns()
@@ -474,6 +475,7 @@ class LogRelayProcessor:
             "excluded": self._excluded,
             "ignored": self._ignored,
             "reconnects": sender.reconnects,
+            "given_up": sender.given_up,
             "link_errors": sender.link_errors,
             "bad_answers": out.bad_answers,
             "refusal": sender.refusal,

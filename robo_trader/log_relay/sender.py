@@ -46,6 +46,7 @@ from .descriptors import (
     move_high,
     refuse_sigpipe,
 )
+from .keepalive import Keepalive
 from .outbox import SLICE_FRAMES, Outbox
 from .spool_recovery import Recovery
 
@@ -163,6 +164,7 @@ class Sender:
         self._decoder = frames.Decoder()
         self._deadline = 0.0
         """When to look whether the relay, which has not answered, is elsewhere by now."""
+        self._keepalive = Keepalive()
         self._next_try = 0.0
         self._retry_delay = RETRY_FIRST_S
         self._welcomed = 0
@@ -172,8 +174,7 @@ class Sender:
         self._cautious = False
         """One frame at a time, because connections keep ending around `_suspect_seq`."""
         self._suspect_seq = 0
-        self._losses = 0
-        self._losses_alone = 0
+        self._losses = self._losses_alone = 0
         self._bye_for = -1
         """The last seq that a bye was sent for."""
         self._stderr = _socket_inode(2)
@@ -232,6 +233,11 @@ class Sender:
     def running(self) -> bool:
         """Whether the thread runs (or is about to)."""
         return not self._thread_baton
+
+    @property
+    def given_up(self) -> int:
+        """Connections that were open and dead, and given up."""
+        return self._keepalive.given_up
 
     def wake(self) -> None:
         """Make the thread look at the outbox. Safe in a signal handler and with the baton taken."""
@@ -438,7 +444,13 @@ class Sender:
             poll.register(self._fd, select.POLLIN | (select.POLLOUT if want_write else 0))
             if self.state == "greeting":
                 most = min(most, max(self._deadline - now, 0.0))
-        for fd, events in poll.poll(most * 1000):
+            most = min(most, self._keepalive.wait_s(now))
+        ready = poll.poll(most * 1000)
+        after = time.monotonic()
+        self._keepalive.waited(after - now, most_s=most)
+        if self._sock is not None and all(fd != self._fd or events == select.POLLOUT for fd, events in ready):
+            self._look_for_silence(after)  # there is nothing to read
+        for fd, events in ready:
             if fd == self._wakeup.fd:
                 self._wakeup.clear()
             elif fd == self._fd and self._sock is not None:
@@ -446,6 +458,14 @@ class Sender:
                     self._fail("the descriptor was closed by somebody else", blameless=True)
                 elif events & ~select.POLLOUT:
                     self._read_answers()
+
+    def _look_for_silence(self, now: float) -> None:
+        """Ping a relay that has been silent, or give the connection up. Its socket has just had nothing to read."""
+        due = self._keepalive.due(now)
+        if due == "ping":
+            self._out.delegate(self._send_small, frames.PING)
+        elif due == "dead":
+            self._fail(f"the relay was silent for {self._keepalive.dead_s:.0f} s", blameless=True)
 
     # -- connecting ------------------------------------------------------------------------------------------
 
@@ -527,6 +547,7 @@ class Sender:
                 # Before anybody can send on it: the lines of the last connection go first.
                 self._out.delegate(self._out.reconnected)
             decoder, fd = frames.Decoder(), made.sock.fileno()
+            self._keepalive.begin(now)
         except BaseException:
             self._opening = None
             made.sock.close()
@@ -580,10 +601,14 @@ class Sender:
         """Give up a connection that was never answered if the path leads to another socket by now.
 
         If not, another connection would only stand behind this one in the same queue, and what was sent on this one is
-        read when the relay comes to it, even if this process is gone by then.
+        read when the relay comes to it, even if this process is gone by then. It is given up all the same after a time
+        that grows: a tunnel whose network is dead takes connections and never comes to them.
         """
         place = _place_of(self._path if self._path is not None else default_path())
         if place is not None and place != self._place:
+            self._fail("no welcome", blameless=True)
+            return
+        if place is not None and not self._keepalive.has_patience(now):
             self._fail("no welcome", blameless=True)
             return
         self._deadline = now + WELCOME_TIMEOUT_S
@@ -646,11 +671,12 @@ class Sender:
         except BlockingIOError:
             return
         except OSError as error:
-            self._fail(f"{type(error).__name__}: {error}")
+            self._fail(f"{type(error).__name__}: {error}", blameless=self._keepalive.was_late)
             return
         if not data:
-            self._fail("the relay closed the connection")
+            self._fail("the relay closed the connection", blameless=self._keepalive.was_late)
             return
+        self._keepalive.heard(time.monotonic())
         for answer in self._decoder.feed(data):
             self._handle_answer(answer)
             if self._sock is None:
@@ -666,6 +692,7 @@ class Sender:
                 self.refusal = f"the relay says it has line {answer.acked} of a run that has {out.seq}"
                 self._fail(self.refusal, blameless=True)
             else:
+                self._keepalive.welcomed(answer.ping_s, answer.dead_s, time.monotonic())
                 self._on_welcome(answer.acked)
         elif isinstance(answer, frames.Ack) and self.state == "up":
             before = out.acked
@@ -678,6 +705,10 @@ class Sender:
             known = answer.seq <= out.acked_seq  # sent again before the welcome, and rejected again
             if not out.delegate(out.reject, answer.seq, "rejected", "rejected_repeatedly") and not known:
                 out.count_bad_answer()
+        elif isinstance(answer, frames.Ping):
+            out.delegate(self._send_small, frames.PONG)
+        elif isinstance(answer, frames.Pong):
+            pass  # that something was heard is all it says
         elif isinstance(answer, frames.Refused):
             self.refusal = answer.reason or "refused"
             self._fail(f"refused: {answer.reason}", blameless=self.state != "up")
@@ -773,6 +804,22 @@ class Sender:
             return False  # poll reports it as well, and there it is dealt with
         out.written(taken)
         return True if out.to_write else None
+
+    def _send_small(self, frame: bytes) -> None:
+        """Send a ping or a pong between two lines, with the baton; not while the kernel takes no bytes.
+
+        A relay that does not read leaves the socket full, does not expect to hear of us, and pings us by itself.
+        """
+        out, sock = self._out, self._sock
+        if sock is None or out.to_write or out.broken or out.dirty or not is_marked(self._fd, self._mark):
+            return
+        try:
+            taken = sock.send(frame, SEND_FLAGS)
+        except OSError:
+            return  # full, or ended, which poll reports as well
+        if taken != len(frame):
+            out.break_connection()
+            self.wake()
 
     def _send_with_bye(self, data: bytes, flags: int) -> int:
         """Send a line that came after the bye, and the bye again; otherwise like the socket's send."""

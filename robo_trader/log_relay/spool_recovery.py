@@ -170,7 +170,7 @@ class Recovery:
         self._sock.settimeout(STEP_S)
         self._decoder = frames.Decoder()
         self._acked, self._sent = -1, 0
-        self._write(reader.hello)
+        self._write(frames.hello_of_dead(reader.hello))  # the lock on its file was free: the process is dead
         self._wait_for(0)
         lines, last, batch = 0, self._acked, b""
         known = max(self._acked, reader.acked)
@@ -212,6 +212,8 @@ class Recovery:
                     self._acked = max(before, answer.acked)
                 elif isinstance(answer, frames.Ack) and answer.seq <= max(before, self._sent):
                     self._acked = max(before, answer.seq)
+                elif isinstance(answer, frames.Ping):
+                    self._write(frames.PONG)
                 elif isinstance(answer, frames.Refused):
                     raise ConnectionError(f"the relay refused: {answer.reason}")
                 elif not isinstance(answer, frames.Reject):

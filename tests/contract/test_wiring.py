@@ -53,6 +53,12 @@ STATE_RECORDS = [
         "a seq is taken once and in order, so that the registry alone says how far a run is",
     ),
     Record(
+        "logrelay.ingest.app_activity",
+        "logrelay.ingest.app_activity.AppRow",
+        {"row"},
+        "what is measured of a bot; the table alone gives rows away and counts runs",
+    ),
+    Record(
         "logrelay.ingest.trader_registry",
         "logrelay.model.Run",
         {"run", "trader.run"},

@@ -83,6 +83,9 @@ class ListFacts:
     def counters(self):
         return {"lines_total": self.head, "journal_trouble": int(self.trouble is not None), "viewers": 3}
 
+    def labelled(self):
+        return {"trader_up": [({"app": trader["app"]}, 1) for trader in self.traders]}
+
     def resolve(self, id_: str) -> int:
         epoch, _, seq = id_.partition("-")
         if not seq.isdigit():

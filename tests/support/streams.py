@@ -77,6 +77,9 @@ class FakeStream:
     def counters(self):
         return {"lines_total": self.committed}
 
+    def app_samples(self):
+        return {"trader_up": [({"app": "bot"}, 1)]}
+
 
 class FakeSocket:
     """Takes messages; `writing_paused` is the test's to set."""

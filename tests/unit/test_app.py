@@ -11,15 +11,18 @@ from logrelay import app
 
 
 @pytest.mark.parametrize(
-    ("trouble", "text"),
+    ("trouble", "lost", "text"),
     [
-        (None, "serving 2 traders, 3 viewers"),
-        ("the disk is full", "journal in trouble: the disk is full; 2 traders, 3 viewers"),
+        (None, 0, "serving 2 traders, 3 viewers"),
+        (None, 1, "serving 2 traders (1 more lost), 3 viewers"),
+        ("the disk is full", 0, "journal in trouble: the disk is full; 2 traders, 3 viewers"),
     ],
 )
-def test_the_summary_names_trouble_and_who_is_connected(trouble, text):
+def test_the_summary_names_trouble_and_who_is_connected(trouble, lost, text):
     """Who looks at `systemctl status` should see at once that lines are not being kept."""
-    pipeline = SimpleNamespace(trouble=trouble, viewer_count=3, trader_server=SimpleNamespace(connection_count=2))
+    pipeline = SimpleNamespace(
+        trouble=trouble, viewer_count=3, lost_traders=lost, trader_server=SimpleNamespace(connection_count=2)
+    )
 
     assert app.Relay.summary(SimpleNamespace(_pipeline=pipeline)) == text
 

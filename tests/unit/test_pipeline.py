@@ -10,6 +10,7 @@ import pytest
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.ingest.frames import Hello, Log
+from logrelay.ingest.trader_registry import End
 from logrelay.journal.interface import Opening, Query
 from logrelay.model import INFO
 from logrelay.pipeline import Pipeline
@@ -145,7 +146,8 @@ def test_after_the_stop_no_timer_is_set_anew():
         await bench.pipeline.wait_committed(0.0)
         bench.line(1)
         bench.pipeline.refused(Connection(), "no hello")
-        bench.pipeline.ended(bench.trader)
+        assert bench.pipeline.ended(bench.trader, End()) is False
+        bench.pipeline.process_died(b"k" * 16)
         bench.pipeline.tick()
         assert bench.journal.submitted, "lines are taken all the same"
         assert bench.loop.waiting() == []

@@ -95,6 +95,12 @@ def vectors():
     add("hello", "trader", msgpack.packb([0, HELLO]), [0, HELLO], True)
     extra = [0, HELLO | {"version": "9", "more": [1]}]
     add("hello with unknown keys", "trader", msgpack.packb(extra), extra, False)
+    for key in ("ping", "dead"):
+        more = [0, HELLO | {"ping": True} | {key: True}]
+        add(f"hello: {key}", "trader", msgpack.packb(more), more, key == "ping")
+    for side in ("trader", "relay"):
+        add(f"ping from the {side}", side, msgpack.packb([4]), [4], True)
+        add(f"pong from the {side}", side, msgpack.packb([5]), [5], True)
     for name, frame in LOGS.items():
         add(f"log: {name}", "trader", wide(frame), frame, True)
         if msgpack.packb(frame) != wide(frame):
@@ -118,6 +124,8 @@ def vectors():
     add("ack: 64-bit form", "relay", b"\x92\x01\xcf" + struct.pack(">Q", 3), [1, 3], False)
     welcome = [0, {"acked": 3, "protocol": 1, "server": "logrelay 9"}]
     add("welcome: unknown key", "relay", msgpack.packb(welcome), welcome, False)
+    welcome = [0, {"protocol": 1, "acked": 3, "ping_s": 5.0, "dead_s": 12.0}]
+    add("welcome: pings", "relay", msgpack.packb(welcome), welcome, False)
     add("reject", "relay", msgpack.packb([2, 9, "unknown level"]), [2, 9, "unknown level"], False)
     add("reject: no reason", "relay", msgpack.packb([2, 2**40, ""]), [2, 2**40, ""], False)
     add(

@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from logrelay.http.api import HttpApi
+from logrelay.ingest.keepalive import Bounds
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import JournalThread
@@ -124,7 +125,10 @@ class House:
                 self.journal, opening, events, self.loop.call_soon_threadsafe
             ),
             make_trader_server=lambda intake: TraderServer(
-                intake, max_connections=options.get("max_traders", 500), loop=self.loop
+                intake,
+                max_connections=options.get("max_traders", 500),
+                loop=self.loop,
+                bounds=options.get("bounds", Bounds()),
             ),
             on_fatal=self.fatal.append,
             on_notice=lambda *said: self.said.append(said),

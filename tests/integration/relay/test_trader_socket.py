@@ -43,8 +43,12 @@ class Recorder:
     def refused(self, connection, reason):
         self.refusals.append(reason)
 
-    def ended(self, connection):
+    def ended(self, connection, _end):
         self.over.append(connection)
+        return False
+
+    def process_died(self, run):
+        self.over.append(run)
 
     def tick(self):
         self.ticks += 1

@@ -122,10 +122,12 @@ def test_a_trader_that_dies_with_the_relay_is_told_as_gone(scene):
 def test_the_crash_of_a_trader_is_told_across_a_restart_of_the_relay(scene):
     """A trader crashed and was told; a restart of the relay does not tell it again, nor forget it."""
     relay = scene.relay().start()
-    trader = scene.trader(relay).connect()
-    trader.burst(3)
-    trader.wait_acked()
-    trader.close()
+    shared = Shared(scene.home / "doomed")
+    nursery = scene.nursery(relay)
+    pid = nursery.spawn("doomed", os.urandom(16), shared, reads_acks=True)
+    wait_for(lambda: shared.take(SENT) >= 3, relay.tell)
+    nursery.kill(pid)
+    shared.close()
     viewer = scene.viewer(relay).start()
     viewer.wait_for_notice(notice="trader", state="crashed")
     relay.restart()

@@ -271,7 +271,7 @@ def test_a_trader_that_never_reads_its_acks(scene, company):
         deaf.log("still not listening")
         wait_for(lambda: deaf.unread() == 0, "the relay stopped to read a trader that does not read")
     deaf.close()
-    viewer.wait_for_notice(notice="trader", state="crashed")
+    viewer.wait_for_notice(notice="trader", state="lost")
     ledger = undisturbed(relay, viewer, honest)
     check_trader(ledger, "deaf", 1, 3_300)
 
@@ -291,4 +291,4 @@ def test_half_a_frame_and_silence(scene, company):
     ledger = undisturbed(relay, viewer, honest)
     assert not ledger.notices(state="refused")
     half.close()
-    viewer.wait_for_notice(notice="trader", state="crashed")
+    viewer.wait_for_notice(notice="trader", state="lost")

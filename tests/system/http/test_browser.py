@@ -342,7 +342,7 @@ def test_burst(relay, phone):
 
 
 def test_notices(relay, phone):
-    """A gap looks different from a line, and a trader that died is shown as crashed."""
+    """A gap looks different from a line, and a trader that lost its connection is shown as lost."""
     trader = relay.trader("bot")
     log(trader, 1, 2)
     trader.send([2, 3, 12, 10, "overflow"])
@@ -352,7 +352,7 @@ def test_notices(relay, phone):
     expect(phone.locator(".row.gap")).to_contain_text("10 lines")
     expect(phone.locator(".trader")).to_have_text("bot connected")
     trader.close()
-    expect(phone.locator(".trader")).to_have_text("bot crashed")
+    expect(phone.locator(".trader")).to_have_text("bot lost")
     expect(phone.locator(".row.told").last).to_contain_text("bot")
 
 

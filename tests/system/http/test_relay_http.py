@@ -105,13 +105,17 @@ def test_every_metric_is_counted(relay):
     fill(relay, 3)
     get(relay, "/logs?text=line")
     text = get(relay, "/metrics")[2].decode()
-    values = dict(row.split(" ") for row in text.splitlines() if not row.startswith("#"))
-    assert set(values) == {metrics.PREFIX + metric.name for metric in metrics.METRICS}
+    rows = [row.rpartition(" ") for row in text.splitlines() if not row.startswith("#")]
+    values = {name: value for name, _, value in rows}
+    assert {name.partition("{")[0] for name in values} == {metrics.PREFIX + metric.name for metric in metrics.METRICS}
     assert "untyped" not in text
     assert int(values["logrelay_lines_total"]) >= 3
     assert int(values["logrelay_traders"]) == 1
     assert int(values["logrelay_searches_total"]) == 1
     assert int(values["logrelay_searches"]) == 0
+    assert int(values['logrelay_trader_up{app="robo_trader"}']) == 1
+    assert int(values['logrelay_trader_lines_total{app="robo_trader",level="info"}']) == 3
+    assert 0 <= float(values['logrelay_trader_last_line_age_seconds{app="robo_trader"}']) < DEADLINE_S
 
 
 def test_health(relay):

@@ -79,7 +79,7 @@ def test_a_line_takes_the_steps_that_the_modules_are_named_after(tmp_path):
             journal = SqliteJournal(tmp_path / "j.db", now_us=lambda: 1, random_epoch=lambda: "k3f9ab")
             opening = journal.open()
             sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
-            traders = TraderRegistry(opening.runs, sequencer, quiet_after_s=60, mono=0.0)
+            traders = TraderRegistry(opening.runs, sequencer, quiet_after_s=60, mono=0.0, now_us=0)
             trader, _ = traders.hello("connection", hello, 1, 0.0)
             assert traders.receive(trader, [log], 1, 0.0) == []
             commit, batch = sequencer.take()

@@ -158,9 +158,9 @@ class TestHealth:
         facts.add(7)
         robo = {"app": "robo_trader", "host": "box", "pid": 42}
         facts.traders = [
-            {**robo, "state": "quiet", "last_line": "2026-01-23T09:58:30.000000Z", "last_message": "secret"},
-            {**robo, "state": "connected", "last_line": None},
-            {**robo, "state": "crashed", "last_line": "2026-01-23T10:00:01.000000Z"},
+            {**robo, "state": "quiet", "last_line_age_s": 90.0, "last_message": "secret"},
+            {**robo, "state": "connected", "last_line": None, "last_line_age_s": None},
+            {**robo, "state": "crashed", "last_line": "2026-01-23T10:00:01.000000Z", "last_line_age_s": 0.0},
         ]
         answer = api.answer("GET", "/healthz", {})
         body = orjson.loads(answer.body)
@@ -205,18 +205,27 @@ class TestMetrics:
             assert metric.help.endswith(".")
 
     def test_a_scraper_reads_it(self):
-        """The Prometheus client library's own parser reads every metric, with its type, help and value."""
+        """The Prometheus client library's own parser reads every metric, with its type, help, labels and value."""
         parser = pytest.importorskip("prometheus_client.parser")
-        values = {metric.name: i + 0.5 if i % 2 else i for i, metric in enumerate(metrics.METRICS)}
-        families = list(parser.text_string_to_metric_families(metrics.expose(values)))
+        plain = [metric.name for metric in metrics.METRICS if not metric.labels]
+        values = {name: i + 0.5 if i % 2 else i for i, name in enumerate(plain)}
+        names = ["bot", 'a "b" \\ c\n{x="y"} # é', "\r", ""]
+        labelled = {
+            metric.name: [(dict.fromkeys(metric.labels, name), i) for i, name in enumerate(names)]
+            for metric in metrics.METRICS
+            if metric.labels
+        }
+        families = list(parser.text_string_to_metric_families(metrics.expose(values, labelled)))
         assert [f.documentation for f in families] == [metric.help for metric in metrics.METRICS]
         assert [f.type for f in families] == [metric.type for metric in metrics.METRICS]
-        samples = {s.name: s.value for f in families for s in f.samples}
+        samples = {s.name: s.value for f in families for s in f.samples if not s.labels}
         assert samples == {f"logrelay_{name}": value for name, value in values.items()}
+        read = {f.name: [(s.labels, s.value) for s in f.samples] for f in families if f.samples[0].labels}
+        assert read == {f"logrelay_{name.removesuffix('_total')}": found for name, found in labelled.items()}
 
     def test_missing_and_unknown(self):
         """What nobody counted is left out; what nobody described is shown all the same."""
-        text = metrics.expose({"viewers": 2, "surprise": 1, "journal_trouble": True})
+        text = metrics.expose({"viewers": 2, "surprise": 1, "journal_trouble": True}, {})
         assert "logrelay_viewers 2\n" in text
         assert "logrelay_journal_trouble 1\n" in text
         assert "# TYPE logrelay_surprise untyped\nlogrelay_surprise 1\n" in text

@@ -7,7 +7,7 @@ from logrelay.http.metrics import CONTENT_TYPE, expose
 
 def test_three_lines_for_each_value_in_the_order_of_the_table():
     """Help, type and value; what the table does not know comes last, in order of its name, and is untyped."""
-    assert expose({"zebra": 1, "uptime_seconds": 0.1, "ant": 2.0, "lines_total": True}) == (
+    assert expose({"zebra": 1, "uptime_seconds": 0.1, "ant": 2.0, "lines_total": True}, {}) == (
         "# HELP logrelay_lines_total Lines committed to the journal, notices included.\n"
         "# TYPE logrelay_lines_total counter\n"
         "logrelay_lines_total 1\n"
@@ -23,9 +23,21 @@ def test_three_lines_for_each_value_in_the_order_of_the_table():
     )
 
 
+def test_labels_stand_in_the_order_of_the_samples_and_are_escaped():
+    """Backslash, quote and line break of a name are escaped, as the format says, and nothing else is."""
+    samples = [({"app": 'a"b\\c\nd{},='}, 1), ({"app": ""}, 0)]
+    assert expose({}, {"trader_up": samples, "viewers": []}).splitlines()[1:] == [
+        "# TYPE logrelay_trader_up gauge",
+        r'logrelay_trader_up{app="a\"b\\c\nd{},="} 1',
+        'logrelay_trader_up{app=""} 0',
+    ]
+    lines = expose({}, {"trader_lines_total": [({"app": "bot", "level": "info"}, 3)]})
+    assert lines.endswith('logrelay_trader_lines_total{app="bot",level="info"} 3\n')
+
+
 def test_nothing_counted_is_an_empty_text():
     """A scraper can tell a metric that is absent from zero."""
-    assert expose({}) == ""
+    assert expose({}, {}) == ""
 
 
 def test_the_format_is_named_with_its_version():

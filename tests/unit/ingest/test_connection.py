@@ -9,7 +9,8 @@ import msgpack
 import pytest
 
 from logrelay.ingest.connection import ACK_INTERVAL_S, ACK_RETRY_S, HELLO_TIMEOUT_S, UnixConnection
-from logrelay.ingest.frames import Log, reject
+from logrelay.ingest.frames import Log, Unpackers, reject
+from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End
 
 HELLO = [0, {"protocol": 1, "run": b"r" * 16, "app": "bot", "host": "box", "pid": 1, "started_ns": 0}]
 
@@ -77,6 +78,7 @@ class Bench:
 
     def __init__(self, *, refusal=None, acked=0):
         self.loop = Loop()
+        self.unpackers = Unpackers()
         self.refusal = refusal
         self.acked = acked
         self.calls = []
@@ -126,6 +128,9 @@ class Bench:
 
     def was_lost(self, _connection):
         self.calls.append(("lost",))
+
+    def was_greeted(self, _connection):
+        pass
 
     # Intake
 
@@ -335,3 +340,115 @@ def test_reading_is_paused_and_resumed_once(bench):
     assert it.transport.reading
     it.transport.resume_reading = None
     it.connection.resume_reading()
+
+
+# --- pings ------------------------------------------------------------------------------------------------------------
+
+PINGED = [0, HELLO[1] | {"ping": True}]
+
+
+def test_pings_are_agreed_on_in_hello_and_welcome(bench):
+    """Who does not know them is told nothing of them, and never gets one."""
+    bench = bench()
+    bench.receive(HELLO)
+    assert bench.sent() == [[0, {"protocol": 1, "acked": 0}]]
+    assert bench.connection.knows_pings is False
+    for _ in range(100):
+        bench.connection.pass_tick()
+    assert (bench.sent(), bench.transport.aborted) == ([], False)
+
+
+def test_a_trader_that_is_silent_is_pinged_and_given_up(bench):
+    bench = bench()
+    bench.receive(PINGED)
+    assert bench.sent() == [[0, {"protocol": 1, "acked": 0, "ping_s": 5.0, "dead_s": 12.0}]]
+    assert bench.connection.knows_pings is True
+    for n in range(1, 13):
+        bench.connection.pass_tick()
+        assert bench.sent() == ([[4]] if n in (6, 11) else []), n
+    assert not bench.transport.aborted
+    bench.connection.pass_tick()
+    assert bench.transport.aborted
+    assert bench.connection.end(can_watch=True) == End(UNKNOWN, 12.0)
+    bench.connection.pass_tick()
+
+
+def test_anything_that_is_read_keeps_a_trader(bench):
+    """A pong, or the half of a line."""
+    bench = bench()
+    bench.receive(PINGED)
+    bench.sent()
+    for data in (b"\x91\x05", b"\x95\x01") * 20:
+        for _ in range(10):
+            bench.connection.pass_tick()
+        bench.connection.data_received(data)
+    assert not bench.transport.aborted
+    assert bench.connection.end(can_watch=True) == End(UNKNOWN)
+
+
+def test_a_trader_that_is_not_read_is_kept(bench):
+    bench = bench()
+    bench.receive(PINGED)
+    bench.connection.pause_reading()
+    for _ in range(100):
+        bench.connection.pass_tick()
+    assert not bench.transport.aborted
+    assert [4] in bench.sent()
+
+
+def test_a_ping_is_answered_however_many_came(bench):
+    """And is nobody else's business."""
+    bench = bench()
+    bench.receive(PINGED)
+    bench.sent()
+    bench.receive([4], [4], [1, 1, 0, "info", {}], [5], [4])
+    assert bench.sent() == [[5]]
+    assert bench.calls[-2][1:] == ([1],)
+    bench.receive([5])
+    assert bench.sent() == []
+
+
+def test_a_ping_before_hello_is_no_hello(bench):
+    """Nothing is answered before the welcome."""
+    bench = bench()
+    bench.receive([4])
+    assert (bench.sent(), bench.connection.greeted) == ([], False)
+
+
+class Process:
+    def __init__(self, *, running):
+        self.pid, self.running, self.closed = 44, running, False
+
+    def is_running(self):
+        return self.running
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("running", "can_watch", "known"),
+    [(True, True, RUNNING), (False, True, DEAD), (True, False, UNKNOWN), (False, False, DEAD)],
+)
+def test_the_end_says_what_is_known_of_the_process(bench, running, can_watch, known):
+    """Its descriptor is closed with the connection, unless somebody has taken it."""
+    bench = bench()
+    process = Process(running=running)
+    asked = []
+    connection = UnixConnection(bench, bench, find_process=lambda *args: asked.append(args) or process)
+    connection.connection_made(bench.transport)
+    connection.data_received(msgpack.packb(HELLO))
+    assert asked == [(bench.relay, 1, 0)]
+    assert connection.end(can_watch=can_watch) == End(known)
+    connection.connection_lost(None)
+    assert process.closed
+    assert connection.take_process() is None
+
+
+def test_of_a_dead_run_no_process_is_looked_for(bench):
+    """It is another one that sends its lines."""
+    bench = bench()
+    connection = UnixConnection(bench, bench, find_process=lambda *_: pytest.fail("looked for"))
+    connection.connection_made(bench.transport)
+    connection.data_received(msgpack.packb([0, HELLO[1] | {"dead": True}]))
+    assert connection.greeted

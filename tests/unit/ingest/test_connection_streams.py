@@ -10,7 +10,7 @@ import msgpack
 import pytest
 
 from logrelay.ingest.connection import UnixConnection
-from logrelay.ingest.frames import Hello, Log
+from logrelay.ingest.frames import Hello, Log, Unpackers
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.trader_registry import TraderRegistry
 from logrelay.model import INFO
@@ -30,8 +30,9 @@ class Relay:
 
     def __init__(self, has):
         self.sequencer = Sequencer("k3f9ab", 1, on_notice=lambda _rank, _text: None)
-        self.registry = TraderRegistry((), self.sequencer, quiet_after_s=0.0, mono=0.0)
+        self.registry = TraderRegistry((), self.sequencer, quiet_after_s=0.0, mono=0.0, now_us=0)
         self.loop = self
+        self.unpackers = Unpackers()
         hello = Hello(RUN, "bot", "box", 1, 1)
         self.trader, _ = self.registry.hello(self, hello, NOW_US, 0.0)
         earlier = [Log(seq, NOW_US * 1000 + seq, INFO, {"event": "earlier"}) for seq in range(1, has + 1)]
@@ -52,6 +53,9 @@ class Relay:
         return None
 
     def was_read(self, _connection, _size):
+        pass
+
+    def was_greeted(self, _connection):
         pass
 
     def hello(self, connection, hello):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgpack
 import pytest
 
@@ -65,14 +67,107 @@ def test_a_large_read_behind_a_large_half_is_taken():
 
 @pytest.mark.parametrize(
     "claim",
-    [b"\xdd" + (frames.MAX_FRAME_BYTES + 1).to_bytes(4, "big"), b"\xdf" + (1 << 20).to_bytes(4, "big")],
-    ids=["array", "map"],
+    [
+        b"\xdd" + (frames.MAX_FRAME_BYTES + 1).to_bytes(4, "big"),
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdc\xff\xff" * 480,
+        b"\x95\x01\x01\x05\xa4info\x81\xa1k" + b"\xde\xff\xff\xa1k" * 200,
+    ],
+    ids=["array", "map", "nested", "in a line"],
 )
-def test_a_claim_of_too_many_items_is_not_believed(claim):
-    """Before anything is allocated for it."""
-    (broken,) = Decoder().receive(claim)
-    assert broken.reason.startswith("not msgpack as agreed: ValueError ")
-    assert "exceeds max" in broken.reason
+def test_a_claim_of_items_costs_no_memory_before_they_are_there(claim):
+    """Such a claim is half a frame like any other: waited for, and given up at the same bound."""
+    decoder = Decoder()
+    tracemalloc.start()
+    try:
+        assert decoder.receive(claim) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 160 * 1024  # two scanners; each of the nested ones claims half a megabyte for itself
+    received = []
+    while not received:
+        received = decoder.receive(b"\x01" * 4096)
+        assert decoder.pending <= frames.MAX_PENDING_BYTES
+    assert type(received[-1]) is Broken  # the first array finds its end just before, and looks like a long log frame
+
+
+def test_a_first_frame_has_a_bound_of_its_own():
+    """Who has not said hello gets no memory for more than one; after it a frame may be as long as any."""
+    hello = [
+        0,
+        {"protocol": 1, "run": bytes(16), "app": "a", "host": "h", "pid": 1, "started_ns": 1, "more": "x" * 900},
+    ]
+    line = msgpack.packb([1, 1, 5, "info", {"event": "x" * 2_000}])
+    first = msgpack.packb(hello)
+    for size in (len(first), 7):
+        decoder, received = Decoder(first_frame_bytes=len(first)), []
+        for at in range(0, len(first + line), size):
+            received += decoder.receive((first + line)[at : at + size])
+        assert [type(frame) for frame in received] == [Hello, Log]
+        decoder = Decoder(first_frame_bytes=len(first) - 1)
+        received = []
+        for at in range(0, len(first), size):
+            received += decoder.receive(first[at : at + size])
+        assert received == [
+            Broken(f"a frame of more than {len(first) - 1} bytes; at most {len(first) - 1} are allowed")
+        ]
+
+
+def test_there_is_room_for_a_few_long_frames_among_all_connections():
+    """A thousand faulty traders cannot fill the memory together; the one that comes too late is told why."""
+    shared = frames.Unpackers()
+    frame = msgpack.packb([1, 2**40, 5, "info", {"event": "x" * 900_000}])
+    half, most = frame[:-1], frames.MAX_LONG_BYTES // len(frame)
+    decoders = [Decoder(shared) for _ in range(most + 1)]
+    for decoder in decoders[:most]:
+        assert decoder.receive(half) == []
+    refused = [Broken("a frame of more than 65536 bytes; at most 65536 are allowed")]
+    assert decoders[most].receive(half) == refused
+    short = Decoder(shared)
+    assert short.receive(half[: frames.MAX_FRAME_BYTES]) == []  # what is not too long is no part of the account
+    assert short.receive(half[frames.MAX_FRAME_BYTES :]) == refused
+    answer = Bad(2**40, f"the frame has {len(frame)} bytes; at most 65536 are allowed")
+    assert decoders[0].receive(frame[-1:]) == [answer]
+    decoders[1].close()
+    assert decoders[2].receive(b"x\xc1") == [answer, Broken("not msgpack as agreed: FormatError")]
+    for _ in range(3):
+        assert Decoder(shared).receive(frame) == [answer]  # complete at once: it waits for nothing
+        latecomer = Decoder(shared)
+        assert latecomer.receive(half) == []
+        latecomer.close()
+    for decoder in decoders[3:most]:
+        decoder.close()
+    assert shared.long_bytes == 0
+
+
+def test_connections_that_share_their_unpackers_do_not_mix():
+    """Half a frame, or one that breaks the stream, leaves nothing for the next connection to find."""
+    shared = frames.Unpackers()
+    line = msgpack.packb([1, 1, 5, "info", {"event": "x" * 100}])
+    one, other = Decoder(shared), Decoder(shared)
+    assert one.receive(line + line[:20]) == [Log(1, 5, 20, {"event": "x" * 100})]
+    for bad in (
+        b"\xc1",
+        line + b"\xc1",
+        b"\x91\x07",
+        b"\x91\x07" + line,
+        msgpack.packb([1, 1, 5, "info", {(1,): 2}]) + line,
+    ):
+        assert type(Decoder(shared).receive(bad)[-1]) is Broken
+        assert other.receive(line) == [Log(1, 5, 20, {"event": "x" * 100})]
+    assert one.receive(line[20:] + line) == [Log(1, 5, 20, {"event": "x" * 100})] * 2
+
+
+def test_a_long_frame_of_another_kind_ends_the_stream():
+    """It names no line that could be rejected."""
+    for frame in ([3, "x" * 70_000], [["x" * 70_000]], ["x" * 70_000], {"x": "y" * 70_000}):
+        data = msgpack.packb(frame)
+        for size in (len(data), 4_000):
+            decoder, received = Decoder(), []
+            for at in range(0, len(data), size):
+                received += decoder.receive(data[at : at + size])
+            assert received == [Broken(f"a frame of {len(data)} bytes that is no log frame; at most 65536 are allowed")]
 
 
 def test_what_is_no_msgpack_is_named():

@@ -9,8 +9,10 @@ import asyncio
 
 import pytest
 
+from logrelay.ingest.keepalive import TICK_S
 from logrelay.ingest.read_coalescing import FULL_BYTES, MIN_PAUSE_S
 from logrelay.ingest.server import TraderServer
+from logrelay.ingest.trader_registry import RUNNING, UNKNOWN, End
 
 
 class Handle:
@@ -28,6 +30,17 @@ class Loop:
     def __init__(self):
         self.soon = []
         self.later = []
+        self.now = 50.0
+        self.readers = {}
+
+    def time(self):
+        return self.now
+
+    def add_reader(self, fd, call, *args):
+        self.readers[fd] = lambda: call(*args)
+
+    def remove_reader(self, fd):
+        del self.readers[fd]
 
     def call_soon(self, call):
         self.soon.append(call)
@@ -57,10 +70,24 @@ class Loop:
 class Connection:
     """What the server knows of a connection."""
 
-    def __init__(self, *, greeted=True):
+    def __init__(self, *, greeted=True, run=b"", knows_pings=False, process=None):
         self.greeted = greeted
+        self.run = run
+        self.knows_pings = knows_pings
+        self.process = process
+        self.ticks = 0
         self.reading = True
         self.closed = False
+
+    def pass_tick(self):
+        self.ticks += 1
+
+    def end(self, *, can_watch):
+        return End(UNKNOWN if self.process is None or not can_watch else RUNNING)
+
+    def take_process(self):
+        process, self.process = self.process, None
+        return process
 
     def pause_reading(self):
         self.reading = False
@@ -76,6 +103,8 @@ class Intake:
     def __init__(self):
         self.viewers = 0
         self.calls = []
+        self.watches = False
+        """Whether the end of a process matters."""
 
     def tick(self):
         self.calls.append("tick")
@@ -84,8 +113,12 @@ class Intake:
     def refused(self, _connection, reason):
         self.calls.append(("refused", reason))
 
-    def ended(self, connection):
+    def ended(self, connection, end):
         self.calls.append(("ended", connection))
+        return self.watches
+
+    def process_died(self, run):
+        self.calls.append(("died", run))
 
 
 @pytest.fixture
@@ -240,3 +273,76 @@ def test_close_closes_everybody_and_admits_nobody(server, loop, intake):
     server.was_refused(late, "stopping")
     loop.turn()
     assert intake.calls == []
+
+
+def test_one_timer_for_all_who_know_pings(server, loop):
+    """It runs while there is one of them, and every one counts each interval."""
+    old, new, other = (Connection(knows_pings=knows) for knows in (False, True, True))
+    for connection in (old, new, other):
+        server.admit(connection)
+        server.was_greeted(connection)
+    assert [delay_s for delay_s, _ in loop.later] == [TICK_S]
+    for _ in range(2):
+        loop.now += TICK_S
+        assert loop.pass_time() == [TICK_S]
+    assert [connection.ticks for connection in (old, new, other)] == [0, 2, 2]
+    server.was_lost(new)
+    loop.now += TICK_S
+    loop.pass_time()
+    server.was_lost(other)
+    loop.pass_time()
+    assert [connection.ticks for connection in (old, new, other)] == [0, 2, 3]
+    assert loop.later == [], "nobody is left to be pinged"
+
+
+def test_a_relay_that_did_not_run_counts_no_silence(server, loop):
+    """After 20 s on hold it has heard nobody, which is nobody's fault; then it counts on."""
+    trader = Connection(knows_pings=True)
+    server.admit(trader)
+    server.was_greeted(trader)
+    loop.now += 20.0
+    loop.pass_time()
+    assert trader.ticks == 0
+    loop.now += TICK_S
+    loop.pass_time()
+    assert trader.ticks == 1
+
+
+class Process:
+    def __init__(self, fd):
+        self.fd = fd
+        self.closed = False
+
+    def fileno(self):
+        return self.fd
+
+    def close(self):
+        self.closed = True
+
+
+def test_the_end_of_a_process_that_lost_its_connection_is_reported(server, loop, intake):
+    """Once, and only if nothing has come of its run since; its descriptor is closed either way."""
+    intake.watches = True
+    processes = [Process(7), Process(8)]
+    for process, run in zip(processes, (b"a", b"b"), strict=True):
+        connection = Connection(run=run, process=process)
+        server.admit(connection)
+        server.was_greeted(connection)
+        server.was_lost(connection)
+    back = Connection(run=b"b")
+    server.admit(back)
+    server.was_greeted(back)
+    assert (list(loop.readers), processes[1].closed) == ([7], True), "it is back: there is nothing to report"
+    loop.readers[7]()
+    assert intake.calls[-1] == ("died", b"a")
+    assert (loop.readers, processes[0].closed) == ({}, True)
+
+
+def test_the_process_of_who_ended_in_order_is_not_watched(server, loop, intake):
+    """Whoever said bye may go on or end, that is nobody's business here."""
+    connection = Connection(run=b"a", process=Process(7))
+    server.admit(connection)
+    server.was_greeted(connection)
+    server.was_lost(connection)
+    assert intake.calls[-1] == ("ended", connection)
+    assert loop.readers == {}

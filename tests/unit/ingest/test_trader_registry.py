@@ -13,10 +13,21 @@ from logrelay.fanout.line_json import rfc3339
 from logrelay.ingest import trader_registry
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, SHOWN_RUNS, TraderRegistry
+from logrelay.ingest.trader_registry import (
+    CRASH_GRACE_S,
+    DEAD,
+    GONE_GRACE_S,
+    LOST_GRACE_S,
+    RUNNING,
+    SHOWN_RUNS,
+    UNKNOWN,
+    End,
+    TraderRegistry,
+)
 from logrelay.model import ERROR, INFO, RELAY_RUN, WARNING, Run
 
 NOW = 1_769_162_400_000_000
+CRASHED = End(DEAD)
 HOUR_US = 3_600_000_000
 QUIET_S = 60.0
 
@@ -54,7 +65,9 @@ class Bench:
         self.mono = 1000.0
         self.now_us = NOW
         self.sequencer = Sequencer("k3f9ab", head + 1, on_notice=lambda _rank, _text: None)
-        self.registry = TraderRegistry(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
+        self.registry = TraderRegistry(
+            runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono, now_us=self.now_us
+        )
         self.commits = []
 
     def hello(self, number=1, connection=None, **changes):
@@ -79,8 +92,8 @@ class Bench:
         self.commits.append(commit)
         return [Shown(line) for line in commit.lines]
 
-    def ended(self, trader, connection):
-        self.registry.ended(trader, connection, self.now_us, self.mono)
+    def ended(self, trader, connection, end=CRASHED):
+        self.registry.ended(trader, connection, end, self.now_us, self.mono)
         return self.take()
 
     def pass_time(self, seconds):
@@ -369,7 +382,7 @@ def test_a_line_behind_bye_takes_it_back():
 
 
 def test_no_bye_is_a_crash_after_a_moment():
-    """A connection that ends without bye may be back within a second; after that it is a crash."""
+    """A connection that ends without bye may be back within a second; after that a dead process has crashed."""
     bench = Bench()
     trader, connection = bench.join()
     bench.receive(trader, log(1))
@@ -610,6 +623,7 @@ def test_what_viewers_are_shown():
         "state": "connected",
         "started": "2026-01-23T10:00:00.000000Z",
         "last_line": None,
+        "last_line_age_s": None,
         "quiet_s": 2.5,
         "last_seq": 0,
     }
@@ -646,3 +660,220 @@ def test_refusals_are_said_at_most_once_a_second_and_none_is_forgotten():
     assert sum(said) == 50 == bench.registry.counters.refused
     assert len(said) in (6, 7)
     assert bench.registry.next_deadline() == float("inf")
+
+
+def measured(bench):
+    samples = bench.registry.app_samples(bench.mono)
+    up = {labels["app"]: value for labels, value in samples["trader_up"]}
+    return up, {labels["app"]: value for labels, value in samples["trader_last_line_age_seconds"]}
+
+
+@pytest.mark.parametrize("step_s", [-30 * 86_400, -5, 0, 5, 30 * 86_400])
+def test_a_step_of_the_clock_changes_no_age(step_s):
+    """Whatever is set on the machine's clock, a line that came ten seconds ago is ten seconds old."""
+    bench = Bench()
+    trader, _ = bench.join()
+    bench.receive(trader, log(1))
+    bench.now_us += step_s * 1_000_000
+    bench.pass_time(10.0)
+    assert measured(bench) == ({"bot": 1}, {"bot": 10.0})
+    assert bench.registry.summaries(bench.mono)[0]["last_line_age_s"] == 10.0
+    bench.receive(trader, log(2, bench.now_us))
+    assert measured(bench) == ({"bot": 1}, {"bot": 0.0})
+
+
+@pytest.mark.parametrize(("ahead_s", "age"), [(-40, 40.0), (0, 0.0), (30 * 86_400, 0.0)])
+def test_ages_from_before_the_start_are_taken_from_the_wall_clock_once(ahead_s, age):
+    """A line of an earlier life is as old as the clock says at the start, and no younger than now if it is ahead."""
+    last_us = NOW + ahead_s * 1_000_000
+    run = Run(1, run_key(1), "bot", "box", 1, 0, 7, last_us, "crashed", last_us)
+    silent = Run(2, run_key(2), "silent", "box", 2, 0, state="crashed", seen_us=NOW)
+    bench = Bench([run, silent])
+    bench.now_us -= HOUR_US
+    bench.pass_time(2.0)
+    assert measured(bench) == ({"bot": 0, "silent": 0}, {"bot": age + 2.0})
+    ages = {t["app"]: t["last_line_age_s"] for t in bench.registry.summaries(bench.mono)}
+    assert ages == {"bot": age + 2.0, "silent": None}
+
+
+@pytest.mark.parametrize("bye", [True, False])
+def test_a_bot_is_up_from_hello_to_its_end(bye):
+    """After a clean end nothing says that it ought to run; after a crash it is down, and up again when it is back."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1, rank=ERROR), *([Bye(1)] if bye else []))
+    bench.ended(trader, connection)
+    if not bye:
+        assert measured(bench)[0] == {"bot": 1}, "it may be back at once"
+    bench.pass_time(CRASH_GRACE_S)
+    assert measured(bench)[0] == ({} if bye else {"bot": 0})
+    trader, _ = bench.join()
+    bench.receive(trader, log(1, rank=ERROR), log(2))
+    assert measured(bench)[0] == {"bot": 1}
+    counted = bench.registry.app_samples(bench.mono)["trader_lines_total"]
+    assert {labels["level"]: n for labels, n in counted if n} == {"error": 1, "info": 1}, "a repeat is not counted"
+
+
+def test_a_quiet_bot_and_one_that_takes_over_are_up():
+    """Quiet is not down; a second connection of a run makes no second run of it."""
+    bench = Bench()
+    trader, _ = bench.join()
+    bench.pass_time(QUIET_S)
+    assert trader.run.state == "quiet"
+    _, connection = bench.join()
+    assert measured(bench)[0] == {"bot": 1}
+    bench.receive(trader, Bye(0))
+    bench.ended(trader, connection)
+    assert measured(bench)[0] == {}
+
+
+def test_a_bot_from_before_the_restart_is_up_until_it_has_not_come_back():
+    """The relay's own restart is no alarm; a bot that does not come back is one."""
+    bench = Bench([Run(1, run_key(1), "bot", "box", 1, 0, 7, NOW, "connected", NOW)])
+    assert measured(bench)[0] == {"bot": 1}
+    bench.pass_time(GONE_GRACE_S)
+    assert measured(bench)[0] == {"bot": 0}
+
+
+# --- connections that are lost ----------------------------------------------------------------------------------------
+
+
+def lost(bench, end):
+    """Return a trader that has lost its connection, and what was told of it after the grace time."""
+    trader, connection = bench.join()
+    bench.receive(trader, log(1))
+    assert bench.ended(trader, connection, end) == []
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    return trader, notice
+
+
+def test_a_process_that_runs_has_not_crashed():
+    """It is lost until it is back, however long that takes, and it is a warning."""
+    bench = Bench()
+    trader, notice = lost(bench, End(RUNNING))
+    assert (notice.level, notice.context["state"]) == (WARNING, "lost")
+    assert notice.message == "bot (pid 4711) lost its connection; its process is still running"
+    assert bench.pass_time(100 * LOST_GRACE_S) == []
+    assert (trader.run.state, bench.registry.counters.crashed, bench.registry.counters.lost) == ("lost", 0, 1)
+    assert bench.registry.summaries(bench.mono)[0]["state"] == "lost"
+    bench.hello()
+    assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
+    assert trader.run.state == "connected"
+
+
+def test_a_process_that_ends_later_has_crashed_then():
+    """Without connection and without bye; it is told once."""
+    bench = Bench()
+    trader, _ = lost(bench, End(RUNNING))
+    for told in (1, 0):
+        bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+        assert [(notice.level, notice.context["state"]) for notice in bench.take()] == [(ERROR, "crashed")] * told
+    assert (trader.run.state, bench.registry.counters.crashed) == ("crashed", 1)
+
+
+def test_a_process_that_ends_within_the_grace_time_has_crashed():
+    """The connection of a killed process ends a moment before it does; both make one alarm, at the usual time."""
+    bench = Bench()
+    trader, connection = bench.join()
+    assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is True
+    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    assert bench.take() == []
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert notice.message == "bot (pid 4711) is gone without saying goodbye: it crashed or was killed"
+    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    assert bench.take() == []
+
+
+@pytest.mark.parametrize("state", ["connected", "closed", "gone"])
+def test_the_end_of_a_process_matters_only_to_who_is_lost(state):
+    """One that is connected, has said bye or is gone already is no crash."""
+    bench = Bench()
+    if state == "gone":
+        trader, _ = lost(bench, End(UNKNOWN))
+        bench.pass_time(LOST_GRACE_S)
+    else:
+        trader, connection = bench.join()
+    if state == "closed":
+        bench.receive(trader, Bye(0))
+        assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is False
+    bench.take()
+    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    bench.registry.process_died(run_key(99), bench.now_us, bench.mono)
+    assert (bench.take(), trader.run.state) == ([], state)
+
+
+def test_of_what_is_not_known_nothing_is_claimed():
+    """A lost tunnel is told as that; after a named time the trader is gone, and never crashed."""
+    bench = Bench()
+    trader, notice = lost(bench, End(UNKNOWN))
+    assert (notice.level, notice.context["state"]) == (WARNING, "lost")
+    assert notice.message == "bot (pid 4711) lost its connection; whether it still runs is not known from here"
+    assert bench.pass_time(LOST_GRACE_S - 0.1) == []
+    (notice,) = bench.pass_time(0.2)
+    assert (notice.level, notice.context["state"]) == (WARNING, "gone")
+    assert notice.message == (
+        "bot (pid 4711) did not come back within 5 minutes of losing its connection; "
+        "whether it still runs is not known from here"
+    )
+    assert (trader.run.state, bench.registry.counters.crashed) == ("gone", 0)
+    bench.hello()
+    assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
+
+
+def test_a_connection_that_was_given_up_says_why():
+    """It is counted, and how long nothing was heard is part of what is told."""
+    bench = Bench()
+    _, notice = lost(bench, End(UNKNOWN, 12.0))
+    assert "lost its connection (nothing was heard of it for 12 s); whether" in notice.message
+    assert bench.registry.counters.given_up == 1
+
+
+def test_a_process_that_has_become_another_program():
+    """With exec the connection ends and the process runs on: its next run takes the old one's place, without alarm."""
+    bench = Bench()
+    old, _ = lost(bench, End(UNKNOWN))
+    assert old.peer_pid == 0
+    bench.join(2)
+    assert old.run.state == "lost", "nothing says that it is the same process"
+    trader, connection = bench.join(3, peer_pid=7)
+    bench.ended(trader, connection, End(RUNNING))
+    bench.pass_time(CRASH_GRACE_S)
+    bench.hello(4, peer_pid=8)
+    assert (trader.run.state, len(bench.take())) == ("lost", 1)
+    bench.hello(5, peer_pid=7)
+    assert messages_of(bench.take()) == [
+        "bot (pid 4711) connected",
+        "bot (pid 4711) said no goodbye, and its process has begun a new run",
+    ]
+    assert trader.run.state == "gone"
+    bench.registry.process_died(run_key(3), bench.now_us, bench.mono)
+    assert bench.take() == []
+    trader, connection = bench.join(6, peer_pid=9)
+    bench.ended(trader, connection, End(RUNNING))
+    bench.hello(7, peer_pid=9)
+    bench.take()
+    assert (trader.run.state, bench.pass_time(CRASH_GRACE_S)) == ("gone", []), "the next program was quick"
+
+
+def test_a_dead_run_that_another_process_delivers_has_crashed():
+    """Whatever is known of that process; if the crash was told before, only that the rest has come."""
+    bench = Bench()
+    trader, connection = bench.join(is_dead=True)
+    assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is False
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert (notice.level, notice.context["state"]) == (ERROR, "crashed")
+    again, connection = bench.hello(is_dead=True)[0], trader.connection
+    assert again is trader
+    assert messages_of(bench.take()) == ["bot (pid 4711) is dead; another process sends what it left behind"]
+    bench.ended(trader, connection, End(UNKNOWN))
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert (notice.level, notice.context["state"]) == (INFO, "crashed")
+    assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
+    assert bench.registry.counters.crashed == 1
+
+
+def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():
+    """Its process, if it was known, is not any more."""
+    bench = Bench(runs=[Run(1, run_key(1), "bot", "box", 4711, 1, state="lost")])
+    (notice,) = bench.pass_time(GONE_GRACE_S)
+    assert (notice.level, notice.context["state"]) == (WARNING, "gone")

@@ -7,12 +7,14 @@ import json
 import pytest
 
 from logrelay.ingest import trader_registry as module
+from logrelay.ingest.app_activity import AppRow
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, Trader, TraderRegistry
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, End, Trader, TraderRegistry
 from logrelay.model import ERROR, INFO, WARNING, Run
 
 NOW = 1_769_162_400_000_000
+CRASHED = End(DEAD)
 KEY = b"k" * 16
 HELLO = Hello(KEY, "bot", "box", 4711, NOW * 1000)
 WHO = {"app": "bot", "host": "box", "pid": 4711, "run": KEY.hex()}
@@ -32,7 +34,9 @@ class Bench:
     def __init__(self, runs=(), quiet_after_s=60.0):
         self.mono, self.now_us = 1000.0, NOW
         self.sequencer = Sequencer("k3f9ab", 1, on_notice=lambda rank, text: None)
-        self.registry = TraderRegistry(runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono)
+        self.registry = TraderRegistry(
+            runs, self.sequencer, quiet_after_s=quiet_after_s, mono=self.mono, now_us=self.now_us
+        )
         self.runs = []
 
     def hello(self, hello=HELLO):
@@ -43,8 +47,8 @@ class Bench:
         self.registry.receive(trader, list(received), self.now_us, self.mono)
         return self.notices()
 
-    def end(self, trader):
-        self.registry.ended(trader, trader.connection, self.now_us, self.mono)
+    def end(self, trader, end=CRASHED):
+        self.registry.ended(trader, trader.connection, end, self.now_us, self.mono)
         return self.notices()
 
     def forward(self, seconds):
@@ -85,7 +89,7 @@ def log(seq, time_us=None):
 
 def test_a_trader_begins_with_nothing():
     """No line, no connection, no time at which something happens."""
-    trader = Trader(Run(1, KEY, "bot", "box", 1, 1))
+    trader = Trader(Run(1, KEY, "bot", "box", 1, 1), AppRow("bot"))
     assert (trader.connection, trader.seen_since_start, trader.said_bye, trader.clock_stepped_back) == (
         None,
         False,
@@ -334,12 +338,13 @@ def test_what_health_checks_see(bench, trader):
     """Of a run without a line, of one that logs, of one that is gone."""
     started = {"started": "2026-01-23T10:00:00.000000Z"}
     bench.mono += 1.26
-    summary = WHO | started | {"state": "connected", "last_line": None, "quiet_s": 1.3, "last_seq": 0}
+    summary = WHO | started | {"state": "connected", "last_line": None, "last_line_age_s": None, "quiet_s": 1.3}
+    summary |= {"last_seq": 0}
     assert bench.registry.summaries(bench.mono) == [summary]
     bench.receive(trader, log(1))
     bench.end(trader)
-    summary |= {"last_line": "2026-01-23T10:00:00.000001Z", "quiet_s": None, "last_seq": 1}
-    assert bench.registry.summaries(bench.mono) == [summary]
+    summary |= {"last_line": "2026-01-23T10:00:00.000001Z", "last_line_age_s": 2.5, "quiet_s": None, "last_seq": 1}
+    assert bench.registry.summaries(bench.mono + 2.5) == [summary]
 
 
 def test_the_oldest_ended_runs_are_forgotten(monkeypatch):

@@ -72,19 +72,23 @@ def test_encoder_produces_the_canonical_vectors(vector):
             made = frames.lost(first, last, cause)
         case [3, last]:
             made = frames.bye(last)
+        case [kind]:
+            made = {4: frames.PING, 5: frames.PONG}[kind]
     assert made.hex() == vector["hex"]
 
 
 def answer(frame):
     match frame:
-        case [0, {"acked": acked}]:
-            return frames.Welcome(acked)
+        case [0, {"acked": acked, **more}]:
+            return frames.Welcome(acked, more.get("ping_s", 0.0), more.get("dead_s", 0.0))
         case [1, seq]:
             return frames.Ack(seq)
         case [2, seq, reason]:
             return frames.Reject(seq, reason)
         case [3, reason]:
             return frames.Refused(reason)
+        case [kind]:
+            return {4: frames.Ping, 5: frames.Pong}[kind]()
 
 
 RELAY = [v for v in VECTORS if v["direction"] == "relay"]

@@ -639,6 +639,7 @@ def test_the_counters_of_a_run(bench, monkeypatch):
         "excluded": 0,
         "ignored": 0,
         "reconnects": 0,
+        "given_up": 0,
         "link_errors": 0,
         "bad_answers": 0,
         "refusal": "",
@@ -680,7 +681,7 @@ class Sender:
     def __init__(self, state="idle", answer=True):
         self.state, self.answer = state, answer
         self.calls = []
-        self.refusal, self.reconnects, self.link_errors = "", 0, 0
+        self.refusal, self.reconnects, self.given_up, self.link_errors = "", 0, 0, 0
 
     def flush(self, timeout):
         self.calls.append(("flush", timeout))
@@ -874,6 +875,7 @@ def test_hello_says_who_we_are(make, monkeypatch):
             "host": "box",
             "pid": 4711,
             "started_ns": NOW,
+            "ping": True,
         },
     ]
     assert bench.sender._out is bench.out

@@ -112,20 +112,20 @@ class Bench:
         for _ in range(count):
             self.sender._turn(0.0)
 
-    def greet(self, acked=0):
+    def greet(self, acked=0, **more):
         """Connect, and be welcomed; returns what the relay got behind hello, before its welcome."""
         self.turn()
         self.relay.accept()
         hello, *early = self.relay.frames()
         assert hello == msgpack.unpackb(HELLO)
         assert self.sender.state == "greeting"
-        self.relay.send([0, {"protocol": 1, "acked": acked}])
+        self.relay.send([0, {"protocol": 1, "acked": acked, **more}])
         self.turn()
         return early
 
-    def up(self, acked=0):
+    def up(self, acked=0, **more):
         """Connect, send and be welcomed; returns what the relay got behind hello."""
-        early = self.greet(acked)
+        early = self.greet(acked, **more)
         assert self.sender.state == "up"
         self.turn()
         return early + self.relay.frames()
@@ -1417,3 +1417,122 @@ def test_only_a_socket_has_an_inode_that_counts(tmp_path):
     assert module._socket_inode(closed) is None
     with (tmp_path / "f").open("w") as file:
         assert module._socket_inode(file.fileno()) is None
+
+
+# --- silence ----------------------------------------------------------------------------------------------------------
+
+PINGS = {"ping_s": 5.0, "dead_s": 12.0}
+
+
+def test_a_ping_is_answered_between_two_lines(bench, relay):
+    """By the thread, whoever sends the lines; a pong needs no answer."""
+    bench.up(**PINGS)
+    assert bench.out.direct_send is not None
+    relay.send([4])
+    bench.turn()
+    assert relay.frames() == [[5]]
+    assert bench.out.direct_send is not None, "calls go on sending by themselves"
+    relay.send([5])
+    bench.turn()
+    assert (relay.frames(), bench.sender.state, bench.out.bad_answers) == ([], "up", 0)
+
+
+def test_a_silent_relay_is_pinged_and_given_up(bench, relay, clock):
+    """What is not acked is sent again on the next connection, and no line is suspected for it."""
+    bench.log()
+    bench.up(**PINGS)
+    began = clock.now
+    for at, sent in ((7.4, []), (7.5, [[4]]), (11.9, [])):
+        clock.now = began + at
+        bench.turn()
+        assert relay.frames() == sent
+    clock.now = began + 12.0
+    bench.turn()
+    assert (bench.sender.state, bench.sender.given_up, bench.sender._losses) == ("down", 1, 0)
+    assert bench.sender._last_error == "the relay was silent for 12 s"
+    assert relay.frames() == [None]
+    clock.now = bench.sender._next_try
+    assert [frame[1] for frame in bench.up(**PINGS)] == [1]
+    assert bench.sender.reconnects == 1
+
+
+def test_what_has_come_is_read_before_the_silence_is_judged(bench, relay, clock):
+    """A process that was frozen, or whose thread did not run, finds the relay's pings in its socket."""
+    bench.up(**PINGS)
+    relay.send([4])
+    clock.now += 3600
+    bench.turn()
+    assert (bench.sender.state, bench.sender.given_up, relay.frames()) == ("up", 0, [[5]])
+
+
+def test_a_relay_from_before_pings_may_be_silent_for_ever(bench, relay, clock):
+    bench.up()
+    clock.now += 86_400
+    bench.turn(3)
+    assert (bench.sender.state, relay.frames()) == ("up", [])
+
+
+def test_no_ping_while_the_kernel_takes_no_bytes(bench, relay, clock):
+    """It would stand in the middle of a line. The relay, which does not read, pings by itself."""
+    bench.up(**PINGS)
+    bench.out.stop_direct()
+    while not bench.out.to_write:
+        bench.log(*["info"] * 100, body=b"\xda\x80\x00" + b"x" * 32_768)
+        bench.turn()
+    before = bench.out.to_write
+    clock.now += 8
+    bench.turn()
+    assert bench.out.to_write == before
+    relay.send([4])
+    bench.turn()
+    assert (bench.out.to_write, bench.sender.state) == (before, "up")
+    got = relay.frames()  # there is room again, and the rest of a line still comes first
+    bench.out.delegate(bench.sender._send_small, frames.PING)
+    while bench.out.unsent():
+        bench.turn()
+        got += relay.frames()
+    assert [frame[:2] for frame in got + relay.frames()] == [[1, seq] for seq in range(1, bench.out.seq + 1)]
+
+
+def test_a_relay_that_is_never_met_gets_longer_each_time(bench, relay, clock):
+    """A tunnel whose network is dead takes every connection; 30 s, then 60."""
+    waited = []
+    for given_up in (1, 2, 3):
+        bench.turn()
+        assert bench.sender.state == "greeting"
+        began = clock.now
+        while bench.sender.state == "greeting":
+            clock.now += 1
+            bench.turn()
+        waited.append(clock.now - began)
+        assert bench.sender.given_up == given_up
+        clock.now = bench.sender._next_try
+    assert waited == pytest.approx([30, 60, 120], abs=10)
+
+
+class FrozenPoll:
+    """A poll in which the process was stopped for 20 s."""
+
+    def __init__(self, clock, real=select.poll):
+        self.clock, self.real = clock, real()
+
+    def register(self, *what):
+        self.real.register(*what)
+
+    def poll(self, most):
+        self.clock.now += 20
+        return self.real.poll(most)
+
+
+def test_the_end_of_a_connection_after_a_freeze_is_no_lines_fault(bench, relay, clock, monkeypatch):
+    """The relay has closed it for the silence: five such ends must not cost the first unacked line."""
+    bench.log()
+    for _ in range(module.MAX_LOSSES + 1):
+        bench.up(**PINGS)
+        relay.connection.close()
+        with monkeypatch.context() as patch:
+            patch.setattr(select, "poll", lambda: FrozenPoll(clock))
+            bench.turn()
+        assert (bench.sender.state, bench.sender._losses) == ("down", 0)
+        clock.now = bench.sender._next_try
+    assert bench.out.dropped["rejected_repeatedly"] == 0

@@ -126,7 +126,8 @@ def test_a_dead_run_is_delivered_under_its_own_name(bench):
     bench.answers = [[welcome(), [1, 3]]]
     bench.look()
     (got,) = bench.got()
-    assert got[0] == msgpack.unpackb(hello_of(run))
+    kind, facts = msgpack.unpackb(hello_of(run))
+    assert got[0] == [kind, facts | {"ping": True, "dead": True}]
     assert [frame[:2] for frame in got[1:]] == [[1, 1], [1, 2], [1, 3]]
     assert os.listdir(bench.folder) == []
     assert bench.told == ["3 lines that an earlier run (pid 41) had left behind are delivered"]
@@ -419,3 +420,13 @@ def test_a_forked_child_drops_what_the_parent_has_open(bench):
     bench.look()
     assert seen == [0, None]
     assert os.listdir(bench.folder) == []
+
+
+def test_a_ping_is_answered_while_the_journal_is_waited_for(bench):
+    """The relay of a dead run's lines gets a sign of life, too."""
+    run = b"p" * 16
+    bench.leave(run, [line(1)])
+    bench.answers = [[welcome(), [4], [5], [1, 1]]]
+    bench.look()
+    (got,) = bench.got()
+    assert [5] in got

@@ -70,7 +70,12 @@ def test_a_value_that_is_nested_too_deep_is_left_out():
     ]
 
 
-@pytest.mark.parametrize("vector", [v for v in VECTORS if v["direction"] == "relay"], ids=lambda v: v["name"])
+@pytest.mark.parametrize(
+    # Pings are not among them: the hello of `logrelay send` does not ask for any.
+    "vector",
+    [v for v in VECTORS if v["direction"] == "relay" and len(v["frame"]) > 1],
+    ids=lambda v: v["name"],
+)
 def test_every_answer_of_the_vectors_is_understood(vector):
     """Byte by byte as well as at once."""
     data = bytes.fromhex(vector["hex"])
