@@ -283,6 +283,20 @@ class Pipeline(Generic[Server]):
             self._add_notice(WARNING, text, {"state": "journal"})
         self.trader_server.schedule_tick()
 
+    def on_damaged(self, lines: int) -> None:
+        """Say that a part of the file is damaged; whoever comes to the place is told of a gap."""
+        self._add_notice(
+            ERROR,
+            f"the journal file is damaged: {lines:,} {'line' if lines == 1 else 'lines'} of it cannot be trusted any "
+            "more and are shown as a gap; look at the disk, and verify the file with logrelay check --verify-journal",
+            {"state": "journal", "damaged_lines": lines},
+        )
+        self.trader_server.schedule_tick()
+
+    def look_after_files(self) -> None:
+        """Look whether somebody has changed the journal's files; to be called about once in a second."""
+        self.journal_thread.look_after_files()
+
     # --- while the journal does not keep up ---------------------------------------------------------------------
 
     def _on_commit_deadline(self) -> None:
@@ -512,6 +526,11 @@ class Pipeline(Generic[Server]):
         return len(self._hub.viewers)
 
     @property
+    def damaged_lines(self) -> int:
+        """Lines of the kept stretch that are lost to damage of the file."""
+        return self.journal_thread.stats().damaged_lines
+
+    @property
     def lost_traders(self) -> int:
         """Traders that have lost their connection and are not known to be dead."""
         return self._registry.in_state("lost")
@@ -534,6 +553,7 @@ class Pipeline(Generic[Server]):
             "bytes_total": self._sequencer.bytes_total,
             "commits_total": stats.commits,
             "journal_bytes": stats.disk_bytes,
+            "journal_damaged_lines": stats.damaged_lines,
             "journal_trouble": int(self.trouble is not None),
             "pending_lines": self.pending_lines,
             "viewers": len(hub.viewers),

@@ -39,6 +39,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("commits_total", "counter", "Transactions committed to the journal."),
     Metric("pending_lines", "gauge", "Lines received and not yet committed."),
     Metric("journal_bytes", "gauge", "Size of the journal on disk."),
+    Metric("journal_damaged_lines", "gauge", "Kept lines that are lost to damage of the journal's file."),
     Metric("journal_trouble", "gauge", "1 while the journal cannot be written, else 0."),
     Metric("traders", "gauge", "Traders connected now, quiet ones included."),
     Metric("traders_quiet", "gauge", "Traders connected now that have said nothing for longer than usual."),

@@ -76,9 +76,9 @@ class Page:
     """The answer to a query."""
 
     bodies: list[bytes]
-    """Viewer messages, ascending by seq."""
+    """Viewer messages, ascending by seq. Where lines are lost to damage, one of them is a gap notice."""
     seqs: list[int]
-    """Their seqs."""
+    """Their seqs; of a gap notice the seq of the last line that it stands for."""
     reached: int
     """Ascending: every line up to here was looked at, ask again with `after=reached`; never beyond the newest
     line. Newest: every line above here was looked at, ask again with `until=reached`."""
@@ -131,6 +131,13 @@ class Journal(Protocol):
     @property
     def pruned(self) -> int:
         """Lines taken away by retention since the journal was opened."""
+
+    @property
+    def damaged_lines(self) -> int:
+        """Kept lines that are lost to damage, as far as it is known; a notice takes their place."""
+
+    def disturbed(self) -> bool:
+        """Tell, quickly, whether somebody else seems to have changed the files; `append` then looks closer."""
 
     def disk_bytes(self) -> int:
         """Bytes the journal takes on disk (in memory for one without a file), write-ahead log included."""

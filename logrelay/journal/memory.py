@@ -170,6 +170,15 @@ class MemoryJournal:
             )
         return dict(sorted(counts.items()))
 
+    @property
+    def damaged_lines(self) -> int:
+        """Memory is not damaged without the process ending."""
+        return 0
+
+    def disturbed(self) -> bool:
+        """There are no files."""
+        return False
+
     def disk_bytes(self) -> int:
         """Bytes of memory the lines take, near enough."""
         return self._size

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from logrelay.journal.checksums import row_crc
 from logrelay.journal.schema import PAGE_SIZE
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Line
 
@@ -121,14 +122,15 @@ class Retention:
                 block.counts + counts,
                 block.lines + len(lines),
             )
+        row = (
+            *(block.first, lines[-1].seq, now, block.min_us, block.max_us),
+            *(block.counts[level] for level in (DEBUG, INFO, WARNING, ERROR, CRITICAL)),
+        )
         db.execute(
             "REPLACE INTO marks "
-            "(first, last, relay_us, min_us, max_us, debug, info, warning, error, critical) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(block.first, lines[-1].seq, now, block.min_us, block.max_us),
-                *(block.counts[level] for level in (DEBUG, INFO, WARNING, ERROR, CRITICAL)),
-            ),
+            "(first, last, relay_us, min_us, max_us, debug, info, warning, error, critical, crc) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, row_crc(row)),
         )
         self._pending = block
         self._pending_us = now
@@ -207,6 +209,9 @@ class Retention:
             gone = db.execute("DELETE FROM lines WHERE seq <= ?", (upto,)).rowcount
             # The last mark stays even without lines: it remembers the head and the time.
             db.execute("DELETE FROM marks WHERE last <= ? AND first < (SELECT max(first) FROM marks)", (upto,))
+            db.execute("UPDATE meta SET value = ? WHERE key = 'oldest'", (upto + 1,))
+            db.execute("DELETE FROM holes WHERE last <= ?", (upto,))
+            db.execute("UPDATE holes SET first = ? WHERE first <= ?", (upto + 1, upto))
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:

@@ -15,6 +15,15 @@ from logrelay.journal.interface import JournalLost
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 """The file does not make sense any more."""
 
+UNREADABLE = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+    }
+)
+"""A part of the file cannot be read any more, or is not there: the rest can be saved, and waiting does not help."""
+
 _WORDS = {
     sqlite3.SQLITE_FULL: "the disk is full; free some space",
     sqlite3.SQLITE_READONLY: "the file or its file system has become read-only; make it writable again",
@@ -38,7 +47,7 @@ def primary_code(error: sqlite3.Error) -> int:
 def from_sqlite(error: sqlite3.Error, path: str) -> JournalError:
     """Say what happened to the journal at `path`. Damage is a JournalLost, all else can be tried again."""
     code = primary_code(error)
-    if code in DAMAGED:
+    if code in DAMAGED or getattr(error, "sqlite_errorcode", 0) in UNREADABLE:
         return JournalLost(f"journal {path} is damaged ({error})")
     words = _WORDS.get(code, "SQLite cannot use the file")
     return JournalError(f"journal {path}: {words} ({error})")

@@ -69,6 +69,12 @@ class JournalEvents(Protocol):
         The notices say what happened to the file, if something did.
         """
 
+    def on_damaged(self, lines: int) -> None:
+        """Somebody has read a part of the file that is damaged; so many lines are lost in all.
+
+        Called for the first such line after an opening, and again each time the number has doubled.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
@@ -90,6 +96,8 @@ class WriterStats:
     """Lines taken away by retention."""
     pages: int
     """Pages read."""
+    damaged_lines: int
+    """Lines of the kept stretch that are lost to damage."""
     trouble: str | None
     """What keeps the journal from being written, in words; None when nothing does."""
     upkeep_trouble: str | None
@@ -131,6 +139,8 @@ class JournalThread:
         """Lines committed since the last look after retention."""
         self._look_at = 0.0
         self._notices: list[str] = []
+        self._told_damaged = journal.damaged_lines
+        """Lines lost to damage of which somebody has been told; what the opening found, its notices said."""
         self._submitted = self._taken = self._commits = self._lines = self._pages = 0
         self._head, self._oldest = opening.head, opening.oldest
         self._last_s = self._slowest_s = 0.0
@@ -176,9 +186,15 @@ class JournalThread:
             slowest_commit_s=self._slowest_s,
             pruned=self._journal.pruned,
             pages=self._pages,
+            damaged_lines=self._journal.damaged_lines,
             trouble=str(self._trouble) if self._trouble else None,
             upkeep_trouble=str(self._upkeep_trouble) if self._upkeep_trouble else None,
         )
+
+    def look_after_files(self) -> None:
+        """See to it that a file that somebody has cut or overwritten is noticed although no line comes."""
+        if not self.pending and self._trouble is None and self._journal.disturbed():
+            self.submit(Commit())
 
     @property
     def running(self) -> bool:
@@ -218,6 +234,11 @@ class JournalThread:
                 self._report(self.submit, Commit())
             raise
         self._pages += 1
+        damaged = self._journal.damaged_lines
+        if damaged >= max(1, 2 * self._told_damaged):
+            # Two readers may find the same line at once: it is told twice then, with the same number.
+            self._told_damaged = damaged
+            self._report(self._events.on_damaged, damaged)
         return page
 
     # --- the writing thread ---------------------------------------------------------------------------------
@@ -324,6 +345,7 @@ class JournalThread:
             opening = self._journal.reopen()
             self._notices += opening.notices
             self._oldest = opening.oldest
+            self._told_damaged = self._journal.damaged_lines
             self._lost = False
             self._damage = None
 

@@ -29,6 +29,9 @@ class Reports:
     def on_recovered(self, notices: list[str]) -> None:
         pass
 
+    def on_damaged(self, lines: int) -> None:
+        pass
+
 
 def main() -> None:
     """Append batches of changing sizes until killed."""

@@ -13,7 +13,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
-from logrelay.journal import writer_thread
+from logrelay.journal import sqlite, writer_thread
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import FIRST_RETRY_S, IDLE_S, MERGE_LINES, JournalThread
@@ -43,6 +43,9 @@ class Loop:
 
     def on_recovered(self, notices):
         self.said.append(("recovered", notices))
+
+    def on_damaged(self, lines):
+        self.said.append(("damaged", lines))
 
     def words(self):
         return [entry[0] for entry in self.said]
@@ -185,8 +188,9 @@ def test_a_deleted_file_is_mended_on_the_way(journal_at, start, loop, lines, unt
     assert journal_at().open().head == 101
 
 
-def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, lines, until):
-    """A page that cannot be read wakes the writer, which begins a new file under the same numbers."""
+def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, lines, until, monkeypatch):
+    """A page that cannot be read wakes the writer, which saves what is readable under the same numbers."""
+    monkeypatch.setattr(sqlite, "REMEMBERED_BYTES", 1)
     journal = journal_at()
     writer = start(journal)
     writer.submit(Commit(lines(1, 5000)))
@@ -201,10 +205,13 @@ def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, 
     with pytest.raises(JournalLost):
         writer.read(Query(0, ALL, 10_000)).result(DEADLINE_S)
     until(lambda: "recovered" in loop.words(), "the recovery")
-    until(lambda: loop.said[-1] == ("committed", 5000, 5001), "the new oldest line")
+    until(lambda: loop.said[-1] == ("committed", 5000, 1), "the commit behind it")
     writer.submit(Commit(lines(5001, 1)))
     until(lambda: loop.upto == 5001, "the next commit")
-    assert writer.read(Query(0, ALL, 10)).result(DEADLINE_S).seqs == [5001]
+    assert writer.read(Query(5000, ALL, 10)).result(DEADLINE_S).seqs == [5001]
+    assert writer.stats().damaged_lines > 0
+    bodies = writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).bodies
+    assert any(b'"cause":"corrupt"' in body for body in bodies)
 
 
 def test_a_commit_that_cannot_work_is_said_and_not_repeated(journal_at, start, loop, lines, until):

@@ -53,6 +53,9 @@ class Reports:
     def on_recovered(self, notices):
         pass
 
+    def on_damaged(self, lines):
+        pass
+
 
 @pytest.mark.parametrize("error", [JournalError("the disk is full"), JournalLost("still damaged")])
 def test_nothing_is_appended_until_a_reopening_has_worked(lines, monkeypatch, error):

@@ -110,6 +110,11 @@ class Scripted:
     def levels(self, first, last):
         return {first: last}
 
+    damaged_lines = 0
+
+    def disturbed(self):
+        return False
+
     def disk_bytes(self):
         return next(self.sizes)
 
@@ -138,6 +143,9 @@ class Loop:
 
     def on_recovered(self, notices):
         self.said.append(notices)
+
+    def on_damaged(self, lines):
+        self.said.append(lines)
 
 
 class Waits(threading.Event):
