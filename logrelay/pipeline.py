@@ -45,7 +45,7 @@ from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.trader_registry import Trader, TraderConnection, TraderRegistry
-from logrelay.journal.interface import Opening, Page, Query
+from logrelay.journal.interface import Opening, Page, Query, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit
 
@@ -261,6 +261,10 @@ class Pipeline(Generic[Server]):
         for text in notices:
             self._add_notice(WARNING, text, {"state": "journal"})
         self.trader_server.schedule_tick()
+
+    def on_notice(self, notice: UpkeepNotice) -> None:
+        """Say in the stream what the journal's upkeep has to say."""
+        self.announce(notice.rank, notice.text, notice.details)
 
     # --- while the journal does not keep up ---------------------------------------------------------------------
 
@@ -508,6 +512,10 @@ class Pipeline(Generic[Server]):
             "commits_total": stats.commits,
             "journal_bytes": stats.disk_bytes,
             "journal_trouble": int(self.trouble is not None),
+            "journal_upkeep_trouble": int(stats.upkeep_trouble is not None),
+            "journal_expired_lines_total": stats.pruned_for.get("age", 0),
+            "journal_evicted_size_lines_total": stats.pruned_for.get("size", 0),
+            "journal_evicted_space_lines_total": stats.pruned_for.get("space", 0),
             "pending_lines": self.pending_lines,
             "viewers": len(hub.viewers),
             "viewers_behind": hub.behind(),

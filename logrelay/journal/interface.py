@@ -10,6 +10,7 @@ lost while the relay ran goes on in a new file, see `reopen`). Seq rises by one 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +40,17 @@ class Opening:
     """Provisional epochs that were later committed: `<alias>-<seq>` means `<epoch>-<seq>`."""
     notices: list[str] = field(default_factory=list)
     """What the operator and the viewers must be told about the opening (a corrupt file set aside, ...)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepNotice:
+    """What people should be told of upkeep: lines that went before their time, a clock that is not believed."""
+
+    rank: int
+    """Level rank."""
+    text: str
+    details: dict[str, object]
+    """With `state`, see docs/protocol.md, notices."""
 
 
 PAGE_BYTES = 1 << 20
@@ -112,6 +124,9 @@ class Journal(Protocol):
     def checkpoint(self, *, idle: bool) -> None:
         """Put the write-ahead log in order if it is time to; `idle` says that nobody waits for a commit."""
 
+    def take_notices(self) -> list[UpkeepNotice]:
+        """Return what people should be told of `prune` and `append` since the last call."""
+
     def page(self, query: Query) -> Page:
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
 
@@ -119,8 +134,16 @@ class Journal(Protocol):
         """Count the kept lines of a stretch, ends included, by level rank; no entry means none."""
 
     @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept: on a full disk `append` takes old lines away for new ones."""
+
+    @property
     def pruned(self) -> int:
         """Lines taken away by retention since the journal was opened."""
+
+    @property
+    def pruned_for(self) -> Mapping[str, int]:
+        """The same by reason: `age`, `size`, `space`."""
 
     def disk_bytes(self) -> int:
         """Bytes the journal takes on disk (in memory for one without a file), write-ahead log included."""

@@ -17,20 +17,21 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from logrelay.errors import ConfigError, JournalError
 from logrelay.journal import schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
-from logrelay.journal.interface import JournalLost, Opening, Page, Query
+from logrelay.journal.disk_space import DiskSpace, pages_of
+from logrelay.journal.interface import JournalLost, Opening, Page, Query, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
-from logrelay.journal.retention import MOST_LOG, Retention
+from logrelay.journal.retention import MOST_LOG, Retention, uptime_us
 from logrelay.journal.row_writer import RowWriter
 from logrelay.model import Commit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from logrelay.model import Run
 
@@ -50,8 +51,13 @@ COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
+MOST_EVICTIONS = 64
+"""Steps of retention for one commit that has no room. Each makes room for some hundred lines at least."""
 STUCK_LOG_BYTES = 4 * MOST_LOG
 """A log this long means that another program reads without end; only a person can end that."""
+
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -81,22 +87,35 @@ class SqliteJournal:
         sync: Literal["normal", "full"] = "normal",
         max_age_s: float = MAX_AGE_S,
         max_bytes: int = MAX_BYTES,
+        keep_free: int | None = 0,
+        uptime_us: Callable[[], int] = uptime_us,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Describe a journal; nothing is opened. Raises ConfigError for limits that make no sense.
 
+        Lines older than `max_age_s` seconds go (0: no limit by age), and the oldest ones when file and log are larger
+        than `max_bytes`, or when less than `keep_free` bytes of the file system are free (see `DiskSpace`).
+
         `sync`: "full" syncs to the disk at every commit; "normal" leaves that to the kernel for lines of
         the last seconds: a killed relay loses nothing either way, a power cut may.
         """
-        if max_bytes < LEAST_BYTES or max_age_s <= 0:
+        if max_bytes < LEAST_BYTES or max_age_s < 0:
             raise ConfigError(
                 f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} "
-                "bytes and more than 0 s are needed"
+                "bytes and no less than 0 s are needed"
             )
         self._file = JournalFile(path)
         self._now_us, self._random_epoch = now_us, random_epoch
         self._full = sync == "full"
-        self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
+        self._space = DiskSpace(self._file, keep_free=keep_free, max_bytes=max_bytes)
+        self._retention = Retention(
+            max_age_us=int(max_age_s * 1e6),
+            max_bytes=max_bytes,
+            now_us=now_us,
+            uptime_us=uptime_us,
+            room=self._space.allowed,
+            clock=clock,
+        )
         self._row_writer = RowWriter()
         self._reader = Reader(lambda: self._row_writer.names, clock)
         self._pool = ConnectionPool(self._connect_reader)
@@ -175,6 +194,7 @@ class SqliteJournal:
 
     def _take_over(self) -> None:
         with self._errors():
+            self._retention.fit(self._space.open())
             self._db = db = schema.connect_writer(self._file.path, full=self._full, log_bytes=self._retention.log_bytes)
             self._syncing = self._full
             schema.migrate(db)
@@ -189,6 +209,7 @@ class SqliteJournal:
             self._row_writer.load(db)
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
             self._file.remember()
+        self._space.reserve(self._retention.log_bytes)
 
     def _opening(self, notices: list[str]) -> Opening:
         kept, runs = self._retention, [replace(run) for run in self._row_writer.runs.values()]
@@ -297,11 +318,11 @@ class SqliteJournal:
                 f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",
                 retry=False,
             )
+        if self._unchecked > self._retention.log_bytes:
+            self._bound_log()
         self._sync(db, full=self._full or commit.durable)
-        with self._transaction(db):
-            self._row_writer.write(db, commit)
-            if lines:
-                self._retention.mark(db, lines)
+        self._claim(db, commit)
+        self._with_room(db, lambda: self._write(db, commit))
         self._row_writer.confirm(commit)
         if lines:
             self._retention.confirm(lines[-1].seq)
@@ -311,6 +332,50 @@ class SqliteJournal:
             # Forgetting is a convenience: rows that stay because it failed go after the next opening.
             with suppress(JournalError), self._transaction(db):
                 self._row_writer.forget(db)
+
+    def _write(self, db: sqlite3.Connection, commit: Commit) -> None:
+        with self._transaction(db):
+            self._row_writer.write(db, commit)
+            if commit.lines:
+                self._retention.mark(db, commit.lines)
+
+    def _claim(self, db: sqlite3.Connection, commit: Commit) -> None:
+        """Have room in the file for a commit: on a full disk the oldest lines go, if they may."""
+        pages = pages_of(commit.lines)
+        for _ in range(MOST_EVICTIONS if self._space.gives_way else 0):
+            with self._errors():
+                if self._space.claim(db, pages):
+                    return
+            if not self._with_room(db, lambda: self._evict(db)):
+                break
+        with self._errors():
+            if not self._space.claim(db, pages):
+                raise JournalError(f"journal {self.path}: {sqlite_errors.FULL}")
+
+    def _evict(self, db: sqlite3.Connection) -> int:
+        with self._errors():
+            return self._retention.evict(db)
+
+    def _with_room(self, db: sqlite3.Connection, write: Callable[[], _Result]) -> _Result:
+        """Run one transaction; where the log cannot grow, once more from its beginning."""
+        try:
+            return write()
+        except JournalError as error:
+            cause = error.__cause__
+            if not isinstance(cause, sqlite3.Error) or sqlite_errors.primary_code(cause) not in sqlite_errors.NO_ROOM:
+                raise
+            with self._errors():
+                # Waits for readers, a second at most: a page takes some 50 ms.
+                db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._space.forget()
+            self._unchecked = 0
+            return write()
+
+    def _bound_log(self) -> None:
+        """Take a checkpoint before the log grows any further; an error stops the commit."""
+        stuck = self._checkpoint(idle=False)
+        if stuck is not None and self._space.is_short():
+            raise stuck
 
     def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full != self._syncing:
@@ -325,12 +390,21 @@ class SqliteJournal:
         with self._in_use:
             db = self._require()
             self._sync(db, full=False)  # a deletion that a power cut undoes is done again
-            with self._errors():
-                freed, moved = self._retention.step(db)
+            freed, moved = self._with_room(db, lambda: self._step(db))
+            self._space.forget()
             # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
             self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
             self._shrunk = self._shrunk or moved > 0
             return self._retention.oldest
+
+    def _step(self, db: sqlite3.Connection) -> tuple[int, int]:
+        with self._errors():
+            return self._retention.step(db)
+
+    def take_notices(self) -> list[UpkeepNotice]:
+        """Return what people should be told of retention since the last call."""
+        with self._in_use:
+            return self._retention.take_notices()
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work: 0.0 for now."""
@@ -340,24 +414,30 @@ class SqliteJournal:
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
         with self._in_use:
-            self._checkpoint(idle=idle)
+            stuck = self._checkpoint(idle=idle)
+            if stuck is not None:
+                raise stuck
 
-    def _checkpoint(self, *, idle: bool) -> None:
+    def _checkpoint(self, *, idle: bool) -> JournalError | None:
+        """Return what somebody has to end before the log can get shorter."""
         share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
         if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
-            return
+            return None
         db = self._require()
+        self._space.forget()
         with self._errors():
             busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             if idle and self._shrunk and not busy and pages == done:
                 self._give_back(db)
+        self._space.reserve(self._retention.log_bytes)
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
-            raise JournalError(
+            return JournalError(
                 f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB "
                 "because another program has been reading the file all the time; end it"
             )
+        return None
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         """Cut the log's file too, which a vacuum has filled; not now if somebody reads it, and without waiting."""
@@ -396,9 +476,19 @@ class SqliteJournal:
         return self._file.disk_bytes()
 
     @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self._retention.oldest
+
+    @property
     def pruned(self) -> int:
         """Lines taken away by retention since the journal was opened."""
         return self._retention.pruned
+
+    @property
+    def pruned_for(self) -> Mapping[str, int]:
+        """The same by reason."""
+        return self._retention.pruned_for
 
     # --- closing --------------------------------------------------------------------------------------------
 
@@ -406,6 +496,9 @@ class SqliteJournal:
         """Close every file and give the lock back. Waits for whoever reads or writes. Only `open` undoes it."""
         with self._in_use:
             self._closed = True
+            if self._db is not None:
+                with suppress(sqlite3.Error):
+                    self._retention.save(self._db)
             self._disconnect()
             self._file.release()
 
@@ -415,6 +508,7 @@ class SqliteJournal:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
+        self._space.close()
 
     # --- errors ---------------------------------------------------------------------------------------------
 
