@@ -13,8 +13,8 @@ HOLD_US. A clock that is put right before that has changed nothing. Why not soon
 from __future__ import annotations
 
 STEP_US = 3_600_000_000
-"""A step of the clock that is believed at once while the relay runs: an hour, the usual mistake of a time zone. It makes
-lines go an hour early, at most."""
+"""A step of the clock that is believed at once while the relay runs: an hour, the usual mistake of a time zone. Lines
+go an hour early, at most."""
 START_STEP_US = 86_400_000_000
 """The same from the last line of the relay before to the start of this one, where nothing but the clock says how long
 the machine was off: a night and a day. It makes lines go a day early, at most, if the clock was wrong."""

@@ -9,12 +9,13 @@ import subprocess
 import pytest
 
 from tests.support.chaos.ledger import Ledger, check_viewer
-from tests.support.chaos.scale import chance, scaled
-from tests.support.waiting import wait_for
+from tests.support.chaos.scale import FULL, chance, scaled
+from tests.support.waiting import DEADLINE_S, wait_for
 
 DISK_BYTES = 24 << 20
-HEAL_S = 5.0
-"""From the moment when there is space until every line is in the journal, however the relay waited for it."""
+HEAL_S = 5.0 if FULL else DEADLINE_S
+"""From the moment when there is space until every line is in the journal, however the relay waited for it. With the
+full counts, which have the machine for themselves, it is held to what is promised."""
 
 STAGES = [
     "no line yet",
@@ -92,7 +93,7 @@ def test_a_full_disk_costs_no_line_that_memory_could_hold(scene, stage, keep_fre
         for _ in range(scaled(10, 20)):
             total = bot.log(200, 200)
             viewer.wait(
-                lambda n=total: any(f'"n":{n},'.encode() in got.raw for got in viewer.lines[-400:]), "no live line"
+                lambda n=total: any(f'"n":{n},'.encode() in got.raw for got in viewer.lines[-4000:]), "no live line"
             )
         if keep_free != "0" and before:
             # The oldest lines make room for the new ones: no trouble, and acks go on.
@@ -103,14 +104,20 @@ def test_a_full_disk_costs_no_line_that_memory_could_hold(scene, stage, keep_fre
         assert stats["acked"] == total
         assert sum(stats["dropped"].values()) == 0, stats
         wait_for(lambda: relay.get("/readyz")[0] == 200, relay.tell, HEAL_S)
+
+    def early() -> float:
+        return sum(relay.metric(f"journal_evicted_{cause}_lines_total") for cause in ("size", "space"))
+
+    def counted() -> bool:  # retention goes on for a moment
+        return Ledger.read(relay.journal).oldest - 1 == early()
+
+    if stage in STAGES[:4]:  # the counters are those of the process
+        wait_for(counted, lambda: f"the oldest line is {Ledger.read(relay.journal).oldest}, {early()} went early")
     ledger = Ledger.read(relay.journal)
     gone = check_kept(ledger, "robo", total)
     assert not ledger.notices(notice="gap"), "lines are missing on the way"
-    early = relay.metric("journal_evicted_size_lines_total") + relay.metric("journal_evicted_space_lines_total")
     if keep_free == "0" and stage != STAGES[3]:
-        assert (gone, early) == (0, 0), "nothing goes early when nothing may"
-    if stage in STAGES[:4]:  # the counters are those of the process
-        assert ledger.oldest - 1 == early, "every line that went early is counted"
+        assert (gone, early()) == (0, 0), "nothing goes early when nothing may"
     log = (disk.path / "journal.db-wal").stat().st_size
     assert log <= 12 << 20, "the log has grown without bound"
     viewer.wait_for_id(ledger.head)
