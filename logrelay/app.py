@@ -121,6 +121,7 @@ def _journal(config: Config) -> Journal:
         sync="full" if config.sync == "full" else "normal",
         max_age_s=config.keep_days * DAY_S,
         max_bytes=config.keep_bytes,
+        keep_free=config.keep_free,
         now_us=lambda: time.time_ns() // 1000,
         random_epoch=lambda: _random_text(EPOCH_LENGTH),
         boot=_boot(),

@@ -10,6 +10,7 @@ lost while the relay ran does not: it goes on in a new file under the same one, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,6 +47,17 @@ class Opening:
     """The epochs of the lines up to `head`, and of those that are not kept any more; oldest first."""
     unsynced: bool = False
     """The machine stopped under the last opening: lines that were acked and shown may not be in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepNotice:
+    """What people should be told of upkeep: lines that went before their time, a clock that is not believed."""
+
+    rank: int
+    """Level rank."""
+    text: str
+    details: dict[str, object]
+    """With `state`, see docs/protocol.md, notices."""
 
 
 PAGE_BYTES = 1 << 20
@@ -122,6 +134,9 @@ class Journal(Protocol):
     def sync(self) -> float:
         """Have the disk take what was committed some seconds ago. Returns in how many seconds to ask again."""
 
+    def take_notices(self) -> list[UpkeepNotice]:
+        """Return what people should be told of `prune` and `append` since the last call."""
+
     def page(self, query: Query) -> Page:
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
 
@@ -129,8 +144,16 @@ class Journal(Protocol):
         """Count the kept lines of a stretch, ends included, by level rank; no entry means none."""
 
     @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept: on a full disk `append` takes old lines away for new ones."""
+
+    @property
     def pruned(self) -> int:
         """Lines taken away by retention since the journal was opened."""
+
+    @property
+    def pruned_for(self) -> Mapping[str, int]:
+        """The same by reason: `age`, `size`, `space`."""
 
     @property
     def damaged_lines(self) -> int:

@@ -1,7 +1,7 @@
 """The journal's place in the file system: directory, lock, header, names set aside.
 
 Owns: everything about the files that is not SQL. It must not open SQLite connections or know what a line is.
-Read `journal/sqlite_errors` next.
+Read `journal/disk_space` next.
 """
 
 from __future__ import annotations
@@ -105,6 +105,22 @@ class JournalFile:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def reserve_lock(self, size: int) -> None:
+        """Have the lock file take `size` bytes of the disk until the next `claim`. Raises OSError."""
+        if self._lock is not None:
+            _allocate(self._lock, size)
+
+    def reserve_log(self, size: int) -> None:
+        """Have the write-ahead log take at least `size` bytes of the disk. Raises OSError.
+
+        Behind its last frame there are zeros, which SQLite takes for the end. It holds no lock on this file.
+        """
+        log = os.open(self.path + "-wal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _allocate(log, size)
+        finally:
+            os.close(log)
 
     def inspect(self) -> str:
         """Look at the header: `missing`, `ours` or `damaged` (once ours, makes no sense now).
@@ -244,6 +260,13 @@ class JournalFile:
             with suppress(OSError):
                 total += Path(self.path + companion).stat().st_size
         return total
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Make a file at least `size` bytes long, with all of it on the disk."""
+    there = os.fstat(descriptor).st_size
+    if there < size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, there, size - there)
 
 
 def _identity(file: str | int | None) -> tuple[int, int] | None:

@@ -19,25 +19,26 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from logrelay.errors import ConfigError, JournalError
 from logrelay.fanout.positions import Epochs, id_of
 from logrelay.journal import schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
+from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.holes import Holes, merge
-from logrelay.journal.interface import JournalLost, Opening, Page, Query
+from logrelay.journal.interface import JournalLost, Opening, Page, Query, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
 from logrelay.journal.opening_record import OpeningRecord
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
-from logrelay.journal.retention import MOST_LOG, Retention
+from logrelay.journal.retention import MOST_LOG, Retention, uptime_us
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
 from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure, without
 from logrelay.model import Commit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from logrelay.journal.holes import Range
     from logrelay.model import Line
@@ -73,8 +74,13 @@ SHOWN_PROGRESS_BYTES = 64 << 20
 MOST_FALSE_ALARMS = 3
 """After so many times that the file had been touched and was sound, only its size is looked at: its file system does
 not keep times the way we expect, or a program checkpoints it by hand."""
+MOST_EVICTIONS = 64
+"""Steps of retention for one commit that has no room. Each makes room for some hundred lines at least."""
 STUCK_LOG_BYTES = 4 * MOST_LOG
 """A log this long means that another program reads without end; only a person can end that."""
+
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -108,26 +114,39 @@ class SqliteJournal:
         sync: Literal["normal", "full"] = "normal",
         max_age_s: float = MAX_AGE_S,
         max_bytes: int = MAX_BYTES,
+        keep_free: int | None = 0,
+        uptime_us: Callable[[], int] = uptime_us,
         clock: Callable[[], float] = time.monotonic,
         boot: str = "",
         on_progress: Callable[[str], None] = lambda _text: None,
     ) -> None:
         """Describe a journal; nothing is opened. Raises ConfigError for limits that make no sense.
 
+        Lines older than `max_age_s` seconds go (0: no limit by age), and the oldest ones when file and log are larger
+        than `max_bytes`, or when less than `keep_free` bytes of the file system are free (see `DiskSpace`).
+
         `sync`: "full" syncs to the disk at every commit; "normal" leaves that to `sync`: a killed relay loses nothing
         either way, a power cut may take back what was committed since. `clock` counts seconds. `boot` names the boot of
         the machine: a journal that was not closed, and was written in another boot, may have lost such lines.
         `on_progress` is told in words how far a long rescue of a damaged file is.
         """
-        if max_bytes < LEAST_BYTES or max_age_s <= 0:
+        if max_bytes < LEAST_BYTES or max_age_s < 0:
             raise ConfigError(
                 f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} "
-                "bytes and more than 0 s are needed"
+                "bytes and no less than 0 s are needed"
             )
         self._file = JournalFile(path)
         self._now_us, self._random_epoch, self._clock = now_us, random_epoch, clock
         self._full = sync == "full"
-        self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
+        self._space = DiskSpace(self._file, keep_free=keep_free, max_bytes=max_bytes)
+        self._retention = Retention(
+            max_age_us=int(max_age_s * 1e6),
+            max_bytes=max_bytes,
+            now_us=now_us,
+            uptime_us=uptime_us,
+            room=self._space.allowed,
+            clock=clock,
+        )
         self._record = OpeningRecord(random_epoch=random_epoch, boot=boot, full=self._full)
         self._row_writer = RowWriter()
         self._holes = Holes(self._record.epoch_of, now_us)
@@ -289,6 +308,7 @@ class SqliteJournal:
 
     def _take_over(self, notices: list[str], file: Literal["found", "created", "replaced"], *, trusted: bool) -> None:
         with self._errors():
+            self._retention.fit(self._space.open())
             self._db = db = schema.connect_writer(self._file.path, full=self._full, log_bytes=self._retention.log_bytes)
             self._syncing = self._full
             version = schema.migrate(db)
@@ -313,6 +333,7 @@ class SqliteJournal:
             self._retention.load(db, oldest, head)
             self._row_writer.load(db)
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
+            self._space.reserve(self._retention.log_bytes)
             self._file.remember()
 
     def _verify(self, db: sqlite3.Connection, oldest: int, head: int, notices: list[str]) -> None:
@@ -455,13 +476,18 @@ class SqliteJournal:
                 f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",
                 retry=False,
             )
+        try:
+            self._commit(db, commit)
+        finally:
+            self._file.note_state()  # also of what a commit that failed has written
+
+    def _commit(self, db: sqlite3.Connection, commit: Commit) -> None:
+        lines = commit.lines
+        if self._unchecked > self._retention.log_bytes:
+            self._bound_log()
         self._sync(db, full=self._full or commit.durable or self._record.due)
-        with self._transaction(db):
-            if self._record.due:
-                self._record.write(db)
-            self._row_writer.write(db, commit)
-            if lines:
-                self._retention.mark(db, lines)
+        self._claim(db, commit)
+        self._with_room(db, lambda: self._write(db, commit))
         self._record.confirm()
         self._row_writer.confirm(commit)
         if self._syncing:
@@ -478,7 +504,6 @@ class SqliteJournal:
             # Forgetting is a convenience: rows that stay because it failed go after the next opening.
             with suppress(JournalError), self._transaction(db):
                 self._row_writer.forget(db)
-        self._file.note_state()
 
     def _remember(self, lines: list[Line], size: int) -> None:
         remembered = self._remembered
@@ -493,6 +518,7 @@ class SqliteJournal:
             return
         with self._errors():
             _, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._space.forget()
             if self._file.too_short(
                 schema.PAGE_SIZE, db.execute("PRAGMA page_count").fetchone()[0], all_in=pages == done
             ):
@@ -524,6 +550,56 @@ class SqliteJournal:
             self._unsynced_since = None
             return float("inf")
 
+    def _write(self, db: sqlite3.Connection, commit: Commit) -> None:
+        with self._transaction(db):
+            if self._record.due:
+                self._record.write(db)
+            self._row_writer.write(db, commit)
+            if commit.lines:
+                self._retention.mark(db, commit.lines)
+
+    def _claim(self, db: sqlite3.Connection, commit: Commit) -> None:
+        """Have room in the file for a commit: on a full disk the oldest lines go, if they may."""
+        pages = pages_of(commit.lines)
+        for _ in range(MOST_EVICTIONS if self._space.gives_way else 0):
+            with self._errors():
+                if self._space.claim(db, pages):
+                    return
+            if not self._with_room(db, lambda: self._evict(db)):
+                break
+        with self._errors():
+            if not self._space.claim(db, pages):
+                raise JournalError(f"journal {self.path}: {sqlite_errors.FULL}")
+
+    def _evict(self, db: sqlite3.Connection) -> int:
+        with self._errors():
+            numbers = self._retention.evict(db)
+        self._holes.forget(self._retention.oldest)
+        return numbers
+
+    def _with_room(self, db: sqlite3.Connection, write: Callable[[], _Result]) -> _Result:
+        """Run one transaction; where the log cannot grow, once more from its beginning."""
+        try:
+            return write()
+        except JournalError as error:
+            cause = error.__cause__
+            if isinstance(error, JournalLost) or not isinstance(cause, sqlite3.Error):
+                raise
+            if sqlite_errors.primary_code(cause) not in sqlite_errors.NO_ROOM:
+                raise
+            with self._errors():
+                # Waits for readers, a second at most: a page takes some 50 ms.
+                db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._space.forget()
+            self._unchecked = 0
+            return write()
+
+    def _bound_log(self) -> None:
+        """Take a checkpoint before the log grows any further; an error stops the commit."""
+        stuck = self._checkpoint(idle=False)
+        if stuck is not None and self._space.is_short():
+            raise stuck
+
     def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full != self._syncing:
             with self._errors():
@@ -538,14 +614,25 @@ class SqliteJournal:
             db = self._require()
             self._look_for_strangers(db)
             self._sync(db, full=False)  # a deletion that a power cut undoes is done again
-            with self._errors():
-                freed, moved = self._retention.step(db)
+            try:
+                freed, moved = self._with_room(db, lambda: self._step(db))
+            finally:
+                self._space.forget()
+                self._file.note_state()
             # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
             self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
             self._shrunk = self._shrunk or moved > 0
-            self._file.note_state()
             self._holes.forget(self._retention.oldest)
             return self._retention.oldest
+
+    def _step(self, db: sqlite3.Connection) -> tuple[int, int]:
+        with self._errors():
+            return self._retention.step(db)
+
+    def take_notices(self) -> list[UpkeepNotice]:
+        """Return what people should be told of retention since the last call."""
+        with self._in_use:
+            return self._retention.take_notices()
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work: 0.0 for now."""
@@ -555,26 +642,34 @@ class SqliteJournal:
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
         with self._in_use:
-            self._checkpoint(idle=idle)
+            stuck = self._checkpoint(idle=idle)
+            if stuck is not None:
+                raise stuck
 
-    def _checkpoint(self, *, idle: bool) -> None:
+    def _checkpoint(self, *, idle: bool) -> JournalError | None:
+        """Return what somebody has to end before the log can get shorter."""
         share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
         if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
-            return
+            return None
         db = self._require()
         self._look_for_strangers(db)  # what it would write to the file hides what somebody else did
+        self._space.forget()
         with self._errors():
-            busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if idle and self._shrunk and not busy and pages == done:
-                self._give_back(db)
+            try:
+                busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if idle and self._shrunk and not busy and pages == done:
+                    self._give_back(db)
+            finally:
+                self._space.reserve(self._retention.log_bytes)
+                self._file.note_state()
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
-        self._file.note_state()
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
-            raise JournalError(
+            return JournalError(
                 f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB "
                 "because another program has been reading the file all the time; end it"
             )
+        return None
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         """Cut the log's file too, which a vacuum has filled; not now if somebody reads it, and without waiting."""
@@ -625,9 +720,19 @@ class SqliteJournal:
         return self._file.disk_bytes()
 
     @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self._retention.oldest
+
+    @property
     def pruned(self) -> int:
         """Lines taken away by retention since the journal was opened."""
         return self._retention.pruned
+
+    @property
+    def pruned_for(self) -> Mapping[str, int]:
+        """The same by reason."""
+        return self._retention.pruned_for
 
     # --- closing --------------------------------------------------------------------------------------------
 
@@ -640,15 +745,17 @@ class SqliteJournal:
             self._file.release()
 
     def _write_closed(self) -> None:
-        """Write that this opening ends in order, if it has written anything and the file is there to be written."""
+        """Write what time it is, and that this opening ends in order, if it has written anything."""
         db = self._db
-        if db is None or self._record.due or self._file.moved():
+        if db is None or self._file.moved():
             return
         # Whoever opens a file that does not say so takes care; nothing else depends on it.
         with suppress(JournalError):
-            self._sync(db, full=True)
+            self._sync(db, full=self._full or not self._record.due)
             with self._transaction(db):
-                self._record.write_closed(db)
+                self._retention.save(db)
+                if not self._record.due:
+                    self._record.write_closed(db)
 
     def _disconnect(self) -> None:
         self._pool.drain()
@@ -656,6 +763,7 @@ class SqliteJournal:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
+        self._space.close()
 
     # --- errors ---------------------------------------------------------------------------------------------
 

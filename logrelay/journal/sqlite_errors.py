@@ -24,10 +24,16 @@ UNREADABLE = frozenset(
 )
 """A part of the file cannot be read any more, or is not there: the rest can be saved, and waiting does not help."""
 
+NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""There may be no room: SQLite says so only for a full disk, and calls a full quota an input/output error."""
+
+FULL = "the disk is full; free some space"
+
 _WORDS = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_FULL: FULL,
     sqlite3.SQLITE_READONLY: "the file or its file system has become read-only; make it writable again",
-    sqlite3.SQLITE_IOERR: "the disk reports an input/output error; look at the disk and at the kernel log",
+    sqlite3.SQLITE_IOERR: "the disk reports an input/output error; look at the disk and at the kernel log, and whether "
+    "a quota is used up",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; look at the modes of the file and its directory",
     sqlite3.SQLITE_BUSY: "another program holds a write lock on the file; end its transaction",
     sqlite3.SQLITE_LOCKED: "another program holds a write lock on the file; end its transaction",

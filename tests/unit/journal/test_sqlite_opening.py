@@ -66,7 +66,7 @@ def test_limits_are_refused_with_the_least_that_is_allowed(journal_at):
     with pytest.raises(ConfigError) as error:
         journal_at(max_bytes=1000, max_age_s=60)
     assert str(error.value) == (
-        "a journal of 1000 bytes and 60 s cannot be kept; at least 1048576 bytes and more than 0 s are needed"
+        "a journal of 1000 bytes and 60 s cannot be kept; at least 1048576 bytes and no less than 0 s are needed"
     )
 
 

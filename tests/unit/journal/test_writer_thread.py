@@ -41,6 +41,9 @@ class Loop:
     def on_trouble(self, error):
         self.said.append(("trouble", error))
 
+    def on_notice(self, notice):
+        self.said.append(("notice", notice))
+
     def on_recovered(self, notices):
         self.said.append(("recovered", notices))
 
@@ -164,7 +167,8 @@ def test_trouble_is_said_once_and_ends(journal_at, start, loop, lines, until):
     until(lambda: gate.failed >= 3, "the retries")
     gate.fail = None
     until(lambda: loop.upto == 25, "the recovery")
-    assert loop.words() == ["trouble", "recovered", "committed", "committed"]
+    words = ["trouble", "recovered", "committed", "committed", "committed"]
+    assert loop.words() == words, "one commit, then twice as many as worked before"
     assert loop.said[1] == ("recovered", [])
     assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 26))
     assert writer.stats().trouble is None
@@ -372,18 +376,24 @@ def test_reading_goes_on_while_a_commit_hangs(journal_at, start, loop, lines, un
 
 
 def test_retention_runs_between_commits_and_is_reported(journal_at, start, loop, lines, until):
-    """Under load the size is kept, and `oldest` reported as it moves."""
+    """Under load the size is kept, `oldest` reported as it moves, and people are told once."""
+
+    def moves():
+        return [entry[2] for entry in loop.said if entry[0] == "committed"]
+
     journal = journal_at(max_bytes=2 << 20)
     writer = start(journal)
     for first in range(1, 40_001, 1000):
         writer.submit(Commit(lines(first, 1000)))
     until(lambda: loop.upto == 40_000, "the last commit")
     until(lambda: journal.due() > 0, "the end of retention")
-    until(lambda: writer.stats().pruned == loop.said[-1][2] - 1, "the report of its last step")
-    oldest = [entry[2] for entry in loop.said]
+    until(lambda: writer.stats().pruned == moves()[-1] - 1, "the report of its last step")
+    oldest = moves()
     assert oldest == sorted(oldest)
     assert oldest[-1] > 30_000
-    assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == loop.said[-1][2]
+    assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == oldest[-1]
+    (told,) = [entry[1] for entry in loop.said if entry[0] == "notice"]
+    assert told.details["cause"] == "size"
 
 
 class RecordingQueue(SimpleQueue):

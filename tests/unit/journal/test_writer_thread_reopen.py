@@ -50,6 +50,9 @@ class Reports:
     def on_trouble(self, error):
         pass
 
+    def on_notice(self, notice):
+        pass
+
     def on_recovered(self, notices):
         pass
 
