@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import orjson
@@ -48,8 +48,11 @@ DAMAGES: dict[str, Callable[[bytearray, random.Random], None]] = {
 }
 
 
+EPOCHS = (f"fresh{n}" for n in count(1))
+
+
 def open_journal(path: Path) -> SqliteJournal:
-    return SqliteJournal(str(path), now_us=lambda: T0_US, random_epoch=lambda: "fresh1")
+    return SqliteJournal(str(path), now_us=lambda: T0_US, random_epoch=lambda: next(EPOCHS))
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +144,8 @@ def test_a_damaged_page_costs_its_own_lines_and_is_told(original, tmp_path, line
         path = damaged_copy(directory, tmp_path / f"{name}{number}", number, name)
         journal = open_journal(path)
         opening = journal.open()
-        assert (opening.epoch, opening.head) == ("abc123", LINES), f"page {number}: {opening.notices}"
+        epochs = [(epoch.name, epoch.first) for epoch in opening.earlier]
+        assert (epochs, opening.head) == ([("abc123", 1)], LINES), f"page {number}: {opening.notices}"
         for wanted in FILTERS:
             for newest in (False, True):
                 missing = check(journal, opening.oldest, true, wanted, newest=newest)
