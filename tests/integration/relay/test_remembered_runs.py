@@ -11,7 +11,15 @@ import pytest
 from logrelay.fanout.filters import Filter
 from logrelay.ingest.frames import Bye, Hello, Log
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CLOCK_HOLD_S, CLOSED_S, FORGET_STEP, RECENT_RUNS, RESEND_S, TraderRegistry
+from logrelay.ingest.trader_registry import (
+    CLOCK_HOLD_S,
+    CLOSED_S,
+    FORGET_STEP,
+    RECENT_RUNS,
+    RESEND_S,
+    End,
+    TraderRegistry,
+)
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import INFO
@@ -50,12 +58,21 @@ class Relay:
 
     def start(self):
         self.journal = SqliteJournal(
-            str(self.path), now_us=lambda: self.now_us, random_epoch=lambda: "k3f9ab", max_age_s=self.max_age_s
+            str(self.path),
+            now_us=lambda: self.now_us,
+            uptime_us=lambda: int(self.mono * 1e6),
+            random_epoch=lambda: "k3f9ab",
+            max_age_s=self.max_age_s,
         )
         opening = self.journal.open()
         self.sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
         self.registry = TraderRegistry(
-            opening.runs, self.sequencer, quiet_after_s=0, mono=self.mono, max_runs=self.max_runs
+            opening.runs,
+            self.sequencer,
+            quiet_after_s=0,
+            mono=self.mono,
+            now_us=self.now_us,
+            max_runs=self.max_runs,
         )
         self.head = opening.head
 
@@ -101,7 +118,7 @@ class Relay:
         self.registry.receive(trader, list(frames), self.now_us, self.mono)
 
     def end(self, trader, connection):
-        self.registry.ended(trader, connection, self.now_us, self.mono)
+        self.registry.ended(trader, connection, End(), self.now_us, self.mono)
 
     def clean_run(self, key, lines=1):
         trader, connection, _ = self.connect(key)
