@@ -143,9 +143,11 @@ def _journal(config: Config) -> Journal:
         sync="full" if config.sync == "full" else "normal",
         max_age_s=config.keep_days * DAY_S,
         max_bytes=config.keep_bytes,
+        keep_free=config.keep_free,
         now_us=lambda: time.time_ns() // 1000,
         random_epoch=lambda: _random_text(EPOCH_LENGTH),
         boot=_boot(),
+        on_progress=print_stderr,
     )
 
 
@@ -274,9 +276,13 @@ class Relay:
         return f"{state} {traders}, {pipeline.viewer_count} viewers"
 
     async def watch_socket_file(self) -> None:
-        """See to it that traders find the log socket, until cancelled: its file may be removed while the relay runs."""
+        """See to it that the log socket and the journal stay usable, until cancelled.
+
+        Their files may be removed, cut or overwritten while the relay runs, also while no line comes.
+        """
         while True:
             await asyncio.sleep(SOCKET_CHECK_S)
+            self._pipeline.look_after_files()
             mishap = self._socket_file.check()
             if mishap is None:
                 continue

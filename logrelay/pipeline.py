@@ -46,7 +46,7 @@ from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
-from logrelay.journal.interface import Opening, Page, Query
+from logrelay.journal.interface import Opening, Page, Query, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit
 from logrelay.read_queue import Read, ReadQueue
@@ -290,6 +290,23 @@ class Pipeline(Generic[Server]):
         for text in notices:
             self._add_notice(WARNING, text, {"state": "journal"})
         self.trader_server.schedule_tick()
+
+    def on_damaged(self, lines: int) -> None:
+        """Say that a part of the file is damaged; whoever comes to the place is told of a gap."""
+        self.announce(
+            ERROR,
+            f"the journal file is damaged: {lines:,} {'line' if lines == 1 else 'lines'} of it cannot be trusted any "
+            "more and are shown as a gap; look at the disk, and verify the file with logrelay check --verify-journal",
+            {"state": "journal", "damaged_lines": lines},
+        )
+
+    def look_after_files(self) -> None:
+        """Look whether somebody has changed the journal's files; to be called about once in a second."""
+        self.journal_thread.look_after_files()
+
+    def on_notice(self, notice: UpkeepNotice) -> None:
+        """Say in the stream what the journal's upkeep has to say."""
+        self.announce(notice.rank, notice.text, notice.details)
 
     # --- while the journal does not keep up ---------------------------------------------------------------------
 
@@ -567,6 +584,11 @@ class Pipeline(Generic[Server]):
         return len(self._hub.viewers)
 
     @property
+    def damaged_lines(self) -> int:
+        """Lines of the kept stretch that are lost to damage of the file."""
+        return self.journal_thread.stats().damaged_lines
+
+    @property
     def lost_traders(self) -> int:
         """Traders that have lost their connection and are not known to be dead."""
         return self._registry.in_state("lost")
@@ -589,7 +611,12 @@ class Pipeline(Generic[Server]):
             "bytes_total": self._sequencer.bytes_total,
             "commits_total": stats.commits,
             "journal_bytes": stats.disk_bytes,
+            "journal_damaged_lines": stats.damaged_lines,
             "journal_trouble": int(self.trouble is not None),
+            "journal_upkeep_trouble": int(stats.upkeep_trouble is not None),
+            "journal_expired_lines_total": stats.pruned_for.get("age", 0),
+            "journal_evicted_size_lines_total": stats.pruned_for.get("size", 0),
+            "journal_evicted_space_lines_total": stats.pruned_for.get("space", 0),
             "pending_lines": self.pending_lines,
             "viewers": len(hub.viewers),
             "viewers_behind": hub.behind(),

@@ -59,7 +59,11 @@ class Relay:
 
     def start(self):
         self.journal = SqliteJournal(
-            str(self.path), now_us=lambda: self.now_us, random_epoch=lambda: "k3f9ab", max_age_s=self.max_age_s
+            str(self.path),
+            now_us=lambda: self.now_us,
+            uptime_us=lambda: int(self.mono * 1e6),
+            random_epoch=lambda: "k3f9ab",
+            max_age_s=self.max_age_s,
         )
         opening = self.journal.open()
         self.sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
