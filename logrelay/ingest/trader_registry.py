@@ -727,6 +727,7 @@ class TraderRegistry:
             committed=run.last_seq,
             unsynced=self._may_lack_lines(run),
         )
+        trader.has_crashed = run.state == CRASHED
         return trader
 
     def _may_lack_lines(self, run: Run) -> bool:

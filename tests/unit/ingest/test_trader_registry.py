@@ -17,6 +17,7 @@ from logrelay.ingest.trader_registry import (
     DEAD,
     GONE_GRACE_S,
     LOST_GRACE_S,
+    RECENT_RUNS,
     RUNNING,
     SHOWN_RUNS,
     UNKNOWN,
@@ -867,6 +868,33 @@ def test_a_dead_run_that_another_process_delivers_has_crashed():
     assert (notice.level, notice.context["state"]) == (INFO, "crashed")
     assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
     assert bench.registry.counters.crashed == 1
+
+
+@pytest.mark.parametrize("way", ["crowd", "restart"])
+def test_a_crash_is_told_once_however_many_runs_ended_since(way):
+    """What the run left behind may come much later, when the run is only in the table."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1))
+    bench.ended(trader, connection, CRASHED)
+    assert [notice.context["state"] for notice in bench.pass_time(CRASH_GRACE_S)] == ["crashed"]
+    bench.registry.committed(trader.run.id, 1)
+    others = [Run(2 + n, run_key(2 + n), "job", "box", 1, 1, 1, 1, "closed", NOW + 10**9) for n in range(RECENT_RUNS)]
+    if way == "restart":
+        bench = Bench(runs=[trader.run, *others], head=9)
+    else:
+        for run in others:
+            other, connection = bench.join(run.id)
+            bench.receive(other, log(1), Bye(1))
+            bench.registry.committed(other.run.id, 1)
+            bench.ended(other, connection, End())
+        bench.registry.forget(1, bench.now_us, bench.mono)
+    assert trader.run.id not in bench.registry.by_id
+    again, connection = bench.join(is_dead=True)
+    bench.ended(again, connection, End())
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
+    assert bench.registry.counters.crashed == (way == "crowd")
 
 
 def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():
