@@ -57,7 +57,7 @@ READ_RETRY_S = 1.0
 
 LOOP_LATE_S = 0.25
 """A timer that fires so much late tells that the loop was kept from turning: what it has not heard by then says
-nothing about the journal."""
+nothing about the journal, nor about a trader."""
 
 DELIVERY_STEP_S = 0.1
 """A viewer that has taken nothing for so long is not about to."""
@@ -161,6 +161,8 @@ class Pipeline(Generic[Server]):
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline = _NEVER
         """Monotonic time at which the deadline timer fires."""
+        self._was_late = False
+        """The deadline timer fired late, and has been set once more."""
         self._read_retry_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         # Their threads are made when there is something to compress, not before.
@@ -216,8 +218,7 @@ class Pipeline(Generic[Server]):
     def process_died(self, run: bytes) -> None:
         """Note that the process of a run that had lost its connection has ended."""
         if not self._stopping:
-            self._registry.process_died(run, _now_us(), time.monotonic())
-            self.trader_server.schedule_tick()
+            self._set_deadline(self._registry.process_died(run, time.monotonic()))
 
     def tick(self) -> int:
         """Have what has gathered committed; while degraded, publish it as well. Returns the number of viewers."""
@@ -371,8 +372,16 @@ class Pipeline(Generic[Server]):
         self._deadline_timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._on_deadline)
 
     def _on_deadline(self) -> None:
+        late = time.monotonic() - self._deadline > LOOP_LATE_S
         self._deadline_timer = None
         self._deadline = _NEVER
+        if late and not self._was_late:
+            # Timers fire before sockets are read: the hello, the lines or the goodbye may be waiting there. This once:
+            # a loop that is late every time has read in between.
+            self._was_late = True
+            self._set_deadline(time.monotonic() + LOOP_LATE_S)
+            return
+        self._was_late = False
         self._registry.pass_time(_now_us(), time.monotonic())
         self.trader_server.schedule_tick()
         # A quiet trader's deadline moves with every line; the timer is set anew only when it has fired.
