@@ -60,7 +60,7 @@ class ViewerServer:
         """Every connection, whatever it is about."""
         self.viewers: dict[ViewerConnection, None] = {}
         """Those with an open WebSocket."""
-        self.read_buffer = bytearray(budgets.READ_BYTES)
+        self.read_buffer = memoryview(bytearray(budgets.READ_BYTES))
         """What every connection is read into, one after another."""
         self._waiting: OrderedDict[ViewerConnection, str | None] = OrderedDict()
         """Those without a complete request, the oldest first, each with its address."""

@@ -11,7 +11,16 @@ import pytest
 from logrelay.fanout.filters import Filter
 from logrelay.ingest.frames import Bye, Hello, Log
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CLOCK_HOLD_S, CLOSED_S, FORGET_STEP, RECENT_RUNS, RESEND_S, TraderRegistry
+from logrelay.ingest.trader_registry import (
+    CLOCK_HOLD_S,
+    CLOSED_S,
+    DEAD,
+    FORGET_STEP,
+    RECENT_RUNS,
+    RESEND_S,
+    End,
+    TraderRegistry,
+)
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import INFO
@@ -55,7 +64,12 @@ class Relay:
         opening = self.journal.open()
         self.sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
         self.registry = TraderRegistry(
-            opening.runs, self.sequencer, quiet_after_s=0, mono=self.mono, max_runs=self.max_runs
+            opening.runs,
+            self.sequencer,
+            quiet_after_s=0,
+            mono=self.mono,
+            now_us=self.now_us,
+            max_runs=self.max_runs,
         )
         self.head = opening.head
 
@@ -101,7 +115,7 @@ class Relay:
         self.registry.receive(trader, list(frames), self.now_us, self.mono)
 
     def end(self, trader, connection):
-        self.registry.ended(trader, connection, self.now_us, self.mono)
+        self.registry.ended(trader, connection, End(DEAD), self.now_us, self.mono)
 
     def clean_run(self, key, lines=1):
         trader, connection, _ = self.connect(key)
