@@ -20,7 +20,7 @@ import socket
 import string
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -389,7 +389,7 @@ async def _serve(
     _tune_interpreter()
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))
-    watches = [asyncio.create_task(relay.watch_socket_file()), asyncio.create_task(relay.watch_tokens())]
+    watches = [asyncio.create_task(_keep_up(watch)) for watch in (relay.watch_socket_file, relay.watch_tokens)]
     await relay.wait_for_stop()
     notifier.stopping()
     for task in watches:
@@ -415,6 +415,18 @@ def _http_api(service: ViewerService) -> PlainHttp:
     from logrelay.http.api import HttpApi  # noqa: PLC0415
 
     return HttpApi(service)
+
+
+async def _keep_up(watch: Callable[[], Awaitable[None]]) -> None:
+    """Run a watch until cancelled, and begin it again when it fails: without it a revoked token would stay good.
+
+    What it failed for is reported where the loop's other errors are. A watch begins with a pause.
+    """
+    while True:
+        try:
+            await watch()
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": "a watch has failed", "exception": error})
 
 
 async def _watch(notifier: Notifier, interval_s: float | None) -> None:

@@ -19,6 +19,16 @@ in the same moment, so the newest is never the one that holds a place for nothin
 HANDSHAKES_PER_ADDRESS = 512
 """Of them from one address; the same, for the oldest of that address. Half of the places are left to the others."""
 
+TLS_HANDSHAKES = 512
+"""Connections whose TLS handshake is not complete, some 40 KiB each; they have places of their own. Beyond it the
+oldest is cut: a handshake takes a second over a bad network, and whoever only connects holds its place for longer."""
+
+TLS_HANDSHAKES_PER_ADDRESS = 256
+"""Of them from one address; the same, for the oldest of that address."""
+
+TLS_ACCEPTS = 64
+"""Taken in one turn of the loop: each may bring the arithmetic of a handshake with it, a third of a millisecond."""
+
 # --- while a request is answered -------------------------------------------------------------------------------------
 
 ANSWER_SLOTS = 256
