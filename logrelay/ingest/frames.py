@@ -165,8 +165,8 @@ class Decoder:
 
     A frame stays bytes until all of it is there: msgpack would make a list of the declared length for every array whose
     header it has seen, so a few bytes could claim megabytes. At most `MAX_FRAME_BYTES` of half a frame are kept. A
-    first frame longer than `first_frame_bytes` is `Broken`. After a `Broken` the connection is to be closed; further
-    bytes are ignored.
+    first frame longer than `first_frame_bytes` is `Broken`; pings and pongs before it do not count. After a `Broken`
+    the connection is to be closed; further bytes are ignored.
     """
 
     __slots__ = ("_allowed_bytes", "_broken", "_partial", "_unpackers", "was_pinged")
@@ -265,7 +265,7 @@ class Decoder:
         if sizes[0] > self._allowed_bytes:
             self._break(received, _too_long(self._allowed_bytes))
             return
-        self._allowed_bytes = MAX_PENDING_BYTES
+        allowed, self._allowed_bytes = self._allowed_bytes, MAX_PENDING_BYTES
         append = received.append
         ranks = RANKS
         unpacker = self._unpackers.decoder
@@ -294,6 +294,8 @@ class Decoder:
                 self._unpackers.renew_decoder()
                 self._broken = True
                 return
+        if not received:
+            self._allowed_bytes = allowed  # pings alone: who has not said hello gets no more memory for them
 
     def _take_long(self, frame: _PartialFrame, received: list[Frame]) -> None:
         """Answer a complete frame that is too long."""

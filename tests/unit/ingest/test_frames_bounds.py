@@ -182,3 +182,18 @@ def test_keys_and_values_may_be_of_any_kind():
     assert line.event == {1: b"\xff", "t": "ok"}
     (line,) = Decoder().receive(b"\x95\x01\x01\x05\xa4info\x81\xa1k\xa1\xff")
     assert line.event == {"k": "\ufffd"}
+
+
+@pytest.mark.parametrize("ping", [b"\x91\x04", b"\x91\x05\x91\x04"])
+def test_no_ping_lifts_the_bound_of_the_first_frame(ping):
+    """Who has not said hello gets no more memory by sending pings, in one read or before it; behind hello they may."""
+    claim = b"\x91\xc6\x00\x00\xff\x00" + bytes(frames.MAX_HELLO_BYTES)
+    too_long = Broken(
+        f"a frame of more than {frames.MAX_HELLO_BYTES} bytes; at most {frames.MAX_HELLO_BYTES} are allowed"
+    )
+    for reads in ([ping + claim], [ping, claim], [ping + claim[:9], claim[9:]]):
+        decoder = Decoder(first_frame_bytes=frames.MAX_HELLO_BYTES)
+        assert [frame for read in reads for frame in decoder.receive(read)] == [too_long]
+    decoder = Decoder(first_frame_bytes=frames.MAX_HELLO_BYTES)
+    assert [type(frame) for frame in decoder.receive(ping + msgpack.packb([0, HELLO]) + ping)] == [Hello]
+    assert decoder.receive(ping) + decoder.receive(claim) == []
