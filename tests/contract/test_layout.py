@@ -24,7 +24,18 @@ TOP_LEVEL = {
 }
 """Besides files and folders whose names begin with a dot."""
 
-TEST_FOLDERS = {"unit", "integration", "system", "contract", "mutation", "bench", "siege", "support", "conftest.py"}
+TEST_FOLDERS = {
+    "unit",
+    "integration",
+    "system",
+    "contract",
+    "mutation",
+    "bench",
+    "siege",
+    "fuzz",
+    "support",
+    "conftest.py",
+}
 
 TESTED_ELSEWHERE = {
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
