@@ -178,7 +178,7 @@ class _Walk:
         values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         while True:
             try:
-                bodies, seqs, sums = self._read(values)
+                bodies, seqs, sums, glued = self._read(values)
                 break
             except sqlite3.DataError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG or rows == 1:
@@ -199,6 +199,8 @@ class _Walk:
         else:
             self.low = high
         bodies, seqs = self._true_ones(bodies, seqs, sums)
+        if not glued:
+            bodies = [body.replace(b"\n", b" ") for body in bodies]
         plan = self._plan
         if plan.judge_all or plan.judge_nul or plan.judge_notices:
             return self._judge(bodies, seqs)
@@ -228,20 +230,23 @@ class _Walk:
             return max(self.low, self.high - visits), self.high
         return self.low, min(self.high, self.low + visits)
 
-    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int], list[int]]:
-        """Return bodies, seqs, and the checksums that the rows claim (see `checksums.damaged`)."""
+    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int], list[int], bool]:
+        """Return bodies, seqs, and the checksums that the rows claim (see `checksums.damaged`).
+
+        The last value is False where a body may have a newline in it.
+        """
         glued, numbers, sums = self._db.execute(self._sql, values).fetchone()
         if numbers is None:
-            return [], [], []
+            return [], [], [], True
         bodies: list[bytes] = glued.split(b"\n") if glued is not None else []
         seqs: list[int] = orjson.loads(f"[{numbers}]")
         if len(bodies) == len(seqs) and _in_order(seqs, down=self.query.newest):
-            return bodies, seqs, orjson.loads(f"[{sums}]")
+            return bodies, seqs, orjson.loads(f"[{sums}]"), True
         # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a
         # newline into a body by hand. The slow way round is right in every case.
         rows = self._db.execute(self._slow_sql, values).fetchall()
         rows.sort(reverse=self.query.newest)
-        return [body or b"" for _, body, _ in rows], [seq for seq, _, _ in rows], [crc for _, _, crc in rows]
+        return [body or b"" for _, body, _ in rows], [seq for seq, _, _ in rows], [crc for _, _, crc in rows], False
 
     def _true_ones(self, bodies: list[bytes], seqs: list[int], sums: list[int]) -> tuple[list[bytes], list[int]]:
         """Leave out what is damaged, and note it: a notice takes its place."""
@@ -250,7 +255,7 @@ class _Walk:
             self._holes.add((seq, seq) for seq in bad)
             kept = [(body, seq) for body, seq in zip(bodies, seqs, strict=True) if seq not in bad]
             bodies, seqs = [body for body, _ in kept], [seq for _, seq in kept]
-        return [body.replace(b"\n", b" ") if b"\n" in body else body for body in bodies], seqs
+        return bodies, seqs
 
     def _judge(self, bodies: list[bytes], seqs: list[int]) -> tuple[list[bytes], list[int]]:
         """Let Filter decide where SQL cannot: keeps what really matches."""

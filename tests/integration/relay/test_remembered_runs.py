@@ -18,6 +18,7 @@ from logrelay.ingest.trader_registry import (
     FORGET_STEP,
     RECENT_RUNS,
     RESEND_S,
+    UNKNOWN,
     End,
     TraderRegistry,
 )
@@ -118,8 +119,8 @@ class Relay:
     def send(self, trader, *frames):
         self.registry.receive(trader, list(frames), self.now_us, self.mono)
 
-    def end(self, trader, connection):
-        self.registry.ended(trader, connection, End(DEAD), self.now_us, self.mono)
+    def end(self, trader, connection, process=UNKNOWN):
+        self.registry.ended(trader, connection, End(process), self.now_us, self.mono)
 
     def clean_run(self, key, lines=1):
         trader, connection, _ = self.connect(key)
@@ -264,7 +265,7 @@ def test_beyond_the_bound_runs_go_before_their_time_and_it_is_told_once(relay_at
     trader, connection, _ = relay.connect(lost)
     relay.send(trader, log(lost, 1, relay.now_us))
     relay.commit()
-    relay.end(trader, connection)
+    relay.end(trader, connection, process=DEAD)
     relay.forward(2)
     for number in range(1, 501):
         relay.clean_run(key_of(number))
