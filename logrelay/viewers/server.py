@@ -14,6 +14,7 @@ from typing import Any
 
 from logrelay import budgets
 from logrelay.access.tokens import TokenSet
+from logrelay.access.wrong_tokens import address_key
 from logrelay.http.response import HttpResponse
 from logrelay.viewers.connection import HANDSHAKE_TIMEOUT_S, ViewerConnection
 from logrelay.viewers.limit_report import LimitReport
@@ -62,9 +63,9 @@ class ViewerServer:
         """Those with an open WebSocket."""
         self.read_buffer = memoryview(bytearray(budgets.READ_BYTES))
         """What every connection is read into, one after another."""
-        self._waiting: OrderedDict[ViewerConnection, str | None] = OrderedDict()
-        """Those without a complete request, the oldest first, each with its address."""
-        self._waiting_by_address: dict[str | None, OrderedDict[ViewerConnection, None]] = {}
+        self._waiting: OrderedDict[ViewerConnection, str] = OrderedDict()
+        """Those without a complete request, the oldest first, each with its address (IPv6: its /64)."""
+        self._waiting_by_address: dict[str, OrderedDict[ViewerConnection, None]] = {}
         self._answering: OrderedDict[ViewerConnection, None] = OrderedDict()
         """Those that get a plain answer, the oldest first."""
         self._charged_bytes: OrderedDict[ViewerConnection, int] = OrderedDict()
@@ -110,7 +111,7 @@ class ViewerServer:
     def add(self, connection: ViewerConnection) -> bool:
         """Take up a new connection; where there are too many without a request, the oldest of them has to go."""
         self.connections[connection] = None
-        address = connection.peer
+        address = address_key(connection.peer)
         neighbours = self._waiting_by_address.setdefault(address, OrderedDict())
         if len(neighbours) >= budgets.HANDSHAKES_PER_ADDRESS:
             self._cut_oldest(neighbours, "handshake")
