@@ -1,7 +1,7 @@
 """The viewers' port: listening, how many may connect, pings, and closing all at the end.
 
 Owns: the listening sockets, the list of connections, the limits on their number, and the one ping timer for all. It
-must not know what a connection says or is told. Read `viewers/connection` next.
+must not know what a connection says or is told. Read `viewers/tls_acceptor` next.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.memory_return import MemoryReturn
 from logrelay.viewers.messages import CLOSE_OVER_BUDGET, CLOSE_TOKEN
 from logrelay.viewers.service import ViewerService
+from logrelay.viewers.tls_acceptor import TlsAcceptor
 from logrelay.viewers.turns import Turns
 
 PING_INTERVAL_S = 30.0
@@ -59,7 +60,7 @@ class ViewerServer:
         """Every connection, whatever it is about."""
         self.viewers: dict[ViewerConnection, None] = {}
         """Those with an open WebSocket."""
-        self.read_buffer = bytearray(budgets.READ_BYTES)
+        self.read_buffer = memoryview(bytearray(budgets.READ_BYTES))
         """What every connection is read into, one after another."""
         self._waiting: OrderedDict[ViewerConnection, str | None] = OrderedDict()
         """Those without a complete request, the oldest first, each with its address."""
@@ -76,22 +77,33 @@ class ViewerServer:
         self._max_viewers = max_viewers
         self._compression = compression
         self._loop = loop
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.AbstractServer | TlsAcceptor] = []
         self._ping_timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
     async def listen(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         """Serve a bound TCP socket, with TLS if there is a context for it."""
-        server = await self._loop.create_server(
-            lambda: ViewerConnection(self, self._service, self._loop),
-            sock=sock,
-            backlog=ACCEPT_BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=None if tls is None else TLS_END_S,
-        )
+        if tls is not None:
+            sock.listen(LISTEN_BACKLOG)
+            acceptor = TlsAcceptor(
+                sock,
+                tls,
+                self._make_connection,
+                handshake_s=HANDSHAKE_TIMEOUT_S,
+                goodbye_s=TLS_END_S,
+                exceeded=lambda: self.exceeded("handshake"),
+                memory=self._memory,
+                loop=self._loop,
+            )
+            self._servers.append(acceptor)
+            acceptor.begin()
+            return
+        server = await self._loop.create_server(self._make_connection, sock=sock, backlog=ACCEPT_BACKLOG)
         self._servers.append(server)
         sock.listen(LISTEN_BACKLOG)
+
+    def _make_connection(self) -> ViewerConnection:
+        return ViewerConnection(self, self._service, self._loop)
 
     # --- what a connection reports (connection.ConnectionRegistry) ------------------------------------------------
 

@@ -47,6 +47,7 @@ TESTED_ELSEWHERE = {
     "logrelay/cli/setting_options": "tests/system/test_cli.py",
     "logrelay/cli/systemd_units": "tests/system/test_cli.py and tests/system/systemd",
     "logrelay/cli/token": "tests/system/test_token.py",
+    "logrelay/cli/verify": "tests/system/test_cli.py",
     "logrelay/errors": "classes without logic; the exit codes are seen by tests/system/test_cli.py",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",
