@@ -26,9 +26,9 @@ from tests.siege.siege import TRADER_RATE as RATE
 from tests.support.chaos.relay import Relay
 from tests.support.waiting import wait_for
 
-AFTER_BYTES = 110 << 20
-"""The relay's memory once the last connection is closed: tests/siege allows 90 MB, and here its journal and the recent
-lines are full of odd ones besides."""
+AFTER_BYTES = 160 << 20
+"""The relay's memory once the last connection is closed: what tests/siege allows while an attack goes on. The healthy
+trader's recent lines alone take some 75 MB when it has logged for two minutes, whatever else comes."""
 
 ANSWER_S = 0.05
 """How long an answer is waited for; the next input does not need it."""

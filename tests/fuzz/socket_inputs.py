@@ -253,12 +253,12 @@ def _piece(rng: Random, seq: int, run: int) -> Piece:
     if chance < 0.56:
         return _log(rng, seq)
     if chance < 0.62:
-        return _log(rng, max(1, min(MAX_SEQ, seq + _pick(rng, (-1, -2, -5, 1, 2, 10, 2**40, MAX_SEQ - seq)))))
+        return _log(rng, max(1, min(MAX_SEQ, seq + _pick(rng, (-1, -2, -5, 1, 2, 10, 2**39, MAX_SEQ - seq)))))
     if chance < 0.68:
         return _bad_log(rng, seq)
     if chance < 0.74:
         first = max(1, seq - int(rng.random() * 4))
-        last = min(MAX_SEQ, first + int(rng.random() ** 8 * 2**64))
+        last = min(MAX_SEQ, first + int(rng.random() ** 8 * _pick(rng, (100, 2**38, 2**64))))
         return Piece(packed([2, first, last, last - first + 1, _pick(rng, CAUSES)]), ("lost", first, last))
     if chance < 0.77:
         return _odd_lost(rng, seq)
