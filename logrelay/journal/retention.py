@@ -52,6 +52,9 @@ VACUUM_FLOOR = 256
 """Free pages (1 MiB) that are never worth giving back."""
 LOG_SHARE = 8
 """An eighth of the size limit is left to the write-ahead log."""
+LEAST_LOG = 1 << 20
+"""A commit has to fit, or a full disk would stop it for good: one read of a trader, 256 KiB, takes 400 KiB of the log.
+Of a journal under 2 MiB the log takes half."""
 MOST_LOG = 32 << 20
 """But not more than this."""
 TELL_US = 86_400_000_000
@@ -136,7 +139,8 @@ class Retention:
 
     def fit(self, disk_bytes: int) -> None:
         """Give the write-ahead log its share of the limit, or of a file system of `disk_bytes` that is smaller."""
-        self.log_bytes = min(MOST_LOG, min(self._max_bytes, disk_bytes) // LOG_SHARE)
+        least = min(self._max_bytes, disk_bytes)
+        self.log_bytes = min(MOST_LOG, max(least // LOG_SHARE, min(LEAST_LOG, least // 2)))
         """What the write-ahead log may take of the limit."""
         self._budget = self._max_bytes - self.log_bytes
 

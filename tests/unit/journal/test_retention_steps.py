@@ -396,8 +396,9 @@ def test_space_is_given_back_in_small_steps(keep, lines, clock):
 
 
 def test_limits_are_whole_bytes():
-    """A share of the limit belongs to the write-ahead log, up to a bound."""
-    for limit, log in ((8 * MIB, MIB), (MIB + 7, MIB // 8), (1 << 40, module.MOST_LOG)):
+    """A share of the limit belongs to the write-ahead log, up to a bound; a small journal gives half of it."""
+    small = (MIB + 7) // 2
+    for limit, log in ((16 * MIB, 2 * MIB), (4 * MIB, MIB), (MIB + 7, small), (1 << 40, module.MOST_LOG)):
         made = Retention(max_age_us=1, max_bytes=limit, now_us=lambda: 0)
         assert made.log_bytes == log
         assert type(made.log_bytes) is int

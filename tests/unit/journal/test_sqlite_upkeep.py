@@ -141,15 +141,15 @@ def test_a_busy_journal_waits_longer_than_an_idle_one(fresh, monkeypatch):
 
 @pytest.mark.parametrize("idle", [True, False])
 def test_a_small_journal_takes_them_more_often(fresh, idle):
-    """Half of what its log may take: 64 KiB of a journal of 1 MiB are reached by the fourth empty commit."""
+    """Half of what its log may take: 256 KiB of a journal of 1 MiB are reached by the fourteenth empty commit."""
     journal = fresh(max_bytes=1 << 20)
     seen = statements(journal)
     taken = []
-    for _ in range(5):
+    for _ in range(15):
         journal.append(Commit())
         journal.checkpoint(idle=idle)
         taken.append(seen.count(PASSIVE))
-    assert taken == [0, 0, 0, 1, 1]
+    assert taken == [*[0] * 13, 1, 1]
 
 
 # --- what comes of it ------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Memory:
         self.ended += 1
 
 
-class Door:
+class Port:
     """An acceptor on a free port."""
 
     def __init__(self, authority, listener=None):
@@ -116,47 +116,47 @@ def authority(tmp_path_factory):
 async def test_the_oldest_handshake_of_an_address_is_cut(authority, monkeypatch):
     """Its neighbours stay, and who shakes hands at once comes in."""
     monkeypatch.setattr(budgets, "TLS_HANDSHAKES_PER_ADDRESS", 3)
-    door = Door(authority)
-    other = await door.idle("127.0.0.2")
-    crowd = [await door.idle() for _ in range(4)]
-    assert (door.cut, door.acceptor.count) == (1, 4)
+    port = Port(authority)
+    other = await port.idle("127.0.0.2")
+    crowd = [await port.idle() for _ in range(4)]
+    assert (port.cut, port.acceptor.count) == (1, 4)
     assert await ended(crowd[0][0]) == b""
-    assert await door.greeting() == b"hello"
-    assert door.cut == 2
+    assert await port.greeting() == b"hello"
+    assert port.cut == 2
     assert await ended(crowd[1][0]) == b""
-    door.acceptor.close()
+    port.acceptor.close()
     for reader, _ in (other, *crowd[2:]):
         assert await ended(reader) == b"", "the end cuts all handshakes"
-    await until(lambda: door.memory.ended == 5)
-    assert door.acceptor.count == 0
-    await door.close()
+    await until(lambda: port.memory.ended == 5)
+    assert port.acceptor.count == 0
+    await port.close()
 
 
 @on_a_loop
 async def test_the_oldest_of_all_is_cut(authority, monkeypatch):
     """Where many addresses come together."""
     monkeypatch.setattr(budgets, "TLS_HANDSHAKES", 3)
-    door = Door(authority)
-    crowd = [await door.idle(f"127.0.0.{number}") for number in (2, 3, 4, 5)]
-    assert (door.cut, door.acceptor.count) == (1, 3)
+    port = Port(authority)
+    crowd = [await port.idle(f"127.0.0.{number}") for number in (2, 3, 4, 5)]
+    assert (port.cut, port.acceptor.count) == (1, 3)
     assert await ended(crowd[0][0]) == b""
-    assert await door.greeting() == b"hello"
-    await door.close()
+    assert await port.greeting() == b"hello"
+    await port.close()
 
 
 @on_a_loop
 async def test_a_client_that_goes_away_leaves_its_place(authority):
     """Also one that speaks something else."""
-    door = Door(authority)
-    _, gone = await door.idle()
+    port = Port(authority)
+    _, gone = await port.idle()
     gone.transport.abort()
-    await until(lambda: door.memory.ended == 1)
-    reader, plain = await door.idle()
+    await until(lambda: port.memory.ended == 1)
+    reader, plain = await port.idle()
     plain.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     await ended(reader)
-    await until(lambda: door.memory.ended == 2)
-    assert (door.acceptor.count, door.cut) == (0, 0)
-    await door.close()
+    await until(lambda: port.memory.ended == 2)
+    assert (port.acceptor.count, port.cut) == (0, 0)
+    await port.close()
 
 
 @on_a_loop
@@ -174,7 +174,7 @@ async def test_accepting_goes_on_when_there_are_descriptors_again(authority, mon
     listener = Exhausted()
     listener.bind(("127.0.0.1", 0))
     listener.listen()
-    door = Door(authority, listener)
-    assert await door.greeting() == b"hello"
+    port = Port(authority, listener)
+    assert await port.greeting() == b"hello"
     assert refusals == []
-    await door.close()
+    await port.close()
