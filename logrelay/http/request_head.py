@@ -65,8 +65,6 @@ class RequestHead:
     """`1.0` or `1.1`."""
     fields: tuple[tuple[str, str], ...]
     """Names and values as they were sent, in order; bytes beyond ASCII as ISO-8859-1."""
-    raw: bytes
-    """The bytes of the head, the blank line included."""
     bytes_behind: bool
     """Something came behind it, with it."""
 
@@ -161,7 +159,7 @@ def _parse(head: bytes, *, bytes_behind: bool) -> RequestHead | Malformed:
                 400, "line", "a header is not of the form Name: value, on one line and without control characters"
             )
         fields.append((field[1].decode("ascii"), field[2].strip(b" \t").decode("iso-8859-1")))
-    request = RequestHead(method, target, version, tuple(fields), head, bytes_behind)
+    request = RequestHead(method, target, version, tuple(fields), bytes_behind)
     return _fault_of_target(request) or _fault_of_framing(request) or request
 
 

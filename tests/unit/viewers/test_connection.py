@@ -370,3 +370,29 @@ async def test_every_answer_has_the_safe_headers():
     assert headers["cache-control"] == "no-cache"
     assert headers["content-security-policy"].startswith("default-src 'none'")
     bench.connection.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "status"),
+    [
+        (b"GET / HTTP/1.1", b"POST / HTTP/1.1\r\nContent-Length: 5", b"405"),
+        (b"GET / HTTP/1.1", b"T / HTTP/1.1", b"405"),
+        (b"Host: 127", b"Content-Length: 00\r\nHost: 127", b"101"),
+        (b"Host: 127", b"X: " + b"y" * (8 * 1024 - 3) + b"\r\nHost: 127", b"101"),
+        (b"Host: 127", b"".join(b"H%d: v\r\n" % n for n in range(95)) + b"Host: 127", b"101"),
+        (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 8", b"400"),
+    ],
+)
+def test_every_head_that_is_one_has_an_answer(old, new, status):
+    """Whatever the library would think of the same bytes: one reader decides, and no error comes of a second one."""
+
+    @on_a_loop
+    async def ask():
+        """Send it."""
+        bench, errors = Bench(Upgrade(None)), []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+        bench.connection.data_received(WEBSOCKET.replace(old, new))
+        assert errors == []
+        assert bench.transport.written.split(b" ")[1] == status
+
+    ask()
