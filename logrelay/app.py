@@ -36,6 +36,7 @@ from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
+from logrelay.visible_text import visible
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
@@ -156,7 +157,7 @@ def _let_traders_go_first() -> None:
 def print_stderr(text: str) -> None:
     """Print one line for the operator; a closed stderr is no reason to end."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is the operator's)
+        print(f"logrelay: {visible(text)}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is the operator's)
 
 
 class Relay:

@@ -171,6 +171,10 @@ class Pipeline(Generic[Server]):
 
     # --- take: what the traders' server calls (Intake) ----------------------------------------------------------
 
+    def objection(self, hello: Hello) -> str | None:
+        """Return why a hello is refused: its run is another's."""
+        return self._registry.objection(hello)
+
     def hello(self, connection: TraderConnection, hello: Hello) -> int:
         """Admit a run; a second connection of the same run replaces the first."""
         trader, replaced = self._registry.hello(connection, hello, _now_us(), time.monotonic())
@@ -178,7 +182,7 @@ class Pipeline(Generic[Server]):
             self._trader_by_connection.pop(replaced, None)
             replaced.abort()
         self._trader_by_connection[connection] = trader
-        self._set_deadline(trader.deadline)
+        self._set_deadline(min(trader.deadline, self._registry.next_report()))
         return trader.committed
 
     def frames(self, connection: TraderConnection, frames: list[Frame]) -> list[bytes]:
@@ -187,7 +191,7 @@ class Pipeline(Generic[Server]):
         if trader is None:
             return []  # replaced by a newer connection, which will send the rest again
         answers = self._registry.receive(trader, frames, _now_us(), time.monotonic())
-        self._set_deadline(trader.deadline)
+        self._set_deadline(min(trader.deadline, self._registry.next_report()))
         return answers
 
     def refused(self, connection: TraderConnection, reason: str) -> None:
@@ -202,13 +206,14 @@ class Pipeline(Generic[Server]):
         if trader is None or self._stopping:
             return False
         watch = self._registry.ended(trader, connection, end, _now_us(), time.monotonic())
-        self._set_deadline(trader.deadline)
+        self._set_deadline(min(trader.deadline, self._registry.next_report()))
         return watch
 
     def process_died(self, run: bytes) -> None:
         """Note that the process of a run that had lost its connection has ended."""
         if not self._stopping:
             self._registry.process_died(run, _now_us(), time.monotonic())
+            self._set_deadline(self._registry.next_report())
             self.trader_server.schedule_tick()
 
     def tick(self) -> int:
@@ -573,6 +578,7 @@ class Pipeline(Generic[Server]):
         for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer):
             if timer is not None:
                 timer.cancel()
+        self._registry.flush(_now_us(), time.monotonic())
         self.tick()
         if self._degraded.waiting:
             self._all_committed = asyncio.Event()

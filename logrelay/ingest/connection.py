@@ -19,7 +19,7 @@ from typing import Protocol, cast
 from logrelay.ingest import frames
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.keepalive import Bounds, Silence
-from logrelay.ingest.peer_process import PeerProcess, process_of
+from logrelay.ingest.peer_process import PeerProcess, peer_user, process_of
 from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End, TraderConnection
 
 HELLO_TIMEOUT_S = 10.0
@@ -35,6 +35,9 @@ ACK_RETRY_S = 0.5
 
 class Intake(Protocol):
     """Receives the frames. Called on the event loop; no method may raise."""
+
+    def objection(self, hello: Hello) -> str | None:
+        """Return why the connection with this hello is to be refused; None: `hello` may be called."""
 
     def hello(self, connection: TraderConnection, hello: Hello) -> int:
         """Take a new connection. Returns the last seq of its run that is in the journal, for the welcome."""
@@ -170,13 +173,13 @@ class UnixConnection(asyncio.Protocol):
             if not received:
                 return
             first = received.pop(0)
-            if not isinstance(first, Hello):
-                reason = first.reason if isinstance(first, frames.Broken) else "the first frame must be hello"
+            reason = self._greet(first) if isinstance(first, Hello) else "the first frame must be hello"
+            if reason is not None:
+                reason = first.reason if isinstance(first, frames.Broken) else reason
                 self._intake.refused(self, reason)
                 self._owner.was_read(self, 0)
                 self._refuse(reason)
                 return
-            self._greet(first)
         broken = received[-1] if received and isinstance(received[-1], frames.Broken) else None
         if broken:
             received.pop()
@@ -221,6 +224,10 @@ class UnixConnection(asyncio.Protocol):
         elif self._ack_timer is None:
             # The first ack waits too: the lines right behind it are then acked by the same wake-up.
             self._ack_timer = self._owner.loop.call_later(ACK_INTERVAL_S, self._send_ack)
+
+    def is_process_running(self) -> bool:
+        """Tell whether the trader's process is known, and runs."""
+        return self.process is not None and self.process.is_running()
 
     def abort(self) -> None:
         """Close at once; what the trader has sent and nobody has read is left to its next connection."""
@@ -278,14 +285,20 @@ class UnixConnection(asyncio.Protocol):
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _greet(self, hello: Hello) -> None:
+    def _greet(self, hello: Hello) -> str | None:
+        """Answer hello. Returns why it is refused; None: it was taken."""
         if self._hello_timer is not None:
             self._hello_timer.cancel()
-        if not hello.is_dead and self._transport is not None:
+        if self._transport is not None:
             sock = self._transport.get_extra_info("socket")
-            self.process = self._find_process(sock, hello.pid, hello.started_ns)
+            hello = hello._replace(peer_uid=peer_user(sock)[0])
+            if not hello.is_dead:
+                self.process = self._find_process(sock, hello.pid, hello.started_ns)
             if self.process is not None:
                 hello = hello._replace(peer_pid=self.process.pid)
+        objection = self._intake.objection(hello)
+        if objection is not None:
+            return objection
         acked = self._intake.hello(self, hello)
         self.greeted = True
         self.run = hello.run
@@ -297,6 +310,7 @@ class UnixConnection(asyncio.Protocol):
         else:
             self._send(frames.welcome(acked))
         self._owner.was_greeted(self)
+        return None
 
     def _send_ack(self) -> None:
         if self._ack_timer is not None:

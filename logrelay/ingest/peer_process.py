@@ -23,6 +23,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from logrelay.model import UNKNOWN_UID
+
 _CREDENTIALS = struct.Struct("iII")
 """struct ucred: pid, uid, gid."""
 
@@ -90,8 +92,24 @@ def process_of(sock: socket.socket, pid: int, started_ns: int) -> PeerProcess | 
 
 def peer_pid(sock: socket.socket) -> int:
     """Return the pid of who connected, as this process sees it; 0: not to be seen from here. Raises OSError."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[0])
+    return _credentials(sock)[0]
+
+
+def peer_user(sock: socket.socket) -> tuple[int, int]:
+    """Return uid and gid of who connected; both `UNKNOWN_UID` where the kernel does not say. Never raises.
+
+    Of a tunnel it is the user that the tunnel's end here runs as.
+    """
+    try:
+        _, uid, gid = _credentials(sock)
+    except OSError:
+        return UNKNOWN_UID, UNKNOWN_UID
+    return uid, gid
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid, gid
 
 
 def _pidfd_of_peer(sock: socket.socket) -> int | None:

@@ -134,6 +134,9 @@ class Bench:
 
     # Intake
 
+    def objection(self, hello):
+        return None
+
     def hello(self, _connection, hello):
         self.calls.append(("hello", hello.app))
         return self.acked

@@ -60,6 +60,9 @@ class Relay:
     def was_greeted(self, _connection):
         pass
 
+    def objection(self, hello):
+        return None
+
     def hello(self, connection, hello):
         self.registry.hello(connection, hello, NOW_US, 0.0)
         return self.trader.committed
