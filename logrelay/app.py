@@ -16,15 +16,20 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import string
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from logrelay import __version__
-from logrelay.config.settings import GOOD_TOKEN_CHARS, MEMORY, Config, is_loopback
-from logrelay.errors import JournalError, ListenError
+from logrelay.access.token_keeper import TokenKeeper
+from logrelay.config.loading import require_token
+from logrelay.config.settings import MEMORY, Config
+from logrelay.errors import ConfigError, JournalError, ListenError
+from logrelay.faults import FaultReport
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
@@ -33,7 +38,9 @@ from logrelay.model import ERROR, RANKS, WARNING
 from logrelay.pipeline import Pipeline
 from logrelay.run_table import most_runs
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
+from logrelay.tls import TlsFiles, tls_files
 from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
 from logrelay.visible_text import visible
@@ -76,15 +83,30 @@ BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
 
 DAY_S = 86_400
 
+PLAIN_TEXT_WARNING = (
+    "viewers from other machines come in plain text, so whoever is on the way can read the log and the token; "
+    "give --tls-cert and --tls-key, or have them come through a VPN or a proxy with TLS"
+)
+
 SOCKET_CHECK_S = 1.0
 """How often the log socket's file is looked at: a trader that finds none tries again about as often."""
+
+
+TOKEN_CHECK_S = 0.5
+"""How often the token file is looked at, and the time of each token: a revoked one is promised to be out within a
+second. It costs one stat(2)."""
 
 
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails."""
     _raise_fd_limit()
     _let_traders_go_first()
+    tls = tls_files(config.tls_cert, config.tls_key)
     inherited = inherited_sockets(os.environ, os.getpid())
+    tokens = TokenKeeper(config.tokens, config.token)
+    for sock in inherited:
+        if config.token is not None and sock.family != socket.AF_UNIX:
+            require_token(str(sock.getsockname()[0]), config.token, "the inherited address")
     journal = _journal(config)
     opening = journal.open()
     try:
@@ -93,7 +115,7 @@ def run(config: Config) -> int:
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, listeners))
+        return runner.run(_serve(config, journal, opening, listeners, tokens, tls))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -170,18 +192,25 @@ class Relay:
         opening: Opening,
         listeners: Listeners,
         loop: asyncio.AbstractEventLoop,
+        *,
+        tokens: TokenKeeper,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Build the parts around an open journal and bound sockets, which belong to them from now on.
 
-        `opening` is what opening the journal returned. Nothing is read or committed before `start`.
+        `opening` is what opening the journal returned; `tls` the certificate of the viewers' port, None: plain text.
+        Nothing is read or committed before `start`.
         """
+        self._tokens = tokens
         self._listeners = listeners
+        self._tls = tls
         self._socket_file = SocketFileWatch(listeners)
         self._stderr_rank = RANKS[config.log_level]
         self._stop_requested = asyncio.Event()
         self.exit_code = 0
         """What the process is to end with."""
         self._loop = loop
+        self._faults = FaultReport()
         self._pipeline = Pipeline(
             opening,
             make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
@@ -195,12 +224,32 @@ class Relay:
             landing_lines=config.tail,
             max_runs=most_runs(config.keep_bytes),
         )
-        policy = AccessPolicy(config.token, config.host, config.allow_hosts, config.allow_origins)
+        policy = AccessPolicy(
+            config.token,
+            config.host,
+            config.allow_hosts,
+            config.allow_origins,
+            trusted_proxies=config.trusted_proxy,
+        )
+        limits = LimitReport(self._on_viewers_limit, loop)
         self._viewer_service = ViewerService(
-            self._pipeline, policy, tail=config.tail, version=__version__, loop=loop, make_http=_http_api
+            self._pipeline,
+            policy,
+            tail=config.tail,
+            version=__version__,
+            loop=loop,
+            make_http=_http_api,
+            tokens=tokens,
+            limits=limits.counters,
+            internal_errors=lambda: self._faults.count,
+            encrypted=tls is not None,
         )
         self._viewer_server = ViewerServer(
-            self._viewer_service, max_viewers=config.max_viewers, compression=config.compression, loop=loop
+            self._viewer_service,
+            max_viewers=config.max_viewers,
+            compression=config.compression,
+            loop=loop,
+            report=limits,
         )
 
     async def start(self) -> None:
@@ -209,7 +258,7 @@ class Relay:
             for sock in self._listeners.trader_sockets:
                 await self._pipeline.trader_server.serve(sock)
             for sock in self._listeners.viewer_sockets:
-                await self._viewer_server.listen(sock)
+                await self._viewer_server.listen(sock, tls=None if self._tls is None else self._tls.context)
         except BaseException:
             self._listeners.close()
             await self._pipeline.close(CLOSE_TIMEOUT_S)
@@ -237,6 +286,34 @@ class Relay:
             rank = ERROR if mishap.listener is None else WARNING
             self._pipeline.announce(rank, mishap.text, {"state": "socket"})
 
+    async def watch_tokens(self) -> None:
+        """See to it, until cancelled, that nobody stays whose token was revoked or has expired."""
+        while True:
+            await asyncio.sleep(TOKEN_CHECK_S)
+            self.check_tokens()
+            self._tokens.write_uses()
+
+    def check_tokens(self, *, reload: bool = False) -> None:
+        """Act on what has become of the tokens; `reload`: read their file in any case, as after SIGHUP."""
+        findings = self._tokens.check(reload=reload)
+        if findings.changed:
+            self._viewer_server.close_refused(self._tokens.token_set, self._tokens.now())
+        for rank, text in findings.messages:
+            self._pipeline.announce(rank, text, {"state": "access"})
+
+    def reload(self) -> None:
+        """Read tokens and certificate again, for SIGHUP; what cannot be used changes nothing. Never raises."""
+        self.check_tokens(reload=True)
+        if self._tls is None:
+            print_stderr("SIGHUP: the tokens have been read again; there is no certificate")
+            return
+        try:
+            self._tls.reload()
+        except ConfigError as error:
+            print_stderr(f"SIGHUP: the certificate in use stays: {error}")
+        else:
+            print_stderr("SIGHUP: the tokens have been read again, and the certificate for connections from now on")
+
     def request_stop(self) -> None:
         """Have `wait_for_stop` return."""
         self._stop_requested.set()
@@ -259,6 +336,7 @@ class Relay:
         await pipeline.wait_delivered(DELIVERY_TIMEOUT_S)
         timeout_s = min(CLOSE_TIMEOUT_S, deadline - self._loop.time())
         await self._viewer_server.close(1012, "the relay is stopping", timeout_s)
+        await asyncio.to_thread(self._tokens.close)
         await pipeline.close(max(MIN_CLOSE_S, deadline - self._loop.time()))
 
     def _on_fatal(self, _reason: str) -> None:
@@ -266,40 +344,56 @@ class Relay:
         self.exit_code = JournalError.exit_code
         self.request_stop()
 
+    def _on_viewers_limit(self, text: str) -> None:
+        """Say that somebody met a limit of the viewers' port, to whoever reads the log and on stderr."""
+        self._pipeline.announce(WARNING, text, {"state": "limit"})
+
+    def on_unexpected_error(self, context: Mapping[str, Any]) -> None:
+        """Tell of an error that nobody caught; for the event loop, which calls it with what it knows."""
+        line = self._faults.note(context.get("exception"), str(context.get("message")), self._loop.time())
+        if line is not None:
+            print_stderr(line)
+
     def _on_notice(self, rank: int, text: str) -> None:
         if rank >= self._stderr_rank:
             print_stderr(text)
 
 
-async def _serve(config: Config, journal: Journal, opening: Opening, listeners: Listeners) -> int:
+async def _serve(
+    config: Config,
+    journal: Journal,
+    opening: Opening,
+    listeners: Listeners,
+    tokens: TokenKeeper,
+    tls: TlsFiles | None,
+) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    relay = Relay(config, journal, opening, listeners, loop)
+    relay = Relay(config, journal, opening, listeners, loop, tokens=tokens, tls=tls)
+    loop.set_exception_handler(lambda _loop, context: relay.on_unexpected_error(context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)
+    loop.add_signal_handler(signal.SIGHUP, relay.reload)
     await relay.start()
-    _warn_of_short_token(config)
-    status = f"ready on ws://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
+    if tls is None and not listeners.viewers_on_loopback:
+        print_stderr(PLAIN_TEXT_WARNING)
+    scheme = "ws" if tls is None else "wss"
+    status = f"ready on {scheme}://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
     print_stderr(status)
     notifier.ready(status)
     _tune_interpreter()
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))
-    socket_watch = asyncio.create_task(relay.watch_socket_file())
+    watches = [asyncio.create_task(relay.watch_socket_file()), asyncio.create_task(relay.watch_tokens())]
     await relay.wait_for_stop()
     notifier.stopping()
-    socket_watch.cancel()
+    for task in watches:
+        task.cancel()
     await relay.stop()
     for task in (watchdog, shown):
         task.cancel()
     notifier.close()
     return relay.exit_code
-
-
-def _warn_of_short_token(config: Config) -> None:
-    token = config.token
-    if token is not None and len(token) < GOOD_TOKEN_CHARS and not is_loopback(config.host):
-        print_stderr(f"the token has {len(token)} characters and can be guessed; use {GOOD_TOKEN_CHARS} or more")
 
 
 def _tune_interpreter() -> None:

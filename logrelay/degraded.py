@@ -130,10 +130,16 @@ class DegradedMode:
 
     # --- in and out of trouble ----------------------------------------------------------------------------------
 
-    def is_late(self, mono: float) -> bool:
-        """Tell whether a commit has taken too long, and nothing has been done about it yet."""
+    def is_late(self, mono: float, written: int = 0) -> bool:
+        """Tell whether a commit has taken too long, and nothing has been done about it yet.
+
+        `written` is the newest seq that the journal's thread has written, by its own account: what only has not been
+        reported yet is not late.
+        """
         pending = self._pending
-        return bool(pending) and self.alias is None and mono - pending[0].since >= self.commit_deadline_s
+        if not pending or self.alias is not None or pending[0].batch.last <= written:
+            return False
+        return mono - pending[0].since >= self.commit_deadline_s
 
     def next_check(self, mono: float) -> float | None:
         """Return the seconds until `is_late` is to be asked again; None while nothing waits."""

@@ -5,6 +5,7 @@ other module of the package. Read `model` next.
 
     RelayError                  something the operator can act on; `exit_code` is the process's
     +-- ConfigError             an option, environment variable or config key is wrong          (2)
+        +-- TokenFileError      the token file is damaged, not private, or cannot be written    (2)
     +-- ListenError             a socket cannot be listened on: port in use, path refused       (3)
     +-- JournalError            the journal cannot be used as it is                             (4)
         +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
@@ -29,6 +30,10 @@ class ConfigError(RelayError):
     """A setting is wrong. Nothing has been opened yet."""
 
     exit_code = 2
+
+
+class TokenFileError(ConfigError):
+    """The file of the tokens cannot be used. Nobody is let in by it, and trying again does not help."""
 
 
 class ListenError(RelayError):

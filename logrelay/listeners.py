@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config
+from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config, is_loopback
 from logrelay.errors import ListenError
 
 SOCKET_MODE = 0o660
@@ -100,6 +100,11 @@ class Listeners:
         """Host and port of the first viewers' socket, as they stand in a URL."""
         host, port = self.viewer_sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def viewers_on_loopback(self) -> bool:
+        """Tell whether only this machine can reach the viewers' sockets."""
+        return all(is_loopback(sock.getsockname()[0]) for sock in self.viewer_sockets)
 
     def remove_file(self) -> None:
         """Remove the log socket's file if the relay made it. Never raises."""

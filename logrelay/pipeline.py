@@ -24,7 +24,7 @@ from typing import Generic, Protocol, TypeVar
 from logrelay.degraded import COMMIT_DEADLINE_S, DEGRADED_BYTES, DegradedMode
 from logrelay.errors import JournalError
 from logrelay.fanout.batch import Batch, Form, Segment
-from logrelay.fanout.filters import Filter
+from logrelay.fanout.filters import Filter, is_search
 from logrelay.fanout.hub import Hub
 from logrelay.fanout.hub_types import (
     CompressFetch,
@@ -49,10 +49,15 @@ from logrelay.ingest.trader_registry import End, Trader, TraderConnection, Trade
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit
+from logrelay.read_queue import Read, ReadQueue
 from logrelay.run_table import MAX_RUNS
 
 READ_RETRY_S = 1.0
 """After a failed read of the journal, viewers that wait for it are served again this much later."""
+
+LOOP_LATE_S = 0.25
+"""A timer that fires so much late tells that the loop was kept from turning: what it has not heard by then says
+nothing about the journal."""
 
 DELIVERY_STEP_S = 0.1
 """A viewer that has taken nothing for so long is not about to."""
@@ -126,6 +131,7 @@ class Pipeline(Generic[Server]):
         self._on_fatal = on_fatal
         self._on_notice = on_notice
         self._read_retry_s = read_retry_s
+        self._reads = ReadQueue()
         self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
         self._registry = TraderRegistry(
             opening.runs,
@@ -150,6 +156,8 @@ class Pipeline(Generic[Server]):
         self._all_committed: asyncio.Event | None = None
         """Set once nothing waits for its commit; None while nobody waits for that."""
         self._commit_timer: asyncio.TimerHandle | None = None
+        self._commit_check_at = _NEVER
+        """Monotonic time at which the commit timer is to fire."""
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline = _NEVER
         """Monotonic time at which the deadline timer fires."""
@@ -234,7 +242,7 @@ class Pipeline(Generic[Server]):
         if degraded.alias is not None:
             self._publish_provisional(batch)
         if self._commit_timer is None and not self._stopping:
-            self._commit_timer = self._loop.call_later(degraded.commit_deadline_s, self._on_commit_deadline)
+            self._check_commit_in(degraded.commit_deadline_s)
         self._update_reading()
 
     def _update_reading(self) -> None:
@@ -293,11 +301,19 @@ class Pipeline(Generic[Server]):
     def _on_commit_deadline(self) -> None:
         self._commit_timer = None
         degraded = self._degraded
-        if degraded.is_late(time.monotonic()):
+        if time.monotonic() - self._commit_check_at > LOOP_LATE_S:
+            # The loop itself was late, and with it the report of the commit. Look again: the journal may be well.
+            self._check_commit_in(degraded.commit_deadline_s)
+            return
+        if degraded.is_late(time.monotonic(), self.journal_thread.head):
             self._degrade(f"a commit has taken more than {degraded.commit_deadline_s:.0f} s")
         wait_s = degraded.next_check(time.monotonic())
         if wait_s is not None:
-            self._commit_timer = self._loop.call_later(wait_s, self._on_commit_deadline)
+            self._check_commit_in(wait_s)
+
+    def _check_commit_in(self, seconds: float) -> None:
+        self._commit_check_at = time.monotonic() + seconds
+        self._commit_timer = self._loop.call_later(seconds, self._on_commit_deadline)
 
     def _degrade(self, reason: str) -> None:
         waiting = self._degraded.enter(reason)
@@ -374,13 +390,31 @@ class Pipeline(Generic[Server]):
                 packed = self._pack_compressor.submit(request.compressed)
                 packed.add_done_callback(lambda done: self._call_soon(self._on_packed, request, done))
             case StartFetch():
-                self._await_answer(request, journal.read_and(_query(request), _found), hub.started)
+                self._read_for(request, lambda: journal.read_and(_query(request), _found), hub.started)
             case PageFetch():
-                self._await_answer(request, journal.read_and(_query(request), partial(_found_page, request)), hub.paged)
+                found = partial(_found_page, request)
+                self._read_for(request, lambda: journal.read_and(_query(request), found), hub.paged)
             case LevelsFetch():
-                self._await_answer(request, journal.levels(request.first, request.last), hub.levels_counted)
+                self._read_for(request, lambda: journal.levels(request.first, request.last), hub.levels_counted)
             case CompressFetch():
                 self._await_answer(request, self._page_compressor.submit(request.compressed), hub.compressed)
+
+    def _read_for(self, fetch: _F, begin: Callable[[], Future[_Answer]], take: Callable[[_F, _Answer], None]) -> None:
+        """Have the journal read when it is the viewer's turn; a viewer that wants something else by then has none."""
+        viewer = fetch.viewer
+
+        def start(turn: Read) -> None:
+            answer = begin()
+            answer.add_done_callback(lambda _: self._call_soon(self._reads.ended, turn))
+            self._await_answer(fetch, answer, take)
+
+        read = Read(
+            viewer,
+            search=isinstance(fetch, LinesFetch) and is_search(fetch.filter),
+            is_wanted=lambda: fetch.generation == viewer.generation,
+            begin=start,
+        )
+        self._reads.put(read)
 
     def _await_answer(self, fetch: _F, answer: Future[_Answer], take: Callable[[_F, _Answer], None]) -> None:
         """Have the hub `take` the answer to a fetch, on the loop, once it is there."""
@@ -470,8 +504,29 @@ class Pipeline(Generic[Server]):
         self._carry_out_requests()
 
     def read(self, query: Query) -> Awaitable[Page]:
-        """Read from the journal on another thread. Raises JournalError; cancelling drops the answer."""
-        return asyncio.wrap_future(self.journal_thread.read(query))
+        """Read from the journal on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
+        answer: asyncio.Future[Page] = self._loop.create_future()
+
+        def start(turn: Read) -> None:
+            page = self.journal_thread.read(query)
+            page.add_done_callback(lambda done: self._call_soon(self._on_page, turn, done, answer))
+
+        read = Read(answer, search=is_search(query.filter), is_wanted=lambda: not answer.done(), begin=start)
+        self._reads.put(read)
+        return answer
+
+    def _on_page(self, turn: Read, page: Future[Page], answer: asyncio.Future[Page]) -> None:
+        self._reads.ended(turn)
+        if answer.done():
+            return
+        if page.cancelled():
+            answer.cancel()
+            return
+        error = page.exception()
+        if error is None:
+            answer.set_result(page.result())
+        else:
+            answer.set_exception(error)
 
     def id_of(self, seq: int) -> str:
         """Return the id of a position; a provisional one while the journal does not hold it."""

@@ -20,6 +20,7 @@ from logrelay.cli.setting_options import read_settings, setting_options
 from logrelay.config.loading import Effective, trader_places
 from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
 from logrelay.listeners import group_id
+from logrelay.tls import tls_files
 
 
 @click.command()
@@ -31,6 +32,10 @@ def check(as_json: bool, **flags: str | None) -> None:
     Opens nothing.
     """
     effective = read_settings(flags)
+    config = effective.config
+    secure = "" if tls_files(config.tls_cert, config.tls_key) is None else "s"
+    authority = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
+    urls = {"websocket": f"ws{secure}://{authority}", "page": f"http{secure}://{authority}/"}
     places = trader_places(os.environ, os.getuid())
     found = [_is_socket(place) for place in places]
     rows = {setting.name: (_shown(setting, effective), effective.origins[setting.name]) for setting in SETTINGS}
@@ -41,6 +46,7 @@ def check(as_json: bool, **flags: str | None) -> None:
             "settings": settings,
             "unknown_variables": effective.unknown_variables,
             "trader_places": looked,
+            "urls": urls,
         }
         click.echo(json.dumps(shown, indent=2))
     else:
@@ -48,6 +54,7 @@ def check(as_json: bool, **flags: str | None) -> None:
         value_width = max(len(_text(name, value)) for name, (value, _) in rows.items())
         for name, (value, origin) in rows.items():
             click.echo(f"{name:<{name_width}}  {_text(name, value):<{value_width}}  {origin}")
+        click.echo(f"\nviewers connect to {urls['websocket']}, browsers open {urls['page']}")
         click.echo("\na trader with this environment takes the first of these sockets that is there:")
         for path, there in zip(places, found, strict=True):
             click.echo(f"  {path}  {'there' if there else 'not there'}")

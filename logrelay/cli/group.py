@@ -17,6 +17,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.cli.send import send
 from logrelay.cli.serve import serve
 from logrelay.cli.systemd_units import systemd
+from logrelay.cli.token import token
 from logrelay.errors import RelayError
 
 HELP_WIDTH = 100
@@ -51,3 +52,4 @@ main.add_command(serve)
 main.add_command(check)
 main.add_command(send)
 main.add_command(systemd)
+main.add_command(token)

@@ -32,12 +32,16 @@ def _option_help(setting: Setting) -> str:
     return f"{setting.help}  [default: {setting.shown_default}]"
 
 
-def read_settings(flags: dict[str, str | None]) -> Effective:
-    """Work out the settings of this process. Raises ConfigError."""
+def read_settings(flags: dict[str, str | None], *, serving: bool = True) -> Effective:
+    """Work out the settings of this process; without `serving` they need not be safe to serve with.
+
+    Raises ConfigError.
+    """
     around = Surroundings(
         environ=os.environ,
         uid=os.getuid(),
         is_directory=lambda path: Path(path).is_dir(),
         read_file=lambda path: Path(path).read_bytes(),
+        is_file=os.path.lexists,
     )
-    return load(flags, around)
+    return load(flags, around, serving=serving)

@@ -1,8 +1,9 @@
 """How the settings of one process are worked out: flags, environment, file, defaults, and the checks across settings.
 
 Owns: `load`, which turns what was given into one frozen `Config`, the default places of socket and journal, and the
-rule that beyond loopback a token is needed. It touches nothing: the environment, the file reader and the directory test
-are arguments. It must not know what any part does with a value. Read `app` next to see the values used.
+rule that beyond loopback a good token is needed. It touches nothing: the environment, the file reader and the tests for
+files and directories are arguments. It must not know what any part does with a value. Read `app` next to see the values
+used.
 
 A flag beats the environment, the environment beats the file, the file beats the default.
 An empty environment variable counts as not set.
@@ -19,6 +20,7 @@ from typing import Any
 from logrelay.config.settings import (
     BY_NAME,
     ENV_PREFIX,
+    MEMORY,
     OTHER_VARIABLES,
     SETTINGS,
     SUN_PATH_MAX_BYTES,
@@ -26,6 +28,7 @@ from logrelay.config.settings import (
     Setting,
     is_loopback,
 )
+from logrelay.config.weak_tokens import GOOD_TOKEN_CHARS, weakness
 from logrelay.errors import ConfigError
 
 SHOWN_CHARS = 60
@@ -56,11 +59,14 @@ class Surroundings:
     is_directory: Callable[[str], bool]
     read_file: Callable[[str], bytes]
     """Whole content of a file; may raise OSError."""
+    is_file: Callable[[str], bool] = lambda _path: False
+    """Tells whether something is there; asked about the token file."""
 
 
-def load(flags: Mapping[str, str | None], around: Surroundings) -> Effective:
+def load(flags: Mapping[str, str | None], around: Surroundings, *, serving: bool = True) -> Effective:
     """Work out every setting. `flags` maps setting names to what was typed; None or absent: not given.
 
+    Without `serving` it is not asked whether the address needs a token.
     Raises ConfigError saying what was given, where, and what is allowed. Opens nothing but the config file.
     """
     found: dict[str, object] = {}
@@ -94,9 +100,14 @@ def load(flags: Mapping[str, str | None], around: Surroundings) -> Effective:
     found.setdefault("journal", default_journal(around.environ))
     for name in ("socket", "journal"):
         found[name] = _expand_home(str(found[name]), around.environ)
+    found.setdefault("tokens", default_tokens(str(found["journal"])))
+    if isinstance(found["tokens"], str):
+        found["tokens"] = _expand_home(found["tokens"], around.environ)
     config = _config_of(**found)
     _check_socket_length(config.socket, origins["socket"])
-    require_token(config.host, config.token, origins["host"])
+    if serving:
+        has_file = config.tokens is not None and around.is_file(config.tokens)
+        require_token(config.host, config.token, origins["host"], has_file=has_file)
     known = {setting.variable for setting in SETTINGS} | set(OTHER_VARIABLES)
     unknown = tuple(sorted(n for n in around.environ if n.startswith(ENV_PREFIX) and n not in known))
     return Effective(config, origins, unknown)
@@ -159,17 +170,35 @@ def default_journal(environ: Mapping[str, str]) -> str:
     return state + "/logrelay/journal.db"
 
 
-def require_token(host: str, token: str | None, where: str) -> None:
-    """Raise ConfigError if `host`, an address about to be listened on, needs a token and there is none.
+def default_tokens(journal: str) -> str | None:
+    """Return where the token file is when it was not set: beside the journal; None for one in memory."""
+    if journal == MEMORY:
+        return None
+    directory, slash, _ = journal.rpartition("/")
+    return f"{directory}{slash}tokens.json"
 
-    `where` tells who chose the address. An inherited TCP socket is not asked about: its address is the
-    socket unit's, and without a token `viewers/access_policy` refuses every peer that is not on loopback.
+
+def require_token(host: str, token: str | None, where: str, *, has_file: bool = False) -> None:
+    """Raise ConfigError if `host`, an address about to be listened on, needs a token and there is none that is good.
+
+    `where` tells who chose the address; `has_file`: there is a token file. Also for the address of an inherited socket,
+    once that is known; without any token `viewers/access_policy` refuses every peer there that is not on loopback.
     """
-    if token is None and not is_loopback(host):
+    if is_loopback(host):
+        return
+    if token is None and not has_file:
         raise ConfigError(
             f"{where} is {_short(host)}, which is not loopback: whoever reaches it could read the log, so a "
-            "token is needed. Make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(32))' "
+            "token is needed. Make one with: logrelay token add NAME; or with: "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' "
             "and set it as LOGRELAY_TOKEN or as token in the config file; or listen on 127.0.0.1"
+        )
+    weak = None if token is None else weakness(token)
+    if weak is not None:
+        raise ConfigError(
+            f"{where} is {_short(host)}, which is not loopback, and the token can be guessed: it {weak}. Allowed: "
+            f"{GOOD_TOKEN_CHARS} random characters or more; make one with: logrelay token add NAME, or "
+            "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, number, several, size, text, whole
+from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, network, number, several, size, text, whole
 
 ENV_PREFIX = "LOGRELAY_"
 OTHER_VARIABLES = (
@@ -49,9 +49,6 @@ _TOKEN = text(
 )
 _NAME = text(r"[A-Za-z0-9._-]+", "a host name without port", "NAME")
 _ORIGIN = text(r"https?://[^/?#@\s,]+", "like http://localhost:8081, without a path", "ORIGIN")
-
-GOOD_TOKEN_CHARS = 16
-"""Some 90 random bits. A shorter token is taken, because it is better than none, but not in silence."""
 
 MAX_ALLOWED = 16
 """Entries of an allow list: each is compared with every request, and nobody types more by hand."""
@@ -153,18 +150,26 @@ SETTINGS: tuple[Setting, ...] = (
         "token",
         _TOKEN,
         None,
-        "Secret that every viewer must show. There is no option for it: options are visible in ps.",
-        "Needed as soon as host is not loopback; under 16 characters it can be guessed, "
-        "and the relay says so at the start, unless it listens on loopback.",
+        "Secret that a viewer must show, without limits. There is no option for it: options are visible in ps.",
+        "Once host is not loopback it is needed, or a token file is; one that can be guessed (under 16 characters, "
+        "repeated, well-known) is taken on loopback only.",
         default_text="none",
         by_flag=False,
+    ),
+    Setting(
+        "tokens",
+        _PATH,
+        None,
+        "File of the tokens that logrelay token makes. While there is one, every viewer must show a token.",
+        "Where the relay's user may write: it notes there when each was used. With :memory: there is none by itself.",
+        default_text="tokens.json beside the journal",
     ),
     Setting(
         "allow_hosts",
         several(_NAME, MAX_ALLOWED),
         (),
         "More names that may stand in the Host header while there is no token.",
-        "A name in Host may be DNS rebinding; list the name that a reverse proxy here passes on.",
+        "A name in Host may be DNS rebinding; list one that this machine gives itself. A proxy needs a token instead.",
         default_text="none",
     ),
     Setting(
@@ -173,6 +178,30 @@ SETTINGS: tuple[Setting, ...] = (
         (),
         "More web origins that may connect, besides the relay's own page.",
         "A page from elsewhere is refused; list the development server of a web build of the app.",
+        default_text="none",
+    ),
+    Setting(
+        "trusted_proxy",
+        several(network(), MAX_ALLOWED),
+        (),
+        "Proxies whose Forwarded and X-Forwarded-For headers are believed, so that limits count the real client.",
+        "Anybody can write these headers, so nobody's are believed unless it is listed. A proxy needs a token, too.",
+        default_text="none",
+    ),
+    Setting(
+        "tls_cert",
+        _PATH,
+        None,
+        "PEM file with the certificate chain: the viewers' port speaks TLS, https:// and wss://.",
+        "Without it the port is plain text, which is well on loopback. SIGHUP reads both files again.",
+        default_text="none",
+    ),
+    Setting(
+        "tls_key",
+        _PATH,
+        None,
+        "PEM file with the certificate's key, without a passphrase; mode 0640 at most.",
+        "Whoever reads the key can pose as the relay.",
         default_text="none",
     ),
     Setting(
@@ -266,8 +295,13 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8765
     token: str | None = field(default=None, repr=False)
+    tokens: str | None = None
+    """Path of the token file, which need not exist; None: there is none."""
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
+    trusted_proxy: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
     sync: str = "normal"
     keep_days: float = 7.0
     """Days; 0: no limit."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 _BINARY = {"kib": KIB, "mib": MIB, "gib": GIB, "tib": TIB}
@@ -108,6 +109,20 @@ def text(pattern: str, allowed: str, metavar: str) -> ValueType:
         return _matching(pattern, value)
 
     return ValueType(metavar, allowed, check, check)
+
+
+def network() -> ValueType:
+    """Make a type for an IP address or network, as text."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError  # noqa: TRY004  (one exception means "not allowed")
+        if "%" in value:
+            raise ValueError  # an address of one interface is no network
+        ip_network(value, strict=False)
+        return value
+
+    return ValueType("ADDRESS|NETWORK", "an IP address like 10.0.0.2, or a network like 10.0.0.0/8", check, check)
 
 
 def several(each: ValueType, most: int) -> ValueType:

@@ -208,6 +208,20 @@ class Batch:
         if wanted.everything:
             return None
         passing = frozenset(k for k in self.keyset if k[2] == RELAY_RUN or wanted.wants(k[0], k[1], k[3]))
+        chosen = self._select_lines(wanted, passing)
+        if not wanted.by_notice or all(key[2] != RELAY_RUN for key in self.keyset):
+            return chosen
+        return [i for i in (range(self.count) if chosen is None else chosen) if self._notice_passes(wanted, i)]
+
+    def _notice_passes(self, wanted: Filter, index: int) -> bool:
+        """Tell whether a line is none of the notices that the filter's limit keeps back."""
+        if self.keys[index][2] != RELAY_RUN:
+            return True
+        contexts = self._contexts
+        return wanted.limit.shows_notice(read_body(self.bodies()[index])[1] if contexts is None else contexts[index])
+
+    def _select_lines(self, wanted: Filter, passing: frozenset[Key]) -> Sequence[int] | None:
+        """Return the indices of the notices, and of the lines that pass; None stands for all."""
         content = bool(wanted.text or wanted.where)
         if not content:
             if len(passing) == len(self.keyset):

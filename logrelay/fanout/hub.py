@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from logrelay.fanout.batch import Batch, Form, Segment, segments_of
 from logrelay.fanout.filters import Filter
@@ -63,6 +64,10 @@ PAGE_LINES = 4096
 PACK_BYTES = 2 * 1024 * 1024
 """Lines of a compressed group waiting for the compressor. Beyond it the compressor does not keep up (some 250,000
 lines/s), and the group's viewers become readers of the journal like any other slow ones."""
+
+CONTENT_LINES = 256
+"""Recent lines that are searched for a text or a field here, on the loop, when a viewer begins: a few milliseconds.
+What is before them is searched in the journal, by another thread, although it is in memory as well."""
 
 SMALL_BYTES = 8 * 1024
 """So little is sent uncompressed rather than through the compressor's thread, while a viewer of a compressed group
@@ -250,7 +255,10 @@ class Hub:
     def _start_in_recent(self, viewer: Viewer, lines: int) -> None:
         """Look for the newest matches in memory first, in the journal for the rest."""
         kept = self.oldest - 1  # memory may hold lines that the journal no longer does: they are over for a newcomer
+        first = self._searched_from(viewer)
         for batch in reversed(self._recent):
+            if batch.first < first:
+                break
             chosen = batch.select(viewer.filter)
             places = range(batch.count) if chosen is None else chosen
             if len(places) >= lines:
@@ -258,10 +266,23 @@ class Hub:
                 self._serve(viewer)
                 return
             lines -= len(places)
-        first = self._recent[0].first if self._recent else self.head + 1
         viewer.cursor = max(first - 1, kept)
         viewer.start_left = lines
         self._serve(viewer)
+
+    def _searched_from(self, viewer: Viewer) -> int:
+        """Return the seq from which on this viewer is served from memory; the journal has all that is before it."""
+        recent = self._recent
+        if not recent:
+            return self.head + 1
+        if not viewer.filter.text and not viewer.filter.where:
+            return recent[0].first
+        lines = 0
+        for batch in reversed(recent):
+            lines += batch.count
+            if lines > CONTENT_LINES and batch.last <= self.committed:
+                return batch.last + 1
+        return recent[0].first
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants; nothing is sent until `start_after` or `start_tail` is called."""
@@ -350,7 +371,7 @@ class Hub:
                 viewer.fetching = True
                 self._requests.append(LevelsFetch(viewer, viewer.generation, viewer.cursor + 1, until))
                 return
-        first = self._recent[0].first if self._recent else self.head + 1
+        first = self._searched_from(viewer)
         if viewer.cursor + 1 < first:
             self._fetch_page(viewer, first - 1, PAGE_LINES)
             return
@@ -556,4 +577,4 @@ class Hub:
 
 def skip_filter(wanted: Filter) -> Filter:
     """Return what is kept of a skipped stretch: WARNING and above of what the viewer wants anyway."""
-    return Filter(max(wanted.level, WARNING), wanted.sources, wanted.text, wanted.where, wanted.apps)
+    return replace(wanted, level=max(wanted.level, WARNING))

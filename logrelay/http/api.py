@@ -30,17 +30,21 @@ from typing import Protocol
 
 import orjson
 
+from logrelay import budgets
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.line_json import UNSYNCED
 from logrelay.fanout.positions import Lost, Position, id_of
 from logrelay.http import metrics
 from logrelay.http.log_query import parse_log_query
+from logrelay.http.request_head import ALLOWED_METHODS
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 
 PAGE_LINES = 2000
-"""Lines read from the journal at once; about half a megabyte of usual lines, some milliseconds of reading."""
-KEPT_BYTES = 4 << 20
+PAGE_BYTES = 128 << 10
+"""Read from the journal at once: five hundred usual lines, some milliseconds of reading. A search holds them until its
+reader has taken them, and there may be `budgets.SEARCHES` such searches."""
+KEPT_BYTES = 128 << 10
 """Of a search from the newest line backwards, this much is kept; a longer answer is read again forwards."""
 MAX_READS = 2
 """HttpApi read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""
@@ -70,11 +74,6 @@ shows an old page that would ask for the old script.
 """
 ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
 
-_COMMON_HEADERS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),  # an old link may still carry ?token=
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = ("app", "host", "pid", "state", "last_line")
@@ -83,6 +82,10 @@ _JOURNAL_KEYS = ("trouble", "bytes")
 
 class RelayFacts(Protocol):
     """What the API sees of the relay; `viewers.service` has it. Called on the event loop."""
+
+    @property
+    def limited(self) -> bool:
+        """True when they are cut to what a token with limits may see."""
 
     @property
     def head(self) -> int:
@@ -126,13 +129,17 @@ class HttpApi:
     """Answers plain HTTP requests. Belongs to one event loop."""
 
     def __init__(self, facts: RelayFacts, *, now: Callable[[], float] = time.time) -> None:
-        """Read the web viewer's files. `now` is the wall clock, seconds since 1970."""
+        """Read the web viewer's files. `now` is the wall clock, seconds since 1970.
+
+        `facts` are for requests that bring none of their own.
+        """
         self._facts = facts
         self._now = now
         self._files = {path: _load(*entry) for path, entry in STATIC.items()}
         self._reads = asyncio.Semaphore(MAX_READS)
         self._searches_open = 0
         self._searches_total = 0
+        self._searches_refused = 0
         self._search_lines_total = 0
 
     @staticmethod
@@ -143,46 +150,51 @@ class HttpApi:
         """
         return target.partition("?")[0] in STATIC
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
+    def answer(
+        self, method: str, target: str, headers: Mapping[str, str], facts: RelayFacts | None = None
+    ) -> HttpResponse:
         """Answer one request that access has already been granted to. Never raises.
 
-        `target` is the request target as received; `headers` is looked up with lower-case names.
+        `target` is the request target as received; `headers` is looked up with lower-case names. `facts` is what this
+        request may see of the relay: a route gets them as an argument and has no others.
         """
-        return _completed(method, self._route(method, target, headers))
+        return _completed(method, self._route(method, target, headers, self._facts if facts is None else facts))
 
-    def _route(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
+    def _route(self, method: str, target: str, headers: Mapping[str, str], facts: RelayFacts) -> HttpResponse:
         path, _, query = target.partition("?")
+        if method == "OPTIONS":  # no CORS header: pages from elsewhere have nothing to ask here
+            return HttpResponse(204, (("Allow", ALLOWED_METHODS),))
+        if method not in ("GET", "HEAD"):
+            refusal = _error(405, "bad_method", f"only {ALLOWED_METHODS} are answered here")
+            return refusal.with_headers(("Allow", ALLOWED_METHODS))
         if path not in ROUTES and path not in STATIC:
             return _error(404, "not_found", f"there is nothing here; there is {', '.join(ROUTES)}")
-        if method not in ("GET", "HEAD"):
-            refusal = _error(405, "bad_method", "only GET and HEAD are answered here")
-            return refusal.with_headers(("Allow", "GET, HEAD"))
         if path in STATIC:
             return self._static(path, headers)
         if path == "/logs":
-            return self._logs(query)
+            return self._logs(query, facts)
         routes = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
-        return routes[path]()
+        return routes[path](facts)
 
     def _static(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
         """Answer with a file, or 304 when the client has it."""
         file = self._files[path]
         # no-cache: kept, but asked about each time, so that an upgraded relay never meets an old script
-        common = (("ETag", file.etag), ("Cache-Control", "no-cache"))
+        common = [("ETag", file.etag), ("Cache-Control", "no-cache")]
+        if path == "/":
+            # On 304 as well: a browser replaces the headers it has kept by those that come then (RFC 9111, 3.2).
+            common += [
+                ("Content-Security-Policy", _content_security_policy(headers.get("host", ""))),
+                ("Cross-Origin-Opener-Policy", "same-origin"),
+            ]
         known = [tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")]
         if file.etag in known or "*" in known:
-            return HttpResponse(304, common)
-        response = HttpResponse(200, (*common, ("Content-Type", file.content_type)), file.content)
-        if path != "/":
-            return response
-        return response.with_headers(
-            ("Content-Security-Policy", _content_security_policy(headers.get("host", ""))),
-            ("Cross-Origin-Opener-Policy", "same-origin"),
-        )
+            return HttpResponse(304, tuple(common))
+        return HttpResponse(200, (*common, ("Content-Type", file.content_type)), file.content)
 
-    def _healthz(self) -> HttpResponse:
+    def _healthz(self, facts: RelayFacts) -> HttpResponse:
         """Answer with the state of the relay and its traders; nothing a trader logged is in it."""
-        status = self._facts.status()
+        status = facts.status()
         journal = _mapping(status.get("journal"))
         trouble = journal.get("trouble")
         body: dict[str, object] = {"status": "trouble" if trouble else "ok"}
@@ -203,33 +215,40 @@ class HttpApi:
             shown["last_line_age_seconds"] = age
         return shown
 
-    def _readyz(self) -> HttpResponse:
-        if self._facts.ready():
+    def _readyz(self, facts: RelayFacts) -> HttpResponse:
+        if facts.ready():
             return _json(200, {"ready": True})
-        trouble = _mapping(self._facts.status().get("journal")).get("trouble")
+        trouble = _mapping(facts.status().get("journal")).get("trouble")
         reason = f"journal: {trouble}" if trouble else "starting or stopping"
         return _json(503, {"ready": False, "reason": reason})
 
-    def _metrics(self) -> HttpResponse:
-        values = dict(self._facts.counters())
-        uptime = self._facts.status().get("uptime")
+    def _metrics(self, facts: RelayFacts) -> HttpResponse:
+        if facts.limited:
+            return _error(403, "limited", "/metrics tells of all lines: it needs a token without limits")
+        values = dict(facts.counters())
+        uptime = facts.status().get("uptime")
         if isinstance(uptime, int | float):
             values.setdefault("uptime_seconds", uptime)
         values |= {
             "searches": self._searches_open,
             "searches_total": self._searches_total,
+            "searches_refused_total": self._searches_refused,
             "search_lines_total": self._search_lines_total,
         }
         headers = (("Content-Type", metrics.CONTENT_TYPE), ("Cache-Control", "no-store"))
-        return HttpResponse(200, headers, metrics.expose(values, self._facts.labelled()).encode("utf-8", "replace"))
+        return HttpResponse(200, headers, metrics.expose(values, facts.labelled()).encode("utf-8", "replace"))
 
-    def _logs(self, query: str) -> HttpResponse:
+    def _logs(self, query: str, facts: RelayFacts) -> HttpResponse:
         """Check every parameter before the first byte; lines are read from the journal while they are written."""
-        head = self._facts.head
+        if self._searches_open >= budgets.SEARCHES:
+            self._searches_refused += 1
+            busy = _error(503, "busy", f"{budgets.SEARCHES} answers to /logs are being written; ask again in a moment")
+            return busy.with_headers(("Retry-After", str(budgets.SEARCH_RETRY_AFTER_S)))
+        head = facts.head
         lost: list[Lost] = []
 
         def resolve(id_: str) -> Position:
-            position = self._facts.resolve(id_)
+            position = facts.resolve(id_)
             if position.lost is not None:
                 lost.append(position.lost)
             return position
@@ -242,11 +261,11 @@ class HttpApi:
             ("Content-Type", "application/x-ndjson"),
             ("Cache-Control", "no-store"),
             # How far the journal was looked at: whoever polls with a filter continues behind it, match or no match.
-            ("Logrelay-Head", self._facts.id_of(head)),
+            ("Logrelay-Head", facts.id_of(head)),
         )
-        return HttpResponse(200, headers, self._search(wanted, lost))
+        return HttpResponse(200, headers, self._search(wanted, lost, facts))
 
-    async def _search(self, query: Query, lost: Sequence[Lost]) -> AsyncGenerator[bytes, None]:
+    async def _search(self, query: Query, lost: Sequence[Lost], facts: RelayFacts) -> AsyncGenerator[bytes, None]:
         """Give the matches a page at a time; no read of the journal is open in between. Cancelling ends it."""
         self._searches_open += 1
         self._searches_total += 1
@@ -257,7 +276,7 @@ class HttpApi:
             # Behind a line that was asked for by its id, what is missing was there and must be reported.
             exact = not query.newest and query.since_us is None
             if query.newest:
-                start, kept = await self._walk_back(query)
+                start, kept = await self._walk_back(query, facts)
                 for page in kept:
                     yield self._chunk(page.bodies)
                 if kept or start > query.until:
@@ -265,7 +284,7 @@ class HttpApi:
                 query, exact = replace(query, after=start - 1, newest=False), True
             left = query.limit
             while left > 0 and query.after < query.until:
-                page = await self._read(replace(query, limit=min(left, PAGE_LINES)))
+                page = await self._read(replace(query, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts)
                 missing = min(page.oldest - 1, query.until) - query.after
                 if exact and missing > 0:
                     yield _error_line("expired", f"{missing} lines are missing here: no longer kept (retention)")
@@ -281,7 +300,7 @@ class HttpApi:
         finally:
             self._searches_open -= 1
 
-    async def _walk_back(self, query: Query) -> tuple[int, list[Page]]:
+    async def _walk_back(self, query: Query, facts: RelayFacts) -> tuple[int, list[Page]]:
         """Find where the newest `limit` matches begin, and keep them, ascending, while they are few.
 
         Returns the seq of the first match (`until + 1` when there is none) and the pages; no pages when they
@@ -291,7 +310,9 @@ class HttpApi:
         kept: list[Page] = []
         size = 0
         while left > 0 and until > query.after:
-            page = await self._read(replace(query, until=until, limit=min(left, PAGE_LINES)))
+            page = await self._read(
+                replace(query, until=until, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts
+            )
             if page.bodies:
                 start = page.seqs[0]
                 left -= len(page.bodies)
@@ -306,9 +327,9 @@ class HttpApi:
             until = page.reached
         return start, kept[::-1]
 
-    async def _read(self, query: Query) -> Page:
+    async def _read(self, query: Query, facts: RelayFacts) -> Page:
         async with self._reads:
-            page = await self._facts.read(query)
+            page = await facts.read(query)
         await asyncio.sleep(0)  # a journal that answers from memory must not keep the event loop from everybody else
         return page
 
@@ -347,10 +368,10 @@ def _error_line(code: str, message: str) -> bytes:
 
 def _completed(method: str, response: HttpResponse) -> HttpResponse:
     """Add what every answer has, and take the body away when only the head was asked for."""
-    headers = (*response.headers, *_COMMON_HEADERS)
-    if isinstance(response.body, bytes) and response.status != 304:
-        headers = (*headers, ("Content-Length", str(len(response.body))))
-    return HttpResponse(response.status, headers, b"" if method == "HEAD" else response.body)
+    response = response.with_safe_headers()
+    if isinstance(response.body, bytes) and response.status not in (204, 304):
+        response = response.with_headers(("Content-Length", str(len(response.body))))
+    return replace(response, body=b"") if method == "HEAD" else response
 
 
 def _mapping(value: object) -> Mapping[str, object]:

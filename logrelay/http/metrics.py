@@ -80,10 +80,23 @@ METRICS: tuple[Metric, ...] = (
     Metric("viewer_gaps_total", "counter", "Gap notices that single viewers got."),
     Metric("viewer_lines_skipped_total", "counter", "Lines that viewers were told they would not get."),
     Metric("handshakes_refused_total", "counter", "Connections of viewers and HTTP clients that were refused."),
+    Metric("wrong_tokens_total", "counter", "Requests that showed a wrong token."),
+    Metric(
+        "requests_malformed_total",
+        "counter",
+        "By reason: requests that were no good HTTP, each answered and closed; see docs/protocol.md.",
+        ("reason",),
+    ),
+    Metric("internal_errors_total", "counter", "Errors inside the relay that nobody expected; each is a bug."),
     Metric("uptime_seconds", "gauge", "Seconds since the relay started."),
     Metric("searches", "gauge", "Answers to GET /logs that are being written now."),
     Metric("searches_total", "counter", "Answers to GET /logs that were begun."),
     Metric("search_lines_total", "counter", "Lines written in answers to GET /logs."),
+    Metric("searches_refused_total", "counter", "Requests for /logs answered with 503, busy."),
+    Metric("viewer_handshake_limit_total", "counter", "Connections cut without a complete request: too many."),
+    Metric("viewer_answer_limit_total", "counter", "Connections cut with answers unread: too many."),
+    Metric("viewer_messages_limit_total", "counter", "Times a viewer had to wait: more messages than it may send."),
+    Metric("viewer_undecoded_limit_total", "counter", "Viewers closed with 4429: too much held."),
 )
 
 

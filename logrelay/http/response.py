@@ -7,7 +7,19 @@ who asks. No I/O. Read `http/api` next: it makes most of them.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from logrelay.access.tokens import Token
+
+SAFE_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),  # an old link may still carry ?token=
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+)
+"""On every answer, whoever made it. The last two only where the answer has none of its own: the web viewer's files are
+kept by the browser and asked about again, and its page needs its own script and style."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +35,15 @@ class HttpResponse:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | AsyncGenerator[bytes, None] = b""
+    delay_s: float = 0.0
+    """Seconds after which it is to be sent; 0: at once."""
+    token: Token | None = field(default=None, compare=False)
+    """The token that it was granted to: once that is revoked, no more of the answer is sent. It is not part of it."""
+
+    def with_safe_headers(self) -> HttpResponse:
+        """Return the same answer with those of `SAFE_HEADERS` that it lacks."""
+        present = {name.lower() for name, _ in self.headers}
+        return self.with_headers(*(pair for pair in SAFE_HEADERS if pair[0].lower() not in present))
 
     def with_headers(self, *headers: tuple[str, str]) -> HttpResponse:
         """Return the same answer with more headers behind those it has."""

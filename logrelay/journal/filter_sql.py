@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from logrelay.fanout.filters import Filter, ascii_lower, name_matches
+from logrelay.fanout.filters import Filter, ascii_lower
 from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
 from logrelay.model import DEBUG, WARNING
 
@@ -40,6 +40,8 @@ class Plan:
     """SQL gives too many lines: Python has the last word on each."""
     judge_nul: bool = False
     """The same, only for lines with a NUL in them."""
+    judge_notices: bool = False
+    """The same, only for notices."""
 
     @property
     def indexed(self) -> bool:
@@ -75,7 +77,7 @@ class Plan:
 
 def needs_runs(wanted: Filter, names: Mapping[SourceKey, int]) -> bool:
     """Tell whether `make_plan` has to know the app of each run: there are lines that do not say theirs."""
-    return bool(wanted.apps) and any(app is None for _, app in names)
+    return wanted.by_app and any(app is None for _, app in names)
 
 
 def make_plan(query: Query, names: Mapping[SourceKey, int], apps_of_runs: Mapping[int, str] | None = None) -> Plan:
@@ -87,15 +89,16 @@ def make_plan(query: Query, names: Mapping[SourceKey, int], apps_of_runs: Mappin
     if wanted.level > DEBUG:
         plan.conditions.append(f"(level >= :level OR source = {NOTICE_SOURCE})")
         plan.values["level"] = wanted.level
-    if wanted.sources or wanted.apps:
+    plan.judge_notices = wanted.by_notice
+    if wanted.by_source or wanted.by_app:
         numbers, unnamed = _source_numbers(names, wanted)
         plan.judge_all = OVERFLOW_SOURCE in numbers
         if len(numbers) <= MOST_MERGED_SOURCES and not plan.warnings:
             plan.merged = tuple(numbers)
         else:
             plan.conditions.append(f"source IN ({_list(numbers)})")
-        if wanted.apps and unnamed:
-            runs = [run for run, app in (apps_of_runs or {}).items() if name_matches(wanted.apps, app)]
+        if wanted.by_app and unnamed:
+            runs = [run for run, app in (apps_of_runs or {}).items() if wanted.app_passes(app)]
             plan.conditions.append(f"(source NOT IN ({_list(unnamed)}) OR run IN ({_list(runs)}))")
     content = _content(plan, wanted)
     if content:
@@ -118,8 +121,7 @@ def _source_numbers(names: Mapping[SourceKey, int], wanted: Filter) -> tuple[lis
     passing = [
         (number, app)
         for (name, app), number in names.items()
-        if (not wanted.sources or name_matches(wanted.sources, name))
-        and (not wanted.apps or app is None or name_matches(wanted.apps, app))
+        if wanted.source_passes(name) and (app is None or wanted.app_passes(app))
     ]
     overflow = [OVERFLOW_SOURCE] if len(names) >= MAX_SOURCES else []
     numbers = [NOTICE_SOURCE, *overflow, *sorted(number for number, _ in passing)]

@@ -204,12 +204,14 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
     if query.until_us is not None and row.time_us >= query.until_us:
         return False
     wanted = query.filter
-    if row.run == RELAY_RUN or wanted.everything:
+    notice = row.run == RELAY_RUN
+    if wanted.everything or (notice and not wanted.by_notice):
         return True
-    if not wanted.wants(row.level, row.source, row.app):
-        return False
-    if not wanted.text and not wanted.where:
-        return True
+    if not notice:
+        if not wanted.wants(row.level, row.source, row.app):
+            return False
+        if not wanted.text and not wanted.where:
+            return True
     said = orjson.loads(row.body)
     line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
-    return wanted.content_matches(line)
+    return wanted.limit.shows_notice(line.context) if notice else wanted.content_matches(line)

@@ -40,6 +40,9 @@ Above any single body (a frame is 64 KiB, and JSON at most six times as long).""
 _FIRST_MEAN = 512
 """Body bytes expected before any have been seen."""
 
+_NOTICE = b'"source":"%b"' % RELAY_SOURCE.encode()
+"""Stands in the body of every notice; where a trader's line has it in its context, that line is judged as well."""
+
 _READ = "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq) FROM ({})"
 
 
@@ -148,7 +151,8 @@ class _Walk:
             self.high = low
         else:
             self.low = high
-        if self._plan.judge_all or self._plan.judge_nul:
+        plan = self._plan
+        if plan.judge_all or plan.judge_nul or plan.judge_notices:
             return self._judge(bodies, seqs)
         return bodies, seqs
 
@@ -192,11 +196,11 @@ class _Walk:
 
     def _judge(self, bodies: list[bytes], seqs: list[int]) -> tuple[list[bytes], list[int]]:
         """Let Filter decide where SQL cannot: keeps what really matches."""
-        everything = self._plan.judge_all
+        everything, notices = self._plan.judge_all, self._plan.judge_notices
         kept = [
             (body, seq)
             for body, seq in zip(bodies, seqs, strict=True)
-            if not (everything or b"\\u0000" in body) or self._matches(body, seq)
+            if not (everything or b"\\u0000" in body or (notices and _NOTICE in body)) or self._matches(body, seq)
         ]
         return [body for body, _ in kept], [seq for _, seq in kept]
 

@@ -161,6 +161,11 @@ class JournalThread:
         return self._readers.submit(self._journal.levels, first, last)
 
     @property
+    def head(self) -> int:
+        """Seq of the newest line in the journal; any thread. Whoever is told by reports only learns of it later."""
+        return self._head
+
+    @property
     def pending(self) -> int:
         """Commits handed in and not yet in the journal."""
         return self._submitted - self._taken

@@ -38,6 +38,8 @@ export interface Trader {
 export interface ConnectionMessage {
   type: "connection";
   status: "connected";
+  /** The relay's own port speaks TLS. */
+  encrypted?: boolean;
   head: string;
   oldest: string;
   traders: Trader[];

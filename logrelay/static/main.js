@@ -21,11 +21,15 @@ import { Traders } from "./traders.js";
 /** Lines to begin with, and after an absence of more than MAX_LINES. */
 const TAIL = 500;
 
+/** Hosts whose bytes do not leave the machine. */
+const THIS_MACHINE = /^(.+\.)?localhost$|^127\.[0-9.]+$|^\[::1\]$/;
+
 const base = new URL(".", location.href);
 const socket = new URL("ws", base);
 socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
 
 const $ = (id) => document.getElementById(id);
+$("plain").hidden = base.protocol === "https:" || THIS_MACHINE.test(base.hostname);
 const parts = (...ids) => Object.fromEntries(ids.map((id) => [id, $(id)]));
 
 const storage = new PageStorage({ location, history, session: sessionStorage });

@@ -13,10 +13,15 @@ through the protocol object.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import email.utils
 import logging
 import socket
-from collections.abc import AsyncGenerator
-from typing import Any, Protocol, cast
+import struct
+from collections.abc import AsyncGenerator, Callable
+from functools import partial, wraps
+from http import HTTPStatus
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
@@ -26,8 +31,12 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
+from logrelay import budgets
+from logrelay.access.tokens import Token
+from logrelay.budgets import Allowance
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
+from logrelay.http.request_head import HeadReader, Malformed, RequestHead
 from logrelay.http.response import HttpResponse
 from logrelay.viewers.service import ViewerService
 from logrelay.viewers.session import Session
@@ -44,6 +53,9 @@ STREAM_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 3.0
 """Time for the closing handshake before the connection is cut."""
 
+MAX_DROPPED_BYTES = 1024 * 1024
+"""Read and thrown away behind a request, a body or more requests, so that its sender sees the answer and no reset."""
+
 MAX_REQUEST_BYTES = 64 * 1024
 """A viewer's longest message."""
 
@@ -56,6 +68,12 @@ PING_PAYLOAD = b"logrelay"
 _TCP_NOTSENT_LOWAT: int = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 """Python 3.11 does not export it; 25 is Linux's number."""
 
+_NO_LINGER = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time (socket(7)): closing sends a reset, and drops what was not sent."""
+
+_CONNECTION_FIELDS = ("Connection", "Content-Length", "Date")
+"""What the library writes into its refusals, and this module into every answer."""
+
 _OFFERED_COMPRESSION: list[Any] = [
     # The library only decompresses, without keeping a window per viewer; what goes out is made by `compression`.
     ServerPerMessageDeflateFactory(server_no_context_takeover=False, client_no_context_takeover=True)
@@ -65,6 +83,29 @@ _log = logging.getLogger("logrelay.websockets")
 _log.addHandler(logging.NullHandler())
 _log.propagate = False
 _log.setLevel(logging.CRITICAL)
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _closing_on_error(
+    callback: Callable[Concatenate[ViewerConnection, _P], _R],
+) -> Callable[Concatenate[ViewerConnection, _P], _R | None]:
+    """Close the connection when a callback raises, and report the error where the loop's others are reported.
+
+    What a peer has brought about must not cost more than its own connection, nor a traceback each time.
+    """
+
+    @wraps(callback)
+    def guarded(self: ViewerConnection, /, *args: _P.args, **kwargs: _P.kwargs) -> _R | None:
+        try:
+            return callback(self, *args, **kwargs)
+        except Exception as error:
+            self.failed(error)
+            return None
+
+    return guarded
 
 
 class ConnectionRegistry(Protocol):
@@ -82,16 +123,38 @@ class ConnectionRegistry(Protocol):
     def viewer_opened(self, connection: ViewerConnection) -> None:
         """Count a connection among the viewers."""
 
+    def answering(self, connection: ViewerConnection) -> None:
+        """Count a connection among those that get a plain answer."""
+
     def forget(self, connection: ViewerConnection) -> None:
         """Remove a connection that has ended."""
 
+    @property
+    def read_buffer(self) -> bytearray:
+        """What is read into, by one connection after another."""
 
-class ViewerConnection(asyncio.Protocol):
+    def request_turn(self, connection: ViewerConnection) -> None:
+        """Have `take_turn` called once, at once or in a later turn of the loop."""
+
+    def charge(self, connection: ViewerConnection, count: int) -> None:
+        """Note that so many undecoded bytes are held for a connection now."""
+
+    def exceeded(self, cause: str, times: int = 1) -> None:
+        """Count that a limit was met, by a key of `budgets.CAUSES`."""
+
+
+class ViewerConnection(asyncio.BufferedProtocol):
     """One connection, from accept to its end."""
 
     __slots__ = (
+        "_allowance",
+        "_answer_waits",
         "_body_task",
+        "_charged",
         "_closing",
+        "_dropped_bytes",
+        "_head_reader",
+        "_inbox",
         "_loop",
         "_peer",
         "_protocol",
@@ -99,18 +162,25 @@ class ViewerConnection(asyncio.Protocol):
         "_registry",
         "_service",
         "_session",
+        "_throttle",
         "_timer",
         "_transport",
+        "_turn_requested",
         "_unanswered_pings",
         "_writing_paused",
         "_writing_resumed",
+        "token",
     )
 
     def __init__(self, registry: ConnectionRegistry, service: ViewerService, loop: asyncio.AbstractEventLoop) -> None:
         self._registry = registry
         self._service = service
         self._loop = loop
-        self._protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
+        self._head_reader: HeadReader | None = HeadReader()
+        """None once there has been a request, or what was to be one."""
+        self._dropped_bytes = 0
+        self._protocol: ServerProtocol | None = None
+        """Exists once a WebSocket is to be opened: a client that only asks need not pay for it."""
         self._transport: asyncio.Transport | None = None
         self._peer: str | None = None
         self._session: Session | None = None
@@ -124,36 +194,142 @@ class ViewerConnection(asyncio.Protocol):
         self._reading_paused = False
         self._closing = False
         self._unanswered_pings = 0
+        self.token: Token | None = None
+        """The token by which it was admitted; None: by none, or not yet."""
+        self._inbox = bytearray()
+        """Read and not acted on yet: one message is acted on in each turn."""
+        self._charged = 0
+        """Bytes that the registry was told are held."""
+        self._turn_requested = False
+        self._allowance = Allowance(loop.time())
+        self._throttle: asyncio.TimerHandle | None = None
+        """Runs while the viewer has sent more messages than it may."""
+        self._answer_waits = False
+        """The viewer does not read its answers: nothing more is acted on until it does."""
 
     # --- transport callbacks --------------------------------------------------------------------------------------
 
+    @_closing_on_error
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a request, at most `HANDSHAKE_TIMEOUT_S`."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
+        name = transport.get_extra_info("peername")
+        self._peer = name[0] if isinstance(name, tuple) else None
         if not self._registry.add(self):
             transport.abort()
             return
         # The buffer holds only what the kernel refused: at most one segment, because `write` then says stop.
-        transport.set_write_buffer_limits(high=0)
-        name = transport.get_extra_info("peername")
-        self._peer = name[0] if isinstance(name, tuple) else None
+        # With TLS a limit of 0 would be reached by an empty buffer, and nothing would ever end the pause.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("sslcontext") is None else 1)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         self._abort_after(HANDSHAKE_TIMEOUT_S)
 
-    def data_received(self, data: bytes) -> None:
-        """Feed the protocol and act on what it makes of the bytes."""
-        self._protocol.receive_data(data)
-        self._handle_events()
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  (one size for all)
+        """Return where to read to: `budgets.READ_BYTES` at once, shared by all connections."""
+        return self._registry.read_buffer
 
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(memoryview(self._registry.read_buffer)[:nbytes]))
+
+    @_closing_on_error
+    def data_received(self, data: bytes) -> None:
+        """Keep what was read until its turn comes; drop what is behind a request, which nobody needs."""
+        if self._protocol is None and self._head_reader is None:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > MAX_DROPPED_BYTES:
+                self.abort()
+            return
+        self._inbox += data
+        self._proceed()
+
+    @_closing_on_error
     def eof_received(self) -> bool:
-        """Let the protocol conclude; the transport closes when this returns False."""
-        self._protocol.receive_eof()
-        self._handle_events()
+        """Conclude; the transport closes when this returns False."""
+        if self._inbox and not self._closing:
+            self._feed(len(self._inbox))  # the last words, all at once: nothing comes behind them
+        if self._protocol is not None:
+            self._protocol.receive_eof()
+            self._handle_events(self._protocol)
+        elif self._head_reader is not None:
+            self._handle_head(self._head_reader.receive_eof())
         return False
+
+    # --- one message a turn -----------------------------------------------------------------------------------------
+
+    def _proceed(self) -> None:
+        """Ask for a turn when a message is complete; read on when none waits."""
+        transport = self._transport
+        if transport is None or self._turn_requested or self._throttle is not None:
+            return
+        ready = self._next_size() is not None
+        if ready and not self._answer_waits:
+            self._turn_requested = True
+            self._registry.request_turn(self)
+            ready = self._turn_requested  # False: it has been taken already, and looked at what came then
+            if not ready:
+                return
+        if (ready or self._answer_waits) and not self._reading_paused:
+            self._reading_paused = True
+            transport.pause_reading()
+        elif not (ready or self._answer_waits) and self._reading_paused:
+            self._reading_paused = False
+            transport.resume_reading()
+        self._note_charge()
+
+    def _next_size(self) -> int | None:
+        """Return how many bytes of the inbox to act on next; None: a message is not complete."""
+        inbox = self._inbox
+        if self._session is None or self._closing:
+            return len(inbox) or None
+        return frame_size(inbox)
+
+    @_closing_on_error
+    def take_turn(self) -> None:
+        """Act on one message. Called by the registry, once for each `request_turn`."""
+        self._turn_requested = False
+        if self._transport is None or self._answer_waits:
+            return
+        size = self._next_size()
+        if size is None:
+            return
+        if self._session is not None:
+            wait_s = self._allowance.take(self._loop.time())
+            if wait_s:
+                self._throttle = self._loop.call_later(wait_s, self._on_allowance)
+                self._registry.exceeded("messages")
+                if not self._reading_paused:
+                    self._reading_paused = True
+                    self._transport.pause_reading()
+                return
+        self._feed(size)
+        self._proceed()
+
+    @_closing_on_error
+    def _on_allowance(self) -> None:
+        self._throttle = None
+        self._proceed()
+
+    def _feed(self, size: int) -> None:
+        """Act on the beginning of the inbox."""
+        data = bytes(memoryview(self._inbox)[:size])
+        del self._inbox[:size]
+        if self._protocol is not None:
+            self._protocol.receive_data(data)
+            self._handle_events(self._protocol)
+        elif self._head_reader is not None:
+            self._handle_head(self._head_reader.receive(data))
+
+    def _note_charge(self) -> None:
+        """Tell the registry how much is held, when that has changed."""
+        charged = len(self._inbox)
+        if charged != self._charged:
+            self._charged = charged
+            self._registry.charge(self, charged)
 
     def pause_writing(self) -> None:
         """Note that the kernel has no room."""
@@ -161,53 +337,63 @@ class ViewerConnection(asyncio.Protocol):
         if self._writing_resumed is not None:
             self._writing_resumed.clear()
 
+    @_closing_on_error
     def resume_writing(self) -> None:
         """Go on: everything written has gone to the kernel."""
         self._writing_paused = False
         if self._writing_resumed is not None:
             self._writing_resumed.set()
             return
-        if self._reading_paused and self._transport is not None:
-            self._reading_paused = False
-            self._transport.resume_reading()
+        self._answer_waits = False
+        self._proceed()
         if self._session is not None and not self._closing:
             self._session.writing_resumed()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (why it ended changes nothing)
         """Forget everything about the connection."""
         self._cancel_timer()
+        if self._throttle is not None:
+            self._throttle.cancel()
+            self._throttle = None
         if self._body_task is not None:
             self._body_task.cancel()
+            self._body_task = None
         self._registry.forget(self)
         self._transport = None
+        self._inbox.clear()
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            break_cycles(protocol)
         session, self._session = self._session, None
         if session is not None:
             session.connection_lost()
 
-    # --- protocol events ------------------------------------------------------------------------------------------
+    def failed(self, error: Exception) -> None:
+        """Report an error that nobody expected, and cut the connection."""
+        self._loop.call_exception_handler({"message": "a viewer's connection failed", "exception": error})
+        self.abort()
 
-    def _handle_events(self) -> None:
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._handle_request(event)
-            elif isinstance(event, Frame):
+    # --- the WebSocket's protocol ---------------------------------------------------------------------------------
+
+    def _handle_events(self, protocol: ServerProtocol) -> None:
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
                 self._handle_frame(event)
-        self._flush()
+        self._flush(protocol)
 
-    def _flush(self) -> None:
+    def _flush(self, protocol: ServerProtocol) -> None:
         """Write what the protocol wants written."""
         transport = self._transport
         if transport is None:
             return
-        for data in self._protocol.data_to_send():
+        for data in protocol.data_to_send():
             if data:
                 transport.write(data)
+                self._answer_waits = self._answer_waits or (self._writing_paused and self._session is not None)
             elif transport.can_write_eof():
-                transport.write_eof()
-        finished = self._protocol.state is CLOSED or (
-            self._protocol.close_expected() and self._protocol.state is not OPEN
-        )
-        if finished and self._body_task is None and not self._closing:
+                _end_writing(transport)
+        finished = protocol.state is CLOSED or (protocol.close_expected() and protocol.state is not OPEN)
+        if finished and not self._closing:
             # The peer may close first, as RFC 6455 section 7.1.1 wants it, but has to do so soon.
             self._closing = True
             self._abort_after(CLOSE_TIMEOUT_S)
@@ -221,32 +407,65 @@ class ViewerConnection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    def _handle_request(self, request: Request) -> None:
-        decision = self._service.decide(request, self._peer)
-        if isinstance(decision, HttpResponse):
-            self._send_response(decision)
-            return
-        refusal = self._registry.refuse_viewer()
-        if refusal is not None:
-            self._send_response(refusal)
-            return
-        self._open_websocket(request, decision.subprotocol)
+    # --- the request ----------------------------------------------------------------------------------------------
 
-    def _open_websocket(self, request: Request, subprotocol: str | None) -> None:
-        protocol = self._protocol
+    def _handle_head(self, head: RequestHead | Malformed | None) -> None:
+        if head is None:
+            return
+        self._head_reader = None
+        if isinstance(head, Malformed):
+            self._refuse(head)
+            return
+        request = Request(head.target, Headers(head.fields), head.method, f"HTTP/{head.version}")
+        self._peer = self._service.client_of(request, self._peer)
+        decision = self._service.decide(request, self._peer)
+        self.token = decision.token
+        if not isinstance(decision, HttpResponse):
+            decision = self._registry.refuse_viewer() or decision
+        if isinstance(decision, HttpResponse):
+            head_only = head.method == "HEAD"
+            if decision.delay_s:
+                self._cancel_timer()
+                send = partial(self._send_response, decision, head_only=head_only)
+                self._timer = self._loop.call_later(decision.delay_s, send)
+            else:
+                self._send_response(decision, head_only=head_only)
+            return
+        fault = head.malformed_for_websocket()
+        if fault is not None:
+            self._refuse(fault)
+            return
+        self._open_websocket(head, request, decision.subprotocol)
+
+    def _refuse(self, fault: Malformed) -> None:
+        self._service.count_malformed(fault.reason)
+        self._send_response(HttpResponse(fault.status, (), f"{fault.message}\n".encode()))
+
+    def _open_websocket(self, head: RequestHead, request: Request, subprotocol: str | None) -> None:
+        protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
         if self._registry.offers_compression(self._peer):
             protocol.available_extensions = _OFFERED_COMPRESSION
+        protocol.receive_data(head.raw)
+        assert protocol.events_received(), "the library takes every head that the reader takes"
         response = protocol.accept(request)
-        if response.status_code == 101 and subprotocol is not None:
-            response.headers["Sec-WebSocket-Protocol"] = subprotocol
-        protocol.send_response(response)
-        self._flush()
         if response.status_code != 101:
+            fields = [pair for pair in response.headers.raw_items() if pair[0] not in _CONNECTION_FIELDS]
+            self._send_response(HttpResponse(response.status_code, tuple(fields), bytes(response.body)))
             return
+        if subprotocol is not None:
+            response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        self._protocol = protocol
+        protocol.send_response(response)
+        self._flush(protocol)
         self._cancel_timer()
         self._registry.viewer_opened(self)
         deflate = any(map(_shares_context, protocol.extensions))
-        self._session = self._service.open(self, request.path, subprotocol=subprotocol, deflate=deflate)
+        for extension in protocol.extensions:
+            # A compressor that is never used: what goes out is made by `compression`. It would be 256 KiB per viewer.
+            vars(extension).pop("encoder", None)
+        self._session = self._service.open(
+            self, request.path, subprotocol=subprotocol, deflate=deflate, token=self.token
+        )
 
     def _handle_frame(self, event: Frame) -> None:
         if event.opcode is Opcode.PONG:
@@ -269,31 +488,37 @@ class ViewerConnection(asyncio.Protocol):
 
     # --- plain HTTP -----------------------------------------------------------------------------------------------
 
-    def _send_response(self, response: HttpResponse) -> None:
-        made = self._protocol.reject(response.status, "")
+    def _send_response(self, response: HttpResponse, *, head_only: bool = False) -> None:
+        """Answer, and end the connection; `head_only`: the request was HEAD, so the body stays here."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._registry.answering(self)
+        response = response.with_safe_headers()
         fields = Headers()
-        fields["Date"] = made.headers["Date"]
+        fields["Date"] = email.utils.formatdate(usegmt=True)
         fields["Connection"] = "close"
         body = response.body
+        if isinstance(body, bytes) and response.status not in (204, 304):
+            fields["Content-Length"] = str(len(body))
+            fields["Content-Type"] = "text/plain; charset=utf-8"
+        for name, value in response.headers:
+            if name.lower() in ("content-length", "content-type") and name in fields:
+                del fields[name]  # the answer to HEAD names the length of what GET would send
+            fields[name] = value
+        head = Response(response.status, HTTPStatus(response.status).phrase, fields).serialize()
         if not isinstance(body, bytes):
-            for name, value in response.headers:
-                fields[name] = value
-            head = Response(response.status, made.reason_phrase, fields).serialize()
             self._cancel_timer()
             self._writing_resumed = asyncio.Event()
             self._writing_resumed.set()
             self._body_task = self._loop.create_task(self._send_stream(head, body, self._writing_resumed))
             return
-        fields["Content-Length"] = str(len(body))
-        for name, value in response.headers:
-            if name.lower() == "content-length":
-                del fields["Content-Length"]  # the answer to HEAD names the length of what GET would send
-            fields[name] = value
-        if "Content-Type" not in fields:
-            fields["Content-Type"] = "text/plain; charset=utf-8"
-        made.body = body
-        self._protocol.send_response(Response(response.status, made.reason_phrase, fields, body))
-        self._abort_after(HANDSHAKE_TIMEOUT_S)
+        transport.write(head if head_only else head + body)
+        if transport.can_write_eof():
+            _end_writing(transport)  # reading goes on for a moment: closed with bytes unread, it would be a reset
+            self._abort_after(HANDSHAKE_TIMEOUT_S)
+        else:
+            transport.close()
 
     async def _send_stream(self, head: bytes, chunks: AsyncGenerator[bytes, None], resumed: asyncio.Event) -> None:
         """Write a body of unknown length, waiting for the socket; the end of the connection is its end."""
@@ -302,16 +527,21 @@ class ViewerConnection(asyncio.Protocol):
         try:
             transport.write(head)
             async for chunk in chunks:
-                transport.write(chunk)
-                await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
+                for start in range(0, len(chunk), budgets.ANSWER_SLICE_BYTES):
+                    transport.write(chunk[start : start + budgets.ANSWER_SLICE_BYTES])
+                    await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
             transport.close()
         except Exception:
-            # The client must not take half a body for the whole: only a reset can still tell it.
-            transport.abort()
+            self.reset()
         finally:
             await chunks.aclose()
 
     # --- what the session and the hub call (session.ViewerSocket) -------------------------------------------------
+
+    @property
+    def peer(self) -> str | None:
+        """The address of the other end; None where it has none."""
+        return self._peer
 
     @property
     def writing_paused(self) -> bool:
@@ -332,41 +562,89 @@ class ViewerConnection(asyncio.Protocol):
         if transport is None or self._closing:
             return
         transport.write(frame(text))
-        if self._writing_paused and not self._reading_paused and transport.is_reading():
-            self._reading_paused = True
-            transport.pause_reading()
+        if self._writing_paused:
+            self._answer_waits = True
+            self._proceed()
 
     def close(self, code: int, reason: str) -> None:
         """Close with a code of `messages.CLOSE_CODES`; the connection is cut if the peer does not answer in time."""
         protocol = self._protocol
-        if protocol.state is OPEN:
+        if protocol is not None and protocol.state is OPEN:
             protocol.send_close(code, reason)
-            self._flush()
+            self._flush(protocol)
             self._closing = True
             self._abort_after(CLOSE_TIMEOUT_S)
         elif self._session is None:
-            self.abort()
+            self.reset()
 
     # --- what the server calls ------------------------------------------------------------------------------------
 
+    @property
+    def shows_lines(self) -> bool:
+        """True while lines are, or may be, on their way to the peer."""
+        return self._body_task is not None or (self._session is not None and not self._closing)
+
     def ping(self) -> None:
         """Ask for a pong, or close when the last `PINGS_UNANSWERED` pings had none."""
-        if self._closing or self._protocol.state is not OPEN:
+        protocol = self._protocol
+        if self._closing or protocol is None or protocol.state is not OPEN:
             return
         if self._unanswered_pings >= PINGS_UNANSWERED:
             self.close(CloseCode.INTERNAL_ERROR, "no answer to pings")
             return
         self._unanswered_pings += 1
         try:
-            self._protocol.send_ping(PING_PAYLOAD)
+            protocol.send_ping(PING_PAYLOAD)
         except ProtocolError:
             return
-        self._flush()
+        self._flush(protocol)
 
     def abort(self) -> None:
         """Cut the connection."""
         if self._transport is not None:
             self._transport.abort()
+
+    def reset(self) -> None:
+        """Cut the connection by a reset: only that tells a client not to take half a body for the whole."""
+        if self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self._transport.abort()
+
+
+def frame_size(data: bytearray) -> int | None:
+    """Return the length of the frame that `data` begins with (RFC 6455 section 5.2); None: it is not complete.
+
+    Of a frame that is longer than a request may be, the header is enough: the protocol refuses it.
+    """
+    if len(data) < 2:
+        return None
+    size, head = data[1] & 0x7F, 2
+    if size >= 126:
+        head = 4 if size == 126 else 10
+        if len(data) < head:
+            return None
+        size = int.from_bytes(data[2:head], "big")
+    if size > MAX_REQUEST_BYTES:
+        return len(data)
+    whole = head + (4 if data[1] & 0x80 else 0) + size
+    return whole if len(data) >= whole else None
+
+
+def break_cycles(protocol: ServerProtocol) -> None:
+    """Take apart a protocol that is over.
+
+    It and its parser, a generator, refer to each other, and so do an error it has met and the frames of its traceback.
+    The collector would find them late, since it seldom looks (`app.GC_THRESHOLD`), and keep what was read until then.
+    """
+    protocol.parser.close()
+    vars(protocol).clear()
+
+
+def _end_writing(transport: asyncio.Transport) -> None:
+    with contextlib.suppress(OSError):  # asyncio's own transport asks the socket at once, and the peer may be gone
+        transport.write_eof()
 
 
 def _shares_context(extension: object) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import orjson
 
-from logrelay.fanout.filters import Filter
+from logrelay.fanout.filters import UNLIMITED, Filter, Limit
 from logrelay.model import CRITICAL, SHOWN
 
 MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
@@ -37,6 +37,12 @@ ERROR_CODES: dict[str, str] = {
 CLOSE_BAD_REQUEST = 4400
 """Of the private range (RFC 6455 section 7.4.2), after HTTP's 400."""
 
+CLOSE_TOKEN = 4401
+"""The same, after HTTP's 401."""
+
+CLOSE_OVER_BUDGET = 4429
+"""After HTTP's 429: the relay holds too much for this viewer, see `budgets`."""
+
 CLOSE_CODES: dict[int, tuple[str, str]] = {
     1000: ("normal", "the viewer closed; nothing to do"),
     1001: ("going away", "the viewer's page or app went away; nothing to do"),
@@ -56,22 +62,43 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
         "bad request",
         "the subscription in the URL is wrong, an error message said how; do not retry unchanged",
     ),
+    CLOSE_TOKEN: (
+        "token no longer good",
+        "the token was revoked or changed, or has expired; connect again with one that is good",
+    ),
+    CLOSE_OVER_BUDGET: (
+        "over budget",
+        "the beginning of a message was held for too long while many were; connect again and send messages whole",
+    ),
 }
 """Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""
 
 
-def connection(head: str, oldest: str, traders: list[dict[str, object]], version: str) -> bytes:
-    """Render the first message of every connection."""
-    return orjson.dumps(
-        {
-            "type": "connection",
-            "status": "connected",
-            "head": head,
-            "oldest": oldest,
-            "traders": traders,
-            "version": version,
-        }
-    )
+def connection(
+    head: str,
+    oldest: str,
+    traders: list[dict[str, object]],
+    version: str,
+    *,
+    limit: Limit = UNLIMITED,
+    encrypted: bool = False,
+) -> bytes:
+    """Render the first message of every connection.
+
+    `limit` is what the viewer's token narrows everything to; `encrypted`: the relay's own port speaks TLS.
+    """
+    message: dict[str, object] = {
+        "type": "connection",
+        "status": "connected",
+        "head": head,
+        "oldest": oldest,
+        "traders": traders,
+        "version": version,
+        "encrypted": encrypted,
+    }
+    if not limit.nothing:
+        message["limit"] = filter_shape(Filter(limit.level, limit.sources, apps=limit.apps))
+    return orjson.dumps(message)
 
 
 def subscribed(wanted: Filter, head: str) -> bytes:

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from collections import OrderedDict
+from typing import Any
 
+from logrelay import budgets
+from logrelay.access.tokens import TokenSet
 from logrelay.http.response import HttpResponse
-from logrelay.viewers.connection import ViewerConnection
+from logrelay.viewers.connection import HANDSHAKE_TIMEOUT_S, ViewerConnection
+from logrelay.viewers.limit_report import LimitReport
+from logrelay.viewers.memory_return import MemoryReturn
+from logrelay.viewers.messages import CLOSE_OVER_BUDGET, CLOSE_TOKEN
 from logrelay.viewers.service import ViewerService
+from logrelay.viewers.turns import Turns
 
 PING_INTERVAL_S = 30.0
 """Under the 60 s after which common proxies and NATs forget an idle connection."""
 
-SPARE_CONNECTIONS = 256
-"""Plain HTTP requests and handshakes under way, on top of the viewers."""
-
 RETRY_AFTER_S = 10
 """When a viewer that was one too many may try again; a reconnecting phone has given up its old place by then."""
 
-ACCEPT_BACKLOG = 1024
+ACCEPT_BACKLOG = 512
+"""Connections accepted in one turn of the loop, at most: fewer than `budgets.HANDSHAKE_SLOTS`, so that a newcomer's
+request is looked at before the places are taken by those who came with it."""
+
+LISTEN_BACKLOG = 4096
+"""Connections that wait in the kernel until they are accepted; beyond it a newcomer would try again after a second."""
+
+TLS_END_S = 3.0
+"""For the goodbye of a TLS connection, as long as a WebSocket gets for its own."""
 
 
 class ViewerServer:
@@ -33,12 +47,31 @@ class ViewerServer:
     """
 
     def __init__(
-        self, service: ViewerService, *, max_viewers: int, compression: str, loop: asyncio.AbstractEventLoop
+        self,
+        service: ViewerService,
+        *,
+        max_viewers: int,
+        compression: str,
+        loop: asyncio.AbstractEventLoop,
+        report: LimitReport | None = None,
     ) -> None:
         self.connections: dict[ViewerConnection, None] = {}
         """Every connection, whatever it is about."""
         self.viewers: dict[ViewerConnection, None] = {}
         """Those with an open WebSocket."""
+        self.read_buffer = bytearray(budgets.READ_BYTES)
+        """What every connection is read into, one after another."""
+        self._waiting: OrderedDict[ViewerConnection, str | None] = OrderedDict()
+        """Those without a complete request, the oldest first, each with its address."""
+        self._waiting_by_address: dict[str | None, OrderedDict[ViewerConnection, None]] = {}
+        self._answering: OrderedDict[ViewerConnection, None] = OrderedDict()
+        """Those that get a plain answer, the oldest first."""
+        self._charged_bytes: OrderedDict[ViewerConnection, int] = OrderedDict()
+        """Undecoded bytes by connection; who began to hold first is first."""
+        self._charged_total = 0
+        self._turns = Turns(loop)
+        self._memory = MemoryReturn(loop)
+        self._report = report if report is not None else LimitReport(lambda _text: None, loop)
         self._service = service
         self._max_viewers = max_viewers
         self._compression = compression
@@ -47,21 +80,77 @@ class ViewerServer:
         self._ping_timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Serve a bound TCP socket."""
+    async def listen(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        """Serve a bound TCP socket, with TLS if there is a context for it."""
         server = await self._loop.create_server(
-            lambda: ViewerConnection(self, self._service, self._loop), sock=sock, backlog=ACCEPT_BACKLOG
+            lambda: ViewerConnection(self, self._service, self._loop),
+            sock=sock,
+            backlog=ACCEPT_BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT_S,
+            ssl_shutdown_timeout=None if tls is None else TLS_END_S,
         )
         self._servers.append(server)
+        sock.listen(LISTEN_BACKLOG)
 
     # --- what a connection reports (connection.ConnectionRegistry) ------------------------------------------------
 
     def add(self, connection: ViewerConnection) -> bool:
-        """Take up a new connection; False when there are too many."""
-        if len(self.connections) >= self._max_viewers + SPARE_CONNECTIONS:
-            return False
+        """Take up a new connection; where there are too many without a request, the oldest of them has to go."""
         self.connections[connection] = None
+        address = connection.peer
+        neighbours = self._waiting_by_address.setdefault(address, OrderedDict())
+        if len(neighbours) >= budgets.HANDSHAKES_PER_ADDRESS:
+            self._cut_oldest(neighbours, "handshake")
+        elif len(self._waiting) >= budgets.HANDSHAKE_SLOTS:
+            self._cut_oldest(self._waiting, "handshake")
+        self._waiting[connection] = address
+        self._waiting_by_address.setdefault(address, OrderedDict())[connection] = None
         return True
+
+    def answering(self, connection: ViewerConnection) -> None:
+        """Count a connection among those that get a plain answer; of too many, the oldest has to go."""
+        self._end_waiting(connection)
+        if len(self._answering) >= budgets.ANSWER_SLOTS:
+            self._cut_oldest(self._answering, "answer")
+        self._answering[connection] = None
+
+    def _cut_oldest(self, those: OrderedDict[ViewerConnection, Any], cause: str) -> None:
+        oldest = next(iter(those))
+        self._end_waiting(oldest)
+        self._answering.pop(oldest, None)
+        oldest.abort()
+        self.exceeded(cause)
+
+    def _end_waiting(self, connection: ViewerConnection) -> None:
+        if connection not in self._waiting:
+            return
+        address = self._waiting.pop(connection)
+        neighbours = self._waiting_by_address[address]
+        del neighbours[connection]
+        if not neighbours:
+            del self._waiting_by_address[address]
+
+    def request_turn(self, connection: ViewerConnection) -> None:
+        """Have the connection act on one message, now or in a later turn of the loop."""
+        self._turns.request(connection.take_turn)
+
+    def charge(self, connection: ViewerConnection, count: int) -> None:
+        """Note that so many undecoded bytes are held for a connection; beyond the total, who held first is closed."""
+        self._charged_total += count - self._charged_bytes.get(connection, 0)
+        if count:
+            self._charged_bytes[connection] = count
+        else:
+            self._charged_bytes.pop(connection, None)
+        if self._charged_total > budgets.UNDECODED_BYTES:
+            oldest, charged = self._charged_bytes.popitem(last=False)
+            self._charged_total -= charged
+            oldest.close(CLOSE_OVER_BUDGET, "too many beginnings of messages are held")
+            self.exceeded("undecoded")
+
+    def exceeded(self, cause: str, times: int = 1) -> None:
+        """Count that a limit was met; people are told of it, not each time."""
+        self._report.note(cause, times)
 
     def refuse_viewer(self) -> HttpResponse | None:
         """Return the answer for a viewer that is one too many, or None while there is a place for it."""
@@ -79,6 +168,7 @@ class ViewerServer:
 
     def viewer_opened(self, connection: ViewerConnection) -> None:
         """Count a connection among the viewers and ping it from now on."""
+        self._end_waiting(connection)
         self.viewers[connection] = None
         self._schedule_pings()
 
@@ -86,6 +176,10 @@ class ViewerServer:
         """Remove a connection that has ended."""
         self.connections.pop(connection, None)
         self.viewers.pop(connection, None)
+        self._memory.connection_ended()
+        self._end_waiting(connection)
+        self._answering.pop(connection, None)
+        self._charged_total -= self._charged_bytes.pop(connection, 0)
         if not self.viewers:
             self._cancel_pings()
         if self._emptied is not None and not self.connections:
@@ -110,6 +204,22 @@ class ViewerServer:
         if self.viewers:
             self._schedule_pings()
 
+    # --- tokens ---------------------------------------------------------------------------------------------------
+
+    def close_refused(self, token_set: TokenSet, now_s: float) -> int:
+        """Close the connections that show lines by a token that is not in the set any more; return their number.
+
+        A WebSocket gets `CLOSE_TOKEN`; an answer over HTTP ends with a reset, because it is not whole.
+        """
+        closed = 0
+        for connection in list(self.connections):
+            token = connection.token
+            good = not token_set.needed if token is None else token_set.holds(token, now_s)
+            if connection.shows_lines and not good:
+                closed += 1
+                connection.close(CLOSE_TOKEN, "the token was revoked or changed, or has expired")
+        return closed
+
     # --- the end --------------------------------------------------------------------------------------------------
 
     def stop_accepting(self) -> None:
@@ -121,6 +231,8 @@ class ViewerServer:
         """Close every connection, waiting at most `timeout_s` for the peers; then cut what is left."""
         self.stop_accepting()
         self._cancel_pings()
+        self._report.close()
+        self._memory.close()
         self._emptied = asyncio.Event()
         for connection in list(self.connections):
             connection.close(code, reason)

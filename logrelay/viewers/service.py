@@ -11,28 +11,43 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 from websockets.http11 import Request
 
+from logrelay.access.token_keeper import TokenKeeper
+from logrelay.access.tokens import Token
 from logrelay.config.settings import is_loopback
 from logrelay.fanout.batch import Form
+from logrelay.fanout.filters import UNLIMITED
 from logrelay.fanout.positions import Position
+from logrelay.http.request_head import MALFORMED
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query
 from logrelay.viewers import messages
 from logrelay.viewers.access_policy import BATCH, AccessPolicy, Refused
+from logrelay.viewers.forwarded import forwarding_header
+from logrelay.viewers.narrowed import NarrowedFacts, NarrowedStream
 from logrelay.viewers.requests import query_tokens
 from logrelay.viewers.session import Session, ViewerSocket
 from logrelay.viewers.stream import Stream
+
+if TYPE_CHECKING:  # loaded once somebody asks
+    from logrelay.http.api import RelayFacts
+
+RETRY_WRONG_S = 5
+"""When somebody whose wrong tokens already wait for answers may ask again: the longest of them has its answer then."""
 
 
 class PlainHttp(Protocol):
     """Answers requests that are no WebSocket. Called on the event loop."""
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse:
-        """Answer a request that access has been granted to. `headers` has lower-case names. Never raises."""
+    def answer(self, method: str, target: str, headers: Mapping[str, str], facts: RelayFacts) -> HttpResponse:
+        """Answer a request that access has been granted to, from the facts that it may see. Never raises.
+
+        `headers` has lower-case names.
+        """
 
     def is_public(self, target: str) -> bool:
         """Tell whether the target needs no token: the web viewer's own files."""
@@ -44,12 +59,16 @@ class Upgrade:
 
     subprotocol: str | None
     """What to answer in Sec-WebSocket-Protocol; None: leave the header out."""
+    token: Token | None = field(default=None, compare=False)
+    """The token that it was granted to; None: the relay needs none. It is no part of what is answered."""
 
 
 class ViewerService:
     """Decides about requests and opens sessions. Belongs to one event loop.
 
     `tail` is the number of lines a viewer begins with unless it asks otherwise, `version` the relay's as it is shown.
+    `tokens` says which tokens are good; without it that of the policy is the only one.
+    `limits` returns how often each limit of `budgets` was met.
     `make_http` makes what answers plain HTTP from the facts that this object knows; it is called at the first such
     request, because a relay that only streams need not load it.
     """
@@ -63,17 +82,26 @@ class ViewerService:
         version: str,
         loop: asyncio.AbstractEventLoop,
         make_http: Callable[[ViewerService], PlainHttp],
+        tokens: TokenKeeper | None = None,
+        limits: Callable[[], Mapping[str, int]] = dict,
+        internal_errors: Callable[[], int] = lambda: 0,
+        encrypted: bool = False,
     ) -> None:
         self._stream = stream
         self._policy = policy
+        self._tokens = tokens or TokenKeeper(None, policy.token)
         self._tail = tail
         self._version = version
         self._loop = loop
         self._make_http = make_http
+        self._limits = limits
         self._http: PlainHttp | None = None
         self._started = time.monotonic()
         self._serving = False
         self._refusals: Counter[str] = Counter()
+        self._malformed: Counter[str] = Counter(dict.fromkeys(MALFORMED, 0))
+        self._internal_errors = internal_errors
+        self._encrypted = encrypted
 
     def begin(self) -> None:
         """Be ready from now on: traders and viewers are listened for."""
@@ -84,6 +112,13 @@ class ViewerService:
         self._serving = False
 
     # --- what a connection calls ----------------------------------------------------------------------------------
+
+    def client_of(self, request: Request, peer: str | None) -> str | None:
+        """Return the address of who asks: `peer`, or behind a trusted proxy the one that it names."""
+        headers = request.headers
+        return self._policy.client(
+            peer, forwarded=headers.get_all("Forwarded"), x_forwarded_for=headers.get_all("X-Forwarded-For")
+        )
 
     def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
         """Decide about a complete request from address `peer`; see docs/protocol.md."""
@@ -102,27 +137,72 @@ class ViewerService:
             subprotocols=offered,
             query_token=query_tokens(target),
             peer_is_loopback=peer is None or is_loopback(peer),
+            token_set=self._tokens.token_set,
+            now_s=self._tokens.now(),
+            host_optional=request.protocol == "HTTP/1.0",
+            forwarded_by=forwarding_header(name for name, _ in headers.raw_items()),
+            fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
         upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refused):
             # The page itself is no secret, and a browser cannot send a token along with a script's URL.
             if upgrade or verdict.status != 401 or not self._plain_http().is_public(target):
                 self._refusals[verdict.code] += 1
-                return HttpResponse(verdict.status, verdict.headers, f"{verdict.message}\n".encode())
-        elif upgrade:
-            return Upgrade(verdict.subprotocol)
+                return self._refusal(verdict, peer)
+            token = None
+        else:
+            token = verdict.token
+            if token is not None:
+                self._tokens.note_use(token, peer)
+            if upgrade:
+                return Upgrade(verdict.subprotocol, token)
         lowered = {name.lower(): value for name, value in headers.raw_items()}
-        return self._plain_http().answer(request.method, target, lowered)
+        facts: RelayFacts = self
+        if token is not None and not token.limit.nothing:
+            facts = NarrowedFacts(self, token.limit)
+        response = self._plain_http().answer(request.method, target, lowered, facts)
+        return response if token is None else replace(response, token=token)
 
-    def open(self, socket: ViewerSocket, target: str, *, subprotocol: str | None, deflate: bool) -> Session:
+    def _refusal(self, verdict: Refused, peer: str | None) -> HttpResponse:
+        """Return the answer to who was refused; for a wrong token it comes later and later."""
+        answer = HttpResponse(verdict.status, verdict.headers, f"{verdict.message}\n".encode())
+        if verdict.code != "bad_token":
+            return answer
+        delay_s = self._tokens.note_wrong(peer)
+        if delay_s is None:
+            text = "several wrong tokens from this address are waiting for their answers; try again later\n"
+            return HttpResponse(429, (("Retry-After", str(RETRY_WRONG_S)),), text.encode())
+        return replace(answer, delay_s=delay_s)
+
+    def count_malformed(self, reason: str) -> None:
+        """Count a request that was none; `reason` is one of `request_head.MALFORMED`."""
+        self._malformed[reason] += 1
+
+    def open(
+        self,
+        socket: ViewerSocket,
+        target: str,
+        *,
+        subprotocol: str | None,
+        deflate: bool,
+        token: Token | None = None,
+    ) -> Session:
         """Greet a viewer whose WebSocket is open, and begin where its URL says.
 
-        `subprotocol` is what the `Upgrade` said; `deflate`: it can read compressed frames made by `compression`.
+        `subprotocol` and `token` are what the `Upgrade` said; `deflate`: it can read compressed frames made by
+        `compression`.
         """
-        stream = self._stream
+        stream, limit = self._stream, UNLIMITED if token is None else token.limit
+        if not limit.nothing:
+            stream = NarrowedStream(stream, limit)
         socket.send(
             messages.connection(
-                stream.id_of(stream.head), stream.id_of(stream.oldest), stream.traders_shown(), self._version
+                stream.id_of(stream.head),
+                stream.id_of(stream.oldest),
+                stream.traders_shown(),
+                self._version,
+                limit=limit,
+                encrypted=self._encrypted,
             )
         )
         form: Form = "batch" if subprotocol == BATCH else "single"
@@ -136,6 +216,9 @@ class ViewerService:
         return self._http
 
     # --- what plain HTTP asks (http.api.RelayFacts) ---------------------------------------------------------------
+
+    limited = False
+    """These are the facts as a whole."""
 
     @property
     def head(self) -> int:
@@ -166,11 +249,18 @@ class ViewerService:
 
     def counters(self) -> Mapping[str, int | float]:
         """Return every counter by its name in `metrics.METRICS`, but for those of plain HTTP."""
-        return {**self._stream.counters(), "handshakes_refused_total": self._refusals.total()}
+        return {
+            **self._stream.counters(),
+            **self._limits(),
+            "handshakes_refused_total": self._refusals.total(),
+            "wrong_tokens_total": self._tokens.wrong.total,
+            "internal_errors_total": self._internal_errors(),
+        }
 
     def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
         """Return what has labels: metric name to samples, each with its labels."""
-        return self._stream.app_samples()
+        malformed = [({"reason": reason}, count) for reason, count in self._malformed.items()]
+        return {**self._stream.app_samples(), "requests_malformed_total": malformed}
 
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""

@@ -161,7 +161,8 @@ class Session:
         viewer, stream = self._viewer, self._stream
         if viewer is None:
             return
-        changed = wanted.filter if wanted.filter is not None and wanted.filter != viewer.filter else None
+        asked = None if wanted.filter is None else wanted.filter.within(viewer.filter.limit)
+        changed = asked if asked != viewer.filter else None
         self._socket.send(messages.subscribed(changed or viewer.filter, stream.id_of(stream.head)))
         if wanted.after is not None or wanted.tail is not None:
             if changed is not None:

@@ -31,6 +31,7 @@ _SHAPES = (
     r"\bSG\.[\w\-]{16,255}\.[\w\-]{16,255}",  # SendGrid
     r"\bnpm_[A-Za-z0-9]{30,255}|\bpypi-[\w\-]{32,255}|\bhf_[A-Za-z0-9]{30,255}|\bdop_v1_[a-f0-9]{32,255}",
     r"\b(?:hvs\.|hvb\.|dp\.pt\.|glsa_|dckr_pat_|tskey-[a-z]{2,9}-|sntrys_|nvapi-|gsk_|shp(?:at|ca|pa|ss)_)[\w\-]{16,255}",
+    r"\blr_[\w\-]{43}(?![\w\-])",  # the relay's own, for viewers
     r"\bAGE-SECRET-KEY-1[0-9A-Z]{32,128}",
     r"\b(?:PK|AK|CK)(?=[A-Z]{0,23}[0-9])(?:[A-Z0-9]{24}|[A-Z0-9]{18})\b",  # Alpaca
     r"\b[0-9a-f]{32}-[0-9a-f]{32}\b",  # OANDA
@@ -65,7 +66,7 @@ _SCHEME: Final = re.compile(
 
 _SIGHT: Final = re.compile(
     r"eyJ|A(?:[KSB]IA|CCA|Iza|GE-S|C[0-9a-f]{4})|gh[pousr]_|github_pat_|gl[a-z]{2,5}[-_]|xox|xapp-|[spr]k_|whsec_|sk-|"
-    r"ya29|GOCSPX|S(?:G\.|K[0-9a-f]{4}|[A-Z2-7]{32})|npm_|pypi-|hf_|dop_v1_|hv[sb]\.|dp\.pt|dckr_|tskey|sntrys|nvapi|gsk_|"
+    r"lr_|ya29|GOCSPX|S(?:G\.|K[0-9a-f]{4}|[A-Z2-7]{32})|npm_|pypi-|hf_|dop_v1_|hv[sb]\.|dp\.pt|dckr_|tskey|sntrys|nvapi|gsk_|"
     r"shp[a-z]{2}_|[PAC]K[A-Z0-9]{12}|[0-9a-f]{8}-[0-9a-f]{32}|\d{4}:[A-Za-z0-9_\-]{24}|[MNO][\w\-]{23}|hooks\.slack|"
     r"office\.com|webhooks/|hc-ping|infura|alchemy|quiknode|chainstack|ankr|blastapi|prv|nsec1|edsk|"
     r"[?&]t=|apiKeys/|ed25519|addr_x|acct_x|root_x|suipriv|-----BEGIN"

@@ -116,7 +116,8 @@ def test_every_refusal_is_explained():
     sentences = {
         "a token is needed", "the token is wrong", "Authorization is not of the form", "is not this relay's own page",
         "is a name this relay does not know", "this relay has no token", "one Host and at most one Origin",
-        "not of the form name or name:port",
+        "not of the form name or name:port", "several different tokens were shown",
+        "this came through a proxy", "a page of another site asks for this",
     }  # fmt: skip
 
     refusals = len(re.findall(r"Refused\(\s*4", source))

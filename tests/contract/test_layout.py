@@ -24,7 +24,7 @@ TOP_LEVEL = {
 }
 """Besides files and folders whose names begin with a dot."""
 
-TEST_FOLDERS = {"unit", "integration", "system", "contract", "mutation", "bench", "support", "conftest.py"}
+TEST_FOLDERS = {"unit", "integration", "system", "contract", "mutation", "bench", "siege", "support", "conftest.py"}
 
 TESTED_ELSEWHERE = {
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
@@ -35,9 +35,11 @@ TESTED_ELSEWHERE = {
     "logrelay/cli/serve": "tests/system/test_cli.py",
     "logrelay/cli/setting_options": "tests/system/test_cli.py",
     "logrelay/cli/systemd_units": "tests/system/test_cli.py and tests/system/systemd",
+    "logrelay/cli/token": "tests/system/test_token.py",
     "logrelay/errors": "classes without logic; the exit codes are seen by tests/system/test_cli.py",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",
+    "logrelay/viewers/memory_return": "tests/siege: with a real relay, whose memory is measured",
     "logrelay/viewers/server": "tests/integration/relay/test_viewer_socket.py: with real sockets",
     "logrelay/viewers/stream": "an interface without logic",
     "robo_trader/__main__": "tests/system/trader/test_robo_trader.py runs it",

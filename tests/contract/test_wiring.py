@@ -146,7 +146,9 @@ EXCEPTIONS = [
 FOREIGN = [
     Foreign("logrelay.viewers.connection", "_log", {"propagate"}, "a logger of the logging module is set up this way"),
     Foreign("logrelay.viewers.connection", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
-    Foreign("logrelay.viewers.connection", "made", {"body"}, "a Response of websockets that is not sent yet"),
+    Foreign("logrelay.tls", "self.context", {"sni_callback"}, "the ssl module's way to choose a certificate"),
+    Foreign("logrelay.tls", "connection", {"context"}, "the same: the callback sets what the handshake goes on with"),
+    Foreign("logrelay.tls", "context", {"minimum_version", "options"}, "the ssl module's way to set a context up"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.log_relay.handler", "_busy", {"depth"}, "a threading.local of the module: set per thread"),

@@ -48,6 +48,7 @@ class ListFacts:
     before_read: list = field(default_factory=list)
     """Called, one per page read, before the page is read."""
     epoch: str = "k3f9ab"
+    limited: bool = False
 
     @property
     def head(self) -> int:
@@ -219,7 +220,7 @@ class Relay:
         said = []
         for line in self.process.stderr:
             said.append(line)
-            if ready := re.search(r"ready.*ws://[^ ,]*:(\d+)", line):
+            if ready := re.search(r"ready.*wss?://[^ ,]*:(\d+)", line):
                 self.port = int(ready[1])
                 return
         pytest.fail(f"the relay did not start: {said}")

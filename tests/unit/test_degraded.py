@@ -82,6 +82,8 @@ def test_a_commit_is_late_after_its_deadline(mode, batch):
     assert not mode.is_late(100.0 + COMMIT_DEADLINE_S - 0.001)
     assert mode.next_check(100.25) == pytest.approx(COMMIT_DEADLINE_S - 0.25)
     assert mode.is_late(100.0 + COMMIT_DEADLINE_S)
+    assert not mode.is_late(100.0 + COMMIT_DEADLINE_S, 10**6), "it is written: only its report is late"
+    assert mode.is_late(100.0 + COMMIT_DEADLINE_S, 0)
     assert mode.next_check(100.0 + COMMIT_DEADLINE_S) == degraded_module.MIN_RECHECK_S
     mode.take_committed(one.last)
     assert not mode.is_late(100.0 + COMMIT_DEADLINE_S), "the one that waited so long is done"

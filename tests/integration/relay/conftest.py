@@ -108,6 +108,7 @@ class House:
     ):
         self.path = Path(folder) / "ingest.sock"
         self.said = []
+        self.tls = options.get("tls")
         self.guests = []
         """Peers to be closed at the end, whatever happened."""
         self.problems = []
@@ -169,7 +170,7 @@ class House:
         self.stopping = asyncio.Event()
         log_socket = UnixListener(str(self.path))
         await self.ingest.serve(log_socket.socket)
-        await self.viewers.listen(listener)
+        await self.viewers.listen(listener, tls=self.tls)
         self.pipeline.start()
         self.service.begin()
         self.ready.set()

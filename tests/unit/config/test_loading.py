@@ -12,6 +12,7 @@ from logrelay.config.settings import SETTINGS, Config
 from logrelay.errors import ConfigError
 
 TOKEN = "correct-horse-battery-staple"
+GOOD_TOKEN = "V3sJm0t-Qz7w_1pLk9rX"
 
 
 def settings(flags=None, environ=None, file=None, directories=()):
@@ -39,7 +40,14 @@ def test_every_value_type_gives_the_type_its_field_declares():
     hints = typing.get_type_hints(Config)
     texts = {"config": "/etc/r.toml", "socket": "/s", "journal": "/j", "host": "::1", "token": TOKEN}
     texts |= {"allow_hosts": "a,b", "allow_origins": "http://a:1", "sync": "full", "keep_bytes": "2MiB"}
-    texts |= {"compression": "on", "log_level": "info", "socket_mode": "0660"}
+    texts |= {
+        "compression": "on",
+        "log_level": "info",
+        "socket_mode": "0660",
+        "trusted_proxy": "::/0",
+        "tls_cert": "/c",
+        "tls_key": "/k",
+    }
     environ = {s.variable: texts.get(s.name, "7") for s in SETTINGS}
 
     loaded = settings(environ=environ, file="").config
@@ -141,7 +149,7 @@ def test_beyond_loopback_there_must_be_a_token(host):
 
     assert "--host" in said
     assert "secrets.token_urlsafe(32)" in said
-    assert settings({"host": host}, {"LOGRELAY_TOKEN": TOKEN}).config.token == TOKEN
+    assert settings({"host": host}, {"LOGRELAY_TOKEN": GOOD_TOKEN}).config.token == GOOD_TOKEN
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])

@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logrelay.config.value_types import GIB, KIB, MIB, TIB, choice, number, several, size, size_text, text, whole
+from logrelay.config.value_types import (
+    GIB,
+    KIB,
+    MIB,
+    TIB,
+    choice,
+    network,
+    number,
+    several,
+    size,
+    size_text,
+    text,
+    whole,
+)
 
 WHOLE = whole(1, 100)
 NUMBER = number(0.5, 90, "days")
@@ -125,3 +138,16 @@ def test_what_is_allowed_is_said_with_its_bounds():
     assert [t.metavar for t in (WHOLE, NUMBER, SIZE, CHOICE, TEXT, SEVERAL)] == [
         "N", "NUMBER", "SIZE", "normal|full", "WORD", "WORD,...",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["10.0.0.2", "10.0.0.0/8", "10.1.2.3/8", "::1", "fd00::/8"])
+def test_an_address_or_a_network(given):
+    """A host's bits behind the mask do no harm."""
+    assert network().from_text(given) == given
+
+
+@pytest.mark.parametrize("given", ["", "relay", "10.0.0.0/33", "10.0.0", "fe80::1%eth0", 10, None])
+def test_what_is_no_network(given):
+    """A name could mean another address tomorrow."""
+    with pytest.raises(ValueError):
+        network().from_toml(given)

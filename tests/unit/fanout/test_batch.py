@@ -15,7 +15,7 @@ from websockets.uri import parse_uri
 
 from logrelay.fanout import batch as batch_module
 from logrelay.fanout.batch import MAX_SHARED, SEGMENT_BYTES, Batch, frame, segments_of
-from logrelay.fanout.filters import Filter
+from logrelay.fanout.filters import UNLIMITED, Filter, Limit
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING
 
@@ -50,7 +50,9 @@ def make(specs, first=1):
 
 
 FIELDS = st.dictionaries(
-    st.sampled_from(["a", "b", "c"]), st.sampled_from(["1", 1, None, True, "x", [1], 1.5, {"k": "x"}]), max_size=3
+    st.sampled_from(["a", "b", "c", "app"]),
+    st.sampled_from(["1", 1, None, True, "x", [1], 1.5, {"k": "x"}, "bot20", "bot40"]),
+    max_size=3,
 )
 SPECS = st.lists(
     st.tuples(
@@ -63,7 +65,13 @@ SPECS = st.lists(
     min_size=1,
     max_size=12,
 )
-FILTERS = st.builds(
+LIMITS = st.builds(
+    Limit,
+    st.sampled_from([DEBUG, INFO, ERROR]),
+    st.sampled_from([(), ("app*",)]),
+    st.sampled_from([(), ("bot[123]0",), ("none",)]),
+)
+ASKED = st.builds(
     Filter,
     st.sampled_from([DEBUG, DEBUG, INFO, WARNING, CRITICAL]),
     st.sampled_from([(), (), ("app*",), ("*.one", "other"), ("none",)]),
@@ -71,6 +79,7 @@ FILTERS = st.builds(
     st.sampled_from([(), (), (("a", "1"),), (("a", "x"), ("b", "null")), (("c", '{"k":"x"}'),), (("d", "1"),)]),
     st.sampled_from([(), (), ("bot[12]0",), ("none", "bot50")]),
 )
+FILTERS = st.builds(Filter.within, ASKED, st.just(UNLIMITED) | LIMITS)
 
 
 @settings(max_examples=250, deadline=None)

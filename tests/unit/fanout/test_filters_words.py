@@ -51,5 +51,8 @@ def test_a_refusal_repeats_the_first_forty_characters(given, shown):
 
 def test_what_matched_is_remembered_within_bounds():
     """Globs and logger names come from outside: neither fills the memory."""
-    for cache in (filters._glob, filters.name_matches):
-        assert cache.cache_info().maxsize is not None
+    assert filters._shared.cache_info().maxsize is not None
+    globs = filters._Globs(("*a", "b"))
+    for n in range(filters.MAX_NAMES * 2):
+        assert not globs.match(f"name {n}")
+    assert len(globs._known) == filters.MAX_NAMES

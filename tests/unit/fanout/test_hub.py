@@ -63,6 +63,7 @@ def _small_numbers(monkeypatch):
         (hub_module, "PAGE_LINES", 5),
         (hub_module, "PACK_BYTES", 1500),
         (hub_module, "SMALL_BYTES", 300),
+        (hub_module, "CONTENT_LINES", 4),
         (batch_module, "SEGMENT_BYTES", 500),
         (compression, "SEGMENT_BYTES", 200),
         (memory_module, "BLOCK_LINES", 3),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -10,6 +11,7 @@ import pytest
 
 from logrelay.http import metrics
 from logrelay.http.api import ROUTES, STATIC, HttpApi
+from tests.support.http import ListFacts, collect
 
 EVERYTHING = [*ROUTES, *STATIC]
 
@@ -48,10 +50,11 @@ def test_head(api, path):
 @pytest.mark.parametrize("path", EVERYTHING)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get", ""])
 def test_other_methods(api, path, method):
-    """Any other method is 405 and told which are allowed."""
+    """Any other method is 405 and told which are allowed; OPTIONS is told as well."""
     answer = api.answer(method, path, {})
-    assert answer.status == 405
-    assert header(answer, "Allow") == "GET, HEAD"
+    assert answer.status == (204 if method == "OPTIONS" else 405)
+    assert header(answer, "Allow") == "GET, HEAD, OPTIONS"
+    assert (answer.body == b"") == (method == "OPTIONS")
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,14 @@ class TestStatic:
         assert header(answer, "ETag") == etag
         assert header(answer, "Content-Length") is None
         assert api.answer("GET", "/static/main.js", {"if-none-match": '"other"'}).status == 200
+
+    def test_a_page_that_is_known_keeps_its_policy(self, api):
+        """The headers of a 304 replace those that the browser kept: another policy would block the page's own parts."""
+        page = api.answer("GET", "/", {"host": "relay.lan:8765"})
+        again = api.answer("GET", "/", {"host": "relay.lan:8765", "if-none-match": header(page, "ETag")})
+        assert again.status == 304
+        for name in ("Content-Security-Policy", "Cross-Origin-Opener-Policy", "Cache-Control"):
+            assert header(again, name) == header(page, name) is not None
 
     @pytest.mark.parametrize("host", ["relay.lan:8765", "127.0.0.1:8765", "[::1]:8765", "phone"])
     def test_policy_names_the_host(self, api, host):
@@ -192,6 +203,23 @@ class TestHealth:
         assert orjson.loads(answer.body)["reason"] == "starting or stopping"
         facts.trouble = "disk full"
         assert orjson.loads(api.answer("GET", "/readyz", {}).body)["reason"] == "journal: disk full"
+
+
+class TestLimitedFacts:
+    def test_a_request_is_answered_from_the_facts_that_it_brings(self, facts, api):
+        """Not from those that the API was made with: they may be more than its token shows."""
+        facts.add(3)
+        less = ListFacts(epoch="other1", limited=True)
+        less.add(1)
+        assert api.answer("GET", "/healthz", {}, less).body.count(b"other1") == 3
+        assert asyncio.run(collect(api.answer("GET", "/logs", {}, less))).count(b'"id":"other1-') == 1
+        assert dict(api.answer("GET", "/logs", {}, less).headers)["Logrelay-Head"] == "other1-1"
+        refused = api.answer("GET", "/metrics", {}, less)
+        assert (refused.status, orjson.loads(refused.body)["code"]) == (403, "limited")
+        less.is_ready = False
+        assert api.answer("GET", "/readyz", {}, less).status == 503
+        assert api.answer("GET", "/readyz", {}).status == 200
+        assert less.queries
 
 
 class TestMetrics:

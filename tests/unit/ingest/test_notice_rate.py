@@ -69,10 +69,10 @@ def test_what_is_suppressed_is_told_by_number():
     assert rate.total == 1_235
     assert rate.next_deadline() == 5.0 + SUM_S
     assert rate.take_due(5.0 + SUM_S - 0.1) == []
-    (held,) = rate.take_due(5.0 + SUM_S)
+    (found,) = rate.take_due(5.0 + SUM_S)
     assert (found.cause, found.count, found.rank, found.more_apps) == ("connected", 1_234, INFO, True)
     assert list(found.apps) == [f"app{n}" for n in range(MAX_NAMED)]
-    (held,) = rate.take_due(0.0, all_of_them=True)
+    (found,) = rate.take_due(0.0, all_of_them=True)
     assert (found.cause, found.count, found.rank, found.more_apps) == ("crashed", 1, ERROR, False)
     assert rate.next_deadline() == NEVER
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from logrelay.fanout.filters import Filter, field_text
+from logrelay.fanout.filters import UNLIMITED, Filter, Limit, field_text
 from logrelay.journal.interface import Query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.sqlite import SqliteJournal
@@ -38,6 +38,16 @@ context = st.dictionaries(text, value, max_size=4)
 source = st.one_of(st.sampled_from(["robo.a", "robo.b", "x", "[x]", "r*"]), odd.filter(lambda s: "\0" not in s))
 
 app = st.one_of(st.sampled_from(["bot", "bot2", "", "robo.a"]), odd.filter(lambda s: "\0" not in s))
+
+notice = st.fixed_dictionaries(
+    {},
+    optional={
+        "notice": st.sampled_from(["gap", "relay", "trader"]),
+        "app": st.sampled_from(["bot", "bot2", "", None, "robo.a"]),
+        "state": st.sampled_from(["access", "closed", 1]),
+    },
+)
+"""The context of a notice, as far as a limit asks for it."""
 
 
 @st.composite
@@ -75,7 +85,15 @@ def scene(draw):
         tuple(where),
         tuple(draw(st.lists(st.one_of(st.sampled_from(["bot", "b*", "*"]), app), max_size=2))),
     )
-    return rows, wanted
+    limit = Limit(
+        draw(st.sampled_from([10, 10, 20, 30, 50])),
+        tuple(draw(st.lists(st.sampled_from(["robo.*", "?", "[[]x]", "*"]), max_size=2))),
+        tuple(draw(st.lists(st.one_of(st.sampled_from(["bot", "b*", "*"]), app), max_size=2))),
+    )
+    for row in rows:
+        if not row[2]:
+            row[4] = draw(notice)
+    return rows, wanted.within(draw(st.sampled_from([UNLIMITED, limit])))
 
 
 @pytest.fixture(scope="module")

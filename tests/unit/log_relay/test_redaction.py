@@ -155,6 +155,7 @@ SHAPES = {
     "pem torn": "-----BEGIN PRIVATE KEY-----\\nMIIEabcDEFghi",
     "age": "AGE-SECRET-KEY-1" + "QPZRY9X8" * 7,
     "npm": "npm_" + "a1B2" * 9,
+    "logrelay": "lr_" + "a1_B-" * 8 + "c3D",
 }
 
 
@@ -185,6 +186,7 @@ def test_a_secret_by_shape_is_hidden_anywhere(redactor, name):
         "0x" + "ab" * 32,
         "sha256:" + "0f" * 32,
         "task-runner-with-a-long-name_and_more.of.it",
+        "lr_scheduler_step_size_after_warmup=0.001",
         "C:\\Users\\bob\\x.csv --speed 3",
         "Unexpected token: ;",
         "",

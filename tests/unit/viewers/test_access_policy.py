@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from logrelay.access.tokens import Token, TokenSet, digest_of
 from logrelay.viewers.access_policy import BATCH, REFUSALS, AccessPolicy, Granted, Refused
 
 TOKEN = "correct-horse-battery-staple"
@@ -162,9 +163,8 @@ def test_without_the_token_nobody_comes_in_not_even_from_loopback():
     "shown",
     [
         {"authorization": ["Bearer wrong"]},
-        {"authorization": [TOKEN]},
         {"authorization": ["Bearer "]},
-        {"authorization": [f"Basic {TOKEN}"]},
+        {"authorization": ["bearer"], "query_token": [TOKEN]},
         {"authorization": [f"Bearer {TOKEN}x"]},
         {"subprotocols": ["bearer."]},
         {"subprotocols": [f"bearer.{TOKEN.upper()}"]},
@@ -181,6 +181,43 @@ def test_a_wrong_token_is_refused(shown):
 
     assert code(answer) == (401, "bad_token")
     assert TOKEN not in answer.message
+
+
+@pytest.mark.parametrize("value", [TOKEN, f"Basic {TOKEN}", "Digest username=x", "Bearerish x"])
+def test_another_scheme_is_no_token(value):
+    """Alone it shows none; beside a good token it is between the client and a proxy, and beside a wrong one no help."""
+    alone = decide(LOCKED, authorization=[value])
+    assert code(alone) == (401, "no_token")
+    assert alone.message == "Authorization is not of the form: Bearer <token>"
+    for good in ({"query_token": [TOKEN]}, {"subprotocols": [f"bearer.{TOKEN}"]}):
+        assert isinstance(decide(LOCKED, authorization=[value], **good), Granted)
+    assert code(decide(LOCKED, authorization=[value], query_token=["wrong"])) == (401, "bad_token")
+
+
+def test_a_ring_decides_which_tokens_are_good():
+    """Every place may hold any token of the set of tokens, one at a time; whose time is over is not good any more."""
+    one, two = (Token(name, digest_of(f"{name}-token"), name, expires_s=100) for name in ("one", "two"))
+    token_set = TokenSet((one, two), needed=True)
+
+    def ask(now_s=99.9, **shown):
+        return decide(OPEN, token_set=token_set, now_s=now_s, **shown)
+
+    for token in (one, two):
+        text = f"{token.name}-token"
+        for shown in (
+            {"authorization": [f"Bearer {text}"]},
+            {"subprotocols": [f"bearer.{text}"]},
+            {"query_token": [text]},
+        ):
+            assert ask(**shown).token == token
+            assert code(ask(100.0, **shown)) == (401, "bad_token")
+    same = ask(authorization=["Bearer one-token"], query_token=["one-token"])
+    assert same.token == one
+    both = ask(authorization=["Bearer one-token"], query_token=["two-token"])
+    assert code(both) == (400, "bad_request")
+    assert code(ask()) == (401, "no_token")
+    assert code(decide(OPEN, token_set=TokenSet(needed=True), query_token=["one-token"])) == (401, "bad_token")
+    assert decide(OPEN, token_set=TokenSet()).token is None
 
 
 def test_without_a_token_other_machines_stay_out():

@@ -57,7 +57,7 @@ def decide(policy, **changed):
         ),
         (LOCKED, {}, NEEDED),
         (LOCKED, {"authorization": ("Basic eve",)}, "Authorization is not of the form: Bearer <token>"),
-        (LOCKED, {"query_token": ("wrong",)}, "the token is wrong"),
+        (LOCKED, {"query_token": ("wrong",)}, "the token is wrong, was revoked or has expired"),
     ],
 )
 def test_a_refusal_says_what_is_wrong_and_what_to_do(policy, changed, said):

@@ -88,16 +88,26 @@ class Bench:
         self.opened = []
         self.session = FakeSession()
         self.transport = FakeTransport()
+        self.read_buffer = bytearray(1024)
+        self.charged = 0
+        self.answered = 0
+        self.limits = []
         self.connection = ViewerConnection(self, self, asyncio.get_running_loop())
         self.connection.connection_made(self.transport)
 
     # the service
 
+    def client_of(self, request, peer):
+        return peer
+
     def decide(self, request, peer):
         self.asked.append((request.path, peer))
         return self.decision
 
-    def open(self, socket, target, *, subprotocol, deflate):
+    def count_malformed(self, reason):
+        self.asked.append(reason)
+
+    def open(self, socket, target, *, subprotocol, deflate, token):
         self.opened.append((target, subprotocol, deflate))
         return self.session
 
@@ -117,6 +127,18 @@ class Bench:
 
     def forget(self, connection):
         self.forgotten += 1
+
+    def answering(self, connection):
+        self.answered += 1
+
+    def request_turn(self, connection):
+        connection.take_turn()
+
+    def charge(self, connection, count):
+        self.charged = count
+
+    def exceeded(self, cause, times=1):
+        self.limits.append(cause)
 
     def answer(self):
         """Return status line, headers by lower-case name, and body."""
@@ -297,3 +319,54 @@ def test_a_websocket_has_a_session_until_it_ends(subprotocol):
         assert bench.forgotten == 1
 
     scenario()
+
+
+@on_a_loop
+async def test_a_request_that_is_none_is_answered_and_counted():
+    """What follows is thrown away, up to a bound."""
+    bench = Bench(None)
+    bench.connection.data_received(b"\x00")
+    first, headers, body = bench.answer()
+    assert (first, headers["connection"]) == ("HTTP/1.1 400 Bad Request", "close")
+    assert int(headers["content-length"]) == len(body)
+    assert bench.asked == ["line"]
+    bench.connection.data_received(b"x" * connection_module.MAX_DROPPED_BYTES)
+    assert bench.transport.ended == ["eof"]
+    bench.connection.data_received(b"x")
+    assert bench.transport.ended == ["eof", "abort"]
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_a_websocket_waits_for_its_answer():
+    """Bytes behind its request are refused, in one packet with it."""
+    bench = Bench(Upgrade(None))
+    bench.connection.data_received(WEBSOCKET + b"\x81\x80")
+    assert bench.answer()[0] == "HTTP/1.1 400 Bad Request"
+    assert (bench.asked[1:], bench.opened) == (["bytes_behind"], [])
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_an_unexpected_error_ends_its_connection_and_is_reported():
+    """No exception leaves a callback: the loop would write a traceback for each."""
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
+    bench = Bench(Upgrade(None))
+    bench.decision = None
+    bench.connection.data_received(WEBSOCKET)
+    assert bench.transport.ended == ["abort"]
+    assert [type(error) for error in reported] == [AttributeError]
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_every_answer_has_the_safe_headers():
+    """Unless whoever made it gave others."""
+    bench = Bench(HttpResponse(200, (("cache-control", "no-cache"),), b"x"))
+    bench.connection.data_received(REQUEST)
+    _, headers, _ = bench.answer()
+    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    assert headers["cache-control"] == "no-cache"
+    assert headers["content-security-policy"].startswith("default-src 'none'")
+    bench.connection.connection_lost(None)

@@ -20,6 +20,7 @@ def test_control_messages():
         "oldest": "e-1",
         "traders": [{"app": "a"}],
         "version": "0.1.0",
+        "encrypted": False,
     }
     wanted = Filter(CRITICAL, ("a.*", "b"), "x", (("k", "v=w"),))
     assert json.loads(messages.subscribed(wanted, "e-2")) == {
@@ -62,4 +63,4 @@ def test_the_codes_are_those_of_the_protocol():
         "bad_json", "bad_type", "bad_channel", "bad_level", "bad_source", "bad_app", "bad_text", "bad_where",
         "bad_tail", "bad_id", "bad_limit", "busy", "expired", "journal",
     }  # fmt: skip
-    assert set(messages.CLOSE_CODES) == {1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 4400}
+    assert set(messages.CLOSE_CODES) == {1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 4400, 4401, 4429}

@@ -8,9 +8,14 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
+from logrelay.access.token_keeper import TokenKeeper
+from logrelay.access.tokens import Token, TokenSet, digest_of
+from logrelay.access.wrong_tokens import MAX_WAITING_EACH
+from logrelay.fanout.filters import Filter, Limit
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Query
 from logrelay.viewers.access_policy import BATCH, AccessPolicy
+from logrelay.viewers.narrowed import NarrowedFacts
 from logrelay.viewers.service import Upgrade, ViewerService
 from tests.support.streams import FakeSocket, FakeStream
 
@@ -25,8 +30,9 @@ class FakeHttp:
         self.facts = facts
         self.asked = []
 
-    def answer(self, method, target, headers):
+    def answer(self, method, target, headers, facts):
         self.asked.append((method, target, headers))
+        self.shown = facts
         return HttpResponse(200, (), b"the page")
 
     def is_public(self, target):
@@ -95,7 +101,7 @@ def test_the_refused_are_counted_and_told_why(bench, upgrade):
     assert (answer.status, answer.headers) == (401, (("WWW-Authenticate", "Bearer"),))
     assert answer.body.startswith(b"a token is needed")
     assert answer.body.endswith(b"\n")
-    assert made.decide("/logs?token=wrong", **upgrade).body == b"the token is wrong\n"
+    assert made.decide("/logs?token=wrong", **upgrade).body.startswith(b"the token is wrong")
     assert made.refused() == 2
     assert made.decide(f"/logs?token={TOKEN}", **upgrade) in (Upgrade(None), HttpResponse(200, (), b"the page"))
     assert made.refused() == 2
@@ -131,6 +137,7 @@ def test_a_session_begins_with_a_greeting(bench):
             "oldest": "k3f9ab-3",
             "traders": [{"app": "bot"}],
             "version": "1.2.3",
+            "encrypted": False,
         }
     ]
     (joined, started) = made.stream.calls
@@ -175,7 +182,83 @@ def test_the_facts_are_the_streams(bench):
         "journal": {"trouble": "slow", "bytes": 4096, "pending_lines": 2},
     }
     assert (made.service.id_of(8), made.service.head) == ("k3f9ab-8", 8)
-    assert made.service.counters() == {"lines_total": 8, "handshakes_refused_total": 0}
+    assert made.service.counters() == {
+        "lines_total": 8,
+        "handshakes_refused_total": 0,
+        "wrong_tokens_total": 0,
+        "internal_errors_total": 0,
+    }
+    made.service.count_malformed("tls")
+    labelled = made.service.labelled()
+    assert labelled["trader_up"] == [({"app": "bot"}, 1)]
+    assert {labels["reason"]: n for labels, n in labelled["requests_malformed_total"] if n} == {"tls": 1}
     assert made.service.resolve("k3f9ab-7").seq == 7
     page = made.loop.run_until_complete(made.service.read(Query(after=0, until=3, limit=9)))
     assert page.seqs == [2, 3]
+
+
+LIMIT = Limit(30, apps=("bot",))
+
+
+class Tokens(Bench):
+    """A service with a limited and an unlimited token, whose clocks stand still."""
+
+    def __init__(self):
+        super().__init__()
+        one, all_ = Token("one", digest_of("lr_one"), "1", LIMIT), Token("all", digest_of("lr_all"), "2")
+        self.keeper = TokenKeeper(None, None, now=lambda: 100.0, mono=lambda: 5.0)
+        self.keeper.token_set = TokenSet((one, all_), needed=True)
+        self.service = ViewerService(
+            self.stream, AccessPolicy(None), tail=500, version="1.2.3", loop=self.loop, make_http=self.make,
+            tokens=self.keeper,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def guarded():
+    made = Tokens()
+    yield made
+    made.loop.close()
+
+
+def test_an_answer_is_made_from_what_the_token_allows(guarded):
+    """Plain HTTP gets narrowed facts for a limited token, all facts for another; the answer says by which token."""
+    for text, limited in (("lr_one", True), ("lr_all", False)):
+        answer = guarded.decide("/logs", Authorization=f"Bearer {text}")
+        assert (answer.status, answer.token.digest, answer.delay_s) == (200, digest_of(text), 0.0)
+        facts = guarded.made[0].shown
+        assert isinstance(facts, NarrowedFacts) == facts.limited == limited
+    assert guarded.decide("/").token is None
+
+
+def test_a_session_sees_what_the_token_allows(guarded):
+    """From the greeting on; the upgrade says by which token."""
+    upgrade = guarded.decide("/?token=lr_one", **WEBSOCKET)
+    assert upgrade.token.limit == LIMIT
+    guarded.stream.traders_shown = lambda: [{"app": "bot"}, {"app": "other"}]
+    socket = FakeSocket()
+    session = guarded.service.open(socket, "/?level=debug", subprotocol=None, deflate=False, token=upgrade.token)
+    assert socket.sent[0]["traders"] == [{"app": "bot"}]
+    assert socket.sent[0]["limit"] == {"level": "WARNING", "app": ["bot"]}
+    assert guarded.stream.calls[0][1] == Filter().within(LIMIT)
+    calls = len(guarded.stream.calls)
+    session.message_received(b'{"type":"subscribe","level":"debug"}')
+    assert socket.sent[-1]["filter"] == {"level": "WARNING"}
+    assert len(guarded.stream.calls) == calls, "what is allowed of it is what it has"
+    session.message_received(b'{"type":"subscribe","level":"error","app":"*"}')
+    assert guarded.stream.calls[-1] == ("resubscribe", Filter(40, apps=("*",)).within(LIMIT))
+
+
+def test_answers_to_wrong_tokens_wait_and_then_there_are_too_many(guarded):
+    """Each from one address later than the one before, the fifth at once with 429; a missing or a good one never."""
+    wrong = [guarded.decide("/logs?token=wrong", peer="10.0.0.1") for _ in range(6)]
+    assert [answer.status for answer in wrong] == [401] * MAX_WAITING_EACH + [429] * 2
+    assert [answer.delay_s for answer in wrong] == [0.1, 0.2, 0.4, 0.8, 0.0, 0.0]
+    assert dict(wrong[-1].headers) == {"Retry-After": "5"}
+    assert guarded.decide("/logs", peer="10.0.0.1").delay_s == 0.0
+    assert guarded.decide("/logs", peer="10.0.0.1", Authorization="Basic abc").delay_s == 0.0
+    assert guarded.decide("/logs?token=lr_all", peer="10.0.0.1").status == 200
+    assert guarded.decide("/logs?token=wrong", peer="10.0.0.2").delay_s == 0.1
+    assert guarded.decide("/logs?token=wrong", **WEBSOCKET).delay_s == 0.1
+    counters = guarded.service.counters()
+    assert (counters["wrong_tokens_total"], counters["handshakes_refused_total"]) == (8, 10)

@@ -1,0 +1,97 @@
+"""What one connection on the viewers' port may cost, and all of them together: one table.
+
+Owns: every limit on what a stranger or a viewer can make the relay hold or do, with its reason, and `Allowance`, which
+counts messages against time. It must not know sockets or who is counted. Pure: time is an argument. docs/protocol.md
+says what a client sees beyond each limit. Read `viewers/turns` next: it shares out the work.
+
+What happens beyond a limit: the connection waits (it is not read from), its request is answered with 503 or `busy`, or
+it is closed. Nobody else waits with it.
+"""
+
+from __future__ import annotations
+
+# --- before a request is complete ------------------------------------------------------------------------------------
+
+HANDSHAKE_SLOTS = 1024
+"""Connections without a complete request. Beyond it the oldest of them is cut: whoever means it has sent its request
+in the same moment, so the newest is never the one that holds a place for nothing."""
+
+HANDSHAKES_PER_ADDRESS = 512
+"""Of them from one address; the same, for the oldest of that address. Half of the places are left to the others."""
+
+# --- while a request is answered -------------------------------------------------------------------------------------
+
+ANSWER_SLOTS = 256
+"""Plain answers that are not read to their end yet, some 40 KiB each at most. Beyond it the oldest is cut."""
+
+SEARCHES = 32
+"""Answers to /logs at once. Each holds up to half a megabyte while its reader takes its time. Beyond it: 503."""
+
+SEARCH_RETRY_AFTER_S = 2
+"""When it is worth asking again: a search that is read takes less."""
+
+ANSWER_SLICE_BYTES = 64 * 1024
+"""Written at once of a long answer; the rest waits for the socket to drain."""
+
+# --- an open WebSocket -----------------------------------------------------------------------------------------------
+
+READ_BYTES = 16 * 1024
+"""Read at once from one connection: all that a message needs, and little to hold while it waits for its turn."""
+
+MESSAGES_PER_S = 50.0
+"""Frames of one viewer that are acted on in a second. A person scrolls ten pages in a second, a program pings once."""
+
+MESSAGES_AT_ONCE = 100.0
+"""So many may come together, after a pause. Beyond it the viewer is not read from until its time has come."""
+
+UNDECODED_BYTES = 16 * 1024 * 1024
+"""Beginnings of messages, of all viewers together. Beyond it the viewer that has held one for the longest time is
+closed with 4429: a healthy viewer's message is whole within a packet or two."""
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+TURN_S = 0.004
+"""Work for viewers in one turn of the loop; one message may take longer, the next one waits for the next turn.
+Between two turns lines are taken, committed and published."""
+
+# --- what people are told --------------------------------------------------------------------------------------------
+
+NOTICE_FIRST_S = 1.0
+"""What happens first is told so much later, with how often it has happened since."""
+
+NOTICE_AGAIN_S = 60.0
+"""And then no more often than this, whatever happens how often."""
+
+TRIM_CONNECTIONS = 32
+"""After so many connections have ended, memory is given back to the system: some may have been long searches."""
+
+TRIM_PAUSE_S = 3.0
+"""And not more often than this: looking for free pages takes some milliseconds, on a thread of its own."""
+
+CAUSES: dict[str, str] = {
+    "handshake": "connections without a complete request were cut: there were too many",
+    "answer": "connections were cut that did not read their answers: there were too many",
+    "undecoded": "viewers were closed with 4429: too many beginnings of messages were held",
+    "messages": "times a viewer sent more messages than it may and had to wait",
+}
+"""What happens beyond a limit, by the name of its counter `viewer_<cause>_limit_total`."""
+
+
+class Allowance:
+    """How many messages a connection may send: `MESSAGES_AT_ONCE`, refilled by `MESSAGES_PER_S`."""
+
+    __slots__ = ("_at", "_left")
+
+    def __init__(self, mono: float) -> None:
+        """Begin with a full allowance at the monotonic time `mono`, in seconds."""
+        self._left = MESSAGES_AT_ONCE
+        self._at = mono
+
+    def take(self, mono: float) -> float:
+        """Take one message. Returns 0.0, or the seconds until there is one to take."""
+        self._left = min(MESSAGES_AT_ONCE, self._left + (mono - self._at) * MESSAGES_PER_S)
+        self._at = mono
+        if self._left < 1:
+            return (1 - self._left) / MESSAGES_PER_S
+        self._left -= 1
+        return 0.0

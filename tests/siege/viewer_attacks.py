@@ -1,0 +1,450 @@
+"""The attacks on the viewers' port. Each is a function of a `Target` that returns when its time is over.
+
+Owns: one function per attack. What is measured meanwhile, and which limits hold, is the business of `rows`. Read
+`trader_attacks` next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import socket
+import struct
+import time
+import zlib
+
+import orjson
+
+from tests.siege.target import Target, crowd, half_frame, pump, pump_all, text
+from tests.support.chaos.viewer import mask
+
+PING, CLOSE = 9, 8
+
+RANDOM = random.Random(20260123)
+
+
+# --- without a complete request --------------------------------------------------------------------------------------
+
+
+def half_open(target: Target) -> None:
+    """5,000 connections that say nothing; each that is closed is replaced."""
+    with crowd(target.tcp, target.count(5000)) as many:
+        many.hold(target.seconds)
+
+
+def slow_headers(target: Target) -> None:
+    """2,000 requests that come a few bytes at a time and never end."""
+    start = target.request()[:-4]
+
+    def make() -> socket.socket:
+        sock = target.tcp()
+        sock.sendall(start)
+        return sock
+
+    ends = target.ends()
+    with crowd(make, target.count(2000)) as many:
+        while time.monotonic() < ends:
+            many.fill(ends)
+            for sock in many.each():
+                with contextlib.suppress(OSError):
+                    sock.send(b"\r\nX: y")
+            many.hold(min(1.0, max(0.0, ends - time.monotonic())))
+
+
+def _big_head(headers: int) -> bytes:
+    return b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(
+        b"X-%d: %b\r\n" % (n, b"x" * 8100) for n in range(headers)
+    )
+
+
+def _send_what_goes(sock: socket.socket, data: bytes) -> None:
+    sock.settimeout(2.0)
+    with contextlib.suppress(OSError):
+        sock.sendall(data)
+
+
+def big_headers(target: Target) -> None:
+    """600 connections with 126 headers of 8 kB and no blank line."""
+    head = _big_head(126)
+
+    def make() -> socket.socket:
+        sock = target.tcp()
+        _send_what_goes(sock, head)
+        return sock
+
+    with crowd(make, target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+def big_headers_again(target: Target) -> None:
+    """The same, closed at once and begun anew."""
+    head, ends = _big_head(126), target.ends()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.tcp() as sock:
+            _send_what_goes(sock, head)
+
+
+def long_request_line(target: Target) -> None:
+    """600 connections with a request line without an end."""
+    line = b"GET /" + b"x" * 60_000
+
+    def make() -> socket.socket:
+        sock = target.tcp()
+        _send_what_goes(sock, line)
+        return sock
+
+    with crowd(make, target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+def connect_reset(target: Target) -> None:
+    """Connections that are reset at once."""
+    ends = target.ends()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.tcp() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def _flood(target: Target, request: bytes, width: int = 50) -> None:
+    """Send the request on connection after connection, `width` at a time, reading what comes."""
+    ends = target.ends()
+    while time.monotonic() < ends:
+        socks = []
+        for _ in range(width):
+            with contextlib.suppress(OSError):
+                sock = target.tcp()
+                sock.sendall(request)
+                socks.append(sock)
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.settimeout(0.2)
+                while sock.recv(1 << 16):
+                    pass
+            sock.close()
+
+
+def bytes_behind_request(target: Target) -> None:
+    """A request with bytes behind it in one packet, again and again."""
+    _flood(target, target.request("/healthz") + b"GARBAGE" * 20)
+
+
+def pipelined_requests(target: Target) -> None:
+    """A hundred requests in one packet."""
+    _flood(target, target.request("/healthz") * 100)
+
+
+def malformed_requests(target: Target) -> None:
+    """Requests that are none."""
+    _flood(target, b"\x16\x03\x01 BREW / COFFEE/9\r\n: \r\n\r\n")
+
+
+def wrong_tokens(target: Target) -> None:
+    """Guess tokens."""
+    ends = target.ends()
+    for n in itertools.count():
+        if time.monotonic() > ends:
+            return
+        with contextlib.suppress(OSError), target.tcp() as sock:
+            sock.settimeout(0.5)
+            sock.sendall(target.request("/healthz", token=f"guess-{n:040d}"))
+            sock.recv(4096)
+
+
+def wrong_token_viewers(target: Target) -> None:
+    """Ask for WebSockets with wrong tokens."""
+    _flood(target, target.upgrade(token="wrong" * 8))
+
+
+def page_flood(target: Target) -> None:
+    """Fetch the page without pause."""
+    _flood(target, target.request("/static/main.js"))
+
+
+def metrics_flood(target: Target) -> None:
+    """Ask for the metrics without pause."""
+    _flood(target, target.request("/metrics"))
+
+
+def unread_pages(target: Target) -> None:
+    """1,000 requests for the page whose answers are not read."""
+    request = target.request("/static/main.js")
+
+    def make() -> socket.socket:
+        sock = target.tcp(rcvbuf=4096)
+        sock.sendall(request)
+        return sock
+
+    with crowd(make, target.count(1000)) as many:
+        many.hold(target.seconds)
+
+
+def unread_logs(target: Target) -> None:
+    """300 requests for 14,000 lines whose answers are not read."""
+    request = target.request("/logs?limit=14000")
+
+    def make() -> socket.socket:
+        sock = target.tcp(rcvbuf=4096)
+        sock.sendall(request)
+        return sock
+
+    with crowd(make, target.count(300)) as many:
+        many.hold(target.seconds)
+
+
+def log_scans(target: Target) -> None:
+    """Fifty searches at a time over the whole journal for what is not there."""
+    _flood(target, target.request("/logs?text=nothing-says-this&limit=1000000"))
+
+
+def many_globs_in_logs(target: Target) -> None:
+    """Searches with 32 long globs each, every time others."""
+    ends = target.ends()
+    while time.monotonic() < ends:
+        globs = "&".join(f"source={_random_glob(100)}" for _ in range(32))
+        with contextlib.suppress(OSError), target.tcp() as sock:
+            sock.sendall(target.request(f"/logs?{globs}"))
+            sock.settimeout(1.0)
+            while sock.recv(1 << 16):
+                pass
+
+
+# --- WebSockets: bytes ------------------------------------------------------------------------------------------------
+
+
+def upgrade_flood(target: Target) -> None:
+    """Open WebSockets and close them, without pause."""
+    ends = target.ends()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.viewer():
+            pass
+
+
+def viewers_unread(target: Target) -> None:
+    """600 viewers that want everything there is and never read."""
+    with crowd(lambda: target.viewer(rcvbuf=4096, tail=100_000), target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+def compressed_viewers_unread(target: Target) -> None:
+    """The same, compressed."""
+    with crowd(lambda: target.viewer(rcvbuf=4096, deflate=True, tail=100_000), target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+def _bomb(size: int) -> bytes:
+    packer = zlib.compressobj(9, wbits=-15)
+    data = packer.compress(b" " * size) + packer.flush(zlib.Z_SYNC_FLUSH)
+    frame = bytearray(mask(1, data[:-4]))
+    frame[0] |= 0x40
+    return bytes(frame)
+
+
+def inflate_bombs(target: Target) -> None:
+    """Compressed viewers, each with a message of 60 MB in 60 kB, again and again."""
+    bomb, ends = _bomb(60_000_000), target.ends()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.viewer(deflate=True) as sock:
+            _send_what_goes(sock, bomb)
+
+
+def compressed_reconnects(target: Target) -> None:
+    """Compressed viewers that send one message that grows to what is allowed, and come again."""
+    message, ends = _bomb(60_000), target.ends()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.viewer(deflate=True, tail=0) as sock:
+            sock.sendall(message)
+
+
+def ping_frames_unread(target: Target) -> None:
+    """Ping frames without pause on eight connections, pongs unread."""
+    frames = mask(PING, b"x" * 125) * 500
+    pump_all(lambda: target.viewer(rcvbuf=4096, tail=0), lambda _: frames, 8, target.ends())
+
+
+def tiny_ping_frames(target: Target) -> None:
+    """Empty ping frames without pause, pongs read."""
+    frames = mask(PING, b"") * 10_000
+    pump_all(lambda: target.viewer(tail=0), lambda _: frames, 8, target.ends(), read=True)
+
+
+def pong_frames(target: Target) -> None:
+    """Pongs that nobody asked for."""
+    frames = mask(10, b"") * 10_000
+    pump_all(lambda: target.viewer(tail=0), lambda _: frames, 8, target.ends())
+
+
+def ping_messages_read(target: Target) -> None:
+    """`{"type":"ping"}` as fast as it goes, answers read."""
+    with contextlib.suppress(OSError), target.viewer(tail=0) as sock:
+        pump(sock, text(b'{"type":"ping"}') * 2000, target.ends(), read=True)
+
+
+def ping_messages_unread(target: Target) -> None:
+    """The same on eight connections, answers unread."""
+    frames = text(b'{"type":"ping"}') * 2000
+    pump_all(lambda: target.viewer(rcvbuf=4096, tail=0), lambda _: frames, 8, target.ends())
+
+
+def half_frames(target: Target) -> None:
+    """600 viewers with a message of which the end never comes."""
+
+    def make() -> socket.socket:
+        sock = target.viewer(tail=0)
+        _send_what_goes(sock, half_frame(65_000, 64_900))
+        return sock
+
+    with crowd(make, target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+def too_long_frames(target: Target) -> None:
+    """Messages that say they are a gigabyte."""
+    ends, data = target.ends(), half_frame(1 << 30, 1 << 20)
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.viewer(tail=0) as sock:
+            _send_what_goes(sock, data)
+
+
+def fragments(target: Target) -> None:
+    """Messages in pieces of nothing."""
+    ends, data = target.ends(), bytes([0x01, 0x80]) + bytes(4) + (bytes([0x00, 0x80]) + bytes(4)) * 10_000
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.viewer(tail=0) as sock:
+            _send_what_goes(sock, data)
+
+
+def bad_messages(target: Target) -> None:
+    """Messages that are wrong in some way, errors read."""
+    frames = b"".join(
+        text(body)
+        for body in (b"{", b"[]", b'{"type":"x"}', b'{"type":"subscribe","where":' + b"[" * 1000 + b"]" * 1000 + b"}")
+    )
+    pump_all(lambda: target.viewer(tail=0), lambda _: frames * 200, 4, target.ends(), read=True)
+
+
+def closes_unread(target: Target) -> None:
+    """600 viewers that begin to close and then stay."""
+    close = mask(CLOSE, struct.pack(">H", 1000))
+
+    def make() -> socket.socket:
+        sock = target.viewer(rcvbuf=4096, tail=0)
+        sock.sendall(close * 50)
+        return sock
+
+    with crowd(make, target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+# --- WebSockets: work -------------------------------------------------------------------------------------------------
+
+
+def _subscribe(**wanted: object) -> bytes:
+    return text(orjson.dumps({"type": "subscribe", "channel": "logs", **wanted}))
+
+
+def subscribe_storm(target: Target) -> None:
+    """240 kB of subscribe requests with `text` and `tail` from one viewer, then more."""
+    frames = b"".join(_subscribe(text=f"nothing {n}", tail=100_000) for n in range(2500))
+    with contextlib.suppress(OSError), target.viewer(tail=0) as sock:
+        pump(sock, frames, target.ends(), read=True)
+
+
+def subscribe_storm_many(target: Target) -> None:
+    """The same from fifty viewers."""
+    frames = b"".join(_subscribe(text=f"nothing {n}", tail=100_000) for n in range(500))
+    pump_all(lambda: target.viewer(tail=0), lambda _: frames, 50, target.ends(), read=True)
+
+
+def subscribe_where(target: Target) -> None:
+    """Subscriptions to fields, each time others."""
+    frames = b"".join(_subscribe(where={f"field{n}_{k}": "x" for k in range(16)}, tail=100_000) for n in range(500))
+    pump_all(lambda: target.viewer(tail=0), lambda _: frames, 10, target.ends(), read=True)
+
+
+def queued_subscribes(target: Target) -> None:
+    """1,000 viewers, each of which searches the whole journal for something that is not there."""
+    subscribe = itertools.count()
+
+    def make() -> socket.socket:
+        sock = target.viewer(tail=0)
+        sock.sendall(_subscribe(text=f"nothing says {next(subscribe)}", tail=100_000))
+        return sock
+
+    with crowd(make, target.count(900)) as many:
+        many.hold(target.seconds)
+
+
+def _random_glob(size: int) -> str:
+    return "*" + "*".join(RANDOM.choice("abcdefghij?") * RANDOM.randint(1, 4) for _ in range(size // 4)) + "z"
+
+
+def many_globs(target: Target) -> None:
+    """600 viewers with 32 globs of 256 characters, all different."""
+
+    def make() -> socket.socket:
+        sock = target.viewer(tail=0)
+        sock.sendall(_subscribe(source=[_random_glob(256)[:256] for _ in range(32)], tail=500))
+        return sock
+
+    with crowd(make, target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+def glob_changes(target: Target) -> None:
+    """Four viewers that change their globs all the time."""
+    frames = b"".join(
+        _subscribe(source=["*" + "a*" * 120 + "b", *(_random_glob(200)[:256] for _ in range(31))]) for _ in range(40)
+    )
+    pump_all(lambda: target.viewer(tail=0), lambda _: frames, 4, target.ends(), read=True)
+
+
+def history_storm(target: Target) -> None:
+    """History requests without pause, answers read."""
+    frames = _history(target) * 500
+    pump_all(lambda: target.viewer(tail=0), lambda _: frames, 10, target.ends(), read=True)
+
+
+def history_unread(target: Target) -> None:
+    """200 viewers that ask for a thousand lines four times and do not read."""
+    request = _history(target) * 4
+
+    def make() -> socket.socket:
+        sock = target.viewer(rcvbuf=4096, tail=0)
+        sock.sendall(request)
+        return sock
+
+    with crowd(make, target.count(200)) as many:
+        many.hold(target.seconds)
+
+
+def _history(target: Target) -> bytes:
+    """Ask the relay for its head, and for the thousand lines before it."""
+    with target.viewer(tail=0) as sock:
+        data = b""
+        while b'"head":"' not in data or b'"oldest"' not in data:
+            data += sock.recv(4096)
+    head = data.partition(b'"head":"')[2].partition(b'"')[0].decode()
+    return text(orjson.dumps({"type": "history", "before": head, "limit": 1000}))
+
+
+def history_searches(target: Target) -> None:
+    """Fifty viewers whose filter fits nothing, scrolling back without end."""
+    frames = _history(target) * 100
+
+    def make() -> socket.socket:
+        sock = target.viewer(tail=0, text=f"nothing says {os.urandom(4).hex()}")
+        return sock
+
+    pump_all(make, lambda _: frames, 50, target.ends(), read=True)
+
+
+ATTACKS = {
+    name: attack
+    for name, attack in list(globals().items())
+    if callable(attack) and not name.startswith("_") and getattr(attack, "__module__", "") == __name__
+}

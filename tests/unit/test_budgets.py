@@ -1,0 +1,28 @@
+"""How many messages a viewer may send."""
+
+from __future__ import annotations
+
+import pytest
+
+from logrelay.budgets import MESSAGES_AT_ONCE, MESSAGES_PER_S, Allowance
+
+
+def test_a_burst_and_then_a_rate():
+    """What is beyond both has to wait exactly until there is one to take."""
+    allowance = Allowance(10.0)
+    assert [allowance.take(10.0) for _ in range(int(MESSAGES_AT_ONCE))] == [0.0] * int(MESSAGES_AT_ONCE)
+    wait = allowance.take(10.0)
+    assert wait == pytest.approx(1 / MESSAGES_PER_S)
+    assert allowance.take(10.0 + wait + 1e-9) == 0.0
+    assert allowance.take(10.0 + wait + 1e-9) > 0
+
+
+def test_a_long_silence_is_worth_one_burst():
+    """And no more than that."""
+    allowance = Allowance(0.0)
+    for _ in range(int(MESSAGES_AT_ONCE)):
+        allowance.take(0.0)
+    taken = 0
+    while not allowance.take(1e6):
+        taken += 1
+    assert taken == MESSAGES_AT_ONCE

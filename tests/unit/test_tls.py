@@ -1,0 +1,95 @@
+"""The two files of a certificate: what is accepted, and what is said of what is not."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from logrelay.errors import ConfigError
+from logrelay.tls import TlsFiles, tls_files
+from tests.support.certificates import Authority
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    made = Authority(tmp_path_factory.mktemp("ca"))
+    made.issue("one")
+    made.issue("two")
+    return made
+
+
+def handshake(context, authority):
+    """Do a handshake in memory; return the client's connection."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = authority.client().wrap_bio(to_client, to_server, server_hostname="localhost")
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(6):
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+    return client
+
+
+def test_a_certificate_is_served_and_exchanged(authority, tmp_path):
+    """A handshake after `reload` gets the new one, and what cannot be used changes nothing."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    served = []
+
+    def use(name):
+        cert.write_bytes((authority.folder / f"{name}.pem").read_bytes())
+        key.write_bytes((authority.folder / f"{name}.key").read_bytes())
+        key.chmod(0o600)
+
+    use("one")
+    files = TlsFiles(str(cert), str(key))
+    for step in (None, "two", "broken"):
+        if step == "broken":
+            cert.write_text("no certificate")
+            with pytest.raises(ConfigError, match="cannot be used"):
+                files.reload()
+        elif step:
+            use(step)
+            files.reload()
+        client = handshake(files.context, authority)
+        served.append(dict(pair[0] for pair in client.getpeercert()["subject"])["commonName"])
+    assert served == ["one", "two", "two"]
+    assert (client.version(), client.selected_alpn_protocol()) == ("TLSv1.3", None)
+
+
+def test_nothing_older_than_tls_1_2(authority):
+    """And of that only what has forward secrecy."""
+    context = TlsFiles(str(authority.folder / "one.pem"), str(authority.folder / "one.key")).context
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert all(cipher["name"].startswith(("TLS_", "ECDHE-")) for cipher in context.get_ciphers())
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o666])
+def test_a_key_that_others_may_read_is_refused(authority, tmp_path, mode):
+    """With the command that cures it; a group may read."""
+    key = tmp_path / "key.pem"
+    key.write_bytes((authority.folder / "one.key").read_bytes())
+    key.chmod(mode)
+    with pytest.raises(ConfigError, match=f"has mode {mode:04o}.*chmod 600"):
+        TlsFiles(str(authority.folder / "one.pem"), str(key))
+    key.chmod(0o440)
+    TlsFiles(str(authority.folder / "one.pem"), str(key))
+
+
+def test_files_that_do_not_fit_or_are_not_there(authority, tmp_path):
+    """Each with the names of the files."""
+    with pytest.raises(ConfigError, match="cannot be used: KEY_VALUES_MISMATCH"):
+        TlsFiles(str(authority.folder / "one.pem"), str(authority.folder / "two.key"))
+    with pytest.raises(ConfigError, match=r"missing\.key cannot be read: No such file"):
+        TlsFiles(str(authority.folder / "one.pem"), str(tmp_path / "missing.key"))
+
+
+def test_one_of_the_two_is_not_enough():
+    """Neither is plain text; half of it is a mistake."""
+    assert tls_files(None, None) is None
+    with pytest.raises(ConfigError, match="tls_cert is set and tls_key is not"):
+        tls_files("/c", None)
+    with pytest.raises(ConfigError, match="tls_key is set and tls_cert is not"):
+        tls_files(None, "/k")

@@ -1,0 +1,187 @@
+"""What one connection may cost: one message a turn, an allowance, answers that are not read, places, and no cycles."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+from logrelay import budgets
+from logrelay.viewers.connection import MAX_REQUEST_BYTES, ViewerConnection, frame_size
+from logrelay.viewers.limit_report import LimitReport
+from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.service import Upgrade
+from tests.support.chaos.viewer import PING, PONG, TEXT, mask
+from tests.unit.viewers.test_connection import WEBSOCKET, Bench, FakeTransport, on_a_loop
+
+MESSAGE = mask(TEXT, b'{"type":"ping"}')
+
+
+class SlowBench(Bench):
+    """Turns are given when the test says so."""
+
+    def __init__(self):
+        self.waiting = []
+        super().__init__(Upgrade(None))
+        self.connection.data_received(WEBSOCKET)
+        self.turn()
+        self.transport.written = b""
+
+    def request_turn(self, connection):
+        self.waiting.append(connection)
+
+    def turn(self):
+        waiting, self.waiting = self.waiting, []
+        for connection in waiting:
+            connection.take_turn()
+
+
+@on_a_loop
+async def test_one_message_is_acted_on_in_a_turn():
+    """However many came together; meanwhile the socket is left alone."""
+    bench = SlowBench()
+    bench.connection.data_received(MESSAGE * 3)
+    assert (len(bench.session.heard), bench.transport.reading) == (0, False)
+    for count in (1, 2, 3):
+        bench.turn()
+        assert len(bench.session.heard) == count
+    assert (bench.waiting, bench.transport.reading, bench.charged) == ([], True, 0)
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_the_beginning_of_a_message_is_charged():
+    """Until its end is there."""
+    bench = SlowBench()
+    bench.connection.data_received(MESSAGE[:5])
+    assert (bench.charged, bench.transport.reading, bench.waiting) == (5, True, [])
+    bench.connection.data_received(MESSAGE[5:])
+    bench.turn()
+    assert (bench.charged, len(bench.session.heard)) == (0, 1)
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_more_messages_than_allowed_have_to_wait():
+    """The socket is not read from; the limit is counted once for each wait."""
+    bench = SlowBench()
+    bench.connection.data_received(mask(PONG, b"") * (int(budgets.MESSAGES_AT_ONCE) + 50))
+    while bench.waiting:
+        bench.turn()
+    assert (bench.limits, bench.transport.reading) == (["messages"], False)
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_who_does_not_read_pongs_is_not_listened_to():
+    """One answer beyond what the socket takes, and no more until it has room."""
+    bench = SlowBench()
+    bench.connection.pause_writing()
+    bench.connection.data_received(mask(PING, b"x" * 100) * 5)
+    for _ in range(5):
+        bench.turn()
+    assert bench.transport.written == bytes([0x8A, 100]) + b"x" * 100
+    assert bench.transport.reading is False
+    bench.connection.resume_writing()
+    for _ in range(5):
+        bench.turn()
+    assert (len(bench.transport.written), bench.transport.reading) == (5 * 102, True)
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_nothing_of_a_connection_stays_without_the_collector():
+    """The protocol and its parser refer to each other: what was read would stay until somebody looks."""
+    bench = Bench(Upgrade(None))
+    bench.connection.data_received(WEBSOCKET)
+    bench.connection.data_received(b"\x81\x05brokn")  # not masked: an error with a traceback
+    protocol = weakref.ref(bench.connection._protocol)
+    gc.disable()
+    try:
+        bench.connection.connection_lost(None)
+        assert protocol() is None
+    finally:
+        gc.enable()
+
+
+def test_where_a_frame_ends():
+    """Of one that is too long, the header is enough."""
+    for size in (0, 125, 126, 65_535, MAX_REQUEST_BYTES):
+        frame = bytearray(mask(TEXT, b"x" * size))
+        assert frame_size(frame) == len(frame)
+        assert frame_size(frame[:-1]) is None
+        assert frame_size(frame + b"more") == len(frame)
+    assert frame_size(bytearray(b"\x81")) is None
+    assert frame_size(bytearray(mask(TEXT, b"x" * (MAX_REQUEST_BYTES + 1))[:10])) == 10
+
+
+class From(FakeTransport):
+    """A connection from an address."""
+
+    def __init__(self, address):
+        super().__init__()
+        self.address = address
+
+    def get_extra_info(self, name):
+        return (self.address, 5) if name == "peername" else None
+
+
+def server_with(counts):
+    """Make a server, and connect so often from each address."""
+    loop = asyncio.get_running_loop()
+    report = LimitReport(lambda _text: None, loop)
+    server = ViewerServer(None, max_viewers=10, compression="off", loop=loop, report=report)
+    transports = []
+    for address, count in counts.items():
+        for _ in range(count):
+            transports.append(From(address))
+            ViewerConnection(server, None, loop).connection_made(transports[-1])
+    report.close()
+    return server, transports, report
+
+
+@on_a_loop
+async def test_of_too_many_without_a_request_the_oldest_goes():
+    """From one address first: the others keep their places."""
+    count = budgets.HANDSHAKES_PER_ADDRESS
+    server, transports, report = server_with({"10.0.0.2": 1, "10.0.0.1": count + 3})
+    gone = [index for index, transport in enumerate(transports) if transport.ended]
+    assert gone == [1, 2, 3]
+    assert report.counters()["viewer_handshake_limit_total"] == 3
+    for connection in list(server.connections):
+        connection.connection_lost(None)
+    assert not server.connections
+
+
+@on_a_loop
+async def test_all_addresses_together_have_a_limit_too():
+    """The oldest of all goes."""
+    each = budgets.HANDSHAKES_PER_ADDRESS
+    addresses = {f"10.0.0.{n}": each for n in range(budgets.HANDSHAKE_SLOTS // each)}
+    server, transports, _ = server_with(addresses | {"10.1.0.1": 2})
+    assert [index for index, transport in enumerate(transports) if transport.ended] == [0, 1]
+    for connection in list(server.connections):
+        connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_of_too_many_beginnings_of_messages_the_oldest_is_closed():
+    """With 4429; the others stay."""
+
+    class Charged:
+        def __init__(self):
+            self.closed = []
+
+        def close(self, code, reason):
+            self.closed.append(code)
+
+    server, _, report = server_with({})
+    first, second = Charged(), Charged()
+    server.charge(first, budgets.UNDECODED_BYTES // 2)
+    server.charge(second, budgets.UNDECODED_BYTES // 2)
+    server.charge(second, budgets.UNDECODED_BYTES // 2 + 1)
+    report.close()
+    assert (first.closed, second.closed) == ([4429], [])
+    server.charge(second, 0)
+    server.charge(first, budgets.UNDECODED_BYTES)
+    assert first.closed == [4429]

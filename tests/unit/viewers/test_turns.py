@@ -1,0 +1,87 @@
+"""Work for viewers, a bounded share of each turn of the loop."""
+
+from __future__ import annotations
+
+from logrelay.budgets import TURN_S
+from logrelay.viewers.turns import Turns
+
+
+class Loop:
+    """A loop whose time passes when work says so."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.soon = []
+
+    def time(self):
+        return self.now
+
+    def call_soon(self, function):
+        self.soon.append(function)
+
+    def turn(self):
+        soon, self.soon = self.soon, []
+        for function in soon:
+            function()
+
+
+def test_the_first_message_is_acted_on_at_once():
+    """Nobody waits for a turn while there is nothing to do."""
+    loop, done = Loop(), []
+    Turns(loop).request(lambda: done.append(1))
+    assert done == [1]
+    loop.turn()
+    assert loop.soon == [], "an idle loop stays idle"
+
+
+def test_what_work_asks_for_is_for_a_later_turn():
+    """One message of a viewer in each, however many it has sent."""
+    loop, done = Loop(), []
+    turns = Turns(loop)
+
+    def work():
+        done.append(loop.now)
+        if len(done) < 2000:
+            turns.request(work)
+
+    turns.request(work)
+    for _ in range(10):
+        loop.turn()
+    assert len(done) == 11
+
+
+def test_a_turn_has_so_much_time_and_the_queue_is_fair():
+    """What does not fit waits, in order."""
+    loop, done = Loop(), []
+    turns = Turns(loop)
+
+    def work(name):
+        def run():
+            done.append(name)
+            loop.now += TURN_S
+
+        return run
+
+    for name in "abc":
+        turns.request(work(name))
+    assert done == ["a"]
+    loop.turn()
+    assert done == ["a", "b"]
+    loop.turn()
+    loop.turn()
+    assert done == ["a", "b", "c"]
+
+
+def test_work_that_fails_does_not_stop_the_others():
+    """The error goes on, to where the loop's errors go."""
+    loop, done = Loop(), []
+    turns = Turns(loop)
+    turns.request(lambda: setattr(loop, "now", TURN_S))
+    turns.request(lambda: 1 / 0)
+    turns.request(lambda: done.append(1))
+    for _ in range(3):
+        try:
+            loop.turn()
+        except ZeroDivisionError:
+            done.append(0)
+    assert done == [0, 1]
