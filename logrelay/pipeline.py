@@ -45,6 +45,7 @@ from logrelay.ingest.app_activity import Samples
 from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
+from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
@@ -61,6 +62,11 @@ nothing about the journal."""
 
 DELIVERY_STEP_S = 0.1
 """A viewer that has taken nothing for so long is not about to."""
+
+SYNC_BURST = 20
+SYNCS_PER_S = 10.0
+"""Commits with CRITICAL lines, each of which waits for the disk: so many at once, and in a second. Beyond it several
+share one and wait a tenth of a second: a bot that logs nothing but CRITICAL would keep the disk from others' lines."""
 
 _NEVER = float("inf")
 
@@ -162,6 +168,8 @@ class Pipeline(Generic[Server]):
         self._deadline = _NEVER
         """Monotonic time at which the deadline timer fires."""
         self._read_retry_timer: asyncio.TimerHandle | None = None
+        self._syncs = TokenBucket(SYNC_BURST, SYNCS_PER_S, time.monotonic())
+        self._sync_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         # Their threads are made when there is something to compress, not before.
         self._pack_compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
@@ -224,14 +232,34 @@ class Pipeline(Generic[Server]):
             self._set_deadline(self._registry.next_report())
             self.trader_server.schedule_tick()
 
+    def flooding(self, connection: TraderConnection, lines: int, seconds: float) -> None:
+        """Say in the stream that a trader sends so much that it is read after the others."""
+        trader = self._trader_by_connection.get(connection)
+        if trader is not None:
+            self._registry.flooding(trader, lines, seconds, _now_us(), time.monotonic())
+
     def tick(self) -> int:
-        """Have what has gathered committed; while degraded, publish it as well. Returns the number of viewers."""
+        """Have what has gathered committed; while degraded, publish it as well. Returns the number of viewers.
+
+        CRITICAL lines wait for one another if there are too many commits that have to wait for the disk.
+        """
+        if self._sequencer.has_critical and not self._stopping:
+            wait_s = self._syncs.wait_s(time.monotonic())
+            if wait_s > 0:
+                if self._sync_timer is None:
+                    self._sync_timer = self._loop.call_later(wait_s, self._on_sync_allowed)
+                return len(self._hub.viewers)
+            self._syncs.take()
         taken = self._sequencer.take()
         if taken is not None:
             self._submit(*taken)
         return len(self._hub.viewers)
 
     # --- commit -------------------------------------------------------------------------------------------------
+
+    def _on_sync_allowed(self) -> None:
+        self._sync_timer = None
+        self.trader_server.schedule_tick()
 
     def _submit(self, commit: Commit, batch: Batch | None) -> None:
         self.journal_thread.submit(commit)
@@ -630,7 +658,7 @@ class Pipeline(Generic[Server]):
         Cancelling ends the wait only.
         """
         self._stopping = True
-        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer):
+        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer, self._sync_timer):
             if timer is not None:
                 timer.cancel()
         self._registry.flush(_now_us(), time.monotonic())

@@ -21,9 +21,10 @@ from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.keepalive import Bounds, Silence
 from logrelay.ingest.peer_process import PeerProcess, peer_user, process_of
 from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End, TraderConnection
+from logrelay.model import UNKNOWN_UID
 
 HELLO_TIMEOUT_S = 10.0
-"""A connection without hello counts towards `max_traders` all the same."""
+"""A trader says hello in the moment in which it connects."""
 
 ACK_INTERVAL_S = 0.020
 """An ack wakes a thread in the trader. Twenty milliseconds of unacked lines cost it a few kilobytes;
@@ -57,6 +58,9 @@ class Intake(Protocol):
     def process_died(self, run: bytes) -> None:
         """Note that the process of a run that had lost its connection has ended."""
 
+    def flooding(self, connection: TraderConnection, lines: int, seconds: float) -> None:
+        """Note that a connection has sent so many lines in so many seconds, and is read after the others."""
+
     def tick(self) -> int:
         """Commit what was taken: everything that was readable has been read. Returns the number of viewers."""
 
@@ -75,8 +79,11 @@ class Owner(Protocol):
     def admit(self, connection: UnixConnection) -> str | None:
         """Count the connection in. Returns None, or the reason why it is refused."""
 
-    def was_read(self, connection: UnixConnection, size: int) -> None:
-        """Note that `size` bytes were read and handed over."""
+    def was_read(self, connection: UnixConnection, size: int, frames: int = 0) -> None:
+        """Note that `size` bytes were read, and so many frames handed over."""
+
+    def admit_hello(self, connection: UnixConnection) -> str | None:
+        """Return why a connection that says hello is refused; None: it may stay."""
 
     def was_refused(self, connection: UnixConnection, reason: str) -> None:
         """Note that the connection is turned away without having sent anything wrong."""
@@ -104,10 +111,12 @@ class UnixConnection(asyncio.Protocol):
         "_owner",
         "_silence",
         "_transport",
+        "gid",
         "given_up",
         "greeted",
         "process",
         "run",
+        "uid",
     )
 
     def __init__(
@@ -123,6 +132,9 @@ class UnixConnection(asyncio.Protocol):
         self._find_process = find_process
         self._silence: Silence | None = None
         """None before hello, and for a trader that knows no pings."""
+        self.uid = UNKNOWN_UID
+        self.gid = UNKNOWN_UID
+        """User and main group of who has connected."""
         self.run = b""
         """The key of its run, from hello on."""
         self.process: PeerProcess | None = None
@@ -151,7 +163,9 @@ class UnixConnection(asyncio.Protocol):
         """Wait for hello; refuse the connection when the server does not admit it."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
-        self._fd = transport.get_extra_info("socket").fileno()
+        sock = transport.get_extra_info("socket")
+        self._fd = sock.fileno()
+        self.uid, self.gid = peer_user(sock)
         reason = self._owner.admit(self)
         if reason is not None:
             self._turn_away(reason)
@@ -195,7 +209,7 @@ class UnixConnection(asyncio.Protocol):
                 self._send(answer)
         if broken:
             self._intake.refused(self, broken.reason)
-        self._owner.was_read(self, len(data))
+        self._owner.was_read(self, len(data), len(received))
         if broken:
             self._refuse(broken.reason)
 
@@ -277,6 +291,10 @@ class UnixConnection(asyncio.Protocol):
         process, self.process = self.process, None
         return process
 
+    def turn_away(self, reason: str) -> None:
+        """Refuse a connection that has not said hello."""
+        self._turn_away(reason)
+
     def close(self) -> None:
         """Send the ack that is due, if there is one, and close."""
         self._send_ack()
@@ -291,12 +309,12 @@ class UnixConnection(asyncio.Protocol):
             self._hello_timer.cancel()
         if self._transport is not None:
             sock = self._transport.get_extra_info("socket")
-            hello = hello._replace(peer_uid=peer_user(sock)[0])
+            hello = hello._replace(peer_uid=self.uid)
             if not hello.is_dead:
                 self.process = self._find_process(sock, hello.pid, hello.started_ns)
             if self.process is not None:
                 hello = hello._replace(peer_pid=self.process.pid)
-        objection = self._intake.objection(hello)
+        objection = self._owner.admit_hello(self) or self._intake.objection(hello)
         if objection is not None:
             return objection
         acked = self._intake.hello(self, hello)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from logrelay.ingest.token_bucket import TokenBucket
+
 APP_BURST = 100
 """Notices of one cause that an app gets at once. A machine that starts all of its jobs under one name has fewer."""
 
@@ -47,24 +49,6 @@ MAX_NAMED = 8
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """A token bucket: what may be told now, and when that was true."""
-
-    left: float
-    at: float
-
-    def refill(self, burst: int, per_s: float, mono: float) -> bool:
-        """Add what has come since; tells whether there is one to take."""
-        self.left = min(burst, self.left + (mono - self.at) * per_s)
-        self.at = mono
-        return self.left >= 1
-
-    def take(self) -> None:
-        """Use one."""
-        self.left -= 1
-
-
-@dataclass(slots=True)
 class Suppressed:
     """Notices of one cause that were not told by themselves."""
 
@@ -92,7 +76,7 @@ class NoticeRate:
     """Token buckets by cause and app, and by cause and user; an app's notice takes one of both."""
 
     def __init__(self) -> None:
-        self._buckets: dict[Hashable, _Bucket] = {}
+        self._buckets: dict[Hashable, TokenBucket] = {}
         self._suppressed: dict[str, Suppressed] = {}
         self._next_sweep = 0.0
         self.total = 0
@@ -100,12 +84,12 @@ class NoticeRate:
 
     def admits(self, cause: str, app: str, user: int, mono: float) -> bool:
         """Tell whether a notice may be told by itself, and count it as told if so."""
-        users = self._bucket((cause, user), USER_BURST, mono)
-        if users is None or not users.refill(USER_BURST, USER_PER_S, mono):
+        users = self._bucket((cause, user), USER_BURST, USER_PER_S, mono)
+        if users is None or users.wait_s(mono) > 0:
             return False  # names that are made up take no more room either
-        mine = self._bucket((cause, app, user), APP_BURST, mono)
+        mine = self._bucket((cause, app, user), APP_BURST, APP_PER_S, mono)
         if mine is not None:
-            if not mine.refill(APP_BURST, APP_PER_S, mono):
+            if mine.wait_s(mono) > 0:
                 return False
             mine.take()
         users.take()
@@ -130,7 +114,7 @@ class NoticeRate:
             del self._suppressed[found.cause]
         return due
 
-    def _bucket(self, key: Hashable, burst: int, mono: float) -> _Bucket | None:
+    def _bucket(self, key: Hashable, burst: int, per_s: float, mono: float) -> TokenBucket | None:
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= MAX_BUCKETS and mono >= self._next_sweep:
@@ -138,13 +122,13 @@ class NoticeRate:
                 self._forget_full(mono)
             if len(self._buckets) >= MAX_BUCKETS:
                 return None
-            bucket = self._buckets[key] = _Bucket(burst, mono)
+            bucket = self._buckets[key] = TokenBucket(burst, per_s, mono)
         return bucket
 
     def _forget_full(self, mono: float) -> None:
         """Forget those that have been left alone long enough to be full again: a new one is no different."""
         fill_s = max(APP_BURST / APP_PER_S, USER_BURST / USER_PER_S)
-        self._buckets = {key: bucket for key, bucket in self._buckets.items() if mono - bucket.at < fill_s}
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if mono - bucket.used_at < fill_s}
 
 
 @dataclass(slots=True)

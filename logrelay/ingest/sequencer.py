@@ -63,6 +63,11 @@ class Sequencer:
         """The seq of the last line that was added."""
         return self._next_seq - 1
 
+    @property
+    def has_critical(self) -> bool:
+        """Whether a CRITICAL line has been added: the next commit has to wait for the disk."""
+        return self._durable
+
     def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any], clock_us: int | None = None) -> None:
         """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run.
 

@@ -80,6 +80,9 @@ SHOWN_RUNS = 20
 
 CONNECTED, QUIET, LOST, CLOSED, CRASHED, GONE = "connected", "quiet", "lost", "closed", "crashed", "gone"
 
+FLOODING = "flooding"
+"""What a notice says of a trader that is read after the others; it is no state of a run."""
+
 ProcessState = Literal["running", "dead", "unknown"]
 RUNNING: ProcessState = "running"
 DEAD: ProcessState = "dead"
@@ -630,6 +633,20 @@ class TraderRegistry:
             self._ended[trader.run.key] = trader
         self._sequencer.touch(trader.run)
 
+    def flooding(self, trader: Trader, lines: int, seconds: float, now_us: int, mono: float) -> None:
+        """Tell that a trader sends so many lines that it is read after the others."""
+        self._mono = mono
+        text = f"{_name(trader.run)} floods: {lines:,} lines in {seconds:.0f} s; it is read after the others"
+        details = {
+            "state": FLOODING,
+            "app": trader.run.app,
+            "pid": trader.run.pid,
+            "run": trader.run.name,
+            "lines": lines,
+            "seconds": round(seconds, 3),
+        }
+        self._tell(trader, now_us, WARNING, FLOODING, text, details)
+
     def _add_notice(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
         run = trader.run
         details = {
@@ -884,6 +901,7 @@ _KINDS = {
     CLOSED: "traders ending cleanly",
     CRASHED: "traders crashing",
     GONE: "traders not coming back",
+    FLOODING: "traders that flood",
     "clock": "clocks that were set back or cannot be right",
 }
 """What notices of a state are about, for those that are told of by number."""

@@ -55,7 +55,12 @@ class Relay:
         opening = self.journal.open()
         self.sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
         self.registry = TraderRegistry(
-            opening.runs, self.sequencer, quiet_after_s=0, mono=self.mono, max_runs=self.max_runs
+            opening.runs,
+            self.sequencer,
+            quiet_after_s=0,
+            mono=self.mono,
+            now_us=self.now_us,
+            max_runs=self.max_runs,
         )
         self.head = opening.head
 

@@ -54,7 +54,10 @@ class Relay:
     def admit(self, _connection):
         return None
 
-    def was_read(self, _connection, _size):
+    def admit_hello(self, _connection):
+        return None
+
+    def was_read(self, _connection, _size, _frames):
         pass
 
     def was_greeted(self, _connection):
