@@ -214,7 +214,9 @@ class Relay:
         self._pipeline = Pipeline(
             opening,
             make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
-            make_trader_server=lambda intake: TraderServer(intake, max_connections=config.max_traders, loop=loop),
+            make_trader_server=lambda intake: TraderServer(
+                intake, max_connections=config.max_traders, loop=loop, access=listeners.peer_access
+            ),
             on_fatal=self._on_fatal,
             on_notice=self._on_notice,
             random_text=_random_text,

@@ -19,7 +19,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
 from logrelay.config.loading import Effective, trader_places
 from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
-from logrelay.listeners import group_id
+from logrelay.listeners import allowed_peers, group_id
 from logrelay.tls import tls_files
 
 
@@ -65,6 +65,7 @@ def check(as_json: bool, **flags: str | None) -> None:
         hint = f"did you mean {ENV_PREFIX}{near[0]}?" if near else "see logrelay serve --help"
         print_stderr(f"{variable} is set but is not a setting; {hint}")
     group_id(effective.config.socket_group)  # raises what serve would end with
+    allowed_peers(effective.config)
 
 
 def _is_socket(path: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Protocol, cast
 from logrelay.ingest import frames
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.keepalive import Bounds, Silence
-from logrelay.ingest.peer_process import PeerProcess, peer_user, process_of
+from logrelay.ingest.peer_process import PeerProcess, peer_groups, peer_user, process_of
 from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End, TraderConnection
 from logrelay.model import UNKNOWN_UID
 
@@ -82,6 +82,9 @@ class Owner(Protocol):
     def was_read(self, connection: UnixConnection, size: int, frames: int = 0) -> None:
         """Note that `size` bytes were read, and so many frames handed over."""
 
+    def read_buffer(self, connection: UnixConnection) -> memoryview:
+        """Return where bytes of the connection are read to; its length is how much is read at once."""
+
     def admit_hello(self, connection: UnixConnection) -> str | None:
         """Return why a connection that says hello is refused; None: it may stay."""
 
@@ -95,7 +98,7 @@ class Owner(Protocol):
         """Note that the connection is over."""
 
 
-class UnixConnection(asyncio.Protocol):
+class UnixConnection(asyncio.BufferedProtocol):
     """One trader's connection over a Unix socket; for the intake it is a `TraderConnection`."""
 
     __slots__ = (
@@ -171,6 +174,14 @@ class UnixConnection(asyncio.Protocol):
             self._turn_away(reason)
             return
         self._hello_timer = self._owner.loop.call_later(HELLO_TIMEOUT_S, self._turn_away, "no hello came")
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (the owner says how much is read at once)
+        """Return where the next bytes go, which every connection uses: they are taken out at once."""
+        return self._owner.read_buffer(self)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(self._owner.read_buffer(self)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Decode at once, so that no later error of the socket can take the bytes away; then hand the frames over."""
@@ -290,6 +301,12 @@ class UnixConnection(asyncio.Protocol):
         """Return the trader's process, which then is the caller's to close; None: not known, or taken."""
         process, self.process = self.process, None
         return process
+
+    def groups(self) -> frozenset[int]:
+        """Return the groups of who has connected, as far as the kernel says."""
+        if self._transport is None:
+            return frozenset()
+        return peer_groups(self._transport.get_extra_info("socket")) | {self.gid}
 
     def turn_away(self, reason: str) -> None:
         """Refuse a connection that has not said hello."""

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 
 from logrelay.ingest.token_bucket import TokenBucket
 
-APP_BURST = 100
+APP_BURST = 50
 """Notices of one cause that an app gets at once. A machine that starts all of its jobs under one name has fewer."""
 
-APP_PER_S = 5.0
-"""What an app gets back in a second: a job that runs every second, with connects and ends, is told of in full."""
+APP_PER_S = 2.0
+"""What an app gets back in a second: a job that runs every second is told of in full."""
 
-USER_BURST = 500
+USER_BURST = 300
 """Notices of one cause from one user, whatever the names: as many traders as connect after a restart."""
 
-USER_PER_S = 25.0
+USER_PER_S = 10.0
 
 SUM_S = 10.0
 """Notices that were suppressed are told of by number after so long."""

@@ -32,6 +32,13 @@ _SO_PEERPIDFD = 77
 """Since Linux 6.5 the kernel itself makes the pidfd of who connected. Without it the pid is looked up, and might be
 another process's by now if the connection stood long in the queue: then `_began_s` is compared."""
 
+_SO_PEERGROUPS = 59
+"""Since Linux 4.13."""
+
+_GROUP = struct.Struct("I")
+MAX_GROUPS = 1_024
+"""Of one process; who is in more counts as in none of them."""
+
 _STAT_START = 19
 """Place of the start time in /proc/<pid>/stat behind the command's name, in clock ticks since the boot."""
 
@@ -105,6 +112,15 @@ def peer_user(sock: socket.socket) -> tuple[int, int]:
     except OSError:
         return UNKNOWN_UID, UNKNOWN_UID
     return uid, gid
+
+
+def peer_groups(sock: socket.socket) -> frozenset[int]:
+    """Return the groups of who connected, besides the main one; none where the kernel does not say. Never raises."""
+    try:
+        given = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, MAX_GROUPS * _GROUP.size)
+    except OSError:
+        return frozenset()
+    return frozenset(number for (number,) in _GROUP.iter_unpack(given))
 
 
 def _credentials(sock: socket.socket) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from collections.abc import Hashable
 
 from logrelay.ingest.token_bucket import TokenBucket
 
-BURST_LINES = 10_000
+BURST_LINES = 5_000
 """Lines that a connection may send at once: the backlog of a bot that was away for some minutes."""
 
 LINES_PER_S = 2_000.0
@@ -24,9 +24,9 @@ LINES_PER_S = 2_000.0
 LINE_BYTES = 256
 """So many bytes cost as much as a line, if the lines are long."""
 
-FLOOD_LINES_PER_S = 20_000.0
-"""Of all connections that flood, while others log: a fifth of what the relay reads at full speed on a small machine, so
-that a commit has at most some thousand lines and nobody waits for more than two of them."""
+FLOOD_LINES_PER_S = 10_000.0
+"""Of all connections that flood, while others log: a tenth of what the relay reads at full speed on a small machine, so
+that a commit has some hundred lines and nobody waits for many of them."""
 
 OTHERS_S = 2.0
 """Others log if one that does not flood has been read within so many seconds."""
@@ -96,6 +96,11 @@ class ReadShares:
             return 0.0
         self._free_at = max(self._free_at, mono) + cost / FLOOD_LINES_PER_S
         return self._free_at - mono
+
+    def floods(self, connection: Hashable) -> bool:
+        """Tell whether a connection has used up more than its share."""
+        share = self._shares.get(connection)
+        return share is not None and share.flooding_since is not None
 
     def take_report(self, connection: Hashable, mono: float) -> tuple[int, float] | None:
         """Return how many lines in how many seconds a connection has sent that is to be told of as a flood."""

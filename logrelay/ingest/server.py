@@ -17,6 +17,7 @@ from typing import Any
 from logrelay.ingest.connection import Intake, UnixConnection
 from logrelay.ingest.frames import Unpackers
 from logrelay.ingest.keepalive import Bounds, is_late
+from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.peer_process import ProcessTable
 from logrelay.ingest.read_coalescing import pause_after
 from logrelay.ingest.read_shares import ReadShares
@@ -31,8 +32,15 @@ moment in which it connects, so it is never the one that takes up a place for no
 MAX_UNGREETED_PER_USER = 512
 """Of them of one user; the same, for the oldest of that user. Twice as many as traders are allowed by default."""
 
-DRAIN_ROUNDS = 64
-"""At 256 KiB a read this empties more than a socket can hold; a trader that goes on writing must not keep us."""
+READ_BYTES = 64 * 1024
+"""Read at once of one connection: some 400 lines. All frames of a read are worked on in one turn of the loop, and the
+shortest have ten bytes."""
+
+FLOOD_READ_BYTES = 8 * 1024
+"""Of one that floods: a millisecond or two of work for its shortest lines, which others may have to wait for."""
+
+DRAIN_ROUNDS = 256
+"""At 64 KiB a read this empties more than a socket can hold; a trader that goes on writing must not keep us."""
 
 FLOOD_TIMER_S = 0.001
 """Timers of the loop have a resolution of a millisecond; what is due within it is read with the same one."""
@@ -46,7 +54,7 @@ class TraderServer:
 
     At most `max_connections` traders are connected at once; more are refused. Connections without hello have places of
     their own. `bounds` say when a silent one is given
-    up. Every method is to be called on `loop`.
+    up, `access` who may connect at all (None: everybody). Every method is to be called on `loop`.
     """
 
     def __init__(
@@ -56,7 +64,9 @@ class TraderServer:
         max_connections: int,
         loop: asyncio.AbstractEventLoop,
         bounds: Bounds = Bounds(),  # noqa: B008  (it never changes)
+        access: PeerAccess | None = None,
     ) -> None:
+        self._access = access or PeerAccess()
         self._bounds = bounds
         self._pinged: dict[UnixConnection, None] = {}
         """Connections of traders that know pings."""
@@ -74,6 +84,8 @@ class TraderServer:
         """Those of them that have not said hello, the oldest first."""
         self._ungreeted_of: Counter[int] = Counter()
         """Their number by user."""
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._short_buffer = self._buffer[:FLOOD_READ_BYTES]
         self._shares = ReadShares()
         self._flooding: dict[UnixConnection, float] = {}
         """Connections that are read after the others, and when, by the loop's clock."""
@@ -118,7 +130,8 @@ class TraderServer:
 
     def admit(self, connection: UnixConnection) -> str | None:
         """Count a new connection in. Returns None, or the reason why it is refused."""
-        reason = self.admit_hello(connection)
+        groups = connection.groups() if self._access.needs_groups else ()
+        reason = self._access.refusal(connection.uid, groups) or self.admit_hello(connection)
         if reason is not None:
             return reason
         if self._ungreeted_of[connection.uid] >= MAX_UNGREETED_PER_USER:
@@ -133,6 +146,10 @@ class TraderServer:
         self._ungreeted[connection] = None
         self._ungreeted_of[connection.uid] += 1
         return None
+
+    def read_buffer(self, connection: UnixConnection) -> memoryview:
+        """Return where bytes of the connection are read to: a turn of the loop is short for one that floods."""
+        return self._short_buffer if self._shares.floods(connection) else self._buffer
 
     def admit_hello(self, connection: UnixConnection) -> str | None:  # noqa: ARG002  (all are equal here)
         """Return why a connection that says hello is refused; None: there is room for one more trader."""

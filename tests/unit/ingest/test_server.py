@@ -10,6 +10,7 @@ import asyncio
 import pytest
 
 from logrelay.ingest.keepalive import TICK_S
+from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.read_coalescing import FULL_BYTES, MIN_PAUSE_S
 from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, TELL_AFTER_S
 from logrelay.ingest.server import MAX_UNGREETED_PER_USER, TraderServer
@@ -479,3 +480,11 @@ def test_a_lasting_flood_is_told_of(server, loop, intake):
     (told,) = [call for call in intake.calls if call[0] == "flooding"]
     assert told[1] is greedy
     assert told[3] >= TELL_AFTER_S
+
+
+def test_who_is_not_allowed_is_refused_before_anything_else(loop, intake):
+    server = TraderServer(intake, max_connections=3, loop=loop, access=PeerAccess([8], own_uid=9))
+    connection = Connection(greeted=False)
+    assert server.admit(connection).startswith("the user with uid 7 may not log here")
+    connection.uid = 8
+    assert server.admit(connection) is None
