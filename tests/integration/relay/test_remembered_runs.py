@@ -11,7 +11,17 @@ import pytest
 from logrelay.fanout.filters import Filter
 from logrelay.ingest.frames import Bye, Hello, Log
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CLOCK_HOLD_S, CLOSED_S, FORGET_STEP, RECENT_RUNS, RESEND_S, TraderRegistry
+from logrelay.ingest.trader_registry import (
+    CLOCK_HOLD_S,
+    CLOSED_S,
+    DEAD,
+    FORGET_STEP,
+    RECENT_RUNS,
+    RESEND_S,
+    UNKNOWN,
+    End,
+    TraderRegistry,
+)
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import INFO
@@ -40,7 +50,9 @@ class Connection:
 class Relay:
     """What a relay does with frames, one step at a time, with the clocks in hand."""
 
-    def __init__(self, path, *, max_age_s=7 * 86_400.0, max_runs=MAX_RUNS):
+    def __init__(self, path, *, max_age_s=7 * 86_400.0, max_runs=MAX_RUNS, ages=False):
+        self.ages = ages
+        """Lines grow old as the test's clocks go; else by the machine's uptime, which is not at all."""
         self.path, self.max_age_s, self.max_runs = path, max_age_s, max_runs
         self.now_us, self.mono = NOW, 1000.0
         self.journal = self.registry = None
@@ -50,7 +62,11 @@ class Relay:
 
     def start(self):
         self.journal = SqliteJournal(
-            str(self.path), now_us=lambda: self.now_us, random_epoch=lambda: "k3f9ab", max_age_s=self.max_age_s
+            str(self.path),
+            now_us=lambda: self.now_us,
+            **({"uptime_us": lambda: int(self.mono * 1e6)} if self.ages else {}),
+            random_epoch=lambda: "k3f9ab",
+            max_age_s=self.max_age_s,
         )
         opening = self.journal.open()
         self.sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=lambda _rank, _text: None)
@@ -105,8 +121,8 @@ class Relay:
     def send(self, trader, *frames):
         self.registry.receive(trader, list(frames), self.now_us, self.mono)
 
-    def end(self, trader, connection):
-        self.registry.ended(trader, connection, self.now_us, self.mono)
+    def end(self, trader, connection, process=UNKNOWN):
+        self.registry.ended(trader, connection, End(process), self.now_us, self.mono)
 
     def clean_run(self, key, lines=1):
         trader, connection, _ = self.connect(key)
@@ -185,7 +201,7 @@ def test_a_run_that_dropped_is_known_after_thousands_of_others(relay_at, restart
 
 def test_a_run_goes_when_it_can_send_nothing_again(relay_at):
     """Closed ones a day after their last line went, crashed ones when nobody resends, ones without a line at once."""
-    relay = relay_at(max_age_s=86_400.0)
+    relay = relay_at(max_age_s=86_400.0, ages=True)
     crashed, closed, empty = key_of(1), key_of(2), key_of(3)
     trader, connection, _ = relay.connect(crashed)
     relay.send(trader, log(crashed, 1, relay.now_us))
@@ -251,7 +267,7 @@ def test_beyond_the_bound_runs_go_before_their_time_and_it_is_told_once(relay_at
     trader, connection, _ = relay.connect(lost)
     relay.send(trader, log(lost, 1, relay.now_us))
     relay.commit()
-    relay.end(trader, connection)
+    relay.end(trader, connection, process=DEAD)
     relay.forward(2)
     for number in range(1, 501):
         relay.clean_run(key_of(number))
@@ -289,7 +305,7 @@ def test_a_smaller_bound_is_reached_in_steps(relay_at):
 def test_every_line_once_whatever_happens(relay_at, seed):
     """Runs, drops, restarts, resends, retention and crowds at random: each line once, in order, and no gap."""
     rng = random.Random(seed)
-    relay = relay_at(max_age_s=rng.choice((3_600.0, 86_400.0, 30 * 86_400.0)))
+    relay = relay_at(max_age_s=rng.choice((3_600.0, 86_400.0, 30 * 86_400.0)), ages=True)
     keys = [rng.randbytes(16) for _ in range(8)]
     logged = dict.fromkeys(keys, 0)
     """Lines each has logged."""
@@ -322,8 +338,9 @@ def test_every_line_once_whatever_happens(relay_at, seed):
             case "bye" if key in links:
                 relay.send(links[key][0], Bye(logged[key]))
                 commit()
-                acked[key] = logged[key]
                 relay.end(*links.pop(key))
+                keys[keys.index(key)] = new = rng.randbytes(16)  # a run ends once: its process is over
+                acked[new] = logged[new] = 0
             case "commit":
                 commit()
             case "crowd":
@@ -342,7 +359,7 @@ def test_every_line_once_whatever_happens(relay_at, seed):
         relay.send(links[key][0], *[log(key, seq, NOW) for seq in range(acked[key] + 1, logged[key] + 1)])
     relay.commit()
     texts = [text for _, text in sorted(relay.seen.items()) if text is not None]
-    for key in keys:
+    for key in logged:
         assert [t for t in texts if t.startswith(key.hex())] == [
             f"{key.hex()} {seq}" for seq in range(1, logged[key] + 1)
         ]
