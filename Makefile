@@ -13,7 +13,7 @@ DIST := dist
 PIP := -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint fmt types docs coverage lowest bench bench-trader chaos siege mutants dist clean
+.PHONY: help setup run test check lint fmt types docs coverage lowest bench bench-trader chaos siege fuzz mutants dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ chaos: $(READY_DEV) ## kill things at random and count lines, with the full coun
 
 siege: $(READY_DEV) ## attack both listeners of a relay and see who notices (some 25 minutes; ARGS='--listener viewers', ARGS=row)
 	$(BIN)/python -m tests.siege $(ARGS)
+
+fuzz: $(READY_DEV) ## give a million random inputs to each listener's code (some 10 minutes; ARGS=--real: to a relay)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 mutants: $(VENV)/.mutants ## put small faults into the code and see whether the tests notice (ARGS=batch: one module)
 	$(BIN)/python -m tests.mutation $(ARGS)

@@ -20,7 +20,7 @@ import socket
 import string
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,9 +144,11 @@ def _journal(config: Config) -> Journal:
         sync="full" if config.sync == "full" else "normal",
         max_age_s=config.keep_days * DAY_S,
         max_bytes=config.keep_bytes,
+        keep_free=config.keep_free,
         now_us=lambda: time.time_ns() // 1000,
         random_epoch=lambda: _random_text(EPOCH_LENGTH),
         boot=_boot(),
+        on_progress=print_stderr,
     )
 
 
@@ -277,9 +279,13 @@ class Relay:
         return f"{state} {traders}, {pipeline.viewer_count} viewers"
 
     async def watch_socket_file(self) -> None:
-        """See to it that traders find the log socket, until cancelled: its file may be removed while the relay runs."""
+        """See to it that the log socket and the journal stay usable, until cancelled.
+
+        Their files may be removed, cut or overwritten while the relay runs, also while no line comes.
+        """
         while True:
             await asyncio.sleep(SOCKET_CHECK_S)
+            self._pipeline.look_after_files()
             mishap = self._socket_file.check()
             if mishap is None:
                 continue
@@ -386,7 +392,7 @@ async def _serve(
     _tune_interpreter()
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))
-    watches = [asyncio.create_task(relay.watch_socket_file()), asyncio.create_task(relay.watch_tokens())]
+    watches = [asyncio.create_task(_keep_up(watch)) for watch in (relay.watch_socket_file, relay.watch_tokens)]
     await relay.wait_for_stop()
     notifier.stopping()
     for task in watches:
@@ -412,6 +418,18 @@ def _http_api(service: ViewerService) -> PlainHttp:
     from logrelay.http.api import HttpApi  # noqa: PLC0415
 
     return HttpApi(service)
+
+
+async def _keep_up(watch: Callable[[], Awaitable[None]]) -> None:
+    """Run a watch until cancelled, and begin it again when it fails: without it a revoked token would stay good.
+
+    What it failed for is reported where the loop's other errors are. A watch begins with a pause.
+    """
+    while True:
+        try:
+            await watch()
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler({"message": "a watch has failed", "exception": error})
 
 
 async def _watch(notifier: Notifier, interval_s: float | None) -> None:

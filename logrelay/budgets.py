@@ -19,6 +19,16 @@ in the same moment, so the newest is never the one that holds a place for nothin
 HANDSHAKES_PER_ADDRESS = 512
 """Of them from one address; the same, for the oldest of that address. Half of the places are left to the others."""
 
+TLS_HANDSHAKES = 1024
+"""Connections whose TLS handshake is not complete, some 40 KiB each; they have places of their own. Beyond it the
+oldest is cut: a handshake takes a second over a bad network, and whoever only connects holds its place for longer."""
+
+TLS_HANDSHAKES_PER_ADDRESS = 512
+"""Of them from one address; the same, for the oldest of that address."""
+
+TLS_ACCEPTS = 64
+"""Taken in one turn of the loop: each may bring the arithmetic of a handshake with it, a third of a millisecond."""
+
 # --- while a request is answered -------------------------------------------------------------------------------------
 
 ANSWER_SLOTS = 256
@@ -43,6 +53,10 @@ MESSAGES_PER_S = 50.0
 
 MESSAGES_AT_ONCE = 100.0
 """So many may come together, after a pause. Beyond it the viewer is not read from until its time has come."""
+
+LEAST_WAIT_S = 0.01
+"""What a viewer that sent too much waits at least: half a message's time. The loop's timers are a millisecond early or
+late, so that waiting for less would look again and again for one message, and count each time."""
 
 UNDECODED_BYTES = 16 * 1024 * 1024
 """Beginnings of messages, of all viewers together. Beyond it the viewer that has held one for the longest time is
@@ -88,10 +102,10 @@ class Allowance:
         self._at = mono
 
     def take(self, mono: float) -> float:
-        """Take one message. Returns 0.0, or the seconds until there is one to take."""
+        """Take one message. Returns 0.0, or the seconds after which there is one to take."""
         self._left = min(MESSAGES_AT_ONCE, self._left + (mono - self._at) * MESSAGES_PER_S)
         self._at = mono
         if self._left < 1:
-            return (1 - self._left) / MESSAGES_PER_S
+            return max((1 - self._left) / MESSAGES_PER_S, LEAST_WAIT_S)
         self._left -= 1
         return 0.0

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from logrelay.fanout.batch import Batch
-from logrelay.fanout.positions import Epochs
+from logrelay.fanout.positions import PROVISIONAL_CHARS, Epochs
 
 COMMIT_DEADLINE_S = 1.0
 """A commit that takes longer than this is trouble: a viewer should not wait for a disk for more than a second."""
@@ -39,9 +39,6 @@ the disk takes would only fill the memory; the kernel and the traders have room 
 
 MIN_RECHECK_S = 0.01
 """A timer may fire a little early; the next one is set at least this far away, so that none fires in a row."""
-
-ALIAS_CHARS = 4
-"""Random characters of a provisional epoch: two times of trouble of one journal are not to share an id."""
 
 
 @dataclass(slots=True)
@@ -158,7 +155,7 @@ class DegradedMode:
         self.trouble = reason
         if self.alias is not None:
             return None
-        self.alias = f"{self._epochs.current}.{self._random_text(ALIAS_CHARS)}"
+        self.alias = self._epochs.provisional(self._random_text(PROVISIONAL_CHARS))
         return [pending.batch for pending in self._pending if pending.batch.alias is None]
 
     def recover(self, mono: float) -> bool:

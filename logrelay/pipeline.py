@@ -47,7 +47,7 @@ from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
-from logrelay.journal.interface import Opening, Page, Query
+from logrelay.journal.interface import Opening, Page, Query, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit
 from logrelay.read_queue import Read, ReadQueue
@@ -58,7 +58,7 @@ READ_RETRY_S = 1.0
 
 LOOP_LATE_S = 0.25
 """A timer that fires so much late tells that the loop was kept from turning: what it has not heard by then says
-nothing about the journal."""
+nothing about the journal, nor about a trader."""
 
 DELIVERY_STEP_S = 0.1
 """A viewer that has taken nothing for so long is not about to."""
@@ -167,6 +167,8 @@ class Pipeline(Generic[Server]):
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline = _NEVER
         """Monotonic time at which the deadline timer fires."""
+        self._was_late = False
+        """The deadline timer fired late, and has been set once more."""
         self._read_retry_timer: asyncio.TimerHandle | None = None
         self._syncs = TokenBucket(SYNC_BURST, SYNCS_PER_S, time.monotonic())
         self._sync_timer: asyncio.TimerHandle | None = None
@@ -228,9 +230,8 @@ class Pipeline(Generic[Server]):
     def process_died(self, run: bytes) -> None:
         """Note that the process of a run that had lost its connection has ended."""
         if not self._stopping:
-            self._registry.process_died(run, _now_us(), time.monotonic())
-            self._set_deadline(self._registry.next_report())
-            self.trader_server.schedule_tick()
+            due = self._registry.process_died(run, time.monotonic())
+            self._set_deadline(min(due, self._registry.next_report()))
 
     def flooding(self, connection: TraderConnection, lines: int, seconds: float) -> None:
         """Say in the stream that a trader sends so much that it is read after the others."""
@@ -324,6 +325,23 @@ class Pipeline(Generic[Server]):
             self._add_notice(WARNING, text, {"state": "journal"})
         self.trader_server.schedule_tick()
 
+    def on_damaged(self, lines: int) -> None:
+        """Say that a part of the file is damaged; whoever comes to the place is told of a gap."""
+        self.announce(
+            ERROR,
+            f"the journal file is damaged: {lines:,} {'line' if lines == 1 else 'lines'} of it cannot be trusted any "
+            "more and are shown as a gap; look at the disk, and verify the file with logrelay check --verify-journal",
+            {"state": "journal", "damaged_lines": lines},
+        )
+
+    def look_after_files(self) -> None:
+        """Look whether somebody has changed the journal's files; to be called about once in a second."""
+        self.journal_thread.look_after_files()
+
+    def on_notice(self, notice: UpkeepNotice) -> None:
+        """Say in the stream what the journal's upkeep has to say."""
+        self.announce(notice.rank, notice.text, notice.details)
+
     # --- while the journal does not keep up ---------------------------------------------------------------------
 
     def _on_commit_deadline(self) -> None:
@@ -387,8 +405,16 @@ class Pipeline(Generic[Server]):
         self._deadline_timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._on_deadline)
 
     def _on_deadline(self) -> None:
+        late = time.monotonic() - self._deadline > LOOP_LATE_S
         self._deadline_timer = None
         self._deadline = _NEVER
+        if late and not self._was_late:
+            # Timers fire before sockets are read: the hello, the lines or the goodbye may be waiting there. This once:
+            # a loop that is late every time has read in between.
+            self._was_late = True
+            self._set_deadline(time.monotonic() + LOOP_LATE_S)
+            return
+        self._was_late = False
         self._registry.pass_time(_now_us(), time.monotonic())
         self.trader_server.schedule_tick()
         # A quiet trader's deadline moves with every line; the timer is set anew only when it has fired.
@@ -600,6 +626,11 @@ class Pipeline(Generic[Server]):
         return len(self._hub.viewers)
 
     @property
+    def damaged_lines(self) -> int:
+        """Lines of the kept stretch that are lost to damage of the file."""
+        return self.journal_thread.stats().damaged_lines
+
+    @property
     def lost_traders(self) -> int:
         """Traders that have lost their connection and are not known to be dead."""
         return self._registry.in_state("lost")
@@ -622,7 +653,12 @@ class Pipeline(Generic[Server]):
             "bytes_total": self._sequencer.bytes_total,
             "commits_total": stats.commits,
             "journal_bytes": stats.disk_bytes,
+            "journal_damaged_lines": stats.damaged_lines,
             "journal_trouble": int(self.trouble is not None),
+            "journal_upkeep_trouble": int(stats.upkeep_trouble is not None),
+            "journal_expired_lines_total": stats.pruned_for.get("age", 0),
+            "journal_evicted_size_lines_total": stats.pruned_for.get("size", 0),
+            "journal_evicted_space_lines_total": stats.pruned_for.get("space", 0),
             "pending_lines": self.pending_lines,
             "viewers": len(hub.viewers),
             "viewers_behind": hub.behind(),

@@ -1,4 +1,4 @@
-"""`logrelay check`: prints the settings.
+"""`logrelay check`: prints the settings, or verifies the journal.
 
 Owns: how settings are shown, and that the token never is. It must not decide what a value is: `config/loading` does.
 Read `cli/setting_options` next.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,8 +18,10 @@ import click
 
 from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
+from logrelay.cli.verify import shape, text, verify_journal
 from logrelay.config.loading import Effective, trader_places
 from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
+from logrelay.errors import JournalError
 from logrelay.listeners import allowed_peers, group_id
 from logrelay.tls import tls_files
 
@@ -26,12 +29,21 @@ from logrelay.tls import tls_files
 @click.command()
 @setting_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-def check(as_json: bool, **flags: str | None) -> None:
+@click.option(
+    "--verify-journal",
+    "verify",
+    is_flag=True,
+    help="Verify the journal's file instead, in use or not; exit code 4 when it is damaged.",
+)
+def check(as_json: bool, verify: bool, **flags: str | None) -> None:
     """Check the settings, and print each with where it came from; then where traders look for the relay.
 
-    Opens nothing.
+    Opens nothing, unless it is asked to verify the journal, which it opens for reading.
     """
     effective = read_settings(flags)
+    if verify:
+        _verify(effective.config.journal, as_json=as_json)
+        return
     config = effective.config
     secure = "" if tls_files(config.tls_cert, config.tls_key) is None else "s"
     authority = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
@@ -66,6 +78,13 @@ def check(as_json: bool, **flags: str | None) -> None:
         print_stderr(f"{variable} is set but is not a setting; {hint}")
     group_id(effective.config.socket_group)  # raises what serve would end with
     allowed_peers(effective.config)
+
+
+def _verify(path: str, *, as_json: bool) -> None:
+    found = verify_journal(path)
+    click.echo(json.dumps(shape(path, found), indent=2) if as_json else text(path, found))
+    if not found.sound:
+        sys.exit(JournalError.exit_code)
 
 
 def _is_socket(path: str) -> bool:

@@ -243,6 +243,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Some millions of lines, and a small disk still has room; under 1MiB there is too little to replay.",
     ),
     Setting(
+        "keep_free",
+        size(MIB, 64 * TIB, zero=True),
+        None,
+        "The oldest lines are deleted when less of the file system than this is free. 0: they never are.",
+        "A full disk stops the bot, too. Lines go for the room of others until a quarter of keep_bytes is left.",
+        default_text="a twentieth of the file system, at most 256MiB",
+    ),
+    Setting(
         "tail",
         whole(0, 100_000),
         500,
@@ -327,6 +335,8 @@ class Config:
     """Days; 0: no limit."""
     keep_bytes: int = GIB
     """Bytes."""
+    keep_free: int | None = None
+    """Bytes; 0: never, None: a share of the file system."""
     tail: int = 500
     """Lines."""
     max_lag: int = 200_000

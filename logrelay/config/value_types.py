@@ -69,13 +69,15 @@ def number(low: float, high: float, unit: str) -> ValueType:
     return ValueType("NUMBER", f"0, or a number of {unit} from {low:g} to {high:g}", parse, check, show)
 
 
-def size(low: int, high: int) -> ValueType:
-    """Make a type for a number of bytes, plain or with a unit such as MiB or GB."""
+def size(low: int, high: int, *, zero: bool = False) -> ValueType:
+    """Make a type for a number of bytes, plain or with a unit such as MiB or GB; with `zero`, or 0: "never"."""
 
     def check(value: object) -> int:
         if isinstance(value, str):
             return parse(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ValueError  # noqa: TRY004  (one exception means "not allowed")
+        if not low <= value <= high and not (zero and value == 0):
             raise ValueError
         return value
 
@@ -85,7 +87,7 @@ def size(low: int, high: int) -> ValueType:
             raise ValueError
         return check(int(match[1]) * UNITS[match[2].lower()])
 
-    allowed = f"bytes from {size_text(low)} to {size_text(high)}, plain or like 512MiB"
+    allowed = f"{'0, or ' if zero else ''}bytes from {size_text(low)} to {size_text(high)}, plain or like 512MiB"
     return ValueType("SIZE", allowed, parse, check, size_text)
 
 

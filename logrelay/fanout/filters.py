@@ -234,6 +234,9 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
                     code,
                     f"{quoted(value)} has {len(value)} characters or a NUL; at most {MAX_PATTERN_CHARS} are allowed",
                 )
+            if not value.isascii() and value != value.encode("utf-8", "replace").decode():
+                # From a command line or a token file; shown to a viewer it could not be written.
+                raise RequestError(code, f"{quoted(value)} is not valid UTF-8")
     return Filter(level, sources, text, tuple(sorted(set(where))), apps)
 
 

@@ -4,8 +4,8 @@ Owns: how an id is written and read, which epochs this journal has had, and what
 must not know lines, viewers or the journal: the epochs and the head are arguments. No I/O. Read `fanout/hub` next.
 
 A position is (epoch, seq), written `<epoch>-<seq>`. Seq counts all lines of a journal; an epoch names the lines that
-were written between one opening of the journal and the next. A provisional epoch, `<epoch>.<random>`, names lines that
-were shown before the journal held them.
+were written between one opening of the journal and the next. A provisional epoch, `<epoch>.<random><epoch before>`,
+names lines that were shown before the journal held them.
 
     epoch   k3f9ab          x07pq2               m4c8zd (this opening)
     seq     1 ... 481       482 ... 950          951 ...
@@ -35,6 +35,12 @@ SHOWN_CHARS = 60
 MAX_EPOCHS = 2000
 """Epochs that a journal remembers: those of a relay that is restarted every five minutes for a week. The oldest is
 forgotten first, and its ids are then those of another journal; there is nothing else that they could cost."""
+
+PROVISIONAL_CHARS = 4
+"""Random characters of a provisional epoch: two times of trouble of one journal are not to share an id."""
+
+LONGEST_NAME = 16
+"""Characters on either side of the dot in an epoch, at most."""
 
 MAX_SEQ = 2**53 - 1
 """No journal gets there, and beyond it JavaScript could not read the numbers in a gap notice."""
@@ -134,11 +140,21 @@ class Epochs:
             raise RequestError("expired", f"{id_} is ahead of this journal, whose newest line is {head_id}")
         return Position(end, Lost(of, end + 1, seq))
 
+    def provisional(self, random: str) -> str:
+        """Return a name for a provisional epoch; `random` has PROVISIONAL_CHARS characters.
+
+        It ends with the last epoch before this opening: an opening that commits nothing leaves no trace, and then that
+        is where its lines would have followed.
+        """
+        before = self._names[-2] if len(self._names) > 1 else ""
+        return f"{self.current}.{random}{before}"[: len(self.current) + 1 + LONGEST_NAME]
+
     def _own(self, of: str, aliases: Collection[str]) -> str | None:
         """Return the epoch of this journal that the epoch of an id stands for."""
         name, _, random = of.partition(".")
         if name != self.current and name not in self._ends:
-            return None
+            before = random[PROVISIONAL_CHARS:]
+            return before if before in self._ends else None
         # A number was given once in an opening: of one that is over, a provisional id means the line of its number,
         # whether the journal was told of the provisional epoch or not.
         if random and of not in aliases and (name == self.current or name in self._shared):

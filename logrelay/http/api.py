@@ -77,7 +77,7 @@ ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = ("app", "host", "pid", "state", "last_line")
-_JOURNAL_KEYS = ("trouble", "bytes")
+_JOURNAL_KEYS = ("trouble", "bytes", "damaged_lines")
 
 
 class RelayFacts(Protocol):

@@ -167,17 +167,19 @@ class Decoder:
 
     A frame stays bytes until all of it is there: msgpack would make a list of the declared length for every array whose
     header it has seen, so a few bytes could claim megabytes. At most `MAX_FRAME_BYTES` of half a frame are kept. A
-    first frame longer than `first_frame_bytes` is `Broken`. After a `Broken` the connection is to be closed; further
-    bytes are ignored.
+    first frame longer than `first_frame_bytes` is `Broken`; pings and pongs before it do not count. After a `Broken`
+    the connection is to be closed; further bytes are ignored.
     """
 
-    __slots__ = ("_allowed_bytes", "_broken", "_partial", "_unpackers", "was_pinged")
+    __slots__ = ("_allowed_bytes", "_broken", "_counted_bytes", "_partial", "_unpackers", "was_pinged")
 
     def __init__(self, unpackers: Unpackers | None = None, *, first_frame_bytes: int = MAX_PENDING_BYTES) -> None:
         self._unpackers = unpackers or Unpackers()
         self._allowed_bytes = first_frame_bytes
         """A frame that is longer, complete or not, breaks the stream."""
         self._partial: _PartialFrame | None = None
+        self._counted_bytes = 0
+        """What of half a frame is in the shared account now."""
         self._broken = False
         self.was_pinged = False
         """Among what `receive` was given last were pings, however many."""
@@ -243,17 +245,16 @@ class Decoder:
             raise fault
         if start < len(data) and not self._broken:
             self._partial = _PartialFrame(data[start:])
-            self._check_bounds(self._partial, 0, received)
+            self._check_bounds(self._partial, received)
         return b""
 
     def _complete(self, partial: _PartialFrame, data: bytes, received: list[Frame]) -> bytes:
         """Add to the frame that has begun; returns what is behind its end. Raises what msgpack raises."""
-        before = partial.size
         rest = partial.grow(data)
         if rest is None:
-            self._check_bounds(partial, before, received)
+            self._check_bounds(partial, received)
             return b""
-        self._drop_partial(before)
+        self._drop_partial()
         if partial.size > MAX_FRAME_BYTES:
             self._take_long(partial, received)
         else:
@@ -267,7 +268,7 @@ class Decoder:
         if sizes[0] > self._allowed_bytes:
             self._break(received, _too_long(self._allowed_bytes))
             return
-        self._allowed_bytes = MAX_PENDING_BYTES
+        allowed, self._allowed_bytes = self._allowed_bytes, MAX_PENDING_BYTES
         append = received.append
         ranks = RANKS
         unpacker = self._unpackers.decoder
@@ -296,6 +297,8 @@ class Decoder:
                 self._unpackers.renew_decoder()
                 self._broken = True
                 return
+        if not received:
+            self._allowed_bytes = allowed  # pings alone: who has not said hello gets no more memory for them
 
     def _take_long(self, frame: _PartialFrame, received: list[Frame]) -> None:
         """Answer a complete frame that is too long."""
@@ -309,23 +312,27 @@ class Decoder:
         received.append(answer)
         self._broken = type(answer) is Broken
 
-    def _check_bounds(self, partial: _PartialFrame, before: int, received: list[Frame]) -> None:
+    def _check_bounds(self, partial: _PartialFrame, received: list[Frame]) -> None:
         """Give up on a frame that has grown too long, or for which there is no room among all connections."""
-        has_room = True
-        if partial.size > MAX_FRAME_BYTES:
-            has_room = self._unpackers.count_long(partial.size - (before if before > MAX_FRAME_BYTES else 0))
+        has_room = partial.size <= MAX_FRAME_BYTES or self._count(partial.size)
         if partial.size > self._allowed_bytes:
             self._break(received, _too_long(self._allowed_bytes))
         elif not has_room:
             self._break(received, _too_long(MAX_FRAME_BYTES))
 
-    def _drop_partial(self, size: int | None = None) -> None:
-        """Forget half a frame of which `size` bytes are in the shared account; None: all that it has."""
-        if self._partial is not None:
-            size = self._partial.size if size is None else size
-            if size > MAX_FRAME_BYTES:
-                self._unpackers.count_long(-size)
-            self._partial = None
+    def _count(self, size: int) -> bool:
+        """Have so many bytes in the shared account from now on; tells whether there is room for them.
+
+        What was put in is remembered here and not taken from the frame, which grows before an error in it is found.
+        """
+        more, self._counted_bytes = size - self._counted_bytes, size
+        return self._unpackers.count_long(more)
+
+    def _drop_partial(self) -> None:
+        """Forget half a frame, if there is one."""
+        self._partial = None
+        if self._counted_bytes:
+            self._count(0)
 
     def _break(self, received: list[Frame], reason: str) -> None:
         self._broken = True

@@ -5,10 +5,10 @@ their connection and are watched until they end. It must not know runs beyond th
 Read `ingest/frames` next.
 
 A connection that ends without bye is a crash only when the process is gone. The kernel says who connected
-(SO_PEERCRED). Where that pid is the one in hello, or in its own pid namespace has that number (a bot in a container on
-this machine), the peer is the trader itself, and a pidfd tells for certain when it ends: it means this process also
-after the pid has been given to another. At the end of a tunnel, or where the relay cannot see the peer's processes, the
-pid is another's or 0; then nothing is known, and nothing is claimed.
+(SO_PEERCRED). Where that pid is the one in hello, or in its own pid namespace has that number and is as old as the
+run (a bot in a container on this machine), the peer is the trader itself, and a pidfd tells for certain when it ends:
+it means this process also after the pid has been given to another. At the end of a tunnel, or where the relay cannot
+see the peer's processes, the pid is another's or 0; then nothing is known, and nothing is claimed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ _STAT_START = 19
 
 START_SLACK_S = 2.0
 """A process begins before its run; clocks are read at two places, and one of them in hundredths of a second."""
+
+INNER_START_S = 60.0
+"""A run begins within so many seconds of its process where the pid was compared in a namespace. There numbers say
+little: the first process of every container is 1, that of a tunnel here as well as that of a bot on another machine. A
+bot that begins its run later is not known, which is the safe side."""
 
 MAX_WATCHED = 1_000
 """Processes watched that have lost their connection; each has a descriptor. More than are ever lost at once; beyond it
@@ -83,7 +88,7 @@ def process_of(sock: socket.socket, pid: int, started_ns: int) -> PeerProcess | 
     """
     try:
         peer = peer_pid(sock)
-        if peer <= 0 or (pid != peer and pid != _innermost_pid(peer)):
+        if peer <= 0 or (pid != peer and not (pid == _innermost_pid(peer) and _began_with(peer, started_ns))):
             return None
         fd = _pidfd_of_peer(sock)
         if fd is None:
@@ -143,6 +148,12 @@ def _innermost_pid(pid: int) -> int:
             if line.startswith("NSpid:"):
                 return int(line.split()[-1])
     return 0
+
+
+def _began_with(pid: int, started_ns: int) -> bool:
+    """Tell whether a process is about as old as a run that began at `started_ns`."""
+    began_s = _began_s(pid)
+    return began_s is not None and -START_SLACK_S <= started_ns / 1e9 - began_s <= INNER_START_S
 
 
 def _began_s(pid: int) -> float | None:

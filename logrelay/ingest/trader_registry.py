@@ -440,17 +440,19 @@ class TraderRegistry:
         trader.deadline = mono + CRASH_GRACE_S
         return trader.end.process == RUNNING
 
-    def process_died(self, run_key: bytes, now_us: int, mono: float) -> None:
+    def process_died(self, run_key: bytes, mono: float) -> float:
         """Note that the process of a run without connection has ended: it has crashed if it has not said goodbye.
 
-        In the grace time it is told at the end of that, as of one that was dead already.
+        That is told at the end of a grace time: a process that was stopped may go on, connect anew, send the rest and
+        its goodbye, and end, all before that connection is read. Returns when `pass_time` has something to tell.
         """
         self._mono = mono
         trader = self._by_key.get(run_key)
-        if trader is not None and trader.connection is None and trader.run.state in _WAITED_FOR:
-            trader.end = trader.end._replace(process=DEAD)
-            if trader.run.state == LOST:
-                self._tell_crash(trader, now_us, mono)
+        if trader is None or trader.connection is not None or trader.run.state not in _WAITED_FOR:
+            return _NEVER
+        trader.end = trader.end._replace(process=DEAD)
+        trader.deadline = mono + CRASH_GRACE_S
+        return trader.deadline
 
     def committed(self, run_id: int, seq: int) -> None:
         """Note that everything of a run up to `seq` is in the journal, and ack it if the run is connected."""
@@ -842,6 +844,7 @@ class TraderRegistry:
             committed=run.last_seq,
             unsynced=self._may_lack_lines(run),
         )
+        trader.has_crashed = run.state == CRASHED
         return trader
 
     def _may_lack_lines(self, run: Run) -> bool:

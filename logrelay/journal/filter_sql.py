@@ -38,6 +38,8 @@ class Plan:
     """Read through the index of lines at WARNING and above."""
     judge_all: bool = False
     """SQL gives too many lines: Python has the last word on each."""
+    looks_inside: bool = False
+    """SQLite's JSON functions read the bodies."""
     judge_nul: bool = False
     """The same, only for lines with a NUL in them."""
     judge_notices: bool = False
@@ -80,8 +82,17 @@ def needs_runs(wanted: Filter, names: Mapping[SourceKey, int]) -> bool:
     return wanted.by_app and any(app is None for _, app in names)
 
 
-def make_plan(query: Query, names: Mapping[SourceKey, int], apps_of_runs: Mapping[int, str] | None = None) -> Plan:
-    """Choose conditions and index; `names` are the ids of the sources, for `apps_of_runs` see `needs_runs`."""
+def make_plan(
+    query: Query,
+    names: Mapping[SourceKey, int],
+    apps_of_runs: Mapping[int, str] | None = None,
+    *,
+    look_inside: bool = True,
+) -> Plan:
+    """Choose conditions and index; `names` are the ids of the sources, for `apps_of_runs` see `needs_runs`.
+
+    `look_inside` False: SQLite is not to read the bodies, because one of them is damaged and is no JSON.
+    """
     plan, wanted = Plan(), query.filter
     if wanted.level >= WARNING:
         plan.warnings = True
@@ -100,8 +111,10 @@ def make_plan(query: Query, names: Mapping[SourceKey, int], apps_of_runs: Mappin
         if wanted.by_app and unnamed:
             runs = [run for run, app in (apps_of_runs or {}).items() if wanted.app_passes(app)]
             plan.conditions.append(f"(source NOT IN ({_list(unnamed)}) OR run IN ({_list(runs)}))")
-    content = _content(plan, wanted)
+    content = _content(plan, wanted) if look_inside else []
+    plan.judge_all = plan.judge_all or not look_inside
     if content:
+        plan.looks_inside = True
         plan.judge_nul = True
         plan.conditions.append(f"(source = {NOTICE_SOURCE} OR body GLOB {_NUL} OR ({' AND '.join(content)}))")
     if query.since_us is not None:

@@ -10,6 +10,7 @@ lost while the relay ran does not: it goes on in a new file under the same one, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,6 +49,17 @@ class Opening:
     """The machine stopped under the last opening: lines that were acked and shown may not be in the journal."""
 
 
+@dataclass(frozen=True, slots=True)
+class UpkeepNotice:
+    """What people should be told of upkeep: lines that went before their time, a clock that is not believed."""
+
+    rank: int
+    """Level rank."""
+    text: str
+    details: dict[str, object]
+    """With `state`, see docs/protocol.md, notices."""
+
+
 PAGE_BYTES = 1 << 20
 """A megabyte of lines at a time, unless a reader asks for another size: a few milliseconds of work, and as much memory
 for each reader."""
@@ -76,9 +88,9 @@ class Page:
     """The answer to a query."""
 
     bodies: list[bytes]
-    """Viewer messages, ascending by seq."""
+    """Viewer messages, ascending by seq. Where lines are lost to damage, one of them is a gap notice."""
     seqs: list[int]
-    """Their seqs."""
+    """Their seqs; of a gap notice the seq of the last line that it stands for."""
     reached: int
     """Ascending: every line up to here was looked at, ask again with `after=reached`; never beyond the newest
     line. Newest: every line above here was looked at, ask again with `until=reached`."""
@@ -122,6 +134,9 @@ class Journal(Protocol):
     def sync(self) -> float:
         """Have the disk take what was committed some seconds ago. Returns in how many seconds to ask again."""
 
+    def take_notices(self) -> list[UpkeepNotice]:
+        """Return what people should be told of `prune` and `append` since the last call."""
+
     def page(self, query: Query) -> Page:
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
 
@@ -129,8 +144,23 @@ class Journal(Protocol):
         """Count the kept lines of a stretch, ends included, by level rank; no entry means none."""
 
     @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept: on a full disk `append` takes old lines away for new ones."""
+
+    @property
     def pruned(self) -> int:
         """Lines taken away by retention since the journal was opened."""
+
+    @property
+    def pruned_for(self) -> Mapping[str, int]:
+        """The same by reason: `age`, `size`, `space`."""
+
+    @property
+    def damaged_lines(self) -> int:
+        """Kept lines that are lost to damage, as far as it is known; a notice takes their place."""
+
+    def disturbed(self) -> bool:
+        """Tell, quickly, whether somebody else seems to have changed the files; `append` then looks closer."""
 
     def disk_bytes(self) -> int:
         """Bytes the journal takes on disk (in memory for one without a file), write-ahead log included."""

@@ -1,7 +1,7 @@
 """The journal's place in the file system: directory, lock, header, names set aside.
 
 Owns: everything about the files that is not SQL. It must not open SQLite connections or know what a line is.
-Read `journal/sqlite_errors` next.
+Read `journal/disk_space` next.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ LOCK_MARK = "logrelay journal"
 MOST_CORRUPT = 3
 """Damaged files kept for a post-mortem: each may be as large as the journal, and a bad disk makes many."""
 
+FLIPPED_BITS = 8
+"""An application_id that differs from ours by a byte at most is ours and damaged, not another program's."""
+LIKELY_VERSION = 255
+"""No schema version will be above this: a header that claims one is damaged."""
+
 _HEADER_BYTES = 100
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("", "-wal", "-shm")
@@ -43,6 +48,7 @@ class JournalFile:
         self._lock: int | None = None
         self._was_ours = False
         self._identity: tuple[object, ...] | None = None
+        self._state: tuple[tuple[int, int], ...] = ()
 
     @property
     def read_uri(self) -> str:
@@ -102,6 +108,22 @@ class JournalFile:
             os.close(self._lock)
             self._lock = None
 
+    def reserve_lock(self, size: int) -> None:
+        """Have the lock file take `size` bytes of the disk until the next `claim`. Raises OSError."""
+        if self._lock is not None:
+            _allocate(self._lock, size)
+
+    def reserve_log(self, size: int) -> None:
+        """Have the write-ahead log take at least `size` bytes of the disk. Raises OSError.
+
+        Behind its last frame there are zeros, which SQLite takes for the end. It holds no lock on this file.
+        """
+        log = os.open(self.path + "-wal", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            _allocate(log, size)
+        finally:
+            os.close(log)
+
     def inspect(self) -> str:
         """Look at the header: `missing`, `ours` or `damaged` (once ours, makes no sense now).
 
@@ -114,7 +136,7 @@ class JournalFile:
             return "missing"
         except OSError as error:
             raise sqlite_errors.from_os(error, self.path) from error
-        if not header:
+        if not header and not self._was_ours:
             return "missing"
         if len(header) < _HEADER_BYTES or not header.startswith(_SQLITE_MAGIC):
             if self._was_ours:
@@ -125,12 +147,16 @@ class JournalFile:
             )
         application = int.from_bytes(header[68:72], "big")
         if application != APPLICATION_ID:
+            if self._was_ours and (application ^ APPLICATION_ID).bit_count() <= FLIPPED_BITS:
+                return "damaged"
             raise JournalRefused(
                 f"journal {self.path} is an SQLite database of another application (application_id "
                 f"{application:#x}, ours is {APPLICATION_ID:#x}); it was left alone, choose another "
                 "--journal path"
             )
         version = int.from_bytes(header[60:64], "big")
+        if version > LIKELY_VERSION and self._was_ours:
+            return "damaged"
         if version > VERSION:
             raise JournalRefused(
                 f"journal {self.path} was written by a newer logrelay (schema version {version}, this one "
@@ -148,14 +174,18 @@ class JournalFile:
         return path
 
     def put_in_place(self, path: str) -> None:
-        """Give the finished file at `path` the journal's name, for good even if the power goes."""
+        """Give the finished file at `path` the journal's name, for good even if the power goes.
+
+        Once it has the name it is in place: a directory that cannot be synced then is no reason to do it again.
+        """
         for companion in ("-wal", "-shm"):
             # A log without its database belongs to nobody; SQLite would try to read it into the new file.
             with suppress(FileNotFoundError):
                 Path(self.path + companion).unlink()
         _sync(path)
         Path(path).rename(self.path)
-        _sync(str(Path(self.path).parent))
+        with suppress(OSError):
+            _sync(str(Path(self.path).parent))
 
     def set_aside(self, reason: str, now_us: int) -> str:
         """Rename the file and its companions to a dated name; returns it, without directory."""
@@ -189,8 +219,30 @@ class JournalFile:
         _sync(self.path + "-wal")
 
     def remember(self) -> None:
-        """Note which files the open journal consists of."""
+        """Note which files the open journal consists of, and the state that they are in."""
         self._identity = self._now()
+        self.note_state()
+
+    def note_state(self) -> None:
+        """Note size and time of the files after the journal itself has changed them. Two stat calls."""
+        self._state = self._size_and_time()
+
+    def touched(self, *, sizes_only: bool = False) -> bool:
+        """Tell whether anybody else has changed the file or its log since `note_state`. Two stat calls.
+
+        `sizes_only`: only whether one of them is shorter.
+        """
+        now = self._size_and_time()
+        if sizes_only:
+            return any(size < noted for (size, _), (noted, _) in zip(now, self._state, strict=False))
+        return now != self._state
+
+    def too_short(self, page_size: int, pages: int, *, all_in: bool) -> bool:
+        """Tell whether the file lacks pages although the whole log is in it (`all_in`)."""
+        return all_in and self._size_and_time()[0][0] < page_size * pages
+
+    def _size_and_time(self) -> tuple[tuple[int, int], ...]:
+        return tuple(_size_and_time(self.path + companion) for companion in ("", "-wal"))
 
     def moved(self) -> bool:
         """Tell whether the files of that name are no longer those that are open. Three stat calls."""
@@ -212,12 +264,27 @@ class JournalFile:
         return total
 
 
+def _allocate(descriptor: int, size: int) -> None:
+    """Make a file at least `size` bytes long, with all of it on the disk."""
+    there = os.fstat(descriptor).st_size
+    if there < size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, there, size - there)
+
+
 def _identity(file: str | int | None) -> tuple[int, int] | None:
     try:
         status = os.stat(file) if file is not None else None  # noqa: PTH116  (also takes a descriptor)
     except OSError:
         return None
     return (status.st_dev, status.st_ino) if status is not None else None
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)  # noqa: PTH116  (twice per commit: half the time of Path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _sync(path: str) -> None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from logrelay.errors import JournalError
-from logrelay.journal.interface import Opening, Page, Query
+from logrelay.journal.interface import Opening, Page, Query, UpkeepNotice
 from logrelay.model import RELAY_RUN, Commit, Line
 from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 MAX_BYTES = 64 << 20
 """What is kept when nobody says otherwise: about 150,000 lines."""
@@ -75,6 +75,20 @@ class MemoryJournal:
     def pruned(self) -> int:
         """Lines dropped so far."""
         return self._pruned
+
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self.prune()
+
+    @property
+    def pruned_for(self) -> Mapping[str, int]:
+        """All of them for their size."""
+        return {"size": self._pruned}
+
+    def take_notices(self) -> list[UpkeepNotice]:
+        """Nobody is told: this journal promises to keep nothing."""
+        return []
 
     def open(self) -> Opening:
         """Begin; always under an epoch of its own."""
@@ -169,6 +183,15 @@ class MemoryJournal:
                 for row in islice(block.rows, max(0, first - block.first), max(0, last - block.first + 1))
             )
         return dict(sorted(counts.items()))
+
+    @property
+    def damaged_lines(self) -> int:
+        """Memory is not damaged without the process ending."""
+        return 0
+
+    def disturbed(self) -> bool:
+        """There are no files."""
+        return False
 
     def disk_bytes(self) -> int:
         """Bytes of memory the lines take, near enough."""

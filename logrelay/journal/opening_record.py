@@ -21,11 +21,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from logrelay.fanout.positions import MAX_EPOCHS, Epoch
+from logrelay.fanout.positions import MAX_EPOCHS, Epoch, Epochs
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 NAME_TRIES = 8
@@ -50,6 +50,8 @@ class OpeningRecord:
         self.due = False
         """This opening has not been written down."""
         self._first = 1
+        self.epochs = Epochs([], "", 1)
+        """All of them, as they are looked up."""
 
     def begin(self, meta: Mapping[str, object], head: int, *, created: bool) -> None:
         """Take an epoch for an opening of a file whose newest line is `head`; `created`: nobody has opened it before.
@@ -57,9 +59,10 @@ class OpeningRecord:
         Raises KeyError, TypeError, ValueError for a file that is not ours.
         """
         last = str(meta["epoch"])
-        self.earlier = [] if created else _read(meta, last)[1 - MAX_EPOCHS :]
+        self.earlier = [] if created else read(meta)[1 - MAX_EPOCHS :]
         self.epoch = last if created else self._new_name()
         self._first = head + 1
+        self.epochs = Epochs(self.earlier, self.epoch, self._first)
         self.unsynced = (
             "boot" in meta and meta["boot"] != self._boot and meta["sync"] != "full" and meta.get("closed") != last
         )
@@ -76,16 +79,23 @@ class OpeningRecord:
         self.earlier = [epoch for epoch in self.earlier if epoch.name != name]
         return name
 
+    @property
+    def known(self) -> list[Epoch]:
+        """All epochs, the one of this opening last."""
+        return [*self.earlier, Epoch(self.epoch, self._first)]
+
+    def epoch_of(self, seq: int) -> str:
+        """Return the epoch of a line; any thread."""
+        return self.epochs.of(seq)
+
     def go_on(self) -> None:
         """Write the record anew: the same opening goes on in another file."""
         self.due = True
 
     def write(self, db: sqlite3.Connection) -> None:
         """Write the record in the transaction that is open, which must be synced. Raises sqlite3.Error."""
-        known = [*self.earlier, Epoch(self.epoch, self._first)]
-        epochs = json.dumps([[epoch.name, epoch.first, int(epoch.shared)] for epoch in known], separators=(",", ":"))
-        rows = [("epoch", self.epoch), ("epochs", epochs), ("boot", self._boot), ("sync", self._sync)]
-        db.executemany(_PUT, rows)
+        write_epochs(db, self.known)
+        db.executemany(_PUT, [("boot", self._boot), ("sync", self._sync)])
 
     def confirm(self) -> None:
         """Note that the transaction is on the disk."""
@@ -99,10 +109,19 @@ class OpeningRecord:
 _PUT = "REPLACE INTO meta (key, value) VALUES (?, ?)"
 
 
-def _read(meta: Mapping[str, object], last: str) -> list[Epoch]:
-    """Return the epochs that a file remembers; a list that makes no sense leaves them unknown, which is told."""
+def write_epochs(db: sqlite3.Connection, epochs: Sequence[Epoch]) -> None:
+    """Write the epochs of a file, the newest last, in the transaction that is open. Raises sqlite3.Error."""
+    text = json.dumps([[epoch.name, epoch.first, int(epoch.shared)] for epoch in epochs], separators=(",", ":"))
+    db.executemany(_PUT, [("epoch", epochs[-1].name), ("epochs", text)])
+
+
+def read(meta: Mapping[str, object]) -> list[Epoch]:
+    """Return the epochs that a file remembers; a list that makes no sense leaves them unknown, which is told.
+
+    Raises KeyError and TypeError for a file that is not ours.
+    """
     if "epochs" not in meta:
-        base = meta["base"]
+        last, base = str(meta["epoch"]), meta["base"]
         if not isinstance(base, int):
             raise TypeError("base")
         return [Epoch(last, base + 1, shared=True)]

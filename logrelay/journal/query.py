@@ -1,7 +1,8 @@
 """Reading lines: walks a stretch of the journal in bounded steps.
 
 Owns: the walk, its bounds in lines, bytes and time, and counting by level. It must not open files or write, nor know
-how a filter becomes SQL. Read `journal/filter_sql` next: it does.
+how a filter becomes SQL. Every body that is read is held to its checksum. Read `journal/filter_sql` next: it makes
+SQL of a filter.
 
 Why a page is one value: Python's sqlite3 lets go of the GIL around every sqlite3_step, so reading a thousand
 rows means asking for the GIL back a thousand times, against the event loop. Here SQLite concatenates the bodies of
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import orjson
 
+from logrelay.journal.checksums import BODY_CRC_SQL, UNCHECKED, damaged
 from logrelay.journal.filter_sql import Plan, make_plan, needs_runs
+from logrelay.journal.holes import Holes
 from logrelay.journal.interface import Page, Query
 from logrelay.journal.schema import NOTICE_SOURCE, SourceKey
 from logrelay.model import RELAY_RUN, RELAY_SOURCE, Line
@@ -37,23 +41,37 @@ STEP_BYTES = 1 << 20
 READ_LIMIT = 4 << 20
 """Hard limit for what one step may glue together, kept by SQLite: it answers TOOBIG and the step is halved.
 Above any single body (a frame is 64 KiB, and JSON at most six times as long)."""
+_BAD_JSON = "malformed JSON"
+"""What SQLite's JSON functions say about a body that is none."""
 _FIRST_MEAN = 512
 """Body bytes expected before any have been seen."""
 
 _NOTICE = b'"source":"%b"' % RELAY_SOURCE.encode()
 """Stands in the body of every notice; where a trader's line has it in its context, that line is judged as well."""
 
-_READ = "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq) FROM ({})"
+_READ = (
+    "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq), "  # noqa: S608  (only our own columns)
+    f"group_concat(coalesce({BODY_CRC_SQL}, {UNCHECKED})) FROM ({{}})"
+)
+_COLUMNS = "seq, body, time_us, level, source, run, crc"
 
 
 class Reader:
     """Reads pages from connections it is given. Holds no connection; any thread may use it."""
 
     def __init__(
-        self, names: Callable[[], Mapping[SourceKey, int]], clock: Callable[[], float] = time.monotonic
+        self,
+        names: Callable[[], Mapping[SourceKey, int]],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        holes: Holes | None = None,
     ) -> None:
-        """`names` gives the ids of the sources at the moment; `clock` counts seconds and bounds a page."""
+        """`names` gives the ids of the sources at the moment; `clock` counts seconds and bounds a page.
+
+        A line that fails its checksum is added to `holes`; what is in them is never given, a notice takes its place.
+        """
         self._names, self._clock = names, clock
+        self._holes = holes if holes is not None else Holes(lambda _seq: "", lambda: 0)
         self._mean = _FIRST_MEAN
 
     def page(self, db: sqlite3.Connection, query: Query) -> Page:
@@ -62,7 +80,7 @@ class Reader:
         try:
             return self._page(db, query)
         finally:
-            db.execute("COMMIT")
+            _end_reading(db)
 
     def _page(self, db: sqlite3.Connection, query: Query) -> Page:
         oldest, head = bounds(db)
@@ -77,17 +95,33 @@ class Reader:
             # The names are asked for after the transaction has begun: they know every source it can see.
             names = self._names()
             apps = dict(db.execute("SELECT id, app FROM runs")) if needs_runs(query.filter, names) else None
-            walk = _Walk(db, query, make_plan(query, names, apps), low, high)
+            walk = _Walk(db, query, partial(make_plan, query, names, apps), low, high, self._holes)
             self._take(walk, page)
             if not walk.done:
                 page.complete = False
                 page.reached = walk.low if not query.newest else walk.high
+            self._tell_holes(page, query, *((low, walk.low) if not query.newest else (walk.high, high)))
         else:
             page.complete, page.reached = False, high if query.newest else low
         if query.newest:
             page.bodies.reverse()
             page.seqs.reverse()
         return page
+
+    def _tell_holes(self, page: Page, query: Query, after: int, until: int) -> None:
+        """Put a notice into the place of what is missing in the stretch that was walked; still in walking order."""
+        holes = self._holes.within(after, until)
+        if not holes:
+            return
+        found = [(seq, seq, body) for seq, body in zip(page.seqs, page.bodies, strict=True)]
+        # A line may have been read before another reader found that the file lies about it.
+        found = [(first, seq, body) for first, seq, body in found if not self._holes.within(seq - 1, seq)]
+        found += [(first, last, self._holes.notice((first, last))) for first, last in holes]
+        found.sort(reverse=query.newest)
+        if len(found) > query.limit:
+            del found[query.limit :]
+            page.complete, page.reached = False, found[-1][0] - 1 if query.newest else found[-1][1]
+        page.seqs, page.bodies = [last for _, last, _ in found], [body for _, _, body in found]
 
     def _take(self, walk: _Walk, page: Page) -> None:
         """Fill the page step by step until something is enough: lines, bytes, time, or the stretch."""
@@ -117,13 +151,20 @@ class Reader:
 class _Walk:
     """A walk over one stretch, `low < seq <= high` being what is left of it."""
 
-    def __init__(self, db: sqlite3.Connection, query: Query, plan: Plan, low: int, high: int) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, query: Query, make: Callable[..., Plan], low: int, high: int, holes: Holes
+    ) -> None:
         self.query, self.low, self.high = query, low, high
-        self._db, self._plan = db, plan
+        self._holes = holes
+        self._db, self._make = db, make
+        self._go_by(make())
+
+    def _go_by(self, plan: Plan) -> None:
+        self._plan, query = plan, self.query
         order = "DESC" if query.newest else "ASC"
-        rows = plan.select("seq, body", order, "LIMIT :rows")
+        rows = plan.select(_COLUMNS, order, "LIMIT :rows")
         self._sql = _READ.format(rows)
-        self._slow_sql = f"SELECT seq, CAST(body AS BLOB) FROM ({rows})"  # noqa: S608  (no values in it)
+        self._slow_sql = f"SELECT seq, CAST(body AS BLOB), coalesce({BODY_CRC_SQL}, {UNCHECKED}) FROM ({rows})"  # noqa: S608
         self._visits_sql = plan.visits(order) if plan.indexed else ""
 
     @property
@@ -137,13 +178,19 @@ class _Walk:
         values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         while True:
             try:
-                bodies, seqs = self._read(values)
+                bodies, seqs, sums, glued = self._read(values)
                 break
             except sqlite3.DataError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG or rows == 1:
                     raise
                 rows //= 2
                 values["rows"] = rows
+            except sqlite3.OperationalError as error:
+                if _BAD_JSON not in str(error) or not self._plan.looks_inside:
+                    raise
+                # A body is damaged. Which one shows only when it is read, and SQLite must not look into it.
+                self._go_by(self._make(look_inside=False))
+                values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         if len(seqs) == rows:
             low, high = (low, seqs[-1] - 1) if self.query.newest else (seqs[-1], high)
             self.low, self.high = (self.low, high) if self.query.newest else (low, self.high)
@@ -151,6 +198,9 @@ class _Walk:
             self.high = low
         else:
             self.low = high
+        bodies, seqs = self._true_ones(bodies, seqs, sums)
+        if not glued:
+            bodies = [body.replace(b"\n", b" ") for body in bodies]
         plan = self._plan
         if plan.judge_all or plan.judge_nul or plan.judge_notices:
             return self._judge(bodies, seqs)
@@ -180,19 +230,32 @@ class _Walk:
             return max(self.low, self.high - visits), self.high
         return self.low, min(self.high, self.low + visits)
 
-    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int]]:
-        glued, numbers = self._db.execute(self._sql, values).fetchone()
+    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int], list[int], bool]:
+        """Return bodies, seqs, and the checksums that the rows claim (see `checksums.damaged`).
+
+        The last value is False where a body may have a newline in it.
+        """
+        glued, numbers, sums = self._db.execute(self._sql, values).fetchone()
         if numbers is None:
-            return [], []
-        bodies: list[bytes] = glued.split(b"\n")
+            return [], [], [], True
+        bodies: list[bytes] = glued.split(b"\n") if glued is not None else []
         seqs: list[int] = orjson.loads(f"[{numbers}]")
         if len(bodies) == len(seqs) and _in_order(seqs, down=self.query.newest):
-            return bodies, seqs
+            return bodies, seqs, orjson.loads(f"[{sums}]"), True
         # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a
         # newline into a body by hand. The slow way round is right in every case.
         rows = self._db.execute(self._slow_sql, values).fetchall()
         rows.sort(reverse=self.query.newest)
-        return [body.replace(b"\n", b" ") for _, body in rows], [seq for seq, _ in rows]
+        return [body or b"" for _, body, _ in rows], [seq for seq, _, _ in rows], [crc for _, _, crc in rows], False
+
+    def _true_ones(self, bodies: list[bytes], seqs: list[int], sums: list[int]) -> tuple[list[bytes], list[int]]:
+        """Leave out what is damaged, and note it: a notice takes its place."""
+        bad = set(damaged(seqs, bodies, sums))
+        if bad:
+            self._holes.add((seq, seq) for seq in bad)
+            kept = [(body, seq) for body, seq in zip(bodies, seqs, strict=True) if seq not in bad]
+            bodies, seqs = [body for body, _ in kept], [seq for _, seq in kept]
+        return bodies, seqs
 
     def _judge(self, bodies: list[bytes], seqs: list[int]) -> tuple[list[bytes], list[int]]:
         """Let Filter decide where SQL cannot: keeps what really matches."""
@@ -226,13 +289,17 @@ def _in_order(seqs: list[int], *, down: bool) -> bool:
 
 def bounds(db: sqlite3.Connection) -> tuple[int, int]:
     """Return the oldest seq kept (`head + 1` when none is) and the head."""
-    oldest, newest = db.execute("SELECT (SELECT min(seq) FROM lines), (SELECT max(seq) FROM lines)").fetchone()
-    if newest is not None:
-        return oldest, newest
-    head = db.execute(
-        "SELECT coalesce((SELECT max(last) FROM marks), (SELECT value FROM meta WHERE key = 'base'))"
-    ).fetchone()[0]
-    return head + 1, head
+    oldest, newest, first, last = db.execute(
+        "SELECT (SELECT min(seq) FROM lines), (SELECT max(seq) FROM lines), "
+        "(SELECT min(first) FROM holes), (SELECT max(last) FROM holes)"
+    ).fetchone()
+    if newest is None and last is None:
+        head = db.execute(
+            "SELECT coalesce((SELECT max(last) FROM marks), (SELECT value FROM meta WHERE key = 'base'))"
+        ).fetchone()[0]
+        return head + 1, head
+    # What was lost to damage counts as kept: whoever comes to it is told.
+    return min(x for x in (oldest, first) if x is not None), max(x for x in (newest, last) if x is not None)
 
 
 def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple[int, int]:
@@ -274,4 +341,10 @@ def count_levels(db: sqlite3.Connection, first: int, last: int) -> dict[int, int
                 counts[level] = counts.get(level, 0) + count
         return {level: counts[level] for level in sorted(counts) if counts[level]}
     finally:
+        _end_reading(db)
+
+
+def _end_reading(db: sqlite3.Connection) -> None:
+    """End the transaction, which SQLite may have ended by itself after an input/output error."""
+    if db.in_transaction:
         db.execute("COMMIT")

@@ -1,8 +1,8 @@
 """What a commit writes: lines, logger names, runs, aliases.
 
-Owns: the INSERT statements, the numbers of the logger names, and which aliases are remembered; which runs are is
-decided by `ingest/trader_registry`. It must not begin or end transactions, nor know files. Read `journal/retention`
-next: it marks the lines in the same transaction, and takes them away one day.
+Owns: the INSERT statements with the checksum of each row, the numbers of the logger names, and which aliases are
+remembered; which runs are is decided by `ingest/trader_registry`. It must not begin or end transactions, nor know
+files. Read `journal/retention` next: it marks the lines in the same transaction, and takes them away one day.
 
 Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every
 row of an executemany, and the event loop pays. One statement that holds hundreds of rows asks once.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from logrelay.journal.checksums import line_crc, row_crc
 from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
 from logrelay.model import RELAY_RUN, Commit, Line, Run
 from logrelay.run_table import RunTable
@@ -26,13 +27,13 @@ MAX_ALIASES = 64
 """Provisional epochs remembered: one per time of trouble that viewers lived through."""
 
 _INSERTS = {
-    n: "INSERT INTO lines (seq, time_us, level, source, run, body) VALUES "  # noqa: S608  (only counts)
-    + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT))"] * n)
+    n: "INSERT INTO lines (seq, time_us, level, source, run, body, crc) VALUES "  # noqa: S608  (only counts)
+    + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT), ?)"] * n)
     for n in CHUNKS
 }
 _RUN = (
-    "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us, crc) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
 
@@ -85,7 +86,9 @@ class RowWriter:
                 values: list[object] = []
                 for seq, time_us, level, source, run, body, _, _, app, clock_us in lines[at : at + rows]:
                     number = names.get((source, app), OVERFLOW_SOURCE) if run else NOTICE_SOURCE
-                    values += (seq, time_us if clock_us is None else clock_us, level, number, run, body)
+                    found_us = time_us if clock_us is None else clock_us
+                    crc = line_crc(seq, found_us, level, number, run, body)
+                    values += (seq, found_us, level, number, run, body, crc)
                 db.execute(_INSERTS[rows], values)
                 at += rows
 
@@ -102,17 +105,16 @@ class RowWriter:
         if self._new_names:
             self.names = {**self.names, **self._new_names}
             rows = [(number, *key) for key, number in self._new_names.items()]
-            db.executemany("INSERT INTO sources (id, name, app) VALUES (?, ?, ?)", rows)
+            db.executemany(
+                "INSERT INTO sources (id, name, app, crc) VALUES (?, ?, ?, ?)", [(*row, row_crc(row)) for row in rows]
+            )
 
     def write_runs(self, db: sqlite3.Connection, runs: Iterable[Run]) -> None:
         """Insert or replace runs by id. Raises sqlite3.Error."""
-        db.executemany(
-            _RUN,
-            [
-                (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
-                for r in runs
-            ],
-        )
+        rows = [
+            (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us) for r in runs
+        ]
+        db.executemany(_RUN, [(*row, row_crc(row)) for row in rows])
 
     def write_aliases(self, db: sqlite3.Connection, aliases: Iterable[str]) -> None:
         """Insert aliases that are not there yet. Raises sqlite3.Error."""

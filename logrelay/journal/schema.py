@@ -10,7 +10,9 @@ not decide what is kept or who reads it. Read `journal/journal_file` next: it is
     runs     one row per trader process, with the last of its seqs that is in `lines`
     sources  small integers for logger names, one for each app that has the logger
     aliases  provisional epochs that were committed
-    meta     base (the head before the first line of this file), created_us, and the keys of `opening_record`
+    holes    ranges of seqs that were lost to damage; there are no lines of them, or none that can be trusted
+    meta     base (the head before the first line of this file), oldest (the first line that retention has not taken,
+             whether it is still there or not), created_us, and the keys of `opening_record`
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID = 0x6C6F6772
 """`logr` in ASCII, at byte 68 of the file: tells our journals from other SQLite files."""
-VERSION = 2
+VERSION = 3
 """user_version of the files this code writes. A higher one is refused, a lower one goes through MIGRATIONS."""
 
 OLDEST_SQLITE = (3, 31, 0)
@@ -70,10 +72,12 @@ CREATE VIEW log AS
     FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run;
 """
 
+_HOLES_TABLE = "CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
+
 _TABLES = f"""
 CREATE TABLE lines (
     seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, level INTEGER NOT NULL, source INTEGER NOT NULL,
-    run INTEGER NOT NULL, body TEXT NOT NULL
+    run INTEGER NOT NULL, body TEXT NOT NULL, crc INTEGER
 );
 CREATE INDEX lines_warning ON lines (seq, level, source) WHERE level >= 30 OR source = {NOTICE_SOURCE};
 CREATE INDEX lines_source ON lines (source);
@@ -81,16 +85,17 @@ CREATE TABLE marks (
     first INTEGER PRIMARY KEY, last INTEGER NOT NULL, relay_us INTEGER NOT NULL,
     min_us INTEGER NOT NULL, max_us INTEGER NOT NULL,
     debug INTEGER NOT NULL, info INTEGER NOT NULL, warning INTEGER NOT NULL, error INTEGER NOT NULL,
-    critical INTEGER NOT NULL
+    critical INTEGER NOT NULL, crc INTEGER
 );
-CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL, app TEXT);
+CREATE TABLE sources (id INTEGER PRIMARY KEY, name TEXT NOT NULL, app TEXT, crc INTEGER);
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY, key BLOB NOT NULL, app TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
     started_ns INTEGER NOT NULL, last_seq INTEGER NOT NULL, last_us INTEGER NOT NULL, state TEXT NOT NULL,
-    seen_us INTEGER NOT NULL
+    seen_us INTEGER NOT NULL, crc INTEGER
 );
 CREATE TABLE aliases (ordinal INTEGER PRIMARY KEY, alias TEXT NOT NULL UNIQUE);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+{_HOLES_TABLE}
 {_LOG_VIEW}
 """
 
@@ -102,7 +107,19 @@ def _add_app(db: sqlite3.Connection) -> None:
     db.execute(_LOG_VIEW)
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _add_app}
+def _add_checksums(db: sqlite3.Connection) -> None:
+    """Version 2 to 3: rows have a checksum. Those that are there have none, so no row is touched."""
+    for table in ("lines", "marks", "sources", "runs"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER")
+    db.execute(_HOLES_TABLE)
+    db.execute(
+        "INSERT INTO meta (key, value) "
+        "SELECT 'oldest', coalesce((SELECT min(seq) FROM lines), (SELECT max(last) + 1 FROM marks), base.value + 1) "
+        "FROM meta AS base WHERE base.key = 'base'"
+    )
+
+
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {1: _add_app, 2: _add_checksums}
 """From version n to n + 1, inside one transaction."""
 
 
@@ -169,15 +186,16 @@ def create(path: str, *, epoch: str, base: int, created_us: int) -> None:
         db.execute("INSERT INTO sources (id, name) VALUES (?, ?)", (NOTICE_SOURCE, RELAY_SOURCE))
         db.executemany(
             "INSERT INTO meta (key, value) VALUES (?, ?)",
-            [("epoch", epoch), ("base", base), ("created_us", created_us)],
+            [("epoch", epoch), ("base", base), ("oldest", base + 1), ("created_us", created_us)],
         )
         # Last: the mode is written into the header, and closing the only connection empties and removes the log.
         db.execute("PRAGMA journal_mode = WAL").fetchall()
 
 
-def migrate(db: sqlite3.Connection) -> None:
-    """Bring an older file to VERSION, one version per transaction. Raises sqlite3.Error."""
+def migrate(db: sqlite3.Connection) -> int:
+    """Bring an older file to VERSION, one version per transaction; returns the version it had. Raises sqlite3.Error."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    found = version
     while version < VERSION:
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -189,3 +207,4 @@ def migrate(db: sqlite3.Connection) -> None:
                 db.execute("ROLLBACK")
             raise
         version += 1
+    return found

@@ -11,28 +11,37 @@ under the same locks; what could be taken out is in the parts.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
+from collections import deque
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from logrelay.errors import ConfigError, JournalError
+from logrelay.fanout.positions import Epochs, id_of
 from logrelay.journal import schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
-from logrelay.journal.interface import JournalLost, Opening, Page, Query
+from logrelay.journal.disk_space import DiskSpace, pages_of
+from logrelay.journal.holes import Holes, merge
+from logrelay.journal.interface import JournalLost, Opening, Page, Query, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
 from logrelay.journal.opening_record import OpeningRecord
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
-from logrelay.journal.retention import MOST_LOG, Retention
+from logrelay.journal.retention import MOST_LOG, Retention, uptime_us
 from logrelay.journal.row_writer import RowWriter
+from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
+from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure, without
 from logrelay.model import Commit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from logrelay.journal.holes import Range
+    from logrelay.model import Line
     from logrelay.run_table import RunTable
 
 DAY_S = 86_400
@@ -54,8 +63,24 @@ ROW_BYTES = 40
 SYNC_WITHIN_S = 5.0
 """With sync=normal, what is committed is synced after so long, so that a power cut cannot take back more. As often as
 ext4 writes its own journal: a quiet bot's relay does not keep a disk busier than the system does anyway."""
+VERIFY_BYTES = 64 << 20
+"""A journal up to this size is verified as a whole when it is opened, in about a second; of a larger one only the small
+tables are, and each line when it is read."""
+REMEMBERED_BYTES = 4 << 20
+"""Bodies of the newest lines kept in memory, to be written again where the file loses them while the relay runs; they
+are the hub's recent lines, so they cost no memory of their own."""
+SHOWN_PROGRESS_BYTES = 64 << 20
+"""Saving what is readable of a file larger than this takes seconds, and progress is shown."""
+MOST_FALSE_ALARMS = 3
+"""After so many times that the file had been touched and was sound, only its size is looked at: its file system does
+not keep times the way we expect, or a program checkpoints it by hand."""
+MOST_EVICTIONS = 64
+"""Steps of retention for one commit that has no room. Each makes room for some hundred lines at least."""
 STUCK_LOG_BYTES = 4 * MOST_LOG
 """A log this long means that another program reads without end; only a person can end that."""
+
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(slots=True)
@@ -69,6 +94,10 @@ class _Saved:
     notices: list[str]
     done: bool
     """True: a sound file is in place and has only to be loaded."""
+    moved: bool | None = None
+    """Another file had the name when this began; later, closing the old one changes what is there."""
+    trusted: bool = False
+    """The file in place was made of verified rows."""
     copy: str = ""
     """Path of a complete copy of a file that was deleted, which has only to be put in place; empty: there is none."""
 
@@ -85,27 +114,49 @@ class SqliteJournal:
         sync: Literal["normal", "full"] = "normal",
         max_age_s: float = MAX_AGE_S,
         max_bytes: int = MAX_BYTES,
+        keep_free: int | None = 0,
+        uptime_us: Callable[[], int] = uptime_us,
         clock: Callable[[], float] = time.monotonic,
         boot: str = "",
+        on_progress: Callable[[str], None] = lambda _text: None,
     ) -> None:
         """Describe a journal; nothing is opened. Raises ConfigError for limits that make no sense.
+
+        Lines older than `max_age_s` seconds go (0: no limit by age), and the oldest ones when file and log are larger
+        than `max_bytes`, or when less than `keep_free` bytes of the file system are free (see `DiskSpace`).
 
         `sync`: "full" syncs to the disk at every commit; "normal" leaves that to `sync`: a killed relay loses nothing
         either way, a power cut may take back what was committed since. `clock` counts seconds. `boot` names the boot of
         the machine: a journal that was not closed, and was written in another boot, may have lost such lines.
+        `on_progress` is told in words how far a long rescue of a damaged file is.
         """
-        if max_bytes < LEAST_BYTES or max_age_s <= 0:
+        if max_bytes < LEAST_BYTES or max_age_s < 0:
             raise ConfigError(
                 f"a journal of {max_bytes} bytes and {max_age_s} s cannot be kept; at least {LEAST_BYTES} "
-                "bytes and more than 0 s are needed"
+                "bytes and no less than 0 s are needed"
             )
         self._file = JournalFile(path)
         self._now_us, self._random_epoch, self._clock = now_us, random_epoch, clock
         self._full = sync == "full"
-        self._retention = Retention(max_age_us=int(max_age_s * 1e6), max_bytes=max_bytes, now_us=now_us, clock=clock)
+        self._space = DiskSpace(self._file, keep_free=keep_free, max_bytes=max_bytes)
+        self._retention = Retention(
+            max_age_us=int(max_age_s * 1e6),
+            max_bytes=max_bytes,
+            now_us=now_us,
+            uptime_us=uptime_us,
+            room=self._space.allowed,
+            clock=clock,
+        )
         self._record = OpeningRecord(random_epoch=random_epoch, boot=boot, full=self._full)
         self._row_writer = RowWriter()
-        self._reader = Reader(lambda: self._row_writer.names, clock)
+        self._holes = Holes(self._record.epoch_of, now_us)
+        self._reader = Reader(lambda: self._row_writer.names, clock, holes=self._holes)
+        self._remembered: deque[Line] = deque()
+        self._remembered_bytes = 0
+        self._false_alarms = 0
+        self._harm = ""
+        """What somebody did to the open file, in words; empty when nothing was noticed."""
+        self._on_progress = on_progress
         self._pool = ConnectionPool(self._connect_reader)
         self._db: sqlite3.Connection | None = None
         self._in_use = Lock()
@@ -128,9 +179,11 @@ class SqliteJournal:
     # --- opening --------------------------------------------------------------------------------------------
 
     def open(self) -> Opening:
-        """Open or create. A damaged journal is set aside for a new one; `Opening.notices` says so."""
+        """Open or create. What is readable of a damaged journal goes into a new file; `Opening.notices` says so."""
         with self._in_use:
-            self._closed = False
+            self._closed, self._harm, self._false_alarms = False, "", 0
+            self._remembered.clear()
+            self._remembered_bytes = 0
             return self._open()
 
     def _open(self) -> Opening:
@@ -149,11 +202,8 @@ class SqliteJournal:
             else:
                 damage = ""
             if damage:
-                name = self._set_aside("corrupt")
-                notices.append(
-                    f"The journal was damaged and could not be read any more ({damage}). It was set aside as "
-                    f"{name} and a new one was begun: lines from before are not shown."
-                )
+                found = self._salvage(Known(), damage, notices)
+                return self._load(notices, file="created" if found.new else "found", trusted=True)
             self._create(self._random_epoch(), base=0)
             return self._load(notices, file="created")
         except BaseException:
@@ -167,10 +217,79 @@ class SqliteJournal:
             schema.create(path, epoch=epoch, base=base, created_us=self._now_us())
             self._file.put_in_place(path)
 
-    def _load(self, notices: list[str], *, file: Literal["found", "created", "replaced"]) -> Opening:
-        """Connect to the file in place and take over what it holds. Raises JournalLost for nonsense."""
+    def _salvage(self, known: Known, damage: str, notices: list[str]) -> Salvaged:
+        """Put a sound file in place that has what is readable of the damaged one, which is set aside."""
+        with self._errors():
+            size = self._file.disk_bytes()
+            free = shutil.disk_usage(Path(self.path).parent).free
+            if free < size * ROOM_FACTOR:
+                raise JournalError(
+                    f"journal {self.path} is damaged ({damage}), and there is no room to save what is readable: "
+                    f"{int(size * ROOM_FACTOR) >> 20} MiB are needed, {free >> 20} MiB are free; free some space, or "
+                    "move the file away to begin a new journal"
+                )
+            path = self._file.blank(".salvage")
+            shown = _Progress(self._on_progress if size >= SHOWN_PROGRESS_BYTES else None, self.path)
+            try:
+                found = salvage(
+                    self.path,
+                    path,
+                    known=known,
+                    random_epoch=self._random_epoch,
+                    now_us=self._now_us,
+                    progress=shown,
+                )
+                found = self._write_again(path, found)
+            except BaseException:
+                with suppress(OSError):
+                    Path(path).unlink()
+                raise
+            name = self._file.set_aside("corrupt", self._now_us())
+            self._file.put_in_place(path)
+        self._say_salvaged(found, damage, name, notices)
+        return found
+
+    def _write_again(self, path: str, found: Salvaged) -> Salvaged:
+        """Write lines that the file has lost and the memory still has."""
+        lines = [line for line in self._remembered if any(a <= line.seq <= b for a, b in found.holes)]
+        if not lines:
+            return found
+        seqs = merge((line.seq, line.seq) for line in lines)
+        holes = without(found.holes, seqs)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            writer = RowWriter()
+            writer.load(db)
+            db.execute("BEGIN")
+            writer.write(db, Commit(lines))
+            db.execute("DELETE FROM holes")
+            db.executemany("INSERT INTO holes (first, last) VALUES (?, ?)", holes)
+            db.execute("COMMIT")
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return replace(found, lines=found.lines + len(lines), holes=holes)
+
+    def _say_salvaged(self, found: Salvaged, damage: str, name: str, notices: list[str]) -> None:
+        text = f"The journal was damaged ({damage}). "
+        if not found.lines:
+            text += "No line of it could be read any more"
+            text += f"; {_count(found.lost)} are lost: {_listed(found)}" if found.holes else ""
+            text += f". It was set aside as {name} and a new one was begun."
+        else:
+            text += f"{_count(found.lines)} could be read and are kept in a new file"
+            text += (
+                f"; {_count(found.lost)} are lost: {_listed(found)}" if found.holes else ", none is known to be lost"
+            )
+            text += f". The damaged file was set aside as {name}."
+        notices.append(text)
+
+    def _load(
+        self, notices: list[str], *, file: Literal["found", "created", "replaced"], trusted: bool = False
+    ) -> Opening:
+        """Connect to the file in place and take over what it holds. Raises JournalLost for nonsense.
+
+        `trusted`: it was made a moment ago, of rows that were verified.
+        """
         try:
-            self._take_over(file)
+            self._take_over(notices, file, trusted=trusted or file == "created")
         except (KeyError, TypeError, ValueError) as error:
             raise JournalLost(f"journal {self.path} is damaged (it lacks {error})") from error
         except JournalError as error:
@@ -187,11 +306,17 @@ class SqliteJournal:
             )
         return self._opening(notices, unsynced=unsynced)
 
-    def _take_over(self, file: Literal["found", "created", "replaced"]) -> None:
+    def _take_over(self, notices: list[str], file: Literal["found", "created", "replaced"], *, trusted: bool) -> None:
         with self._errors():
+            self._retention.fit(self._space.open())
             self._db = db = schema.connect_writer(self._file.path, full=self._full, log_bytes=self._retention.log_bytes)
             self._syncing = self._full
-            schema.migrate(db)
+            version = schema.migrate(db)
+            if version != schema.VERSION:
+                notices.append(
+                    f"The journal was upgraded in place from schema version {version} to {schema.VERSION}: new lines "
+                    "have a checksum. A logrelay of the version before refuses the file from now on."
+                )
             db.execute("PRAGMA journal_mode = WAL").fetchall()
             meta = dict(db.execute("SELECT key, value FROM meta"))
             oldest, head = bounds(db)
@@ -202,10 +327,36 @@ class SqliteJournal:
                 self._record.go_on()
             else:
                 self._record.begin(meta, head, created=file == "created")
+            self._holes.replace(db.execute("SELECT first, last FROM holes"))
+            if not trusted:
+                self._verify(db, oldest, head, notices)
             self._retention.load(db, oldest, head)
             self._row_writer.load(db)
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
+            self._space.reserve(self._retention.log_bytes)
             self._file.remember()
+
+    def _verify(self, db: sqlite3.Connection, oldest: int, head: int, notices: list[str]) -> None:
+        """Look for damage; lines that fail are holes from now on. Raises JournalLost for what only a new file cures."""
+        whole = self._file.disk_bytes() <= VERIFY_BYTES
+        for damage in (*(verify_structure(db) if whole else ()), *verify_small_tables(db)):
+            raise JournalLost(damage)
+        if not whole:
+            return
+        known = self._holes.ranges
+        found = verify_lines(db, first_kept(db, oldest), head, known)
+        bad = merge([*found.damaged, *found.missing])
+        if not bad:
+            return
+        self._holes.add(bad)
+        db.execute("BEGIN")
+        db.execute("DELETE FROM holes")
+        db.executemany("INSERT INTO holes (first, last) VALUES (?, ?)", self._holes.ranges)
+        db.execute("COMMIT")
+        notices.append(
+            f"The journal file is damaged: {_count(sum(b - a + 1 for a, b in bad))} in it cannot be trusted any more "
+            f"and are shown as a gap: {_ranges(bad, self._record.epochs)}. Look at the disk."
+        )
 
     def _opening(self, notices: list[str], *, unsynced: bool = False) -> Opening:
         kept, record, runs = self._retention, self._record, self._row_writer.runs.copy()
@@ -230,29 +381,38 @@ class SqliteJournal:
             self._replace(saved)
             saved.done = True
         try:
-            self._load([], file="replaced")
+            self._load(saved.notices, file="replaced", trusted=saved.trusted)
             if not self._row_writer.runs:
                 self._restore(saved)
         except JournalError as error:
             self._disconnect()  # half reopened is not open: append says so
             saved.done = not isinstance(error, JournalLost)  # a file that makes no sense either is put away, too
+            saved.trusted = False
             raise
-        self._saved = None
+        self._saved, self._harm = None, ""
         return self._opening(saved.notices)
 
     def _replace(self, saved: _Saved) -> None:
         """Put a sound file in place: the old one rescued, or an empty one that goes on where it ended."""
-        moved = self._file.moved()
+        if saved.moved is None:
+            saved.moved = self._file.moved()
+        moved = saved.moved
         if not Path(saved.copy).is_file():
             saved.copy = self._rescue() if moved and self._db is not None else ""
         if saved.copy:
             self._put_copy_in_place(saved)
             return
         self._disconnect()
+        if self._file.exists() and not moved:
+            known = Known(self._record.known, self._retention.oldest, saved.head, list(saved.runs), saved.aliases)
+            self._salvage(known, self._harm or "while the relay was running", saved.notices)
+            saved.trusted = True
+            return
         if self._file.exists():
-            name = self._set_aside("found" if moved else "corrupt")
-            what = "was replaced by another one" if moved else "was damaged"
-            saved.notices.append(f"The journal file {what}; what is there now was set aside as {name}.")
+            name = self._set_aside("found")
+            saved.notices.append(
+                f"The journal file was replaced by another one; what is there now was set aside as {name}."
+            )
         self._create(saved.epoch, base=saved.head)
         saved.notices.append(
             f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all "
@@ -309,19 +469,25 @@ class SqliteJournal:
         db = self._require()
         if self._file.moved():
             raise JournalLost(f"journal {self.path} was deleted or replaced while the relay was running")
+        self._look_for_strangers(db)
         lines, head = commit.lines, self._retention.head
         if lines and (lines[0].seq != head + 1 or lines[-1].seq != head + len(lines)):
             raise JournalError(
                 f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",
                 retry=False,
             )
+        try:
+            self._commit(db, commit)
+        finally:
+            self._file.note_state()  # also of what a commit that failed has written
+
+    def _commit(self, db: sqlite3.Connection, commit: Commit) -> None:
+        lines = commit.lines
+        if self._unchecked > self._retention.log_bytes:
+            self._bound_log()
         self._sync(db, full=self._full or commit.durable or self._record.due)
-        with self._transaction(db):
-            if self._record.due:
-                self._record.write(db)
-            self._row_writer.write(db, commit)
-            if lines:
-                self._retention.mark(db, lines)
+        self._claim(db, commit)
+        self._with_room(db, lambda: self._write(db, commit))
         self._record.confirm()
         self._row_writer.confirm(commit)
         if self._syncing:
@@ -330,12 +496,45 @@ class SqliteJournal:
             self._unsynced_since = self._clock()
         if lines:
             self._retention.confirm(lines[-1].seq)
-            self._unchecked += sum(len(line.body) for line in lines) + ROW_BYTES * len(lines)
+            size = sum(len(line.body) for line in lines)
+            self._unchecked += size + ROW_BYTES * len(lines)
+            self._remember(lines, size)
         self._unchecked += COMMIT_BYTES
         if self._row_writer.too_many:
             # Forgetting is a convenience: rows that stay because it failed go after the next opening.
             with suppress(JournalError), self._transaction(db):
                 self._row_writer.forget(db)
+
+    def _remember(self, lines: list[Line], size: int) -> None:
+        remembered = self._remembered
+        remembered.extend(lines)
+        self._remembered_bytes += size
+        while self._remembered_bytes > REMEMBERED_BYTES and len(remembered) > 1:
+            self._remembered_bytes -= len(remembered.popleft().body)
+
+    def _look_for_strangers(self, db: sqlite3.Connection) -> None:
+        """See to it that nobody else has written to the file or cut it. Raises JournalLost when that did harm."""
+        if not self._file.touched(sizes_only=self._false_alarms >= MOST_FALSE_ALARMS):
+            return
+        with self._errors():
+            _, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._space.forget()
+            if self._file.too_short(
+                schema.PAGE_SIZE, db.execute("PRAGMA page_count").fetchone()[0], all_in=pages == done
+            ):
+                raise self._harmed("it was truncated while the relay was running")
+            db.execute("PRAGMA shrink_memory")  # what is verified is what is in the file, not what was
+            for damage in (*verify_structure(db), *verify_small_tables(db)):
+                raise self._harmed(f"it was overwritten or truncated while the relay was running: {damage}")
+            found = verify_lines(db, self._retention.oldest, self._retention.head, self._holes.ranges)
+        if not found.sound:
+            raise self._harmed("it was overwritten while the relay was running")
+        self._false_alarms += 1
+        self._file.note_state()
+
+    def _harmed(self, harm: str) -> JournalLost:
+        self._harm = harm
+        return JournalLost(f"journal {self.path} is damaged ({harm})")
 
     def sync(self) -> float:
         """Have the disk take what was committed SYNC_WITHIN_S ago. Returns in how many seconds to ask again."""
@@ -351,6 +550,56 @@ class SqliteJournal:
             self._unsynced_since = None
             return float("inf")
 
+    def _write(self, db: sqlite3.Connection, commit: Commit) -> None:
+        with self._transaction(db):
+            if self._record.due:
+                self._record.write(db)
+            self._row_writer.write(db, commit)
+            if commit.lines:
+                self._retention.mark(db, commit.lines)
+
+    def _claim(self, db: sqlite3.Connection, commit: Commit) -> None:
+        """Have room in the file for a commit: on a full disk the oldest lines go, if they may."""
+        pages = pages_of(commit.lines)
+        for _ in range(MOST_EVICTIONS if self._space.gives_way else 0):
+            with self._errors():
+                if self._space.claim(db, pages):
+                    return
+            if not self._with_room(db, lambda: self._evict(db)):
+                break
+        with self._errors():
+            if not self._space.claim(db, pages):
+                raise JournalError(f"journal {self.path}: {sqlite_errors.FULL}")
+
+    def _evict(self, db: sqlite3.Connection) -> int:
+        with self._errors():
+            numbers = self._retention.evict(db)
+        self._holes.forget(self._retention.oldest)
+        return numbers
+
+    def _with_room(self, db: sqlite3.Connection, write: Callable[[], _Result]) -> _Result:
+        """Run one transaction; where the log cannot grow, once more from its beginning."""
+        try:
+            return write()
+        except JournalError as error:
+            cause = error.__cause__
+            if isinstance(error, JournalLost) or not isinstance(cause, sqlite3.Error):
+                raise
+            if sqlite_errors.primary_code(cause) not in sqlite_errors.NO_ROOM:
+                raise
+            with self._errors():
+                # Waits for readers, a second at most: a page takes some 50 ms.
+                db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._space.forget()
+            self._unchecked = 0
+            return write()
+
+    def _bound_log(self) -> None:
+        """Take a checkpoint before the log grows any further; an error stops the commit."""
+        stuck = self._checkpoint(idle=False)
+        if stuck is not None and self._space.is_short():
+            raise stuck
+
     def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full != self._syncing:
             with self._errors():
@@ -363,13 +612,27 @@ class SqliteJournal:
         """Take one small step of retention. Returns the oldest seq kept now."""
         with self._in_use:
             db = self._require()
+            self._look_for_strangers(db)
             self._sync(db, full=False)  # a deletion that a power cut undoes is done again
-            with self._errors():
-                freed, moved = self._retention.step(db)
+            try:
+                freed, moved = self._with_room(db, lambda: self._step(db))
+            finally:
+                self._space.forget()
+                self._file.note_state()
             # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
             self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
             self._shrunk = self._shrunk or moved > 0
+            self._holes.forget(self._retention.oldest)
             return self._retention.oldest
+
+    def _step(self, db: sqlite3.Connection) -> tuple[int, int]:
+        with self._errors():
+            return self._retention.step(db)
+
+    def take_notices(self) -> list[UpkeepNotice]:
+        """Return what people should be told of retention since the last call."""
+        with self._in_use:
+            return self._retention.take_notices()
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work: 0.0 for now."""
@@ -379,24 +642,34 @@ class SqliteJournal:
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
         with self._in_use:
-            self._checkpoint(idle=idle)
+            stuck = self._checkpoint(idle=idle)
+            if stuck is not None:
+                raise stuck
 
-    def _checkpoint(self, *, idle: bool) -> None:
+    def _checkpoint(self, *, idle: bool) -> JournalError | None:
+        """Return what somebody has to end before the log can get shorter."""
         share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
         if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
-            return
+            return None
         db = self._require()
+        self._look_for_strangers(db)  # what it would write to the file hides what somebody else did
+        self._space.forget()
         with self._errors():
-            busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            if idle and self._shrunk and not busy and pages == done:
-                self._give_back(db)
+            try:
+                busy, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if idle and self._shrunk and not busy and pages == done:
+                    self._give_back(db)
+            finally:
+                self._space.reserve(self._retention.log_bytes)
+                self._file.note_state()
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
-            raise JournalError(
+            return JournalError(
                 f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB "
                 "because another program has been reading the file all the time; end it"
             )
+        return None
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         """Cut the log's file too, which a vacuum has filled; not now if somebody reads it, and without waiting."""
@@ -430,14 +703,36 @@ class SqliteJournal:
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, READ_LIMIT)
         return db
 
+    @property
+    def damaged_lines(self) -> int:
+        """Lines of the kept stretch that are lost to damage, as far as it is known; any thread."""
+        return self._holes.lines
+
+    def disturbed(self) -> bool:
+        """Tell whether the files seem to have been changed by somebody else; any thread, and three stat calls.
+
+        A commit under way looks the same: the next `append` looks again, and finds out what it was.
+        """
+        return self._file.moved() or self._file.touched(sizes_only=self._false_alarms >= MOST_FALSE_ALARMS)
+
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
         return self._file.disk_bytes()
 
     @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self._retention.oldest
+
+    @property
     def pruned(self) -> int:
         """Lines taken away by retention since the journal was opened."""
         return self._retention.pruned
+
+    @property
+    def pruned_for(self) -> Mapping[str, int]:
+        """The same by reason."""
+        return self._retention.pruned_for
 
     # --- closing --------------------------------------------------------------------------------------------
 
@@ -450,15 +745,17 @@ class SqliteJournal:
             self._file.release()
 
     def _write_closed(self) -> None:
-        """Write that this opening ends in order, if it has written anything and the file is there to be written."""
+        """Write what time it is, and that this opening ends in order, if it has written anything."""
         db = self._db
-        if db is None or self._record.due or self._file.moved():
+        if db is None or self._file.moved():
             return
         # Whoever opens a file that does not say so takes care; nothing else depends on it.
         with suppress(JournalError):
-            self._sync(db, full=True)
+            self._sync(db, full=self._full or not self._record.due)
             with self._transaction(db):
-                self._record.write_closed(db)
+                self._retention.save(db)
+                if not self._record.due:
+                    self._record.write_closed(db)
 
     def _disconnect(self) -> None:
         self._pool.drain()
@@ -466,6 +763,7 @@ class SqliteJournal:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
+        self._space.close()
 
     # --- errors ---------------------------------------------------------------------------------------------
 
@@ -499,3 +797,36 @@ class SqliteJournal:
                 if isinstance(error, (TypeError, ValueError, OverflowError)):
                     raise JournalError(f"journal {self.path} cannot hold this value: {error}", retry=False) from error
                 raise
+
+
+class _Progress:
+    """Tells how far a rescue is, a tenth at a time."""
+
+    def __init__(self, tell: Callable[[str], None] | None, path: str) -> None:
+        self._tell, self._path, self._told = tell, path, -1
+
+    def __call__(self, done: int, of: int) -> None:
+        tenth = done * 10 // max(of, 1)
+        if self._tell is not None and tenth > self._told:
+            self._told = tenth
+            self._tell(f"journal {self._path} is damaged: saving what is readable, {tenth * 10} %")
+
+
+SHOWN_RANGES = 8
+"""Ranges that a notice lists; the others are counted."""
+
+
+def _count(lines: int) -> str:
+    return "1 line" if lines == 1 else f"{lines:,} lines"
+
+
+def _listed(found: Salvaged) -> str:
+    *earlier, last = found.epochs
+    return _ranges(found.holes, Epochs(earlier, last.name, last.first))
+
+
+def _ranges(holes: list[Range], epochs: Epochs) -> str:
+    ends = [(id_of(epochs.of(first), first), id_of(epochs.of(last), last)) for first, last in holes[:SHOWN_RANGES]]
+    shown = [first if first == last else f"{first} to {last}" for first, last in ends]
+    more = len(holes) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more ranges" if more else "")

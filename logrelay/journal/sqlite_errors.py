@@ -15,10 +15,25 @@ from logrelay.journal.interface import JournalLost
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 """The file does not make sense any more."""
 
+UNREADABLE = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+    }
+)
+"""A part of the file cannot be read any more, or is not there: the rest can be saved, and waiting does not help."""
+
+NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""There may be no room: SQLite says so only for a full disk, and calls a full quota an input/output error."""
+
+FULL = "the disk is full; free some space"
+
 _WORDS = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_FULL: FULL,
     sqlite3.SQLITE_READONLY: "the file or its file system has become read-only; make it writable again",
-    sqlite3.SQLITE_IOERR: "the disk reports an input/output error; look at the disk and at the kernel log",
+    sqlite3.SQLITE_IOERR: "the disk reports an input/output error; look at the disk and at the kernel log, and whether "
+    "a quota is used up",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened; look at the modes of the file and its directory",
     sqlite3.SQLITE_BUSY: "another program holds a write lock on the file; end its transaction",
     sqlite3.SQLITE_LOCKED: "another program holds a write lock on the file; end its transaction",
@@ -38,7 +53,7 @@ def primary_code(error: sqlite3.Error) -> int:
 def from_sqlite(error: sqlite3.Error, path: str) -> JournalError:
     """Say what happened to the journal at `path`. Damage is a JournalLost, all else can be tried again."""
     code = primary_code(error)
-    if code in DAMAGED:
+    if code in DAMAGED or getattr(error, "sqlite_errorcode", 0) in UNREADABLE:
         return JournalLost(f"journal {path} is damaged ({error})")
     words = _WORDS.get(code, "SQLite cannot use the file")
     return JournalError(f"journal {path}: {words} ({error})")

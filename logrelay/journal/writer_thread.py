@@ -11,6 +11,7 @@ larger its transactions are. Retention and checkpoints are taken in small steps 
 from __future__ import annotations
 
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from logrelay.errors import JournalError
-from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query
-from logrelay.model import Commit
+from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query, UpkeepNotice
+from logrelay.model import ERROR, WARNING, Commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +34,11 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 """Pauses between attempts: short for a lock that somebody held, capped so that a freed disk is seen at once."""
 UPKEEP_LINES, UPKEEP_S = 4096, 0.25
 """Retention and checkpoints are looked after when so many lines have come, or so much time has passed."""
-UPKEEP_RETRY_S = 30.0
-"""Pause after retention or a checkpoint failed while commits work: it is not urgent, the disk may be."""
+UPKEEP_RETRY_S = 5.0
+"""Pause after retention or a checkpoint failed while commits work. A commit takes a checkpoint by itself before the log
+has grown too long; this is for what waits for nobody."""
+UPKEEP_TELL_S = 600.0
+"""Upkeep that fails again and again is told of this often at most."""
 IDLE_S = 0.05
 """No commit for so long: nobody waits, the checkpoint may wait for the disk."""
 LONGEST_WAIT_S = 3600.0
@@ -69,6 +73,15 @@ class JournalEvents(Protocol):
         The notices say what happened to the file, if something did.
         """
 
+    def on_damaged(self, lines: int) -> None:
+        """Somebody has read a part of the file that is damaged; so many lines are lost in all.
+
+        Called for the first such line after an opening, and again each time the number has doubled.
+        """
+
+    def on_notice(self, notice: UpkeepNotice) -> None:
+        """Upkeep has something that people should be told."""
+
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
@@ -88,8 +101,12 @@ class WriterStats:
     """How long the slowest took."""
     pruned: int
     """Lines taken away by retention."""
+    pruned_for: dict[str, int]
+    """The same by reason: `age`, `size`, `space`."""
     pages: int
     """Pages read."""
+    damaged_lines: int
+    """Lines of the kept stretch that are lost to damage."""
     trouble: str | None
     """What keeps the journal from being written, in words; None when nothing does."""
     upkeep_trouble: str | None
@@ -115,8 +132,10 @@ class JournalThread:
         """
         self._journal, self._events, self._call_soon, self._clock = journal, events, call_soon, clock
         self._queue: SimpleQueue[Commit | None] = SimpleQueue()
-        self._carried_over: Commit | None = None
+        self._carried_over: deque[Commit] = deque()
         """Taken from the queue, but too much for the transaction that was being put together."""
+        self._most_parts = MERGE_LINES
+        """Commits in one transaction: fewer after one that failed, for a disk with little room takes a small one."""
         self._thread = Thread(target=self._run, name="journal", daemon=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal-read")
         self._stopping = Event()
@@ -127,10 +146,14 @@ class JournalThread:
         self._upkeep_trouble: Exception | None = None
         self._sync_trouble: JournalError | None = None
         self._upkeep_after = 0.0
+        self._upkeep_told = float("-inf")
+        self._upkeep_is_told = False
         self._unkept = 0
         """Lines committed since the last look after retention."""
         self._look_at = 0.0
         self._notices: list[str] = []
+        self._told_damaged = journal.damaged_lines
+        """Lines lost to damage of which somebody has been told; what the opening found, its notices said."""
         self._submitted = self._taken = self._commits = self._lines = self._pages = 0
         self._head, self._oldest = opening.head, opening.oldest
         self._last_s = self._slowest_s = 0.0
@@ -180,10 +203,17 @@ class JournalThread:
             last_commit_s=self._last_s,
             slowest_commit_s=self._slowest_s,
             pruned=self._journal.pruned,
+            pruned_for=dict(self._journal.pruned_for),
             pages=self._pages,
+            damaged_lines=self._journal.damaged_lines,
             trouble=str(self._trouble) if self._trouble else None,
             upkeep_trouble=str(self._upkeep_trouble) if self._upkeep_trouble else None,
         )
+
+    def look_after_files(self) -> None:
+        """See to it that a file that somebody has cut or overwritten is noticed although no line comes."""
+        if not self.pending and self._trouble is None and self._journal.disturbed():
+            self.submit(Commit())
 
     @property
     def running(self) -> bool:
@@ -223,6 +253,11 @@ class JournalThread:
                 self._report(self.submit, Commit())
             raise
         self._pages += 1
+        damaged = self._journal.damaged_lines
+        if damaged >= max(1, 2 * self._told_damaged):
+            # Two readers may find the same line at once: it is told twice then, with the same number.
+            self._told_damaged = damaged
+            self._report(self._events.on_damaged, damaged)
         return page
 
     # --- the writing thread ---------------------------------------------------------------------------------
@@ -235,13 +270,12 @@ class JournalThread:
         self._journal.close()
 
     def _serve(self) -> None:
-        while (taken := self._next()) is not None:
-            commit, count = taken
-            if not self._write(commit):
+        while taken := self._next():
+            commit = self._write(taken)
+            if commit is None:
                 while self._queue.get() is not None:
                     pass  # given up: what still comes is counted as pending, and reading goes on until `stop`
                 return
-            self._taken += count
             self._unkept += len(commit.lines)
             now = self._clock()
             if self._unkept >= UPKEEP_LINES or now >= self._look_at:
@@ -249,51 +283,48 @@ class JournalThread:
                 self._upkeep(enough=self._unkept)
                 self._unkept, self._look_at = 0, now + UPKEEP_S
 
-    def _next(self) -> tuple[Commit, int] | None:
-        """Wait for commits, looking after the journal meanwhile; merge all that are there. None: the end."""
-        first, self._carried_over = self._carried_over, None
+    def _next(self) -> list[Commit]:
+        """Wait for commits, looking after the journal meanwhile; return those for one transaction. Empty: the end."""
         wait = IDLE_S
-        while first is None:
+        while not self._carried_over:
             try:
                 first = self._queue.get(timeout=wait)
             except Empty:
                 wait = min(self._upkeep(enough=1, idle=True), LONGEST_WAIT_S)
                 continue
             if first is None:
-                return None
-        return self._merge(first)
+                return []
+            self._carried_over.append(first)
+        return self._gather()
 
-    def _merge(self, commit: Commit) -> tuple[Commit, int]:
-        """Add what waits behind `commit` to it, up to a bound; returns the sum and its number of parts."""
-        parts, lines, size = [commit], len(commit.lines), _size(commit)
-        while lines < MERGE_LINES:
-            try:
-                following = self._queue.get_nowait()
-            except Empty:
-                break
-            if following is None:
-                self._queue.put(None)  # the end stays the end: nothing is submitted behind it
-                break
-            lines, size = lines + len(following.lines), size + _size(following)
+    def _gather(self) -> list[Commit]:
+        """Take commits that wait, up to a bound, the first one whatever its size."""
+        waiting = self._carried_over
+        parts = [waiting.popleft()]
+        lines, size = len(parts[0].lines), _size(parts[0])
+        while lines < MERGE_LINES and len(parts) < self._most_parts:
+            if not waiting:
+                try:
+                    following = self._queue.get_nowait()
+                except Empty:
+                    break
+                if following is None:
+                    self._queue.put(None)  # the end stays the end: nothing is submitted behind it
+                    break
+                waiting.append(following)
+            lines, size = lines + len(waiting[0].lines), size + _size(waiting[0])
             if lines > MERGE_LINES or size > MERGE_BYTES:
-                self._carried_over = following
                 break
-            parts.append(following)
-        if len(parts) == 1:
-            return commit, 1
-        runs = {run.id: run for part in parts for run in part.runs}
-        merged = Commit(
-            [line for part in parts for line in part.lines],
-            list(runs.values()),
-            [alias for part in parts for alias in part.aliases],
-            any(part.durable for part in parts),
-            [run for part in parts for run in part.forgotten],
-        )
-        return merged, len(parts)
+            parts.append(waiting.popleft())
+        return parts
 
-    def _write(self, commit: Commit) -> bool:
-        """Write one commit, however long it takes. False: it could not be written and never will be here."""
+    def _write(self, parts: list[Commit]) -> Commit | None:
+        """Write some commits in one transaction, however long it takes; if that fails, the first of them.
+
+        Returns what was written. None: it could not be written and never will be here.
+        """
         pause = FIRST_RETRY_S
+        commit = _merge(parts)
         while True:
             began = self._clock()
             try:
@@ -307,15 +338,21 @@ class JournalThread:
                         continue  # time will not heal it: reopen at once, and wait only if that does not help
                     self._lost = True
                 elif not error.retry:
-                    return False
+                    return None
+                else:
+                    self._carried_over.extendleft(reversed(parts[1:]))
+                    parts, self._most_parts = parts[:1], 1
+                    commit = parts[0]
             except Exception as error:
                 self._report_trouble(JournalError(f"the journal failed in an unexpected way: {error!r}", retry=False))
-                return False
+                return None
             else:
+                self._taken += len(parts)
+                self._most_parts = min(self._most_parts * 2, MERGE_LINES)
                 self._written(commit, self._clock() - began)
-                return True
+                return commit
             if self._clock() + pause > self._deadline:
-                return False
+                return None
             self._pause(pause)
             pause = min(pause * 2, LAST_RETRY_S)
 
@@ -329,6 +366,7 @@ class JournalThread:
             opening = self._journal.reopen()
             self._notices += opening.notices
             self._oldest = opening.oldest
+            self._told_damaged = self._journal.damaged_lines
             self._lost = False
             self._damage = None
 
@@ -338,6 +376,7 @@ class JournalThread:
         self._lines += len(commit.lines)
         if commit.lines:
             self._head = commit.lines[-1].seq
+        self._oldest = self._journal.oldest
         now = self._clock()
         if now - self._disk_looked >= DISK_LOOK_S:
             self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
@@ -374,16 +413,7 @@ class JournalThread:
         if self._clock() < self._upkeep_after:
             return min(sync_in, self._upkeep_after - self._clock())
         try:
-            before = self._journal.pruned
-            wait = self._journal.due()
-            while wait <= 0:
-                oldest = self._journal.prune()
-                if oldest != self._oldest:
-                    self._oldest = oldest
-                    self._report(self._events.on_committed, self._head, oldest)
-                if self._journal.pruned - before >= enough or self._journal.pruned == before:
-                    break
-                wait = self._journal.due()
+            wait = self._take_steps(enough)
             self._journal.checkpoint(idle=idle)
         except Exception as error:
             if isinstance(error, JournalLost):
@@ -391,8 +421,11 @@ class JournalThread:
                 self._report(self.submit, Commit())
             self._upkeep_trouble = error
             self._upkeep_after = self._clock() + UPKEEP_RETRY_S
+            if not isinstance(error, JournalLost):  # which is told of when the file is replaced
+                self._tell_of_upkeep()
             return min(sync_in, UPKEEP_RETRY_S)
         self._upkeep_trouble = self._sync_trouble
+        self._tell_of_upkeep()
         return min(sync_in, wait)
 
     def _sync(self) -> float:
@@ -405,6 +438,53 @@ class JournalThread:
         if wait == float("inf"):
             self._sync_trouble = None
         return wait
+
+        return wait
+
+    def _take_steps(self, enough: int) -> float:
+        before = self._journal.pruned
+        wait = self._journal.due()
+        while wait <= 0:
+            oldest = self._journal.prune()
+            self._report_oldest(oldest)
+            if self._journal.pruned - before >= enough or self._journal.pruned == before:
+                break
+            wait = self._journal.due()
+        return wait
+
+    def _report_oldest(self, oldest: int) -> None:
+        if oldest != self._oldest:
+            self._oldest = oldest
+            self._report(self._events.on_committed, self._head, oldest)
+
+    def _tell_of_upkeep(self) -> None:
+        """Have people told what retention did, and when it begins to fail or works again."""
+        for notice in self._journal.take_notices():
+            self._report(self._events.on_notice, notice)
+        now, error = self._clock(), self._upkeep_trouble
+        if error is not None and not self._upkeep_is_told and now - self._upkeep_told >= UPKEEP_TELL_S:
+            self._upkeep_told, self._upkeep_is_told = now, True
+            text = f"the journal takes lines, but its upkeep fails: {error}"
+            self._report(
+                self._events.on_notice, UpkeepNotice(ERROR, text, {"state": "upkeep_trouble", "reason": str(error)})
+            )
+        elif error is None and self._upkeep_is_told:
+            self._upkeep_is_told = False
+            text = "the journal's upkeep works again"
+            self._report(self._events.on_notice, UpkeepNotice(WARNING, text, {"state": "upkeep_recovered"}))
+
+
+def _merge(parts: list[Commit]) -> Commit:
+    if len(parts) == 1:
+        return parts[0]
+    runs = {run.id: run for part in parts for run in part.runs}
+    return Commit(
+        [line for part in parts for line in part.lines],
+        list(runs.values()),
+        [alias for part in parts for alias in part.aliases],
+        any(part.durable for part in parts),
+        [run for part in parts for run in part.forgotten],
+    )
 
 
 def _size(commit: Commit) -> int:

@@ -130,7 +130,7 @@ class ConnectionRegistry(Protocol):
         """Remove a connection that has ended."""
 
     @property
-    def read_buffer(self) -> bytearray:
+    def read_buffer(self) -> memoryview:
         """What is read into, by one connection after another."""
 
     def request_turn(self, connection: ViewerConnection) -> None:
@@ -228,13 +228,16 @@ class ViewerConnection(asyncio.BufferedProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, NOTSENT_BYTES)
         self._abort_after(HANDSHAKE_TIMEOUT_S)
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  (one size for all)
-        """Return where to read to: `budgets.READ_BYTES` at once, shared by all connections."""
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (one size for all)
+        """Return where to read to: `budgets.READ_BYTES` at once, shared by all connections.
+
+        A view, since asyncio's TLS reads on into slices of it, and a slice of a bytearray is a copy.
+        """
         return self._registry.read_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        self.data_received(bytes(memoryview(self._registry.read_buffer)[:nbytes]))
+        self.data_received(bytes(self._registry.read_buffer[:nbytes]))
 
     @_closing_on_error
     def data_received(self, data: bytes) -> None:

@@ -20,8 +20,8 @@ Network = IPv4Network | IPv6Network
 _NAMES = ("forwarded", "via", "x-real-ip")
 _PREFIX = "x-forwarded-"
 
-_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*")+')
-_FOR = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"([^"]*)"|([^";,\s]*))\s*(?=;|$)', re.IGNORECASE)
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*+"|[^",;]+|[,;]')
+"""A quoted string, what stands outside of one, or a mark. Nothing of it can be read in two ways."""
 _WITH_PORT = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
 
 
@@ -45,7 +45,7 @@ def client_address(
         return peer
     found = []
     if forwarded:
-        found.append(_walk(start, [_for_of(element) for element in _ELEMENT.findall(",".join(forwarded))], networks))
+        found.append(_walk(start, _hops(",".join(forwarded)), networks))
     if x_forwarded_for:
         found.append(_walk(start, ",".join(x_forwarded_for).split(","), networks))
     return str(found[0]) if found and all(address == found[0] for address in found) else peer
@@ -64,9 +64,34 @@ def _walk(start: Address, hops: Sequence[str], networks: tuple[Network, ...]) ->
     return at
 
 
-def _for_of(element: str) -> str:
-    match = _FOR.search(element)
-    return "" if match is None else match[1] or match[2] or ""
+def _hops(text: str) -> list[str]:
+    """Return what each element of Forwarded says behind `for=`, an empty text where it says nothing (RFC 7239).
+
+    Where a quote is not closed, what the client wrote could reach into what the proxy has added, so nothing is taken
+    from it. Takes one look at each character: it runs before anything is known of who asks.
+    """
+    elements: list[list[str]] = [[""]]
+    at = 0
+    while at < len(text):
+        piece = _PIECE.match(text, at)
+        if piece is None:
+            return []
+        at = piece.end()
+        if piece[0] == ",":
+            elements.append([""])
+        elif piece[0] == ";":
+            elements[-1].append("")
+        else:
+            elements[-1][-1] += piece[0]
+    return [_for_of(parameters) for parameters in elements]
+
+
+def _for_of(parameters: Sequence[str]) -> str:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "for":
+            return value.strip().removeprefix('"').removesuffix('"')
+    return ""
 
 
 @lru_cache(maxsize=4)

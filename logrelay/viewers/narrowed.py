@@ -75,6 +75,11 @@ class NarrowedStream:
         """Size of the journal on disk."""
         return self._stream.journal_bytes
 
+    @property
+    def damaged_lines(self) -> int:
+        """Lines of the journal that were damaged, whosever they were: a gap of them is shown to everybody."""
+        return self._stream.damaged_lines
+
     def join(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool = False) -> Viewer:
         """Add a viewer that wants what is allowed of `wanted`."""
         return self._stream.join(sink, wanted.within(self._limit), form, deflate=deflate)

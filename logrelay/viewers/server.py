@@ -1,7 +1,7 @@
 """The viewers' port: listening, how many may connect, pings, and closing all at the end.
 
 Owns: the listening sockets, the list of connections, the limits on their number, and the one ping timer for all. It
-must not know what a connection says or is told. Read `viewers/connection` next.
+must not know what a connection says or is told. Read `viewers/tls_acceptor` next.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 
 from logrelay import budgets
 from logrelay.access.tokens import TokenSet
+from logrelay.access.wrong_tokens import address_key
 from logrelay.http.response import HttpResponse
 from logrelay.viewers.connection import HANDSHAKE_TIMEOUT_S, ViewerConnection
 from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.memory_return import MemoryReturn
 from logrelay.viewers.messages import CLOSE_OVER_BUDGET, CLOSE_TOKEN
 from logrelay.viewers.service import ViewerService
+from logrelay.viewers.tls_acceptor import TlsAcceptor
 from logrelay.viewers.turns import Turns
 
 PING_INTERVAL_S = 30.0
@@ -59,11 +61,11 @@ class ViewerServer:
         """Every connection, whatever it is about."""
         self.viewers: dict[ViewerConnection, None] = {}
         """Those with an open WebSocket."""
-        self.read_buffer = bytearray(budgets.READ_BYTES)
+        self.read_buffer = memoryview(bytearray(budgets.READ_BYTES))
         """What every connection is read into, one after another."""
-        self._waiting: OrderedDict[ViewerConnection, str | None] = OrderedDict()
-        """Those without a complete request, the oldest first, each with its address."""
-        self._waiting_by_address: dict[str | None, OrderedDict[ViewerConnection, None]] = {}
+        self._waiting: OrderedDict[ViewerConnection, str] = OrderedDict()
+        """Those without a complete request, the oldest first, each with its address (IPv6: its /64)."""
+        self._waiting_by_address: dict[str, OrderedDict[ViewerConnection, None]] = {}
         self._answering: OrderedDict[ViewerConnection, None] = OrderedDict()
         """Those that get a plain answer, the oldest first."""
         self._charged_bytes: OrderedDict[ViewerConnection, int] = OrderedDict()
@@ -76,29 +78,40 @@ class ViewerServer:
         self._max_viewers = max_viewers
         self._compression = compression
         self._loop = loop
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.AbstractServer | TlsAcceptor] = []
         self._ping_timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
     async def listen(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         """Serve a bound TCP socket, with TLS if there is a context for it."""
-        server = await self._loop.create_server(
-            lambda: ViewerConnection(self, self._service, self._loop),
-            sock=sock,
-            backlog=ACCEPT_BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=None if tls is None else TLS_END_S,
-        )
+        if tls is not None:
+            sock.listen(LISTEN_BACKLOG)
+            acceptor = TlsAcceptor(
+                sock,
+                tls,
+                self._make_connection,
+                handshake_s=HANDSHAKE_TIMEOUT_S,
+                goodbye_s=TLS_END_S,
+                exceeded=lambda: self.exceeded("handshake"),
+                memory=self._memory,
+                loop=self._loop,
+            )
+            self._servers.append(acceptor)
+            acceptor.begin()
+            return
+        server = await self._loop.create_server(self._make_connection, sock=sock, backlog=ACCEPT_BACKLOG)
         self._servers.append(server)
         sock.listen(LISTEN_BACKLOG)
+
+    def _make_connection(self) -> ViewerConnection:
+        return ViewerConnection(self, self._service, self._loop)
 
     # --- what a connection reports (connection.ConnectionRegistry) ------------------------------------------------
 
     def add(self, connection: ViewerConnection) -> bool:
         """Take up a new connection; where there are too many without a request, the oldest of them has to go."""
         self.connections[connection] = None
-        address = connection.peer
+        address = address_key(connection.peer)
         neighbours = self._waiting_by_address.setdefault(address, OrderedDict())
         if len(neighbours) >= budgets.HANDSHAKES_PER_ADDRESS:
             self._cut_oldest(neighbours, "handshake")

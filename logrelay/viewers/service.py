@@ -239,6 +239,7 @@ class ViewerService:
             "journal": {
                 "trouble": stream.trouble,
                 "bytes": stream.journal_bytes,
+                "damaged_lines": stream.damaged_lines,
                 "pending_lines": stream.pending_lines,
             },
         }

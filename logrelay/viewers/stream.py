@@ -48,6 +48,10 @@ class Stream(Protocol):
         """Viewers that have joined."""
 
     @property
+    def damaged_lines(self) -> int:
+        """Lines of the kept stretch that are lost to damage of the journal's file."""
+
+    @property
     def journal_bytes(self) -> int:
         """Size of the journal on disk."""
 

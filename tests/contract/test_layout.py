@@ -24,7 +24,18 @@ TOP_LEVEL = {
 }
 """Besides files and folders whose names begin with a dot."""
 
-TEST_FOLDERS = {"unit", "integration", "system", "contract", "mutation", "bench", "siege", "support", "conftest.py"}
+TEST_FOLDERS = {
+    "unit",
+    "integration",
+    "system",
+    "contract",
+    "mutation",
+    "bench",
+    "siege",
+    "fuzz",
+    "support",
+    "conftest.py",
+}
 
 TESTED_ELSEWHERE = {
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
@@ -36,6 +47,7 @@ TESTED_ELSEWHERE = {
     "logrelay/cli/setting_options": "tests/system/test_cli.py",
     "logrelay/cli/systemd_units": "tests/system/test_cli.py and tests/system/systemd",
     "logrelay/cli/token": "tests/system/test_token.py",
+    "logrelay/cli/verify": "tests/system/test_cli.py",
     "logrelay/errors": "classes without logic; the exit codes are seen by tests/system/test_cli.py",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",

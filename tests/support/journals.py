@@ -73,11 +73,23 @@ class Clock:
     """The relay's clock, set by hand."""
 
     us: int = T0_US
+    up_us: int = 0
+    """The machine's uptime, which no step of the clock changes."""
 
     def __call__(self) -> int:
         return self.us
 
+    def uptime(self) -> int:
+        """Read the clock that never steps."""
+        return self.up_us
+
     def forward(self, seconds: float) -> None:
+        """Let time pass; with less than 0, put the clock back."""
+        self.us += int(seconds * 1e6)
+        self.up_us += max(0, int(seconds * 1e6))
+
+    def step(self, seconds: float) -> None:
+        """Set the clock, without any time passing: by hand, by NTP, or because the machine was off meanwhile."""
         self.us += int(seconds * 1e6)
 
 
@@ -98,7 +110,11 @@ class Maker:
 
     def __call__(self, path: Path | None = None, **kwargs) -> SqliteJournal:
         journal = SqliteJournal(
-            str(path or self.path), now_us=self.clock, random_epoch=lambda: next(self.epochs), **kwargs
+            str(path or self.path),
+            now_us=self.clock,
+            uptime_us=self.clock.uptime,
+            random_epoch=lambda: next(self.epochs),
+            **kwargs,
         )
         self.made.append(journal)
         return journal

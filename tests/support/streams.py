@@ -26,6 +26,7 @@ class FakeStream:
     pending_lines: int = 0
     viewer_count: int = 0
     journal_bytes: int = 4096
+    damaged_lines: int = 0
     calls: list = field(default_factory=list)
     queries: list = field(default_factory=list)
     unreadable: bool = False

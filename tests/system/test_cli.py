@@ -16,6 +16,8 @@ import pytest
 from logrelay import __version__
 from logrelay.cli.systemd_units import UNIT_FILES
 from logrelay.config.settings import SETTINGS
+from logrelay.journal.sqlite import SqliteJournal
+from logrelay.model import Commit, Line
 from tests.support.waiting import DEADLINE_S
 
 TOKEN = "correct-horse-battery-staple"
@@ -138,6 +140,30 @@ def test_a_mode_that_lets_everybody_in_is_refused(cli, mode):
     done = cli("check", LOGRELAY_SOCKET_MODE=mode)
     assert done.returncode == 2
     assert f"LOGRELAY_SOCKET_MODE is {mode!r}; allowed: an octal mode like 0660" in done.stderr
+
+
+def test_check_verifies_a_journal(cli, tmp_path):
+    """`check --verify-journal` should say in words and in JSON what is damaged, and end with 0, or 4 when it is."""
+    path = tmp_path / "j.db"
+    journal = SqliteJournal(str(path), now_us=lambda: 0, random_epoch=lambda: "abc123")
+    journal.open()
+    body = b'{"type":"log","id":"abc123-%d","level":"INFO","message":"m","context":{}}'
+    journal.append(Commit([Line(seq, seq, 20, "a", 1, body % seq, "m", {}) for seq in (1, 2, 3)]))
+    journal.close()
+    verify = ("check", "--verify-journal", "--journal", str(path))
+    done = cli(*verify)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "it is sound")
+    assert "3 lines verified, 0 of them without a checksum" in done.stdout
+    path.write_bytes(path.read_bytes().replace(body % 2, (body % 2).replace(b'"m"', b'"n"')))
+    done = cli(*verify)
+    assert done.returncode == 4
+    assert "damaged: 1 lines, numbers 2\n" in done.stdout
+    done = cli(*verify, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 4
+    assert (found["sound"], found["damaged"], found["missing"], found["head"]) == (False, [[2, 2]], [], 3)
+    done = cli("check", "--verify-journal", "--journal", str(tmp_path / "none.db"))
+    assert (done.returncode, "there is no journal file at" in done.stderr) == (4, True)
 
 
 def test_check_ends_as_serve_would_with_a_group_that_is_not_there(cli):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from logrelay import app
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,28 @@ def test_a_status_is_sent_when_it_has_changed(monkeypatch):
 
     asyncio.run(app._show_status(Notifier(), summary))
     assert sent == ["a", "a", "b"]
+
+
+def test_a_watch_that_fails_is_reported_and_begun_again():
+    """A watch over the tokens that had ended without a word would leave a revoked one good for ever."""
+    failures = [RuntimeError("can't start new thread"), OSError("no memory")]
+    reported = []
+
+    async def main():
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        loop.set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
+
+        async def watch():
+            if len(reported) < len(failures):
+                raise failures[len(reported)]
+            done.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(app._keep_up(watch))
+        await asyncio.wait_for(done.wait(), DEADLINE_S)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert reported == failures

@@ -7,10 +7,10 @@ import itertools
 import pytest
 
 from logrelay import degraded as degraded_module
-from logrelay.degraded import ALIAS_CHARS, COMMIT_DEADLINE_S, DegradedMode
+from logrelay.degraded import COMMIT_DEADLINE_S, DegradedMode
 from logrelay.fanout.batch import Batch
 from logrelay.fanout.line_json import log_line
-from logrelay.fanout.positions import Epochs
+from logrelay.fanout.positions import PROVISIONAL_CHARS, Epochs
 from logrelay.model import INFO
 
 EPOCH = "k3f9ab"
@@ -97,7 +97,7 @@ def test_what_waits_is_shown_once_the_trouble_is_noticed(mode, batch):
 
     assert mode.enter("the disk is full") == [one, two]
     assert mode.trouble == "the disk is full"
-    assert mode.alias == f"{EPOCH}.{'a' * ALIAS_CHARS}"
+    assert mode.alias == f"{EPOCH}.{'a' * PROVISIONAL_CHARS}"
     for waiting in (one, two):
         mode.make_provisional(waiting)
     three = batch()
@@ -153,7 +153,7 @@ def test_trouble_in_the_middle_of_recovery_gets_an_epoch_of_its_own(mode, batch)
 
     assert mode.enter("slow again") == [three]
     mode.make_provisional(three)
-    assert mode.alias == f"{EPOCH}.{'b' * ALIAS_CHARS}"
+    assert mode.alias == f"{EPOCH}.{'b' * PROVISIONAL_CHARS}"
     assert ids(two) == {first}
     assert ids(three) == {mode.alias}
     assert first in mode.aliases

@@ -7,13 +7,14 @@ from concurrent.futures import Future
 
 import pytest
 
+from logrelay import pipeline as module
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.ingest.frames import Hello, Log
-from logrelay.ingest.trader_registry import End
+from logrelay.ingest.trader_registry import DEAD, End
 from logrelay.journal.interface import Opening, Query
 from logrelay.model import CRITICAL, INFO
-from logrelay.pipeline import SYNC_BURST, SYNCS_PER_S, Pipeline
+from logrelay.pipeline import LOOP_LATE_S, SYNC_BURST, SYNCS_PER_S, Pipeline
 from tests.support.waiting import DEADLINE_S
 
 
@@ -151,6 +152,32 @@ def test_after_the_stop_no_timer_is_set_anew():
         bench.pipeline.tick()
         assert bench.journal.submitted, "lines are taken all the same"
         assert bench.loop.waiting() == []
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_late_timer_lets_the_sockets_be_read_first(monkeypatch, comes_back):
+    """The relay was stopped: a trader whose new connection stands in the queue is not told to have crashed."""
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+
+    async def go():
+        bench = Bench()
+        trader, again = Connection(), Connection()
+        run = Hello(b"s" * 16, "other", "box", 8, 0)
+        bench.pipeline.hello(trader, run)
+        bench.pipeline.ended(trader, End(DEAD))
+        clock[0] += 60.0  # the grace time is long over when the process goes on, and the timer is the first to fire
+        bench.pipeline._on_deadline()
+        assert not [text for text in bench.notices if "without saying goodbye" in text]
+        if comes_back:
+            bench.pipeline.hello(again, run)
+        for _ in range(2):
+            clock[0] += 2 * LOOP_LATE_S  # a loop that is always late says it all the same
+            bench.pipeline._on_deadline()
+        told = [text for text in bench.notices if "without saying goodbye" in text]
+        assert len(told) == (not comes_back)
 
     asyncio.run(go())
 

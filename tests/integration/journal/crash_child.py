@@ -26,7 +26,13 @@ class Reports:
     def on_trouble(self, error: Exception) -> None:
         os.write(1, f"trouble {error}\n".encode())
 
+    def on_notice(self, notice: object) -> None:
+        del notice
+
     def on_recovered(self, notices: list[str]) -> None:
+        pass
+
+    def on_damaged(self, lines: int) -> None:
         pass
 
 

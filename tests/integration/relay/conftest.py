@@ -37,6 +37,10 @@ CLOSE_S = 20.0
 """A journal gets as long to be closed as anything here."""
 
 
+T0_NS = 1_769_162_400_000_000_000
+"""When a trader's first line was logged: a time that a relay believes."""
+
+
 class Trader:
     """One run on one connection, frame by frame."""
 
@@ -64,7 +68,8 @@ class Trader:
 
     def log(self, first, last=None, level="info", **fields):
         last = first if last is None else last
-        self.send(*([1, seq, seq * 1000, level, {"event": f"line {seq}", **fields}] for seq in range(first, last + 1)))
+        lines = range(first, last + 1)
+        self.send(*([1, seq, T0_NS + seq * 1000, level, {"event": f"line {seq}", **fields}] for seq in lines))
 
     def frame(self):
         """Return the relay's next frame, or None at the end of the connection."""

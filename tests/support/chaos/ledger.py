@@ -20,7 +20,7 @@ from tests.support.chaos.viewer import Got, Viewer
 
 LEVEL_RANK = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 
-PRIVATE = ("lag", "retention", "epoch", "unsynced")
+PRIVATE = ("lag", "retention", "epoch", "unsynced", "corrupt")
 """Causes of gap notices that concern one viewer and are not in the journal."""
 
 

@@ -6,8 +6,8 @@
  *   POWER_DIR   the directory, POWER_LOG the record, POWER_BOOT a file that is read in place of the kernel's boot id
  *
  * A record is: kind (1 byte), descriptor (4), offset (8), length (4), then length bytes. Kinds: o file opened (path),
- * w bytes written, t truncated (offset: new size), f synced, u unlinked (path), r renamed (both paths, a NUL between),
- * v sent to a viewer (TCP), a sent to a trader (Unix socket). One lock is held around each operation and its record, so
+ * w bytes written, t truncated or lengthened (offset: new size), f synced, u unlinked (path), r renamed (both paths, a NUL
+ * between), v sent to a viewer (TCP), a sent to a trader (Unix socket). One lock is held around each operation and its record, so
  * that the order in the record is the real one.
  */
 #define _GNU_SOURCE
@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -158,6 +159,19 @@ PWRITE(pwrite64, off64_t)
 TRUNCATE(ftruncate, off_t)
 TRUNCATE(ftruncate64, off64_t)
 
+/* Room taken beforehand: a file that has become longer, with zeros. */
+#define ALLOCATE(name, type)                                      \
+  int name(int fd, type at, type size) {                          \
+    pthread_mutex_lock(&lock);                                    \
+    struct stat before;                                           \
+    int known_size = known(fd) && !fstat(fd, &before);            \
+    int failed = REAL(name)(fd, at, size);                        \
+    if (known_size && !failed && at + size > before.st_size) put('t', fd, at + size, 0, 0, 0, 0); \
+    pthread_mutex_unlock(&lock);                                  \
+    return failed;                                                \
+  }
+ALLOCATE(posix_fallocate, off_t)
+ALLOCATE(posix_fallocate64, off64_t)
 
 #define SYNC(name)                                 \
   int name(int fd) {                               \

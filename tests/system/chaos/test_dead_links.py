@@ -6,7 +6,10 @@ times.
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -24,6 +27,23 @@ LINES = 20
 
 NOTICED_S = 15.0
 """Both sides promise to notice within so many seconds."""
+
+
+BOT = """
+import os, socket, sys, time, msgpack
+hello = {"protocol": 1, "run": bytes.fromhex(sys.argv[2]), "app": "bot", "host": "box", "pid": os.getpid()}
+def say(*frames):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(sys.argv[1])
+    sock.sendall(b"".join(map(msgpack.packb, ([0, {**hello, "started_ns": time.time_ns()}], *frames))))
+    return sock
+sock = say()
+sock.recv(1)
+sock.close()
+print(flush=True)
+sys.stdin.readline()
+say([1, 1, time.time_ns(), "info", {"event": "the last line"}], [3, 1])
+"""
 
 
 def counter(relay, name):
@@ -144,3 +164,35 @@ def test_a_stopped_bot(scene):
     took = time.monotonic() - began
     print(f"\na killed bot is told of after {took:.2f} s")
     assert took < DEADLINE_S
+
+
+def test_a_bot_that_comes_back_and_ends_while_the_relay_is_stopped(scene):
+    """The end of the process is seen before its goodbye is read: it has not crashed for that."""
+    relay = scene.relay().start()
+    viewer = scene.viewer(relay).start()
+    bots = [
+        subprocess.Popen(
+            [sys.executable, "-c", BOT, str(relay.socket), os.urandom(16).hex()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    try:
+        for bot in bots:
+            assert bot.stdout.readline()
+        wait_for(lambda: counter(relay, "traders_lost") == len(bots), relay.tell)
+        relay.pause()
+        for bot in bots:
+            bot.communicate(b"\n", DEADLINE_S)
+        relay.resume()
+        viewer.wait_for_notice(notice="trader", state="closed")
+        wait_for(lambda: counter(relay, "traders_lost") == 0, relay.tell)
+    finally:
+        for bot in bots:
+            bot.kill()
+            bot.communicate()
+    assert relay.stop() == 0
+    ledger = Ledger.read(relay.journal)
+    assert len(ledger.notices(state="closed")) == len(bots)
+    assert not ledger.notices(state="crashed")

@@ -54,7 +54,8 @@ class FullDisk:
         if done.returncode != 0:
             pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
         scene.on_end(lambda: subprocess.run(["umount", "--lazy", str(self.mount)], check=True))
-        self.relay = scene.relay(journal=self.mount / "journal.db")
+        # Old lines are not to make room: the journal is to be in trouble.
+        self.relay = scene.relay("--keep-free", "0", journal=self.mount / "journal.db")
 
     def fill(self) -> None:
         """Take every byte there is."""

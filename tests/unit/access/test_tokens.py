@@ -122,3 +122,10 @@ def test_limits_that_are_none(given):
     """An empty glob would be no limit at all, and so has to be refused."""
     with pytest.raises(ConfigError):
         parse_limit(*given)
+
+
+@pytest.mark.parametrize("given", [(None, ["bad\udcff"], ()), (None, (), ["\ud800*"])])
+def test_a_limit_that_is_no_text_is_refused(given):
+    """Bytes of a command line that are no UTF-8: whoever has the token is told its limits, and got an error instead."""
+    with pytest.raises(ConfigError, match="not valid UTF-8"):
+        parse_limit(*given)

@@ -39,7 +39,13 @@ def test_every_value_type_gives_the_type_its_field_declares():
     """What load puts into a field should have the type that the field is annotated with."""
     hints = typing.get_type_hints(Config)
     texts = {"config": "/etc/r.toml", "socket": "/s", "journal": "/j", "host": "::1", "token": TOKEN}
-    texts |= {"allow_hosts": "a,b", "allow_origins": "http://a:1", "sync": "full", "keep_bytes": "2MiB"}
+    texts |= {
+        "allow_hosts": "a,b",
+        "allow_origins": "http://a:1",
+        "sync": "full",
+        "keep_bytes": "2MiB",
+        "keep_free": "0",
+    }
     texts |= {
         "compression": "on",
         "log_level": "info",

@@ -124,3 +124,23 @@ def test_an_epoch_whose_lines_are_all_gone_ends_before_its_first():
     assert [epochs.of(seq) for seq in (4, 5, 30)] == ["aaaaaa", "k3f9ab", "k3f9ab"]
     assert resolved("aaaaaa-19", epochs=epochs) == Position(4, Lost("aaaaaa", 5, 19))
     assert resolved("cccccc-33", epochs=epochs) == Position(4, Lost("cccccc", 5, 33))
+
+
+def test_a_provisional_id_of_an_opening_that_committed_nothing():
+    """It left no trace, but the id says behind which epoch its lines would have come: those are told as lost."""
+    gone = Epochs([Epoch("aaaaaa", 1), Epoch("bbbbbb", 5)], "cccccc", 8)
+    alias = gone.provisional("x7q2")
+    assert alias == "cccccc.x7q2bbbbbb"
+    now = Epochs([Epoch("aaaaaa", 1), Epoch("bbbbbb", 5)], "dddddd", 8)
+    means = now.resolve(f"{alias}-12", aliases=(), head=10, head_id="dddddd-10")
+    assert means == Position(7, Lost(alias, 8, 12))
+    assert now.resolve(f"{alias}-7", aliases=(), head=10, head_id="dddddd-10") == Position(7)
+    later = Epochs([Epoch("bbbbbb", 5), Epoch("cccccc", 8)], "dddddd", 11)  # it did commit something
+    assert later.resolve(f"{alias}-9", aliases=(), head=12, head_id="dddddd-12") == Position(9)
+    for unknown in ("cccccc.x7q2-9", "cccccc.x7q2zzzzzz-9", "cccccc-9"):
+        with pytest.raises(RequestError) as refusal:
+            now.resolve(unknown, aliases=(), head=10, head_id="dddddd-10")
+        assert refusal.value.code == "expired"
+    assert Epochs([], "k3f9ab", 1).provisional("x7q2") == "k3f9ab.x7q2"
+    longest = Epochs([Epoch("b" * 16, 1)], "c" * 16, 8).provisional("x7q2")
+    assert is_id(id_of(longest, 9))

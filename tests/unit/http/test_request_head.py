@@ -160,3 +160,17 @@ def test_the_outcome_does_not_depend_on_how_the_bytes_arrive(parts, pieces):
         assert (cut.method, cut.target, cut.fields, cut.raw) == (whole.method, whole.target, whole.fields, whole.raw)
     elif whole is not None and cut is not None:
         assert isinstance(cut, Malformed)
+
+
+@pytest.mark.parametrize("filling", [b" ", b"\t", b"a", b" a", b"\xff", b":"])
+@pytest.mark.parametrize("wrong", [b"\x01", b"\x7f"])
+def test_a_head_takes_one_look_at_each_byte_wherever_its_fault_stands(filling, wrong):
+    """A header as long as allowed, of what a pattern could share out in many ways, and a fault behind it.
+
+    Looked at in every way, one such request would keep the relay for minutes: then this test does not end.
+    """
+    long = filling * ((MAX_LINE_BYTES - 10) // len(filling))
+    outcome = read(request(b"X-Long:" + long + wrong))
+    assert isinstance(outcome, Malformed)
+    assert (outcome.status, outcome.reason) == (400, "line")
+    assert isinstance(read(request(b"X-Long:" + long)), RequestHead)

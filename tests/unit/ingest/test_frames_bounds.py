@@ -182,3 +182,34 @@ def test_keys_and_values_may_be_of_any_kind():
     assert line.event == {1: b"\xff", "t": "ok"}
     (line,) = Decoder().receive(b"\x95\x01\x01\x05\xa4info\x81\xa1k\xa1\xff")
     assert line.event == {"k": "\ufffd"}
+
+
+@pytest.mark.parametrize("ping", [b"\x91\x04", b"\x91\x05\x91\x04"])
+def test_no_ping_lifts_the_bound_of_the_first_frame(ping):
+    """Who has not said hello gets no more memory by sending pings, in one read or before it; behind hello they may."""
+    claim = b"\x91\xc6\x00\x00\xff\x00" + bytes(frames.MAX_HELLO_BYTES)
+    too_long = Broken(
+        f"a frame of more than {frames.MAX_HELLO_BYTES} bytes; at most {frames.MAX_HELLO_BYTES} are allowed"
+    )
+    for reads in ([ping + claim], [ping, claim], [ping + claim[:9], claim[9:]]):
+        decoder = Decoder(first_frame_bytes=frames.MAX_HELLO_BYTES)
+        assert [frame for read in reads for frame in decoder.receive(read)] == [too_long]
+    decoder = Decoder(first_frame_bytes=frames.MAX_HELLO_BYTES)
+    assert [type(frame) for frame in decoder.receive(ping + msgpack.packb([0, HELLO]) + ping)] == [Hello]
+    assert decoder.receive(ping) + decoder.receive(claim) == []
+
+
+def test_an_error_in_a_long_frame_takes_no_more_off_the_account_than_was_put_in():
+    """Else each such connection would make room for more half frames, until there is no bound."""
+    claim = b"\x95\x01\x01\x01\xa4info\x92\xc6" + (90_000).to_bytes(4, "big")
+    for read in (8_192, 80_000):
+        unpackers = frames.Unpackers()
+        data, received = claim + bytes(90_000) + b"\x91" * 20_000, []
+        decoder = Decoder(unpackers)
+        received += decoder.receive(data[:5_000])
+        for at in range(5_000, len(data), read):
+            received += decoder.receive(data[at : at + read])
+        assert [type(frame) for frame in received] == [Broken]
+        assert unpackers.long_bytes == 0
+        decoder.close()
+        assert unpackers.long_bytes == 0

@@ -71,6 +71,20 @@ def test_a_process_in_a_pid_namespace_of_its_own_is_known(peer, monkeypatch):
         assert process.pid == child.pid
 
 
+def test_a_process_of_another_age_in_a_namespace_is_not_the_trader(peer, monkeypatch):
+    """Both are the first process of a container: a tunnel on this machine, and a bot on another one."""
+    child, sock = peer
+    monkeypatch.setattr(module, "_innermost_pid", lambda _: 1)
+    began_s = module._began_s(child.pid)
+    for age_s, known in ((-10, False), (-1, True), (59, True), (61, False), (3_600, False)):
+        process = process_of(sock, 1, int((began_s + age_s) * 1e9))
+        assert (process is not None) == known, age_s
+        if process is not None:
+            process.close()
+    monkeypatch.setattr(module, "_began_s", lambda _: None)
+    assert process_of(sock, 1, time.time_ns()) is None, "its age cannot be known"
+
+
 def test_the_innermost_pid_is_read_from_proc():
     assert module._innermost_pid(os.getpid()) == os.getpid()
     assert module._innermost_pid(2**30) == 0

@@ -17,6 +17,7 @@ from logrelay.ingest.trader_registry import (
     DEAD,
     GONE_GRACE_S,
     LOST_GRACE_S,
+    RECENT_RUNS,
     RUNNING,
     SHOWN_RUNS,
     UNKNOWN,
@@ -749,13 +750,27 @@ def test_a_process_that_runs_has_not_crashed():
 
 
 def test_a_process_that_ends_later_has_crashed_then():
-    """Without connection and without bye; it is told once."""
+    """Without connection and without bye; it is told once, after the grace time."""
     bench = Bench()
     trader, _ = lost(bench, End(RUNNING))
     for told in (1, 0):
-        bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
-        assert [(notice.level, notice.context["state"]) for notice in bench.take()] == [(ERROR, "crashed")] * told
+        at = bench.registry.process_died(run_key(1), bench.mono)
+        assert (at, bench.take()) == (bench.mono + CRASH_GRACE_S if told else float("inf"), [])
+        seen = bench.pass_time(CRASH_GRACE_S)
+        assert [(notice.level, notice.context["state"]) for notice in seen] == [(ERROR, "crashed")] * told
     assert (trader.run.state, bench.registry.counters.crashed) == ("crashed", 1)
+
+
+def test_a_lost_process_that_came_back_and_ended_has_not_crashed():
+    """Its end may be seen before its last connection is read, on which it says goodbye."""
+    bench = Bench()
+    trader, _ = lost(bench, End(RUNNING))
+    bench.registry.process_died(run_key(1), bench.mono)
+    _, connection = bench.join()
+    bench.receive(trader, log(2), Bye(2))
+    assert messages_of(bench.ended(trader, connection, CRASHED)) == ["bot (pid 4711) ended cleanly"]
+    assert bench.pass_time(CRASH_GRACE_S) == []
+    assert bench.registry.counters.crashed == 0
 
 
 def test_a_process_that_ends_within_the_grace_time_has_crashed():
@@ -763,11 +778,11 @@ def test_a_process_that_ends_within_the_grace_time_has_crashed():
     bench = Bench()
     trader, connection = bench.join()
     assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is True
-    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    bench.registry.process_died(run_key(1), bench.mono)
     assert bench.take() == []
     (notice,) = bench.pass_time(CRASH_GRACE_S)
     assert notice.message == "bot (pid 4711) is gone without saying goodbye: it crashed or was killed"
-    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
+    bench.registry.process_died(run_key(1), bench.mono)
     assert bench.take() == []
 
 
@@ -784,8 +799,8 @@ def test_the_end_of_a_process_matters_only_to_who_is_lost(state):
         bench.receive(trader, Bye(0))
         assert bench.registry.ended(trader, connection, End(RUNNING), bench.now_us, bench.mono) is False
     bench.take()
-    bench.registry.process_died(run_key(1), bench.now_us, bench.mono)
-    bench.registry.process_died(run_key(99), bench.now_us, bench.mono)
+    bench.registry.process_died(run_key(1), bench.mono)
+    bench.registry.process_died(run_key(99), bench.mono)
     assert (bench.take(), trader.run.state) == ([], state)
 
 
@@ -833,7 +848,7 @@ def test_a_process_that_has_become_another_program():
         "bot (pid 4711) said no goodbye, and its process has begun a new run",
     ]
     assert trader.run.state == "gone"
-    bench.registry.process_died(run_key(3), bench.now_us, bench.mono)
+    bench.registry.process_died(run_key(3), bench.mono)
     assert bench.take() == []
     trader, connection = bench.join(number=6, peer_pid=9)
     bench.ended(trader, connection, End(RUNNING))
@@ -857,6 +872,33 @@ def test_a_dead_run_that_another_process_delivers_has_crashed():
     assert (notice.level, notice.context["state"]) == (INFO, "crashed")
     assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
     assert bench.registry.counters.crashed == 1
+
+
+@pytest.mark.parametrize("way", ["crowd", "restart"])
+def test_a_crash_is_told_once_however_many_runs_ended_since(way):
+    """What the run left behind may come much later, when the run is only in the table."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1))
+    bench.ended(trader, connection, CRASHED)
+    assert [notice.context["state"] for notice in bench.pass_time(CRASH_GRACE_S)] == ["crashed"]
+    bench.registry.committed(trader.run.id, 1)
+    others = [Run(2 + n, run_key(2 + n), "job", "box", 1, 1, 1, 1, "closed", NOW + 10**9) for n in range(RECENT_RUNS)]
+    if way == "restart":
+        bench = Bench(runs=[trader.run, *others], head=9)
+    else:
+        for run in others:
+            other, connection = bench.join(run.id)
+            bench.receive(other, log(1), Bye(1))
+            bench.registry.committed(other.run.id, 1)
+            bench.ended(other, connection, End())
+        bench.registry.forget(1, bench.now_us, bench.mono)
+    assert trader.run.id not in bench.registry.by_id
+    again, connection = bench.join(is_dead=True)
+    bench.ended(again, connection, End())
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
+    assert bench.registry.counters.crashed == (way == "crowd")
 
 
 def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():

@@ -91,7 +91,7 @@ def test_half_a_surrogate_pair_matches_no_line_but_notices(tmp_path, pair):
     with closing(sqlite3.connect(path)) as db:
         for seq, source in ((1, 0), (2, 1)):
             db.execute(
-                "INSERT INTO lines VALUES (?, 0, 20, ?, ?, ?)",
+                "INSERT INTO lines VALUES (?, 0, 20, ?, ?, ?, NULL)",
                 (seq, source, source, '{"context":{"k":"v","a":"b"},"message":"m"}'),
             )
         found = db.execute(plan.select("seq", "ASC", ""), {"after": 0, "until": 9, **plan.values}).fetchall()

@@ -11,11 +11,12 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import orjson
 import pytest
 
 from logrelay.errors import JournalError, JournalRefused
 from logrelay.fanout.positions import Epoch
-from logrelay.journal import schema
+from logrelay.journal import schema, sqlite
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.model import Commit
 from tests.support.waiting import DEADLINE_S
@@ -157,7 +158,7 @@ def write_some(journal_at, lines, count=3000):
 
 @pytest.mark.parametrize("damage", ["header", "garbage", "short", "schema", "tables", "marks"])
 def test_a_damaged_journal_is_set_aside_at_opening(journal_at, lines, damage):
-    """Renamed with a date, a new epoch, and a notice in words; nothing of the old file is lost."""
+    """Renamed with a date, and a notice in words; what is readable goes on under the same numbers."""
     write_some(journal_at, lines).close()
     path = journal_at.path
     if damage == "header":
@@ -177,12 +178,15 @@ def test_a_damaged_journal_is_set_aside_at_opening(journal_at, lines, damage):
     broken = path.read_bytes()
     again = journal_at()
     opening = again.open()
-    assert (opening.epoch, opening.head) == ("abc124", 0)
+    # A file of which no line is left cannot say which numbers it had given away.
+    gone = damage in ("garbage", "short")
+    assert ([epoch.name for epoch in opening.earlier], opening.head) == (([], 0) if gone else (["abc123"], 3000))
+    assert opening.epoch != "abc123"
     (notice,) = opening.notices
     assert "journal.db.corrupt-20260123T100000Z" in notice
     assert path.with_name("journal.db.corrupt-20260123T100000Z").read_bytes() == broken
-    again.append(Commit(lines(1, 5)))
-    assert read_all(again) == [1, 2, 3, 4, 5]
+    again.append(Commit(lines(opening.head + 1, 5)))
+    assert read_all(again) == list(range(1, opening.head + 6))
 
 
 def overwrite_lines(path):
@@ -196,8 +200,9 @@ def overwrite_lines(path):
         file.write(os.urandom(size - 20 * 4096))
 
 
-def test_damage_at_run_time_goes_on_under_the_same_numbers(journal_at, lines, run):
-    """Append says JournalLost, reopen sets the file aside; epoch, head and runs go on, the old lines are the gap."""
+def test_damage_at_run_time_goes_on_under_the_same_numbers(journal_at, lines, run, monkeypatch):
+    """Append says JournalLost, reopen sets the file aside; epoch, head and runs go on, what is lost is told."""
+    monkeypatch.setattr(sqlite, "REMEMBERED_BYTES", 1)
     journal = write_some(journal_at, lines, 5000)
     journal.append(Commit(runs=[run(7, last_seq=99)], aliases=["prov01"]))
     overwrite_lines(journal_at.path)
@@ -206,23 +211,23 @@ def test_damage_at_run_time_goes_on_under_the_same_numbers(journal_at, lines, ru
             read_all(journal)
             journal.append(Commit(lines(5001, 1)))
     opening = journal.reopen()
-    assert (opening.epoch, opening.oldest, opening.head, opening.runs) == (
-        "abc123",
-        5001,
-        5000,
-        [run(7, last_seq=99)],
-    )
+    assert (opening.epoch, opening.oldest, opening.head, opening.runs) == ("abc123", 1, 5000, [run(7, last_seq=99)])
     assert opening.aliases == {"prov01"}
     assert any("corrupt-20260123T100000Z" in notice for notice in opening.notices)
-    assert any("5000" in notice for notice in opening.notices)
+    assert any("lines are lost: abc123-" in notice for notice in opening.notices)
     journal.append(Commit(lines(5001, 3)))
-    assert read_all(journal) == [5001, 5002, 5003]
-    assert journal.page(Query(0, ALL, 1)).oldest == 5001
+    assert read_all(journal)[-3:] == [5001, 5002, 5003]
+    # The very last line is in memory still.
+    assert 4500 < journal.damaged_lines < 5000
+    page = journal.page(Query(0, ALL, 10_000))
+    told = [orjson.loads(body)["context"] for body in page.bodies if b'"notice":"gap"' in body]
+    assert sum(gap["count"] for gap in told) == journal.damaged_lines == 5003 - (len(page.seqs) - len(told))
+    assert {gap["cause"] for gap in told} == {"corrupt"}
     journal.close()
     again = journal_at().open()
     assert (again.earlier, again.oldest, again.head, again.runs) == (
         [Epoch("abc123", 1)],
-        5001,
+        1,
         5003,
         [run(7, last_seq=99)],
     )
@@ -286,7 +291,7 @@ def test_a_reopening_that_fails_halfway_is_taken_up_again(journal_at, lines, run
     journal = write_some(journal_at, lines)
     journal.append(Commit(runs=[run(3, last_seq=5)]))
     overwrite_lines(journal_at.path)
-    for step in ("_create", "_take_over", "_restore"):
+    for step in ("_salvage", "_write_again", "_take_over"):
         with monkeypatch.context() as patch:
 
             def fail(*args, **kwargs):
@@ -301,7 +306,7 @@ def test_a_reopening_that_fails_halfway_is_taken_up_again(journal_at, lines, run
     assert (opening.epoch, opening.head, opening.runs) == ("abc123", 3000, [run(3, last_seq=5)])
     assert sum("set aside" in notice for notice in opening.notices) == 1
     journal.append(Commit(lines(3001, 1)))
-    assert read_all(journal) == [3001]
+    assert read_all(journal)[-1] == 3001
 
 
 def test_set_aside_names_do_not_collide(journal_at, lines):

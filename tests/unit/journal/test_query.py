@@ -10,6 +10,7 @@ import pytest
 
 from logrelay.fanout.filters import Filter
 from logrelay.journal import filter_sql, query, schema
+from logrelay.journal.checksums import line_crc
 from logrelay.journal.interface import Query
 from logrelay.journal.query import Reader, bounds, count_levels
 from logrelay.model import ERROR, INFO, RELAY_SOURCE
@@ -67,16 +68,18 @@ def fill(db):
         for at, (level, source, text) in enumerate(rows):
             seq = at + 1
             number = 0 if source == RELAY_SOURCE else NAMES.get((source, APP), schema.OVERFLOW_SOURCE)
+            columns = (seq * 10, level, number, int(number != 0))
             db.execute(
-                "INSERT INTO lines VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT))",
-                (seq, seq * 10, level, number, int(number != 0), text),
+                "INSERT INTO lines VALUES (?, ?, ?, ?, ?, CAST(? AS TEXT), ?)",
+                (seq, *columns, text, line_crc(seq, *columns, text)),
             )
         for first in range(1, len(rows) + 1, BLOCK):
             block = rows[first - 1 : first - 1 + BLOCK]
             last = first + len(block) - 1
             counts = [sum(level == rank for level, _, _ in block) for rank in (10, 20, 30, 40, 50)]
             db.execute(
-                "INSERT INTO marks VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?)", (first, last, first * 10, last * 10, *counts)
+                "INSERT INTO marks VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                (first, last, first * 10, last * 10, *counts),
             )
         db.execute("COMMIT")
 
@@ -148,7 +151,9 @@ class TestBounds:
         with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as writer:
 
             def names():
-                writer.execute("INSERT INTO lines VALUES (4, 40, 20, 1, 1, '{}')")
+                writer.execute(
+                    "INSERT INTO lines VALUES (4, 40, 20, 1, 1, '{}', ?)", (line_crc(4, 40, 20, 1, 1, b"{}"),)
+                )
                 return NAMES
 
             assert answer(Reader(names, Clock()).page(db, Query(0, ALL, 9))) == ([1, 2, 3], 3, True, 1)
@@ -325,7 +330,11 @@ class TestTimes:
     def test_times_before_1970_are_times(self, db, fill, reader):
         """A clock may be that far off; without `since` there is no first one."""
         fill(some(3))
-        db.execute("UPDATE lines SET time_us = -time_us")
+        for seq, time_us, *columns, text in db.execute(
+            "SELECT seq, time_us, level, source, run, body FROM lines"
+        ).fetchall():
+            crc = line_crc(seq, -time_us, *columns, text.encode())
+            db.execute("UPDATE lines SET time_us = ?, crc = ? WHERE seq = ?", (-time_us, crc, seq))
         db.execute("UPDATE marks SET min_us = -30, max_us = -10")
 
         assert reader.page(db, Query(0, ALL, 9, until_us=-10)).seqs == [2, 3]
@@ -355,13 +364,25 @@ class TestOddities:
 
     @pytest.mark.parametrize("newest", [False, True])
     def test_a_newline_in_a_body_does_not_shift_the_others(self, db, fill, reader, newest):
-        """Somebody put it there by hand; it becomes a blank."""
+        """Somebody put it there by hand: the line is not what was written, and a notice takes its place."""
         fill(some(5))
         db.execute("UPDATE lines SET body = replace(body, ',', char(10)) WHERE seq = 2")
         page = reader.page(db, Query(0, ALL, 9, newest=newest))
 
         assert page.seqs == [1, 2, 3, 4, 5]
-        assert page.bodies == [body(seq).replace(b",", b" ") if seq == 2 else body(seq) for seq in range(1, 6)]
+        assert [found for found in page.bodies if b"notice" not in found] == [body(seq) for seq in (1, 3, 4, 5)]
+        assert orjson.loads(page.bodies[1])["context"]["cause"] == "corrupt"
+
+    @pytest.mark.parametrize("newest", [False, True])
+    def test_a_newline_in_an_old_body_becomes_a_blank(self, db, fill, reader, newest):
+        """A line of an older version has no checksum; it is a line as long as it looks like one."""
+        fill(some(5))
+        old = b'{"type":"log",\n"id":"abc123-2","level":"INFO","message":"m","context":{}}'
+        db.execute("UPDATE lines SET body = CAST(? AS TEXT), crc = NULL WHERE seq = 2", (old,))
+        page = reader.page(db, Query(0, ALL, 9, newest=newest))
+
+        assert page.seqs == [1, 2, 3, 4, 5]
+        assert page.bodies[1] == old.replace(b"\n", b" ")
 
     @pytest.mark.parametrize(
         ("seqs", "down", "ordered"),
@@ -407,10 +428,12 @@ class TestOddities:
     def test_a_line_that_does_not_say_its_app_has_the_app_of_its_run(self, db, fill, newest, more):
         """A version before wrote it: found by index, and judged, by what the table of the runs says."""
         fill([(INFO, "a", body(seq, context={'k"': 1}).replace(b'"app"', b'"ap_"')) for seq in range(1, 7)])
-        db.execute("UPDATE lines SET run = 7 WHERE seq > 2")
-        db.execute("UPDATE lines SET run = 8 WHERE seq > 4")
+        for run, after in ((7, 2), (8, 4)):
+            db.execute("UPDATE lines SET run = ? WHERE seq > ?", (run, after))
+        for seq, *columns, text in db.execute("SELECT seq, time_us, level, source, run, body FROM lines").fetchall():
+            db.execute("UPDATE lines SET crc = ? WHERE seq = ?", (line_crc(seq, *columns, text.encode()), seq))
         db.executemany(
-            "INSERT INTO runs VALUES (?, x'00', ?, 'host', 1, 1, 1, 1, 'closed', 1)", [(7, APP), (8, "other")]
+            "INSERT INTO runs VALUES (?, x'00', ?, 'host', 1, 1, 1, 1, 'closed', 1, NULL)", [(7, APP), (8, "other")]
         )
         reader = Reader(lambda: {("a", None): 1, ("b", "third"): 2}, Clock())
 

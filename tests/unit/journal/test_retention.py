@@ -136,39 +136,77 @@ def test_the_newest_line_stays_under_the_smallest_limit(journal_at, line):
     assert held(journal) == (5, 5)
 
 
-@pytest.mark.parametrize("hours", [2, 24 * 365 * 50])
-def test_a_clock_that_leaps_ahead_and_is_put_right_costs_nothing(journal_at, lines, clock, hours):
-    """Expiry waits when the clock suddenly reads much more; when it is put right, nothing has gone."""
-    journal = journal_at(max_age_s=HOUR)
-    journal.open()
-    journal.append(Commit(lines(1, 100)))
-    right = clock.us
-    clock.forward(hours * HOUR)
-    assert prune_all(journal)[0] == 1
-    journal.append(Commit(lines(101, 100)))
-    clock.forward(600)
-    assert prune_all(journal)[0] == 1
-    clock.us = right + 1_200_000_000
-    assert prune_all(journal)[0] == 1
-    assert held(journal) == (1, 200)
+def live(journal, clock, seconds):
+    """Let time pass as the writer does: it looks at the clock all the time."""
+    while seconds > 0:
+        clock.forward(min(seconds, HOUR / 4))
+        seconds -= HOUR / 4
+        prune_all(journal)
 
 
-def test_a_leap_that_lasts_is_believed_after_the_hold(journal_at, lines, clock):
-    """A machine that slept for a week expires its lines an hour after it woke, also when the relay was off."""
-    journal = journal_at(max_age_s=DAY)
+@pytest.mark.parametrize("hours", [2, 30 * 24, 24 * 365 * 50])
+@pytest.mark.parametrize("lasts", [HOUR, DAY, 2.9 * DAY])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_clock_that_leaps_ahead_and_is_put_right_costs_nothing(journal_at, lines, clock, hours, lasts, restart):
+    """Also where the relay is started with it; lines of that time are as old as they are."""
+    journal = journal_at(max_age_s=7 * DAY)
+    journal.open()
+    seq = 0
+    for _ in range(6):
+        journal.append(Commit(lines(seq + 1, 10)))
+        seq += 10
+        live(journal, clock, DAY / 4)
+    if restart:
+        journal.close()
+        journal = journal_at(max_age_s=7 * DAY)
+        clock.step(hours * HOUR)
+        journal.open()
+    else:
+        clock.step(hours * HOUR)
+    journal.append(Commit(lines(seq + 1, 10)))
+    live(journal, clock, lasts)
+    journal.append(Commit(lines(seq + 11, 10)))
+    clock.step(-hours * HOUR)
+    live(journal, clock, HOUR)
+    assert held(journal) == (1, seq + 20)
+    live(journal, clock, 7 * DAY - HOUR * (1 + min(hours, 24 if restart else 1)))
+    assert held(journal)[1] == seq + 20, "the last lines go before they are a week old"
+    live(journal, clock, 2 * DAY)
+    assert held(journal) is None, "lines of the time when the clock was ahead stay longer"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_leap_that_lasts_is_believed_after_the_hold(journal_at, lines, clock, restart):
+    """A machine that was off for a month expires its lines some days after its start, and not later."""
+    journal = journal_at(max_age_s=7 * DAY)
     journal.open()
     journal.append(Commit(lines(1, 100)))
-    journal.close()
-    clock.forward(7 * DAY)
-    journal = journal_at(max_age_s=DAY)
-    journal.open()
-    assert prune_all(journal)[0] == 1
-    assert 0 < journal.due() <= retention.MOST_IDLE_S
-    for _ in range(5):
-        clock.forward(600)
-        assert prune_all(journal)[0] == 1
-    clock.forward(601)
-    assert prune_all(journal)[0] == 101
+    if restart:
+        journal.close()
+        journal = journal_at(max_age_s=7 * DAY)
+    clock.step(30 * DAY)
+    if restart:
+        journal.open()
+    live(journal, clock, 3 * DAY - HOUR)
+    assert held(journal) == (1, 100)
+    assert journal.due() <= retention.MOST_IDLE_S
+    live(journal, clock, 2 * HOUR)
+    assert held(journal) is None
+
+
+def test_a_night_without_the_machine_is_believed_at_once(journal_at, lines, clock):
+    """Off for the night, on for the day: lines are as old as the clock says."""
+    seq = 0
+    for _ in range(10):
+        journal = journal_at(max_age_s=3 * DAY)
+        journal.open()
+        journal.append(Commit(lines(seq + 1, 10)))
+        seq += 10
+        live(journal, clock, 8 * HOUR)
+        oldest = journal.prune()
+        journal.close()
+        clock.step(16 * HOUR)
+    assert oldest == seq - 29
 
 
 def test_a_clock_that_runs_behind_expires_nothing_early(journal_at, lines, clock):

@@ -34,12 +34,17 @@ class File:
             self.answer = self.mark
         elif "DESC" in sql:
             self.answer = (NOW_US,)  # the newest block: the clock has not leapt
+        elif "FROM meta" in sql:
+            self.answer = None
         elif "SELECT relay_us" in sql:
             self.answer = self.mark[1:]
         return self
 
     def fetchone(self):
         return self.answer
+
+    def fetchall(self):
+        return []
 
     def executescript(self, sql):
         self.vacuumed.append(sql)
@@ -48,7 +53,7 @@ class File:
 def kept(file, *, oldest, head, budget=BUDGET_PAGES * PAGE_SIZE, now=NOW_US):
     """Make a retention that has read the file; the log takes its share of what is allowed."""
     allowed = min(budget * 8 // 7, budget + module.MOST_LOG)
-    made = Retention(max_age_us=DAY_US, max_bytes=allowed, now_us=lambda: now, clock=lambda: 0.0)
+    made = Retention(max_age_us=DAY_US, max_bytes=allowed, now_us=lambda: now, uptime_us=lambda: 0, clock=lambda: 0.0)
     assert made._budget == budget, "what the tests count with"
     made.load(file, oldest, head)
     return made

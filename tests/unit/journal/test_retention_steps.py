@@ -13,6 +13,7 @@ from logrelay.journal.row_writer import RowWriter
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Commit
 
 MIB = 1 << 20
+DAY_US = 86_400_000_000
 
 
 class Kept:
@@ -21,7 +22,7 @@ class Kept:
     def __init__(self, path, now_us, **limits):
         schema.create(str(path), epoch="abc123", base=0, created_us=now_us())
         limits = {"max_age_us": 100_000_000, "max_bytes": 64 * MIB} | limits
-        self.retention = Retention(now_us=now_us, **limits)
+        self.retention = Retention(now_us=now_us, uptime_us=now_us.uptime, **limits)
         self.db = schema.connect_writer(str(path), full=False, log_bytes=self.retention.log_bytes)
         self.rows = RowWriter()
         self.rows.load(self.db)
@@ -159,42 +160,133 @@ def test_due_waits_no_longer_than_the_longest_idle_time(keep, lines):
     assert kept.due() == module.MOST_IDLE_S
 
 
-def test_due_waits_for_the_end_of_the_hold(keep, lines, clock):
-    """After a leap of the clock nothing expires for an hour."""
-    kept = keep(max_age_us=100_000_000)
+def test_a_step_that_takes_the_clock_back_for_good_mends_the_marks(keep, lines, clock, monkeypatch):
+    """Lines that were committed while the clock was a month ahead go as late as the clock was believed late."""
+    monkeypatch.setattr(module, "BLOCK_LINES", 1)
+    kept = keep(max_age_us=10 * DAY_US)
+    clock.step(30 * 86_400)
+    kept.append(lines(1, 1))  # an older relay believed the clock: this one has nothing else to go by
+    kept.db.execute("UPDATE marks SET relay_us = ?", (clock(),))
+    clock.step(-30 * 86_400)
+    kept.retention.load(kept.db, 1, 1)
+    for seq in range(2, 2 + 4 * 24):
+        clock.forward(3600)
+        kept.append(lines(seq, 1))
+        while kept.due() == 0.0:
+            kept.step()
+    times = [row[0] for row in kept.marks("relay_us")]
+    assert max(times) == clock()
+    assert times == sorted(times)
+    assert kept.retention.pruned == 0
+    clock.forward(10 * 86_400)
+    while kept.due() == 0.0:
+        kept.step()
+    assert kept.seqs() == []
+
+
+def test_a_doubt_of_the_clock_outlives_a_restart(keep, lines, clock):
+    """It is told once in each process, and does not begin anew at every start."""
+    kept = keep(max_age_us=10 * DAY_US)
     kept.append(lines(1, 1))
-    clock.forward(module.CLOCK_STEP_US / 1e6 + 1)
+    clock.step(30 * 86_400)
+    for _ in range(5):
+        kept.retention.load(kept.db, 1, 1)
+        assert [n.details["state"] for n in kept.retention.take_notices()] == ["clock"]
+        assert kept.retention.take_notices() == []
+        for _ in range(14):
+            clock.forward(3600)
+            while kept.due() == 0.0:
+                kept.step()
+        kept.retention.save(kept.db)
+    assert kept.seqs() == [1]
+    clock.forward(3 * 3600)
+    while kept.due() == 0.0:
+        kept.step()
+    assert kept.seqs() == []
+
+
+def test_a_relay_that_was_quiet_for_days_was_not_off(keep, lines, clock):
+    """What time it is is written down at the end."""
+    kept = keep(max_age_us=5 * DAY_US)
+    kept.append(lines(1, 1))
+    for _ in range(4 * 24):
+        clock.forward(3600)
+        kept.due()
+    kept.retention.save(kept.db)
+    kept.retention.load(kept.db, 1, 1)
+    assert kept.retention.take_notices() == []
+    clock.forward(86_401)
+    kept.step()
+    assert kept.seqs() == []
+
+
+def test_without_a_limit_by_age_nothing_is_ever_old(keep, lines, clock):
+    """0 is no limit."""
+    kept = keep(max_age_us=0)
+    kept.append(lines(1, 10))
+    for _ in range(100):
+        clock.forward(36 * 3600)
+        assert kept.due() == module.MOST_IDLE_S
+    assert kept.step() == (0, 0)
+    assert kept.retention.take_notices() == []
+
+
+def test_lines_that_go_before_their_time_are_told_of_once_a_day(keep, lines, clock):
+    """With their count and range, and all that went since the last time."""
+    kept = keep(max_bytes=2 * MIB, max_age_us=0)
+    kept.append(lines(1, 12_000))
+    while kept.due() == 0.0:
+        kept.step()
+    (notice,) = kept.retention.take_notices()
+    first = {"state": "evicted", "cause": "size", "count": kept.retention.pruned, "first": 1}
+    assert notice.details == {**first, "last": kept.retention.pruned}
+    assert str(kept.retention.pruned) in notice.text
+    gone = kept.retention.pruned
+    for n in range(3):
+        kept.append(lines(12_001 + 3000 * n, 3000))
+        while kept.due() == 0.0:
+            kept.step()
+        clock.forward(3600)
+        assert kept.retention.take_notices() == []
+    clock.forward(86_400 - 3 * 3600)
+    (notice,) = kept.retention.take_notices()
+    count = kept.retention.pruned - gone
+    assert notice.details == {**first, "count": count, "first": gone + 1, "last": gone + count}
+    assert dict(kept.retention.pruned_for) == {"size": kept.retention.pruned}
+
+
+def test_lines_go_for_the_room_of_others(keep, lines):
+    """What file and log may take is what the file system leaves to them; the pages are given back, too."""
+    room = None
+    kept = keep(max_bytes=16 * MIB, max_age_us=0, room=lambda: room)
+    kept.append(lines(1, 12_000))
     assert kept.due() == module.MOST_IDLE_S
-    clock.forward(module.CLOCK_HOLD_US / 1e6 - 10)
-    assert kept.due() == pytest.approx(10.001, abs=1e-6)
-    clock.forward(10)
-    assert kept.due() == 0.0
+    room = 4 * MIB
+    while kept.due() == 0.0:
+        kept.step()
+    assert 0 < kept.retention.pruned == kept.retention.pruned_for["space"] < 12_000
+    budget = room - kept.retention.log_bytes
+    assert kept.db.execute("PRAGMA page_count").fetchone()[0] * schema.PAGE_SIZE <= budget
+    (notice,) = kept.retention.take_notices()
+    assert notice.details["cause"] == "space"
+    room = 16 * MIB
+    assert kept.due() == module.MOST_IDLE_S
 
 
-@pytest.mark.parametrize(("leap_us", "held"), [(module.CLOCK_STEP_US, False), (module.CLOCK_STEP_US + 1, True)])
-def test_only_a_leap_of_more_than_the_step_is_doubted(keep, lines, clock, leap_us, held):
-    """Less may be a machine that was busy; lines expire that much too early at most."""
-    kept = keep(max_age_us=100_000_000)
-    kept.append(lines(1, 1))
-    clock.us += leap_us
-    assert (kept.due() > 0) is held
-
-
-def test_each_leap_has_a_hold_of_its_own(keep, lines, clock):
-    """The clock was believed again in between."""
-    kept = keep(max_age_us=100_000_000)
-    kept.append(lines(1, 1))
-    leap, hold = module.CLOCK_STEP_US + 1, module.CLOCK_HOLD_US
-    clock.us += leap
-    assert kept.due() > 0
-    clock.us += hold
-    assert kept.due() == 0.0
-    clock.us += leap
-    assert kept.due() > 0
-    clock.us += hold - 1
-    assert kept.due() > 0
-    clock.us += 1
-    assert kept.due() == 0.0
+def test_old_lines_make_room_for_new_ones_down_to_a_little(keep, lines):
+    """For a file that cannot grow; the newest stays, and so does the last megabyte."""
+    kept = keep()
+    kept.append(lines(1, 12_000))
+    pages = kept.db.execute("PRAGMA page_count").fetchone()[0]
+    gone = kept.retention.evict(kept.db)
+    assert 0 < gone <= module.MOST_ROWS
+    assert kept.retention.pruned_for == {"space": gone}
+    while kept.retention.evict(kept.db):
+        pass
+    assert kept.db.execute("PRAGMA page_count").fetchone()[0] == pages, "the file is what it was"
+    free = kept.db.execute("PRAGMA freelist_count").fetchone()[0]
+    assert 0 < (pages - free) * schema.PAGE_SIZE <= module.LEAST_EVICTED_BYTES
+    assert kept.seqs()[-1] == 12_000
 
 
 # --- what a step takes ------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from logrelay.journal import row_writer, schema
+from logrelay.journal.checksums import row_crc
 from logrelay.journal.row_writer import CHUNKS, RowWriter
 from logrelay.journal.schema import NOTICE_SOURCE, OVERFLOW_SOURCE
 from logrelay.model import Commit
@@ -155,7 +156,8 @@ def test_a_commit_may_hold_only_runs_or_only_aliases(writer, db, run):
     """What it does not hold is not touched."""
     write(writer, db, Commit(runs=[run(2, last_seq=5, last_us=6, state="quiet", seen_us=7)]))
     assert rows(db, "SELECT * FROM runs") == [
-        (2, b"\2" * 16, "robo_trader", "host", 4242, 1, 5, 6, "quiet", 7),
+        (2, b"\2" * 16, "robo_trader", "host", 4242, 1, 5, 6, "quiet", 7, row_crc(
+            (2, b"\2" * 16, "robo_trader", "host", 4242, 1, 5, 6, "quiet", 7))),
     ]  # fmt: skip
     write(writer, db, Commit(aliases=["x"]))
     write(writer, db, Commit(runs=[run(2, last_seq=9), run(1)]))

@@ -313,11 +313,11 @@ def test_aliases_are_bounded_and_runs_are_forgotten_when_a_commit_says_so(journa
 
 
 def test_limits_that_make_no_sense_are_config_errors(journal_at):
-    """A journal smaller than a megabyte, or of no age, is refused before anything is touched."""
+    """A journal smaller than a megabyte, or of an age below 0, is refused before anything is touched."""
     with pytest.raises(ConfigError):
         journal_at(max_bytes=1000)
     with pytest.raises(ConfigError):
-        journal_at(max_age_s=0)
+        journal_at(max_age_s=-1)
     assert not journal_at.path.parent.exists()
 
 

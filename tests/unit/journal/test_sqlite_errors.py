@@ -26,8 +26,14 @@ def failed(code):
         (sqlite3.SQLITE_FULL, "the disk is full; free some space"),
         (sqlite3.SQLITE_READONLY, "has become read-only; make it writable again"),
         (sqlite3.SQLITE_READONLY_DBMOVED, "has become read-only; make it writable again"),
-        (sqlite3.SQLITE_IOERR, "input/output error; look at the disk and at the kernel log"),
-        (sqlite3.SQLITE_IOERR_FSYNC, "input/output error; look at the disk and at the kernel log"),
+        (
+            sqlite3.SQLITE_IOERR,
+            "input/output error; look at the disk and at the kernel log, and whether a quota is used up",
+        ),
+        (
+            sqlite3.SQLITE_IOERR_FSYNC,
+            "input/output error; look at the disk and at the kernel log, and whether a quota is used up",
+        ),
         (sqlite3.SQLITE_CANTOPEN, "cannot be opened; look at the modes of the file and its directory"),
         (sqlite3.SQLITE_BUSY, "another program holds a write lock on the file; end its transaction"),
         (sqlite3.SQLITE_LOCKED, "another program holds a write lock on the file; end its transaction"),

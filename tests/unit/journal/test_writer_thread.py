@@ -13,7 +13,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
-from logrelay.journal import writer_thread
+from logrelay.journal import sqlite, writer_thread
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import FIRST_RETRY_S, IDLE_S, MERGE_LINES, JournalThread
@@ -41,8 +41,14 @@ class Loop:
     def on_trouble(self, error):
         self.said.append(("trouble", error))
 
+    def on_notice(self, notice):
+        self.said.append(("notice", notice))
+
     def on_recovered(self, notices):
         self.said.append(("recovered", notices))
+
+    def on_damaged(self, lines):
+        self.said.append(("damaged", lines))
 
     def words(self):
         return [entry[0] for entry in self.said]
@@ -161,7 +167,8 @@ def test_trouble_is_said_once_and_ends(journal_at, start, loop, lines, until):
     until(lambda: gate.failed >= 3, "the retries")
     gate.fail = None
     until(lambda: loop.upto == 25, "the recovery")
-    assert loop.words() == ["trouble", "recovered", "committed", "committed"]
+    words = ["trouble", "recovered", "committed", "committed", "committed"]
+    assert loop.words() == words, "one commit, then twice as many as worked before"
     assert loop.said[1] == ("recovered", [])
     assert writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).seqs == list(range(1, 26))
     assert writer.stats().trouble is None
@@ -185,8 +192,9 @@ def test_a_deleted_file_is_mended_on_the_way(journal_at, start, loop, lines, unt
     assert journal_at().open().head == 101
 
 
-def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, lines, until):
-    """A page that cannot be read wakes the writer, which begins a new file under the same numbers."""
+def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, lines, until, monkeypatch):
+    """A page that cannot be read wakes the writer, which saves what is readable under the same numbers."""
+    monkeypatch.setattr(sqlite, "REMEMBERED_BYTES", 1)
     journal = journal_at()
     writer = start(journal)
     writer.submit(Commit(lines(1, 5000)))
@@ -201,10 +209,13 @@ def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, 
     with pytest.raises(JournalLost):
         writer.read(Query(0, ALL, 10_000)).result(DEADLINE_S)
     until(lambda: "recovered" in loop.words(), "the recovery")
-    until(lambda: loop.said[-1] == ("committed", 5000, 5001), "the new oldest line")
+    until(lambda: loop.said[-1] == ("committed", 5000, 1), "the commit behind it")
     writer.submit(Commit(lines(5001, 1)))
     until(lambda: loop.upto == 5001, "the next commit")
-    assert writer.read(Query(0, ALL, 10)).result(DEADLINE_S).seqs == [5001]
+    assert writer.read(Query(5000, ALL, 10)).result(DEADLINE_S).seqs == [5001]
+    assert writer.stats().damaged_lines > 0
+    bodies = writer.read(Query(0, ALL, 1000)).result(DEADLINE_S).bodies
+    assert any(b'"cause":"corrupt"' in body for body in bodies)
 
 
 def test_a_commit_that_cannot_work_is_said_and_not_repeated(journal_at, start, loop, lines, until):
@@ -365,18 +376,24 @@ def test_reading_goes_on_while_a_commit_hangs(journal_at, start, loop, lines, un
 
 
 def test_retention_runs_between_commits_and_is_reported(journal_at, start, loop, lines, until):
-    """Under load the size is kept, and `oldest` reported as it moves."""
+    """Under load the size is kept, `oldest` reported as it moves, and people are told once."""
+
+    def moves():
+        return [entry[2] for entry in loop.said if entry[0] == "committed"]
+
     journal = journal_at(max_bytes=2 << 20)
     writer = start(journal)
     for first in range(1, 40_001, 1000):
         writer.submit(Commit(lines(first, 1000)))
     until(lambda: loop.upto == 40_000, "the last commit")
     until(lambda: journal.due() > 0, "the end of retention")
-    until(lambda: writer.stats().pruned == loop.said[-1][2] - 1, "the report of its last step")
-    oldest = [entry[2] for entry in loop.said]
+    until(lambda: writer.stats().pruned == moves()[-1] - 1, "the report of its last step")
+    oldest = moves()
     assert oldest == sorted(oldest)
     assert oldest[-1] > 30_000
-    assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == loop.said[-1][2]
+    assert writer.read(Query(0, ALL, 1)).result(DEADLINE_S).oldest == oldest[-1]
+    (told,) = [entry[1] for entry in loop.said if entry[0] == "notice"]
+    assert told.details["cause"] == "size"
 
 
 class RecordingQueue(SimpleQueue):

@@ -50,7 +50,13 @@ class Reports:
     def on_trouble(self, error):
         pass
 
+    def on_notice(self, notice):
+        pass
+
     def on_recovered(self, notices):
+        pass
+
+    def on_damaged(self, lines):
         pass
 
 

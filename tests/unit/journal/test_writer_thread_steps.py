@@ -15,7 +15,15 @@ import pytest
 from logrelay.errors import JournalError
 from logrelay.journal import writer_thread
 from logrelay.journal.interface import JournalLost, Opening, Page, Query
-from logrelay.journal.writer_thread import IDLE_S, LONGEST_WAIT_S, READERS, UPKEEP_RETRY_S, UPKEEP_S, JournalThread
+from logrelay.journal.writer_thread import (
+    IDLE_S,
+    LONGEST_WAIT_S,
+    READERS,
+    UPKEEP_RETRY_S,
+    UPKEEP_S,
+    UPKEEP_TELL_S,
+    JournalThread,
+)
 from logrelay.model import Commit
 from tests.support.waiting import DEADLINE_S, wait_for
 
@@ -58,6 +66,7 @@ class Scripted:
         self.oldest, self.pruned, self.per_step = 1, 0, 1
         self.sizes = iter(range(1000, 100_000))
         self.closed = False
+        self.notices = []
 
     def append(self, commit):
         self.calls.append("append")
@@ -110,8 +119,19 @@ class Scripted:
     def levels(self, first, last):
         return {first: last}
 
+    damaged_lines = 0
+
+    def disturbed(self):
+        return False
+
     def disk_bytes(self):
         return next(self.sizes)
+
+    pruned_for = {}
+
+    def take_notices(self):
+        taken, self.notices = self.notices, []
+        return taken
 
     def close(self):
         self.calls.append("close")
@@ -136,8 +156,14 @@ class Loop:
     def on_trouble(self, error):
         self.said.append(error)
 
+    def on_notice(self, notice):
+        self.said.append(("notice", notice))
+
     def on_recovered(self, notices):
         self.said.append(notices)
+
+    def on_damaged(self, lines):
+        self.said.append(lines)
 
 
 class Waits(threading.Event):
@@ -700,16 +726,38 @@ def test_upkeep_that_fails_is_said_in_the_counters_and_tried_again_later(world, 
     assert world.thread.stats().upkeep_trouble == "cannot take away"
     assert world.thread.stats().trouble is None
     assert world.journal.calls == ["append", "due"]
-    world.clock.now = 10.0
+    world.clock.now = 2.0
     world.idle_turns = 1
     world.then(Commit(lines(2, 1)))
-    assert world.idle[-2:] == [IDLE_S, UPKEEP_RETRY_S - 10.0]
+    assert world.idle[-2:] == [IDLE_S, UPKEEP_RETRY_S - 2.0]
     assert world.journal.calls == ["append", "due", "append"]
     world.clock.now = UPKEEP_RETRY_S
     world.then(Commit(lines(3, 1)))
     assert world.journal.calls == ["append", "due", "append", "append", "due", "checkpoint"]
     assert world.thread.stats().upkeep_trouble is None
-    assert world.said() == [(1, 1), (2, 1), (3, 1)]
+    told = [entry[1] for entry in world.loop.said if entry[0] == "notice"]
+    assert [notice.details["state"] for notice in told] == ["upkeep_trouble", "upkeep_recovered"]
+    assert told[0].details["reason"] == "cannot take away"
+
+
+def test_upkeep_that_fails_again_and_again_is_told_of_now_and_then(world, lines):
+    """A disk that is at its limit makes it fail and work by turns."""
+    world.begin(Commit(lines(1, 1)))
+    told = []
+    for n in range(1, 300):
+        world.journal.dues = [JournalError("busy")] if n % 2 else []
+        world.clock.now = n * UPKEEP_RETRY_S
+        world.then(Commit(lines(n + 1, 1)))
+        told = [entry for entry in world.loop.said if entry[0] == "notice"]
+    assert 2 <= len(told) <= 2 * (300 * UPKEEP_RETRY_S / UPKEEP_TELL_S + 1)
+
+
+def test_a_commit_that_fails_is_tried_in_its_parts(world, lines):
+    """A disk with little room takes a small one; then twice as many as worked before go together."""
+    world.journal.append_errors = [JournalError("full"), JournalError("full")]
+    world.begin(*(Commit(lines(n, 1)) for n in range(1, 10)))
+    assert world.taken() == [[1], [2, 3], [4, 5, 6, 7], [8, 9]]
+    assert world.thread.pending == 0
 
 
 def test_an_idle_thread_whose_upkeep_fails_sleeps_for_the_pause(world, lines):
@@ -738,4 +786,5 @@ def test_upkeep_that_only_fails_reopens_nothing(world, lines):
     world.journal.dues = [JournalError("busy")]
     world.begin(Commit(lines(1, 2)))
     assert world.journal.calls == ["append", "due"]
-    assert world.said() == [(2, 1)]
+    assert world.said()[0] == (2, 1)
+    assert len(world.said()) == 2, "and it is told"

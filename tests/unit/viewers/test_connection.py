@@ -88,7 +88,7 @@ class Bench:
         self.opened = []
         self.session = FakeSession()
         self.transport = FakeTransport()
-        self.read_buffer = bytearray(1024)
+        self.read_buffer = memoryview(bytearray(1024))
         self.charged = 0
         self.answered = 0
         self.limits = []

@@ -154,6 +154,17 @@ async def test_of_too_many_without_a_request_the_oldest_goes():
 
 
 @on_a_loop
+async def test_a_network_of_ipv6_is_one_address():
+    """Its subscriber may choose the other half of each address, and would have all places otherwise."""
+    count = budgets.HANDSHAKES_PER_ADDRESS
+    crowd = {f"2001:db8:0:1::{number:x}": 1 for number in range(count + 2)}
+    server, transports, _ = server_with({"2001:db8:0:2::1": 1, **crowd})
+    assert [index for index, transport in enumerate(transports) if transport.ended] == [1, 2]
+    for connection in list(server.connections):
+        connection.connection_lost(None)
+
+
+@on_a_loop
 async def test_all_addresses_together_have_a_limit_too():
     """The oldest of all goes."""
     each = budgets.HANDSHAKES_PER_ADDRESS

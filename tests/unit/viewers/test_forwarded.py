@@ -57,6 +57,11 @@ def test_the_chain_is_walked_from_the_right(chain, found):
         ("proto=https", "127.0.0.1"),
         ("xfor=203.0.113.7", "127.0.0.1"),
         ('for="203.0.113.7', "127.0.0.1"),
+        ('for=198.51.100.1;x=", for="[2001:db8::7]"', "127.0.0.1"),
+        ('for=198.51.100.1;x="\\, for="[2001:db8::7]"', "127.0.0.1"),
+        ('for=198.51.100.1;x=", for=203.0.113.7', "127.0.0.1"),
+        ('host=";for=198.51.100.1;";for=203.0.113.7', "203.0.113.7"),
+        ('host="\\";for=198.51.100.1;";for=203.0.113.7', "203.0.113.7"),
     ],
 )
 def test_the_standard_header(value, found):
@@ -68,6 +73,13 @@ def test_two_headers_have_to_agree():
     """A proxy sets one of them and passes on what the client has made of the other."""
     assert client(forwarded=["for=203.0.113.7"], xff=["203.0.113.7"]) == "203.0.113.7"
     assert client(forwarded=["for=198.51.100.1"], xff=["203.0.113.7"]) == "127.0.0.1"
+
+
+def test_a_header_is_read_in_one_pass():
+    """It comes from a stranger, before any token. Each quote was tried up to the end: this took an hour."""
+    assert client(forwarded=['"' + '\\"' * 500_000]) == "127.0.0.1"
+    assert client(forwarded=['for="' + '\\"' * 500_000 + '"']) == "127.0.0.1"
+    assert client(forwarded=[";" * 500_000 + "for=203.0.113.7"]) == "203.0.113.7"
 
 
 @pytest.mark.parametrize("name", ["Forwarded", "via", "X-Real-IP", "X-Forwarded-For", "x-forwarded-proto"])

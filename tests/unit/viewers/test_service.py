@@ -179,7 +179,7 @@ def test_the_facts_are_the_streams(bench):
         "oldest": "k3f9ab-2",
         "viewers": 3,
         "traders": [{"app": "bot"}],
-        "journal": {"trouble": "slow", "bytes": 4096, "pending_lines": 2},
+        "journal": {"trouble": "slow", "bytes": 4096, "damaged_lines": 0, "pending_lines": 2},
     }
     assert (made.service.id_of(8), made.service.head) == ("k3f9ab-8", 8)
     assert made.service.counters() == {

@@ -1,0 +1,82 @@
+"""`logrelay check --verify-journal`: looks for damage in the journal's file.
+
+Owns: how the findings are shown, and the progress on stderr. It must not look for anything itself: `journal/verify`
+does. Read `cli/send` next.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from logrelay.config.settings import MEMORY
+from logrelay.errors import JournalError
+
+if TYPE_CHECKING:
+    from logrelay.journal.verify import Findings
+
+SHOWN_RANGES = 20
+"""Ranges listed in the text; --json lists all of them."""
+
+
+def verify_journal(path: str) -> Findings:
+    """Verify the journal at `path`, with progress on a terminal. Raises JournalError where there is no file."""
+    from logrelay.journal.verify import verify_file  # noqa: PLC0415  (only for those who ask)
+
+    if path == MEMORY or not Path(path).expanduser().is_file():
+        raise JournalError(f"there is no journal file at {path} to verify; --journal names another one")
+    with click.progressbar(length=1000, label="verifying", file=sys.stderr) as bar:
+
+        def progress(done: int, of: int) -> None:
+            bar.update(done * 1000 // max(of, 1) - bar.pos)
+
+        return verify_file(str(Path(path).expanduser().resolve()), progress=progress)
+
+
+def shape(path: str, found: Findings) -> dict[str, object]:
+    """Return the findings for --json: ranges are pairs of seqs, both included."""
+    return {
+        "path": path,
+        "sound": found.sound,
+        "schema_version": found.version,
+        "epoch": found.epoch,
+        "oldest": found.oldest,
+        "head": found.head,
+        "lines": found.lines,
+        "without_checksum": found.unchecked,
+        "damaged": found.damaged,
+        "missing": found.missing,
+        "known_holes": found.known,
+        "structure": found.structure,
+    }
+
+
+def text(path: str, found: Findings) -> str:
+    """Return the findings in sentences, with what to do."""
+    rows = [f"journal {path}, schema version {found.version}"]
+    if 0 < found.version < 3:
+        rows.append("its lines have no checksums yet: the relay adds them to new lines once it has opened the file")
+    else:
+        rows.append(f"{found.lines:,} lines verified, {found.unchecked:,} of them without a checksum (by their form)")
+    for word, ranges in (
+        ("damaged", found.damaged),
+        ("missing", found.missing),
+        ("lost to earlier damage", found.known),
+    ):
+        if ranges:
+            count = sum(last - first + 1 for first, last in ranges)
+            shown = ", ".join(
+                f"{first} to {last}" if first < last else f"{first}" for first, last in ranges[:SHOWN_RANGES]
+            )
+            more = f" and {len(ranges) - SHOWN_RANGES:,} more" if len(ranges) > SHOWN_RANGES else ""
+            rows.append(f"{word}: {count:,} lines, numbers {shown}{more}")
+    rows += [f"structure: {what}" for what in found.structure]
+    rows.append(
+        "it is sound"
+        if found.sound
+        else "it is damaged: look at the disk, and restart the relay, which saves what is readable in a new file"
+    )
+    return "\n".join(rows)

@@ -1,0 +1,101 @@
+"""What the journal has lost to damage: ranges of seqs, and the notice that stands in their place.
+
+Owns: the ranges, how they are merged and looked up, and the gap notice. It must not know files or SQL. Read
+`journal/pages` next: it finds lines in a file that SQLite cannot read any more.
+
+Any thread may read; a change replaces the whole list, so that a reader always sees one that is in order.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from logrelay.fanout.line_json import gap_body
+from logrelay.fanout.positions import id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Range = tuple[int, int]
+"""First and last seq, both included."""
+
+MOST_HOLES = 4096
+"""Ranges kept apart. Beyond it the nearest are joined, true lines between them included: a file in this state is not
+worth more memory, and what is told to be missing may be more than is, never less."""
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """Return the ranges ascending, those that touch or overlap joined, at most MOST_HOLES of them."""
+    merged: list[Range] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    while len(merged) > MOST_HOLES:
+        place = min(range(1, len(merged)), key=lambda n: merged[n][0] - merged[n - 1][1])
+        merged[place - 1 : place + 1] = [(merged[place - 1][0], merged[place][1])]
+    return merged
+
+
+class Holes:
+    """The ranges of seqs that the journal has lost."""
+
+    def __init__(self, epoch_of: Callable[[int], str], now_us: Callable[[], int]) -> None:
+        """`epoch_of` gives the epoch of a seq, `now_us` the relay's clock for the notices."""
+        self._epoch_of, self._now_us = epoch_of, now_us
+        self._ranges: list[Range] = []
+        self._changing = Lock()
+
+    @property
+    def ranges(self) -> list[Range]:
+        """All of them, ascending; not to be changed."""
+        return self._ranges
+
+    @property
+    def lines(self) -> int:
+        """How many lines are missing."""
+        return sum(last - first + 1 for first, last in self._ranges)
+
+    def replace(self, ranges: Iterable[Range]) -> None:
+        """Forget what was known for these."""
+        with self._changing:
+            self._ranges = merge(ranges)
+
+    def add(self, ranges: Iterable[Range]) -> int:
+        """Note more of them. Returns how many lines are missing that were not known to be."""
+        with self._changing:
+            before = self.lines
+            self._ranges = merge([*self._ranges, *ranges])
+            return self.lines - before
+
+    def forget(self, oldest: int) -> None:
+        """Forget what retention would have taken away by now: everything before `oldest`."""
+        if self._ranges and self._ranges[0][0] < oldest:
+            with self._changing:
+                self._ranges = [(max(first, oldest), last) for first, last in self._ranges if last >= oldest]
+
+    def within(self, after: int, until: int) -> list[Range]:
+        """Return what is missing of `after < seq <= until`, cut to it."""
+        ranges = self._ranges
+        if not ranges or until <= after:
+            return []
+        start = bisect_left(ranges, after + 1, key=lambda r: r[1])
+        stop = bisect_right(ranges, until, key=lambda r: r[0])
+        return [(max(first, after + 1), min(last, until)) for first, last in ranges[start:stop]]
+
+    def notice(self, hole: Range) -> bytes:
+        """Render what a viewer gets in the place of these lines; its id is that of the last of them."""
+        first, last = hole
+        epoch = self._epoch_of(last)
+        return gap_body(
+            id_of(epoch, last),
+            self._now_us(),
+            epoch,
+            cause="corrupt",
+            first=first,
+            last=last,
+            count=last - first + 1,
+        )
