@@ -43,6 +43,7 @@ from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
+from logrelay.visible_text import visible
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
@@ -180,7 +181,7 @@ def _let_traders_go_first() -> None:
 def print_stderr(text: str) -> None:
     """Print one line for the operator; a closed stderr is no reason to end."""
     with contextlib.suppress(OSError, ValueError):
-        print(f"logrelay: {text}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is the operator's)
+        print(f"logrelay: {visible(text)}", file=sys.stderr, flush=True)  # noqa: T201  (stderr is the operator's)
 
 
 class Relay:
@@ -215,7 +216,9 @@ class Relay:
         self._pipeline = Pipeline(
             opening,
             make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
-            make_trader_server=lambda intake: TraderServer(intake, max_connections=config.max_traders, loop=loop),
+            make_trader_server=lambda intake: TraderServer(
+                intake, max_connections=config.max_traders, loop=loop, access=listeners.peer_access
+            ),
             on_fatal=self._on_fatal,
             on_notice=self._on_notice,
             random_text=_random_text,

@@ -14,6 +14,7 @@ import contextlib
 import errno
 import grp
 import os
+import pwd
 import socket
 import stat
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config, is_loopback
 from logrelay.errors import ListenError
+from logrelay.ingest.peer_access import PeerAccess
 
 SOCKET_MODE = 0o660
 """The trader's user is in the socket's group, or is the relay's own; nobody else may send lines."""
@@ -94,6 +96,8 @@ class Listeners:
     """At least one."""
     unix: UnixListener | None
     """The relay's own log socket as it was bound first; None when it was inherited, and its file is not ours."""
+    peer_access: PeerAccess = PeerAccess()  # noqa: RUF009  (it never changes)
+    """Who may connect to the log socket."""
 
     @property
     def viewer_authority(self) -> str:
@@ -194,6 +198,7 @@ def open_listeners(config: Config, inherited: list[socket.socket]) -> Listeners:
     viewers = [sock for sock in inherited if sock.family != socket.AF_UNIX]
     unix: UnixListener | None = None
     try:
+        access = allowed_peers(config)
         if not traders:
             unix = UnixListener(config.socket, mode=int(config.socket_mode, 8), group=config.socket_group)
             traders.append(unix.socket)
@@ -204,7 +209,7 @@ def open_listeners(config: Config, inherited: list[socket.socket]) -> Listeners:
             unix.remove()
         _close([*traders, *viewers])
         raise
-    return Listeners(traders, viewers, unix)
+    return Listeners(traders, viewers, unix, access)
 
 
 def bind_tcp(host: str, port: int) -> list[socket.socket]:
@@ -253,18 +258,41 @@ MAX_GID = 2**32 - 2
 """The highest number of a group; the one above it means "leave it" in chown(2)."""
 
 
-def group_id(group: str | None) -> int | None:
+def allowed_peers(config: Config) -> PeerAccess:
+    """Return who may connect to the log socket. Raises ListenError for a user or group that there is not."""
+    gids = [gid for gid in (group_id(group, option="--allow-gid") for group in config.allow_gid) if gid is not None]
+    return PeerAccess([user_id(user) for user in config.allow_uid], gids, own_uid=os.geteuid())
+
+
+def user_id(user: str) -> int:
+    """Return the number of a user given by name or number. Raises ListenError."""
+    if _is_id(user):
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise ListenError(
+            f"there is no user {user!r} on this machine; choose one of `getent passwd`, by name or number, "
+            "with --allow-uid"
+        ) from None
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(MAX_GID)) and int(text) <= MAX_GID
+
+
+def group_id(group: str | None, *, option: str = "--socket-group") -> int | None:
     """Return the number of a group given by name or number; None: none is given. Raises ListenError."""
     if group is None:
         return None
-    if group.isascii() and group.isdigit() and len(group) <= len(str(MAX_GID)) and int(group) <= MAX_GID:
+    if _is_id(group):
         return int(group)
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise ListenError(
             f"there is no group {group!r} on this machine; choose one of `getent group`, by name or number, "
-            "with --socket-group"
+            f"with {option}"
         ) from None
 
 
@@ -292,6 +320,11 @@ def _make_directory(directory: Path, gid: int | None) -> None:
         made = directory.lstat() if public else directory.stat()
     except OSError as error:
         raise _unix_error(f"cannot make the directory {directory} for the log socket", error) from error
+    if not public and made.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+        raise ListenError(
+            f"everybody may write to the directory {directory}, so somebody else could take the log socket's place; "
+            "take that right away (chmod o-w), or choose another place with --socket"
+        )
     if public and (not stat.S_ISDIR(made.st_mode) or made.st_uid not in (os.geteuid(), 0) or made.st_mode & 0o022):
         raise ListenError(
             f"others may write to the directory {directory}, so somebody else could take the log socket's place; "

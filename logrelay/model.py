@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
 from typing import NamedTuple
 
 DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
@@ -29,8 +31,23 @@ SHOWN: dict[int, str] = {DEBUG: "DEBUG", INFO: "INFO", WARNING: "WARNING", ERROR
 RELAY_RUN = 0
 """The run number of the relay's own lines (notices)."""
 
+UNKNOWN_UID = -1
+"""The user of a run that has not been connected since the relay started."""
+
+MAX_RUN_NAMES = 4_096
+"""Names of runs that are remembered, a quarter of a kilobyte each: there is one in every line."""
+
 RELAY_SOURCE = "logrelay"
 """The source of notices. A trader's own logger of that name is shown as `<app>/logrelay`."""
+
+
+@lru_cache(MAX_RUN_NAMES)
+def run_name(key: bytes) -> str:
+    """Return the public name of a run: 32 hexadecimal digits that stay the same, and do not tell the key.
+
+    Whoever has the key could go on in the run's place: only its trader and the relay know it. No key, no name.
+    """
+    return blake2b(key, digest_size=16, person=b"logrelay run").hexdigest() if key else ""
 
 
 class Line(NamedTuple):
@@ -76,6 +93,13 @@ class Run:
     """connected, quiet, lost, closed, crashed or gone; see docs/protocol.md."""
     seen_us: int = 0
     """The relay's clock at the last change, microseconds; old runs are forgotten by it."""
+    uid: int = field(default=UNKNOWN_UID, compare=False)
+    """User of the process that opened it. Not in the journal: after a start of the relay it is whoever comes first."""
+
+    @property
+    def name(self) -> str:
+        """What everybody but its trader and the relay knows it by; see `run_name`."""
+        return run_name(self.key)
 
     def copy(self) -> Run:
         """Return a copy for another thread; a third of the time of dataclasses.replace, and there is one per tick."""
@@ -90,6 +114,7 @@ class Run:
             self.last_us,
             self.state,
             self.seen_us,
+            self.uid,
         )
 
 

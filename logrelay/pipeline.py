@@ -45,6 +45,7 @@ from logrelay.ingest.app_activity import Samples
 from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
+from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
@@ -61,6 +62,11 @@ nothing about the journal, nor about a trader."""
 
 DELIVERY_STEP_S = 0.1
 """A viewer that has taken nothing for so long is not about to."""
+
+SYNC_BURST = 20
+SYNCS_PER_S = 10.0
+"""Commits with CRITICAL lines, each of which waits for the disk: so many at once, and in a second. Beyond it several
+share one and wait a tenth of a second: a bot that logs nothing but CRITICAL would keep the disk from others' lines."""
 
 _NEVER = float("inf")
 
@@ -164,6 +170,8 @@ class Pipeline(Generic[Server]):
         self._was_late = False
         """The deadline timer fired late, and has been set once more."""
         self._read_retry_timer: asyncio.TimerHandle | None = None
+        self._syncs = TokenBucket(SYNC_BURST, SYNCS_PER_S, time.monotonic())
+        self._sync_timer: asyncio.TimerHandle | None = None
         self._stopping = False
         # Their threads are made when there is something to compress, not before.
         self._pack_compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
@@ -181,6 +189,10 @@ class Pipeline(Generic[Server]):
 
     # --- take: what the traders' server calls (Intake) ----------------------------------------------------------
 
+    def objection(self, hello: Hello) -> str | None:
+        """Return why a hello is refused: its run is another's."""
+        return self._registry.objection(hello)
+
     def hello(self, connection: TraderConnection, hello: Hello) -> int:
         """Admit a run; a second connection of the same run replaces the first."""
         trader, replaced = self._registry.hello(connection, hello, _now_us(), time.monotonic())
@@ -188,7 +200,7 @@ class Pipeline(Generic[Server]):
             self._trader_by_connection.pop(replaced, None)
             replaced.abort()
         self._trader_by_connection[connection] = trader
-        self._set_deadline(trader.deadline)
+        self._set_deadline(min(trader.deadline, self._registry.next_report()))
         return trader.committed
 
     def frames(self, connection: TraderConnection, frames: list[Frame]) -> list[bytes]:
@@ -197,7 +209,7 @@ class Pipeline(Generic[Server]):
         if trader is None:
             return []  # replaced by a newer connection, which will send the rest again
         answers = self._registry.receive(trader, frames, _now_us(), time.monotonic())
-        self._set_deadline(trader.deadline)
+        self._set_deadline(min(trader.deadline, self._registry.next_report()))
         return answers
 
     def refused(self, connection: TraderConnection, reason: str) -> None:
@@ -212,22 +224,43 @@ class Pipeline(Generic[Server]):
         if trader is None or self._stopping:
             return False
         watch = self._registry.ended(trader, connection, end, _now_us(), time.monotonic())
-        self._set_deadline(trader.deadline)
+        self._set_deadline(min(trader.deadline, self._registry.next_report()))
         return watch
 
     def process_died(self, run: bytes) -> None:
         """Note that the process of a run that had lost its connection has ended."""
         if not self._stopping:
-            self._set_deadline(self._registry.process_died(run, time.monotonic()))
+            due = self._registry.process_died(run, time.monotonic())
+            self._set_deadline(min(due, self._registry.next_report()))
+
+    def flooding(self, connection: TraderConnection, lines: int, seconds: float) -> None:
+        """Say in the stream that a trader sends so much that it is read after the others."""
+        trader = self._trader_by_connection.get(connection)
+        if trader is not None:
+            self._registry.flooding(trader, lines, seconds, _now_us(), time.monotonic())
 
     def tick(self) -> int:
-        """Have what has gathered committed; while degraded, publish it as well. Returns the number of viewers."""
+        """Have what has gathered committed; while degraded, publish it as well. Returns the number of viewers.
+
+        CRITICAL lines wait for one another if there are too many commits that have to wait for the disk.
+        """
+        if self._sequencer.has_critical and not self._stopping:
+            wait_s = self._syncs.wait_s(time.monotonic())
+            if wait_s > 0:
+                if self._sync_timer is None:
+                    self._sync_timer = self._loop.call_later(wait_s, self._on_sync_allowed)
+                return len(self._hub.viewers)
+            self._syncs.take()
         taken = self._sequencer.take()
         if taken is not None:
             self._submit(*taken)
         return len(self._hub.viewers)
 
     # --- commit -------------------------------------------------------------------------------------------------
+
+    def _on_sync_allowed(self) -> None:
+        self._sync_timer = None
+        self.trader_server.schedule_tick()
 
     def _submit(self, commit: Commit, batch: Batch | None) -> None:
         self.journal_thread.submit(commit)
@@ -661,9 +694,10 @@ class Pipeline(Generic[Server]):
         Cancelling ends the wait only.
         """
         self._stopping = True
-        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer):
+        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer, self._sync_timer):
             if timer is not None:
                 timer.cancel()
+        self._registry.flush(_now_us(), time.monotonic())
         self.tick()
         if self._degraded.waiting:
             self._all_committed = asyncio.Event()

@@ -37,8 +37,8 @@ def most_runs(journal_bytes: int) -> int:
 
 
 KEY_BYTES = 16
-_RECORD = Struct("<16sQQqqqQQHH")
-"""key, id, last_seq, last_us, seen_us, started_ns, pid, mark, lengths of app and host. Both follow, then the state."""
+_RECORD = Struct("<16sQQqqqQQqHH")
+"""key, id, last_seq, last_us, seen_us, started_ns, pid, mark, uid, two lengths. App and host follow, then the state."""
 _FEWEST_CELLS = 16
 _GONE = 0xFFFF_FFFF
 """A cell of the index whose record was taken out: a search goes on behind it."""
@@ -111,6 +111,7 @@ class RunTable:
                     run.started_ns,
                     run.pid,
                     mark,
+                    run.uid,
                     len(texts[0]),
                     len(texts[1]),
                 ),
@@ -234,11 +235,11 @@ class RunTable:
 
 
 def _unpack(record: bytes) -> tuple[Run, int]:
-    key, id_, last_seq, last_us, seen_us, started_ns, pid, mark, app, host = _RECORD.unpack_from(record)
+    key, id_, last_seq, last_us, seen_us, started_ns, pid, mark, uid, app, host = _RECORD.unpack_from(record)
     at = _RECORD.size
     texts = record[at : at + app], record[at + app : at + app + host], record[at + app + host + 1 :]
     app_text, host_text, state = (text.decode(_TEXT) for text in texts)
-    return Run(id_, key, app_text, host_text, pid, started_ns, last_seq, last_us, state, seen_us), mark
+    return Run(id_, key, app_text, host_text, pid, started_ns, last_seq, last_us, state, seen_us, uid), mark
 
 
 def _state_of(record: bytes) -> str:

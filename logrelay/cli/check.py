@@ -22,7 +22,7 @@ from logrelay.cli.verify import shape, text, verify_journal
 from logrelay.config.loading import Effective, trader_places
 from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
 from logrelay.errors import JournalError
-from logrelay.listeners import group_id
+from logrelay.listeners import allowed_peers, group_id
 from logrelay.tls import tls_files
 
 
@@ -77,6 +77,7 @@ def check(as_json: bool, verify: bool, **flags: str | None) -> None:
         hint = f"did you mean {ENV_PREFIX}{near[0]}?" if near else "see logrelay serve --help"
         print_stderr(f"{variable} is set but is not a setting; {hint}")
     group_id(effective.config.socket_group)  # raises what serve would end with
+    allowed_peers(effective.config)
 
 
 def _verify(path: str, *, as_json: bool) -> None:

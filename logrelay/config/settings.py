@@ -39,6 +39,7 @@ _MODE = text(
     "MODE",
 )
 _GROUP = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", "the name or the number of a group", "GROUP")
+_USER = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", "the name or the number of a user", "USER")
 _JOURNAL = text(r":memory:|(?!:)(?!.*://)[^\0\r\n]+", "a file path, or :memory:", "PATH|:memory:")
 _HOST = text(r"[A-Za-z0-9._:%-]+", "an IP address or a host name", "ADDRESS")
 _TOKEN = text(
@@ -136,6 +137,22 @@ SETTINGS: tuple[Setting, ...] = (
         "Group of that socket, and of its directory where the relay makes it, by name or number.",
         "The relay's user has to be a member of it; a number also works for a group of a container.",
         default_text="that of the relay",
+    ),
+    Setting(
+        "allow_uid",
+        several(_USER, MAX_ALLOWED),
+        (),
+        "Users that may connect to that socket, by name or number, besides root and the relay's own.",
+        "For a socket that more may open than are to log; the kernel says who connects, of a tunnel its end here.",
+        default_text="whoever may open the socket",
+    ),
+    Setting(
+        "allow_gid",
+        several(_GROUP, MAX_ALLOWED),
+        (),
+        "Groups whose members may connect to it as well, by name or number.",
+        "With any of both lists, everybody else is refused, told so and counted.",
+        default_text="whoever may open the socket",
     ),
     Setting(
         "journal",
@@ -299,6 +316,9 @@ class Config:
     """Octal digits."""
     socket_group: str | None = None
     """Name or number; None: the relay's own group."""
+    allow_uid: tuple[str, ...] = ()
+    """Names or numbers; with `allow_gid` empty as well: whoever may open the socket."""
+    allow_gid: tuple[str, ...] = ()
     config: str | None = None
     host: str = "127.0.0.1"
     port: int = 8765

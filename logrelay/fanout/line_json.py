@@ -18,7 +18,7 @@ import msgpack
 import orjson
 
 from logrelay.fanout.positions import id_of
-from logrelay.model import CRITICAL, DEBUG, ERROR, RANKS, RELAY_RUN, RELAY_SOURCE, SHOWN, WARNING, Line
+from logrelay.model import CRITICAL, DEBUG, ERROR, RANKS, RELAY_RUN, RELAY_SOURCE, SHOWN, WARNING, Line, run_name
 
 NOTICES = ("gap", "trader", "relay")
 """Every value of `context.notice`."""
@@ -31,6 +31,10 @@ MAX_DEPTH = 32
 
 _LAST_US = 253_402_300_799_999_999
 """9999-12-31T23:59:59.999999Z, the last moment RFC 3339 can write; later clocks are shown as it."""
+
+MAX_SOURCE_CHARS = 256
+"""A longer name of a logger is cut: filters, caches and the journal remember thousands of names, and a dotted path of a
+module has some 40 characters. The whole name stays in the context."""
 
 UNSYNCED = "the relay or its machine stopped before the disk had them; what follows are other lines"
 """What a viewer is told of lines that it has been shown and that the journal does not have."""
@@ -94,6 +98,7 @@ def log_line(
 ) -> tuple[Line, str, dict[str, object]]:
     """Make a line of a decoded event, which is consumed. `run` is the row id of the run, `run_key` its key.
 
+    Of the key only the name made of it (`model.run_name`) is in the line.
     `clock_us` is what the trader's clock said, where `time_us` is another time because that clock was set back: the
     line is then found by it, and shows it. Returns the line (without message and context, which are only of use while
     it is fresh), its message and its context, both JSON-safe.
@@ -108,6 +113,9 @@ def log_line(
         if source is not None and source != "":
             event[free_name("logger", event)] = source
         source = app
+    elif len(source) > MAX_SOURCE_CHARS:
+        event[free_name("logger", event)] = source
+        source = source[:MAX_SOURCE_CHARS]
     if source == RELAY_SOURCE:
         source = f"{app}/{RELAY_SOURCE}"
     if level is not None and (type(level) is not str or (level != _WORDS[rank] and _rank_of(level) != rank)):
@@ -137,7 +145,7 @@ def log_line(
         "context": event,
         "timestamp": shown,
         "app": app,
-        "run": run_key.hex(),
+        "run": run_name(run_key),
     }
     try:
         body = orjson.dumps(shape, option=_JSON)

@@ -19,11 +19,12 @@ from typing import Protocol, cast
 from logrelay.ingest import frames
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.keepalive import Bounds, Silence
-from logrelay.ingest.peer_process import PeerProcess, process_of
+from logrelay.ingest.peer_process import PeerProcess, peer_groups, peer_user, process_of
 from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End, TraderConnection
+from logrelay.model import UNKNOWN_UID
 
 HELLO_TIMEOUT_S = 10.0
-"""A connection without hello counts towards `max_traders` all the same."""
+"""A trader says hello in the moment in which it connects."""
 
 ACK_INTERVAL_S = 0.020
 """An ack wakes a thread in the trader. Twenty milliseconds of unacked lines cost it a few kilobytes;
@@ -35,6 +36,9 @@ ACK_RETRY_S = 0.5
 
 class Intake(Protocol):
     """Receives the frames. Called on the event loop; no method may raise."""
+
+    def objection(self, hello: Hello) -> str | None:
+        """Return why the connection with this hello is to be refused; None: `hello` may be called."""
 
     def hello(self, connection: TraderConnection, hello: Hello) -> int:
         """Take a new connection. Returns the last seq of its run that is in the journal, for the welcome."""
@@ -54,6 +58,9 @@ class Intake(Protocol):
     def process_died(self, run: bytes) -> None:
         """Note that the process of a run that had lost its connection has ended."""
 
+    def flooding(self, connection: TraderConnection, lines: int, seconds: float) -> None:
+        """Note that a connection has sent so many lines in so many seconds, and is read after the others."""
+
     def tick(self) -> int:
         """Commit what was taken: everything that was readable has been read. Returns the number of viewers."""
 
@@ -72,8 +79,14 @@ class Owner(Protocol):
     def admit(self, connection: UnixConnection) -> str | None:
         """Count the connection in. Returns None, or the reason why it is refused."""
 
-    def was_read(self, connection: UnixConnection, size: int) -> None:
-        """Note that `size` bytes were read and handed over."""
+    def was_read(self, connection: UnixConnection, size: int, frames: int = 0) -> None:
+        """Note that `size` bytes were read, and so many frames handed over."""
+
+    def read_buffer(self, connection: UnixConnection) -> memoryview:
+        """Return where bytes of the connection are read to; its length is how much is read at once."""
+
+    def admit_hello(self, connection: UnixConnection) -> str | None:
+        """Return why a connection that says hello is refused; None: it may stay."""
 
     def was_refused(self, connection: UnixConnection, reason: str) -> None:
         """Note that the connection is turned away without having sent anything wrong."""
@@ -85,7 +98,7 @@ class Owner(Protocol):
         """Note that the connection is over."""
 
 
-class UnixConnection(asyncio.Protocol):
+class UnixConnection(asyncio.BufferedProtocol):
     """One trader's connection over a Unix socket; for the intake it is a `TraderConnection`."""
 
     __slots__ = (
@@ -101,10 +114,12 @@ class UnixConnection(asyncio.Protocol):
         "_owner",
         "_silence",
         "_transport",
+        "gid",
         "given_up",
         "greeted",
         "process",
         "run",
+        "uid",
     )
 
     def __init__(
@@ -120,6 +135,9 @@ class UnixConnection(asyncio.Protocol):
         self._find_process = find_process
         self._silence: Silence | None = None
         """None before hello, and for a trader that knows no pings."""
+        self.uid = UNKNOWN_UID
+        self.gid = UNKNOWN_UID
+        """User and main group of who has connected."""
         self.run = b""
         """The key of its run, from hello on."""
         self.process: PeerProcess | None = None
@@ -148,12 +166,22 @@ class UnixConnection(asyncio.Protocol):
         """Wait for hello; refuse the connection when the server does not admit it."""
         transport = cast("asyncio.Transport", transport)  # uvloop has classes of its own
         self._transport = transport
-        self._fd = transport.get_extra_info("socket").fileno()
+        sock = transport.get_extra_info("socket")
+        self._fd = sock.fileno()
+        self.uid, self.gid = peer_user(sock)
         reason = self._owner.admit(self)
         if reason is not None:
             self._turn_away(reason)
             return
         self._hello_timer = self._owner.loop.call_later(HELLO_TIMEOUT_S, self._turn_away, "no hello came")
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (the owner says how much is read at once)
+        """Return where the next bytes go, which every connection uses: they are taken out at once."""
+        return self._owner.read_buffer(self)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(self._owner.read_buffer(self)[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Decode at once, so that no later error of the socket can take the bytes away; then hand the frames over."""
@@ -170,13 +198,13 @@ class UnixConnection(asyncio.Protocol):
             if not received:
                 return
             first = received.pop(0)
-            if not isinstance(first, Hello):
-                reason = first.reason if isinstance(first, frames.Broken) else "the first frame must be hello"
+            reason = self._greet(first) if isinstance(first, Hello) else "the first frame must be hello"
+            if reason is not None:
+                reason = first.reason if isinstance(first, frames.Broken) else reason
                 self._intake.refused(self, reason)
                 self._owner.was_read(self, 0)
                 self._refuse(reason)
                 return
-            self._greet(first)
         broken = received[-1] if received and isinstance(received[-1], frames.Broken) else None
         if broken:
             received.pop()
@@ -192,7 +220,7 @@ class UnixConnection(asyncio.Protocol):
                 self._send(answer)
         if broken:
             self._intake.refused(self, broken.reason)
-        self._owner.was_read(self, len(data))
+        self._owner.was_read(self, len(data), len(received))
         if broken:
             self._refuse(broken.reason)
 
@@ -221,6 +249,10 @@ class UnixConnection(asyncio.Protocol):
         elif self._ack_timer is None:
             # The first ack waits too: the lines right behind it are then acked by the same wake-up.
             self._ack_timer = self._owner.loop.call_later(ACK_INTERVAL_S, self._send_ack)
+
+    def is_process_running(self) -> bool:
+        """Tell whether the trader's process is known, and runs."""
+        return self.process is not None and self.process.is_running()
 
     def abort(self) -> None:
         """Close at once; what the trader has sent and nobody has read is left to its next connection."""
@@ -270,6 +302,16 @@ class UnixConnection(asyncio.Protocol):
         process, self.process = self.process, None
         return process
 
+    def groups(self) -> frozenset[int]:
+        """Return the groups of who has connected, as far as the kernel says."""
+        if self._transport is None:
+            return frozenset()
+        return peer_groups(self._transport.get_extra_info("socket")) | {self.gid}
+
+    def turn_away(self, reason: str) -> None:
+        """Refuse a connection that has not said hello."""
+        self._turn_away(reason)
+
     def close(self) -> None:
         """Send the ack that is due, if there is one, and close."""
         self._send_ack()
@@ -278,14 +320,20 @@ class UnixConnection(asyncio.Protocol):
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _greet(self, hello: Hello) -> None:
+    def _greet(self, hello: Hello) -> str | None:
+        """Answer hello. Returns why it is refused; None: it was taken."""
         if self._hello_timer is not None:
             self._hello_timer.cancel()
-        if not hello.is_dead and self._transport is not None:
+        if self._transport is not None:
             sock = self._transport.get_extra_info("socket")
-            self.process = self._find_process(sock, hello.pid, hello.started_ns)
+            hello = hello._replace(peer_uid=self.uid)
+            if not hello.is_dead:
+                self.process = self._find_process(sock, hello.pid, hello.started_ns)
             if self.process is not None:
                 hello = hello._replace(peer_pid=self.process.pid)
+        objection = self._owner.admit_hello(self) or self._intake.objection(hello)
+        if objection is not None:
+            return objection
         acked = self._intake.hello(self, hello)
         self.greeted = True
         self.run = hello.run
@@ -297,6 +345,7 @@ class UnixConnection(asyncio.Protocol):
         else:
             self._send(frames.welcome(acked))
         self._owner.was_greeted(self)
+        return None
 
     def _send_ack(self) -> None:
         if self._ack_timer is not None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgpack
 
-from logrelay.model import RANKS
+from logrelay.model import RANKS, UNKNOWN_UID
 
 PROTOCOL = 1
 """The version both sides name in hello and welcome."""
@@ -64,6 +64,8 @@ class Hello(NamedTuple):
     """The process of the run is known to be dead; another one sends what it has left behind."""
     peer_pid: int = 0
     """The pid by which the relay knows the trader's process; 0: not known. Not on the wire: the connection adds it."""
+    peer_uid: int = UNKNOWN_UID
+    """The user of who connected, as the kernel says; added by the connection as well."""
 
 
 class Log(NamedTuple):

@@ -23,12 +23,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from logrelay.model import UNKNOWN_UID
+
 _CREDENTIALS = struct.Struct("iII")
 """struct ucred: pid, uid, gid."""
 
 _SO_PEERPIDFD = 77
 """Since Linux 6.5 the kernel itself makes the pidfd of who connected. Without it the pid is looked up, and might be
 another process's by now if the connection stood long in the queue: then `_began_s` is compared."""
+
+_SO_PEERGROUPS = 59
+"""Since Linux 4.13."""
+
+_GROUP = struct.Struct("I")
+MAX_GROUPS = 1_024
+"""Of one process; who is in more counts as in none of them."""
 
 _STAT_START = 19
 """Place of the start time in /proc/<pid>/stat behind the command's name, in clock ticks since the boot."""
@@ -95,8 +104,33 @@ def process_of(sock: socket.socket, pid: int, started_ns: int) -> PeerProcess | 
 
 def peer_pid(sock: socket.socket) -> int:
     """Return the pid of who connected, as this process sees it; 0: not to be seen from here. Raises OSError."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[0])
+    return _credentials(sock)[0]
+
+
+def peer_user(sock: socket.socket) -> tuple[int, int]:
+    """Return uid and gid of who connected; both `UNKNOWN_UID` where the kernel does not say. Never raises.
+
+    Of a tunnel it is the user that the tunnel's end here runs as.
+    """
+    try:
+        _, uid, gid = _credentials(sock)
+    except OSError:
+        return UNKNOWN_UID, UNKNOWN_UID
+    return uid, gid
+
+
+def peer_groups(sock: socket.socket) -> frozenset[int]:
+    """Return the groups of who connected, besides the main one; none where the kernel does not say. Never raises."""
+    try:
+        given = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, MAX_GROUPS * _GROUP.size)
+    except OSError:
+        return frozenset()
+    return frozenset(number for (number,) in _GROUP.iter_unpack(given))
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid, gid
 
 
 def _pidfd_of_peer(sock: socket.socket) -> int | None:

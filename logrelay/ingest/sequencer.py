@@ -13,6 +13,7 @@ from typing import Any
 from logrelay.fanout.batch import Batch
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import CRITICAL, Commit, Line, Run
+from logrelay.visible_text import visible
 
 CLOCK_STEP_US = 1_000_000
 """A clock that runs back by more than a second was set back; less is threads overtaking each other."""
@@ -62,6 +63,11 @@ class Sequencer:
         """The seq of the last line that was added."""
         return self._next_seq - 1
 
+    @property
+    def has_critical(self) -> bool:
+        """Whether a CRITICAL line has been added: the next commit has to wait for the disk."""
+        return self._durable
+
     def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any], clock_us: int | None = None) -> None:
         """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run.
 
@@ -79,6 +85,7 @@ class Sequencer:
     def add_notice(self, now_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]) -> None:
         """Add one of the relay's own lines: `notice` is its kind (docs/protocol.md), `details` its other context."""
         seq = self._next_seq
+        message = visible(message)
         self._notice_us = max(now_us, self._notice_us + 1)
         clock_us = now_us if self._notice_us - now_us > CLOCK_STEP_US else None
         line, message, context = notice_line(

@@ -11,19 +11,39 @@ import asyncio
 import socket
 import sys
 from asyncio import BaseEventLoop
+from collections import Counter
 from typing import Any
 
 from logrelay.ingest.connection import Intake, UnixConnection
 from logrelay.ingest.frames import Unpackers
 from logrelay.ingest.keepalive import Bounds, is_late
+from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.peer_process import ProcessTable
 from logrelay.ingest.read_coalescing import pause_after
+from logrelay.ingest.read_shares import ReadShares
 
 BACKLOG = 1024
 """Traders waiting to be accepted; a connect beyond it fails at once with EAGAIN and is tried again."""
 
-DRAIN_ROUNDS = 64
-"""At 256 KiB a read this empties more than a socket can hold; a trader that goes on writing must not keep us."""
+MAX_UNGREETED = 1_024
+"""Connections without hello, some 60 KiB each at the worst. Beyond it the oldest is refused: a trader says hello in the
+moment in which it connects, so it is never the one that takes up a place for nothing."""
+
+MAX_UNGREETED_PER_USER = 512
+"""Of them of one user; the same, for the oldest of that user. Twice as many as traders are allowed by default."""
+
+READ_BYTES = 64 * 1024
+"""Read at once of one connection: some 400 lines. All frames of a read are worked on in one turn of the loop, and the
+shortest have ten bytes."""
+
+FLOOD_READ_BYTES = 8 * 1024
+"""Of one that floods: a millisecond or two of work for its shortest lines, which others may have to wait for."""
+
+DRAIN_ROUNDS = 256
+"""At 64 KiB a read this empties more than a socket can hold; a trader that goes on writing must not keep us."""
+
+FLOOD_TIMER_S = 0.001
+"""Timers of the loop have a resolution of a millisecond; what is due within it is read with the same one."""
 
 DRAIN_ROUND_S = 0.002
 """Long enough for the loop to poll its sockets once; a socket that had data is paused again by then."""
@@ -32,8 +52,9 @@ DRAIN_ROUND_S = 0.002
 class TraderServer:
     """Accepts traders, and calls `intake.tick()` once for all that was readable at a time.
 
-    At most `max_connections` traders are connected at once; more are refused. `bounds` say when a silent one is given
-    up. Every method is to be called on `loop`.
+    At most `max_connections` traders are connected at once; more are refused. Connections without hello have places of
+    their own. `bounds` say when a silent one is given
+    up, `access` who may connect at all (None: everybody). Every method is to be called on `loop`.
     """
 
     def __init__(
@@ -43,7 +64,9 @@ class TraderServer:
         max_connections: int,
         loop: asyncio.AbstractEventLoop,
         bounds: Bounds = Bounds(),  # noqa: B008  (it never changes)
+        access: PeerAccess | None = None,
     ) -> None:
+        self._access = access or PeerAccess()
         self._bounds = bounds
         self._pinged: dict[UnixConnection, None] = {}
         """Connections of traders that know pings."""
@@ -57,6 +80,17 @@ class TraderServer:
         self._intake = intake
         self._max_connections = max_connections
         self._connections: dict[UnixConnection, None] = {}
+        self._ungreeted: dict[UnixConnection, None] = {}
+        """Those of them that have not said hello, the oldest first."""
+        self._ungreeted_of: Counter[int] = Counter()
+        """Their number by user."""
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._short_buffer = self._buffer[:FLOOD_READ_BYTES]
+        self._shares = ReadShares()
+        self._flooding: dict[UnixConnection, float] = {}
+        """Connections that are read after the others, and when, by the loop's clock."""
+        self._flood_timer: asyncio.TimerHandle | None = None
+        self._flood_timer_at = 0.0
         self._paused: dict[UnixConnection, None] = {}
         """Connections whose socket is not read now, in the order in which they were paused."""
         self._servers: list[asyncio.AbstractServer] = []
@@ -96,17 +130,79 @@ class TraderServer:
 
     def admit(self, connection: UnixConnection) -> str | None:
         """Count a new connection in. Returns None, or the reason why it is refused."""
-        if self._closing or len(self._connections) >= self._max_connections:
-            return f"{len(self._connections)} traders are connected; at most {self._max_connections} are allowed"
+        groups = connection.groups() if self._access.needs_groups else ()
+        reason = self._access.refusal(connection.uid, groups) or self.admit_hello(connection)
+        if reason is not None:
+            return reason
+        if self._ungreeted_of[connection.uid] >= MAX_UNGREETED_PER_USER:
+            oldest = next(other for other in self._ungreeted if other.uid == connection.uid)
+            oldest.turn_away(f"{MAX_UNGREETED_PER_USER} connections of this user without hello; this was the oldest")
+            self._forget_ungreeted(oldest)
+        elif len(self._ungreeted) >= MAX_UNGREETED:
+            oldest = next(iter(self._ungreeted))
+            oldest.turn_away(f"{MAX_UNGREETED} connections without hello; this was the oldest")
+            self._forget_ungreeted(oldest)
         self._connections[connection] = None
+        self._ungreeted[connection] = None
+        self._ungreeted_of[connection.uid] += 1
         return None
 
-    def was_read(self, connection: UnixConnection, size: int) -> None:
-        """Pause a connection of which `size` bytes were read; tick when all that is readable now has been read."""
+    def read_buffer(self, connection: UnixConnection) -> memoryview:
+        """Return where bytes of the connection are read to: a turn of the loop is short for one that floods."""
+        return self._short_buffer if self._shares.floods(connection) else self._buffer
+
+    def admit_hello(self, connection: UnixConnection) -> str | None:  # noqa: ARG002  (all are equal here)
+        """Return why a connection that says hello is refused; None: there is room for one more trader."""
+        greeted = len(self._connections) - len(self._ungreeted)
+        if self._closing or greeted >= self._max_connections:
+            return f"{greeted} traders are connected; at most {self._max_connections} are allowed"
+        return None
+
+    def _forget_ungreeted(self, connection: UnixConnection) -> None:
+        if self._ungreeted.pop(connection, connection) is None:
+            self._ungreeted_of[connection.uid] -= 1
+            if not self._ungreeted_of[connection.uid]:
+                del self._ungreeted_of[connection.uid]
+
+    def was_read(self, connection: UnixConnection, size: int, frames: int = 0) -> None:
+        """Pause a connection of which `size` bytes were read; tick when all that is readable now has been read.
+
+        One that floods is not read again before its time, see `read_shares`.
+        """
         self._read_bytes += size
         connection.pause_reading()
-        self._paused[connection] = None
         self.schedule_tick()
+        now = self.loop.time()
+        pause_s = self._shares.pause_s(connection, frames, size, now)
+        if pause_s > 0 and not self._closing:
+            report = self._shares.take_report(connection, now)
+            if report is not None:
+                self._intake.flooding(connection, *report)
+            self._flooding[connection] = now + pause_s
+            self._set_flood_timer()
+        else:
+            self._paused[connection] = None
+
+    def _set_flood_timer(self) -> None:
+        at = min(self._flooding.values())
+        if self._flood_timer is not None:
+            if self._flood_timer_at <= at:
+                return
+            self._flood_timer.cancel()
+        self._flood_timer_at = at
+        self._flood_timer = self.loop.call_later(max(0.0, at - self.loop.time()), self._read_flooding)
+
+    def _read_flooding(self) -> None:
+        """Read those again whose time has come."""
+        self._flood_timer = None
+        now = self.loop.time() + FLOOD_TIMER_S
+        for connection in [connection for connection, at in self._flooding.items() if at <= now]:
+            del self._flooding[connection]
+            self._paused[connection] = None
+        if self._flooding:
+            self._set_flood_timer()
+        if self._pause_timer is None:
+            self._end_pause()
 
     def was_refused(self, connection: UnixConnection, reason: str) -> None:
         """Report to the intake that a connection is turned away, unless the relay is stopping."""
@@ -117,6 +213,7 @@ class TraderServer:
     def was_greeted(self, connection: UnixConnection) -> None:
         """Ping the connection from now on, if its trader knows pings; its run has not lost its process any more."""
         self._processes.forget(connection.run)
+        self._forget_ungreeted(connection)
         if connection.knows_pings and not self._closing:
             self._pinged[connection] = None
             if self._keepalive_timer is None:
@@ -125,6 +222,9 @@ class TraderServer:
     def was_lost(self, connection: UnixConnection) -> None:
         """Forget a connection that is over; tell the intake about it if it had said hello."""
         admitted = self._connections.pop(connection, connection) is None
+        self._forget_ungreeted(connection)
+        self._shares.forget(connection)
+        self._flooding.pop(connection, None)
         self._paused.pop(connection, None)
         self._pinged.pop(connection, None)
         if admitted and connection.greeted:
@@ -182,7 +282,8 @@ class TraderServer:
             self._reading_paused = True
             for connection in self._connections:
                 connection.pause_reading()
-                self._paused[connection] = None
+                if connection not in self._flooding:
+                    self._paused[connection] = None
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`. A coalescing pause that is still running is waited for."""
@@ -199,6 +300,8 @@ class TraderServer:
         Cancelling leaves some of it unread; the traders keep what is not acked.
         """
         self._stop_accepting()
+        self._paused |= dict.fromkeys(self._flooding)
+        self._flooding.clear()
         self.resume_reading()
         for _ in range(DRAIN_ROUNDS):
             self._end_pause()
@@ -225,5 +328,8 @@ class TraderServer:
         if self._keepalive_timer is not None:
             self._keepalive_timer.cancel()
             self._keepalive_timer = None
+        if self._flood_timer is not None:
+            self._flood_timer.cancel()
+            self._flood_timer = None
         self._pinged.clear()
         self._processes.close()

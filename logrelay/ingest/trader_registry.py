@@ -19,8 +19,9 @@ from typing import Literal, NamedTuple, Protocol
 from logrelay.fanout.line_json import free_name, rfc3339
 from logrelay.ingest.app_activity import AppRow, AppTable, Samples
 from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
+from logrelay.ingest.notice_rate import GAP_SUM_S, SUM_S, GapSum, GapSums, NoticeRate, Suppressed
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
-from logrelay.model import ERROR, INFO, WARNING, Run
+from logrelay.model import ERROR, INFO, UNKNOWN_UID, WARNING, Run
 from logrelay.run_table import MAX_RUNS, RunTable
 
 CRASH_GRACE_S = 1.0
@@ -67,6 +68,10 @@ LATEST_AHEAD_US = 86_400_000_000
 """A day: further ahead of the relay's clock than any time zone. Timestamps rise within a run, so one time that is a
 century ahead would take all later lines of the run along."""
 
+MAX_HOLE = 2**40
+"""Lines that can be missing at once: a trader would need four months at 100,000 a second. A seq beyond it was made up,
+and would make every later line of the run a repeat."""
+
 TIME_NS = "time_ns"
 """The context field with the number that a trader gave for the time, in lines where it was not believed."""
 
@@ -74,6 +79,9 @@ SHOWN_RUNS = 20
 """Runs told to a viewer: all that are connected, filled up with the latest that ended."""
 
 CONNECTED, QUIET, LOST, CLOSED, CRASHED, GONE = "connected", "quiet", "lost", "closed", "crashed", "gone"
+
+FLOODING = "flooding"
+"""What a notice says of a trader that is read after the others; it is no state of a run."""
 
 ProcessState = Literal["running", "dead", "unknown"]
 RUNNING: ProcessState = "running"
@@ -108,6 +116,9 @@ class TraderConnection(Protocol):
 
     def ack(self, seq: int, *, now: bool) -> None:
         """Tell the trader that everything up to `seq` is kept; at once if `now`, else together with later acks."""
+
+    def is_process_running(self) -> bool:
+        """Tell whether the process at the other end is known to be the trader, and runs."""
 
     def abort(self) -> None:
         """Close at once; what has not been read is lost to this connection."""
@@ -202,12 +213,16 @@ class TraderRegistry:
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _NEVER
         self._unsynced_before_us = unsynced_before_us
         self.counters = Counters()
+        self._mono = mono
+        """Monotonic time of the call that is being worked on."""
+        self._notices = NoticeRate()
+        self._gap_sums = GapSums()
         self._unreported_refusals = 0
         """Refusals that no notice has told of yet."""
         self._next_refusal_notice = 0.0
         """Monotonic time before which no notice tells of them."""
-        self._last_refusal: tuple[str, str | None] = ("", None)
-        """Its reason, and the app if the connection had said hello."""
+        self._last_refusal: tuple[str, str | None, str] = ("", None, "connection")
+        """Its reason, the app if the connection had said hello, and whether it was a connection or a frame."""
         self._by_key: dict[bytes, Trader] = {}
         """The runs that are connected, waited for, or ended lately: what walks over all traders walks over these."""
         self.by_id: dict[int, Trader] = {}
@@ -254,15 +269,39 @@ class TraderRegistry:
 
     # --- frames ---------------------------------------------------------------------------------------------
 
+    def objection(self, hello: Hello) -> str | None:
+        """Return why a hello is refused: a run belongs to the user, and while it is known to run, to the process.
+
+        A process that is the end of a tunnel, or not to be seen from here, is known by its user only.
+        """
+        trader = self._by_key.get(hello.run)
+        run = trader.run if trader is not None else self._table.get(hello.run)
+        if run is None:
+            return None
+        if UNKNOWN_UID not in (run.uid, hello.peer_uid) and run.uid != hello.peer_uid:
+            return f"the run belongs to another user (uid {run.uid}, this is {hello.peer_uid}); each makes its own"
+        connection = trader.connection if trader is not None else None
+        if (
+            trader is not None
+            and connection is not None
+            and trader.peer_pid
+            and trader.peer_pid != hello.peer_pid
+            and connection.is_process_running()
+        ):
+            return f"the run belongs to the process {trader.peer_pid}, which is connected and runs; each makes its own"
+        return None
+
     def hello(
         self, connection: TraderConnection, hello: Hello, now_us: int, mono: float
     ) -> tuple[Trader, TraderConnection | None]:
         """Take a new connection. Returns its trader and the connection it replaces, which the caller aborts."""
+        self._mono = mono
         self.counters.connections += 1
         trader = self._by_key.get(hello.run) or self._recall(hello.run, mono)
         replaced: TraderConnection | None = None
         if trader is None:
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
+            run.uid = hello.peer_uid
             self._next_id += 1
             trader = self._by_key[run.key] = self.by_id[run.id] = Trader(
                 run, self._apps.came(run.app, mono, back=False), unsynced=self._may_lack_lines(run)
@@ -278,6 +317,8 @@ class TraderRegistry:
                     what = "is dead; another process sends what it left behind"
                 self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} {what}", CONNECTED)
         self._ended.pop(hello.run, None)
+        if trader.run.uid == UNKNOWN_UID:
+            trader.run.uid = hello.peer_uid
         trader.connection = connection
         trader.seen_since_start = True
         trader.said_bye = False
@@ -294,6 +335,7 @@ class TraderRegistry:
 
         `Hello` and `Broken` are the caller's business and ignored here.
         """
+        self._mono = mono
         answers: list[bytes] = []
         run = trader.run
         add_line = self._sequencer.add_line
@@ -306,6 +348,9 @@ class TraderRegistry:
                 if seq != run.last_seq + 1:
                     if seq <= run.last_seq:
                         self.counters.duplicates += 1
+                        continue
+                    if seq - run.last_seq > MAX_HOLE:
+                        answers.append(reject(seq, self._refuse_jump(run, seq, now_us, mono)))
                         continue
                     self._add_unexplained_gap(trader, seq - 1, now_us)
                 time_us = frame.time_ns // 1000
@@ -323,15 +368,8 @@ class TraderRegistry:
                 lines_by_rank[frame.rank] += 1
                 add_line(run, time_us, frame.rank, frame.event, clock_us)
                 taken += 1
-            elif type(frame) is Lost:
-                self._receive_lost(trader, frame, now_us)
-            elif type(frame) is Bad:
-                answers.append(reject(frame.seq, frame.reason))
-                self._receive_bad(trader, frame, now_us)
-            elif type(frame) is Bye:
-                if frame.last > run.last_seq:
-                    self._add_unexplained_gap(trader, frame.last, now_us)
-                trader.said_bye = True
+            else:
+                self._receive_other(trader, frame, answers, now_us, mono)
         if taken:
             trader.said_bye = trader.said_bye and type(received[-1]) is Bye
             self._note_lines(trader, taken, now_us, mono)
@@ -339,6 +377,35 @@ class TraderRegistry:
             trader.unsynced = False
         self._sequencer.touch(run)
         return answers
+
+    def _receive_other(self, trader: Trader, frame: Frame, answers: list[bytes], now_us: int, mono: float) -> None:
+        """Take a frame that is no line."""
+        run = trader.run
+        if type(frame) is Bye:
+            if frame.last - run.last_seq > MAX_HOLE:
+                self._refuse_jump(run, frame.last, now_us, mono)
+                return
+            if frame.last > run.last_seq:
+                self._add_unexplained_gap(trader, frame.last, now_us)
+            trader.said_bye = True
+        elif type(frame) is Lost:
+            if frame.last - run.last_seq > MAX_HOLE:
+                answers.append(reject(frame.last, self._refuse_jump(run, frame.last, now_us, mono)))
+            else:
+                self._receive_lost(trader, frame, now_us)
+        elif type(frame) is Bad:
+            answers.append(reject(frame.seq, frame.reason))
+            if frame.seq - run.last_seq > MAX_HOLE:
+                self._refuse_jump(run, frame.seq, now_us, mono)
+            else:
+                self._receive_bad(trader, frame, now_us)
+
+    def _refuse_jump(self, run: Run, seq: int, now_us: int, mono: float) -> str:
+        """Count a frame that is too far ahead to be true, and tell of it; returns the reason."""
+        reason = f"seq {seq} is {seq - run.last_seq} ahead of the last one; at most {MAX_HOLE} can be missing"
+        self.counters.rejected += 1
+        self.refused(reason, now_us, mono, run.app, what="frame")
+        return reason
 
     def _note_lines(self, trader: Trader, count: int, now_us: int, mono: float) -> None:
         """Note that a trader has said something; one that was quiet is so no more."""
@@ -359,6 +426,7 @@ class TraderRegistry:
         It is told as a crash only when the process is known to be dead; of one that is running it matters when it ends.
         Returns whether it does: then `process_died` is to be called.
         """
+        self._mono = mono
         self.counters.given_up += end.silent_s > 0
         if trader.connection is not connection:
             return False
@@ -378,6 +446,7 @@ class TraderRegistry:
         That is told at the end of a grace time: a process that was stopped may go on, connect anew, send the rest and
         its goodbye, and end, all before that connection is read. Returns when `pass_time` has something to tell.
         """
+        self._mono = mono
         trader = self._by_key.get(run_key)
         if trader is None or trader.connection is not None or trader.run.state not in _WAITED_FOR:
             return _NEVER
@@ -393,14 +462,14 @@ class TraderRegistry:
             if trader.connection is not None:
                 trader.connection.ack(seq, now=trader.said_bye)
 
-    def refused(self, reason: str, now_us: int, mono: float, app: str | None) -> None:
+    def refused(self, reason: str, now_us: int, mono: float, app: str | None, *, what: str = "connection") -> None:
         """Count a refused connection, and tell of it in a notice.
 
         There is at most one such notice in `REFUSED_INTERVAL_S`; later refusals are told of together by the next one.
         """
         self.counters.refused += 1
         self._unreported_refusals += 1
-        self._last_refusal = (reason, app)
+        self._last_refusal = (reason, app, what)
         self._report_refusals(now_us, mono)
 
     def _report_refusals(self, now_us: int, mono: float) -> None:
@@ -408,8 +477,8 @@ class TraderRegistry:
             return
         count, self._unreported_refusals = self._unreported_refusals, 0
         self._next_refusal_notice = mono + REFUSED_INTERVAL_S
-        reason, app = self._last_refusal
-        what = "a connection" if count == 1 else f"{count:,} connections"
+        reason, app, noun = self._last_refusal
+        what = f"a {noun}" if count == 1 else f"{count:,} {noun}s"
         self._sequencer.add_notice(
             now_us,
             WARNING,
@@ -422,12 +491,18 @@ class TraderRegistry:
 
     def next_deadline(self) -> float:
         """Return the monotonic time at which `pass_time` has something to do; infinity when never."""
+        return min(self.next_report(), min((trader.deadline for trader in self._by_key.values()), default=_NEVER))
+
+    def next_report(self) -> float:
+        """Return when something is due that was not told at once; infinity when nothing is. Quick."""
         refusals = self._next_refusal_notice if self._unreported_refusals else _NEVER
-        return min(refusals, min((trader.deadline for trader in self._by_key.values()), default=_NEVER))
+        return min(refusals, self._notices.next_deadline(), self._gap_sums.next_deadline())
 
     def pass_time(self, now_us: int, mono: float) -> None:
         """Tell in notices which traders have become quiet, lost, crashed or gone."""
+        self._mono = mono
         self._report_refusals(now_us, mono)
+        self._report_sums(now_us, mono)
         for trader in self._by_key.values():
             if trader.deadline > mono:
                 continue
@@ -539,7 +614,7 @@ class TraderRegistry:
             "app": run.app,
             "host": run.host,
             "pid": run.pid,
-            "run": run.key.hex(),
+            "run": run.name,
             "state": run.state,
             "started": rfc3339(run.started_ns // 1000),
             "last_line": rfc3339(run.last_us) if run.last_us else None,
@@ -560,6 +635,20 @@ class TraderRegistry:
             self._ended[trader.run.key] = trader
         self._sequencer.touch(trader.run)
 
+    def flooding(self, trader: Trader, lines: int, seconds: float, now_us: int, mono: float) -> None:
+        """Tell that a trader sends so many lines that it is read after the others."""
+        self._mono = mono
+        text = f"{_name(trader.run)} floods: {lines:,} lines in {seconds:.0f} s; it is read after the others"
+        details = {
+            "state": FLOODING,
+            "app": trader.run.app,
+            "pid": trader.run.pid,
+            "run": trader.run.name,
+            "lines": lines,
+            "seconds": round(seconds, 3),
+        }
+        self._tell(trader, now_us, WARNING, FLOODING, text, details)
+
     def _add_notice(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
         run = trader.run
         details = {
@@ -567,29 +656,54 @@ class TraderRegistry:
             "app": run.app,
             "host": run.host,
             "pid": run.pid,
-            "run": run.key.hex(),
+            "run": run.name,
             "last_line": rfc3339(run.last_us) if run.last_us else None,
         }
-        self._sequencer.add_notice(now_us, rank, "trader", message, details)
+        self._tell(trader, now_us, rank, state, message, details)
 
-    def _add_gap(self, trader: Trader, now_us: int, cause: str, first: int, last: int, message: str) -> None:
+    def _add_gap(self, trader: Trader, now_us: int, cause: str, first: int, last: int, what: str, why: str) -> None:
+        """Tell that `first` to `last` are missing: at once, or with others when there are too many such notices."""
         run = trader.run
+        run.last_seq = last
+        if not self._notices.admits("gap", run.app, run.uid, self._mono):
+            self._gap_sums.add(run.app, cause, f"{what}{why}", run.name, run.pid, first, last, self._mono)
+            return
+        count = last - first + 1
         self._sequencer.add_notice(
             now_us,
             WARNING,
             "gap",
-            message,
+            f"{_lines(count)} of {_name(run)} {what}{why}",
             {
                 "cause": cause,
-                "count": last - first + 1,
+                "count": count,
                 "first": first,
                 "last": last,
                 "app": run.app,
                 "pid": run.pid,
-                "run": run.key.hex(),
+                "run": run.name,
             },
         )
-        run.last_seq = last
+
+    def _tell(
+        self, trader: Trader, now_us: int, rank: int, state: str, message: str, details: dict[str, object]
+    ) -> None:
+        """Tell something of a trader, unless much of the kind has just been told: then it is counted."""
+        run = trader.run
+        if self._notices.admits(state, run.app, run.uid, self._mono):
+            self._sequencer.add_notice(now_us, rank, "trader", message, details)
+        else:
+            self._notices.suppress(state, run.app, rank, self._mono)
+
+    def flush(self, now_us: int, mono: float) -> None:
+        """Tell now what would be told later: the relay is about to end."""
+        self._report_sums(now_us, mono, all_of_them=True)
+
+    def _report_sums(self, now_us: int, mono: float, *, all_of_them: bool = False) -> None:
+        for gaps in self._gap_sums.take_due(mono, all_of_them=all_of_them):
+            self._sequencer.add_notice(now_us, WARNING, "gap", *_summed_gaps(gaps))
+        for found in self._notices.take_due(mono, all_of_them=all_of_them):
+            self._sequencer.add_notice(now_us, found.rank, "trader", *_suppressed(found))
 
     def _receive_lost(self, trader: Trader, frame: Lost, now_us: int) -> None:
         run = trader.run
@@ -602,7 +716,7 @@ class TraderRegistry:
         count = frame.last - first + 1
         self.counters.lost_lines += count
         why = _CAUSES.get(frame.cause, frame.cause)
-        self._add_gap(trader, now_us, frame.cause, first, frame.last, f"{_lines(count)} of {_name(run)} lost: {why}")
+        self._add_gap(trader, now_us, frame.cause, first, frame.last, "lost: ", why)
 
     def _receive_bad(self, trader: Trader, frame: Bad, now_us: int) -> None:
         run = trader.run
@@ -617,7 +731,8 @@ class TraderRegistry:
             "rejected",
             frame.seq,
             frame.seq,
-            f"1 line of {_name(run)} rejected: {frame.reason}",
+            "rejected: ",
+            frame.reason,
         )
 
     def _add_unexplained_gap(self, trader: Trader, last: int, now_us: int) -> None:
@@ -628,7 +743,7 @@ class TraderRegistry:
         cause, why = "unexplained", ", and the trader did not say why"
         if trader.unsynced:
             cause, why = "power", ": a relay before had them, and the machine stopped before the disk did"
-        self._add_gap(trader, now_us, cause, first, last, f"{_lines(count)} of {_name(run)} missing{why}")
+        self._add_gap(trader, now_us, cause, first, last, "missing", why)
 
     def _timestamp_after_last(self, trader: Trader, time_us: int, now_us: int) -> int:
         """Return a timestamp just above the run's last one; tell once when the trader's clock was set back."""
@@ -636,17 +751,18 @@ class TraderRegistry:
         back = run.last_us - time_us
         if back > CLOCK_STEP_US and not trader.clock_stepped_back:
             trader.clock_stepped_back = True
-            self._sequencer.add_notice(
+            self._tell(
+                trader,
                 now_us,
                 WARNING,
-                "trader",
+                "clock",
                 f"the clock of {_name(run)} was set back by {back / 1e6:.1f} s; "
                 "its timestamps stand still until it has caught up",
                 {
                     "state": "clock",
                     "app": run.app,
                     "pid": run.pid,
-                    "run": run.key.hex(),
+                    "run": run.name,
                     "back_s": round(back / 1e6, 3),
                 },
             )
@@ -662,13 +778,14 @@ class TraderRegistry:
             trader.absurd_time_told = True
             unit = next((unit for unit, ns in _UNITS if abs(said * ns // 1000 - now_us) <= _YEARS_US), None)
             hint = f"it looks like {unit}" if unit else f"that is {rfc3339(said // 1000)}"
-            self._sequencer.add_notice(
+            self._tell(
+                trader,
                 now_us,
                 WARNING,
-                "trader",
+                "clock",
                 f"{_name(run)} gives times that cannot be true: {said} nanoseconds since 1970, {hint}; "
                 "its lines get the time at which they came, and keep the number as time_ns",
-                {"state": "clock", "app": run.app, "pid": run.pid, "run": run.key.hex(), "time_ns": str(said)},
+                {"state": "clock", "app": run.app, "pid": run.pid, "run": run.name, "time_ns": str(said)},
             )
         # Lines of one batch came at one time; a line after the last one is no step of a clock.
         return max(now_us, run.last_us + 1) if run.last_us - now_us <= CLOCK_STEP_US else now_us
@@ -778,6 +895,44 @@ _CAUSES = {
     "rejected_repeatedly": "the connection ended again and again at this line",
     "torn": "damaged in the spool file of a killed trader",
 }
+
+
+_KINDS = {
+    CONNECTED: "traders connecting or logging again",
+    QUIET: "traders becoming quiet",
+    LOST: "traders losing their connection",
+    CLOSED: "traders ending cleanly",
+    CRASHED: "traders crashing",
+    GONE: "traders not coming back",
+    FLOODING: "traders that flood",
+    "clock": "clocks that were set back or cannot be right",
+}
+"""What notices of a state are about, for those that are told of by number."""
+
+
+def _suppressed(found: Suppressed) -> tuple[str, dict[str, object]]:
+    """Return text and details of the notice for those that were not told by themselves."""
+    apps = ", ".join(app or "without a name" for app in found.apps) + (" and others" if found.more_apps else "")
+    return (
+        f"and {found.count:,} more of this kind in {SUM_S:.0f} s: {_KINDS[found.cause]} ({apps})",
+        {"state": found.cause, "count": found.count, "apps": list(found.apps), "suppressed": True},
+    )
+
+
+def _summed_gaps(gaps: GapSum) -> tuple[str, dict[str, object]]:
+    """Return text and details of one notice for many gaps."""
+    who = f"of {gaps.app or 'traders'}" + (f" (pid {gaps.pid})" if len(gaps.runs) == 1 else "")
+    details: dict[str, object] = {
+        "cause": gaps.cause,
+        "count": gaps.count,
+        "gaps": gaps.gaps,
+        "app": gaps.app,
+        "ranges": [{"run": run, "first": first, "last": last} for run, first, last in gaps.ranges],
+        "more_ranges": gaps.more_ranges,
+    }
+    if len(gaps.runs) == 1:
+        details |= {"run": next(iter(gaps.runs)), "pid": gaps.pid}
+    return f"{_lines(gaps.count)} {who} {gaps.why} ({gaps.gaps:,} gaps in {GAP_SUM_S:.0f} s)", details
 
 
 def _age_s(time_us: int, now_us: int) -> float:

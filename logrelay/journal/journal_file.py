@@ -14,12 +14,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from logrelay.errors import JournalRefused
-from logrelay.journal import sqlite_errors
+from logrelay.journal import file_safety, sqlite_errors
+from logrelay.journal.file_safety import FILE_MODE
 from logrelay.journal.schema import APPLICATION_ID, VERSION
 
 DIRECTORY_MODE = 0o700
-FILE_MODE = 0o600
-"""Log lines of a trading bot are nobody else's business."""
 LOCK_MARK = "logrelay journal"
 """First line of the lock file. Where it stands, a file that makes no sense was once ours."""
 MOST_CORRUPT = 3
@@ -59,7 +58,8 @@ class JournalFile:
     def claim(self) -> None:
         """Make the directory if there is none, and take the lock.
 
-        Raises JournalRefused when another relay holds it, JournalError when the directory cannot be written.
+        Raises JournalRefused when another relay holds it or a file is not safe to use, and JournalError when
+        the directory cannot be written.
         """
         try:
             if Path(self.path).is_dir():
@@ -68,12 +68,14 @@ class JournalFile:
                     f"{self.path}/journal.db"
                 )
             Path(self.path).parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            for companion in _COMPANIONS:
+                file_safety.check_file(self.path + companion)
             self._take_lock()
         except OSError as error:
             raise sqlite_errors.from_os(error, self.path) from error
 
     def _take_lock(self) -> None:
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        lock = file_safety.open_lock(self._lock_path)
         try:
             content = os.pread(lock, 200, 0).decode("utf-8", "replace").splitlines()
             try:
@@ -128,7 +130,7 @@ class JournalFile:
         Raises JournalRefused for a file that must not be touched, JournalError when it cannot be read.
         """
         try:
-            with Path(self.path).open("rb") as file:
+            with os.fdopen(file_safety.open_for_reading(self.path), "rb") as file:
                 header = file.read(_HEADER_BYTES)
         except FileNotFoundError:
             return "missing"

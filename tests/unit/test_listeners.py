@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import pwd
 import socket
 import stat
 import tempfile
@@ -16,7 +17,15 @@ import pytest
 from logrelay import listeners
 from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config
 from logrelay.errors import ListenError
-from logrelay.listeners import Listeners, SocketFileWatch, UnixListener, bind_tcp, group_id, open_listeners
+from logrelay.listeners import (
+    Listeners,
+    SocketFileWatch,
+    UnixListener,
+    allowed_peers,
+    bind_tcp,
+    group_id,
+    open_listeners,
+)
 
 
 @pytest.fixture
@@ -489,3 +498,42 @@ def test_a_number_that_no_group_can_have_is_refused(number):
     with pytest.raises(ListenError, match=f"there is no group '{number}' on this machine"):
         group_id(number)
     assert group_id("4294967294") == 4294967294
+
+
+# --- who may connect ----------------------------------------------------------------------------------------
+
+
+def test_users_and_groups_may_be_names_or_numbers():
+    me, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+    config = Config("s", "j", allow_uid=(me, "4711"), allow_gid=(group, "4712"))
+    access = allowed_peers(config)
+    assert access.refusal(4711, ()) is None
+    assert access.refusal(4713, (4712,)) is None
+    assert access.refusal(4713, (os.getgid(),)) is None
+    assert access.refusal(4713, ())
+
+
+@pytest.mark.parametrize(
+    ("lists", "text"),
+    [
+        ({"allow_uid": ("nobody-of-that-name",)}, r"no user 'nobody-of-that-name'.*--allow-uid"),
+        ({"allow_gid": ("nobody-of-that-name",)}, r"no group 'nobody-of-that-name'.*--allow-gid"),
+        ({"allow_uid": ("99999999999",)}, r"no user '99999999999'"),
+    ],
+)
+def test_a_user_or_group_that_there_is_not(lists, text):
+    with pytest.raises(ListenError, match=text):
+        allowed_peers(Config("s", "j", **lists))
+
+
+def test_a_directory_for_everybody_without_sticky_bit_is_refused(folder):
+    """Anybody could take the socket's place there; with the bit, only its owner could."""
+    place = folder / "open"
+    place.mkdir()
+    place.chmod(0o777)
+    with pytest.raises(ListenError, match="everybody may write to the directory"):
+        UnixListener(str(place / "ingest.sock"))
+    place.chmod(0o1777)
+    listener = UnixListener(str(place / "ingest.sock"))
+    listener.socket.close()
+    listener.remove()

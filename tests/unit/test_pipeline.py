@@ -13,8 +13,8 @@ from logrelay.fanout.filters import Filter
 from logrelay.ingest.frames import Hello, Log
 from logrelay.ingest.trader_registry import DEAD, End
 from logrelay.journal.interface import Opening, Query
-from logrelay.model import INFO
-from logrelay.pipeline import LOOP_LATE_S, Pipeline
+from logrelay.model import CRITICAL, INFO
+from logrelay.pipeline import LOOP_LATE_S, SYNC_BURST, SYNCS_PER_S, Pipeline
 from tests.support.waiting import DEADLINE_S
 
 
@@ -112,8 +112,8 @@ class Bench:
         self.pipeline.start()
         self.pipeline.hello(self.trader, Hello(b"r" * 16, "bot", "box", 7, 0))
 
-    def line(self, seq):
-        self.pipeline.frames(self.trader, [Log(seq, seq * 1000, INFO, {"event": f"line {seq}"})])
+    def line(self, seq, rank=INFO):
+        self.pipeline.frames(self.trader, [Log(seq, seq * 1000, rank, {"event": f"line {seq}"})])
         self.pipeline.tick()
 
     async def fail_read(self, error):
@@ -209,5 +209,41 @@ def test_what_failed_is_said(error, text):
     async def go():
         bench = Bench(head=20)
         assert await bench.fail_read(error) == text
+
+    asyncio.run(go())
+
+
+def test_critical_lines_share_the_syncs_of_a_second():
+    """So many commits wait for the disk; what follows waits for its turn together, and other lines do with it."""
+
+    async def go():
+        bench = Bench()
+        commits = bench.journal.submitted
+        commits.clear()
+        for seq in range(1, SYNC_BURST + 1):
+            bench.line(seq, CRITICAL)
+        assert len(commits) == SYNC_BURST
+        timers = len(bench.loop.timers)
+        for seq in range(SYNC_BURST + 1, SYNC_BURST + 51):
+            bench.line(seq, CRITICAL)
+        assert len(commits) == SYNC_BURST
+        (timer,) = bench.loop.timers[timers:]
+        assert timer.when() - bench.loop._loop.time() <= 1 / SYNCS_PER_S
+        await bench.pipeline.wait_committed(0.0)
+        assert [len(commit.lines) for commit in commits[SYNC_BURST:]] == [50]
+        assert commits[-1].durable
+        assert timer.cancelled()
+
+    asyncio.run(go())
+
+
+def test_lines_below_critical_never_wait_for_a_sync():
+    async def go():
+        bench = Bench()
+        commits = bench.journal.submitted
+        commits.clear()
+        for seq in range(1, 3 * SYNC_BURST):
+            bench.line(seq)
+        assert len(commits) == 3 * SYNC_BURST - 1
 
     asyncio.run(go())

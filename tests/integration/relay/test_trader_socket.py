@@ -31,6 +31,9 @@ class Recorder:
         self.ticks = 0
         self.acked = 0
 
+    def objection(self, hello):
+        return None
+
     def hello(self, connection, hello):
         self.connections[hello.run] = connection
         self.lines.setdefault(connection, [])

@@ -23,7 +23,7 @@ from logrelay.fanout.line_json import (
     read_body,
     rfc3339,
 )
-from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, run_name
 from tests.support.waiting import DEADLINE_S
 
 RUN_KEY = bytes.fromhex("9f1c0a7e5b3d4826a1f0c2e4d6b8907a")
@@ -35,7 +35,7 @@ def line_of(event, *, rank=INFO, app="robo_trader", time_us=1_769_162_400_123_45
     shape = json.loads(line.body)
     assert b"\n" not in line.body
     assert list(shape) == ["type", "id", "level", "source", "message", "context", "timestamp", "app", "run"]
-    assert (shape["app"], shape["run"]) == (app, RUN_KEY.hex())
+    assert (shape["app"], shape["run"]) == (app, run_name(RUN_KEY))
     assert shape["type"] == "log"
     assert shape["message"] == message
     assert shape["context"] == context
@@ -53,7 +53,7 @@ def test_the_line_of_the_protocol_page():
     assert line.body == (
         b'{"type":"log","id":"k3f9ab-1042","level":"INFO","source":"robo_trader.runner","message":"trade.executed",'
         b'"context":{"symbol":"AAPL","quantity":100},"timestamp":"2026-01-23T10:00:00.123456Z",'
-        b'"app":"robo_trader","run":"9f1c0a7e5b3d4826a1f0c2e4d6b8907a"}'
+        b'"app":"robo_trader","run":"744b938d57d455224f29a864fb7f6656"}'
     )
 
 
@@ -520,3 +520,12 @@ def test_a_gap_through_several_epochs():
     """Its ends have the epochs of their lines."""
     shape = gap(cause="retention", last_epoch="zzz999")
     assert (shape["context"]["first"], shape["context"]["last"]) == ("k3f9ab-3", "zzz999-9")
+
+
+@pytest.mark.parametrize("chars", [256, 257, 60_000])
+def test_a_long_source_is_cut_and_kept_whole_in_the_context(chars):
+    """Sources are remembered by the thousand, here and in the journal."""
+    name = "x" * chars
+    line, shape = line_of({"event": "e", "logger": name, "logger_": 1})
+    assert line.source == name[:256]
+    assert shape["context"] == ({"logger_": 1} if chars <= 256 else {"logger_": 1, "logger__": name})

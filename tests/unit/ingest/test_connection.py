@@ -120,7 +120,10 @@ class Bench:
     def admit(self, _connection):
         return self.refusal
 
-    def was_read(self, _connection, size):
+    def admit_hello(self, _connection):
+        return None
+
+    def was_read(self, _connection, size, _frames=0):
         self.calls.append(("read", size))
 
     def was_refused(self, _connection, reason):
@@ -133,6 +136,9 @@ class Bench:
         pass
 
     # Intake
+
+    def objection(self, hello):
+        return None
 
     def hello(self, _connection, hello):
         self.calls.append(("hello", hello.app))

@@ -54,11 +54,17 @@ class Relay:
     def admit(self, _connection):
         return None
 
-    def was_read(self, _connection, _size):
+    def admit_hello(self, _connection):
+        return None
+
+    def was_read(self, _connection, _size, _frames):
         pass
 
     def was_greeted(self, _connection):
         pass
+
+    def objection(self, hello):
+        return None
 
     def hello(self, connection, hello):
         self.registry.hello(connection, hello, NOW_US, 0.0)

@@ -13,7 +13,8 @@ from contextlib import closing
 import pytest
 
 from logrelay.ingest import peer_process as module
-from logrelay.ingest.peer_process import PeerProcess, ProcessTable, peer_pid, process_of
+from logrelay.ingest.peer_process import PeerProcess, ProcessTable, peer_groups, peer_pid, peer_user, process_of
+from logrelay.model import UNKNOWN_UID
 from tests.support.waiting import DEADLINE_S, wait_for
 
 CONNECT = """
@@ -150,3 +151,15 @@ def test_the_table_reports_each_end_once():
         for child in children:
             child.kill()
             child.communicate()
+
+
+def test_the_kernel_says_user_and_groups():
+    """Of a socket that is no Unix socket it does not, and nothing is raised."""
+    one, two = socket.socketpair(socket.AF_UNIX)
+    with one, two:
+        assert peer_user(one) == (os.geteuid(), os.getegid())
+        assert peer_groups(one) >= frozenset(os.getgroups())
+    with socket.socket() as tcp:
+        assert peer_groups(tcp) == frozenset()
+        assert peer_user(tcp) in {(UNKNOWN_UID, UNKNOWN_UID), (2**32 - 1, 2**32 - 1), (-1, -1)}
+    assert peer_user(one) == (UNKNOWN_UID, UNKNOWN_UID)

@@ -10,8 +10,10 @@ import asyncio
 import pytest
 
 from logrelay.ingest.keepalive import TICK_S
+from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.read_coalescing import FULL_BYTES, MIN_PAUSE_S
-from logrelay.ingest.server import TraderServer
+from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, TELL_AFTER_S
+from logrelay.ingest.server import MAX_UNGREETED_PER_USER, TraderServer
 from logrelay.ingest.trader_registry import RUNNING, UNKNOWN, End
 
 
@@ -78,6 +80,11 @@ class Connection:
         self.ticks = 0
         self.reading = True
         self.closed = False
+        self.uid = 7
+        self.refusal = None
+
+    def turn_away(self, reason):
+        self.refusal = reason
 
     def pass_tick(self):
         self.ticks += 1
@@ -113,6 +120,9 @@ class Intake:
     def refused(self, _connection, reason):
         self.calls.append(("refused", reason))
 
+    def flooding(self, connection, lines, seconds):
+        self.calls.append(("flooding", connection, lines, seconds))
+
     def ended(self, connection, end):
         self.calls.append(("ended", connection))
         return self.watches
@@ -138,7 +148,9 @@ def server(loop, intake):
 
 def admitted(server, count):
     connections = [Connection() for _ in range(count)]
-    assert [server.admit(connection) for connection in connections] == [None] * count
+    for connection in connections:
+        assert server.admit(connection) is None
+        server.was_greeted(connection)
     return connections
 
 
@@ -346,3 +358,133 @@ def test_the_process_of_who_ended_in_order_is_not_watched(server, loop, intake):
     server.was_lost(connection)
     assert intake.calls[-1] == ("ended", connection)
     assert loop.readers == {}
+
+
+# --- connections without hello ------------------------------------------------------------------------------
+
+
+def silent(server, count, uid=7):
+    connections = [Connection(greeted=False) for _ in range(count)]
+    for connection in connections:
+        connection.uid = uid
+        assert server.admit(connection) is None
+    return connections
+
+
+def test_silent_connections_take_no_traders_place(server):
+    """They have places of their own; hello is what counts."""
+    silent(server, 50)
+    admitted(server, 3)
+    (late,) = silent(server, 0) or [Connection(greeted=False)]
+    assert server.admit(late) == "3 traders are connected; at most 3 are allowed"
+
+
+def test_who_says_hello_when_all_places_are_taken_is_refused(server):
+    (waiting,) = silent(server, 1)
+    assert server.admit_hello(waiting) is None
+    admitted(server, 3)
+    assert server.admit_hello(waiting) == "3 traders are connected; at most 3 are allowed"
+
+
+def test_the_oldest_silent_one_of_a_user_makes_room(server):
+    """Nobody else's does, and whoever has said hello stays."""
+    (other,) = silent(server, 1, uid=8)
+    (trader,) = admitted(server, 1)
+    mine = silent(server, MAX_UNGREETED_PER_USER)
+    silent(server, 2)
+    assert [connection.refusal is not None for connection in mine[:3]] == [True, True, False]
+    assert mine[0].refusal == "512 connections of this user without hello; this was the oldest"
+    assert other.refusal is None
+    assert trader.refusal is None
+
+
+def test_the_oldest_silent_one_of_all_makes_room(server):
+    first = silent(server, MAX_UNGREETED_PER_USER, uid=8)
+    silent(server, MAX_UNGREETED_PER_USER, uid=9)
+    silent(server, 1, uid=10)
+    assert first[0].refusal == "1024 connections without hello; this was the oldest"
+    assert first[1].refusal is None
+
+
+def test_a_place_is_free_again_when_a_silent_one_has_left(server):
+    mine = silent(server, MAX_UNGREETED_PER_USER)
+    for connection in mine[:10]:
+        server.was_lost(connection)
+        server.was_lost(connection)
+    silent(server, 10)
+    assert all(connection.refusal is None for connection in mine)
+
+
+# --- floods -------------------------------------------------------------------------------------------------
+
+
+def flood(server, loop, connection, other, lines):
+    """Let a connection send many lines while another one logs."""
+    server.was_read(other, 100, 1)
+    server.was_read(connection, lines * 10, lines)
+    loop.turn()
+
+
+def test_who_floods_is_read_after_the_others(server, loop):
+    greedy, other, _ = admitted(server, 3)
+    flood(server, loop, greedy, other, BURST_LINES)
+    loop.pass_time()
+    assert greedy.reading
+    flood(server, loop, greedy, other, 2_000)
+    assert not greedy.reading
+    assert not other.reading
+    delays = [(delay_s, handle) for delay_s, handle in loop.later if not handle.cancelled]
+    (flood_delay, flood_timer), (_, pause_timer) = sorted(delays, reverse=True, key=lambda timer: timer[0])
+    assert flood_delay == pytest.approx(2_000 / FLOOD_LINES_PER_S)
+    pause_timer.call()
+    assert other.reading
+    assert not greedy.reading
+    loop.now += flood_delay
+    flood_timer.call()
+    assert greedy.reading
+
+
+def test_who_floods_alone_is_read_at_once(server, loop):
+    (greedy,) = admitted(server, 1)
+    for _ in range(10):
+        server.was_read(greedy, 1 << 18, 10_000)
+        loop.turn()
+        loop.pass_time()
+        assert greedy.reading
+
+
+def test_no_room_and_a_flood_do_not_get_into_each_others_way(server, loop):
+    """Resumed reading leaves the one that floods alone; a drain reads it at once."""
+    greedy, other, _ = admitted(server, 3)
+    flood(server, loop, greedy, other, BURST_LINES)
+    flood(server, loop, greedy, other, BURST_LINES)
+    server.pause_reading()
+    loop.pass_time()
+    server.resume_reading()
+    assert other.reading
+    assert not greedy.reading
+    server._stop_accepting()
+    server.was_read(other, 1, 1)
+    server.was_read(greedy, 1, 1)
+    loop.turn()
+    loop.pass_time()
+    assert greedy.reading
+
+
+def test_a_lasting_flood_is_told_of(server, loop, intake):
+    greedy, other, _ = admitted(server, 3)
+    for _ in range(30):
+        flood(server, loop, greedy, other, BURST_LINES)
+        loop.pass_time()
+        loop.now += 0.5
+    (told,) = [call for call in intake.calls if call[0] == "flooding"]
+    assert told[1] is greedy
+    assert told[3] >= TELL_AFTER_S
+
+
+def test_who_is_not_allowed_is_refused_before_anything_else(loop, intake):
+    server = TraderServer(intake, max_connections=3, loop=loop, access=PeerAccess([8], own_uid=9))
+    connection = Connection(greeted=False)
+    assert server.admit(connection).startswith("the user with uid 7 may not log here")
+    connection.uid = 8
+    assert server.admit(connection) is None

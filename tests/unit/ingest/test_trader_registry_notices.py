@@ -11,13 +11,13 @@ from logrelay.ingest.app_activity import AppRow
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, End, Trader, TraderRegistry
-from logrelay.model import ERROR, INFO, WARNING, Run
+from logrelay.model import ERROR, INFO, WARNING, Run, run_name
 
 NOW = 1_769_162_400_000_000
 CRASHED = End(DEAD)
 KEY = b"k" * 16
 HELLO = Hello(KEY, "bot", "box", 4711, NOW * 1000)
-WHO = {"app": "bot", "host": "box", "pid": 4711, "run": KEY.hex()}
+WHO = {"app": "bot", "host": "box", "pid": 4711, "run": run_name(KEY)}
 
 
 class Connection:

@@ -1,0 +1,112 @@
+"""Who is read when: a trader that sends without pause is read after the others. Pure.
+
+Owns: `ReadShares`, which says for how long a connection is left unread after a read. It must not know sockets or
+timers; time is an argument, in seconds of a clock that never steps. Read `ingest/server` next: it leaves the
+connections unread.
+
+One trader alone is read as fast as it sends: a backlog after an outage should be over soon. It is a flood only for
+others, whose lines wait while thousands of its lines are decoded, committed and shown. So while anybody else logs, all
+that flood share a part of what the relay can do, and the kernel keeps what they have sent meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from logrelay.ingest.token_bucket import TokenBucket
+
+BURST_LINES = 5_000
+"""Lines that a connection may send at once: the backlog of a bot that was away for some minutes."""
+
+LINES_PER_S = 2_000.0
+"""Lines that it gets back in a second, ten times what a busy bot logs. Beyond it the connection floods."""
+
+LINE_BYTES = 256
+"""So many bytes cost as much as a line, if the lines are long."""
+
+FLOOD_LINES_PER_S = 10_000.0
+"""Of all connections that flood, while others log: a tenth of what the relay reads at full speed on a small machine, so
+that a commit has some hundred lines and nobody waits for many of them."""
+
+OTHERS_S = 2.0
+"""Others log if one that does not flood has been read within so many seconds."""
+
+TELL_AFTER_S = 5.0
+"""A connection that has been left unread again and again for so long is told of: catching up takes less."""
+
+TELL_AGAIN_S = 60.0
+"""And again after so long, with the number of lines since."""
+
+
+class _Share:
+    """What is known of one connection."""
+
+    __slots__ = ("bucket", "flooding_since", "lines", "told_at")
+
+    def __init__(self, mono: float) -> None:
+        self.bucket = TokenBucket(BURST_LINES, LINES_PER_S, mono)
+        self.flooding_since: float | None = None
+        self.told_at = float("-inf")
+        self.lines = 0
+        """Since it floods, or since that was last told."""
+
+    def read(self, lines: int, cost: float, mono: float) -> bool:
+        """Note a read; tells whether the connection floods."""
+        if self.bucket.wait_s(mono) <= 0:
+            self.flooding_since = None
+            self.lines = 0
+        elif self.flooding_since is None:
+            self.flooding_since = mono
+        self.bucket.take(cost)
+        self.lines += lines
+        return self.flooding_since is not None
+
+    def take_report(self, mono: float) -> tuple[int, float] | None:
+        """Return lines and seconds if it is time to tell of the flood."""
+        if self.flooding_since is None or mono - self.flooding_since < TELL_AFTER_S:
+            return None
+        if mono - self.told_at < TELL_AGAIN_S:
+            return None
+        since = max(self.flooding_since, self.told_at)
+        lines, self.lines, self.told_at = self.lines, 0, mono
+        return lines, mono - since
+
+
+class ReadShares:
+    """The shares of all connections; one that is over is to be forgotten."""
+
+    def __init__(self) -> None:
+        self._shares: dict[Hashable, _Share] = {}
+        self._quiet: tuple[Hashable, float] | None = None
+        """The connection that does not flood and was read last, and when."""
+        self._free_at = 0.0
+        """Monotonic time at which those that flood have used up what they have been read."""
+
+    def pause_s(self, connection: Hashable, lines: int, size: int, mono: float) -> float:
+        """Note a read of so many lines and bytes; return the seconds for which the connection is left unread."""
+        share = self._shares.get(connection)
+        if share is None:
+            share = self._shares[connection] = _Share(mono)
+        cost = max(lines, size / LINE_BYTES)
+        if not share.read(lines, cost, mono):
+            self._quiet = (connection, mono)
+            return 0.0
+        if self._quiet is None or self._quiet[0] == connection or mono - self._quiet[1] > OTHERS_S:
+            self._free_at = mono
+            return 0.0
+        self._free_at = max(self._free_at, mono) + cost / FLOOD_LINES_PER_S
+        return self._free_at - mono
+
+    def floods(self, connection: Hashable) -> bool:
+        """Tell whether a connection has used up more than its share."""
+        share = self._shares.get(connection)
+        return share is not None and share.flooding_since is not None
+
+    def take_report(self, connection: Hashable, mono: float) -> tuple[int, float] | None:
+        """Return how many lines in how many seconds a connection has sent that is to be told of as a flood."""
+        share = self._shares.get(connection)
+        return None if share is None else share.take_report(mono)
+
+    def forget(self, connection: Hashable) -> None:
+        """Forget a connection that is over."""
+        self._shares.pop(connection, None)

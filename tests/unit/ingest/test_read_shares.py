@@ -1,0 +1,87 @@
+"""A trader alone is read as fast as it sends; while others log, all that flood share a part."""
+
+from __future__ import annotations
+
+import pytest
+
+from logrelay.ingest.read_shares import (
+    BURST_LINES,
+    FLOOD_LINES_PER_S,
+    LINE_BYTES,
+    LINES_PER_S,
+    OTHERS_S,
+    TELL_AFTER_S,
+    TELL_AGAIN_S,
+    ReadShares,
+)
+
+
+def test_alone_there_is_no_pause():
+    shares = ReadShares()
+    assert [shares.pause_s("bot", 50_000, 1, n / 10) for n in range(20)] == [0.0] * 20
+
+
+def test_within_its_share_nobody_pauses():
+    shares = ReadShares()
+    for second in range(100):
+        assert shares.pause_s("one", int(LINES_PER_S) - 1, 0, float(second)) == 0
+        assert shares.pause_s("two", int(LINES_PER_S) - 1, 0, float(second)) == 0
+
+
+@pytest.mark.parametrize(("lines", "size"), [(4_000, 0), (1, 4_000 * LINE_BYTES)])
+def test_a_flood_pauses_while_others_log(lines, size):
+    """Small lines cost by number, long ones by bytes."""
+    shares = ReadShares()
+    shares.pause_s("flood", BURST_LINES, 0, 0.0)
+    shares.pause_s("bot", 1, 100, 0.0)
+    assert shares.pause_s("flood", lines, size, 0.0) == pytest.approx(4_000 / FLOOD_LINES_PER_S)
+    assert shares.pause_s("bot", 1, 100, 0.1) == 0.0
+    assert shares.pause_s("flood", lines, size, OTHERS_S + 0.2) == 0.0  # the other has been silent since
+
+
+def test_those_that_flood_share_one_part():
+    """A thousand connections get no more than one."""
+    shares = ReadShares()
+    names = [f"flood {n}" for n in range(10)]
+    for name in names:
+        shares.pause_s(name, BURST_LINES, 0, 0.0)
+    shares.pause_s("bot", 1, 0, 0.0)
+    pauses = [shares.pause_s(name, 2_000, 0, 0.0) for name in names]
+    assert pauses == pytest.approx([n * 2_000 / FLOOD_LINES_PER_S for n in range(1, 11)])
+
+
+def test_who_has_calmed_down_is_one_of_the_others_again():
+    shares = ReadShares()
+    shares.pause_s("flood", BURST_LINES, 0, 0.0)
+    shares.pause_s("bot", 1, 0, 0.0)
+    assert shares.pause_s("flood", 1_000, 0, 0.0) > 0
+    shares.pause_s("bot", 1, 0, 9.9)
+    assert shares.pause_s("flood", 1_000, 0, 10.0) == 0.0
+
+
+def test_a_lasting_flood_is_told_of_now_and_then():
+    shares = ReadShares()
+    shares.pause_s("flood", BURST_LINES, 0, 0.0)
+    told = []
+    for step in range(1, 800):
+        now = step / 8
+        shares.pause_s("bot", 1, 0, now)
+        shares.pause_s("flood", 2_000, 0, now)
+        report = shares.take_report("flood", now)
+        if report is not None:
+            told.append((now, *report))
+    (first, lines, seconds), (again, more, since) = told
+    assert first == pytest.approx(0.25 + TELL_AFTER_S)
+    assert (lines, seconds) == (42 * 2_000, pytest.approx(TELL_AFTER_S))
+    assert again == pytest.approx(first + TELL_AGAIN_S)
+    assert (more, since) == (480 * 2_000, pytest.approx(TELL_AGAIN_S))
+    assert shares.take_report("bot", 1e9) is None
+    assert shares.take_report("nobody", 1e9) is None
+
+
+def test_a_connection_that_is_over_is_forgotten():
+    shares = ReadShares()
+    shares.pause_s("bot", 1, 0, 0.0)
+    shares.forget("bot")
+    shares.forget("bot")
+    assert not shares._shares
