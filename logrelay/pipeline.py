@@ -251,6 +251,7 @@ class Pipeline(Generic[Server]):
                     self._sync_timer = self._loop.call_later(wait_s, self._on_sync_allowed)
                 return len(self._hub.viewers)
             self._syncs.take()
+        self._registry.tell_gaps(_now_us(), time.monotonic())
         taken = self._sequencer.take()
         if taken is not None:
             self._submit(*taken)

@@ -29,8 +29,8 @@ USER_PER_S = 10.0
 SUM_S = 10.0
 """Notices that were suppressed are told of by number after so long."""
 
-GAP_SUM_S = 1.0
-"""Gaps that were suppressed are told of after so long: viewers are to know soon where lines are missing."""
+STDERR_GAPS_S = 1.0
+"""Sums of gaps are told in the stream with every commit, and on stderr no more often than this."""
 
 MAX_BUCKETS = 1_024
 """Rates remembered, some 200 bytes each; an app beyond it has only its user's share."""
@@ -39,7 +39,7 @@ SWEEP_S = 1.0
 """How often a full table of rates is searched for those that are not needed any more."""
 
 MAX_SUMS = 64
-"""Sums kept apart, by app and cause; what is beyond goes into one. A second's flood makes that many notices."""
+"""Sums kept apart, by app and cause; what is beyond goes into one. A commit has that many notices at most."""
 
 MAX_RANGES = 16
 """Ranges of missing seqs that a sum names; the count says how many lines there were in all."""
@@ -137,7 +137,6 @@ class GapSum:
 
     app: str
     cause: str
-    since: float
     why: str
     count: int = 0
     """Missing lines: exact."""
@@ -168,12 +167,15 @@ class GapSum:
 
 
 class GapSums:
-    """Gaps that were not told by themselves, added up until they are due. No line is counted twice or left out."""
+    """Gaps that were not told by themselves, added up until the next commit. No line is counted twice or left out.
+
+    They go into the journal with the seqs that they explain: a relay that is killed in between forgets both.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str], GapSum] = {}
 
-    def add(self, app: str, cause: str, why: str, run: str, pid: int, first: int, last: int, mono: float) -> None:
+    def add(self, app: str, cause: str, why: str, run: str, pid: int, first: int, last: int) -> None:
         """Add a gap; what is beyond `MAX_SUMS` is added up without app and cause."""
         found = self._sums.get((app, cause))
         if found is None:
@@ -181,14 +183,10 @@ class GapSums:
                 app, cause, why = "", "several", "for several reasons"
             found = self._sums.get((app, cause))
             if found is None:
-                found = self._sums[app, cause] = GapSum(app, cause, mono, why)
+                found = self._sums[app, cause] = GapSum(app, cause, why)
         found.add(run, pid, first, last)
 
-    def next_deadline(self) -> float:
-        """Return when `take_due` has something; infinity: never."""
-        return min((found.since + GAP_SUM_S for found in self._sums.values()), default=float("inf"))
-
-    def take_due(self, mono: float, *, all_of_them: bool = False) -> list[GapSum]:
-        """Return the sums that are due, or all; they begin anew."""
-        due = [key for key, found in self._sums.items() if all_of_them or found.since + GAP_SUM_S <= mono]
-        return [self._sums.pop(key) for key in due]
+    def take(self) -> list[GapSum]:
+        """Return the sums; they begin anew."""
+        taken, self._sums = list(self._sums.values()), {}
+        return taken

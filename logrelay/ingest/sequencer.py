@@ -82,7 +82,16 @@ class Sequencer:
         if rank == CRITICAL:
             self._durable = True
 
-    def add_notice(self, now_us: int, rank: int, notice: str, message: str, details: Mapping[str, object]) -> None:
+    def add_notice(
+        self,
+        now_us: int,
+        rank: int,
+        notice: str,
+        message: str,
+        details: Mapping[str, object],
+        *,
+        on_stderr: bool = True,
+    ) -> None:
         """Add one of the relay's own lines: `notice` is its kind (docs/protocol.md), `details` its other context."""
         seq = self._next_seq
         message = visible(message)
@@ -95,7 +104,8 @@ class Sequencer:
         self._lines.append(line)
         self._messages.append(message)
         self._contexts.append(context)
-        self._on_notice(rank, message)
+        if on_stderr:
+            self._on_notice(rank, message)
 
     def touch(self, run: Run) -> None:
         """Write the run's row with the next commit."""

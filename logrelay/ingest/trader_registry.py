@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, Protocol
 from logrelay.fanout.line_json import free_name, rfc3339
 from logrelay.ingest.app_activity import AppRow, AppTable, Samples
 from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
-from logrelay.ingest.notice_rate import GAP_SUM_S, SUM_S, GapSum, GapSums, NoticeRate, Suppressed
+from logrelay.ingest.notice_rate import STDERR_GAPS_S, SUM_S, GapSum, GapSums, NoticeRate, Suppressed
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, UNKNOWN_UID, WARNING, Run
 from logrelay.run_table import MAX_RUNS, RunTable
@@ -217,6 +217,8 @@ class TraderRegistry:
         """Monotonic time of the call that is being worked on."""
         self._notices = NoticeRate()
         self._gap_sums = GapSums()
+        self._next_gaps_on_stderr = 0.0
+        """Monotonic time before which no sum of gaps is told there."""
         self._unreported_refusals = 0
         """Refusals that no notice has told of yet."""
         self._next_refusal_notice = 0.0
@@ -496,7 +498,7 @@ class TraderRegistry:
     def next_report(self) -> float:
         """Return when something is due that was not told at once; infinity when nothing is. Quick."""
         refusals = self._next_refusal_notice if self._unreported_refusals else _NEVER
-        return min(refusals, self._notices.next_deadline(), self._gap_sums.next_deadline())
+        return min(refusals, self._notices.next_deadline())
 
     def pass_time(self, now_us: int, mono: float) -> None:
         """Tell in notices which traders have become quiet, lost, crashed or gone."""
@@ -666,7 +668,7 @@ class TraderRegistry:
         run = trader.run
         run.last_seq = last
         if not self._notices.admits("gap", run.app, run.uid, self._mono):
-            self._gap_sums.add(run.app, cause, f"{what}{why}", run.name, run.pid, first, last, self._mono)
+            self._gap_sums.add(run.app, cause, f"{what}{why}", run.name, run.pid, first, last)
             return
         count = last - first + 1
         self._sequencer.add_notice(
@@ -695,13 +697,19 @@ class TraderRegistry:
         else:
             self._notices.suppress(state, run.app, rank, self._mono)
 
+    def tell_gaps(self, now_us: int, mono: float) -> None:
+        """Tell of the gaps that were added up; to be called before what has gathered is taken to be committed."""
+        for gaps in self._gap_sums.take():
+            aloud = mono >= self._next_gaps_on_stderr
+            if aloud:
+                self._next_gaps_on_stderr = mono + STDERR_GAPS_S
+            self._sequencer.add_notice(now_us, WARNING, "gap", *_summed_gaps(gaps), on_stderr=aloud)
+
     def flush(self, now_us: int, mono: float) -> None:
         """Tell now what would be told later: the relay is about to end."""
         self._report_sums(now_us, mono, all_of_them=True)
 
     def _report_sums(self, now_us: int, mono: float, *, all_of_them: bool = False) -> None:
-        for gaps in self._gap_sums.take_due(mono, all_of_them=all_of_them):
-            self._sequencer.add_notice(now_us, WARNING, "gap", *_summed_gaps(gaps))
         for found in self._notices.take_due(mono, all_of_them=all_of_them):
             self._sequencer.add_notice(now_us, found.rank, "trader", *_suppressed(found))
 
@@ -932,7 +940,7 @@ def _summed_gaps(gaps: GapSum) -> tuple[str, dict[str, object]]:
     }
     if len(gaps.runs) == 1:
         details |= {"run": next(iter(gaps.runs)), "pid": gaps.pid}
-    return f"{_lines(gaps.count)} {who} {gaps.why} ({gaps.gaps:,} gaps in {GAP_SUM_S:.0f} s)", details
+    return f"{_lines(gaps.count)} {who} {gaps.why} ({gaps.gaps:,} gaps)", details
 
 
 def _age_s(time_us: int, now_us: int) -> float:

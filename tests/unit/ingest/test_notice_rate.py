@@ -9,7 +9,6 @@ from logrelay.ingest import notice_rate
 from logrelay.ingest.notice_rate import (
     APP_BURST,
     APP_PER_S,
-    GAP_SUM_S,
     MAX_BUCKETS,
     MAX_NAMED,
     MAX_RANGES,
@@ -79,18 +78,15 @@ def test_what_is_suppressed_is_told_by_number():
 
 def test_gaps_of_an_app_and_cause_add_up():
     sums = GapSums()
-    assert sums.next_deadline() == NEVER
     for first in (1, 5, 6, 20):
-        sums.add("bot", "overflow", "lost: why", "run", 3, first, first, 2.0)
-    sums.add("bot", "too_big", "lost: big", "run", 3, 7, 9, 2.5)
-    assert sums.next_deadline() == 2.0 + GAP_SUM_S
-    (gap,) = sums.take_due(2.0 + GAP_SUM_S)
+        sums.add("bot", "overflow", "lost: why", "run", 3, first, first)
+    sums.add("bot", "too_big", "lost: big", "run", 3, 7, 9)
+    gap, other = sums.take()
     assert (gap.app, gap.cause, gap.count, gap.gaps, gap.pid) == ("bot", "overflow", 4, 4, 3)
     assert gap.ranges == [("run", 1, 1), ("run", 5, 6), ("run", 20, 20)]
     assert not gap.more_ranges
-    (gap,) = sums.take_due(0.0, all_of_them=True)
-    assert (gap.cause, gap.count, gap.ranges) == ("too_big", 3, [("run", 7, 9)])
-    assert sums.next_deadline() == NEVER
+    assert (other.cause, other.count, other.ranges) == ("too_big", 3, [("run", 7, 9)])
+    assert sums.take() == []
 
 
 @given(
@@ -100,8 +96,8 @@ def test_no_missing_line_is_counted_twice_or_left_out(gaps):
     """Whatever the names: the sums have every line, and stay few and small."""
     sums = GapSums()
     for app, run, first, count in gaps:
-        sums.add(f"app{app}", "cause", "why", f"run{run}", 1, first, first + count - 1, 0.0)
-    found = sums.take_due(GAP_SUM_S)
+        sums.add(f"app{app}", "cause", "why", f"run{run}", 1, first, first + count - 1)
+    found = sums.take()
     assert sum(gap.count for gap in found) == sum(count for *_, count in gaps)
     assert sum(gap.gaps for gap in found) == len(gaps)
     assert len(found) <= MAX_SUMS + 1

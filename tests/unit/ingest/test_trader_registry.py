@@ -65,10 +65,17 @@ class Connection:
 class Bench:
     """A registry with a sequencer behind it and clocks in hand."""
 
-    def __init__(self, runs=(), head=0, quiet_after_s=QUIET_S, unsynced_before_us=None):
+    def __init__(
+        self,
+        runs=(),
+        head=0,
+        quiet_after_s=QUIET_S,
+        unsynced_before_us=None,
+        on_notice=lambda _rank, _text: None,
+    ):
         self.mono = 1000.0
         self.now_us = NOW
-        self.sequencer = Sequencer("k3f9ab", head + 1, on_notice=lambda _rank, _text: None)
+        self.sequencer = Sequencer("k3f9ab", head + 1, on_notice=on_notice)
         self.registry = TraderRegistry(
             runs,
             self.sequencer,
@@ -94,6 +101,7 @@ class Bench:
 
     def take(self):
         """Return what has been added, each line as (message, context), and remember the commit."""
+        self.registry.tell_gaps(self.now_us, self.mono)  # as the pipeline does before each commit
         taken = self.sequencer.take()
         if taken is None:
             return []
