@@ -171,8 +171,9 @@ class Sender:
         self._last_error = ""
         self._down_since: float | None = None
         self._reported_at: float | None = None
-        self._cautious = False
-        """One frame at a time, because connections keep ending around `_suspect_seq`."""
+        self._cautious = self._relay_outlived = False
+        """One frame at a time, because connections keep ending around `_suspect_seq`; and: the relay has pinged, or
+        answered a ping, on this connection, so what it was sent before did not end it."""
         self._suspect_seq = 0
         self._losses = self._losses_alone = 0
         self._bye_for = -1
@@ -649,8 +650,8 @@ class Sender:
     def _count_loss(self) -> None:
         """Remember at which line connections end: one that ends them all must not stop the others."""
         out = self._out
-        if not out.outstanding():
-            return
+        if not out.outstanding() or self._relay_outlived:
+            return  # a relay that cannot commit, on a full disk, acks nothing; its next restart is no line's doing
         first = out.first_unacked()
         self._losses = self._losses + 1 if first == self._suspect_seq else 1
         self._losses_alone = self._losses_alone + 1 if self._cautious and first == self._suspect_seq else 0
@@ -706,9 +707,10 @@ class Sender:
             if not out.delegate(out.reject, answer.seq, "rejected", "rejected_repeatedly") and not known:
                 out.count_bad_answer()
         elif isinstance(answer, frames.Ping):
+            self._relay_outlived = self.state == "up"
             out.delegate(self._send_small, frames.PONG)
         elif isinstance(answer, frames.Pong):
-            pass  # that something was heard is all it says
+            self._relay_outlived = self.state == "up"
         elif isinstance(answer, frames.Refused):
             self.refusal = answer.reason or "refused"
             self._fail(f"refused: {answer.reason}", blameless=self.state != "up")
@@ -726,6 +728,7 @@ class Sender:
             self._losses = self._losses_alone = 0
             self._cautious = self._cautious and out.first_unacked() <= self._suspect_seq
         self.refusal = ""
+        self._relay_outlived = False
         self.state = "up"
         self._welcomed += 1
         if self._welcomed > 1:

@@ -587,6 +587,22 @@ def test_a_welcome_clears_the_suspicion_too(bench, relay):
     assert bench.out.dropped["rejected_repeatedly"] == 0
 
 
+@pytest.mark.parametrize("sign", [[4], [5]], ids=["ping", "pong"])
+def test_a_relay_that_lives_on_without_acking_blames_no_line(bench, relay, sign):
+    """Its disk is full, and it is restarted again and again: the line stays, however often."""
+    bench.log("info", "info", "info")
+    for _ in range(8):
+        assert [frame[1] for frame in bench.up() if frame[0] == 1] == [1, 2, 3]
+        relay.send(sign)
+        bench.turn()
+        bench.lose()
+    assert bench.out.dropped["rejected_repeatedly"] == 0
+    for _ in range(5):
+        bench.up()
+        bench.lose()
+    assert bench.out.dropped["rejected_repeatedly"] == 1, "of a connection that ends at once it is the line"
+
+
 def test_connections_that_end_for_other_reasons_blame_no_line(bench, relay):
     """Nothing was on the wire, or it was this side."""
     for _ in range(6):
