@@ -95,6 +95,9 @@ class Run:
     """The relay's clock at the last change, microseconds; old runs are forgotten by it."""
     uid: int = field(default=UNKNOWN_UID, compare=False)
     """User of the process that opened it. Not in the journal: after a start of the relay it is whoever comes first."""
+    said_bye: bool = field(default=False, compare=False)
+    """Its last frame was bye. The journal is told that it is closed, though its connection may still be open: a relay
+    that stops with it must not miss it at the next start."""
 
     @property
     def name(self) -> str:
@@ -102,7 +105,8 @@ class Run:
         return run_name(self.key)
 
     def copy(self) -> Run:
-        """Return a copy for another thread; a third of the time of dataclasses.replace, and there is one per tick."""
+        """Return a copy for the journal; a third of the time of dataclasses.replace, and there is one per tick."""
+        state = "closed" if self.said_bye and self.state in ("connected", "quiet") else self.state
         return Run(
             self.id,
             self.key,
@@ -112,9 +116,10 @@ class Run:
             self.started_ns,
             self.last_seq,
             self.last_us,
-            self.state,
+            state,
             self.seen_us,
             self.uid,
+            self.said_bye,
         )
 
 

@@ -135,7 +135,6 @@ class Trader:
     """None: not connected."""
     seen_since_start: bool = False
     """It has been connected since the relay started."""
-    said_bye: bool = False
     end: End = _UNKNOWN_END
     """How its last connection ended."""
     peer_pid: int = 0
@@ -323,7 +322,7 @@ class TraderRegistry:
             trader.run.uid = hello.peer_uid
         trader.connection = connection
         trader.seen_since_start = True
-        trader.said_bye = False
+        trader.run.said_bye = False
         trader.peer_pid = hello.peer_pid
         trader.is_dead = hello.is_dead
         trader.has_crashed = trader.has_crashed and hello.is_dead
@@ -373,7 +372,7 @@ class TraderRegistry:
             else:
                 self._receive_other(trader, frame, answers, now_us, mono)
         if taken:
-            trader.said_bye = trader.said_bye and type(received[-1]) is Bye
+            trader.run.said_bye = trader.run.said_bye and type(received[-1]) is Bye
             self._note_lines(trader, taken, now_us, mono)
         if received:
             trader.unsynced = False
@@ -389,7 +388,7 @@ class TraderRegistry:
                 return
             if frame.last > run.last_seq:
                 self._add_unexplained_gap(trader, frame.last, now_us)
-            trader.said_bye = True
+            trader.run.said_bye = True
         elif type(frame) is Lost:
             if frame.last - run.last_seq > MAX_HOLE:
                 answers.append(reject(frame.last, self._refuse_jump(run, frame.last, now_us, mono)))
@@ -434,7 +433,7 @@ class TraderRegistry:
             return False
         trader.connection = None
         trader.end = end._replace(process=DEAD) if trader.is_dead else end
-        if trader.said_bye:
+        if trader.run.said_bye:
             trader.deadline = _NEVER
             self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} ended cleanly", CLOSED)
             self._set_state(trader, CLOSED, now_us, mono)
@@ -462,7 +461,7 @@ class TraderRegistry:
         if trader is not None:
             trader.committed = seq
             if trader.connection is not None:
-                trader.connection.ack(seq, now=trader.said_bye)
+                trader.connection.ack(seq, now=trader.run.said_bye)
 
     def refused(self, reason: str, now_us: int, mono: float, app: str | None, *, what: str = "connection") -> None:
         """Count a refused connection, and tell of it in a notice.

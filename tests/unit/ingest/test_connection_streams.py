@@ -139,7 +139,7 @@ def test_an_odd_stream(stream, size):
     assert [shape["message"] for shape in lines] == [f"line {seq}" for seq in stream["takes"]]
     gaps = [shape["context"] for shape in shown if shape["context"].get("notice") == "gap"]
     assert [[gap["first"], gap["last"], gap["cause"]] for gap in gaps] == stream["gaps"]
-    assert relay.trader.said_bye is stream["bye"]
+    assert relay.trader.run.said_bye is stream["bye"]
     told = [shape for shape in shown if shape["context"].get("state") == "clock"]
     if stream["context"] is not None:
         expected = dict(stream["context"])

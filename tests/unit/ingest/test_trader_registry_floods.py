@@ -168,7 +168,7 @@ def test_a_seq_far_ahead_is_refused_and_the_run_goes_on(frame):
     assert told.message.startswith("a frame to the log socket refused: seq ")
     assert bench.registry.counters.rejected == 1
     assert bench.registry.counters.unexplained_lines == 0
-    assert not trader.said_bye
+    assert not trader.run.said_bye
 
 
 def test_the_key_of_a_run_is_told_to_nobody():

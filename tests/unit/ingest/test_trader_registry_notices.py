@@ -90,7 +90,7 @@ def log(seq, time_us=None):
 def test_a_trader_begins_with_nothing():
     """No line, no connection, no time at which something happens."""
     trader = Trader(Run(1, KEY, "bot", "box", 1, 1), AppRow("bot"))
-    assert (trader.connection, trader.seen_since_start, trader.said_bye, trader.clock_stepped_back) == (
+    assert (trader.connection, trader.seen_since_start, trader.run.said_bye, trader.clock_stepped_back) == (
         None,
         False,
         False,
@@ -225,7 +225,7 @@ def test_when_a_run_was_seen_last(bench):
     bench.end(trader)
     bench.forward(CRASH_GRACE_S)
     seen.append([(run.id, run.state, (run.seen_us - NOW) // 1_000_000) for run in bench.runs])
-    states = ["connected", "quiet", "connected", "connected", "closed", "connected", "crashed"]
+    states = ["connected", "quiet", "connected", "closed", "closed", "connected", "crashed"]
     assert seen == [[(1, state, at)] for state, at in zip(states, (0, 60, 61, 62, 63, 64, 65), strict=True)]
 
 
@@ -345,3 +345,15 @@ def test_what_health_checks_see(bench, trader):
     bench.end(trader)
     summary |= {"last_line": "2026-01-23T10:00:00.000001Z", "last_line_age_s": 2.5, "quiet_s": None, "last_seq": 1}
     assert bench.registry.summaries(bench.mono + 2.5) == [summary]
+
+
+def test_a_goodbye_is_kept_before_its_connection_ends(bench):
+    """A machine that is shut down ends bots and relay at once: the next relay must not miss those that said bye."""
+    trader = bench.hello()
+    bench.receive(trader, log(1), Bye(1))
+    (kept,) = bench.runs
+    assert (kept.state, trader.run.state) == ("closed", "connected")
+    following = Bench([kept])
+    assert following.forward(2 * GONE_GRACE_S) == []
+    bench.receive(trader, log(2))
+    assert [run.state for run in bench.runs] == ["connected"], "it went on"
