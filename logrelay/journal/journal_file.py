@@ -29,6 +29,9 @@ FLIPPED_BITS = 8
 LIKELY_VERSION = 255
 """No schema version will be above this: a header that claims one is damaged."""
 
+FINISHED = ".salvaged"
+"""Added to the journal's name: what was saved of a damaged one, complete, for the moment before it takes its place."""
+
 _HEADER_BYTES = 100
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("", "-wal", "-shm")
@@ -172,6 +175,27 @@ class JournalFile:
                 Path(path + companion).unlink()
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
         return path
+
+    def finish(self, path: str) -> str:
+        """Name the file at `path` as one that is complete, though not yet in place; returns its new path."""
+        _sync(path)
+        Path(path).rename(self.path + FINISHED)
+        return self.path + FINISHED
+
+    def take_finished(self) -> bool:
+        """Put a finished file in place where a relay was ended between setting the old one aside and that.
+
+        Where the old one is still in place the finished one is deleted: it will be made again. Returns whether it was
+        put in place. Raises OSError.
+        """
+        finished = self.path + FINISHED
+        if not os.path.lexists(finished):
+            return False
+        if self.exists():
+            Path(finished).unlink()
+            return False
+        self.put_in_place(finished)
+        return True
 
     def put_in_place(self, path: str) -> None:
         """Give the finished file at `path` the journal's name, for good even if the power goes.

@@ -190,6 +190,9 @@ class SqliteJournal:
         self._file.claim()
         try:
             notices: list[str] = []
+            with self._errors():
+                if self._file.take_finished():
+                    notices.append("What was saved of a damaged journal is in its place now; a relay before was ended.")
             state = self._file.inspect()
             if state == "ours":
                 try:
@@ -240,6 +243,7 @@ class SqliteJournal:
                     progress=shown,
                 )
                 found = self._write_again(path, found)
+                path = self._file.finish(path)
             except BaseException:
                 with suppress(OSError):
                     Path(path).unlink()

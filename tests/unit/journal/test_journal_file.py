@@ -309,6 +309,28 @@ def test_a_reopening_that_fails_halfway_is_taken_up_again(journal_at, lines, run
     assert read_all(journal)[-1] == 3001
 
 
+@pytest.mark.parametrize("step", ["set_aside", "put_in_place"])
+def test_a_relay_that_is_ended_while_it_saves_a_journal_loses_nothing(journal_at, lines, monkeypatch, step):
+    """Before the damaged file is set aside, or between that and the new one's taking its place."""
+    write_some(journal_at, lines).close()
+    with journal_at.path.open("r+b") as file:
+        file.write(b"\0" * 50)
+    ended = journal_at()
+    with monkeypatch.context() as patch:
+
+        def end(*_args):
+            raise KeyboardInterrupt
+
+        patch.setattr(ended._file, step, end)
+        with pytest.raises(KeyboardInterrupt):
+            ended.open()
+    assert journal_at.path.exists() is (step == "set_aside")
+    opening = journal_at().open()
+    assert opening.head == 3000
+    assert not journal_at.path.with_name("journal.db.salvaged").exists()
+    assert len(list(journal_at.path.parent.glob("*.corrupt-*"))) == 1
+
+
 def test_set_aside_names_do_not_collide(journal_at, lines):
     """Two damaged files in the same second are both kept."""
     for _ in range(2):
