@@ -38,8 +38,8 @@ OWN_SHARE = 4
 takes what it is given, and at the end neither it nor the log would be there."""
 LOG_RESERVE = 1 << 20
 """Bytes that the write-ahead log has in any case: a step of retention takes a third of it."""
-START_RESERVE = 256 << 10
-"""Bytes of the lock file: the index of the log (32 KiB), and some commits."""
+START_RESERVE = LOG_RESERVE + (256 << 10)
+"""Bytes of the lock file: a log as it was, which SQLite deletes at a stop, its index (32 KiB), and some pages."""
 CHUNK_PAGES = 64
 """The file grows by so many pages at a time: a quarter of a megabyte is one call in a thousand lines."""
 COMMIT_PAGES = 16
