@@ -126,6 +126,11 @@ class DiskSpace:
             self._file.reserve_log(size)
             self._file.reserve_lock(START_RESERVE)
 
+    def reserve_start(self) -> None:
+        """Give the lock file its space; after SQLite has closed the file, whose log then leaves some."""
+        with suppress(OSError):
+            self._file.reserve_lock(START_RESERVE)
+
     def claim(self, db: sqlite3.Connection, pages: int) -> bool:
         """Have the file system keep room for a commit that adds up to `pages` pages. False: it has none.
 

@@ -746,6 +746,7 @@ class SqliteJournal:
             self._closed = True
             self._write_closed()
             self._disconnect()
+            self._space.reserve_start()  # what the log leaves may be the last space for a long time
             self._file.release()
 
     def _write_closed(self) -> None:

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from logrelay.model import run_name
 from tests.support.chaos.feeder import SENT, Shared
 from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
 from tests.support.chaos.scale import chance, scaled
@@ -53,7 +54,7 @@ def test_killed_traders_lose_no_line_whose_send_returned(scene):
         assert kept == list(range(1, len(kept) + 1)), f"{name}: not each line once and in order"
         assert ledger.runs[run][1:] == (len(kept), "crashed")
     crashed = [notice["context"]["run"] for notice in ledger.notices(notice="trader", state="crashed")]
-    assert sorted(crashed) == sorted(run.hex() for _, run in said.values())
+    assert sorted(crashed) == sorted(run_name(run) for _, run in said.values())
     assert not ledger.notices(notice="gap")
     assert not ledger.notices(notice="trader", state="refused")
     check_viewer(viewer, ledger)
@@ -89,7 +90,7 @@ def test_a_clean_end_is_told_as_one(scene):
     trader = scene.trader(relay).connect()
     trader.burst(30)
     trader.bye()
-    viewer.wait_for_notice(notice="trader", state="closed", run=trader.run.hex())
+    viewer.wait_for_notice(notice="trader", state="closed", run=run_name(trader.run))
     ledger = Ledger.read(relay.journal)
     check_trader(ledger, "trader", 1, 30)
     states = [notice["context"]["state"] for notice in ledger.notices(notice="trader")]
@@ -109,7 +110,7 @@ def test_a_trader_that_dies_with_the_relay_is_told_as_gone(scene):
     trader.close()
     relay.start()
     viewer = scene.viewer(relay).start()
-    viewer.wait_for_notice(notice="trader", state="gone", run=trader.run.hex())
+    viewer.wait_for_notice(notice="trader", state="gone", run=run_name(trader.run))
     assert relay.health()["traders"][0]["state"] == "gone"
     # And should it have been elsewhere only, its lines are taken as if nothing had been.
     trader.connect()

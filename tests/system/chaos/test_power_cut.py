@@ -16,7 +16,7 @@ import pytest
 from logrelay.fanout.positions import Epochs
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
-from logrelay.model import Commit, Line
+from logrelay.model import Commit, Line, run_name
 from tests.support.chaos import power
 from tests.support.chaos.ledger import Ledger, check_accounted
 from tests.support.chaos.scale import chance, scaled
@@ -212,7 +212,7 @@ def check_restart(scene, folder, scenery, told):
 
 def check_trader_goes_on(ledger, trader, cause):
     """What was acked and is not there is told with its cause, its range and its count; what was sent now is there."""
-    key = trader.run.hex()
+    key = run_name(trader.run)
     kept = [entry.data["context"]["n"] for entry in ledger.entries if entry.data.get("run") == key]
     gaps = [gap["context"] for gap in ledger.notices(notice="gap", run=key)]
     for gap in gaps:

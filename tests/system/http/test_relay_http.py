@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from logrelay.http import metrics
+from logrelay.model import run_name
 from tests.support.waiting import DEADLINE_S, wait_for
 
 
@@ -79,7 +80,7 @@ def test_answers_are_what_viewers_get(relay):
     line = orjson.loads(get(relay, "/logs?app=robo_*")[2].splitlines()[-1])
     assert set(line) == {"type", "id", "level", "source", "message", "context", "timestamp", "app", "run"}
     assert line["context"] == {"symbol": "AAPL", "quantity": 100}
-    assert (line["app"], line["run"]) == ("robo_trader", trader.run.hex())
+    assert (line["app"], line["run"]) == ("robo_trader", run_name(trader.run))
     trader.log("more")
     trader.wait()
     found = [orjson.loads(found) for found in get(relay, "/logs?app=other")[2].splitlines()]

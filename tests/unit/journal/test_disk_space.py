@@ -152,6 +152,16 @@ def test_log_and_lock_file_have_their_reserve(file, space, db):
     assert os.stat(file.path + ".lock").st_size < 100
 
 
+def test_a_stop_leaves_the_room_of_the_next_start(journal_at):
+    """SQLite deletes the log at a stop; what that leaves is kept by the lock file, before somebody else takes it."""
+    journal = journal_at()
+    journal.open()
+    os.truncate(f"{journal.path}.lock", 10)  # the disk was full when it was asked for
+    journal.close()
+    assert not os.path.exists(f"{journal.path}-wal")
+    assert os.stat(f"{journal.path}.lock").st_size == module.START_RESERVE
+
+
 @pytest.mark.parametrize(("size", "count"), [(10, 1), (300, 1000), (3000, 50), (60_000, 20), (1, 4000)])
 def test_a_commit_takes_no_more_pages_than_are_claimed(journal_at, lines, size, count):
     """Whatever its lines are like."""
