@@ -23,6 +23,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.config.loading import default_socket, trader_places
 from logrelay.errors import ConfigError, NotAckedError, RelayError
 from logrelay.ingest.frames import MAX_FRAME_BYTES, MAX_NAME_CHARS, RUN_KEY_BYTES
+from logrelay.model import run_name
 from logrelay.send import frames
 from logrelay.send.given import Given, from_arguments, from_line, level_of
 from logrelay.send.link import Link, first_socket
@@ -139,7 +140,14 @@ def _send(app: str, path: str, lines: Iterable[Given], *, timeout_s: float, as_j
         known = "known to be in" if code == NotAckedError.exit_code else "in"
         print_stderr(f"{kept} of {seq} lines are {known} the journal: {trouble}")
     if as_json:
-        result = {"app": app, "run": run.hex(), "lines": seq, "in_journal": kept, "rejected": rejected, "exit": code}
+        result = {
+            "app": app,
+            "run": run_name(run),
+            "lines": seq,
+            "in_journal": kept,
+            "rejected": rejected,
+            "exit": code,
+        }
         _print_result(json.dumps({**result, "error": trouble or None}))
     return code
 

@@ -99,6 +99,8 @@ class TraderServer:
         """Runs while reads are coalesced; at its end every paused connection is read again."""
         self._read_bytes = 0
         """Bytes read since the last tick."""
+        self._drained_bytes = 0
+        """Bytes read in all; `drain` looks at how it grows."""
         self._reading_paused = False
         """The intake has no room for more lines."""
         self._closing = False
@@ -170,6 +172,7 @@ class TraderServer:
         One that floods is not read again before its time, see `read_shares`.
         """
         self._read_bytes += size
+        self._drained_bytes += size
         connection.pause_reading()
         self.schedule_tick()
         now = self.loop.time()
@@ -304,13 +307,14 @@ class TraderServer:
         self._flooding.clear()
         self.resume_reading()
         for _ in range(DRAIN_ROUNDS):
+            before = self._drained_bytes
             self._end_pause()
             # One turn lets the selector report what is readable, the next one runs the tick it scheduled.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             await asyncio.sleep(DRAIN_ROUND_S)
-            if not self._paused:
-                break
+            if self._drained_bytes == before:
+                break  # whether a connection is paused says nothing: a tick may have ended its pause
 
     async def close(self) -> None:
         """Stop accepting, send the acks that are due, and close every connection."""

@@ -140,8 +140,8 @@ NONSENSE = {
     "a frame without end": lambda trader, dice: (
         hello(trader) + b"\x95\x01\x01\x01\xa4info\xc6\x00\x20\x00\x00" + bytes(1_200_000)
     ),
-    "a huge array": lambda trader, dice: hello(trader) + b"\xdd\xff\xff\xff\xff" + bytes(5000),
-    "a huge map": lambda trader, dice: hello(trader) + b"\xdf\xff\xff\xff\xff" + bytes(5000),
+    "a huge array": lambda trader, dice: hello(trader) + b"\xdd\xff\xff\xff\xff" + bytes(1_100_000),
+    "a huge map": lambda trader, dice: hello(trader) + b"\xdf\xff\xff\xff\xff" + bytes(1_100_000),
     "endless nesting": lambda trader, dice: hello(trader) + b"\x91" * 100_000,
     "a bare number": lambda trader, dice: hello(trader) + b"\x01",
     "a string": lambda trader, dice: hello(trader) + pack("hello"),

@@ -7,7 +7,6 @@ import signal
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from logrelay.model import run_name
 from tests.support import bots
 from tests.support.chaos.ledger import Ledger
 from tests.support.chaos.relay import Relay
@@ -69,7 +68,7 @@ def test_what_killed_bots_left_behind_arrives_once_in_order_under_their_own_runs
         relay.kill()
     ledger = Ledger.read(relay.journal)
     assert not ledger.notices(notice="gap")
-    names = {row: run_name(key) for key, (row, _, _) in ledger.runs.items()}
+    names = {row: key.hex() for key, (row, _, _) in ledger.runs.items()}
     found = defaultdict(list)
     for entry in ledger.entries:
         if not entry.is_notice and entry.data["message"] == "kept":
