@@ -40,7 +40,8 @@ FLOOD_READ_BYTES = 8 * 1024
 """Of one that floods: a millisecond or two of work for its shortest lines, which others may have to wait for."""
 
 DRAIN_ROUNDS = 256
-"""At 64 KiB a read this empties more than a socket can hold; a trader that goes on writing must not keep us."""
+"""At 64 KiB a read this empties more than a socket can hold, with pauses for commits in between; a trader that goes on
+writing must not keep us for longer than half a second."""
 
 FLOOD_TIMER_S = 0.001
 """Timers of the loop have a resolution of a millisecond; what is due within it is read with the same one."""
@@ -313,7 +314,7 @@ class TraderServer:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             await asyncio.sleep(DRAIN_ROUND_S)
-            if self._drained_bytes == before:
+            if self._drained_bytes == before and not self._reading_paused:
                 break  # whether a connection is paused says nothing: a tick may have ended its pause
 
     async def close(self) -> None:
