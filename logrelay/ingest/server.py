@@ -102,6 +102,8 @@ class TraderServer:
         """Bytes read since the last tick."""
         self._drained_bytes = 0
         """Bytes read in all; `drain` looks at how it grows."""
+        self._times_paused = 0
+        """How often the intake had no room; the same."""
         self._reading_paused = False
         """The intake has no room for more lines."""
         self._closing = False
@@ -284,6 +286,7 @@ class TraderServer:
         """Read nothing until `resume_reading`: the intake has no room. Traders keep their lines meanwhile."""
         if not self._reading_paused:
             self._reading_paused = True
+            self._times_paused += 1
             for connection in self._connections:
                 connection.pause_reading()
                 if connection not in self._flooding:
@@ -308,14 +311,15 @@ class TraderServer:
         self._flooding.clear()
         self.resume_reading()
         for _ in range(DRAIN_ROUNDS):
-            before = self._drained_bytes
+            before = (self._drained_bytes, self._times_paused)
+            had_room = not self._reading_paused
             self._end_pause()
             # One turn lets the selector report what is readable, the next one runs the tick it scheduled.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             await asyncio.sleep(DRAIN_ROUND_S)
-            if self._drained_bytes == before and not self._reading_paused:
-                break  # whether a connection is paused says nothing: a tick may have ended its pause
+            if had_room and before == (self._drained_bytes, self._times_paused):
+                break  # there was room all the time, and nothing came
 
     async def close(self) -> None:
         """Stop accepting, send the acks that are due, and close every connection."""
