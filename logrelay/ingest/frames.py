@@ -3,6 +3,8 @@
 Owns: decoding of hello, log, lost and bye; encoding of welcome, ack, reject and refused (docs/protocol.md,
 section 1). It must not know sockets, clocks or the journal, nor the trader's own codec: both are held to
 the same bytes by tests/contract/vectors. Read `ingest/trader_registry` next: it decides what becomes of each frame.
+
+The module is long because a frame is found, bounded and decoded in one pass over the bytes, with one account of them.
 """
 
 from __future__ import annotations
@@ -273,7 +275,7 @@ class Decoder:
         ranks = RANKS
         unpacker = self._unpackers.decoder
         unpacker.feed(data)
-        for raw, size in zip(unpacker, sizes, strict=True):
+        for raw, _ in zip(unpacker, sizes, strict=True):
             # The common frame first, all of its types at once: this loop runs for every line.
             if type(raw) is list and len(raw) == 5 and raw[0] == _LOG:
                 kind, seq, time_ns, level, event = raw
@@ -288,7 +290,7 @@ class Decoder:
                 ):
                     append(_log((seq, time_ns, rank, event)))
                     continue
-            frame = _decode_uncommon(raw, size)
+            frame = _decode_uncommon(raw)
             if isinstance(frame, Ping | Pong):
                 self.was_pinged = self.was_pinged or isinstance(frame, Ping)
                 continue
@@ -400,7 +402,7 @@ def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__} {error}".strip()[:120]
 
 
-def _decode_uncommon(raw: object, size: int) -> Frame | Ping | Pong:
+def _decode_uncommon(raw: object) -> Frame | Ping | Pong:
     """Decode whatever is not a plain good log frame; for a bad one, find what is wrong with it."""
     if type(raw) is not list or not raw:
         return Broken(f"a frame is an array that begins with its kind, not {type(raw).__name__}")
@@ -408,7 +410,7 @@ def _decode_uncommon(raw: object, size: int) -> Frame | Ping | Pong:
     if kind == _HELLO and len(raw) == 2:
         return _decode_hello(raw[1])
     if kind == _LOG and len(raw) >= 2 and _is_seq(raw[1]):
-        return Bad(raw[1], _fault_of_log(raw, size))
+        return Bad(raw[1], _fault_of_log(raw))
     if kind == _LOST and len(raw) == 5 and _is_seq(raw[1]) and _is_seq(raw[2]):
         first, last, count, cause = raw[1:]
         if first <= last and count == last - first + 1 and type(cause) is str:
@@ -425,9 +427,7 @@ def _is_seq(value: object) -> bool:
     return type(value) is int and 0 < value <= MAX_SEQ
 
 
-def _fault_of_log(raw: list[object], size: int) -> str:
-    if size > MAX_FRAME_BYTES:
-        return _fault_of_size(size)
+def _fault_of_log(raw: list[object]) -> str:
     if len(raw) != 5:
         return f"a log frame has 5 elements, not {len(raw)}"
     _, _, time_ns, level, event = raw

@@ -6,6 +6,8 @@ journal: nobody else closes it. Read `journal/interface` next: it is what the th
 
 One commit is written at a time; what arrives meanwhile becomes the next one, so the busier the relay is, the
 larger its transactions are. Retention and checkpoints are taken in small steps between commits.
+
+The module is long because commits, retries, upkeep and reopening are steps of one loop that only this thread may take.
 """
 
 from __future__ import annotations

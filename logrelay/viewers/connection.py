@@ -8,6 +8,8 @@ next, and `static/client.js` for the other end.
 Log lines bypass the library: the hub hands over ready frames, the same bytes object for every viewer with an equal
 subscription, and they go straight to the transport. Only what concerns one viewer (handshake, ping, close) passes
 through the protocol object.
+
+The module is long because one connection is one state machine: head, handshake, messages, flow control and end.
 """
 
 from __future__ import annotations
