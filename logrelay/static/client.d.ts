@@ -61,11 +61,33 @@ export interface Filter {
   where?: string[];
 }
 
+/** What a line of the relay says about lines that are missing: docs/protocol.md, notices. */
+export interface Gap {
+  notice: "gap";
+  cause: string;
+  count: number;
+  /** Ids, or seqs of a run, by `cause`. */
+  first?: Json;
+  last?: Json;
+  [key: string]: Json | undefined;
+}
+
+/** What is needed of a WebSocket: the one of browsers, of React Native, of Node.js 22 and of the package `ws` are such. */
+export type WebSocketClass = new (url: string, protocols?: string[]) => {
+  readonly readyState: number;
+  send(text: string): void;
+  close(): void;
+};
+
 export type State = "connecting" | "open" | "waiting" | "refused" | "stopped";
 
 export interface Options {
   /** ws:// or wss://, without a query. */
   url: string;
+  /** The class to connect with, where there is none by this name already: Node.js before 22 takes that of the package `ws`. */
+  WebSocket?: WebSocketClass;
+  /** A name for this device: where `after` is not given, the relay goes on behind what the device has received. */
+  device?: string;
   token?: string | null;
   filter?: Filter;
   /** Lines to begin with; 500 unless told. */
@@ -82,6 +104,10 @@ export interface Options {
   onConnection?(message: ConnectionMessage): void;
   /** The answer to history(before, ...); `more` says whether to ask again. */
   onHistory?(lines: LogLine[], more: boolean, before: string): void;
+  /** Lines are missing, and `line`, which onLines() gets as well, says so. After `unsynced`, forget those that inGap() tells. */
+  onGap?(gap: Gap, line: LogLine): void;
+  /** The token is good no longer, or was never. It is tried again now and then; setToken() tries another at once. */
+  onDenied?(reason: string): void;
   onError?(message: ErrorMessage): void;
   onState?(state: State, detail: string): void;
   /** `greeted` is false when the server never said a word; `wait` is in milliseconds. */
@@ -92,6 +118,9 @@ export const BATCH_PROTOCOL: "logrelay.v1.batch";
 /** The levels of a line, lowest first. */
 export const LEVELS: readonly Level[];
 export function splitId(id: string): { epoch: string; seq: number };
+export function gapOf(line: LogLine): Gap | null;
+/** Whether the line `id` lies in a gap whose ends are ids. */
+export function inGap(gap: Gap, id: string): boolean;
 
 export class LogRelayClient {
   constructor(options: Options);

@@ -2,8 +2,9 @@
  * The relay's JavaScript client: one live stream of log lines that survives whatever the network does.
  *
  * Owns: connecting, resuming behind the last line, noticing a dead connection, the subscription. It must not
- * know the page: it needs nothing but WebSocket, so it also serves Node.js 22 and React Native. Types are in
- * client.d.ts; the messages are described in docs/protocol.md. Read `static/main.js` next.
+ * know the page: it needs nothing but a WebSocket, so it is also the npm package logrelay-viewer, for Node.js and
+ * React Native. It keeps no lines: what comes is handed on at once. Types are in client.d.ts; the messages are
+ * described in docs/protocol.md. Read `static/main.js` next.
  */
 
 /** Milliseconds of silence after which the server is asked whether it is there. Below the usual 30-60 s of proxies. */
@@ -20,6 +21,8 @@ const RETRY_LONGEST = 15_000;
 
 /** Close code of a subscription that can never be met: asking again unchanged is pointless. */
 const REFUSED = 4400;
+/** Close codes of a token that is good no longer, or was never: it is tried again seldom, until setToken(). */
+const DENIED = [4401, 4403];
 
 export const BATCH_PROTOCOL = "logrelay.v1.batch";
 
@@ -30,6 +33,17 @@ export const LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"];
 export function splitId(id) {
   const dash = id.lastIndexOf("-");
   return { epoch: id.slice(0, dash), seq: Number(id.slice(dash + 1)) };
+}
+
+/** Return what a line says about lines that are missing, or null: most lines say nothing of the kind. */
+export function gapOf({ source, context }) {
+  return source === "logrelay" && context.notice === "gap" ? context : null;
+}
+
+/** Whether the line `id` is one of a gap whose ends are ids. Those of the cause `unsynced` were shown and do not count. */
+export function inGap(gap, id) {
+  const [first, last, { epoch, seq }] = [splitId(gap.first ?? ""), splitId(gap.last ?? ""), splitId(id)];
+  return first.epoch === epoch && last.epoch === epoch && first.seq <= seq && seq <= last.seq;
 }
 
 export class LogRelayClient {
@@ -48,7 +62,8 @@ export class LogRelayClient {
 
   /** See client.d.ts for the options. Nothing happens before start(). */
   constructor(options) {
-    this.#options = { filter: {}, tail: 500, maxResume: Infinity, ...options };
+    this.#options = { WebSocket: globalThis.WebSocket, filter: {}, tail: 500, maxResume: Infinity, ...options };
+    if (!this.#options.WebSocket) throw new Error("there is no WebSocket here: give one, such as that of the npm package ws");
     this.lastId = options.after ?? null;
     this.filter = this.#confirmed = this.#options.filter;
   }
@@ -108,7 +123,8 @@ export class LogRelayClient {
   }
 
   #address() {
-    const asked = { ...this.filter, ...(this.lastId ? { after: this.lastId } : { tail: this.#options.tail }) };
+    const { device, tail } = this.#options;
+    const asked = { ...this.filter, ...(this.lastId ? { after: this.lastId } : { tail }), device };
     const query = Object.entries(asked).flatMap(([name, given]) => [given].flat()
       .filter((value) => value !== "" && value !== undefined).map((value) => `${name}=${encodeURIComponent(value)}`));
     return `${this.#options.url}?${query.join("&")}`; // by hand: the URL class of React Native cannot build queries
@@ -121,7 +137,7 @@ export class LogRelayClient {
     if (this.#options.token) protocols.push(`bearer.${this.#options.token}`);
     let socket;
     try {
-      socket = new WebSocket(this.#address(), protocols);
+      socket = new this.#options.WebSocket(this.#address(), protocols);
     } catch (error) { // a token with characters that no header may have
       this.#lost(error.message);
       return;
@@ -139,7 +155,9 @@ export class LogRelayClient {
       }
       this.#receive(event.data);
     };
-    socket.onclose = (event) => this.#lost(event.reason, event.code, greeted);
+    let error = "";
+    socket.onerror = (event) => { error = event.message ?? ""; }; // only Node's say more than onclose does
+    socket.onclose = (event) => this.#lost(event.reason || error, event.code, greeted);
     this.#timer = setTimeout(() => this.#lost("no answer"), OPEN_WITHIN);
   }
 
@@ -148,6 +166,7 @@ export class LogRelayClient {
     this.#socket = null;
     if (!socket) return;
     socket.onmessage = socket.onclose = null;
+    socket.onerror = () => {}; // the package ws throws what nobody listens to
     socket.close();
   }
 
@@ -158,11 +177,13 @@ export class LogRelayClient {
       this.#setState("refused", reason);
       return;
     }
+    if (DENIED.includes(code)) this.#retry = RETRY_LONGEST;
     const wait = Math.round(this.#retry * (0.5 + Math.random() / 2));
     this.#retry = Math.min(this.#retry * 2, RETRY_LONGEST);
     this.#timer = setTimeout(() => this.#connect(), wait);
     this.#setState("waiting", reason);
     this.#options.onLost?.({ code, reason, greeted, wait });
+    if (DENIED.includes(code)) this.#options.onDenied?.(reason);
   }
 
   // --- heartbeat: the server's own pings are invisible to a script, and a dead socket looks open
@@ -248,12 +269,13 @@ export class LogRelayClient {
 
   #lines(lines) {
     if (this.#asked > 0) return;
-    const unknown = ({ source, context }) => source === "logrelay" && context.notice === "gap" && context.cause === "epoch";
+    const unknown = (line) => gapOf(line)?.cause === "epoch";
     if (this.#kept > this.#options.maxResume && lines.some(unknown)) {
       this.#skipToNewest(); // the relay does not know the id, and is about to send all that it keeps
       return;
     }
     this.lastId = lines.at(-1)?.id ?? this.lastId;
+    if (this.#options.onGap) lines.forEach((line) => gapOf(line) && this.#options.onGap(gapOf(line), line));
     this.#options.onLines(lines);
   }
 }

@@ -16,6 +16,7 @@ TOP_LEVEL = {
     "tests",
     "docs",
     "pyproject.toml",
+    "package.json",
     "Makefile",
     "README.md",
     "CHANGELOG.md",

@@ -5,12 +5,14 @@ There is no build step that would say any of this, so the text of the files is r
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
+from logrelay import __version__
 from logrelay.http.api import STATIC, HttpApi
 
 STATIC_FILES = {entry.name: entry.read_text("utf-8") for entry in files("logrelay").joinpath("static").iterdir()}
@@ -112,3 +114,12 @@ def test_charters():
 def test_weight():
     """All files together stay within what a phone loads at once."""
     assert sum(len(text.encode()) for text in STATIC_FILES.values()) <= MAX_BYTES
+
+
+def test_the_package_is_of_this_version():
+    """The package for npm is the client that is served, and has the version of the relay it was made for."""
+    package = json.loads((Path(__file__).parents[2] / "package.json").read_text("utf-8"))
+
+    assert package["version"] == __version__
+    assert package["main"] == package["exports"]["."]["default"] == "./logrelay/static/client.js"
+    assert package["types"] == package["exports"]["."]["types"] == "./logrelay/static/client.d.ts"
