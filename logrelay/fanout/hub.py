@@ -50,6 +50,13 @@ journal read: some 16,000 lines, a fifth of a second at full speed, half an hour
 RECENT_LINES = 32 * 1024
 """The same for very short lines, which cost more than their bytes."""
 
+SMALL_BATCH_LINES = 16
+SMALL_BATCH_BYTES = 8 * 1024
+"""A batch of so little is small: it takes more memory than its lines."""
+
+JOINED_BATCHES = 64
+"""So many small ones in a row become one, once they are no longer the newest."""
+
 KEPT_WARNINGS = 1000
 """Lines of WARNING and above that a viewer still gets from a stretch it is skipped over."""
 
@@ -106,6 +113,8 @@ class Hub:
         self._recent: deque[Batch] = deque()
         self._recent_bytes = 0
         self._recent_lines = 0
+        self._small_batches = 0
+        """Recent batches in a row, up to the newest, that are small and have not been joined."""
         self._requests: list[Request] = []
         self._render_gap = render_gap
         self.lines_sent = 0
@@ -136,6 +145,8 @@ class Hub:
         self._recent.append(batch)
         self._recent_bytes += batch.size
         self._recent_lines += batch.count
+        small = batch.count <= SMALL_BATCH_LINES and batch.size <= SMALL_BATCH_BYTES
+        self._small_batches = self._small_batches + 1 if small else 0
         for group in list(self._groups.values()):
             if not group.live:
                 continue
@@ -219,6 +230,18 @@ class Hub:
         if len(recent) > 1:
             # Only the newest batch is likely to be asked for as a whole again.
             recent[-2].compact()
+            if self._small_batches > JOINED_BATCHES and recent[-2].last <= self.committed:
+                self._join_small_batches()
+
+    def _join_small_batches(self) -> None:
+        """Make one batch of the small ones before the newest; the journal holds them, so they are as they will stay."""
+        recent = self._recent
+        newest = recent.pop()
+        *later, first = [recent.pop() for _ in range(min(self._small_batches - 1, len(recent)))]
+        if later:
+            first.absorb(later[::-1])
+        recent.extend((first, newest))
+        self._small_batches = 1
 
     # --- viewers come and go ----------------------------------------------------------------------------
 

@@ -57,6 +57,8 @@ def _small_numbers(monkeypatch):
     for module, name, value in (
         (hub_module, "RECENT_BYTES", 3000),
         (hub_module, "RECENT_LINES", 12),
+        (hub_module, "SMALL_BATCH_LINES", 2),
+        (hub_module, "JOINED_BATCHES", 2),
         (hub_module, "KEPT_WARNINGS", 4),
         (hub_module, "MIN_PAGE_BYTES", 400),
         (hub_module, "MAX_PAGE_BYTES", 1600),
