@@ -19,15 +19,26 @@ in the same moment, so the newest is never the one that holds a place for nothin
 HANDSHAKES_PER_ADDRESS = 512
 """Of them from one address; the same, for the oldest of that address. Half of the places are left to the others."""
 
+TLS_SILENT = 8192
+"""Connections that have not said all of what begins a TLS handshake, 2 KiB each. Beyond it the oldest is cut. They are
+many because connecting is quick: whoever connects without pause is to take longer to fill these places than a client
+on a busy machine, or far away, takes for its first words."""
+
+TLS_SILENT_PER_ADDRESS = 4096
+"""Of them from one address; the same, for the oldest of that address. Half of the places are left to the others."""
+
 TLS_HANDSHAKES = 1024
-"""Connections whose TLS handshake is not complete, some 40 KiB each; they have places of their own. Beyond it the
-oldest is cut: a handshake takes a second over a bad network, and whoever only connects holds its place for longer."""
+"""Connections in a TLS handshake, some 40 KiB each, and as many that wait for their turn to begin. Beyond it the oldest
+is cut: a handshake takes a second over a bad network, and whoever begins one for nothing holds its place for longer."""
 
 TLS_HANDSHAKES_PER_ADDRESS = 512
 """Of them from one address; the same, for the oldest of that address."""
 
-TLS_ACCEPTS = 64
-"""Taken in one turn of the loop: each may bring the arithmetic of a handshake with it, a third of a millisecond."""
+TLS_ACCEPTS = 128
+"""Taken in one turn of the loop, some 20 microseconds each."""
+
+TLS_BEGINS = 8
+"""Handshakes begun in one turn of the loop: each brings its arithmetic with it, up to a millisecond."""
 
 # --- while a request is answered -------------------------------------------------------------------------------------
 

@@ -5,17 +5,21 @@ know what is said over a connection. Read `viewers/connection` next: a connectio
 
 The loop's own server tells of a connection when its handshake is complete. Until then nobody would count it, and a
 stranger who only connects would take some 40 kB each time, as often as it likes. So the socket is accepted here, and
-whoever holds a place for longest is cut when there are too many.
+whoever holds a place for longest is cut when there are too many. Nothing is made for a connection until the first thing
+that it has to say, its ClientHello, is there as a whole: the kernel keeps the bytes until then, so that a crowd that
+says nothing, or half of it, costs a newcomer next to no time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from logrelay import budgets
 from logrelay.access.wrong_tokens import address_key
@@ -25,6 +29,52 @@ AGAIN_S = 1.0
 """When to accept again after the system had no descriptor or no memory left."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+HANDSHAKE_RECORD = b"\x16"
+RECORD_HEAD_BYTES = 5
+MAX_RECORD_BYTES = 16 * 1024
+"""A record is a type, a version, a length, and as many bytes (RFC 8446, section 5.1)."""
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """A connection whose handshake is not complete."""
+
+    address: str
+    """IPv6: its /64."""
+    deadline: float
+    """By the loop's clock."""
+    wanted_bytes: int = 1
+    """The kernel wakes us when so many are there, or when no more will come."""
+
+
+class _Places:
+    """Places of one kind, the oldest first, and those of each address."""
+
+    def __init__(self) -> None:
+        self.all: OrderedDict[socket.socket, _Place] = OrderedDict()
+        self.by_address: OrderedDict[str, OrderedDict[socket.socket, None]] = OrderedDict()
+
+    def add(self, sock: socket.socket, place: _Place) -> None:
+        self.all[sock] = place
+        self.by_address.setdefault(place.address, OrderedDict())[sock] = None
+
+    def pop(self, sock: socket.socket) -> _Place | None:
+        place = self.all.pop(sock, None)
+        if place is not None:
+            neighbours = self.by_address[place.address]
+            del neighbours[sock]
+            if not neighbours:
+                del self.by_address[place.address]
+        return place
+
+    def one_too_many(self, address: str, most: int, most_of_address: int) -> socket.socket | None:
+        """Return who has to go before another one of this address comes; None: there is room."""
+        neighbours = self.by_address.get(address, ())
+        if len(neighbours) >= most_of_address:
+            return next(iter(neighbours))
+        return next(iter(self.all)) if len(self.all) >= most else None
 
 
 class TlsAcceptor:
@@ -56,9 +106,14 @@ class TlsAcceptor:
         self._exceeded = exceeded
         self._memory = memory
         self._loop = loop
-        self._places: OrderedDict[socket.socket, str] = OrderedDict()
-        """Those in their handshake, the oldest first, each with its address (IPv6: its /64)."""
-        self._by_address: dict[str, OrderedDict[socket.socket, None]] = {}
+        self._silent = _Places()
+        """Those whose ClientHello is not whole."""
+        self._ready = _Places()
+        """Those whose turn to begin has not come."""
+        self._begun = _Places()
+        self._turn: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        """Rings when the deadline of the oldest that has not begun has come."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
         self._open = True
@@ -72,7 +127,7 @@ class TlsAcceptor:
     @property
     def count(self) -> int:
         """Connections whose handshake is not complete."""
-        return len(self._places)
+        return sum(len(places.all) for places in (self._silent, self._ready, self._begun))
 
     def close(self) -> None:
         """Close the listening socket, and cut the handshakes; connections that are open stay."""
@@ -81,10 +136,15 @@ class TlsAcceptor:
         self._open = False
         if self._again is not None:
             self._again.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
-        for sock in list(self._places):
-            self._cut(sock)
+        for places in (self._silent, self._ready, self._begun):
+            for sock in list(places.all):
+                self._cut(sock)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _on_ready(self) -> None:
         for _ in range(budgets.TLS_ACCEPTS):
@@ -95,6 +155,9 @@ class TlsAcceptor:
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
+                if self._silent.all:
+                    self._cut_oldest(next(iter(self._silent.all)))
+                    continue
                 self._loop.remove_reader(self._listener.fileno())
                 self._again = self._loop.call_later(AGAIN_S, self.begin)
                 return
@@ -102,16 +165,88 @@ class TlsAcceptor:
             self._take(sock, address_key(str(address[0])))
 
     def _take(self, sock: socket.socket, address: str) -> None:
-        neighbours = self._by_address.get(address, ())
-        if len(neighbours) >= budgets.TLS_HANDSHAKES_PER_ADDRESS:
-            self._cut_oldest(next(iter(neighbours)))
-        elif len(self._places) >= budgets.TLS_HANDSHAKES:
-            self._cut_oldest(next(iter(self._places)))
-        self._places[sock] = address
-        self._by_address.setdefault(address, OrderedDict())[sock] = None
+        oldest = self._silent.one_too_many(address, budgets.TLS_SILENT, budgets.TLS_SILENT_PER_ADDRESS)
+        if oldest is not None:
+            self._cut_oldest(oldest)
+        self._silent.add(sock, _Place(address, self._loop.time() + self._handshake_s))
+        self._loop.add_reader(sock.fileno(), self._on_bytes, sock)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._handshake_s, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        self._timer = None
+        oldest = [next(iter(places.all.items())) for places in (self._silent, self._ready) if places.all]
+        if not oldest:
+            return
+        sock, place = min(oldest, key=lambda one: one[1].deadline)
+        left_s = place.deadline - self._loop.time()
+        if left_s <= 0:
+            self._cut(sock)
+        self._timer = self._loop.call_later(max(left_s, 0.0), self._on_deadline)
+
+    # --- until its ClientHello is whole -------------------------------------------------------------------------------
+
+    def _on_bytes(self, sock: socket.socket) -> None:
+        """Look at what has come without taking it out of the kernel."""
+        place = self._silent.all[sock]
+        try:
+            data = sock.recv(RECORD_HEAD_BYTES + MAX_RECORD_BYTES, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if data[:1] != HANDSHAKE_RECORD:
+            self._drop(sock)
+            return
+        wanted = record_bytes(data)
+        if len(data) < wanted and wanted > place.wanted_bytes:
+            place.wanted_bytes = wanted
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+            return
+        # It is whole. Or less than was wanted is there, and it will not become more: the library sees why.
+        self._loop.remove_reader(sock.fileno())
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        self._silent.pop(sock)
+        oldest = self._ready.one_too_many(place.address, budgets.TLS_HANDSHAKES, budgets.TLS_HANDSHAKES_PER_ADDRESS)
+        if oldest is not None:
+            self._cut_oldest(oldest)
+        self._ready.add(sock, place)
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._on_turn)
+
+    def _drop(self, sock: socket.socket) -> None:
+        """Close a connection on which no TLS is spoken, or nothing: an answer it would not understand."""
+        with contextlib.suppress(OSError):
+            sock.recv(RECORD_HEAD_BYTES + MAX_RECORD_BYTES)  # closed with bytes unread, it would be a reset
+        self._cut(sock)
+
+    def _on_turn(self) -> None:
+        """Begin some handshakes; the arithmetic of the others is for later turns of the loop.
+
+        Addresses take turns, and of one address the newest is first: it is the one that somebody waits for.
+        """
+        self._turn = None
+        for _ in range(budgets.TLS_BEGINS):
+            if not self._ready.all:
+                return
+            address = next(iter(self._ready.by_address))
+            self._begin_handshake(next(reversed(self._ready.by_address[address])))
+            if address in self._ready.by_address:
+                self._ready.by_address.move_to_end(address)
+        self._turn = self._loop.call_soon(self._on_turn)
+
+    def _begin_handshake(self, sock: socket.socket) -> None:
+        place = self._ready.pop(sock)
+        assert place is not None, "whoever is cut is not ready any more"
+        oldest = self._begun.one_too_many(place.address, budgets.TLS_HANDSHAKES, budgets.TLS_HANDSHAKES_PER_ADDRESS)
+        if oldest is not None:
+            self._cut_oldest(oldest)
+        self._begun.add(sock, place)
         task = self._loop.create_task(self._shake_hands(sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    # --- the handshake ------------------------------------------------------------------------------------------------
 
     async def _shake_hands(self, sock: socket.socket) -> None:
         try:
@@ -125,25 +260,31 @@ class TlsAcceptor:
         except (OSError, ssl.SSLError):  # OSError has the deadline among its kinds
             self._memory.connection_ended()
         finally:
-            self._leave(sock)
-
-    def _leave(self, sock: socket.socket) -> None:
-        address = self._places.pop(sock, None)
-        if address is None:
-            return
-        neighbours = self._by_address[address]
-        del neighbours[sock]
-        if not neighbours:
-            del self._by_address[address]
+            self._begun.pop(sock)
 
     def _cut_oldest(self, sock: socket.socket) -> None:
         self._cut(sock)
         self._exceeded()
 
     def _cut(self, sock: socket.socket) -> None:
-        """Have the handshake fail: its end of the connection is over, as if the peer had gone."""
-        self._leave(sock)
-        try:
-            sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # the peer has gone
+        """Close a connection; where its handshake has begun, have that fail, as if the peer had gone."""
+        if self._begun.pop(sock) is not None:
+            with contextlib.suppress(OSError):  # the peer has gone
+                sock.shutdown(socket.SHUT_RDWR)
+            return
+        if self._silent.pop(sock) is not None:
+            self._loop.remove_reader(sock.fileno())
+        self._ready.pop(sock)
+        sock.close()
+        self._memory.connection_ended()
+
+
+def record_bytes(data: bytes) -> int:
+    """Return how many bytes the TLS record has that `data` begins with, as far as that is known.
+
+    Of one that is too long it is as many as there are: nothing is to be waited for.
+    """
+    if len(data) < RECORD_HEAD_BYTES:
+        return RECORD_HEAD_BYTES
+    size = int.from_bytes(data[3:RECORD_HEAD_BYTES], "big")
+    return len(data) if size > MAX_RECORD_BYTES else RECORD_HEAD_BYTES + size

@@ -4,7 +4,7 @@ Owns: the two processes, and their measures: log calls, latencies by timestamps,
 line on stdin and answers with one JSON object. It must not know which attack runs. Read `attack` next.
 
     python -m tests.siege.bystanders trader SOCKET LINES-PER-SECOND
-    python -m tests.siege.bystanders watcher PORT TOKEN        an empty token: none
+    python -m tests.siege.bystanders watcher PORT TOKEN CA     an empty token: none; a CA, a file: over TLS
 
 The words for the trader: `mark` answers with the measures since the last mark and the number of lines so far, `finish`
 ends the lines and answers with their number. For the watcher: `mark N` waits for line N and answers with the measures,
@@ -19,6 +19,7 @@ import json
 import os
 import select
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -94,8 +95,8 @@ def run_trader(path: str, rate: str) -> None:
 class Watcher:
     """A viewer of the healthy trader's lines on a thread, and a second thread for health checks and newcomers."""
 
-    def __init__(self, port: int, token: str) -> None:
-        self._port, self._token = port, token
+    def __init__(self, port: int, token: str, tls: ssl.SSLContext | None = None) -> None:
+        self._port, self._token, self._tls = port, token, tls
         self._headers = f"Authorization: Bearer {token}\r\n" if token else ""
         self.lock = threading.Lock()
         self.latencies: list[float] = []
@@ -112,7 +113,7 @@ class Watcher:
             threading.Thread(target=target, daemon=True).start()
 
     def _connect(self, query: dict[str, object]) -> tuple[socket.socket, bytes]:
-        sock, rest, _ = handshake(self._port, {"source": SOURCE, **query}, headers=self._headers)
+        sock, rest, _ = handshake(self._port, {"source": SOURCE, **query}, headers=self._headers, tls=self._tls)
         return sock, rest
 
     def _view(self) -> None:
@@ -169,7 +170,10 @@ class Watcher:
 
     def _ask(self) -> None:
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
+        if self._tls is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
+        else:
+            connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=ANSWER_S, context=self._tls)
         with contextlib.closing(connection):
             connection.request("GET", "/healthz", headers=headers)
             response = connection.getresponse()
@@ -242,9 +246,9 @@ def _messages(buffer: bytearray) -> list[bytes]:
     return found
 
 
-def run_watcher(port: str, token: str) -> None:
+def run_watcher(port: str, token: str, ca: str) -> None:
     """Watch until stdin ends."""
-    watcher = Watcher(int(port), token)
+    watcher = Watcher(int(port), token, ssl.create_default_context(cafile=ca) if ca else None)
     for line in sys.stdin:
         word, *arguments = line.split()
         answer = (watcher.mark if word == "mark" else watcher.finish)(int(arguments[0]))

@@ -42,12 +42,14 @@ class Row:
     """Lines that the journal holds already."""
     recent: int = 0
     """Lines that another trader logs before the attack: the relay still has them in memory."""
+    tls: bool = False
+    """The viewers' port speaks TLS."""
 
     @property
     def name(self) -> str:
-        """The row's name: listener, attack, and what it is about the token."""
+        """The row's name: listener, attack, and what it is about TLS and the token."""
         token = "" if not self.relay_token else "+token" if self.knows_token else "-token"
-        return f"{self.listener}/{self.attack}{token}"
+        return f"{self.listener}/{self.attack}{'+tls' if self.tls else ''}{token}"
 
 
 FEW, MANY = 20_000, 1_000_000
@@ -63,6 +65,12 @@ ROWS = (
     Row("connect_reset"),
     Row("half_open", relay_token=True),
     Row("big_headers", relay_token=True),
+    Row("big_headers", relay_token=True, knows_token=True),
+    # Before and during a TLS handshake.
+    Row("half_open", tls=True),
+    Row("half_client_hellos", tls=True),
+    Row("client_hellos", tls=True),
+    Row("plain_text", tls=True, relay_token=True),
     # Requests.
     Row("bytes_behind_request"),
     Row("bytes_behind_request", relay_token=True),

@@ -29,6 +29,7 @@ from logrelay.model import Commit, Line
 from tests.siege import rows as limits
 from tests.siege.rows import Row
 from tests.siege.target import Target, hello, log
+from tests.support.certificates import Authority
 from tests.support.chaos.relay import ROOT, Relay
 
 TOKEN = "correct-horse-battery-staple-0123456789"
@@ -229,6 +230,12 @@ def lay_siege(row: Row, *, seconds: float, settle_s: float, scale: float = 1.0, 
             config.write_text(f'token = "{TOKEN}"\n')
             config.chmod(0o600)
             options = ["--config", str(config)]
+        ca = ""
+        if row.tls:
+            authority = Authority(place)
+            cert, key = authority.issue("relay")
+            options += ["--tls-cert", str(cert), "--tls-key", str(key)]
+            ca = str(place / "ca.pem")
         relay = Relay(place, *options, journal=journal)
         if python:
             relay.python = python
@@ -236,7 +243,7 @@ def lay_siege(row: Row, *, seconds: float, settle_s: float, scale: float = 1.0, 
         relay.start()
         trader = Bystander("trader", str(relay.socket), str(TRADER_RATE))
         ends.callback(trader.end)
-        watcher = Bystander("watcher", str(relay.port), TOKEN if row.relay_token else "")
+        watcher = Bystander("watcher", str(relay.port), TOKEN if row.relay_token else "", ca)
         ends.callback(watcher.end)
         target = Target(
             relay.port, str(relay.socket), TOKEN if row.relay_token and row.knows_token else "", seconds, scale

@@ -56,9 +56,11 @@ class Target:
 
     # --- the viewers' port --------------------------------------------------------------------------------------
 
-    def tcp(self, rcvbuf: int | None = None) -> socket.socket:
-        """Connect to the viewers' port."""
+    def tcp(self, rcvbuf: int | None = None, *, source: str = "") -> socket.socket:
+        """Connect to the viewers' port; `source` is the address to come from, another machine's as it were."""
         sock = socket.socket()
+        if source:
+            sock.bind((source, 0))
         if rcvbuf is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         sock.settimeout(CONNECT_S)

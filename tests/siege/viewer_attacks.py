@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 import socket
+import ssl
 import struct
 import time
 import zlib
@@ -53,10 +54,8 @@ def slow_headers(target: Target) -> None:
             many.hold(min(1.0, max(0.0, ends - time.monotonic())))
 
 
-def _big_head(headers: int) -> bytes:
-    return b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(
-        b"X-%d: %b\r\n" % (n, b"x" * 8100) for n in range(headers)
-    )
+def _big_head(target: Target, headers: int) -> bytes:
+    return target.request()[: -len("\r\n")] + b"".join(b"X-%d: %b\r\n" % (n, b"x" * 8100) for n in range(headers))
 
 
 def _send_what_goes(sock: socket.socket, data: bytes) -> None:
@@ -67,7 +66,7 @@ def _send_what_goes(sock: socket.socket, data: bytes) -> None:
 
 def big_headers(target: Target) -> None:
     """600 connections with 126 headers of 8 kB and no blank line."""
-    head = _big_head(126)
+    head = _big_head(target, 126)
 
     def make() -> socket.socket:
         sock = target.tcp()
@@ -80,7 +79,7 @@ def big_headers(target: Target) -> None:
 
 def big_headers_again(target: Target) -> None:
     """The same, closed at once and begun anew."""
-    head, ends = _big_head(126), target.ends()
+    head, ends = _big_head(target, 126), target.ends()
     while time.monotonic() < ends:
         with contextlib.suppress(OSError), target.tcp() as sock:
             _send_what_goes(sock, head)
@@ -105,6 +104,41 @@ def connect_reset(target: Target) -> None:
     while time.monotonic() < ends:
         with contextlib.suppress(OSError), target.tcp() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+# --- before and during a TLS handshake --------------------------------------------------------------------------------
+
+
+def _client_hello() -> bytes:
+    out = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="localhost").do_handshake()
+    return out.read()
+
+
+def _send_and_stay(target: Target, data: bytes, source: str = "") -> None:
+    def make() -> socket.socket:
+        sock = target.tcp(source=source)
+        _send_what_goes(sock, data)
+        return sock
+
+    with crowd(make, target.count(3000)) as many:
+        many.hold(target.seconds)
+
+
+def half_client_hellos(target: Target) -> None:
+    """3,000 connections that say half of what begins a handshake."""
+    _send_and_stay(target, _client_hello()[:150])
+
+
+def client_hellos(target: Target) -> None:
+    """3,000 connections that say all of it, so that the relay answers, and nothing more; from another machine."""
+    _send_and_stay(target, _client_hello(), "127.0.0.2")
+
+
+def plain_text(target: Target) -> None:
+    """3,000 requests without TLS where TLS is spoken."""
+    _send_and_stay(target, target.request())
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ class Relay:
             for raw in process.stderr:
                 line = raw.decode(errors="replace").rstrip()
                 self.said.append(line)
-                if re.search(r"\bready\b.*ws://", line):
+                if re.search(r"\bready\b.*wss?://", line):
                     ready.set()
 
     def kill(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -47,7 +48,12 @@ class Got(NamedTuple):
 
 
 def handshake(
-    port: int, query: dict[str, object], *, rcvbuf: int | None = None, headers: str = ""
+    port: int,
+    query: dict[str, object],
+    *,
+    rcvbuf: int | None = None,
+    headers: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[socket.socket, bytes, str]:
     """Open a WebSocket; returns it, what came behind the answer's head, and the head. Raises OSError."""
     sock = socket.socket()
@@ -56,6 +62,8 @@ def handshake(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         sock.settimeout(DEADLINE_S)
         sock.connect(("127.0.0.1", port))
+        if tls is not None:
+            sock = tls.wrap_socket(sock, server_hostname="localhost")
         key = base64.b64encode(os.urandom(16)).decode()
         sock.sendall(
             f"GET /?{urlencode(query, doseq=True)} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"

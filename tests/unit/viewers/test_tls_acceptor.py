@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from functools import wraps
 
 import pytest
@@ -47,7 +48,7 @@ class Memory:
 class Port:
     """An acceptor on a free port."""
 
-    def __init__(self, authority, listener=None):
+    def __init__(self, authority, listener=None, handshake_s=DEADLINE_S):
         self.listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.client = authority.client()
@@ -58,7 +59,7 @@ class Port:
             self.listener,
             TlsFiles(*map(str, authority.issue("relay"))).context,
             Greeter,
-            handshake_s=DEADLINE_S,
+            handshake_s=handshake_s,
             goodbye_s=DEADLINE_S,
             exceeded=self.exceeded,
             memory=self.memory,
@@ -76,6 +77,11 @@ class Port:
         self._writers.append(writer)
         await until(lambda: self.acceptor.count + self.cut > before)
         return reader, writer
+
+    @property
+    def places(self):
+        """What is known of those in their handshake."""
+        return list(self.acceptor._silent.all.values())
 
     async def close(self):
         """Close both ends, and wait until they are."""
@@ -115,7 +121,7 @@ def authority(tmp_path_factory):
 @on_a_loop
 async def test_the_oldest_handshake_of_an_address_is_cut(authority, monkeypatch):
     """Its neighbours stay, and who shakes hands at once comes in."""
-    monkeypatch.setattr(budgets, "TLS_HANDSHAKES_PER_ADDRESS", 3)
+    monkeypatch.setattr(budgets, "TLS_SILENT_PER_ADDRESS", 3)
     port = Port(authority)
     other = await port.idle("127.0.0.2")
     crowd = [await port.idle() for _ in range(4)]
@@ -135,7 +141,7 @@ async def test_the_oldest_handshake_of_an_address_is_cut(authority, monkeypatch)
 @on_a_loop
 async def test_the_oldest_of_all_is_cut(authority, monkeypatch):
     """Where many addresses come together."""
-    monkeypatch.setattr(budgets, "TLS_HANDSHAKES", 3)
+    monkeypatch.setattr(budgets, "TLS_SILENT", 3)
     port = Port(authority)
     crowd = [await port.idle(f"127.0.0.{number}") for number in (2, 3, 4, 5)]
     assert (port.cut, port.acceptor.count) == (1, 3)
@@ -177,4 +183,94 @@ async def test_accepting_goes_on_when_there_are_descriptors_again(authority, mon
     port = Port(authority, listener)
     assert await port.greeting() == b"hello"
     assert refusals == []
+    await port.close()
+
+
+@on_a_loop
+async def test_nothing_is_made_before_a_client_hello_is_whole(authority):
+    """It comes in three pieces, and then the handshake is as any other."""
+    port = Port(authority)
+    reader, writer = await port.idle()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = port.client.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+    for piece, wanted in ((hello[:3], 5), (hello[3:100], len(hello))):
+        writer.write(piece)
+        await until(lambda wanted=wanted: port.places[0].wanted_bytes == wanted)
+    writer.write(hello[100:])
+
+    async def step(what):
+        while True:
+            try:
+                return what()
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await asyncio.wait_for(reader.read(65536), DEADLINE_S))
+
+    await step(client.do_handshake)
+    writer.write(outgoing.read())
+    assert await step(lambda: client.read(100)) == b"hello"
+    await port.close()
+
+
+@on_a_loop
+async def test_half_a_client_hello_that_ends_leaves_its_place(authority):
+    """The kernel says that more has come, and it is the end."""
+    port = Port(authority)
+    reader, writer = await port.idle()
+    writer.write(b"\x16\x03\x01\x02\x00" + bytes(100))
+    await until(lambda: port.places[0].wanted_bytes == 5 + 512)
+    writer.write_eof()
+    await ended(reader)
+    await until(lambda: port.memory.ended == 1)
+    assert port.acceptor.count == 0
+    await port.close()
+
+
+@on_a_loop
+async def test_whoever_says_nothing_is_cut_at_the_deadline(authority):
+    """One after another, by one timer."""
+    port = Port(authority, handshake_s=0.05)
+    crowd = [await port.idle() for _ in range(2)]
+    for reader, _ in crowd:
+        assert await ended(reader) == b""
+    await until(lambda: port.memory.ended == 2)
+    assert (port.acceptor.count, port.cut) == (0, 0)
+    assert await port.greeting() == b"hello"
+    await port.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (b"\x16", 5),
+        (b"\x16\x03\x01\x00", 5),
+        (b"\x16\x03\x01\x01\x02", 5 + 258),
+        (b"\x16\x03\x01\x40\x00", 5 + 16384),
+        (b"\x16\x03\x01\x40\x01", 5),
+    ],
+)
+def test_the_length_of_a_record(data, size):
+    """One that is too long is not waited for."""
+    assert tls_acceptor.record_bytes(data) == size
+
+
+@on_a_loop
+async def test_a_crowd_of_one_address_waits_behind_itself(authority, monkeypatch):
+    """Addresses take turns to begin; of one of them the newest is first."""
+    monkeypatch.setattr(budgets, "TLS_BEGINS", 1)
+    port = Port(authority)
+    begun = []
+    monkeypatch.setattr(port.acceptor, "_begin_handshake", lambda sock: begun.append(port.acceptor._ready.pop(sock)))
+    places = [tls_acceptor._Place(address, 0.0) for address in ("a", "a", "a", "b")]
+    socks = [socket.socket() for _ in places]
+    for sock, place in zip(socks, places, strict=True):
+        port.acceptor._ready.add(sock, place)
+    port.acceptor._on_turn()
+    await until(lambda: len(begun) == 4)
+    assert [places.index(place) for place in begun] == [2, 3, 1, 0]
+    for sock in socks:
+        sock.close()
     await port.close()
