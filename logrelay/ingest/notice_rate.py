@@ -1,8 +1,9 @@
 """How many notices one cause may make: the first ones at once, the rest by number. Pure.
 
-Owns: `NoticeRate`, which says whether a notice is told by itself and counts those that are not, and `GapSums`, which
-adds up gaps that are told of together. It must not know how a notice looks or where it goes; time is an argument, in
-seconds of a clock that never steps. Read `ingest/trader_registry` next: it asks here before it tells something.
+Owns: `NoticeRate`, which says whether a notice is told by itself and counts those that are not, `StderrRate`, which
+does so for stderr, and `GapSums`, which adds up gaps that are told of together. It must not know how a notice looks or
+where it goes; time is an argument, in seconds of a clock that never steps. Read `ingest/trader_registry` next: it asks
+here before it tells something.
 
 A notice is a line of the journal, a message to every viewer and a line on stderr. A program that connects, loses lines
 or sets its clock without pause would make 50,000 of them in a second and push everything else out of the journal.
@@ -31,6 +32,12 @@ SUM_S = 10.0
 
 STDERR_GAPS_S = 1.0
 """Sums of gaps are told in the stream with every commit, and on stderr no more often than this."""
+
+STDERR_BURST = 25
+"""Single notices about traders of one level that stderr gets at once, whatever they are about. It goes to the system's
+log, which other programs share; all of them are in the stream and in the journal."""
+
+STDERR_PER_S = 1.0
 
 MAX_BUCKETS = 1_024
 """Rates remembered, some 200 bytes each; an app beyond it has only its user's share."""
@@ -70,6 +77,38 @@ class Suppressed:
                 self.apps[app] = None
             else:
                 self.more_apps = True
+
+
+class StderrRate:
+    """Token buckets by level: which single notices about traders are said on stderr as well."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, TokenBucket] = {}
+        self._held_back: dict[int, int] = {}
+        self._since = float("inf")
+
+    def admits(self, rank: int, mono: float) -> bool:
+        """Tell whether a notice may be said, and count it as said or as held back."""
+        bucket = self._buckets.get(rank)
+        if bucket is None:
+            bucket = self._buckets[rank] = TokenBucket(STDERR_BURST, STDERR_PER_S, mono)
+        if bucket.wait_s(mono) > 0:
+            self._held_back[rank] = self._held_back.get(rank, 0) + 1
+            self._since = min(self._since, mono)
+            return False
+        bucket.take()
+        return True
+
+    def next_deadline(self) -> float:
+        """Return when `take_due` has something; infinity: never."""
+        return self._since + SUM_S
+
+    def take_due(self, mono: float, *, all_of_them: bool = False) -> dict[int, int]:
+        """Return how many were held back, by level rank, if that is due; the counts begin anew."""
+        if mono < self._since + SUM_S and not all_of_them:
+            return {}
+        taken, self._held_back, self._since = self._held_back, {}, float("inf")
+        return taken
 
 
 class NoticeRate:

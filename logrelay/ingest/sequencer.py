@@ -107,6 +107,10 @@ class Sequencer:
         if on_stderr:
             self._on_notice(rank, message)
 
+    def say(self, rank: int, text: str) -> None:
+        """Say something to those who read stderr, and to nobody else."""
+        self._on_notice(rank, visible(text))
+
     def touch(self, run: Run) -> None:
         """Write the run's row with the next commit."""
         self._runs[run.id] = run

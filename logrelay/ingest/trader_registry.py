@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple, Protocol
 from logrelay.fanout.line_json import free_name, rfc3339
 from logrelay.ingest.app_activity import AppRow, AppTable, Samples
 from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
-from logrelay.ingest.notice_rate import STDERR_GAPS_S, SUM_S, GapSum, GapSums, NoticeRate, Suppressed
+from logrelay.ingest.notice_rate import STDERR_GAPS_S, SUM_S, GapSum, GapSums, NoticeRate, StderrRate, Suppressed
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, UNKNOWN_UID, WARNING, Run
 from logrelay.run_table import MAX_RUNS, RunTable
@@ -215,6 +215,7 @@ class TraderRegistry:
         self._mono = mono
         """Monotonic time of the call that is being worked on."""
         self._notices = NoticeRate()
+        self._on_stderr = StderrRate()
         self._gap_sums = GapSums()
         self._next_gaps_on_stderr = 0.0
         """Monotonic time before which no sum of gaps is told there."""
@@ -497,7 +498,7 @@ class TraderRegistry:
     def next_report(self) -> float:
         """Return when something is due that was not told at once; infinity when nothing is. Quick."""
         refusals = self._next_refusal_notice if self._unreported_refusals else _NEVER
-        return min(refusals, self._notices.next_deadline())
+        return min(refusals, self._notices.next_deadline(), self._on_stderr.next_deadline())
 
     def pass_time(self, now_us: int, mono: float) -> None:
         """Tell in notices which traders have become quiet, lost, crashed or gone."""
@@ -684,6 +685,7 @@ class TraderRegistry:
                 "pid": run.pid,
                 "run": run.name,
             },
+            on_stderr=self._on_stderr.admits(WARNING, self._mono),
         )
 
     def _tell(
@@ -692,7 +694,8 @@ class TraderRegistry:
         """Tell something of a trader, unless much of the kind has just been told: then it is counted."""
         run = trader.run
         if self._notices.admits(state, run.app, run.uid, self._mono):
-            self._sequencer.add_notice(now_us, rank, "trader", message, details)
+            aloud = self._on_stderr.admits(rank, self._mono)
+            self._sequencer.add_notice(now_us, rank, "trader", message, details, on_stderr=aloud)
         else:
             self._notices.suppress(state, run.app, rank, self._mono)
 
@@ -711,6 +714,9 @@ class TraderRegistry:
     def _report_sums(self, now_us: int, mono: float, *, all_of_them: bool = False) -> None:
         for found in self._notices.take_due(mono, all_of_them=all_of_them):
             self._sequencer.add_notice(now_us, found.rank, "trader", *_suppressed(found))
+        for rank, count in self._on_stderr.take_due(mono, all_of_them=all_of_them).items():
+            what = "1 more notice" if count == 1 else f"{count:,} more notices"
+            self._sequencer.say(rank, f"{what} about traders: not said here, but in the stream and in the journal")
 
     def _receive_lost(self, trader: Trader, frame: Lost, now_us: int) -> None:
         run = trader.run

@@ -13,12 +13,15 @@ from logrelay.ingest.notice_rate import (
     MAX_NAMED,
     MAX_RANGES,
     MAX_SUMS,
+    STDERR_BURST,
+    STDERR_PER_S,
     SUM_S,
     USER_BURST,
     GapSums,
     NoticeRate,
+    StderrRate,
 )
-from logrelay.model import ERROR, INFO
+from logrelay.model import ERROR, INFO, WARNING
 
 NEVER = float("inf")
 
@@ -119,3 +122,16 @@ def test_the_table_of_rates_is_searched_seldom(monkeypatch):
         rate.admits("connected", "app", n, 0.5)
     assert searched == [0.5]
     assert notice_rate.SWEEP_S > 0
+
+
+def test_stderr_gets_a_burst_of_each_level_and_then_a_number():
+    """A flood of one level does not hold back another one, and what is held back is told."""
+    rate = StderrRate()
+    assert rate.next_deadline() == NEVER
+    assert sum(rate.admits(WARNING, 5.0) for _ in range(1_000)) == STDERR_BURST
+    assert sum(rate.admits(ERROR, 5.0) for _ in range(3)) == 3
+    assert sum(rate.admits(WARNING, 6.0) for _ in range(10)) == STDERR_PER_S
+    assert rate.next_deadline() == 5.0 + SUM_S
+    assert rate.take_due(5.0 + SUM_S - 0.1) == {}
+    assert rate.take_due(5.0 + SUM_S) == {WARNING: 1_000 - STDERR_BURST + 9}
+    assert (rate.next_deadline(), rate.take_due(NEVER)) == (NEVER, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logrelay.ingest.frames import Bad, Bye, Lost
-from logrelay.ingest.notice_rate import APP_BURST, STDERR_GAPS_S, SUM_S
+from logrelay.ingest.notice_rate import APP_BURST, STDERR_BURST, STDERR_GAPS_S, SUM_S
 from logrelay.ingest.trader_registry import MAX_HOLE
 from logrelay.model import INFO, WARNING, Run, run_name
 from tests.unit.ingest.test_trader_registry import NOW, Bench, Connection, hello, log, run_key
@@ -42,7 +42,7 @@ def test_a_flood_of_lost_frames_is_exact():
     _, shown = bench.receive(trader, *(Lost(seq, seq, "overflow") for seq in range(1, 10_001)), log(10_001))
     *single, summed = notices(shown, "gap")
     assert len(single) == APP_BURST
-    assert bench.registry.next_report() == float("inf")
+    assert bench.registry.next_report() == bench.mono + SUM_S, "stderr did not get all of them"
     assert summed.level == WARNING
     assert summed.message == (
         "9,950 lines of bot (pid 4711) lost: the trader's memory for unsent lines was full (9,950 gaps)"
@@ -203,3 +203,16 @@ def test_sums_of_gaps_come_to_stderr_once_a_second():
     bench.pass_time(STDERR_GAPS_S)
     bench.receive(trader, *(Lost(seq, seq, "overflow") for seq in range(1_001, 1_101)))
     assert len([text for text in heard if "gaps)" in text]) == 2
+
+
+def test_stderr_gets_some_of_many_notices_and_the_number_of_the_others():
+    """A program that makes up names has a burst for each of them, and the system's log is for other things too."""
+    said = []
+    bench = Bench(on_notice=lambda rank, text: said.append((rank, text)))
+    for number in range(1, 201):
+        bench.registry.hello(Connection(), hello(number, app=f"app{number}"), bench.now_us, bench.mono)
+    assert len(bench.take()) == 200
+    assert len(said) == STDERR_BURST
+    bench.pass_time(SUM_S)
+    more = f"{200 - STDERR_BURST} more notices about traders: not said here, but in the stream and in the journal"
+    assert said[STDERR_BURST:] == [(INFO, more)]
