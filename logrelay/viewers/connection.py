@@ -20,7 +20,7 @@ import email.utils
 import logging
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial, wraps
 from http import HTTPStatus
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -66,6 +66,9 @@ NOTSENT_BYTES = 512 * 1024
 Without it a suspended phone would have megabytes of old lines in the kernel's buffer, beyond anybody's reach."""
 
 PING_PAYLOAD = b"logrelay"
+
+_OPCODE_BITS = 0x0F
+"""Of a frame's first byte (RFC 6455 section 5.2)."""
 
 _TCP_NOTSENT_LOWAT: int = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 """Python 3.11 does not export it; 25 is Linux's number."""
@@ -293,8 +296,10 @@ class ViewerConnection(asyncio.BufferedProtocol):
     def _next_size(self) -> int | None:
         """Return how many bytes of the inbox to act on next; None: a message is not complete."""
         inbox = self._inbox
-        if self._session is None or self._closing:
+        if self._session is None:
             return len(inbox) or None
+        if self._closing:
+            return max((end for _, end in whole_frames(inbox)), default=None)
         return frame_size(inbox)
 
     @_closing_on_error
@@ -327,6 +332,10 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """Act on the beginning of the inbox."""
         data = bytes(memoryview(self._inbox)[:size])
         del self._inbox[:size]
+        if self._closing and self._session is not None:
+            # Of what comes behind the end only the peer's own close matters; thousands of frames are thrown away.
+            ends = (data[start:end] for start, end in whole_frames(data) if data[start] & _OPCODE_BITS == Opcode.CLOSE)
+            data = next(ends, b"")
         if self._protocol is not None:
             self._protocol.receive_data(data)
             self._handle_events(self._protocol)
@@ -622,23 +631,32 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._transport.abort()
 
 
-def frame_size(data: bytearray) -> int | None:
-    """Return the length of the frame that `data` begins with (RFC 6455 section 5.2); None: it is not complete.
+def whole_frames(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
+    """Yield where each of the complete frames begins and ends that `data` begins with."""
+    at = 0
+    while (size := frame_size(data, at)) is not None:
+        yield at, at + size
+        at += size
+
+
+def frame_size(data: bytes | bytearray, at: int = 0) -> int | None:
+    """Return the length of the frame that begins at `at` (RFC 6455 section 5.2); None: it is not complete.
 
     Of a frame that is longer than a request may be, the header is enough: the protocol refuses it.
     """
-    if len(data) < 2:
+    there = len(data) - at
+    if there < 2:
         return None
-    size, head = data[1] & 0x7F, 2
+    size, head = data[at + 1] & 0x7F, 2
     if size >= 126:
         head = 4 if size == 126 else 10
-        if len(data) < head:
+        if there < head:
             return None
-        size = int.from_bytes(data[2:head], "big")
+        size = int.from_bytes(data[at + 2 : at + head], "big")
     if size > MAX_REQUEST_BYTES:
-        return len(data)
-    whole = head + (4 if data[1] & 0x80 else 0) + size
-    return whole if len(data) >= whole else None
+        return there
+    whole = head + (4 if data[at + 1] & 0x80 else 0) + size
+    return whole if there >= whole else None
 
 
 def break_cycles(protocol: ServerProtocol) -> None:

@@ -152,5 +152,8 @@ def _number(value: object, name: str, low: int, high: int) -> int:
 
 def _clip(value: object) -> str:
     """Return what a viewer sent as it is repeated to it, whatever type of value it is."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:  # orjson reads deeper than Python writes
+        return "(nested too deep)"
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."

@@ -7,11 +7,11 @@ import gc
 import weakref
 
 from logrelay import budgets
-from logrelay.viewers.connection import MAX_REQUEST_BYTES, ViewerConnection, frame_size
+from logrelay.viewers.connection import MAX_REQUEST_BYTES, ViewerConnection, frame_size, whole_frames
 from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import Upgrade
-from tests.support.chaos.viewer import PING, PONG, TEXT, mask
+from tests.support.chaos.viewer import CLOSE, PING, PONG, TEXT, mask
 from tests.unit.viewers.test_connection import WEBSOCKET, Bench, FakeTransport, on_a_loop
 
 MESSAGE = mask(TEXT, b'{"type":"ping"}')
@@ -90,6 +90,25 @@ async def test_who_does_not_read_pongs_is_not_listened_to():
 
 
 @on_a_loop
+async def test_behind_the_end_only_the_peers_own_close_is_read():
+    """Thousands of tiny frames, each of which the protocol would take some microseconds for, are thrown away."""
+    bench = SlowBench()
+    bench.connection.close(1001, "enough")
+    read = []
+    protocol = bench.connection._protocol
+    receive_data = protocol.receive_data
+    protocol.receive_data = lambda data: (read.append(data), receive_data(data))
+    bench.connection.data_received(mask(TEXT, b"") * 1000 + mask(TEXT, b"half")[:7])
+    bench.turn()
+    assert (read, bench.waiting, bench.charged) == ([b""], [], 7)
+    close = mask(CLOSE, b"\x03\xe9")
+    bench.connection.data_received(mask(TEXT, b"half")[7:] + mask(TEXT, b"") * 1000 + close + mask(TEXT, b""))
+    bench.turn()
+    assert (read, bench.charged) == ([b"", close], 0)
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
 async def test_nothing_of_a_connection_stays_without_the_collector():
     """The protocol and its parser refer to each other: what was read would stay until somebody looks."""
     bench = Bench(Upgrade(None))
@@ -102,6 +121,11 @@ async def test_nothing_of_a_connection_stays_without_the_collector():
         assert protocol() is None
     finally:
         gc.enable()
+
+
+def test_where_frames_begin_and_end():
+    """The last one is not complete."""
+    assert list(whole_frames(b"\x81\x80aaaa" + b"\x81\x81aaaab" + b"\x81\x85aaaab")) == [(0, 6), (6, 13)]
 
 
 def test_where_a_frame_ends():

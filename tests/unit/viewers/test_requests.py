@@ -246,3 +246,10 @@ def test_tokens_in_the_query():
     assert query_tokens("/?token=a&x=1&token=") == ["a", ""]
     assert query_tokens("/") == []
     assert query_tokens("//[/?token=a") == ["a"]
+
+
+@pytest.mark.parametrize("request_", ['{"type":"subscribe","where":X}', '{"type":"subscribe","after":X}', '{"type":X}'])
+def test_what_is_nested_deeper_than_it_can_be_written_is_an_error_of_the_viewer(request_):
+    """orjson reads a thousand levels; an answer repeats what was wrong."""
+    with pytest.raises(RequestError):
+        parse_request(request_.replace("X", "[" * 1000 + "]" * 1000))
