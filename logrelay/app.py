@@ -321,6 +321,13 @@ class Relay:
             print_stderr(f"SIGHUP: the certificate in use stays: {error}")
         else:
             print_stderr("SIGHUP: the tokens have been read again, and the certificate for connections from now on")
+            self.warn_of_certificate()
+
+    def warn_of_certificate(self) -> None:
+        """Say on stderr what will keep clients away from the certificate."""
+        warning = None if self._tls is None else self._tls.warning(time.time())
+        if warning is not None:
+            print_stderr(warning)
 
     def request_stop(self) -> None:
         """Have `wait_for_stop` return."""
@@ -385,6 +392,7 @@ async def _serve(
     await relay.start()
     if tls is None and not listeners.viewers_on_loopback:
         print_stderr(PLAIN_TEXT_WARNING)
+    relay.warn_of_certificate()
     scheme = "ws" if tls is None else "wss"
     status = f"ready on {scheme}://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
     print_stderr(status)

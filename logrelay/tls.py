@@ -1,7 +1,7 @@
 """The certificate of the viewers' port: read, checked, and read again while the relay runs.
 
-Owns: `TlsFiles`, the TLS context made of two files, and the words of what is wrong with them. It must not know who
-serves with it. Read `viewers/server` next.
+Owns: `TlsFiles`, the TLS context made of two files, the words of what is wrong with them, and when a certificate is
+valid. It must not know who serves with it; time is an argument. Read `viewers/server` next.
 
 Both files are read into a new context each time, and every handshake takes the newest good one. So a pair that does not
 fit, or half of a new pair, changes nothing, and open connections keep what they were opened with.
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import ssl
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from logrelay.errors import ConfigError
 
@@ -21,6 +23,20 @@ that is how a system shares keys with services."""
 
 TLS12_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """With forward secrecy and authenticated encryption. TLS 1.3 has no others anyway."""
+
+
+RENEW_DAYS = 14
+"""A certificate that is valid for less than this should have been renewed: the usual services do so thirty days before
+its end, and whoever does it by hand needs some days' notice."""
+
+_DAY_S = 86_400
+
+
+class Validity(NamedTuple):
+    """From when to when a certificate is valid, in seconds since 1970."""
+
+    begins: float
+    ends: float
 
 
 class TlsFiles:
@@ -36,6 +52,28 @@ class TlsFiles:
     def reload(self) -> None:
         """Read both files again, for the handshakes from now on. Raises ConfigError; the old ones stay then."""
         self._newest = _context(self._cert, self._key)
+
+    def warning(self, now_s: float) -> str | None:
+        """Say what will keep clients away from the certificate at the wall clock `now_s`; None: nothing that is seen.
+
+        The relay serves with it all the same: clients decide whether they take it.
+        """
+        validity = read_validity(Path(self._cert))
+        if validity is None:
+            return None
+        ends = f"{datetime.fromtimestamp(validity.ends, UTC):%Y-%m-%d %H:%M} UTC"
+        if now_s < validity.begins:
+            begins = f"{datetime.fromtimestamp(validity.begins, UTC):%Y-%m-%d %H:%M} UTC"
+            return (
+                f"the TLS certificate {self._cert} is not valid before {begins}: clients refuse it; look at the clock"
+            )
+        if now_s >= validity.ends:
+            return (
+                f"the TLS certificate {self._cert} has expired ({ends}): clients refuse it; renew it, then send SIGHUP"
+            )
+        if now_s >= validity.ends - RENEW_DAYS * _DAY_S:
+            return f"the TLS certificate {self._cert} expires soon ({ends}); renew it, then send SIGHUP"
+        return None
 
     def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._newest
@@ -76,3 +114,51 @@ def _context(cert: str, key: str) -> ssl.SSLContext:
         name = error.filename or f"{cert} or {key}"
         raise ConfigError(f"the TLS file {name} cannot be read: {error.strerror or error}") from None
     return context
+
+
+# --- when a certificate is valid --------------------------------------------------------------------------------------
+
+_SEQUENCE, _EXPLICIT_VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
+"""Tags of DER (X.690); what a certificate is made of says RFC 5280, section 4.1."""
+
+_TIMES = {_UTC_TIME: "%y%m%d%H%M%SZ", _GENERALIZED_TIME: "%Y%m%d%H%M%SZ"}
+
+_END_CERTIFICATE = "-----END CERTIFICATE-----"
+
+
+def read_validity(cert: Path) -> Validity | None:
+    """Return when the first certificate of a PEM file is valid; None where that cannot be read. Never raises."""
+    try:
+        text = cert.read_text("ascii", "replace")
+        first = text[text.index("-----BEGIN CERTIFICATE-----") : text.index(_END_CERTIFICATE) + len(_END_CERTIFICATE)]
+        return _validity_of(ssl.PEM_cert_to_DER_cert(first))
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _validity_of(der: bytes) -> Validity:
+    _, at, _ = _element(der, 0)  # Certificate
+    _, at, _ = _element(der, at)  # TBSCertificate
+    tag, _, end = _element(der, at)
+    if tag == _EXPLICIT_VERSION:
+        at = end
+    for _ in ("serialNumber", "signature", "issuer"):
+        at = _element(der, at)[2]
+    tag, at, _ = _element(der, at)
+    if tag != _SEQUENCE:
+        raise ValueError("no validity")
+    times = []
+    for _ in range(2):
+        tag, start, at = _element(der, at)
+        moment = datetime.strptime(der[start:at].decode("ascii"), _TIMES.get(tag, "")).replace(tzinfo=UTC)
+        times.append(moment.timestamp())
+    return Validity(*times)
+
+
+def _element(der: bytes, at: int) -> tuple[int, int, int]:
+    """Return tag, begin and end of the content of the element at `at`."""
+    tag, size, start = der[at], der[at + 1], at + 2
+    if size & 0x80:
+        start += size & 0x7F
+        size = int.from_bytes(der[at + 2 : start], "big")
+    return tag, start, start + size

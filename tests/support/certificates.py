@@ -27,10 +27,10 @@ class Authority:
     def _openssl(self, *arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True, timeout=DEADLINE_S)
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Make a certificate and its key; return where they are."""
+    def issue(self, name: str, days: int = 60) -> tuple[Path, Path]:
+        """Make a certificate and its key; return where they are. With a negative number of days it has expired."""
         self._openssl("req", *KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
+        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", str(days), "-extfile", "names")
         self._openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
         (self.folder / f"{name}.key").chmod(0o600)
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"

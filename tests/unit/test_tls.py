@@ -7,7 +7,7 @@ import ssl
 import pytest
 
 from logrelay.errors import ConfigError
-from logrelay.tls import TlsFiles, tls_files
+from logrelay.tls import RENEW_DAYS, TlsFiles, read_validity, tls_files
 from tests.support.certificates import Authority
 
 
@@ -93,3 +93,42 @@ def test_one_of_the_two_is_not_enough():
         tls_files("/c", None)
     with pytest.raises(ConfigError, match="tls_key is set and tls_cert is not"):
         tls_files(None, "/k")
+
+
+DAY_S = 86_400
+
+
+def test_a_certificate_that_clients_refuse_is_told_of(authority, tmp_path):
+    """Before its time, when it should be renewed, and when it has expired; what cannot be read is told of elsewhere."""
+    cert, key = map(str, authority.issue("short", days=30))
+    files = TlsFiles(cert, key)
+    begins, ends = read_validity(authority.folder / "short.pem")
+    assert ends - begins == 30 * DAY_S
+    soon = ends - RENEW_DAYS * DAY_S
+    assert "is not valid before 20" in files.warning(begins - 1)
+    assert files.warning(begins) is files.warning(soon - 1) is None
+    assert "expires soon (20" in files.warning(soon)
+    assert "has expired (20" in files.warning(ends)
+    (authority.folder / "short.pem").write_bytes((authority.folder / "ca.pem").read_bytes())
+    assert files.warning(ends) != files.warning(begins), "the file is read anew each time"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"]
+)
+def test_what_is_no_certificate_has_no_validity(tmp_path, text):
+    path = tmp_path / "c.pem"
+    path.write_text(text)
+    assert read_validity(path) is None
+    assert read_validity(tmp_path / "missing.pem") is None
+
+
+@pytest.mark.parametrize("year", ["2049", "2051"])
+def test_both_forms_of_a_time_are_read(tmp_path, year):
+    """Until 2049 a year has two digits in a certificate, then four; openssl is told the date where it can be."""
+    made = Authority(tmp_path)
+    options = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x")
+    days = (int(year) - 2026) * 366 + 366
+    made._openssl(*options, "-keyout", "x.key", "-out", "x.pem", "-days", str(days))
+    validity = read_validity(tmp_path / "x.pem")
+    assert validity.ends - validity.begins == days * DAY_S
