@@ -107,7 +107,7 @@ class Sequencer:
         if on_stderr:
             self._on_notice(rank, message)
 
-    def say(self, rank: int, text: str) -> None:
+    def tell_stderr(self, rank: int, text: str) -> None:
         """Say something to those who read stderr, and to nobody else."""
         self._on_notice(rank, visible(text))
 

@@ -716,7 +716,9 @@ class TraderRegistry:
             self._sequencer.add_notice(now_us, found.rank, "trader", *_suppressed(found))
         for rank, count in self._on_stderr.take_due(mono, all_of_them=all_of_them).items():
             what = "1 more notice" if count == 1 else f"{count:,} more notices"
-            self._sequencer.say(rank, f"{what} about traders: not said here, but in the stream and in the journal")
+            self._sequencer.tell_stderr(
+                rank, f"{what} about traders: not said here, but in the stream and in the journal"
+            )
 
     def _receive_lost(self, trader: Trader, frame: Lost, now_us: int) -> None:
         run = trader.run

@@ -48,6 +48,12 @@ class _Place:
     wanted_bytes: int = 1
     """The kernel wakes us when so many are there, or when no more will come."""
 
+    def wants(self, size: int) -> bool:
+        """Take note that `size` bytes are wanted; False: no more than before."""
+        more = size > self.wanted_bytes
+        self.wanted_bytes = max(size, self.wanted_bytes)
+        return more
+
 
 class _Places:
     """Places of one kind, the oldest first, and those of each address."""
@@ -199,8 +205,7 @@ class TlsAcceptor:
             self._drop(sock)
             return
         wanted = record_bytes(data)
-        if len(data) < wanted and wanted > place.wanted_bytes:
-            place.wanted_bytes = wanted
+        if len(data) < wanted and place.wants(wanted):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
             return
         # It is whole. Or less than was wanted is there, and it will not become more: the library sees why.
