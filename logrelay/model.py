@@ -71,6 +71,8 @@ class Line(NamedTuple):
     """Name of the bot that logged it, as in its hello; empty for notices."""
     clock_us: int | None = None
     """What the clock said, where that is not `time_us` because it had been set back. The line is found by it."""
+    run_name: str = ""
+    """The `run` that the line shows, made by `run_name`; empty for notices, and where an older relay kept the line."""
 
 
 @dataclass(slots=True)

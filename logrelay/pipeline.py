@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -47,7 +47,7 @@ from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
-from logrelay.journal.interface import Opening, Page, Query, UpkeepNotice
+from logrelay.journal.interface import Opening, Page, Query, SummaryPage, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit
 from logrelay.read_queue import Read, ReadQueue
@@ -560,26 +560,35 @@ class Pipeline(Generic[Server]):
 
     def read(self, query: Query) -> Awaitable[Page]:
         """Read from the journal on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
-        answer: asyncio.Future[Page] = self._loop.create_future()
+        return self._read_in_turn(lambda: self.journal_thread.read(query), search=is_search(query.filter))
+
+    def summarize(self, query: Query) -> Awaitable[SummaryPage]:
+        """Have the journal count on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
+        return self._read_in_turn(lambda: self.journal_thread.summarize(query), search=True)
+
+    def lines_at(self, seqs: Sequence[int]) -> Awaitable[dict[int, bytes]]:
+        """Read some lines on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
+        return self._read_in_turn(lambda: self.journal_thread.lines_at(seqs), search=False)
+
+    def _read_in_turn(self, begin: Callable[[], Future[_Answer]], *, search: bool) -> Awaitable[_Answer]:
+        answer: asyncio.Future[_Answer] = self._loop.create_future()
 
         def start(turn: Read) -> None:
-            page = self.journal_thread.read(query)
-            page.add_done_callback(lambda done: self._call_soon(self._on_page, turn, done, answer))
+            begin().add_done_callback(lambda done: self._call_soon(self._on_read, turn, done, answer))
 
-        read = Read(answer, search=is_search(query.filter), is_wanted=lambda: not answer.done(), begin=start)
-        self._reads.put(read)
+        self._reads.put(Read(answer, search=search, is_wanted=lambda: not answer.done(), begin=start))
         return answer
 
-    def _on_page(self, turn: Read, page: Future[Page], answer: asyncio.Future[Page]) -> None:
+    def _on_read(self, turn: Read, read: Future[_Answer], answer: asyncio.Future[_Answer]) -> None:
         self._reads.ended(turn)
         if answer.done():
             return
-        if page.cancelled():
+        if read.cancelled():
             answer.cancel()
             return
-        error = page.exception()
+        error = read.exception()
         if error is None:
-            answer.set_result(page.result())
+            answer.set_result(read.result())
         else:
             answer.set_exception(error)
 

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import Literal, NamedTuple
 
-from logrelay.fanout.filters import Filter, ascii_lower, field_text
-from logrelay.fanout.line_json import read_body
+from logrelay.fanout.filters import Filter, ascii_lower, field_text, is_named, search_text
+from logrelay.fanout.line_json import read_body, run_of_body
 from logrelay.model import RELAY_RUN, Line
 
 Form = Literal["single", "batch"]
@@ -160,7 +160,7 @@ class Batch:
         self._fresh = True
         self._messages = messages
         self._contexts = contexts
-        self._lowered: list[bytes] | None = None
+        self._lowered: dict[bool, list[bytes]] = {}
         self._columns: dict[str, dict[str, list[int]]] = {}
         self._cache: dict[object, list[Segment]] = {}
         self._whole: dict[Form, list[Segment]] = {}
@@ -208,7 +208,8 @@ class Batch:
         self._fresh = False
         self.lines = ()
         self._blob, self._bodies = b"\n".join(self._bodies), ()
-        self._messages = self._contexts = self._lowered = None
+        self._messages = self._contexts = None
+        self._lowered = {}
         self._columns = {}
         self._cache = {}
 
@@ -235,8 +236,7 @@ class Batch:
 
     def _select_lines(self, wanted: Filter, passing: frozenset[Key]) -> Sequence[int] | None:
         """Return the indices of the notices, and of the lines that pass; None stands for all."""
-        content = bool(wanted.text or wanted.where)
-        if not content:
+        if not wanted.by_content:
             if len(passing) == len(self.keyset):
                 return None
             if not passing:
@@ -254,8 +254,11 @@ class Batch:
             candidates = sorted(i for i in chosen or () if keys[i] in passing)
         else:
             candidates = [i for i, key in enumerate(keys) if key in passing]
+        if wanted.runs:
+            names = self._run_names()
+            candidates = [i for i in candidates if wanted.run_passes(names[i])]
         if wanted.text:
-            needle, hay = ascii_lower(wanted.text), self._lower()
+            needle, hay = ascii_lower(wanted.text), self._lower(named=is_named(wanted.text))
             candidates = [i for i in candidates if needle in hay[i]]
         notices = [i for i, key in enumerate(keys) if key[2] == RELAY_RUN]
         return sorted({*candidates, *notices}) if notices else candidates
@@ -270,12 +273,19 @@ class Batch:
             self._messages, self._contexts = messages, contexts
         return messages, contexts
 
-    def _lower(self) -> list[bytes]:
-        if self._lowered is not None:
-            return self._lowered
-        lowered = [ascii_lower(message) for message in self._decoded()[0]]
-        if self._fresh:
-            self._lowered = lowered
+    def _run_names(self) -> list[str]:
+        if self.lines:
+            return [line.run_name for line in self.lines]
+        return list(map(run_of_body, self.bodies()))
+
+    def _lower(self, *, named: bool) -> list[bytes]:
+        lowered = self._lowered.get(named)
+        if lowered is None:
+            lowered = [
+                search_text(message, context, named=named) for message, context in zip(*self._decoded(), strict=True)
+            ]
+            if self._fresh:
+                self._lowered[named] = lowered
         return lowered
 
     def _column(self, name: str) -> dict[str, list[int]]:

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from re import compile as compile_re
 
 import orjson
 
 from logrelay.errors import RequestError, quoted
-from logrelay.fanout.globs import Glob
+from logrelay.fanout.globs import Glob, is_glob
 from logrelay.model import DEBUG, RANKS, RELAY_RUN, Line
 
 MAX_SOURCES = 32
@@ -32,9 +31,6 @@ MAX_NAMES = 64
 """Names that a set of globs remembers its answer for; a bot has some dozens of loggers."""
 MAX_PATTERN_CHARS = 256
 """Length of one glob, text or where condition; a filter is kept per viewer, so it has to be small."""
-
-_SPECIAL = compile_re(r"[*?\[]")
-"""What makes a name a glob."""
 
 LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -86,13 +82,15 @@ class Filter:
     sources: tuple[str, ...] = ()
     """Globs (`*`, `?`, `[...]`), case-sensitive, any of which must match the whole source; empty: all."""
     text: str = ""
-    """Must occur in the message; ASCII letters without regard to case (the rule SQLite's lower() has too)."""
+    """Must occur in `search_text`; ASCII letters without regard to case (the rule SQLite's lower() has too)."""
     where: tuple[tuple[str, str], ...] = ()
     """Top-level context fields that must all have this value: a string as it is, anything else as JSON text."""
     apps: tuple[str, ...] = ()
     """Globs like those of `sources`, any of which must match the whole app name; empty: all."""
     limit: Limit = UNLIMITED
     """What must hold besides; set by `within` alone."""
+    runs: tuple[str, ...] = ()
+    """Globs for the run that the line shows; a line that shows none fails."""
 
     def within(self, limit: Limit) -> Filter:
         """Return what of this filter somebody with `limit` may see; the same again for what was narrowed by it."""
@@ -104,7 +102,7 @@ class Filter:
     @property
     def everything(self) -> bool:
         """True when no line and no notice can fail this filter."""
-        asked = self.level > DEBUG or self.sources or self.apps or self.text or self.where
+        asked = self.level > DEBUG or self.sources or self.apps or self.by_content
         return not asked and self.limit.nothing
 
     @property
@@ -122,6 +120,11 @@ class Filter:
         """True when not every notice passes."""
         return not self.limit.nothing
 
+    @property
+    def by_content(self) -> bool:
+        """True when a line has to be read for it: level, source and app do not tell."""
+        return bool(self.text or self.where or self.runs)
+
     def source_passes(self, source: str) -> bool:
         """Tell whether a source is asked for and may be seen."""
         asked, limit = self.sources, self.limit.sources
@@ -130,6 +133,10 @@ class Filter:
     def app_passes(self, app: str) -> bool:
         """Tell whether an app is asked for and may be seen."""
         return (not self.apps or name_matches(self.apps, app)) and self.limit.shows_app(app)
+
+    def run_passes(self, name: str) -> bool:
+        """Tell whether lines that show this run are asked for."""
+        return not self.runs or (name != "" and name_matches(self.runs, name))
 
     def wants(self, level: int, source: str, app: str) -> bool:
         """Tell whether level, source and app pass; depends on nothing else, so callers may remember it."""
@@ -144,9 +151,13 @@ class Filter:
         return self.content_matches(line)
 
     def content_matches(self, line: Line) -> bool:
-        """Tell whether text and context fields pass; level, source and app are not looked at."""
-        if self.text and ascii_lower(self.text) not in ascii_lower(line.message):
+        """Tell whether run, text and context fields pass; level, source and app are not looked at."""
+        if not self.run_passes(line.run_name):
             return False
+        if self.text:
+            searched = search_text(line.message, line.context, named=is_named(self.text))
+            if ascii_lower(self.text) not in searched:
+                return False
         return all(key in line.context and field_text(line.context[key]) == value for key, value in self.where)
 
 
@@ -155,14 +166,31 @@ def ascii_lower(text: str) -> bytes:
     return text.encode("utf-8", "replace").lower()
 
 
+def is_named(text: str) -> bool:
+    """Tell whether a text is looked for in `name=value` too; for names alone it would find every line that has one."""
+    return "=" in text
+
+
+def search_text(message: str, context: Mapping[str, object], *, named: bool) -> bytes:
+    """Return what a `text` is looked for in, lowered: the message and the values of the context, NUL between them.
+
+    No text has a NUL in it, so none is found across two of them. `named`: each value stands as `name=value`.
+    """
+    if named:
+        parts = [message, *(f"{name}={field_text(value)}" for name, value in context.items())]
+    else:
+        parts = [message, *map(field_text, context.values())]
+    return ascii_lower("\0".join(parts))
+
+
 def field_text(value: object) -> str:
     """Return the text a `where` value is compared with: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def is_search(wanted: Filter) -> bool:
-    """Tell whether the journal has to look at every line for it: for a text, a field, or a name not given in full."""
-    return bool(wanted.text or wanted.where) or any(_SPECIAL.search(glob) for glob in (*wanted.sources, *wanted.apps))
+    """Tell whether the journal has to look at every line for it: for content, or a name not given in full."""
+    return wanted.by_content or any(map(is_glob, (*wanted.sources, *wanted.apps)))
 
 
 class _Globs:
@@ -171,7 +199,7 @@ class _Globs:
     __slots__ = ("_exact", "_globs", "_known")
 
     def __init__(self, globs: tuple[str, ...]) -> None:
-        self._exact = frozenset(glob for glob in globs if not _SPECIAL.search(glob))
+        self._exact = frozenset(glob for glob in globs if not is_glob(glob))
         self._globs = [Glob(glob) for glob in globs if glob not in self._exact]
         self._known: dict[str, bool] = {}
 
@@ -196,10 +224,10 @@ def name_matches(globs: tuple[str, ...], name: str) -> bool:
 
 
 def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
-    """Build a filter from `level`, `source`, `app`, `text` and `where` parameters, each a list of strings.
+    """Build a filter from `level`, `source`, `app`, `run`, `text` and `where` parameters, each a list of strings.
 
-    `source`, `app` and `where` may be given several times; `source` and `app` also as comma-separated lists.
-    Raises RequestError (`bad_level`, `bad_source`, `bad_app`, `bad_text`, `bad_where`) saying what is allowed.
+    All but `level` and `text` may be given several times; `source`, `app` and `run` also as comma-separated lists.
+    Raises RequestError (`bad_` and the name of the parameter) saying what is allowed.
     """
     level = DEBUG
     for given in params.get("level", ()):
@@ -207,7 +235,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
         if rank is None:
             raise RequestError("bad_level", f"level {quoted(given)} is not one of {', '.join(LEVEL_NAMES)}")
         level = rank
-    sources, apps = _globs("source", params), _globs("app", params)
+    sources, apps, runs = (_globs(name, params) for name in ("source", "app", "run"))
     text = ""
     for text in params.get("text", ()):  # noqa: B007  (the last one given counts)
         pass
@@ -225,6 +253,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
     for code, values in (
         ("bad_source", sources),
         ("bad_app", apps),
+        ("bad_run", runs),
         ("bad_text", (text,)),
         ("bad_where", [k + v for k, v in where]),
     ):
@@ -237,7 +266,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
             if not value.isascii() and value != value.encode("utf-8", "replace").decode():
                 # From a command line or a token file; shown to a viewer it could not be written.
                 raise RequestError(code, f"{quoted(value)} is not valid UTF-8")
-    return Filter(level, sources, text, tuple(sorted(set(where))), apps)
+    return Filter(level, sources, text, tuple(sorted(set(where))), apps, runs=runs)
 
 
 def _globs(name: str, params: Mapping[str, Iterable[str]]) -> tuple[str, ...]:

@@ -10,9 +10,22 @@ places of the glob that the name may have come to are bits of one number.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 _ANY = "?"
+_SPECIAL = re.compile(r"[*?\[]")
+"""What makes a name a glob."""
+
+
+def is_glob(name: str) -> bool:
+    """Tell whether other names than `name` itself can match it."""
+    return _SPECIAL.search(name) is not None
+
+
+def literal_start(glob: str) -> str:
+    """Return what every name that matches begins with: the whole glob where it is no pattern."""
+    return _SPECIAL.split(glob, maxsplit=1)[0]
 
 
 class Glob:

@@ -124,7 +124,7 @@ def log_line(
         source = f"{app}/{RELAY_SOURCE}"
     if level is not None and (type(level) is not str or (level != _WORDS[rank] and _rank_of(level) != rank)):
         event[free_name("level", event)] = level
-    shown = rfc3339(time_us)
+    shown, name = rfc3339(time_us), run_name(run_key)
     if (
         timestamp is not None
         # The usual one is of the same tenth of a second, digit by digit.
@@ -149,7 +149,7 @@ def log_line(
         "context": event,
         "timestamp": shown,
         "app": app,
-        "run": run_name(run_key),
+        "run": name,
     }
     try:
         body = orjson.dumps(shape, option=_JSON)
@@ -161,7 +161,7 @@ def log_line(
         shape["context"] = event = json_safe(event)
         body = orjson.dumps(shape, option=_JSON)
     body = _COPIED % body
-    return _line((seq, time_us, rank, source, run, body, "", EMPTY, app, clock_us)), message, event
+    return _line((seq, time_us, rank, source, run, body, "", EMPTY, app, clock_us, name)), message, event
 
 
 def _rank_of(word: str) -> int | None:
@@ -357,6 +357,11 @@ def json_safe_value(value: object, depth: int) -> object:
 
 def _key(key: object) -> str:
     return key if isinstance(key, str) else text_of(key)
+
+
+def run_of_body(body: bytes) -> str:
+    """Return the run that a rendered line shows; empty: none."""
+    return str(orjson.loads(body).get("run", ""))
 
 
 def read_body(body: bytes) -> tuple[str, dict[str, object]]:

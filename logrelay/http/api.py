@@ -1,14 +1,15 @@
-"""Plain HTTP on the viewers' port: the web viewer, /healthz, /readyz, /metrics and /logs.
+"""Plain HTTP on the viewers' port: the web viewer, /healthz, /readyz, /metrics, /logs and /summary.
 
-Owns: which paths exist and what each answers (`http/log_query` reads the parameters of /logs). It must not know
-sockets: `viewers/connection` parses the request, `viewers/service` decides access (token, Origin, Host) and calls
-`HttpApi.answer`. What this module needs of the relay is `RelayFacts`. Read `static/client.js` next.
+Owns: which paths exist and what each answers (`http/log_query` reads parameters, `http/summary` shows counts). It must
+not know sockets: `viewers/connection` parses the request, `viewers/service` decides access (token, Origin, Host) and
+calls `HttpApi.answer`. What this module needs of the relay is `RelayFacts`. Read `static/client.js` next.
 
     GET /             the web viewer (no log content in it: it fetches everything over its WebSocket)
     GET /healthz      200 while the relay keeps lines, 503 with the reason while its journal is in trouble
     GET /readyz       200 when the relay takes lines and viewers, else 503
     GET /metrics      Prometheus text, see `http/metrics`
     GET /logs         lines as NDJSON, each exactly the message that viewers get
+    GET /summary      counts by level, bot and problem, crashes and gaps, as one JSON object
 
 /logs without `after` and `since` gives the newest `limit` matches; with either of them the oldest from there. Both
 ascending. An answer of `limit` lines may have been cut: ask again with `after=<last id>`, or with `before=<first id>`
@@ -35,10 +36,11 @@ from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.line_json import UNSYNCED
 from logrelay.fanout.positions import Lost, Position, id_of
 from logrelay.http import metrics
-from logrelay.http.log_query import parse_log_query
+from logrelay.http.log_query import Around, SummaryQuery, parse_around_query, parse_log_query, parse_summary_query
 from logrelay.http.request_head import ALLOWED_METHODS
 from logrelay.http.response import HttpResponse
-from logrelay.journal.interface import Page, Query
+from logrelay.http.summary import gather, seqs_shown, shape
+from logrelay.journal.interface import Page, Query, SummaryPage
 
 PAGE_LINES = 2000
 PAGE_BYTES = 128 << 10
@@ -72,7 +74,7 @@ STATIC: dict[str, tuple[str, str]] = {
 A file that is renamed leaves no old path behind: browsers ask about the page each time (`no-cache`), so none of them
 shows an old page that would ask for the old script.
 """
-ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs")
+ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs", "/summary")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
@@ -107,6 +109,16 @@ class RelayFacts(Protocol):
 
     def labelled(self) -> Mapping[str, Sequence[metrics.Sample]]:
         """Return the values of those `metrics.METRICS` that have labels."""
+
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+
+    async def summarize(self, query: Query) -> SummaryPage:
+        """Have the journal count, see `Journal.summarize`. Raises JournalError. Cancelling drops the answer."""
+
+    async def lines_at(self, seqs: Sequence[int], /) -> dict[int, bytes]:
+        """Read some lines by seq, see `Journal.lines_at`. Raises JournalError. Cancelling drops the answer."""
 
     async def read(self, query: Query) -> Page:
         """Read from the journal, off the event loop. Raises JournalError. Cancelling drops the answer."""
@@ -173,6 +185,8 @@ class HttpApi:
             return self._static(path, headers)
         if path == "/logs":
             return self._logs(query, facts)
+        if path == "/summary":
+            return self._summary(query, facts)
         routes = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
         return routes[path](facts)
 
@@ -241,9 +255,7 @@ class HttpApi:
     def _logs(self, query: str, facts: RelayFacts) -> HttpResponse:
         """Check every parameter before the first byte; lines are read from the journal while they are written."""
         if self._searches_open >= budgets.SEARCHES:
-            self._searches_refused += 1
-            busy = _error(503, "busy", f"{budgets.SEARCHES} answers to /logs are being written; ask again in a moment")
-            return busy.with_headers(("Retry-After", str(budgets.SEARCH_RETRY_AFTER_S)))
+            return self._busy()
         head = facts.head
         lost: list[Lost] = []
 
@@ -254,7 +266,12 @@ class HttpApi:
             return position
 
         try:
-            wanted = parse_log_query(query, head, resolve, round(self._now() * 1e6))
+            around = parse_around_query(query, resolve)
+            if around is not None:
+                _require_kept(around.position, facts)
+                answer = self._around(around, lost, facts, head)
+            else:
+                answer = self._search(parse_log_query(query, head, resolve, round(self._now() * 1e6)), lost, facts)
         except RequestError as error:
             return _error(410 if error.code == "expired" else 400, error.code, str(error))
         headers = (
@@ -263,42 +280,96 @@ class HttpApi:
             # How far the journal was looked at: whoever polls with a filter continues behind it, match or no match.
             ("Logrelay-Head", facts.id_of(head)),
         )
-        return HttpResponse(200, headers, self._search(wanted, lost, facts))
+        return HttpResponse(200, headers, self._counted(answer))
 
-    async def _search(self, query: Query, lost: Sequence[Lost], facts: RelayFacts) -> AsyncGenerator[bytes, None]:
-        """Give the matches a page at a time; no read of the journal is open in between. Cancelling ends it."""
+    def _busy(self) -> HttpResponse:
+        self._searches_refused += 1
+        what = f"{budgets.SEARCHES} answers to /logs and /summary are being written"
+        busy = _error(503, "busy", f"{what}; ask again in a moment")
+        return busy.with_headers(("Retry-After", str(budgets.SEARCH_RETRY_AFTER_S)))
+
+    def _summary(self, query: str, facts: RelayFacts) -> HttpResponse:
+        """Check every parameter before the first byte; the journal counts while the answer is awaited."""
+        if self._searches_open >= budgets.SEARCHES:
+            return self._busy()
+        now_us = round(self._now() * 1e6)
+        try:
+            wanted = parse_summary_query(query, facts.head, facts.resolve, now_us)
+        except RequestError as error:
+            return _error(410 if error.code == "expired" else 400, error.code, str(error))
+        headers = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
+        return HttpResponse(200, headers, self._counted(self._summarize(wanted, now_us, facts)))
+
+    async def _counted(self, answer: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        """Count an answer as open while it is written, and say in it where the journal cannot be read any further."""
         self._searches_open += 1
         self._searches_total += 1
         try:
-            for gone in lost:
-                ids = f"{id_of(gone.epoch, gone.first)} to {id_of(gone.epoch, gone.last)}"
-                yield _error_line("unsynced", f"{gone.lines} lines, {ids}, are not in the journal: {UNSYNCED}")
-            # Behind a line that was asked for by its id, what is missing was there and must be reported.
-            exact = not query.newest and query.since_us is None
-            if query.newest:
-                start, kept = await self._walk_back(query, facts)
-                for page in kept:
-                    yield self._chunk(page.bodies)
-                if kept or start > query.until:
-                    return
-                query, exact = replace(query, after=start - 1, newest=False), True
-            left = query.limit
-            while left > 0 and query.after < query.until:
-                page = await self._read(replace(query, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts)
-                missing = min(page.oldest - 1, query.until) - query.after
-                if exact and missing > 0:
-                    yield _error_line("expired", f"{missing} lines are missing here: no longer kept (retention)")
-                if page.bodies:
-                    yield self._chunk(page.bodies)
-                left -= len(page.bodies)
-                if page.complete:
-                    return
-                assert page.reached > query.after, "a page that got nowhere would be asked for again for ever"
-                query, exact = replace(query, after=page.reached), True
+            async for chunk in answer:
+                yield chunk
         except JournalError as error:
             yield _error_line("journal", f"the journal cannot be read: {error}")
         finally:
+            await answer.aclose()
             self._searches_open -= 1
+
+    async def _summarize(self, wanted: SummaryQuery, now_us: int, facts: RelayFacts) -> AsyncGenerator[bytes, None]:
+        traders = facts.status().get("traders")
+        summary = await gather(wanted.query, facts.summarize)
+        bodies = await facts.lines_at(seqs_shown(summary))
+        shown = shape(
+            summary,
+            wanted,
+            bodies,
+            traders=traders if isinstance(traders, list) else [],
+            head=facts.head,
+            oldest=facts.oldest,
+            id_of=facts.id_of,
+            now_us=now_us,
+        )
+        yield orjson.dumps(shown) + b"\n"
+
+    async def _around(
+        self, wanted: Around, lost: Sequence[Lost], facts: RelayFacts, head: int
+    ) -> AsyncGenerator[bytes, None]:
+        """Give the matches before a line, the line, and the matches behind it."""
+        seq, end = wanted.position.seq, wanted.position.end
+        parts = [
+            Query(0, min(head, end - 1), wanted.before, wanted.filter, newest=True),
+            Query(end - 1, seq, 1),
+            Query(seq, head, wanted.behind, wanted.filter),
+        ]
+        for part in parts:
+            async for chunk in self._search(part, lost if part is parts[0] else (), facts):
+                yield chunk
+
+    async def _search(self, query: Query, lost: Sequence[Lost], facts: RelayFacts) -> AsyncGenerator[bytes, None]:
+        """Give the matches a page at a time; no read of the journal is open in between. Cancelling ends it."""
+        for gone in lost:
+            ids = f"{id_of(gone.epoch, gone.first)} to {id_of(gone.epoch, gone.last)}"
+            yield _error_line("unsynced", f"{gone.lines} lines, {ids}, are not in the journal: {UNSYNCED}")
+        # Behind a line that was asked for by its id, what is missing was there and must be reported.
+        exact = not query.newest and query.since_us is None
+        if query.newest:
+            start, kept = await self._walk_back(query, facts)
+            for page in kept:
+                yield self._chunk(page.bodies)
+            if kept or start > query.until:
+                return
+            query, exact = replace(query, after=start - 1, newest=False), True
+        left = query.limit
+        while left > 0 and query.after < query.until:
+            page = await self._read(replace(query, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts)
+            missing = min(page.oldest - 1, query.until) - query.after
+            if exact and missing > 0:
+                yield _error_line("expired", f"{missing} lines are missing here: no longer kept (retention)")
+            if page.bodies:
+                yield self._chunk(page.bodies)
+            left -= len(page.bodies)
+            if page.complete:
+                return
+            assert page.reached > query.after, "a page that got nowhere would be asked for again for ever"
+            query, exact = replace(query, after=page.reached), True
 
     async def _walk_back(self, query: Query, facts: RelayFacts) -> tuple[int, list[Page]]:
         """Find where the newest `limit` matches begin, and keep them, ascending, while they are few.
@@ -336,6 +407,12 @@ class HttpApi:
     def _chunk(self, bodies: list[bytes]) -> bytes:
         self._search_lines_total += len(bodies)
         return b"\n".join(bodies) + b"\n"
+
+
+def _require_kept(position: Position, facts: RelayFacts) -> None:
+    if position.lost is None and position.seq < facts.oldest:
+        oldest = facts.id_of(facts.oldest)
+        raise RequestError("expired", f"this line is no longer kept (retention); the oldest one is {oldest}")
 
 
 def _load(name: str, content_type: str) -> _File:

@@ -1,4 +1,4 @@
-"""The parameters of GET /logs, read strictly.
+"""The parameters of GET /logs and GET /summary, read strictly.
 
 Owns: which parameters there are, how times are written, and the `Query` they make. It must not know HTTP answers or who
 reads the journal. No I/O; the clock is an argument. Read `journal/query` next: it is what answers.
@@ -7,13 +7,14 @@ reads the journal. No I/O; the clock is an argument. Read `journal/query` next: 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, Decimal
 from urllib.parse import parse_qs
 
 from logrelay.errors import RequestError, quoted
-from logrelay.fanout.filters import parse_filter
+from logrelay.fanout.filters import Filter, parse_filter
 from logrelay.fanout.positions import Position
 from logrelay.journal.interface import Query
 
@@ -24,8 +25,16 @@ MAX_LIMIT = 1_000_000
 MAX_FIELDS = 64
 """Parameters in one query string: all the globs and conditions that a filter may have, and the rest."""
 
-PARAMETERS = ("since", "until", "level", "source", "app", "text", "where", "limit", "after", "before")
-REPEATABLE = frozenset({"source", "app", "where"})
+DEFAULT_AROUND = 100
+"""Lines around an id when no limit is given: what happened just before and after, on a few screens of a phone."""
+DEFAULT_SUMMARY_AGE = "1d"
+"""How far a summary goes back by itself: everything since the owner looked yesterday at this time."""
+
+_FILTER = ("level", "source", "app", "run", "text", "where")
+PARAMETERS = ("since", "until", *_FILTER, "limit", "after", "before", "around")
+AROUND_PARAMETERS = (*_FILTER, "limit", "around")
+SUMMARY_PARAMETERS = ("since", "after", "app")
+REPEATABLE = frozenset({"source", "app", "run", "where"})
 
 _LIMIT = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
@@ -48,23 +57,9 @@ def parse_log_query(query: str, head: int, resolve: Callable[[str], Position], n
     and repeated parameters are errors: a typing mistake must not silently widen what is found. `token` is ignored:
     access was decided before.
     """
-    try:
-        given = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
-    except ValueError:
-        message = f"the query is not UTF-8, or has more than {MAX_FIELDS} parameters"
-        raise RequestError("bad_parameter", message) from None
-    given.pop("token", None)
-    for name, values in given.items():
-        if name not in PARAMETERS:
-            message = f"parameter {quoted(name)} is not one of {', '.join(PARAMETERS)}"
-            raise RequestError("bad_parameter", message)
-        if len(values) > 1 and name not in REPEATABLE:
-            message = f"{name} is given {len(values)} times; only {', '.join(sorted(REPEATABLE))} may be"
-            raise RequestError("bad_parameter", message)
+    given = _given(query, PARAMETERS)
     one = {name: values[0] for name, values in given.items()}
-    limit = one.get("limit", str(DEFAULT_LIMIT))
-    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_LIMIT:
-        raise RequestError("bad_limit", f"limit {quoted(limit)} is not a number from 1 to {MAX_LIMIT}")
+    limit = _limit(one, DEFAULT_LIMIT)
     since, until = (parse_time(name, one[name], now_us) if name in one else None for name in ("since", "until"))
     if since is not None and until is not None and since >= until:
         message = f"since {quoted(one['since'])} is not before until {quoted(one['until'])}"
@@ -72,12 +67,83 @@ def parse_log_query(query: str, head: int, resolve: Callable[[str], Position], n
     return Query(
         after=resolve(one["after"]).seq if "after" in one else 0,
         until=min(head, resolve(one["before"]).end - 1) if "before" in one else head,
-        limit=int(limit),
+        limit=limit,
         filter=parse_filter(given),
         newest="after" not in one and since is None,
         since_us=since,
         until_us=until,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Asks for a line and the lines around it."""
+
+    position: Position
+    before: int
+    """Matches to give from before the line, the newest of them."""
+    behind: int
+    """Matches to give from behind the line, the oldest of them."""
+    filter: Filter
+    """Of the lines around it."""
+
+
+def parse_around_query(query: str, resolve: Callable[[str], Position]) -> Around | None:
+    """Read the query string of /logs where it has `around`; None: it has not. Raises RequestError as above."""
+    if "around" not in parse_qs(query, keep_blank_values=True, errors="replace"):
+        return None
+    given = _given(query, AROUND_PARAMETERS)
+    one = {name: values[0] for name, values in given.items()}
+    limit = _limit(one, DEFAULT_AROUND)
+    return Around(resolve(one["around"]), limit // 2, limit - 1 - limit // 2, parse_filter(given))
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryQuery:
+    """Asks what happened since a time, or behind a line."""
+
+    query: Query
+    after: str | None
+    """The id that was given."""
+
+
+def parse_summary_query(query: str, head: int, resolve: Callable[[str], Position], now_us: int) -> SummaryQuery:
+    """Read the query string of /summary into what to ask the journal for, up to the line `head`.
+
+    Raises RequestError as above.
+    """
+    given = _given(query, SUMMARY_PARAMETERS)
+    one = {name: values[0] for name, values in given.items()}
+    since = None
+    if "since" in one or "after" not in one:
+        since = parse_time("since", one.get("since", DEFAULT_SUMMARY_AGE), now_us)
+    after = resolve(one["after"]).seq if "after" in one else 0
+    asked = Query(after=after, until=head, limit=0, filter=parse_filter(given), since_us=since)
+    return SummaryQuery(asked, one.get("after"))
+
+
+def _given(query: str, allowed: Sequence[str]) -> dict[str, list[str]]:
+    try:
+        given = parse_qs(query, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        message = f"the query is not UTF-8, or has more than {MAX_FIELDS} parameters"
+        raise RequestError("bad_parameter", message) from None
+    given.pop("token", None)
+    for name, values in given.items():
+        if name not in allowed:
+            message = f"parameter {quoted(name)} is not one of {', '.join(allowed)}"
+            raise RequestError("bad_parameter", message)
+        if len(values) > 1 and name not in REPEATABLE:
+            message = f"{name} is given {len(values)} times; only {', '.join(sorted(REPEATABLE))} may be"
+            raise RequestError("bad_parameter", message)
+    return given
+
+
+def _limit(one: dict[str, str], default: int) -> int:
+    limit = one.get("limit", str(default))
+    if not _LIMIT.fullmatch(limit) or not 1 <= int(limit) <= MAX_LIMIT:
+        raise RequestError("bad_limit", f"limit {quoted(limit)} is not a number from 1 to {MAX_LIMIT}")
+    return int(limit)
 
 
 def parse_time(name: str, text: str, now_us: int) -> int:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from logrelay.fanout.filters import Filter, ascii_lower
+import orjson
+
+from logrelay.fanout.filters import Filter, ascii_lower, is_named
+from logrelay.fanout.globs import literal_start
 from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
 from logrelay.model import DEBUG, WARNING
 
@@ -22,8 +25,12 @@ MOST_MERGED_SOURCES = 8
 """Up to this many sources are read through their index and merged; more are not selective, and are scanned."""
 _WARNING = f"(level >= 30 OR source = {NOTICE_SOURCE})"
 """What the index `lines_warning` holds, word for word: else SQLite would not use it."""
-_NUL = "'*\\u0000*'"
-"""GLOB pattern for an escaped NUL: SQLite's JSON functions end a text there, so Python looks at such lines."""
+_NUL = "'\\u0000'"
+"""An escaped NUL: SQLite's JSON functions end a text there, so Python looks at such lines."""
+_ESCAPED_AT_WILL = "\u2028\u2029\x85"
+"""Characters that stand in a body as they are or escaped, depending on which version has written it."""
+_REAL_CHARS = frozenset("0123456789.e+-")
+"""Characters of a JSON number with a fraction, whose text SQLite does not keep as it is."""
 
 
 @dataclass(slots=True)
@@ -116,7 +123,7 @@ def make_plan(
     if content:
         plan.looks_inside = True
         plan.judge_nul = True
-        plan.conditions.append(f"(source = {NOTICE_SOURCE} OR body GLOB {_NUL} OR ({' AND '.join(content)}))")
+        plan.conditions.append(f"(source = {NOTICE_SOURCE} OR ({' AND '.join(content)}) OR instr(body, {_NUL}))")
     if query.since_us is not None:
         plan.conditions.append("time_us >= :since")
         plan.values["since"] = query.since_us
@@ -146,11 +153,12 @@ def _list(numbers: Iterable[int]) -> str:
 
 
 def _content(plan: Plan, wanted: Filter) -> list[str]:
-    """Translate text and where; what SQL cannot say exactly is left to Python (`judge_all`)."""
+    """Translate run, text and where; what SQL cannot say exactly is left to Python (`judge_all`)."""
     conditions = []
+    if wanted.runs:
+        conditions.append(_run(plan, wanted.runs))
     if wanted.text:
-        conditions.append("instr(lower(json_extract(body, '$.message')), :text)")
-        plan.values["text"] = ascii_lower(wanted.text).decode()
+        conditions += _text(plan, ascii_lower(wanted.text).decode())
     for n, (key, value) in enumerate(wanted.where):
         try:
             (key + value).encode()
@@ -161,6 +169,10 @@ def _content(plan: Plan, wanted: Filter) -> list[str]:
             # How such a key is written in a JSON path differs between SQLite versions.
             plan.judge_all = True
             continue
+        if not any(c in key + value for c in _ESCAPED_AT_WILL):
+            # Most lines fail this, and it is many times as fast as reading JSON.
+            conditions.append(f"(instr(body, :text{n}) OR instr(body, :json{n}))")
+            plan.values |= {f"text{n}": f"{_json(key)}:{_json(value)}", f"json{n}": f"{_json(key)}:{value}"}
         path = f":path{n}"
         # With two paths json_extract answers `[a,b]` with both exactly as they stand in the body; with one
         # path it would turn numbers into SQLite's own.
@@ -174,3 +186,54 @@ def _content(plan: Plan, wanted: Filter) -> list[str]:
             f"twice{n}": f"[{value},{value}]",
         }
     return conditions
+
+
+def _run(plan: Plan, runs: tuple[str, ...]) -> str:
+    """Translate the runs: SQL looks for the beginning of each that is no pattern, Python judges the rest."""
+    choices = []
+    for n, glob in enumerate(runs):
+        start = literal_start(glob)
+        quoted = f'"run":{_json(start)}'
+        if start == glob:
+            choices.append(f"(instr(body, :run{n}) AND json_extract(body, '$.run') = :name{n})")
+            plan.values |= {f"run{n}": quoted, f"name{n}": glob}
+        else:
+            choices.append(f"instr(body, :run{n})")
+            plan.values[f"run{n}"] = quoted[:-1]
+            plan.judge_all = True
+    return f"({' OR '.join(choices)})"
+
+
+def _text(plan: Plan, text: str) -> list[str]:
+    """Translate a lowered text: a look at the body as it stands, then at message and values."""
+    if any(c in text for c in _ESCAPED_AT_WILL):
+        plan.judge_all = True
+        return []
+    named = is_named(text)
+    conditions = []
+    # A value that is no string is searched as JSON text, and so stands in the body as it is.
+    for n, piece in enumerate(text.split("=") if named else [text]):
+        escaped = _json(piece)[1:-1]
+        if escaped == piece:
+            conditions.append(f"instr(lower(body), :piece{n})")
+        else:
+            conditions.append(f"(instr(lower(body), :piece{n}) OR instr(lower(body), :escaped{n}))")
+            plan.values[f"escaped{n}"] = escaped
+        plan.values[f"piece{n}"] = piece
+    # SQLite makes its own text of a number with a fraction: Python looks at the lines that have one.
+    if named or _REAL_CHARS.issuperset(text):
+        plan.judge_all = True
+        real = "1"
+    else:
+        real = "0"
+    value = "CASE f.type WHEN 'null' THEN f.type WHEN 'true' THEN f.type WHEN 'false' THEN f.type ELSE f.value END"
+    value = f"f.key || '=' || {value}" if named else value
+    found = f"CASE f.type WHEN 'real' THEN {real} ELSE instr(lower({value}), :text) END"
+    fields = f"SELECT 1 FROM json_each(body, '$.context') AS f WHERE {found}"  # noqa: S608
+    conditions.append(f"(instr(lower(json_extract(body, '$.message')), :text) OR EXISTS ({fields}))")
+    plan.values["text"] = text
+    return conditions
+
+
+def _json(text: str) -> str:
+    return orjson.dumps(text).decode()

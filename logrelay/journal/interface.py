@@ -10,13 +10,14 @@ lost while the relay ran does not: it goes on in a new file under the same one, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.positions import Epoch
+from logrelay.fanout.summary import Summary
 from logrelay.model import Commit
 from logrelay.run_table import RunTable
 
@@ -100,6 +101,17 @@ class Page:
     """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's gap."""
 
 
+@dataclass(slots=True)
+class SummaryPage:
+    """The answer to a question for a summary, as far as it was looked at."""
+
+    summary: Summary
+    reached: int
+    """Every line up to here was looked at: ask again with `after=reached`, and add it up."""
+    complete: bool
+    """True: the whole stretch, as far as there were lines, was looked at."""
+
+
 class Journal(Protocol):
     """Keeps lines. All methods block.
 
@@ -139,6 +151,12 @@ class Journal(Protocol):
 
     def page(self, query: Query) -> Page:
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
+
+    def summarize(self, query: Query) -> SummaryPage:
+        """Count. Of the query level, source and app, the stretch and `since_us` hold; a call takes a bounded time."""
+
+    def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return the viewer messages of some lines by seq; one that is not kept, or is damaged, is left out."""
 
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count the kept lines of a stretch, ends included, by level rank; no entry means none."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from dataclasses import replace
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from logrelay.errors import JournalError
-from logrelay.journal.interface import Opening, Page, Query, UpkeepNotice
+from logrelay.journal.interface import Opening, Page, Query, SummaryPage, UpkeepNotice
+from logrelay.journal.summarizing import SUMMARY_LINES, summarize_page
 from logrelay.model import RELAY_RUN, Commit, Line
 from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 MAX_BYTES = 64 << 20
 """What is kept when nobody says otherwise: about 150,000 lines."""
@@ -172,6 +174,19 @@ class MemoryJournal:
         reached = query.after if query.newest else max(query.after, high)
         return _page(query, bodies, seqs, reached, complete=True, oldest=oldest)
 
+    def summarize(self, query: Query) -> SummaryPage:
+        """Count what a page has."""
+        return summarize_page(self.page(replace(query, limit=SUMMARY_LINES)), query)
+
+    def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return the viewer messages of some lines."""
+        found: dict[int, bytes] = {}
+        for seq in seqs:
+            page = self.page(Query(seq - 1, seq, 1))
+            if page.bodies:
+                found[seq] = page.bodies[0]
+        return found
+
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count the kept lines of a stretch by level rank."""
         self._check()
@@ -233,8 +248,9 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
     if not notice:
         if not wanted.wants(row.level, row.source, row.app):
             return False
-        if not wanted.text and not wanted.where:
+        if not wanted.by_content:
             return True
     said = orjson.loads(row.body)
-    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
+    name = str(said.get("run", ""))
+    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"], run_name=name)
     return wanted.limit.shows_notice(line.context) if notice else wanted.content_matches(line)

@@ -27,7 +27,7 @@ from logrelay.journal.schema import NOTICE_SOURCE, SourceKey
 from logrelay.model import RELAY_RUN, RELAY_SOURCE, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 PAGE_SECONDS = 0.05
 """One page() call looks at lines for about this long, then says how far it got."""
@@ -277,7 +277,11 @@ class _Walk:
         said = orjson.loads(body)
         name = said.get("source", RELAY_SOURCE)
         app = said.get("app", app or "")
-        return self.query.filter.matches(Line(seq, 0, level, name, run, b"", said["message"], said["context"], app))
+        return self.query.filter.matches(
+            Line(
+                seq, 0, level, name, run, b"", said["message"], said["context"], app, run_name=str(said.get("run", ""))
+            )
+        )
 
 
 def _in_order(seqs: list[int], *, down: bool) -> bool:
@@ -313,6 +317,17 @@ def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple
     if first is None:
         return high, high
     return max(low, first - 1), min(high, last)
+
+
+def lines_at(db: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, bytes]:
+    """Return the bodies of some lines by seq, without those that are missing or damaged. Raises sqlite3.Error."""
+    found: dict[int, bytes] = {}
+    sql = f"SELECT CAST(body AS BLOB), coalesce({BODY_CRC_SQL}, {UNCHECKED}) FROM lines WHERE seq = ?"  # noqa: S608
+    for seq in seqs:
+        row = db.execute(sql, (seq,)).fetchone()
+        if row is not None and row[0] is not None and not damaged([seq], [row[0]], [row[1]]):
+            found[seq] = row[0].replace(b"\n", b" ")
+    return found
 
 
 def count_levels(db: sqlite3.Connection, first: int, last: int) -> dict[int, int]:

@@ -84,7 +84,7 @@ class RowWriter:
         for rows in CHUNKS:
             while count - at >= rows:
                 values: list[object] = []
-                for seq, time_us, level, source, run, body, _, _, app, clock_us in lines[at : at + rows]:
+                for seq, time_us, level, source, run, body, _, _, app, clock_us, _ in lines[at : at + rows]:
                     number = names.get((source, app), OVERFLOW_SOURCE) if run else NOTICE_SOURCE
                     found_us = time_us if clock_us is None else clock_us
                     crc = line_crc(seq, found_us, level, number, run, body)

@@ -27,18 +27,19 @@ from logrelay.journal import schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.holes import Holes, merge
-from logrelay.journal.interface import JournalLost, Opening, Page, Query, UpkeepNotice
+from logrelay.journal.interface import JournalLost, Opening, Page, Query, SummaryPage, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
 from logrelay.journal.opening_record import OpeningRecord
-from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels
+from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels, lines_at
 from logrelay.journal.retention import MOST_LOG, Retention, uptime_us
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
+from logrelay.journal.summarizing import SUMMARY_LINES, summarize_page
 from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure, without
 from logrelay.model import Commit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from logrelay.journal.holes import Range
     from logrelay.model import Line
@@ -689,6 +690,15 @@ class SqliteJournal:
         """Answer a query; any thread. Raises JournalError."""
         with self._reading() as db:
             return self._reader.page(db, query)
+
+    def summarize(self, query: Query) -> SummaryPage:
+        """Count; any thread. Raises JournalError."""
+        return summarize_page(self.page(replace(query, limit=SUMMARY_LINES)), query)
+
+    def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return the viewer messages of some lines; any thread. Raises JournalError."""
+        with self._reading() as db:
+            return lines_at(db, seqs)
 
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count the kept lines of a stretch by level rank; any thread. Raises JournalError."""

@@ -22,11 +22,11 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from logrelay.errors import JournalError
-from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query, UpkeepNotice
+from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query, SummaryPage, UpkeepNotice
 from logrelay.model import ERROR, WARNING, Commit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 MERGE_LINES = 4096
 """Lines in one transaction at most: some 15 ms of work, and the unit that is tried again after an error."""
@@ -180,6 +180,14 @@ class JournalThread:
     def read_and(self, query: Query, convert: Callable[[Page], _Answer]) -> Future[_Answer]:
         """Read a page and convert it, both on another thread: for work that is too long for the loop."""
         return self._readers.submit(lambda: convert(self._page(query)))
+
+    def summarize(self, query: Query) -> Future[SummaryPage]:
+        """Count on another thread; see `Journal.summarize`."""
+        return self._readers.submit(self._journal.summarize, query)
+
+    def lines_at(self, seqs: Sequence[int]) -> Future[dict[int, bytes]]:
+        """Read some lines on another thread; see `Journal.lines_at`."""
+        return self._readers.submit(self._journal.lines_at, seqs)
 
     def levels(self, first: int, last: int) -> Future[dict[int, int]]:
         """Count lines by level on another thread; see `Journal.levels`."""

@@ -57,6 +57,8 @@ export interface Filter {
   level?: Level | "CRITICAL" | "";
   source?: string[];
   app?: string[];
+  run?: string[];
+  /** Looked for in the message and in the values of the context. */
   text?: string;
   where?: string[];
 }

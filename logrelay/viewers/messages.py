@@ -23,6 +23,7 @@ ERROR_CODES: dict[str, str] = {
     "bad_level": "unknown level name",
     "bad_source": "too many or too long source globs",
     "bad_app": "too many or too long app globs",
+    "bad_run": "too many or too long run globs",
     "bad_text": "text too long",
     "bad_where": "not of the form field=value",
     "bad_tail": "not a number in the allowed range",
@@ -115,6 +116,8 @@ def filter_shape(wanted: Filter) -> dict[str, object]:
         shape["source"] = list(wanted.sources)
     if wanted.apps:
         shape["app"] = list(wanted.apps)
+    if wanted.runs:
+        shape["run"] = list(wanted.runs)
     if wanted.text:
         shape["text"] = wanted.text
     if wanted.where:

@@ -18,7 +18,7 @@ from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter, Limit
 from logrelay.fanout.hub_types import Gap, Sink, Viewer
 from logrelay.fanout.positions import Position
-from logrelay.journal.interface import Page, Query
+from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.viewers.stream import Stream
 
 if TYPE_CHECKING:  # a relay that only streams need not load it
@@ -128,6 +128,14 @@ class NarrowedStream:
         """Read what is allowed of a query."""
         return self._stream.read(replace(query, filter=query.filter.within(self._limit)))
 
+    def summarize(self, query: Query) -> Awaitable[SummaryPage]:
+        """Count what is allowed of a query."""
+        return self._stream.summarize(replace(query, filter=query.filter.within(self._limit)))
+
+    def lines_at(self, seqs: Sequence[int], /) -> Awaitable[dict[int, bytes]]:
+        """Read lines that a summary has counted: what is not allowed was not."""
+        return self._stream.lines_at(seqs)
+
     def counters(self) -> Mapping[str, int | float]:
         """Return nothing: the numbers are about everybody's lines."""
         return {}
@@ -150,6 +158,11 @@ class NarrowedFacts:
     def head(self) -> int:
         """Seq of the newest committed line."""
         return self._facts.head
+
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self._facts.oldest
 
     def status(self) -> Mapping[str, object]:
         """Return whether there is trouble with the journal, and the traders whose lines may be seen."""
@@ -180,6 +193,14 @@ class NarrowedFacts:
     async def read(self, query: Query) -> Page:
         """Read what is allowed of a query. Raises JournalError; cancelling drops the answer."""
         return await self._facts.read(replace(query, filter=query.filter.within(self._limit)))
+
+    async def summarize(self, query: Query) -> SummaryPage:
+        """Count what is allowed of a query. Raises JournalError; cancelling drops the answer."""
+        return await self._facts.summarize(replace(query, filter=query.filter.within(self._limit)))
+
+    async def lines_at(self, seqs: Sequence[int], /) -> dict[int, bytes]:
+        """Read lines that a summary has counted: what is not allowed was not."""
+        return await self._facts.lines_at(seqs)
 
     def id_of(self, seq: int) -> str:
         """Return the id of a position."""

@@ -60,7 +60,7 @@ class Ping:
 
 Request = Subscribe | History | Ping
 
-_FILTER_KEYS = ("level", "source", "app", "text", "where")
+_FILTER_KEYS = ("level", "source", "app", "run", "text", "where")
 
 
 def parse_request(text: str | bytes) -> Request:

@@ -24,7 +24,7 @@ from logrelay.fanout.filters import UNLIMITED
 from logrelay.fanout.positions import Position
 from logrelay.http.request_head import MALFORMED
 from logrelay.http.response import HttpResponse
-from logrelay.journal.interface import Page, Query
+from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.viewers import messages
 from logrelay.viewers.access_policy import BATCH, AccessPolicy, Refused
 from logrelay.viewers.forwarded import forwarding_header
@@ -225,6 +225,11 @@ class ViewerService:
         """Seq of the newest committed line; 0 when there is none."""
         return self._stream.committed
 
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept."""
+        return self._stream.oldest
+
     def status(self) -> Mapping[str, object]:
         """Return what is known, JSON-safe, without I/O."""
         stream = self._stream
@@ -266,6 +271,14 @@ class ViewerService:
     async def read(self, query: Query) -> Page:
         """Read from the journal. Raises JournalError; cancelling drops the answer."""
         return await self._stream.read(query)
+
+    async def summarize(self, query: Query) -> SummaryPage:
+        """Have the journal count. Raises JournalError; cancelling drops the answer."""
+        return await self._stream.summarize(query)
+
+    async def lines_at(self, seqs: Sequence[int], /) -> dict[int, bytes]:
+        """Read some lines by seq. Raises JournalError; cancelling drops the answer."""
+        return await self._stream.lines_at(seqs)
 
     def id_of(self, seq: int) -> str:
         """Return the id of a position."""

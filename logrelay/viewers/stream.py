@@ -13,7 +13,7 @@ from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.hub_types import Gap, Sink, Viewer
 from logrelay.fanout.positions import Position
-from logrelay.journal.interface import Page, Query
+from logrelay.journal.interface import Page, Query, SummaryPage
 
 
 class Stream(Protocol):
@@ -90,6 +90,12 @@ class Stream(Protocol):
 
     def read(self, query: Query) -> Awaitable[Page]:
         """Read from the journal, off the event loop. Raises JournalError; cancelling drops the answer."""
+
+    def summarize(self, query: Query) -> Awaitable[SummaryPage]:
+        """Have the journal count, off the event loop. Raises JournalError; cancelling drops the answer."""
+
+    def lines_at(self, seqs: Sequence[int], /) -> Awaitable[dict[int, bytes]]:
+        """Read some lines by seq, see `Journal.lines_at`. Raises JournalError; cancelling drops the answer."""
 
     def counters(self) -> Mapping[str, int | float]:
         """Return what the engine counts, by the names of `http.metrics.METRICS`."""

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgpack
@@ -21,7 +21,8 @@ from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.positions import Lost, Position
 from logrelay.http.api import HttpApi
 from logrelay.http.response import HttpResponse
-from logrelay.journal.interface import Page, Query
+from logrelay.journal.interface import Page, Query, SummaryPage
+from logrelay.journal.summarizing import summarize_page
 from logrelay.model import RANKS, Line
 from tests.support.waiting import DEADLINE_S
 
@@ -100,6 +101,13 @@ class ListFacts:
         return (
             Position(int(seq)) if int(seq) <= self.head else Position(self.head, Lost(epoch, self.head + 1, int(seq)))
         )
+
+    async def summarize(self, query: Query) -> SummaryPage:
+        page = await self.read(replace(query, limit=100))
+        return summarize_page(page, query)
+
+    async def lines_at(self, seqs: list[int]) -> dict[int, bytes]:
+        return {seq: self.lines[seq - 1].body for seq in seqs if self.oldest <= seq <= self.head}
 
     async def read(self, query: Query) -> Page:
         self.queries.append(query)

@@ -47,7 +47,9 @@ def _line(
     }
     if run != RELAY_RUN:
         shape |= {"app": app, "run": f"{run:032x}"}
-    return Line(seq, time_us, level, source, run, orjson.dumps(shape), message, context, "" if not run else app)
+    name = str(shape.get("run", ""))
+    shown_app = "" if not run else app
+    return Line(seq, time_us, level, source, run, orjson.dumps(shape), message, context, shown_app, run_name=name)
 
 
 @pytest.fixture(scope="session")

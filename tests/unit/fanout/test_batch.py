@@ -187,7 +187,7 @@ def test_what_a_batch_remembers_is_bounded():
     assert not batch._columns
     assert batch._messages is None
     assert batch._contexts is None
-    assert batch._lowered is None
+    assert not batch._lowered
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,8 +14,8 @@ from logrelay.fanout.filters import Filter, ascii_lower, field_text, name_matche
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Line
 
 
-def line(level=INFO, source="app.one", message="", context=None, run=1, app=""):
-    return Line(1, 1, level, source, run, b"{}", message, context or {}, app)
+def line(level=INFO, source="app.one", message="", context=None, run=1, app="", name=""):
+    return Line(1, 1, level, source, run, b"{}", message, context or {}, app, run_name=name)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,18 @@ def line(level=INFO, source="app.one", message="", context=None, run=1, app=""):
         (Filter(text="Hit"), line(message="a hIT!"), line(message="h it")),
         (Filter(text="ä"), line(message="xä"), line(message="Ä")),
         (Filter(text="\ufb01"), line(message="\ufb01"), line(message="fi")),
+        (Filter(text="AbC"), line(context={"k": "xaBc"}), line(context={"abc": "x"})),
+        (Filter(text="4711"), line(context={"order": 4711}), line(context={"order": 471, "n": 1})),
+        (Filter(text='{"a":1}'), line(context={"k": {"a": 1}}), line(context={"k": {"a": 10}})),
+        (Filter(text="null"), line(context={"k": None}), line(context={"k": ""})),
+        (Filter(text="Error: x"), line(context={"exception": "Traceback\nError: X"}), line(context={"e": "Error:"})),
+        (Filter(text="ab"), line(context={"k": "ab"}), line(message="a", context={"k": "b"})),
+        (Filter(text="k=x1"), line(context={"k": "X12"}), line(context={"k": "2x1"})),
+        (Filter(text="k=x1"), line(message="ok=x1"), line(message="k", context={"j": "x1"})),
+        (Filter(text="n=1.5"), line(context={"n": 1.5}), line(context={"n": 1.6})),
+        (Filter(text="a=b"), line(context={"k": "url?a=b"}), line(context={"b": "a"})),
+        (Filter(runs=("74*", "x")), line(name="744b"), line(name="4744b")),
+        (Filter(runs=("*",)), line(name="x"), line(name="")),
         (Filter(where=(("k", "x"),)), line(context={"k": "x"}), line(context={"k": "X"})),
         (Filter(where=(("k", "1"),)), line(context={"k": 1}), line(context={"k": 1.0})),
         (Filter(where=(("k", "1"),)), line(context={"k": "1"}), line(context={})),

@@ -293,3 +293,71 @@ class TestParameters:
         status, body = refusal(api, f"/logs?{query}")
         assert (status, body["type"], body["code"]) == (400, "error", code)
         assert said in body["message"]
+
+
+class TestAround:
+    def test_the_line_and_half_of_the_rest_on_each_side(self, facts, lines):
+        """`limit` lines in all, in order; an even limit has one more before the line."""
+        facts.add(300)
+        assert lines("/logs?around=k3f9ab-20&limit=5") == [18, 19, 20, 21, 22]
+        assert lines("/logs?around=k3f9ab-20&limit=4") == [18, 19, 20, 21]
+        assert lines("/logs?around=k3f9ab-20&limit=1") == [20]
+        assert lines("/logs?around=k3f9ab-150") == list(range(100, 200))
+
+    def test_at_the_ends_there_are_fewer(self, facts, lines):
+        """What is not there is not made up from the other side."""
+        facts.add(10)
+        assert lines("/logs?around=k3f9ab-2&limit=7") == [1, 2, 3, 4, 5]
+        assert lines("/logs?around=k3f9ab-10&limit=5") == [8, 9, 10]
+
+    def test_the_filter_is_for_the_others(self, facts, lines):
+        """A line that was asked for by its id is there whatever else was asked for."""
+        for _ in range(10):
+            facts.add(1)
+            facts.add(1, "error")
+        assert lines("/logs?around=k3f9ab-11&limit=5&level=ERROR") == [8, 10, 11, 12, 14]
+
+    def test_many_lines_come_in_several_pages(self, facts, lines):
+        """Rare matches on either side are looked for in as many pages as it takes."""
+        facts.add(1, "error")
+        facts.add(2500)
+        facts.add(1, "error")
+        facts.add(2500)
+        facts.add(1, "error")
+        assert lines("/logs?around=k3f9ab-2000&limit=10&level=ERROR") == [1, 2000, 2502, 5003]
+
+    @pytest.mark.parametrize(
+        ("query", "status", "code"),
+        [
+            ("around=k3f9ab-3", 410, "expired"),
+            ("around=other0-7", 410, "expired"),
+            ("around=nonsense", 400, "bad_id"),
+            ("around=k3f9ab-7&after=k3f9ab-7", 400, "bad_parameter"),
+            ("around=k3f9ab-7&since=1h", 400, "bad_parameter"),
+            ("around=k3f9ab-7&around=k3f9ab-8", 400, "bad_parameter"),
+            ("around=k3f9ab-7&limit=0", 400, "bad_limit"),
+            ("around=k3f9ab-7&nonsense=1", 400, "bad_parameter"),
+        ],
+    )
+    def test_what_cannot_be_had_is_said(self, facts, api, query, status, code):
+        """An id that is no longer kept is not answered with the lines next to it."""
+        facts.add(10)
+        facts.oldest = 5
+        assert refusal(api, f"/logs?{query}")[0] == status
+        assert refusal(api, f"/logs?{query}")[1]["code"] == code
+
+    def test_a_lost_line_says_so_first(self, facts, lines):
+        """Then come the lines around where it was."""
+        facts.add(10)
+        error, *rest = lines("/logs?around=k3f9ab-12&limit=4")
+        assert error["code"] == "unsynced"
+        assert rest == [9, 10]
+
+    def test_a_line_that_retention_takes_meanwhile_is_missed_aloud(self, facts, lines):
+        """It was kept when the answer began."""
+        facts.add(10)
+        facts.before_read = [lambda: setattr(facts, "oldest", 6)]
+        assert lines("/logs?around=k3f9ab-5&limit=3") == [
+            {"type": "error", "code": "expired", "message": "1 lines are missing here: no longer kept (retention)"},
+            6,
+        ]

@@ -70,7 +70,14 @@ def scene(draw):
         st.tuples(text, st.sampled_from([value for _, value in held])),
     )
     where = draw(st.lists(pair, max_size=2))
-    messages = [row[3] for row in rows]
+    texts = [
+        *(row[3] for row in rows),
+        *(value for _, value in held),
+        *(f"{key}={value}" for key, value in held),
+    ]
+    whole = draw(st.sampled_from(texts))
+    start = draw(st.integers(0, len(whole)))
+    part = st.just(whole[start : start + draw(st.integers(1, 8))])
     wanted = Filter(
         draw(st.sampled_from([10, 10, 20, 30, 40, 50])),
         tuple(
@@ -81,9 +88,10 @@ def scene(draw):
                 )
             )
         ),
-        draw(st.one_of(st.just(""), st.sampled_from(messages).map(str.swapcase), st.sampled_from(messages), text)),
+        draw(st.one_of(st.just(""), st.sampled_from(texts).map(str.swapcase), st.sampled_from(texts), part, text)),
         tuple(where),
         tuple(draw(st.lists(st.one_of(st.sampled_from(["bot", "b*", "*"]), app), max_size=2))),
+        runs=tuple(draw(st.lists(st.sampled_from([f"{1:032x}", "0*1", "*", "0*", '"', "x"]), max_size=2))),
     )
     limit = Limit(
         draw(st.sampled_from([10, 10, 20, 30, 50])),
