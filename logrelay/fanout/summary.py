@@ -57,6 +57,21 @@ class AppCount:
         if last is not None and (self.last is None or last > self.last):
             self.last = last
 
+    def add_event(self, event: Event) -> None:
+        """Count a crash or a gap."""
+        if event.gaps:
+            self.gaps += event.gaps
+            self.lost += event.number
+        else:
+            self.crashes += event.number
+
+    def add_counts(self, other: AppCount) -> None:
+        """Count what was counted elsewhere."""
+        self.add(other.levels, other.first, other.last)
+        self.crashes += other.crashes
+        self.gaps += other.gaps
+        self.lost += other.lost
+
 
 @dataclass(slots=True)
 class Group:
@@ -144,11 +159,8 @@ class Summary:
     def add_event(self, event: Event) -> None:
         """Count a crash or a gap; they come ascending by seq."""
         counts = self.app(event.app) if event.app else None
-        if counts is not None and event.gaps:
-            counts.gaps += event.gaps
-            counts.lost += event.number
-        elif counts is not None:
-            counts.crashes += event.number
+        if counts is not None:
+            counts.add_event(event)
         if event.gaps:
             self.more_gaps += event.gaps - 1 + _append(self.gaps, event)
         else:
@@ -159,10 +171,7 @@ class Summary:
         for name, counts in later.apps.items():
             mine = self.app(name)
             if mine is not None:
-                mine.add(counts.levels, counts.first, counts.last)
-                mine.crashes += counts.crashes
-                mine.gaps += counts.gaps
-                mine.lost += counts.lost
+                mine.add_counts(counts)
         for group in later.groups.values():
             self.add_group(group)
         self.more_groups += later.more_groups
