@@ -94,7 +94,8 @@ def shape(
         return {**(point(Seen(notice.seq, 0)) or {}), "app": notice.app}
 
     def context(notice: Event) -> Mapping[str, Any]:
-        return lines.get(notice.seq, {}).get("context", {})  # type: ignore[no-any-return]
+        found: Mapping[str, Any] = lines.get(notice.seq, {}).get("context", {})
+        return found
 
     return {
         "type": "summary",

@@ -251,6 +251,6 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
         if not wanted.by_content:
             return True
     said = orjson.loads(row.body)
-    name = str(said.get("run", ""))
-    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"], run_name=name)
+    line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
+    line = line._replace(run_name=str(said.get("run", "")))
     return wanted.limit.shows_notice(line.context) if notice else wanted.content_matches(line)

@@ -276,12 +276,9 @@ class _Walk:
             run = RELAY_RUN
         said = orjson.loads(body)
         name = said.get("source", RELAY_SOURCE)
-        app = said.get("app", app or "")
-        return self.query.filter.matches(
-            Line(
-                seq, 0, level, name, run, b"", said["message"], said["context"], app, run_name=str(said.get("run", ""))
-            )
-        )
+        app, shown = said.get("app", app or ""), str(said.get("run", ""))
+        line = Line(seq, 0, level, name, run, b"", said["message"], said["context"], app, run_name=shown)
+        return self.query.filter.matches(line)
 
 
 def _in_order(seqs: list[int], *, down: bool) -> bool:
