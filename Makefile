@@ -11,6 +11,11 @@ CLIENT := robo_trader/log_relay
 LOWEST := .venv-lowest
 DIST := dist
 PIP := -m pip --quiet --disable-pip-version-check
+# Most of a test's time is waiting for another process, so four at a time keep even two cores less than busy. A part
+# that ARGS names is mostly small, and its output easier to read from one process.
+WORKERS ?= $(if $(ARGS),0,4)
+# A file's tests stay in one process: they share what the file starts once.
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint fmt types docs coverage lowest bench bench-trader chaos siege fuzz mutants dist clean
@@ -38,7 +43,7 @@ run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops 
 	@bash -c "$$RUN_IN_FRONT"
 
 test: $(READY_DEV) ## run every test this machine can run (ARGS='-k name' narrows it)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 check: lint types test ## lint, types and tests; CI adds coverage and the lowest versions
 
@@ -59,11 +64,11 @@ docs: $(READY_DEV) ## write the tables of docs/operations.md anew from the code
 
 # Branches too. Processes that a test starts are not measured; docs/testing.md says what that leaves out.
 coverage: $(READY_DEV) ## measure what unit and integration tests cover, against a floor
-	$(BIN)/python -m pytest tests/unit tests/integration --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(BIN)/python $(PYTEST) tests/unit tests/integration --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 # Every dependency at the lowest version that pyproject.toml allows, in an environment of its own.
 lowest: $(LOWEST)/.ready ## run the tests that depend on other packages with the oldest ones allowed
-	$(LOWEST)/bin/python -m pytest tests/unit tests/integration tests/system/test_cli.py tests/system/http $(ARGS)
+	$(LOWEST)/bin/python $(PYTEST) tests/unit tests/integration tests/system/test_cli.py tests/system/http $(ARGS)
 
 $(LOWEST)/.ready: pyproject.toml $(CLIENT)/pyproject.toml .ci/lowest.py
 	rm -rf $(LOWEST)

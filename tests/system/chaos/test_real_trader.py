@@ -81,12 +81,9 @@ def check_books(ledger: Ledger, stats: dict, count: int) -> int:
         assert lost.isdisjoint(stretch), "a line is told to be lost twice"
         lost.update(stretch)
     check_trader(ledger, "robo", 1, count, without=lost)
-    assert (
-        len(lost)
-        == stats["dropped"]["overflow"]
-        == stats["produced"] - stats["acked"]
-        == count - len(ledger.of("robo"))
-    )
+    assert len(lost) == count - len(ledger.of("robo"))
+    # The trader cannot know what of a connection that it gave up was read after all: it may count more than were lost.
+    assert len(lost) <= stats["dropped"]["overflow"] == stats["produced"] - stats["acked"]
     return len(lost)
 
 

@@ -35,6 +35,8 @@ def test_a_relay_with_a_certificate(start, authority):
     cert, key = authority.issue("first")
     relay = start(LOGRELAY_TLS_CERT=str(cert), LOGRELAY_TLS_KEY=str(key), LOGRELAY_COMPRESSION="on")
     trader = relay.trader()
+    trader.log("connected")
+    trader.wait()  # so that no notice of its connection is still to come
     with closing(HTTPSConnection("localhost", relay.port, timeout=DEADLINE_S, context=authority.client())) as client:
         client.request("GET", "/healthz")
         answer = client.getresponse()

@@ -430,9 +430,11 @@ def test_the_log_stays_small_under_steady_load(journal_at, start, loop, lines, u
             writer.submit(Commit(lines(first, 500)))
         until(lambda want=round_ * 4000 + 4000: loop.upto == want, "the round")
     assert Path(str(journal_at.path) + "-wal").stat().st_size < 5 << 20
-    assert (
-        sum(path.stat().st_size for path in journal_at.path.parent.iterdir()) < 36 << 20
-    )  # retention follows the commits, it does not go before them
+    # Retention follows the commits, it does not go before them: at the last one it may still be at work.
+    until(
+        lambda: sum(path.stat().st_size for path in journal_at.path.parent.iterdir()) < 36 << 20,
+        "the size that is kept",
+    )
 
 
 @pytest.fixture
