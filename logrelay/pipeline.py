@@ -264,11 +264,22 @@ class Pipeline(Generic[Server]):
         self.trader_server.schedule_tick()
 
     def _submit(self, commit: Commit, batch: Batch | None) -> None:
-        self.journal_thread.submit(commit)
+        degraded = self._degraded
+        # A report that is still on its way must not come behind what the loop has committed itself.
+        is_committed = (
+            not degraded.waiting
+            and degraded.trouble is None
+            and not self._stopping
+            and self.journal_thread.commit_now(commit)
+        )
+        if not is_committed:
+            self.journal_thread.submit(commit)
         if batch is None:
             return
-        degraded = self._degraded
         degraded.add(batch, [(run.id, run.last_seq) for run in commit.runs], time.monotonic())
+        if is_committed:
+            self.on_committed(batch.last, self.journal_thread.oldest)
+            return
         if degraded.alias is not None:
             self._publish_provisional(batch)
         if self._commit_timer is None and not self._stopping:

@@ -75,6 +75,8 @@ class DiskSpace:
         POSIX locks."""
         self._promised = 0
         """Pages that commits can still take, at least."""
+        self.growths = 0
+        """How often the file was made longer."""
 
     def open(self) -> int:
         """Begin; to be called before SQLite opens the file. Returns the size of the file system. Raises OSError."""
@@ -156,6 +158,7 @@ class DiskSpace:
 
     def _grow(self, there: int, wanted: int) -> bool:
         assert self._descriptor is not None, "asked by `claim`"
+        self.growths += 1
         try:
             os.posix_fallocate(self._descriptor, there * PAGE_SIZE, (wanted - there) * PAGE_SIZE)
         except OSError as error:

@@ -115,8 +115,8 @@ class SummaryPage:
 class Journal(Protocol):
     """Keeps lines. All methods block.
 
-    `open`, `append`, `prune`, `due`, `checkpoint`, `sync`, `reopen` and `close` belong to one thread at a time, the
-    others to any thread at any time.
+    `open`, `append`, `append_now`, `prune`, `due`, `checkpoint`, `sync`, `reopen` and `close` belong to one thread at a
+    time, the others to any thread at any time.
     """
 
     def open(self) -> Opening:
@@ -126,6 +126,13 @@ class Journal(Protocol):
         """Write all of it in one transaction, or nothing.
 
         Raises JournalError with `retry` set or not, and JournalLost when `reopen` has to come first.
+        """
+
+    def append_now(self, commit: Commit) -> bool:
+        """Write a commit like `append`, on the event loop, if nothing that may take long is due with it.
+
+        False: nothing was written, and `append` is to do it: there is a sync, a checkpoint or a lock to wait for.
+        Raises what `append` raises; nothing was written then either.
         """
 
     def reopen(self) -> Opening:

@@ -251,15 +251,24 @@ class JournalFile:
         """Note size and time of the files after the journal itself has changed them. Two stat calls."""
         self._state = self._size_and_time()
 
-    def touched(self, *, sizes_only: bool = False) -> bool:
+    def note_file(self) -> None:
+        """Note size and time of the file itself, which the journal has made longer. One stat call."""
+        self._state = (_size_and_time(self.path), *self._state[1:])
+
+    def touched(self, *, sizes_only: bool = False, least_log: int | None = None) -> bool:
         """Tell whether anybody else has changed the file or its log since `note_state`. Two stat calls.
 
-        `sizes_only`: only whether one of them is shorter.
+        `sizes_only`: only whether one of them is shorter. `least_log`: the journal has written to its log since, which
+        tells nothing any more as long as it is as long as it was, or of so many bytes (SQLite cuts a longer one).
         """
         now = self._size_and_time()
-        if sizes_only:
-            return any(size < noted for (size, _), (noted, _) in zip(now, self._state, strict=False))
-        return now != self._state
+        if least_log is None and not sizes_only:
+            return now != self._state
+        if len(self._state) < len(now):
+            return not sizes_only
+        (file, log), (noted_file, noted_log) = now, self._state
+        least = noted_log[0] if least_log is None else min(noted_log[0], least_log)
+        return log[0] < least or (file[0] < noted_file[0] if sizes_only else file != noted_file)
 
     def too_short(self, page_size: int, pages: int, *, all_in: bool) -> bool:
         """Tell whether the file lacks pages although the whole log is in it (`all_in`)."""

@@ -26,6 +26,7 @@ from logrelay.fanout.positions import Epochs, id_of
 from logrelay.journal import schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
+from logrelay.journal.file_systems import waits_for_others
 from logrelay.journal.holes import Holes, merge
 from logrelay.journal.interface import JournalLost, Opening, Page, Query, SummaryPage, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
@@ -61,9 +62,13 @@ COMMIT_BYTES = 20_000
 """What a commit costs in the log besides its bodies: the last pages of table, indexes, marks, runs."""
 ROW_BYTES = 40
 """What a line costs besides its body."""
-SYNC_WITHIN_S = 5.0
-"""With sync=normal, what is committed is synced after so long, so that a power cut cannot take back more. As often as
-ext4 writes its own journal: a quiet bot's relay does not keep a disk busier than the system does anyway."""
+SYNC_AFTER_S, SYNC_WITHIN_S = 4.0, 5.0
+"""With sync=normal, what is committed is synced from so many seconds on, so that a power cut cannot take back more than
+the second. About as often as ext4 writes its own journal: a quiet bot's relay does not keep a disk busier than the
+system does anyway. A little sooner, so that the file system has nothing of ours left to write by itself: while it does,
+it makes writes wait, and while we do, no commit is made on the event loop."""
+LOOK_S = 1.0
+"""How often `append_now` looks whether somebody has changed the files. `append` looks each time."""
 VERIFY_BYTES = 64 << 20
 """A journal up to this size is verified as a whole when it is opened, in about a second; of a larger one only the small
 tables are, and each line when it is read."""
@@ -168,6 +173,17 @@ class SqliteJournal:
         self._unsynced_since: float | None = None
         """`clock` at the oldest commit that was not synced; None: all were."""
         self._unchecked = 0
+        self._looked_at = float("-inf")
+        """`clock` at the last look at the files by `append_now`."""
+        self._wrote = False
+        """The log has been written to since the state of the files was noted."""
+        self._patient = True
+        """The connection waits BUSY_S for somebody else's lock."""
+        self._snapshot: sqlite3.Cursor | None = None
+        """Holds the lock of a reader between commits of `append_now`, which saves two calls of each. No checkpoint can
+        finish under it, so everything else lets it go first (`_let_go`)."""
+        self._waits_for_others = False
+        """The file is on a network, or another program makes the file system: a write may take any time."""
         self._shrunk = False
         """Retention has moved pages and the log's file has not been cut since."""
         self._saved: _Saved | None = None
@@ -315,7 +331,8 @@ class SqliteJournal:
         with self._errors():
             self._retention.fit(self._space.open())
             self._db = db = schema.connect_writer(self._file.path, full=self._full, log_bytes=self._retention.log_bytes)
-            self._syncing = self._full
+            self._syncing, self._patient, self._wrote = self._full, True, False
+            self._waits_for_others = waits_for_others(self._file.path)
             version = schema.migrate(db)
             if version != schema.VERSION:
                 notices.append(
@@ -370,7 +387,7 @@ class SqliteJournal:
 
     def reopen(self) -> Opening:
         """Save what can be saved after JournalLost. Epochs and numbering go on: every id given out holds."""
-        with self._in_use:
+        with self._working():
             if self._closed:
                 raise JournalError(f"journal {self.path} has been closed", retry=False)
             return self._reopen()
@@ -467,33 +484,127 @@ class SqliteJournal:
 
     def append(self, commit: Commit) -> None:
         """Write all of it in one transaction, or nothing."""
-        with self._in_use:
+        with self._working():
             self._append(commit)
 
     def _append(self, commit: Commit) -> None:
         db = self._require()
+        self._look(db)
+        self._wait_for_locks(db, patient=True)
+        self._check_order(commit)
+        try:
+            self._commit(db, commit)
+        finally:
+            self._note_state()  # also of what a commit that failed has written
+
+    def append_now(self, commit: Commit) -> bool:
+        """Write all of it in one transaction, or nothing; False: `append` is to do it."""
+        if self._full or commit.durable or self._waits_for_others or not self._in_use.acquire(blocking=False):
+            return False
+        try:
+            db = self._db
+            if db is None or self._record.due or self._row_writer.too_many:
+                return False
+            if self._unchecked > self._retention.log_bytes:
+                return False  # a checkpoint comes first
+            now = self._clock()
+            if now - self._looked_at >= LOOK_S:
+                self._look(db)
+                self._note_state()
+                self._looked_at = now
+            self._check_order(commit)
+            self._commit_now(db, commit)
+        finally:
+            self._in_use.release()
+        return True
+
+    def _commit_now(self, db: sqlite3.Connection, commit: Commit) -> None:
+        self._wait_for_locks(db, patient=False)
+        self._sync(db, full=False)
+        growths = self._space.growths
+        try:
+            if self._snapshot is None:
+                with self._errors():
+                    self._snapshot = db.execute("SELECT key FROM meta")
+                    self._snapshot.fetchone()
+            self._wrote = True
+            with self._transaction(db):
+                self._claim_now(db, commit)
+                self._row_writer.write(db, commit)
+                if commit.lines:
+                    self._retention.mark(db, commit.lines)
+        except BaseException:
+            self._let_go()
+            raise
+        finally:
+            if self._space.growths != growths:
+                self._file.note_file()
+        self._confirm(commit)
+
+    def _claim_now(self, db: sqlite3.Connection, commit: Commit) -> None:
+        """Have room for a commit; asked in its transaction, where no question takes a lock of its own."""
+        if not self._space.claim(db, pages_of(commit.lines)):
+            raise JournalError(f"journal {self.path}: {sqlite_errors.FULL}")
+
+    def _look(self, db: sqlite3.Connection) -> None:
+        """See to it that the files are ours and as we left them. Raises JournalLost."""
         if self._file.moved():
             raise JournalLost(f"journal {self.path} was deleted or replaced while the relay was running")
         self._look_for_strangers(db)
+
+    def _note_state(self) -> None:
+        self._file.note_state()
+        self._wrote = False
+
+    def _touched(self) -> bool:
+        return self._file.touched(
+            sizes_only=self._false_alarms >= MOST_FALSE_ALARMS,
+            least_log=self._retention.log_bytes if self._wrote else None,
+        )
+
+    def _let_go(self) -> None:
+        """Give back the lock that `append_now` holds between commits."""
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Have the connection for oneself."""
+        with self._in_use:
+            self._let_go()
+            yield
+
+    def _wait_for_locks(self, db: sqlite3.Connection, *, patient: bool) -> None:
+        if patient != self._patient:
+            with self._errors():
+                db.execute(f"PRAGMA busy_timeout = {int(schema.BUSY_S * 1000) if patient else 0}")
+            self._patient = patient
+
+    def _check_order(self, commit: Commit) -> None:
         lines, head = commit.lines, self._retention.head
         if lines and (lines[0].seq != head + 1 or lines[-1].seq != head + len(lines)):
             raise JournalError(
                 f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",
                 retry=False,
             )
-        try:
-            self._commit(db, commit)
-        finally:
-            self._file.note_state()  # also of what a commit that failed has written
 
     def _commit(self, db: sqlite3.Connection, commit: Commit) -> None:
-        lines = commit.lines
         if self._unchecked > self._retention.log_bytes:
             self._bound_log()
         self._sync(db, full=self._full or commit.durable or self._record.due)
         self._claim(db, commit)
         self._with_room(db, lambda: self._write(db, commit))
         self._record.confirm()
+        self._confirm(commit)
+        if self._row_writer.too_many:
+            # Forgetting is a convenience: rows that stay because it failed go after the next opening.
+            with suppress(JournalError), self._transaction(db):
+                self._row_writer.forget(db)
+
+    def _confirm(self, commit: Commit) -> None:
+        """Remember what a commit has written."""
+        lines = commit.lines
         self._row_writer.confirm(commit)
         if self._syncing:
             self._unsynced_since = None  # a sync takes all that was committed before, too
@@ -505,10 +616,6 @@ class SqliteJournal:
             self._unchecked += size + ROW_BYTES * len(lines)
             self._remember(lines, size)
         self._unchecked += COMMIT_BYTES
-        if self._row_writer.too_many:
-            # Forgetting is a convenience: rows that stay because it failed go after the next opening.
-            with suppress(JournalError), self._transaction(db):
-                self._row_writer.forget(db)
 
     def _remember(self, lines: list[Line], size: int) -> None:
         remembered = self._remembered
@@ -519,8 +626,9 @@ class SqliteJournal:
 
     def _look_for_strangers(self, db: sqlite3.Connection) -> None:
         """See to it that nobody else has written to the file or cut it. Raises JournalLost when that did harm."""
-        if not self._file.touched(sizes_only=self._false_alarms >= MOST_FALSE_ALARMS):
+        if not self._touched():
             return
+        self._let_go()
         with self._errors():
             _, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._space.forget()
@@ -535,21 +643,25 @@ class SqliteJournal:
         if not found.sound:
             raise self._harmed("it was overwritten while the relay was running")
         self._false_alarms += 1
-        self._file.note_state()
+        self._note_state()
 
     def _harmed(self, harm: str) -> JournalLost:
         self._harm = harm
         return JournalLost(f"journal {self.path} is damaged ({harm})")
 
     def sync(self) -> float:
-        """Have the disk take what was committed SYNC_WITHIN_S ago. Returns in how many seconds to ask again."""
-        with self._in_use:
+        """Have the disk take what was committed SYNC_AFTER_S ago. Returns in how many seconds to ask again."""
+        with self._working():
             since, now = self._unsynced_since, self._clock()
             if since is None:
                 return float("inf")
-            if now - since < SYNC_WITHIN_S:
-                return since + SYNC_WITHIN_S - now
+            if now - since < SYNC_AFTER_S:
+                return since + SYNC_AFTER_S - now
             self._unsynced_since = now  # one that fails is tried again, but not at once
+            if self._wrote and self._db is not None:
+                # From now on a change of the log is noticed, too.
+                self._look_for_strangers(self._db)
+                self._note_state()
             with self._errors():
                 self._file.sync_log()
             self._unsynced_since = None
@@ -615,15 +727,16 @@ class SqliteJournal:
 
     def prune(self) -> int:
         """Take one small step of retention. Returns the oldest seq kept now."""
-        with self._in_use:
+        with self._working():
             db = self._require()
             self._look_for_strangers(db)
+            self._wait_for_locks(db, patient=True)
             self._sync(db, full=False)  # a deletion that a power cut undoes is done again
             try:
                 freed, moved = self._with_room(db, lambda: self._step(db))
             finally:
                 self._space.forget()
-                self._file.note_state()
+                self._note_state()
             # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
             self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
             self._shrunk = self._shrunk or moved > 0
@@ -641,12 +754,17 @@ class SqliteJournal:
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work: 0.0 for now."""
-        with self._in_use, self._errors():
-            return self._retention.due(self._require())
+        with self._working(), self._errors():
+            db = self._require()
+            db.execute("BEGIN")  # one lock for all of its questions
+            try:
+                return self._retention.due(db)
+            finally:
+                db.execute("COMMIT")
 
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
-        with self._in_use:
+        with self._working():
             stuck = self._checkpoint(idle=idle)
             if stuck is not None:
                 raise stuck
@@ -666,7 +784,7 @@ class SqliteJournal:
                     self._give_back(db)
             finally:
                 self._space.reserve(self._retention.log_bytes)
-                self._file.note_state()
+                self._note_state()
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
@@ -683,6 +801,7 @@ class SqliteJournal:
             self._shrunk = bool(db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
         finally:
             db.execute(f"PRAGMA busy_timeout = {int(schema.BUSY_S * 1000)}")
+            self._patient = True
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -727,7 +846,7 @@ class SqliteJournal:
 
         A commit under way looks the same: the next `append` looks again, and finds out what it was.
         """
-        return self._file.moved() or self._file.touched(sizes_only=self._false_alarms >= MOST_FALSE_ALARMS)
+        return self._file.moved() or self._touched()
 
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
@@ -752,7 +871,7 @@ class SqliteJournal:
 
     def close(self) -> None:
         """Close every file and give the lock back. Waits for whoever reads or writes. Only `open` undoes it."""
-        with self._in_use:
+        with self._working():
             self._closed = True
             self._write_closed()
             self._disconnect()

@@ -2,10 +2,11 @@
 
 Owns: `JournalThread`. Everything that blocks on the journal happens here, so that the event loop never does. It must
 not know sockets, viewers or what a line says: it reports to a `JournalEvents`, on the loop. It also owns the open
-journal: nobody else closes it. Read `journal/interface` next: it is what the thread runs.
+journal: nobody else closes it. Read `journal/file_systems` next, and with it who makes a commit.
 
 One commit is written at a time; what arrives meanwhile becomes the next one, so the busier the relay is, the
-larger its transactions are. Retention and checkpoints are taken in small steps between commits.
+larger its transactions are. Retention and checkpoints are taken in small steps between commits. A small commit may be
+made on the loop, while the thread rests (`commit_now`): `quick_commits` says when.
 
 The module is long because commits, retries, upkeep and reopening are steps of one loop that only this thread may take.
 """
@@ -18,11 +19,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from logrelay.errors import JournalError
 from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query, SummaryPage, UpkeepNotice
+from logrelay.journal.quick_commits import QuickCommits
 from logrelay.model import ERROR, WARNING, Commit
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ UPKEEP_TELL_S = 600.0
 """Upkeep that fails again and again is told of this often at most."""
 IDLE_S = 0.05
 """No commit for so long: nobody waits, the checkpoint may wait for the disk."""
+MOST_UNPLANNED_S = 4.0
+"""Commits of the loop wake the thread to look after the journal if it would sleep for longer: once in so long."""
 LONGEST_WAIT_S = 3600.0
 """A journal with nothing to do names a time far away or none; the platform's clocks cannot wait for ever."""
 DISK_LOOK_S = 1.0
@@ -51,6 +55,9 @@ READERS = 2
 """Threads for pages: one viewer far behind must not keep the others from their replay; SQLite reads in parallel."""
 
 _Answer = TypeVar("_Answer")
+
+_PLAN = Commit()
+"""In the queue: nothing is to be written, but the thread is to think again about when to look after the journal."""
 
 
 class JournalEvents(Protocol):
@@ -134,6 +141,11 @@ class JournalThread:
         """
         self._journal, self._events, self._call_soon, self._clock = journal, events, call_soon, clock
         self._queue: SimpleQueue[Commit | None] = SimpleQueue()
+        self._using = Lock()
+        """Held by whoever does something with the journal: the thread, or the loop for one commit."""
+        self._quick = QuickCommits()
+        self._wakes_at = float("-inf")
+        """`clock` at which the thread looks after the journal by itself; written with `_using` held."""
         self._carried_over: deque[Commit] = deque()
         """Taken from the queue, but too much for the transaction that was being put together."""
         self._most_parts = MERGE_LINES
@@ -173,6 +185,36 @@ class JournalThread:
         self._submitted += 1
         self._queue.put(commit)
 
+    def commit_now(self, commit: Commit) -> bool:
+        """Write a small commit at once, on the loop, with the thread resting. False: it was not; `submit` it.
+
+        Nothing is reported. The caller knows of no trouble, and of no commit that has not been reported.
+        """
+        lines = commit.lines
+        if self.pending or self._trouble is not None or self._stopping.is_set():
+            return False
+        if not self._quick.allow(len(lines), _size(commit)) or not self._using.acquire(blocking=False):
+            return False
+        try:
+            if self._lost or self._damage is not None:
+                return False
+            began = self._clock()
+            if not self._journal.append_now(commit):
+                return False
+            now = self._clock()
+            self._quick.note(now - began)
+            self._count(commit, now - began)
+            self._unkept += len(lines)
+            if self._unkept >= UPKEEP_LINES or self._wakes_at - now > MOST_UNPLANNED_S:
+                self._wakes_at = float("-inf")
+                self._queue.put(_PLAN)
+        except Exception:  # the thread meets it as well, and reports it
+            self._quick.failed()
+            return False
+        finally:
+            self._using.release()
+        return True
+
     def read(self, query: Query) -> Future[Page]:
         """Read a page on another thread. The future raises JournalError when that is not possible now."""
         return self._readers.submit(self._page, query)
@@ -197,6 +239,11 @@ class JournalThread:
     def head(self) -> int:
         """Seq of the newest line in the journal; any thread. Whoever is told by reports only learns of it later."""
         return self._head
+
+    @property
+    def oldest(self) -> int:
+        """Seq of the oldest line kept; any thread. See `head`."""
+        return self._oldest
 
     @property
     def pending(self) -> int:
@@ -286,26 +333,51 @@ class JournalThread:
                 while self._queue.get() is not None:
                     pass  # given up: what still comes is counted as pending, and reading goes on until `stop`
                 return
-            self._unkept += len(commit.lines)
-            now = self._clock()
-            if self._unkept >= UPKEEP_LINES or now >= self._look_at:
-                # Asking whether there is something to do costs a third of a small commit.
-                self._upkeep(enough=self._unkept)
-                self._unkept, self._look_at = 0, now + UPKEEP_S
+            with self._using:
+                self._unkept += len(commit.lines)
+                now = self._clock()
+                if self._unkept >= UPKEEP_LINES or now >= self._look_at:
+                    # Asking whether there is something to do costs a third of a small commit.
+                    self._upkeep(enough=self._unkept)
+                    self._unkept, self._look_at = 0, now + UPKEEP_S
 
     def _next(self) -> list[Commit]:
         """Wait for commits, looking after the journal meanwhile; return those for one transaction. Empty: the end."""
-        wait = IDLE_S
+        wait = self._sleep_for(IDLE_S)
         while not self._carried_over:
             try:
                 first = self._queue.get(timeout=wait)
             except Empty:
-                wait = min(self._upkeep(enough=1, idle=True), LONGEST_WAIT_S)
+                wait = self._idle_upkeep()
                 continue
             if first is None:
                 return []
+            if first is _PLAN:
+                wait = self._plan()
+                continue
             self._carried_over.append(first)
         return self._gather()
+
+    def _sleep_for(self, seconds: float) -> float:
+        with self._using:
+            self._wakes_at = self._clock() + seconds
+        return seconds
+
+    def _idle_upkeep(self) -> float:
+        with self._using:
+            enough, self._unkept = max(1, self._unkept), 0
+            wait = min(self._upkeep(enough=enough, idle=True), LONGEST_WAIT_S)
+            self._wakes_at = self._clock() + wait
+        return wait
+
+    def _plan(self) -> float:
+        """Look after the journal now if much has come, else when what the loop has committed is to be synced."""
+        with self._using:
+            if self._unkept < UPKEEP_LINES:
+                wait = min(self._sync(), LONGEST_WAIT_S)
+                self._wakes_at = self._clock() + wait
+                return wait
+        return self._idle_upkeep()
 
     def _gather(self) -> list[Commit]:
         """Take commits that wait, up to a bound, the first one whatever its size."""
@@ -318,6 +390,8 @@ class JournalThread:
                     following = self._queue.get_nowait()
                 except Empty:
                     break
+                if following is _PLAN:
+                    continue  # whoever writes looks after the journal afterwards
                 if following is None:
                     self._queue.put(None)  # the end stays the end: nothing is submitted behind it
                     break
@@ -338,9 +412,11 @@ class JournalThread:
         while True:
             began = self._clock()
             try:
-                self._reopen_if_lost()
-                self._journal.append(commit)
+                with self._using:
+                    self._reopen_if_lost()
+                    self._journal.append(commit)
             except JournalError as error:
+                self._quick.failed()
                 self._report_trouble(error)
                 if isinstance(error, JournalLost):
                     if not self._lost and pause == FIRST_RETRY_S:
@@ -381,6 +457,14 @@ class JournalThread:
             self._damage = None
 
     def _written(self, commit: Commit, took: float) -> None:
+        self._quick.note(took)
+        self._count(commit, took)
+        if self._trouble is not None:
+            notices, self._notices, self._trouble = self._notices, [], None
+            self._report(self._events.on_recovered, notices)
+        self._report(self._events.on_committed, self._head, self._oldest)
+
+    def _count(self, commit: Commit, took: float) -> None:
         self._last_s, self._slowest_s = took, max(took, self._slowest_s)
         self._commits += 1
         self._lines += len(commit.lines)
@@ -390,10 +474,6 @@ class JournalThread:
         now = self._clock()
         if now - self._disk_looked >= DISK_LOOK_S:
             self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
-        if self._trouble is not None:
-            notices, self._notices, self._trouble = self._notices, [], None
-            self._report(self._events.on_recovered, notices)
-        self._report(self._events.on_committed, self._head, self._oldest)
 
     def _report_trouble(self, error: JournalError) -> None:
         """Report once per time of trouble, and again only when trying again was given up."""
@@ -447,8 +527,6 @@ class JournalThread:
             return UPKEEP_RETRY_S
         if wait == float("inf"):
             self._sync_trouble = None
-        return wait
-
         return wait
 
     def _take_steps(self, enough: int) -> float:
