@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from threading import Thread
 
 from logrelay.access.token_file import read_tokens, signature
-from logrelay.access.token_use import TokenUse, Use, read_uses, write_uses
+from logrelay.access.token_use import TokenUse, Use, latest_uses, read_uses, write_uses
 from logrelay.access.tokens import Token, TokenSet, make_token_set
 from logrelay.access.wrong_tokens import WrongTokens
 from logrelay.errors import TokenFileError
@@ -130,14 +130,17 @@ class TokenKeeper:
         """
         if self._path is None or not self._seen or (self._writer is not None and self._writer.is_alive()):
             return
-        uses = self._use.take({token.id for token in self.token_set.tokens}, self._mono(), at_once=at_once)
+        known_ids = {token.id for token in self.token_set.tokens}
+        uses = self._use.take(known_ids, self._mono(), at_once=at_once)
         if uses is not None:
-            self._writer = Thread(target=self._write, args=(self._path, uses), name="token-use", daemon=True)
+            self._writer = Thread(target=self._write, args=(self._path, uses, known_ids), name="token-use", daemon=True)
             self._writer.start()
 
-    def _write(self, path: str, uses: Mapping[str, Use]) -> None:
+    def _write(self, path: str, uses: Mapping[str, Use], known_ids: set[str]) -> None:
+        """Write them together with what another relay with the same file has noted meanwhile."""
+        noted = {id_: use for id_, use in read_uses(path).items() if id_ in known_ids}
         try:
-            write_uses(path, uses)
+            write_uses(path, latest_uses(noted, uses))
         except OSError as error:
             self._write_error = error.strerror or str(error)
 

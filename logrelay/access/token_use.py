@@ -72,6 +72,11 @@ def read_uses(tokens_path: str) -> dict[str, Use]:
         return {}
 
 
+def latest_uses(one: Mapping[str, Use], other: Mapping[str, Use]) -> dict[str, Use]:
+    """Return the later use of each token."""
+    return {id_: max(found[id_] for found in (one, other) if id_ in found) for id_ in {**one, **other}}
+
+
 def write_uses(tokens_path: str, uses: Mapping[str, Use]) -> None:
     """Write the uses. Raises OSError."""
     shape = {"version": VERSION, "uses": {id_: list(use) for id_, use in uses.items()}}

@@ -157,6 +157,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_allowance",
+        "_answer_delayed",
         "_answer_waits",
         "_body_task",
         "_charged",
@@ -213,6 +214,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._allowance = Allowance(loop.time())
         self._throttle: asyncio.TimerHandle | None = None
         """Runs while the viewer has sent more messages than it may."""
+        self._answer_delayed = False
+        """An answer to a wrong token is to be sent later."""
         self._answer_waits = False
         """The viewer does not read its answers: nothing more is acted on until it does."""
 
@@ -261,7 +264,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
 
     @_closing_on_error
     def eof_received(self) -> bool:
-        """Conclude; the transport closes when this returns False."""
+        """Conclude; the transport closes when this returns False. An answer that is to wait is still sent."""
         if self._inbox and not self._closing:
             self._feed(len(self._inbox))  # the last words, all at once: nothing comes behind them
         if self._protocol is not None:
@@ -269,7 +272,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._handle_events(self._protocol)
         elif self._head_reader is not None:
             self._handle_head(self._head_reader.receive_eof())
-        return False
+        # With TLS there is no half of a connection to keep open.
+        return self._answer_delayed and self._transport is not None and self._transport.can_write_eof()
 
     # --- one message a turn -----------------------------------------------------------------------------------------
 
@@ -444,6 +448,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             head_only = head.method == "HEAD"
             if decision.delay_s:
                 self._cancel_timer()
+                self._answer_delayed = True
                 send = partial(self._send_response, decision, head_only=head_only)
                 self._timer = self._loop.call_later(decision.delay_s, send)
             else:

@@ -78,6 +78,8 @@ ROWS = (
     Row("malformed_requests"),
     Row("wrong_tokens", relay_token=True),
     Row("wrong_token_viewers", relay_token=True),
+    Row("wrong_tokens_in_urls", relay_token=True),
+    Row("wrong_tokens_in_urls"),
     Row("page_flood"),
     Row("metrics_flood"),
     Row("unread_pages", relay_token=True),

@@ -28,7 +28,7 @@ from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import Commit, Line
 from tests.siege import rows as limits
 from tests.siege.rows import Row
-from tests.siege.target import Target, hello, log
+from tests.siege.target import GUESS, Target, hello, log
 from tests.support.certificates import Authority
 from tests.support.chaos.relay import ROOT, Relay
 
@@ -65,6 +65,8 @@ class Outcome:
     reconnects: int = 0
     stderr_bytes: int = 0
     tracebacks: int = 0
+    leaks: list[str] = field(default_factory=list)
+    """Files that the relay wrote, or its stderr, with a token in them, a good or a guessed one."""
     attacker: str = ""
     """Its last words, when it ended in an error: then the row says nothing."""
     relay_said: list[str] = field(default_factory=list)
@@ -81,6 +83,8 @@ class Outcome:
         for what in ("lost", "repeated", "reconnects", "tracebacks"):
             if getattr(self, what):
                 found.append(f"{what} {getattr(self, what)}")
+        if self.leaks:
+            found.append(f"a token stands in {', '.join(self.leaks)}")
         if self.stderr_bytes > limits.STDERR_BYTES:
             found.append(f"stderr {self.stderr_bytes >> 10} kB")
         failures = self.attacked["watcher"]["failures"]
@@ -267,8 +271,16 @@ def lay_siege(row: Row, *, seconds: float, settle_s: float, scale: float = 1.0, 
         outcome.lost, outcome.repeated = counted["lost"], counted["repeated"]
         outcome.relay_said = relay.said[said : said + 20]
         outcome.stderr_bytes = sum(len(line) + 1 for line in relay.said[said:])
+        outcome.leaks = leaks(place, "\n".join(relay.said))
         outcome.tracebacks = sum("Traceback" in line or "Error" in line for line in relay.said[said:])
     return outcome
+
+
+def leaks(place: Path, said: str) -> list[str]:
+    """Return where a token stands that the relay was shown, but for the settings, which are not the relay's."""
+    files = [path for path in place.iterdir() if path.is_file() and path.suffix != ".toml"]
+    texts = {path.name: path.read_bytes() for path in files} | {"stderr": said.encode()}
+    return [name for name, text in texts.items() if any(token.encode() in text for token in (TOKEN, GUESS))]
 
 
 def _measures(trader: Bystander, watcher: Bystander) -> dict[str, dict]:

@@ -24,6 +24,9 @@ from tests.support.chaos.viewer import mask
 CONNECT_S = 5.0
 """How long an attacker waits for a connection before it tries another."""
 
+GUESS = "guess-5up3r"
+"""Every wrong token begins so: none is to stand in anything that the relay writes."""
+
 KEY = "AAAAAAAAAAAAAAAAAAAAAA=="
 
 

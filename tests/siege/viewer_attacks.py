@@ -18,7 +18,7 @@ import zlib
 
 import orjson
 
-from tests.siege.target import Target, crowd, half_frame, pump, pump_all, text
+from tests.siege.target import GUESS, Target, crowd, half_frame, pump, pump_all, text
 from tests.support.chaos.viewer import mask
 
 PING, CLOSE = 9, 8
@@ -185,13 +185,24 @@ def wrong_tokens(target: Target) -> None:
             return
         with contextlib.suppress(OSError), target.tcp() as sock:
             sock.settimeout(0.5)
-            sock.sendall(target.request("/healthz", token=f"guess-{n:040d}"))
+            sock.sendall(target.request("/healthz", token=f"{GUESS}-{n:040d}"))
             sock.recv(4096)
 
 
 def wrong_token_viewers(target: Target) -> None:
     """Ask for WebSockets with wrong tokens."""
-    _flood(target, target.upgrade(token="wrong" * 8))
+    _flood(target, target.upgrade(token=f"{GUESS}-{0:040d}"))
+
+
+def wrong_tokens_in_urls(target: Target) -> None:
+    """Guess tokens in the URL, in front of something else that is wrong."""
+    ends = target.ends()
+    while time.monotonic() < ends:
+        path = f"/logs?token={GUESS}-{RANDOM.random()}&after={GUESS}&limit=x"
+        with contextlib.suppress(OSError), target.tcp() as sock:
+            sock.settimeout(0.1)
+            sock.sendall(target.request(path))
+            sock.recv(4096)
 
 
 def page_flood(target: Target) -> None:

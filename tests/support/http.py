@@ -225,7 +225,8 @@ class Relay:
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        said = []
+        self.said = said = []
+        """What it said until it was ready."""
         for line in self.process.stderr:
             said.append(line)
             if ready := re.search(r"ready.*wss?://[^ ,]*:(\d+)", line):

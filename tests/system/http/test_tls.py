@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import ssl
+import subprocess
+import sys
 from contextlib import closing
 from http.client import HTTPSConnection
+from pathlib import Path
 
 import pytest
 from websockets.sync.client import connect
 
 from tests.support.certificates import Authority
-from tests.support.waiting import DEADLINE_S
+from tests.support.chaos.relay import Relay as HeldRelay
+from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.http.test_malformed import GET, ask
 
 
@@ -71,3 +77,94 @@ def test_sighup_does_not_end_a_relay_without_a_certificate(start):
     relay.process.send_signal(signal.SIGHUP)
     assert "no certificate" in relay.process.stderr.readline()
     assert ask(relay.port, GET)[0] == 200
+
+
+def test_an_expired_certificate_is_told_of_until_it_is_renewed(start, authority):
+    """The relay serves with it, its clients refuse; SIGHUP with a good one lets them in."""
+    cert, key = authority.issue("old", days=-1)
+    relay = start(LOGRELAY_TLS_CERT=str(cert), LOGRELAY_TLS_KEY=str(key))
+    assert "has expired" in relay.said[0]
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        served(relay, authority)
+    for new, old in zip(authority.issue("new"), (cert, key), strict=True):
+        old.write_bytes(new.read_bytes())
+    relay.process.send_signal(signal.SIGHUP)
+    assert "have been read again" in relay.process.stderr.readline()
+    assert served(relay, authority) == "new"
+
+
+def test_a_long_answer_goes_on_with_the_certificate_it_began_with(start, authority):
+    """A new one is taken by new connections; a reader of /logs gets every line."""
+    cert, key = authority.issue("first")
+    relay = start(LOGRELAY_TLS_CERT=str(cert), LOGRELAY_TLS_KEY=str(key))
+    trader = relay.trader()
+    for number in range(300):
+        trader.log(f"line {number}", padding="x" * 20_000)
+    trader.wait()
+    client = HTTPSConnection("localhost", relay.port, timeout=DEADLINE_S, context=authority.client())
+    with closing(client):
+        client.request("GET", "/logs?limit=1000&source=robo_trader.*")
+        answer = client.getresponse()
+        read = [answer.readline()]
+        for new, old in zip(authority.issue("second"), (cert, key), strict=True):
+            old.write_bytes(new.read_bytes())
+        relay.process.send_signal(signal.SIGHUP)
+        assert "have been read again" in relay.process.stderr.readline()
+        assert served(relay, authority) == "second"
+        read += answer.readlines()
+    lines = [json.loads(row)["message"] for row in read]
+    assert [text for text in lines if text.startswith("line")] == [f"line {number}" for number in range(300)]
+
+
+def test_a_socket_that_systemd_holds_speaks_tls_as_well(tmp_path, authority):
+    """What the units do: the socket comes from outside, the certificate from the settings."""
+    cert, key = authority.issue("held")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        relay = HeldRelay(tmp_path, "--tls-cert", str(cert), "--tls-key", str(key))
+        relay.held, relay.port = listener, listener.getsockname()[1]
+        try:
+            relay.start()
+            assert served(relay, authority) == "held"
+        finally:
+            relay.end()
+
+
+def test_two_relays_share_a_token_file(start, authority, tmp_path):
+    """One with TLS, one without; a token is added and revoked for both, and both write its last use."""
+    path = tmp_path / "tokens.json"
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("LOGRELAY_")}
+    environ |= {"LOGRELAY_TOKENS": str(path), "LOGRELAY_JOURNAL": ":memory:"}
+
+    def command(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "logrelay", "token", *arguments],
+            cwd=Path(__file__).resolve().parents[3], env=environ, capture_output=True, text=True, timeout=DEADLINE_S,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    tokens = [command("add", name) for name in ("phone", "script")]
+    cert, key = map(str, authority.issue("relay"))
+    relays = [start(LOGRELAY_TOKENS=str(path), LOGRELAY_TLS_CERT=cert, LOGRELAY_TLS_KEY=key)]
+    relays += [start(LOGRELAY_TOKENS=str(path))]
+
+    def ask_with(relay, token):
+        request = GET[:-2] + f"Authorization: Bearer {token}\r\n\r\n".encode()
+        if relay is relays[1]:
+            return ask(relay.port, request)[0]
+        with (
+            socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S) as plain,
+            authority.client().wrap_socket(plain, server_hostname="localhost") as secure,
+        ):
+            secure.sendall(request)
+            return int(secure.recv(64).split()[1])
+
+    assert [ask_with(relay, token) for relay in relays for token in tokens] == [200] * 4
+    command("revoke", "phone")
+    for relay in relays:
+        wait_for(lambda relay=relay: ask_with(relay, tokens[0]) == 401, "the token is revoked")
+        assert ask_with(relay, tokens[1]) == 200
+        relay.process.send_signal(signal.SIGTERM)
+        with relay.process.stderr:
+            assert relay.process.wait(DEADLINE_S) == 0
+    assert "127.0.0.1" in command("list")

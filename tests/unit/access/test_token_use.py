@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from logrelay.access.token_use import SUFFIX, WRITE_EVERY_S, TokenUse, Use, read_uses, write_uses
+from logrelay.access.token_use import SUFFIX, WRITE_EVERY_S, TokenUse, Use, latest_uses, read_uses, write_uses
 from logrelay.access.tokens import Token
 
 PHONE, SCRIPT = Token("phone", b"", "a1"), Token("script", b"", "b2")
@@ -55,3 +55,10 @@ def test_a_file_that_is_damaged_is_begun_anew(tmp_path, data):
     (tmp_path / f"tokens.json{SUFFIX}").write_bytes(data)
     os.chmod(f"{path}{SUFFIX}", 0o600)
     assert read_uses(str(path)) == {}
+
+
+def test_the_later_use_of_each_token_counts():
+    """Two relays may share the file."""
+    one = {"a": Use(5, "10.0.0.1"), "b": Use(9, "10.0.0.1")}
+    other = {"b": Use(7, "10.0.0.2"), "c": Use(1, "local"), "a": Use(6, "10.0.0.2")}
+    assert latest_uses(one, other) == {"a": Use(6, "10.0.0.2"), "b": Use(9, "10.0.0.1"), "c": Use(1, "local")}

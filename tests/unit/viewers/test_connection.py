@@ -396,3 +396,14 @@ def test_every_head_that_is_one_has_an_answer(old, new, status):
         assert bench.transport.written.split(b" ")[1] == status
 
     ask()
+
+
+@on_a_loop
+async def test_an_answer_that_waits_is_sent_behind_the_end_of_the_request():
+    """A client may end its sending at once; the answer to a wrong token comes later."""
+    bench = Bench(HttpResponse(401, (), b"wrong\n", delay_s=0.001))
+    bench.connection.data_received(b"GET /logs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert bench.connection.eof_received() is True
+    await bench.transport.wrote.wait()
+    assert bench.transport.written.endswith(b"\r\n\r\nwrong\n")
+    bench.connection.connection_lost(None)
