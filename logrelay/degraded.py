@@ -37,6 +37,9 @@ BUSY_BYTES = 512 * 1024
 """Lines taken and not committed while the journal works: a large transaction or two. A loop that reads faster than
 the disk takes would only fill the memory; the kernel and the traders have room of their own."""
 
+MAX_ALIASES = 64
+"""Provisional epochs remembered, as many as the journal does: a disk that comes and goes makes one every second."""
+
 MIN_RECHECK_S = 0.01
 """A timer may fire a little early; the next one is set at least this far away, so that none fires in a row."""
 
@@ -81,7 +84,8 @@ class DegradedMode:
         """The provisional epoch under which lines are published at present; None: they wait for their commit."""
         self.commit_deadline_s = commit_deadline_s
         self._epochs = epochs
-        self._aliases = set(aliases)
+        self._aliases = dict.fromkeys(aliases)
+        """Provisional epochs, the oldest first."""
         self._random_text = random_text
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
@@ -166,7 +170,9 @@ class DegradedMode:
         """
         pending = self._pending
         if self.alias is not None and (not pending or mono - pending[0].since < self.commit_deadline_s):
-            self._aliases.add(self.alias)
+            self._aliases[self.alias] = None
+            if len(self._aliases) > MAX_ALIASES:
+                del self._aliases[next(iter(self._aliases))]
             self.alias = None
         if self.trouble is None or self.alias is not None or (pending and pending[0].batch.alias is not None):
             return False

@@ -51,6 +51,10 @@ CLOCK_HOLD_S = 3_600
 """A clock that is wrong when the machine starts is usually put right within the hour; before, nothing is forgotten by
 it."""
 
+MAX_WAITED_FOR = 4_096
+"""Runs that have lost their connection and are waited for, a kilobyte each: as many as `--max-traders` allows, so that
+all of them may lose it at once. What walks over all traders walks over these as well."""
+
 RECENT_RUNS = 64
 """Ended runs that are kept as they are, with room for the ones that are shown; older ones go into a table."""
 
@@ -230,6 +234,8 @@ class TraderRegistry:
         self.by_id: dict[int, Trader] = {}
         """The same by `Run.id`."""
         self._apps = AppTable()
+        self._waited_for: dict[bytes, Trader] = {}
+        """Those of them that have lost their connection and may come back, the longest ago first."""
         self._ended: dict[bytes, Trader] = {}
         """Those of them that have ended, in that order."""
         self._table = runs if isinstance(runs, RunTable) else RunTable(runs)
@@ -319,6 +325,7 @@ class TraderRegistry:
                     what = "is dead; another process sends what it left behind"
                 self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} {what}", CONNECTED)
         self._ended.pop(hello.run, None)
+        self._waited_for.pop(hello.run, None)
         if trader.run.uid == UNKNOWN_UID:
             trader.run.uid = hello.peer_uid
         trader.connection = connection
@@ -440,7 +447,17 @@ class TraderRegistry:
             self._set_state(trader, CLOSED, now_us, mono)
             return False
         trader.deadline = mono + CRASH_GRACE_S
+        self._waited_for[trader.run.key] = trader
+        if len(self._waited_for) > MAX_WAITED_FOR:
+            self._give_up_waiting(next(iter(self._waited_for.values())), now_us, mono)
         return trader.end.process == RUNNING
+
+    def _give_up_waiting(self, trader: Trader, now_us: int, mono: float) -> None:
+        """Tell of a run that is not waited for any longer. Should it come back, it goes on all the same."""
+        text = f"{_name(trader.run)} lost its connection, and so did {MAX_WAITED_FOR:,} others: it is not waited for"
+        self._add_notice(trader, now_us, WARNING, text, GONE)
+        trader.deadline = _NEVER
+        self._set_state(trader, GONE, now_us, mono)
 
     def process_died(self, run_key: bytes, mono: float) -> float:
         """Note that the process of a run without connection has ended: it has crashed if it has not said goodbye.
@@ -633,6 +650,7 @@ class TraderRegistry:
         trader.run.state = state
         trader.run.seen_us = now_us
         if state not in _WAITED_FOR:
+            self._waited_for.pop(trader.run.key, None)
             self._ended.pop(trader.run.key, None)
             self._ended[trader.run.key] = trader
         self._sequencer.touch(trader.run)

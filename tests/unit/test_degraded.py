@@ -234,6 +234,17 @@ def test_epochs_of_this_journal_are_recognised(mode):
     assert set(mode.aliases) == {OLD_ALIAS, alias}, "it was committed"
 
 
+def test_epochs_that_are_remembered_are_bounded(mode, monkeypatch):
+    """A disk that comes and goes makes one each time; the oldest is forgotten."""
+    monkeypatch.setattr(degraded_module, "MAX_ALIASES", 3)
+    made = []
+    for _ in range(5):
+        mode.enter("slow")
+        made.append(mode.alias)
+        mode.recover(0.0)
+    assert list(mode.aliases) == made[-3:]
+
+
 class Sized:
     """A batch as far as memory is concerned."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from logrelay.ingest import trader_registry
 from logrelay.ingest.frames import Bad, Bye, Lost
 from logrelay.ingest.notice_rate import APP_BURST, STDERR_BURST, STDERR_GAPS_S, SUM_S
-from logrelay.ingest.trader_registry import MAX_HOLE
+from logrelay.ingest.trader_registry import MAX_HOLE, RECENT_RUNS, End
 from logrelay.model import INFO, WARNING, Run, run_name
 from tests.unit.ingest.test_trader_registry import NOW, Bench, Connection, hello, log, run_key
 
@@ -216,3 +217,32 @@ def test_stderr_gets_some_of_many_notices_and_the_number_of_the_others():
     bench.pass_time(SUM_S)
     more = f"{200 - STDERR_BURST} more notices about traders: not said here, but in the stream and in the journal"
     assert said[STDERR_BURST:] == [(INFO, more)]
+
+
+def test_runs_that_are_waited_for_are_bounded(monkeypatch):
+    """Of whoever says hello and goes, without end, from where its process is not seen. Who comes back goes on."""
+    monkeypatch.setattr(trader_registry, "MAX_WAITED_FOR", 20)
+    bench, told = Bench(), []
+    for number in range(1, 201):
+        trader, _ = bench.registry.hello(Connection(), hello(number), bench.now_us, bench.mono)
+        bench.receive(trader, log(1))
+        bench.registry.committed(trader.run.id, 1)
+        told += bench.ended(trader, trader.connection, End())
+        bench.registry.forget(1, bench.now_us, bench.mono)
+        assert len(bench.registry._by_key) <= 20 + RECENT_RUNS + 1
+    given_up = [line.message for line in told if "it is not waited for" in line.message]
+    assert given_up[0] == "bot (pid 4711) lost its connection, and so did 20 others: it is not waited for"
+    assert len(given_up) == APP_BURST
+    trader, _ = bench.registry.hello(Connection(), hello(1), bench.now_us, bench.mono)
+    assert trader.committed == 1
+
+
+def test_who_comes_back_is_not_counted_among_those_that_are_waited_for(monkeypatch):
+    """A tunnel that drops again and again is one run."""
+    monkeypatch.setattr(trader_registry, "MAX_WAITED_FOR", 2)
+    bench = Bench()
+    for _ in range(5):
+        trader, _ = bench.registry.hello(Connection(), hello(1), bench.now_us, bench.mono)
+        bench.take()
+        assert bench.ended(trader, trader.connection, End()) == []
+    assert len(bench.registry._waited_for) == 1
