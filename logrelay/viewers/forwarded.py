@@ -20,6 +20,9 @@ Network = IPv4Network | IPv6Network
 _NAMES = ("forwarded", "via", "x-real-ip")
 _PREFIX = "x-forwarded-"
 
+MAX_HOPS = 32
+"""Proxies that a request may have come through. Each is looked at, and a client can claim two thousand."""
+
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*+"|[^",;]+|[,;]')
 """A quoted string, what stands outside of one, or a mark. Nothing of it can be read in two ways."""
 _WITH_PORT = re.compile(r"\[([0-9a-fA-F:.]+)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}")
@@ -52,9 +55,9 @@ def client_address(
 
 
 def _walk(start: Address, hops: Sequence[str], networks: tuple[Network, ...]) -> Address:
-    """Follow the chain from the right while who wrote a hop is trusted; what is no address ends it."""
+    """Follow the chain from the right while who wrote a hop is trusted; what is no address ends it, and `MAX_HOPS`."""
     at = start
-    for hop in reversed(hops):
+    for hop in reversed(hops[-MAX_HOPS:]):
         address = _address(hop)
         if address is None:
             return at

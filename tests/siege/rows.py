@@ -88,6 +88,7 @@ ROWS = (
     Row("many_globs_in_logs", lines=FEW),
     # WebSockets: bytes.
     Row("upgrade_flood"),
+    Row("costly_upgrades"),
     Row("viewers_unread", lines=FEW),
     Row("compressed_viewers_unread", lines=FEW),
     Row("inflate_bombs"),

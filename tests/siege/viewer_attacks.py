@@ -269,6 +269,12 @@ def upgrade_flood(target: Target) -> None:
             pass
 
 
+def costly_upgrades(target: Target) -> None:
+    """Requests for WebSockets with as many offers of extensions as a head has room for."""
+    offers = "".join(f"Sec-WebSocket-Extensions: {','.join('a' * 3900)}\r\n" for _ in range(2))
+    _flood(target, target.upgrade()[: -len("\r\n")] + offers.encode() + b"\r\n")
+
+
 def viewers_unread(target: Target) -> None:
     """600 viewers that want everything there is and never read."""
     with crowd(lambda: target.viewer(rcvbuf=4096, tail=100_000), target.count(600)) as many:

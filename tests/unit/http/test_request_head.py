@@ -11,6 +11,7 @@ from logrelay.http.request_head import (
     MAX_FIELDS,
     MAX_HEAD_BYTES,
     MAX_LINE_BYTES,
+    MAX_WEBSOCKET_BYTES,
     HeadReader,
     Malformed,
     RequestHead,
@@ -52,6 +53,16 @@ def test_what_comes_behind_is_never_a_request():
     assert (head.target, head.bytes_behind) == ("/logs?a=b", True)
     assert head.malformed_for_websocket().status == 400
     assert read(GOOD).malformed_for_websocket() is None
+
+
+@pytest.mark.parametrize("name", ["Connection", "Upgrade", "Sec-WebSocket-Extensions", "sec-websocket-protocol"])
+def test_what_asks_for_a_websocket_is_short(name):
+    """Reading these lists takes the library long; a plain request is not read for them."""
+    for size, status in ((MAX_WEBSOCKET_BYTES, None), (MAX_WEBSOCKET_BYTES + 1, 431)):
+        row = f"{name}: {'a,' * (size // 4)}\r\n{name}: {'b' * (size - size // 4 * 2)}\r\n".encode()
+        head = read(GOOD[:-2] + row + b"\r\n")
+        fault = head.malformed_for_websocket()
+        assert (None if fault is None else fault.status) == status
 
 
 FAULTS = {

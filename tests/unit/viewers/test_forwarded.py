@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logrelay.viewers.forwarded import client_address, forwarding_header
+from logrelay.viewers.forwarded import MAX_HOPS, client_address, forwarding_header
 
 TRUSTED = ("127.0.0.1", "10.0.0.0/8", "fd00::/8")
 
@@ -95,3 +95,12 @@ def test_no_header_raises_or_invents_an_address(forwarded, xff):
     """Whatever is written in them, the answer is an address that stands there, or the peer's."""
     found = client(forwarded=forwarded, xff=xff)
     assert found == "127.0.0.1" or isinstance(found, str)
+
+
+def test_a_chain_has_an_end():
+    """A client can claim two thousand trusted proxies; each would be looked at."""
+    chain = ["203.0.113.9", *["10.0.0.1"] * (MAX_HOPS - 1)]
+    for more, found in (([], "203.0.113.9"), (["10.0.0.1"], "10.0.0.1")):
+        xff = ",".join(chain + more)
+        trusted = ("10.0.0.0/8",)
+        assert client_address("10.0.0.1", forwarded=[], x_forwarded_for=[xff], trusted=trusted) == found
