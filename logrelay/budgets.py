@@ -51,6 +51,10 @@ SEARCHES = 32
 SEARCH_RETRY_AFTER_S = 2
 """When it is worth asking again: a search that is read takes less."""
 
+STALLED_ANSWER_S = 5.0
+"""While so many long answers are under way that others are refused, one of which nothing is taken for so long is cut: a
+reader that is only slow takes some of it, and one that has gone, or means harm, would keep its place for a minute."""
+
 ANSWER_SLICE_BYTES = 64 * 1024
 """Written at once of a long answer; the rest waits for the socket to drain."""
 
@@ -96,6 +100,7 @@ TRIM_PAUSE_S = 3.0
 CAUSES: dict[str, str] = {
     "handshake": "connections without a complete request were cut: there were too many",
     "answer": "connections were cut that did not read their answers: there were too many",
+    "stalled": "long answers were cut: nothing was read of them while others waited for their place",
     "undecoded": "viewers were closed with 4429: too many beginnings of messages were held",
     "messages": "times a viewer sent more messages than it may and had to wait",
 }

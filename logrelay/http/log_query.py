@@ -153,7 +153,7 @@ def parse_time(name: str, text: str, now_us: int) -> int:
     (`bad_time`) that names the parameter.
     """
     if age := _AGE.fullmatch(text):
-        return now_us - int(age[1]) * _UNITS[age[2]] * 1_000_000
+        return max(0, now_us - int(age[1]) * _UNITS[age[2]] * 1_000_000)  # before 1970 there is no line
     if _SECONDS.fullmatch(text) and Decimal(text) < _END_OF_TIME:
         return _microseconds(Decimal(text))
     if form := _RFC3339.fullmatch(text):

@@ -135,6 +135,13 @@ class ConnectionRegistry(Protocol):
     def answering(self, connection: ViewerConnection) -> None:
         """Count a connection among those that get a plain answer."""
 
+    def streaming(self, connection: ViewerConnection) -> None:
+        """Count a connection among those that get an answer of unknown length, until it is forgotten."""
+
+    @property
+    def streams_are_full(self) -> bool:
+        """Whether so many of them are under way that others are refused."""
+
     def forget(self, connection: ViewerConnection) -> None:
         """Remove a connection that has ended."""
 
@@ -534,6 +541,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._cancel_timer()
             self._writing_resumed = asyncio.Event()
             self._writing_resumed.set()
+            self._registry.streaming(self)
             self._body_task = self._loop.create_task(self._send_stream(head, body, self._writing_resumed))
             return
         transport.write(head if head_only else head + body)
@@ -552,12 +560,29 @@ class ViewerConnection(asyncio.BufferedProtocol):
             async for chunk in chunks:
                 for start in range(0, len(chunk), budgets.ANSWER_SLICE_BYTES):
                     transport.write(chunk[start : start + budgets.ANSWER_SLICE_BYTES])
-                    await asyncio.wait_for(resumed.wait(), STREAM_TIMEOUT_S)
+                    await self._wait_for_reader(resumed)
             transport.close()
-        except Exception:
+        except OSError:  # it has TimeoutError among its kinds
+            self.reset()
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "an answer failed", "exception": error})
             self.reset()
         finally:
             await chunks.aclose()
+
+    async def _wait_for_reader(self, resumed: asyncio.Event) -> None:
+        """Wait until the socket has room. Raises TimeoutError when its reader is gone, or keeps others waiting."""
+        waited_s = 0.0
+        while not resumed.is_set():
+            try:
+                await asyncio.wait_for(resumed.wait(), budgets.STALLED_ANSWER_S)
+            except TimeoutError:
+                waited_s += budgets.STALLED_ANSWER_S
+                if self._registry.streams_are_full:
+                    self._registry.exceeded("stalled")
+                    raise
+                if waited_s >= STREAM_TIMEOUT_S:
+                    raise
 
     # --- what the session and the hub call (session.ViewerSocket) -------------------------------------------------
 

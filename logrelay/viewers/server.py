@@ -68,6 +68,8 @@ class ViewerServer:
         self._waiting_by_address: dict[str, OrderedDict[ViewerConnection, None]] = {}
         self._answering: OrderedDict[ViewerConnection, None] = OrderedDict()
         """Those that get a plain answer, the oldest first."""
+        self._streaming: dict[ViewerConnection, None] = {}
+        """Those of them whose answer is of unknown length."""
         self._charged_bytes: OrderedDict[ViewerConnection, int] = OrderedDict()
         """Undecoded bytes by connection; who began to hold first is first."""
         self._charged_total = 0
@@ -127,6 +129,15 @@ class ViewerServer:
         if len(self._answering) >= budgets.ANSWER_SLOTS:
             self._cut_oldest(self._answering, "answer")
         self._answering[connection] = None
+
+    def streaming(self, connection: ViewerConnection) -> None:
+        """Count a connection among those that get an answer of unknown length."""
+        self._streaming[connection] = None
+
+    @property
+    def streams_are_full(self) -> bool:
+        """Whether others are refused."""
+        return len(self._streaming) >= budgets.SEARCHES
 
     def _cut_oldest(self, those: OrderedDict[ViewerConnection, Any], cause: str) -> None:
         oldest = next(iter(those))
@@ -192,6 +203,7 @@ class ViewerServer:
         self._memory.connection_ended()
         self._end_waiting(connection)
         self._answering.pop(connection, None)
+        self._streaming.pop(connection, None)
         self._charged_total -= self._charged_bytes.pop(connection, 0)
         if not self.viewers:
             self._cancel_pings()

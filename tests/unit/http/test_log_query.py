@@ -39,6 +39,7 @@ class TestParameters:
             ("2h", US - 7_200_000_000),
             ("7d", US - 604_800_000_000),
             ("1w", US - 604_800_000_000),
+            ("999999999w", 0),
         ],
     )
     def test_times(self, text, microseconds):

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from logrelay import budgets
 from logrelay.http.response import HttpResponse
 from logrelay.viewers import connection as connection_module
 from logrelay.viewers.connection import ViewerConnection
@@ -131,6 +132,12 @@ class Bench:
     def answering(self, connection):
         self.answered += 1
 
+    streams_are_full = False
+    streams = 0
+
+    def streaming(self, connection):
+        self.streams += 1
+
     def request_turn(self, connection):
         connection.take_turn()
 
@@ -208,11 +215,13 @@ async def test_a_body_of_unknown_length_ends_with_the_connection():
 
 @on_a_loop
 async def test_half_a_body_is_not_taken_for_the_whole():
-    """When the rest cannot be made, the connection is reset."""
+    """When the rest cannot be made, the connection is reset, and the error is told of: it is a bug."""
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
     bench = Bench(HttpResponse(200, (), chunks_of(b"a\n", ValueError("no more"))))
     bench.connection.data_received(REQUEST)
     await bench.transport.done.wait()
-    assert bench.transport.ended == ["abort"]
+    assert (bench.transport.ended, list(map(str, told)), bench.streams) == (["abort"], ["no more"], 1)
 
 
 @on_a_loop
@@ -247,6 +256,7 @@ async def test_the_next_chunk_waits_for_room():
 def test_a_reader_that_takes_nothing_is_cut_off(monkeypatch):
     """It would keep its connection for ever."""
     monkeypatch.setattr(connection_module, "STREAM_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(budgets, "STALLED_ANSWER_S", 0.004)
 
     @on_a_loop
     async def scenario():
@@ -258,6 +268,22 @@ def test_a_reader_that_takes_nothing_is_cut_off(monkeypatch):
         assert bench.transport.ended == ["abort"]
         await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
         assert ended == [True]
+
+    scenario()
+
+
+def test_a_reader_that_takes_nothing_while_others_wait_is_cut_off_sooner(monkeypatch):
+    """Long answers have few places."""
+    monkeypatch.setattr(budgets, "STALLED_ANSWER_S", 0.004)
+
+    @on_a_loop
+    async def scenario():
+        bench = Bench(HttpResponse(200, (), chunks_of(b"a", b"b")))
+        bench.streams_are_full = True
+        bench.connection.data_received(REQUEST)
+        bench.connection.pause_writing()
+        await bench.transport.done.wait()
+        assert (bench.transport.ended, bench.limits) == (["abort"], ["stalled"])
 
     scenario()
 
