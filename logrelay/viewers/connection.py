@@ -58,6 +58,9 @@ CLOSE_TIMEOUT_S = 3.0
 MAX_DROPPED_BYTES = 1024 * 1024
 """Read and thrown away behind a request, a body or more requests, so that its sender sees the answer and no reset."""
 
+DROP_PAUSE_S = 0.05
+"""Between two reads of what is thrown away, `budgets.READ_BYTES` each."""
+
 MAX_REQUEST_BYTES = 64 * 1024
 """A viewer's longest message."""
 
@@ -262,12 +265,25 @@ class ViewerConnection(asyncio.BufferedProtocol):
     def data_received(self, data: bytes) -> None:
         """Keep what was read until its turn comes; drop what is behind a request, which nobody needs."""
         if self._protocol is None and self._head_reader is None:
-            self._dropped_bytes += len(data)
-            if self._dropped_bytes > MAX_DROPPED_BYTES:
-                self.abort()
+            self._drop(len(data))
             return
         self._inbox += data
         self._proceed()
+
+    def _drop(self, size: int) -> None:
+        """Throw away what is behind a request, a little at a time: a crowd with megabytes would keep the loop busy."""
+        self._dropped_bytes += size
+        if self._dropped_bytes > MAX_DROPPED_BYTES:
+            self.abort()
+        elif self._transport is not None and not self._reading_paused:
+            self._reading_paused = True
+            self._transport.pause_reading()
+            self._loop.call_later(DROP_PAUSE_S, self._drop_more)
+
+    def _drop_more(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._reading_paused = False
+            self._transport.resume_reading()
 
     @_closing_on_error
     def eof_received(self) -> bool:

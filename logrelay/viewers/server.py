@@ -34,6 +34,10 @@ ACCEPT_BACKLOG = 512
 """Connections accepted in one turn of the loop, at most: fewer than `budgets.HANDSHAKE_SLOTS`, so that a newcomer's
 request is looked at before the places are taken by those who came with it."""
 
+ACCEPTORS = 16
+"""Handles of one listening socket. Some loops (uvloop's) accept one connection by each in a turn: with a single one, a
+newcomer would wait a turn for every connection of a crowd that came before it."""
+
 LISTEN_BACKLOG = 4096
 """Connections that wait in the kernel until they are accepted; beyond it a newcomer would try again after a second."""
 
@@ -101,8 +105,9 @@ class ViewerServer:
             self._servers.append(acceptor)
             acceptor.begin()
             return
-        server = await self._loop.create_server(self._make_connection, sock=sock, backlog=ACCEPT_BACKLOG)
-        self._servers.append(server)
+        for listener in (sock, *(sock.dup() for _ in range(ACCEPTORS - 1))):
+            server = await self._loop.create_server(self._make_connection, sock=listener, backlog=ACCEPT_BACKLOG)
+            self._servers.append(server)
         sock.listen(LISTEN_BACKLOG)
 
     def _make_connection(self) -> ViewerConnection:

@@ -45,6 +45,9 @@ class FakeTransport:
     def write_eof(self):
         self.ended.append("eof")
 
+    def is_closing(self):
+        return "close" in self.ended or "abort" in self.ended
+
     def is_reading(self):
         return self.reading
 

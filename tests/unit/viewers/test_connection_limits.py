@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import weakref
 
+import pytest
+
 from logrelay import budgets
+from logrelay.http.response import HttpResponse
+from logrelay.viewers import connection as connection_module
 from logrelay.viewers.connection import MAX_REQUEST_BYTES, ViewerConnection, frame_size, whole_frames
 from logrelay.viewers.limit_report import LimitReport
-from logrelay.viewers.server import ViewerServer
+from logrelay.viewers.server import ACCEPTORS, ViewerServer
 from logrelay.viewers.service import Upgrade
 from tests.support.chaos.viewer import CLOSE, PING, PONG, TEXT, mask
 from tests.unit.viewers.test_connection import WEBSOCKET, Bench, FakeTransport, on_a_loop
@@ -220,3 +225,44 @@ async def test_of_too_many_beginnings_of_messages_the_oldest_is_closed():
     server.charge(second, 0)
     server.charge(first, budgets.UNDECODED_BYTES)
     assert first.closed == [4429]
+
+
+def test_a_crowd_is_accepted_some_in_each_turn():
+    """uvloop accepts one by each handle of a listening socket: a newcomer would wait a turn for each before it."""
+    uvloop = pytest.importorskip("uvloop", reason="asyncio's own loop accepts all at once")
+
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        server = ViewerServer(None, max_viewers=1, compression="off", loop=loop)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await server.listen(listener)
+        crowd = [socket.create_connection(listener.getsockname()) for _ in range(4 * ACCEPTORS)]
+        turns = 0
+        while len(server.connections) < len(crowd):
+            await asyncio.sleep(0)
+            turns += 1
+        for client in crowd:
+            client.close()
+        await server.close(1001, "the end", 5.0)
+        return turns
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(scenario()) < 2 * ACCEPTORS
+
+
+def test_what_is_behind_a_request_is_thrown_away_a_little_at_a_time(monkeypatch):
+    """A crowd that sends megabytes after its answers does not keep the loop busy."""
+    monkeypatch.setattr(connection_module, "DROP_PAUSE_S", 0.001)
+
+    @on_a_loop
+    async def scenario():
+        bench = Bench(HttpResponse(404, (), b"no\n"))
+        bench.connection.data_received(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        bench.connection.data_received(b"x" * 1000)
+        assert bench.transport.reading is False
+        async with asyncio.timeout(20):
+            while not bench.transport.reading:  # noqa: ASYNC110  (nothing announces it)
+                await asyncio.sleep(0)
+        bench.connection.connection_lost(None)
+
+    scenario()
