@@ -34,9 +34,10 @@ ACCEPT_BACKLOG = 512
 """Connections accepted in one turn of the loop, at most: fewer than `budgets.HANDSHAKE_SLOTS`, so that a newcomer's
 request is looked at before the places are taken by those who came with it."""
 
-ACCEPTORS = 16
+ACCEPTORS = 4
 """Handles of one listening socket. Some loops (uvloop's) accept one connection by each in a turn: with a single one, a
-newcomer would wait a turn for every connection of a crowd that came before it."""
+newcomer would wait a turn for every connection of a crowd that came before it. With more than are served in a turn the
+crowd would wait here and not in the kernel, and those who came first would be cut before they are looked at."""
 
 LISTEN_BACKLOG = 4096
 """Connections that wait in the kernel until they are accepted; beyond it a newcomer would try again after a second."""
@@ -162,7 +163,7 @@ class ViewerServer:
 
     def request_turn(self, connection: ViewerConnection) -> None:
         """Have the connection act on one message, now or in a later turn of the loop."""
-        self._turns.request(connection.take_turn)
+        self._turns.request(connection.take_turn, newest_first=connection in self._waiting)
 
     def charge(self, connection: ViewerConnection, count: int) -> None:
         """Note that so many undecoded bytes are held for a connection; beyond the total, who held first is closed."""

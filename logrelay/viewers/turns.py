@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from logrelay.budgets import TURN_S
+from logrelay.budgets import HANDSHAKE_SLOTS, TURN_S
 
 
 class Turns:
@@ -22,17 +22,22 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: deque[Callable[[], None]] = deque()
+        self._newest_first: deque[Callable[[], None]] = deque(maxlen=HANDSHAKE_SLOTS)
+        """What is for connections without a complete request. Beyond the places that there are for those, the oldest is
+        forgotten: its connection has been cut, or will be at its deadline."""
         self._spent = 0.0
         self._scheduled = False
         self._running = False
 
-    def request(self, work: Callable[[], None]) -> None:
+    def request(self, work: Callable[[], None], *, newest_first: bool = False) -> None:
         """Do the work now when there is time in this turn and nobody waits, else in a later turn.
 
-        What work asks for is done in a later turn: one message of a viewer in each.
+        What work asks for is done in a later turn: one message of a viewer in each. `newest_first` is for newcomers,
+        who take turns with the others: of a crowd that comes faster than it is served the oldest are cut, so the newest
+        has to be looked at before it is one of them.
         """
-        if self._running or self._waiting or self._spent >= TURN_S:
-            self._waiting.append(work)
+        if self._running or self._waiting or self._newest_first or self._spent >= TURN_S:
+            (self._newest_first if newest_first else self._waiting).append(work)
         else:
             self._run(work)
         if not self._scheduled:
@@ -51,13 +56,16 @@ class Turns:
     def _on_turn(self) -> None:
         self._scheduled = False
         self._spent = 0.0
-        waiting = self._waiting
-        if not waiting:
+        waiting, newcomers = self._waiting, self._newest_first
+        if not waiting and not newcomers:
             return
         # Before the work, which may raise: the rest is not to be forgotten then.
         self._scheduled = True
         self._loop.call_soon(self._on_turn)
-        for _ in range(len(waiting)):
+        for _ in range(max(len(waiting), len(newcomers))):
             if self._spent >= TURN_S:
                 break
-            self._run(waiting.popleft())
+            if newcomers:
+                self._run(newcomers.pop())
+            if waiting:
+                self._run(waiting.popleft())

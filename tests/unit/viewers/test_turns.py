@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logrelay.budgets import TURN_S
+from logrelay.budgets import HANDSHAKE_SLOTS, TURN_S
 from logrelay.viewers.turns import Turns
 
 
@@ -85,3 +85,29 @@ def test_work_that_fails_does_not_stop_the_others():
         except ZeroDivisionError:
             done.append(0)
     assert done == [0, 1]
+
+
+def test_newcomers_take_turns_with_the_others_and_the_newest_is_first():
+    """Of a crowd the oldest are cut, so the newest has to be looked at before it is one of them."""
+    loop, done = Loop(), []
+    turns = Turns(loop)
+
+    def work(name, seconds=TURN_S / 2):
+        def run():
+            done.append(name)
+            loop.now += seconds
+
+        return run
+
+    turns.request(work("first", TURN_S))
+    for name in ("a", "b"):
+        turns.request(work(name))
+    for number in range(HANDSHAKE_SLOTS + 2):
+        turns.request(work(number), newest_first=True)
+    newest = HANDSHAKE_SLOTS + 1
+    loop.turn()
+    loop.turn()
+    assert done == ["first", newest, "a", newest - 1, "b"]
+    while loop.soon:
+        loop.turn()
+    assert done[5:] == list(range(newest - 2, 1, -1)), "beyond the places the oldest are forgotten"
