@@ -100,6 +100,9 @@ class Run:
     said_bye: bool = field(default=False, compare=False)
     """Its last frame was bye. The journal is told that it is closed, though its connection may still be open: a relay
     that stops with it must not miss it at the next start."""
+    has_crashed: bool = field(default=False, compare=False)
+    """It was told that it has crashed, and its own process has not been back since. The journal is told so even while
+    another process delivers what it left behind: a relay that starts anew meanwhile must not tell it twice."""
 
     @property
     def name(self) -> str:
@@ -108,7 +111,11 @@ class Run:
 
     def copy(self) -> Run:
         """Return a copy for the journal; a third of the time of dataclasses.replace, and there is one per tick."""
-        state = "closed" if self.said_bye and self.state in ("connected", "quiet") else self.state
+        state = self.state
+        if self.said_bye and state in ("connected", "quiet"):
+            state = "closed"
+        elif self.has_crashed and state in ("connected", "quiet", "lost"):
+            state = "crashed"
         return Run(
             self.id,
             self.key,
@@ -122,6 +129,7 @@ class Run:
             self.seen_us,
             self.uid,
             self.said_bye,
+            self.has_crashed,
         )
 
 

@@ -145,8 +145,6 @@ class Trader:
     """The pid by which the relay knows its process; 0: not known."""
     is_dead: bool = False
     """Its process is known to be dead: another one sends what it left behind."""
-    has_crashed: bool = False
-    """That was told, and its own process has not been back since."""
     last_line: float = 0.0
     """Monotonic time of the last line or of the hello, seconds."""
     line_at: float | None = None
@@ -155,6 +153,8 @@ class Trader:
     """Monotonic time of the next change of state that nobody's frame will announce."""
     clock_stepped_back: bool = False
     """Its clock was set back, and its timestamps have not caught up."""
+    heard_us: int = 0
+    """The latest time that its clock has said and that was believed, since the relay knows it; 0: none yet."""
     absurd_time_told: bool = False
     """A notice has said that its times are not believed."""
     committed: int = 0
@@ -189,7 +189,8 @@ class TraderRegistry:
     `runs` are those that the journal remembers, in the order in which they were last seen (a table is kept, and
     changed), `quiet_after_s` the seconds without a line after which a connected trader is called quiet (0: never),
     `mono` and `now_us` the present time by both clocks, `max_runs` how many ended runs are remembered at most. The wall
-    clock is believed here once, for the ages of lines that came before; from then on ages are differences of `mono`.
+    clock is believed once for each run, for the age of lines that came before the relay knew it, or before it was put
+    into the table; from then on ages are differences of `mono`.
 
     `unsynced_before_us`: lines of runs that began before this time, on the relay's clock, may have been acked and then
     lost with the power; None: none was.
@@ -258,7 +259,7 @@ class TraderRegistry:
                     unsynced=unsynced_before_us is not None,
                 )
                 trader.line_at = mono - _age_s(run.last_us, now_us) if run.last_us else None
-                trader.has_crashed = run.state == CRASHED
+                run.has_crashed = run.state == CRASHED
                 self._by_key[run.key] = self.by_id[run.id] = trader
                 if run.state in _WAITED_FOR:
                     trader.deadline = mono + GONE_GRACE_S
@@ -305,7 +306,7 @@ class TraderRegistry:
         """Take a new connection. Returns its trader and the connection it replaces, which the caller aborts."""
         self._mono = mono
         self.counters.connections += 1
-        trader = self._by_key.get(hello.run) or self._recall(hello.run, mono)
+        trader = self._by_key.get(hello.run) or self._recall(hello.run, now_us, mono)
         replaced: TraderConnection | None = None
         if trader is None:
             run = Run(self._next_id, hello.run, hello.app, hello.host, hello.pid, hello.started_ns, seen_us=now_us)
@@ -333,7 +334,7 @@ class TraderRegistry:
         trader.run.said_bye = False
         trader.peer_pid = hello.peer_pid
         trader.is_dead = hello.is_dead
-        trader.has_crashed = trader.has_crashed and hello.is_dead
+        trader.run.has_crashed = trader.run.has_crashed and hello.is_dead
         trader.last_line = mono
         trader.deadline = mono + self._quiet_after
         self._set_state(trader, CONNECTED, now_us, mono)
@@ -364,14 +365,18 @@ class TraderRegistry:
                     self._add_unexplained_gap(trader, seq - 1, now_us)
                 time_us = frame.time_ns // 1000
                 clock_us = None
-                if not earliest_us <= time_us <= latest_us:
+                is_absurd = not earliest_us <= time_us <= latest_us
+                if is_absurd:
                     time_us = self._instead_of_absurd_time(trader, frame, now_us)
                 if time_us <= run.last_us:
-                    said_us, time_us = time_us, self._timestamp_after_last(trader, time_us, now_us)
-                    if trader.clock_stepped_back:
-                        clock_us = said_us
-                else:
+                    if not is_absurd:
+                        self._look_for_step_back(trader, time_us, now_us)
+                    if (trader.clock_stepped_back and not is_absurd) or run.last_us - time_us > CLOCK_STEP_US:
+                        clock_us = time_us
+                    time_us = run.last_us + 1
+                elif not is_absurd:
                     trader.clock_stepped_back = False
+                    trader.heard_us = time_us
                 run.last_seq = seq
                 run.last_us = time_us
                 lines_by_rank[frame.rank] += 1
@@ -575,13 +580,13 @@ class TraderRegistry:
 
     def _tell_crash(self, trader: Trader, now_us: int, mono: float) -> None:
         name = _name(trader.run)
-        if trader.has_crashed:
+        if trader.run.has_crashed:
             self._add_notice(trader, now_us, INFO, f"what {name} left behind when it crashed has come", CRASHED)
         else:
             self.counters.crashed += 1
             text = f"{name} is gone without saying goodbye: it crashed or was killed"
             self._add_notice(trader, now_us, ERROR, text, CRASHED)
-        trader.has_crashed = True
+        trader.run.has_crashed = True
         self._set_state(trader, CRASHED, now_us, mono)
 
     def _replace_lost(self, peer_pid: int, now_us: int, mono: float) -> None:
@@ -778,10 +783,11 @@ class TraderRegistry:
             cause, why = "power", ": a relay before had them, and the machine stopped before the disk did"
         self._add_gap(trader, now_us, cause, first, last, "missing", why)
 
-    def _timestamp_after_last(self, trader: Trader, time_us: int, now_us: int) -> int:
-        """Return a timestamp just above the run's last one; tell once when the trader's clock was set back."""
+    def _look_for_step_back(self, trader: Trader, time_us: int, now_us: int) -> None:
+        """Tell once when the trader's clock was set back; a time that the relay has put in is no time of that clock."""
         run = trader.run
-        back = run.last_us - time_us
+        back = (trader.heard_us or run.last_us) - time_us
+        trader.heard_us = max(trader.heard_us, time_us)
         if back > CLOCK_STEP_US and not trader.clock_stepped_back:
             trader.clock_stepped_back = True
             self._tell(
@@ -799,7 +805,6 @@ class TraderRegistry:
                     "back_s": round(back / 1e6, 3),
                 },
             )
-        return run.last_us + 1
 
     def _instead_of_absurd_time(self, trader: Trader, frame: Log, now_us: int) -> int:
         """Return the relay's time for a line whose own cannot be true; keep what was said, and tell once per run."""
@@ -820,8 +825,7 @@ class TraderRegistry:
                 "its lines get the time at which they came, and keep the number as time_ns",
                 {"state": "clock", "app": run.app, "pid": run.pid, "run": run.name, "time_ns": str(said)},
             )
-        # Lines of one batch came at one time; a line after the last one is no step of a clock.
-        return max(now_us, run.last_us + 1) if run.last_us - now_us <= CLOCK_STEP_US else now_us
+        return now_us
 
     # --- what is forgotten -----------------------------------------------------------------------------------
 
@@ -829,6 +833,8 @@ class TraderRegistry:
         """Forget the runs that need not be known any more, a bounded number at a time; to be called after a commit.
 
         `oldest` is the seq of the oldest line kept. Returns True when there is something to tell: a notice was added.
+        The run with the highest number stays, and those that it is before wait with it: the number is known by it only,
+        and a number that is given again would be the name of two runs. The next run that comes takes its place.
 
         A run is forgotten when none of its lines has ever been in the journal; when it said goodbye, none of its lines
         is kept and `CLOSED_S` have passed; or when `RESEND_S` have passed. Beyond `max_runs` others go before their
@@ -838,13 +844,13 @@ class TraderRegistry:
         trusted_us = self._trusted(now_us, mono)
         for _ in range(FORGET_STEP):
             closed, lost = self._table.first(CLOSED), self._table.first(CLOSED, other=True)
+            closed = None if closed is not None and self._is_highest(closed[0]) else closed
+            lost = None if lost is not None and self._is_highest(lost[0]) else lost
             if closed is not None and self._is_over(*closed, oldest, trusted_us):
                 self._drop(closed[0])
             elif lost is not None and trusted_us - lost[0].seen_us > RESEND_S * 1_000_000:
                 self._drop(lost[0])
-            elif len(self._table) > self._max_runs:
-                early = closed or lost
-                assert early is not None, "a table that is not empty has a first run"
+            elif len(self._table) > self._max_runs and (early := closed or lost) is not None:
                 self._drop(early[0])
                 self.counters.forgotten_early += 1
                 self._unreported_forgotten += 1
@@ -860,13 +866,12 @@ class TraderRegistry:
             if trader.committed < run.last_seq:
                 return
             del self._ended[run.key], self._by_key[run.key], self.by_id[run.id]
-            # The highest number is never given away again, so its run stays.
-            if run.last_seq or run.id == self._next_id - 1:
+            if run.last_seq or self._is_highest(run):
                 self._table.put(run, self._sequencer.head)
             else:
                 self._sequencer.forget(run)
 
-    def _recall(self, key: bytes, mono: float) -> Trader | None:
+    def _recall(self, key: bytes, now_us: int, mono: float) -> Trader | None:
         run = self._table.pop(key)
         if run is None:
             return None
@@ -874,10 +879,11 @@ class TraderRegistry:
             run,
             AppRow(run.app),
             last_line=mono,
+            line_at=mono - _age_s(run.last_us, now_us) if run.last_us else None,
             committed=run.last_seq,
             unsynced=self._may_lack_lines(run),
         )
-        trader.has_crashed = run.state == CRASHED
+        run.has_crashed = run.state == CRASHED
         return trader
 
     def _may_lack_lines(self, run: Run) -> bool:
@@ -894,6 +900,9 @@ class TraderRegistry:
         age_s = (trusted_us - run.seen_us) / 1e6
         none_kept = (mark or self._first_head) < oldest
         return age_s > RESEND_S or (none_kept and age_s > CLOSED_S)
+
+    def _is_highest(self, run: Run) -> bool:
+        return run.id == self._next_id - 1
 
     def _drop(self, run: Run) -> None:
         self._table.pop(run.key)

@@ -63,10 +63,12 @@ class OpeningRecord:
         self.epoch = last if created else self._new_name()
         self._first = head + 1
         self.epochs = Epochs(self.earlier, self.epoch, self._first)
-        self.unsynced = (
-            "boot" in meta and meta["boot"] != self._boot and meta["sync"] != "full" and meta.get("closed") != last
-        )
+        self.unsynced = self.was_cut_off(meta) and meta["sync"] != "full"
         self.due = True
+
+    def was_cut_off(self, meta: Mapping[str, object]) -> bool:
+        """Tell whether the machine stopped under the relay that wrote the file. Raises KeyError."""
+        return "boot" in meta and meta["boot"] != self._boot and meta.get("closed") != meta["epoch"]
 
     def _new_name(self) -> str:
         """Return a name that no remembered epoch has; where there is none to be had, forget the epoch that has it."""

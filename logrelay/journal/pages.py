@@ -8,6 +8,8 @@ for damage while SQLite can still read the file.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from pathlib import Path
 from struct import Struct, error
 from typing import TYPE_CHECKING
@@ -31,6 +33,8 @@ MOST_IN_TABLE, MOST_IN_INDEX = PAGE_SIZE - 35, (PAGE_SIZE - 12) * 64 // 255 - 23
 """Bytes of a record that its page holds; the rest of a longer one is in overflow pages."""
 MOST_COLUMNS = 16
 _INT_BYTES = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
+LOG_MAGIC = 0x377F0682
+"""First word of a log; its last bit says that checksums are of big-endian words."""
 _LEAF, _WORD = Struct(">BHHHB"), Struct(">I")
 _FRAME = Struct(">II")
 
@@ -87,7 +91,8 @@ class RawPages:
         """
         assert self._log is not None
         header = self._log.read(LOG_HEADER)
-        salt, place = header[16:24], LOG_HEADER
+        salt, place = log_salt(header, self._log.read(FRAME_HEADER)), LOG_HEADER
+        self._log.seek(place)
         pending: dict[int, int] = {}
         while len(frame := self._log.read(FRAME_HEADER)) == FRAME_HEADER:
             number, pages_after_commit = _FRAME.unpack_from(frame)
@@ -162,6 +167,26 @@ class RawPages:
             left -= len(parts[-1])
             following = _WORD.unpack_from(more)[0]
         return b"".join(parts)
+
+
+def log_salt(header: bytes, first_frame: bytes) -> bytes:
+    """Return what the frames of a log are known by: its header says so, or its first frame where that is damaged."""
+    stored = header[24:32]
+    is_true = log_checksum(header, bytes(8), header[:24]) == stored
+    return header[16:24] if is_true or len(first_frame) < FRAME_HEADER else first_frame[8:16]
+
+
+def log_checksum(log_header: bytes, before: bytes, data: bytes) -> bytes:
+    """Return SQLite's checksum of `data`, eight bytes at a time, that goes on from the checksum `before`."""
+    order = "big" if _WORD.unpack_from(log_header)[0] & 1 else "little"
+    first, second = _FRAME.unpack(before)
+    words = array("I", data)
+    if order != sys.byteorder:
+        words.byteswap()
+    for n in range(0, len(words), 2):
+        first = (first + words[n] + second) & 0xFFFFFFFF
+        second = (second + words[n + 1] + first) & 0xFFFFFFFF
+    return _FRAME.pack(first, second)
 
 
 def _cells(page: bytes, kind: int, start: int) -> list[int]:

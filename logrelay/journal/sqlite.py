@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from logrelay.errors import ConfigError, JournalError
 from logrelay.fanout.positions import Epochs, id_of
-from logrelay.journal import schema, sqlite_errors
+from logrelay.journal import log_damage, schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.file_systems import waits_for_others
@@ -210,17 +210,17 @@ class SqliteJournal:
             with self._errors():
                 if self._file.take_finished():
                     notices.append("What was saved of a damaged journal is in its place now; a relay before was ended.")
-            state = self._file.inspect()
+            state, damage = self._file.inspect(), ""
             if state == "ours":
+                damage = self._log_damage(notices)
+            elif state == "damaged":
+                damage = "its header makes no sense"
+            if state == "ours" and not damage:
                 try:
                     return self._load(notices, file="found")
                 except JournalLost as error:
                     self._disconnect()
                     damage = str(error)
-            elif state == "damaged":
-                damage = "its header makes no sense"
-            else:
-                damage = ""
             if damage:
                 found = self._salvage(Known(), damage, notices)
                 return self._load(notices, file="created" if found.new else "found", trusted=True)
@@ -230,6 +230,27 @@ class SqliteJournal:
             self._disconnect()
             self._file.release()
             raise
+
+    def _log_damage(self, notices: list[str]) -> str:
+        """Say what is wrong with the log, if commits lie behind it; SQLite would forget them when it opens the file."""
+        found = log_damage.look(self.path)
+        if found is None or not found.unreached:
+            return ""
+        with suppress(KeyError):
+            cut_off = self._record.was_cut_off(found.meta)
+            if cut_off and (found.meta["sync"] != "full" or found.unreached < log_damage.ENOUGH):
+                return ""  # the disk had not everything when the power went: nothing is damaged, and that is told
+        if not self._has_room_to_salvage():
+            notices.append(
+                "A part of the journal's write-ahead log is damaged, and there is no room to save what is behind it: "
+                "the last lines before this one are missing. Look at the disk, and free some space."
+            )
+            return ""
+        return "a part of its write-ahead log, with commits behind it"
+
+    def _has_room_to_salvage(self) -> bool:
+        with self._errors():
+            return shutil.disk_usage(Path(self.path).parent).free >= self._file.disk_bytes() * ROOM_FACTOR
 
     def _create(self, epoch: str, *, base: int) -> None:
         with self._errors():

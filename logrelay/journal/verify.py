@@ -1,8 +1,8 @@
 """Looking for damage in a journal that SQLite can still read.
 
 Owns: the checks of every line's checksum, of the rows of the small tables, of SQLite's own structures, and of seqs that
-are missing. It must not change anything or decide what is done about it. Read `journal/salvage` next: it makes a sound
-file of a damaged one.
+are missing. It must not change anything or decide what is done about it. Read `journal/log_damage` next: it finds what
+SQLite passes over.
 """
 
 from __future__ import annotations

@@ -500,8 +500,9 @@ class JournalThread:
         As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next look.
         """
         sync_in = self._sync()
-        if self._clock() < self._upkeep_after:
-            return min(sync_in, self._upkeep_after - self._clock())
+        paused_for = self._upkeep_after - self._clock()
+        if paused_for > 0:
+            return min(sync_in, paused_for)
         try:
             wait = self._take_steps(enough)
             self._journal.checkpoint(idle=idle)

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import msgpack
 
+from tests.support.chaos.failure_report import FAULTHANDLER
 from tests.support.waiting import DEADLINE_S
 
 HELLO, LOG, LOST, BYE = 0, 1, 2, 3
@@ -46,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def environment() -> dict[str, str]:
     """Return the environment in which a process of its own finds `tests` and both packages of this checkout."""
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return os.environ | {"PYTHONPATH": str(ROOT)} | FAULTHANDLER
 
 
 def pack(frame: list[object]) -> bytes:

@@ -1,6 +1,6 @@
 """The relay under test, as a process of its own.
 
-Owns: starting it, hearing what it says, signals, its resources. Read `feeder` next.
+Owns: starting it, hearing what it says, signals, its resources. Read `failure_report` next.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 import threading
 from pathlib import Path
 
+from tests.support.chaos.failure_report import FAULTHANDLER
 from tests.support.threads import join
 from tests.support.waiting import DEADLINE_S, wait_for
 
@@ -84,7 +85,7 @@ class Relay:
         """Start the process and do not wait for anything."""
         assert self.process is None or self.process.poll() is not None, "the relay runs already"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("LOGRELAY_")}
-        environ |= {"PYTHONPATH": str(ROOT)} | self.environ
+        environ |= {"PYTHONPATH": str(ROOT)} | FAULTHANDLER | self.environ
         command = [self.python, "-m", "logrelay", "serve", "--port", str(self.port)]
         command += ["--socket", str(self.socket), "--journal", str(self.journal), *self.options]
         held = () if self.held is None else (self.held.fileno(),)
@@ -170,9 +171,13 @@ class Relay:
 
     # --- looking at it -------------------------------------------------------------------------------------------
 
-    def tell(self) -> str:
-        """Return what the relay said, for messages of failed tests."""
-        return "relay said:\n" + "\n".join(f"  {line}" for line in self.said[-30:])
+    def tell(self, lines: int = 30) -> str:
+        """Return what the relay said last, for messages of failed tests."""
+        return "relay said:\n" + "\n".join(f"  {line}" for line in self.said[-lines:])
+
+    def listened(self, timeout: float) -> None:
+        """Wait until everything has been heard that a process that has ended said."""
+        self._listener.join(timeout)
 
     def _stat(self) -> list[str]:
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chaos import real_trader
+from tests.support.chaos import failure_report, real_trader
 from tests.support.chaos.feeder import Feeder, Nursery, Trader
 from tests.support.chaos.real_trader import RealTrader
 from tests.support.chaos.relay import Relay
@@ -44,10 +44,14 @@ class Scene:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._ends = []
+        self.relays: list[Relay] = []
+        self.traders: list[RealTrader] = []
+        """What `failure_report` tells of."""
 
     def relay(self, *options: str, journal: Path | str | None = None) -> Relay:
         """A relay that is not started yet."""
         relay = Relay(self.home, *options, journal=journal)
+        self.relays.append(relay)
         self._ends.append(relay.end)
         return relay
 
@@ -66,6 +70,7 @@ class Scene:
     def real_trader(self, relay: Relay, name: str = "robo", **options: int) -> RealTrader:
         """A trader with the real chain, in a process of its own."""
         trader = RealTrader(relay.socket, name, **options)
+        self.traders.append(trader)
         self._ends.append(trader.end)
         return trader
 
@@ -101,6 +106,16 @@ class Scene:
                 first = first or error
         if first is not None:
             raise first
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Say what the processes of a test that failed are doing, while they are still there."""
+    report = yield
+    scene = getattr(item, "funcargs", {}).get("scene")
+    if report.when == "call" and report.failed and isinstance(scene, Scene):
+        report.sections.append(("the processes", failure_report.describe(scene.relays, scene.traders)))
+    return report
 
 
 @pytest.fixture

@@ -547,6 +547,33 @@ def test_a_clock_set_back_by_an_hour_is_said_once_and_again_next_time():
     assert [s.line.clock_us for s in shown] == [NOW + 2 * HOUR_US - 5, None, None]
 
 
+def test_a_time_that_the_relay_put_in_is_no_time_of_the_traders_clock():
+    """Lines without a believable time, mixed with old lines that have one: nobody has set a clock back."""
+    bench = Bench()
+    trader, _ = bench.join()
+    old = NOW - HOUR_US
+    frames = [log(1, old), Log(2, 5, INFO, {}), log(3, old + 10), Log(4, 5, INFO, {}), log(5, old + 20)]
+    _, shown = bench.receive(trader, *frames)
+    told = [line.context["state"] for line in shown if line.is_notice]
+    assert (told, "cannot be true" in next(line for line in shown if line.is_notice).message) == (["clock"], True)
+    lines = [line.line for line in shown if not line.is_notice]
+    assert [line.time_us - NOW for line in lines] == [-HOUR_US, 0, 1, 2, 3]
+    assert [line.clock_us for line in lines] == [None, None, old + 10, None, old + 20], "they are found by their times"
+    _, shown = bench.receive(trader, log(6, old - HOUR_US))
+    assert [line.context.get("back_s") for line in shown if line.is_notice] == [3600.0], "this is a step"
+
+
+def test_a_time_put_in_behind_a_clock_that_is_ahead_is_no_step_either():
+    """The relay's clock, which stands in, is behind the trader's."""
+    bench = Bench()
+    trader, _ = bench.join()
+    _, shown = bench.receive(trader, log(1, NOW + HOUR_US), Log(2, 5, INFO, {}), log(3, NOW + HOUR_US + 10))
+    assert ["set back" in line.message for line in shown if line.is_notice] == [False]
+    lines = [line.line for line in shown if not line.is_notice]
+    assert [line.time_us - NOW - HOUR_US for line in lines] == [0, 1, 10]
+    assert [line.clock_us for line in lines] == [None, NOW, None]
+
+
 def test_a_clock_set_forward_needs_no_word():
     """Time that leaps ahead is simply later."""
     bench = Bench()
@@ -907,6 +934,64 @@ def test_a_crash_is_told_once_however_many_runs_ended_since(way):
     (notice,) = bench.pass_time(CRASH_GRACE_S)
     assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
     assert bench.registry.counters.crashed == (way == "crowd")
+
+
+def test_a_crash_is_told_once_although_the_relay_is_restarted_in_the_middle_of_what_was_left_behind():
+    """The journal knows all the while that the run has crashed; its own process, if it is back, takes that away."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1))
+    bench.ended(trader, connection, CRASHED)
+    assert [notice.context["state"] for notice in bench.pass_time(CRASH_GRACE_S)] == ["crashed"]
+    trader, _ = bench.join(is_dead=True)
+    bench.receive(trader, log(2))
+    assert (trader.run.state, bench.commits[-1].runs[0].state) == ("connected", "crashed")
+    bench = Bench(runs=[bench.commits[-1].runs[0]], head=9)
+    assert bench.pass_time(GONE_GRACE_S) == [], "nobody waits for it"
+    trader, connection = bench.join(is_dead=True)
+    bench.ended(trader, connection, End())
+    (notice,) = bench.pass_time(CRASH_GRACE_S)
+    assert notice.message == "what bot (pid 4711) left behind when it crashed has come"
+    assert bench.registry.counters.crashed == 0
+    trader, _ = bench.join()
+    bench.receive(trader, log(3))
+    assert bench.commits[-1].runs[0].state == "connected"
+
+
+def test_a_run_out_of_the_table_has_an_age():
+    """The age of its last line, as a bot that stops logging is to be noticed by it."""
+    bench = Bench()
+    trader, connection = bench.join()
+    bench.receive(trader, log(1, NOW), Bye(1))
+    bench.registry.committed(trader.run.id, 1)
+    bench.ended(trader, connection)
+    for number in range(2, RECENT_RUNS + 3):
+        other, link = bench.join(number)
+        bench.receive(other, log(1), Bye(1))
+        bench.registry.committed(other.run.id, 1)
+        bench.ended(other, link)
+    bench.registry.forget(1, bench.now_us, bench.mono)
+    assert trader.run.id not in bench.registry.by_id
+    bench.pass_time(30)
+    bench.join()
+    assert bench.registry.summaries(bench.mono + 5)[0]["last_line_age_s"] == 35.0
+
+
+@pytest.mark.parametrize("state", ["closed", "crashed"])
+def test_the_highest_number_is_never_given_again(state):
+    """Its run stays when its time is over, however many came to their end later, until one has a higher number."""
+    after = 40 * 86_400
+    runs = [Run(n, run_key(n), "job", "box", 1, 1, 1, 1, state, NOW) for n in (101, *range(1, 101))]
+    bench = Bench(runs=runs, head=9)
+    bench.registry.forget(10, bench.now_us, bench.mono)
+    bench.now_us, bench.mono = bench.now_us + after * 1_000_000, bench.mono + after
+    for _ in range(3):
+        bench.registry.forget(10, bench.now_us, bench.mono)
+    bench.take()
+    gone = {id_ for commit in bench.commits for id_, _ in commit.forgotten}
+    kept = [run for run in runs if run.id not in gone]
+    assert {run.id for run in kept} >= {101}
+    assert Bench(runs=kept, head=9).join(500)[0].run.id == 102
 
 
 def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():

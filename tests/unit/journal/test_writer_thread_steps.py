@@ -37,8 +37,11 @@ class Clock:
 
     def __init__(self):
         self.now = 0.0
+        self.step = 0.0
+        """By so much it goes on with every look at it."""
 
     def __call__(self):
+        self.now += self.step
         return self.now
 
 
@@ -768,6 +771,17 @@ def test_an_idle_thread_whose_upkeep_fails_sleeps_for_the_pause(world, lines):
     world.idle_turns = 1
     world.then(Commit(lines(2, 1)))
     assert world.idle[-2:] == [IDLE_S, UPKEEP_RETRY_S]
+
+
+def test_a_pause_that_ends_between_two_looks_at_the_clock_is_no_wait_of_less_than_nothing(world, lines):
+    """Such a wait is an error, which would end the thread and the relay with it."""
+    world.begin(Commit(lines(1, 1)))
+    world.journal.dues = [JournalError("cannot take away")]
+    world.clock.now, world.clock.step = UPKEEP_S / 2, UPKEEP_RETRY_S * 3 / 8
+    world.idle_turns = 4
+    world.then(Commit(lines(2, 1)))
+    assert len(world.idle) >= 5
+    assert min(world.idle) >= 0
 
 
 def test_a_journal_that_upkeep_finds_lost_is_reopened(world, lines):
