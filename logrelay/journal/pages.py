@@ -94,9 +94,11 @@ class RawPages:
         salt, place = log_salt(header, self._log.read(FRAME_HEADER)), LOG_HEADER
         self._log.seek(place)
         pending: dict[int, int] = {}
+        # What is in neither file is not there: a number beyond it is damaged, and would make pages without end.
+        most = self._count + Path(self._log.name).stat().st_size // (FRAME_HEADER + PAGE_SIZE)
         while len(frame := self._log.read(FRAME_HEADER)) == FRAME_HEADER:
             number, pages_after_commit = _FRAME.unpack_from(frame)
-            if frame[8:16] == salt and 0 < number < 1 << 31:
+            if frame[8:16] == salt and 0 < number <= most:
                 pending[number] = place + FRAME_HEADER
                 if pages_after_commit:
                     self._in_log.update(pending)

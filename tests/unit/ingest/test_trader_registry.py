@@ -991,7 +991,9 @@ def test_the_highest_number_is_never_given_again(state):
     gone = {id_ for commit in bench.commits for id_, _ in commit.forgotten}
     kept = [run for run in runs if run.id not in gone]
     assert {run.id for run in kept} >= {101}
-    assert Bench(runs=kept, head=9).join(500)[0].run.id == 102
+    bench = Bench(runs=kept, head=9)
+    trader, _ = bench.join(number=500)
+    assert trader.run.id == 102
 
 
 def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():

@@ -43,12 +43,12 @@ def bodies_of(journal):
     return journal.page(Query(0, LINES, 10 * LINES)).bodies
 
 
-def damage(path, at):
+def damage(path, at, bits=4):
     with path.with_name(path.name + "-wal").open("r+b") as log:
         log.seek(at)
         byte = log.read(1)[0]
         log.seek(at)
-        log.write(bytes([byte ^ 4]))
+        log.write(bytes([byte ^ bits]))
 
 
 def test_a_log_that_was_left_behind_is_sound(left):
@@ -60,6 +60,15 @@ def test_a_log_that_was_left_behind_is_sound(left):
 def test_no_log_is_no_damage(left):
     left.with_name(left.name + "-wal").unlink()
     assert log_damage.look(str(left)) is None
+
+
+def test_a_page_number_that_is_damaged_makes_no_pages_without_end(left, journal_at):
+    """It says that the file has a thousand million of them."""
+    damage(left, frames_of(left)[0][3], 0x40)
+    journal = journal_at(left, boot="this boot")
+    opening = journal.open()
+    assert (opening.head, bool(opening.notices)) == (LINES, True)
+    journal.close()
 
 
 @pytest.mark.parametrize("part", ["header", "salt", "page"])
