@@ -127,6 +127,15 @@ class JournalFile:
         finally:
             os.close(log)
 
+    def lengthen(self, size: int) -> None:
+        """Make the file at least `size` bytes long, on the disk if there is room. Raises OSError."""
+        if Path(self.path).stat().st_size < size:
+            with Path(self.path).open("r+b") as file:
+                with suppress(OSError):
+                    _allocate(file.fileno(), size)
+                if os.fstat(file.fileno()).st_size < size:
+                    file.truncate(size)
+
     def inspect(self) -> str:
         """Look at the header: `missing`, `ours` or `damaged` (once ours, makes no sense now).
 

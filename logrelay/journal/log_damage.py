@@ -1,4 +1,4 @@
-"""Whether a write-ahead log has commits that SQLite does not reach.
+"""What a write-ahead log says that was left behind: whether it has commits that SQLite does not reach, and more pages.
 
 Owns: how that is found out. A damaged frame ends the log for SQLite, without a word: what was committed behind it is
 gone. It must not change anything, nor decide what is done about it; SQLite itself says how far it comes, in its index
@@ -21,9 +21,10 @@ ENOUGH = 2
 """Commits behind the damage that are counted: after a power cut one that was being written may look like it."""
 
 _FRAME_BYTES = FRAME_HEADER + PAGE_SIZE
-_LAST_FRAME = Struct("=I")
-_LAST_FRAME_AT = 16
-"""Where the index of a log says which frame is the last one that is valid, in the machine's own byte order."""
+_INDEX = Struct("=II")
+_INDEX_AT = 16
+"""Where the index of a log says which frame is the last one that is valid, and how many pages the file has then, in the
+machine's own byte order."""
 
 
 class LogState(NamedTuple):
@@ -31,6 +32,9 @@ class LogState(NamedTuple):
 
     unreached: int
     """Whole commits behind a damaged frame, ENOUGH at most."""
+    pages: int
+    """So many pages SQLite takes the file to have. It has less when the power went before the disk had noted that it
+    had grown; what is not there was never used, but SQLite calls a file damaged that lacks so much."""
     meta: dict[str, object]
     """The table `meta`, as SQLite reads it."""
 
@@ -44,8 +48,9 @@ def look(path: str) -> LogState | None:
         # A connection that only reads leaves the log as it is when it is closed.
         with closing(schema.connect_reader(f"file:{quote(path)}?mode=ro")) as db:
             meta: dict[str, object] = dict(db.execute("SELECT key, value FROM meta"))
-            index = Path(path + "-shm").read_bytes()[: _LAST_FRAME_AT + _LAST_FRAME.size]
-        return LogState(_commits_behind(log_path, _LAST_FRAME.unpack_from(index, _LAST_FRAME_AT)[0]), meta)
+            index = Path(path + "-shm").read_bytes()[: _INDEX_AT + _INDEX.size]
+        last_frame, pages = _INDEX.unpack_from(index, _INDEX_AT)
+        return LogState(_commits_behind(log_path, last_frame), pages, meta)
     except (sqlite3.Error, OSError, TypeError, ValueError, error):
         return None  # whoever opens the file next says what is wrong with it
 

@@ -210,9 +210,10 @@ class SqliteJournal:
             with self._errors():
                 if self._file.take_finished():
                     notices.append("What was saved of a damaged journal is in its place now; a relay before was ended.")
-            state, damage = self._file.inspect(), ""
+            state = self._file.inspect()
+            damage = ""
             if state == "ours":
-                damage = self._log_damage(notices)
+                damage = self._look_at_log(notices)
             elif state == "damaged":
                 damage = "its header makes no sense"
             if state == "ours" and not damage:
@@ -231,10 +232,20 @@ class SqliteJournal:
             self._file.release()
             raise
 
-    def _log_damage(self, notices: list[str]) -> str:
-        """Say what is wrong with the log, if commits lie behind it; SQLite would forget them when it opens the file."""
+    def _look_at_log(self, notices: list[str]) -> str:
+        """Make the file as long as its log says. Returns what is wrong with the log, if commits lie behind it.
+
+        SQLite would forget them when it opens the file.
+        """
         found = log_damage.look(self.path)
-        if found is None or not found.unreached:
+        damage = self._log_damage(found, notices) if found is not None else ""
+        if found is not None and not damage:
+            with self._errors():
+                self._file.lengthen(found.pages * schema.PAGE_SIZE)
+        return damage
+
+    def _log_damage(self, found: log_damage.LogState, notices: list[str]) -> str:
+        if not found.unreached:
             return ""
         with suppress(KeyError):
             cut_off = self._record.was_cut_off(found.meta)

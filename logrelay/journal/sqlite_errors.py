@@ -24,6 +24,9 @@ UNREADABLE = frozenset(
 )
 """A part of the file cannot be read any more, or is not there: the rest can be saved, and waiting does not help."""
 
+NO_ROOM_FOR_INDEX = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN})
+"""SQLite calls it an input/output error when there is no room for the 32 KiB of a log's index."""
+
 NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 """There may be no room: SQLite says so only for a full disk, and calls a full quota an input/output error."""
 
@@ -56,6 +59,8 @@ def from_sqlite(error: sqlite3.Error, path: str) -> JournalError:
     if code in DAMAGED or getattr(error, "sqlite_errorcode", 0) in UNREADABLE:
         return JournalLost(f"journal {path} is damaged ({error})")
     words = _WORDS.get(code, "SQLite cannot use the file")
+    if getattr(error, "sqlite_errorcode", 0) in NO_ROOM_FOR_INDEX:
+        words = f"{FULL} (or the disk reports an input/output error)"
     return JournalError(f"journal {path}: {words} ({error})")
 
 

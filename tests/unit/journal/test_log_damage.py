@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 
 from logrelay.errors import JournalError
-from logrelay.journal import log_damage, sqlite
+from logrelay.journal import journal_file, log_damage, sqlite
 from logrelay.journal.interface import Query
 from logrelay.journal.pages import FRAME_HEADER, LOG_HEADER, PAGE_SIZE
 from logrelay.model import Commit
@@ -55,6 +56,27 @@ def test_a_log_that_was_left_behind_is_sound(left):
     found = log_damage.look(str(left))
     assert (found.unreached, found.meta["boot"]) == (0, "this boot")
     assert left.with_name(left.name + "-wal").exists(), "looking changes nothing"
+
+
+@pytest.mark.parametrize("has_room", [True, False])
+def test_a_file_whose_growth_the_power_took_back_is_not_damaged(left, journal_at, lines, monkeypatch, has_room):
+    """It was made longer for the first commit, and the disk had not noted that: no page of it is missing."""
+    pages = log_damage.look(str(left)).pages
+    size = left.stat().st_size
+    assert pages * PAGE_SIZE <= size
+    used = int.from_bytes(left.read_bytes()[28:32], "big")
+    os.truncate(left, used * PAGE_SIZE)
+    assert used < pages
+    if not has_room:
+        monkeypatch.setattr(journal_file, "_allocate", lambda _descriptor, _size: None)
+    journal = journal_at(left, boot="another boot", max_bytes=1 << 20)
+    opening = journal.open()
+    assert left.stat().st_size >= pages * PAGE_SIZE
+    assert opening.head == LINES
+    assert not [notice for notice in opening.notices if "damaged" in notice]
+    journal.append(Commit(lines(LINES + 1, 1)))
+    journal.checkpoint(idle=True)
+    journal.close()
 
 
 def test_no_log_is_no_damage(left):
