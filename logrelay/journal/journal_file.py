@@ -90,8 +90,13 @@ class JournalFile:
                     "journal: stop that one, or give this one its own --journal path"
                 ) from None
             self._was_ours = bool(content) and content[0] == LOCK_MARK
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{LOCK_MARK}\n{os.getpid()}\n".encode(), 0)
+            mark = f"{LOCK_MARK}\n".encode()
+            # The mark stays where it is, and is on the disk from the first time on: after a power cut as well it says
+            # that a file whose header makes no sense is a damaged journal.
+            os.ftruncate(lock, len(mark) if self._was_ours else 0)
+            os.pwrite(lock, mark + f"{os.getpid()}\n".encode(), 0)
+            if not self._was_ours:
+                os.fsync(lock)
         except BaseException:
             os.close(lock)
             raise

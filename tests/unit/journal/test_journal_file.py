@@ -18,6 +18,7 @@ from logrelay.errors import JournalError, JournalRefused
 from logrelay.fanout.positions import Epoch
 from logrelay.journal import schema, sqlite
 from logrelay.journal.interface import JournalLost, Query
+from logrelay.journal.journal_file import LOCK_MARK, JournalFile
 from logrelay.model import Commit
 from tests.support.waiting import DEADLINE_S
 
@@ -38,6 +39,24 @@ def test_a_second_relay_is_refused_and_told_who_holds_it(journal_at, lines):
     first.close()
     second = journal_at()
     assert second.open().head == 1
+
+
+def test_the_mark_of_the_lock_is_never_off_the_disk(tmp_path, monkeypatch):
+    """A power cut leaves it: without it a journal with a damaged header is taken for a stranger's file."""
+    file, lock = JournalFile(str(tmp_path / "journal.db")), tmp_path / "journal.db.lock"
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.pread(descriptor, 99, 0).splitlines()[0]))
+    file.claim()
+    assert synced == [LOCK_MARK.encode()]
+    file.reserve_lock(100_000)
+    file.release()
+    kept = []
+    monkeypatch.setattr(os, "pwrite", lambda *_: kept.append(lock.read_bytes()))
+    again = JournalFile(str(tmp_path / "journal.db"))
+    again.claim()
+    again.release()
+    assert kept == [f"{LOCK_MARK}\n".encode()]
+    assert len(synced) == 1, "it is there already"
 
 
 def test_the_lock_ends_with_its_process(journal_at):
