@@ -24,6 +24,9 @@ UNREADABLE = frozenset(
 )
 """A part of the file cannot be read any more, or is not there: the rest can be saved, and waiting does not help."""
 
+NO_TEXT = "Could not decode to UTF-8"
+"""What Python's module says of a text that is none any more, without a code of SQLite's."""
+
 NO_ROOM_FOR_INDEX = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN})
 """SQLite calls it an input/output error when there is no room for the 32 KiB of a log's index."""
 
@@ -56,7 +59,7 @@ def primary_code(error: sqlite3.Error) -> int:
 def from_sqlite(error: sqlite3.Error, path: str) -> JournalError:
     """Say what happened to the journal at `path`. Damage is a JournalLost, all else can be tried again."""
     code = primary_code(error)
-    if code in DAMAGED or getattr(error, "sqlite_errorcode", 0) in UNREADABLE:
+    if code in DAMAGED or getattr(error, "sqlite_errorcode", 0) in UNREADABLE or str(error).startswith(NO_TEXT):
         return JournalLost(f"journal {path} is damaged ({error})")
     words = _WORDS.get(code, "SQLite cannot use the file")
     if getattr(error, "sqlite_errorcode", 0) in NO_ROOM_FOR_INDEX:

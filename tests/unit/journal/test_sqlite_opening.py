@@ -173,6 +173,25 @@ def test_a_damaged_file_is_set_aside_with_what_is_wrong(journal_at, filled, dama
     assert open_then == []
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "key"), [("meta", "value", "'epochs'"), ("aliases", "alias", "'abc123.xy'")]
+)
+def test_a_text_that_is_none_any_more_is_damage(journal_at, lines, table, column, key):
+    """One bit is enough; the relay starts all the same, with every line."""
+    journal = journal_at()
+    journal.open()
+    journal.append(Commit(lines(1, 3), aliases=["abc123.xy"]))
+    journal.close()
+    with closing(sqlite3.connect(journal_at.path, isolation_level=None)) as db:
+        name = "key" if table == "meta" else "alias"
+        db.execute(f"UPDATE {table} SET {column} = CAST(x'5bff5d' AS TEXT) WHERE {name} = {key}")
+    again = journal_at()
+    opening = again.open()
+    assert (opening.head, "damaged" in opening.notices[0]) == (3, True)
+    assert again.page(Query(0, 9, 9)).seqs == [1, 2, 3]
+    again.close()
+
+
 def test_an_opening_that_fails_leaves_nothing_open(journal_at, filled, monkeypatch):
     """Neither the file nor the lock: the next attempt is free."""
 
