@@ -91,16 +91,19 @@ class ReadShares:
         if not share.read(lines, cost, mono):
             self._quiet = (connection, mono)
             return 0.0
-        if self._quiet is None or self._quiet[0] == connection or mono - self._quiet[1] > OTHERS_S:
+        if not self._others_log(connection, mono):
             self._free_at = mono
             return 0.0
         self._free_at = max(self._free_at, mono) + cost / FLOOD_LINES_PER_S
         return self._free_at - mono
 
-    def floods(self, connection: Hashable) -> bool:
-        """Tell whether a connection has used up more than its share."""
+    def delays_others(self, connection: Hashable, mono: float) -> bool:
+        """Tell whether a connection has used up more than its share while others log."""
         share = self._shares.get(connection)
-        return share is not None and share.flooding_since is not None
+        return share is not None and share.flooding_since is not None and self._others_log(connection, mono)
+
+    def _others_log(self, connection: Hashable, mono: float) -> bool:
+        return self._quiet is not None and self._quiet[0] != connection and mono - self._quiet[1] <= OTHERS_S
 
     def take_report(self, connection: Hashable, mono: float) -> tuple[int, float] | None:
         """Return how many lines in how many seconds a connection has sent that is to be told of as a flood."""

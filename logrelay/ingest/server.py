@@ -37,7 +37,8 @@ READ_BYTES = 64 * 1024
 shortest have ten bytes."""
 
 FLOOD_READ_BYTES = 8 * 1024
-"""Of one that floods: a millisecond or two of work for its shortest lines, which others may have to wait for."""
+"""Of one that floods while others log: a millisecond or two of work for its shortest lines, which they may have to
+wait for."""
 
 DRAIN_ROUNDS = 256
 """At 64 KiB a read this empties more than a socket can hold, with pauses for commits in between; a trader that goes on
@@ -154,7 +155,7 @@ class TraderServer:
 
     def read_buffer(self, connection: UnixConnection) -> memoryview:
         """Return where bytes of the connection are read to: a turn of the loop is short for one that floods."""
-        return self._short_buffer if self._shares.floods(connection) else self._buffer
+        return self._short_buffer if self._shares.delays_others(connection, self.loop.time()) else self._buffer
 
     def admit_hello(self, connection: UnixConnection) -> str | None:  # noqa: ARG002  (all are equal here)
         """Return why a connection that says hello is refused; None: there is room for one more trader."""

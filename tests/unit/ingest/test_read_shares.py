@@ -39,6 +39,19 @@ def test_a_flood_pauses_while_others_log(lines, size):
     assert shares.pause_s("flood", lines, size, OTHERS_S + 0.2) == 0.0  # the other has been silent since
 
 
+def test_a_flood_delays_nobody_while_it_is_alone():
+    """A backlog is read in long pieces; in short ones as soon as another logs, and until that is silent."""
+    shares = ReadShares()
+    shares.pause_s("flood", 2 * BURST_LINES, 0, 0.0)
+    shares.pause_s("flood", 1, 0, 0.0)
+    assert not shares.delays_others("flood", 0.0)
+    shares.pause_s("bot", 1, 100, 1.0)
+    assert shares.delays_others("flood", 1.0)
+    assert not shares.delays_others("bot", 1.0)
+    assert not shares.delays_others("flood", 1.1 + OTHERS_S)
+    assert not shares.delays_others("nobody", 1.0)
+
+
 def test_those_that_flood_share_one_part():
     """A thousand connections get no more than one."""
     shares = ReadShares()
