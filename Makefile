@@ -17,6 +17,9 @@ WORKERS ?= $(if $(ARGS),0,4)
 # A file's tests stay in one process: they share what the file starts once.
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile
 
+# Only what was typed: PORT in the environment is often meant for another program.
+RUN_PORT := $(if $(findstring command,$(origin PORT)),$(PORT))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint fmt types docs coverage lowest bench bench-trader chaos siege fuzz mutants dist clean
 
@@ -39,7 +42,7 @@ $(READY_DEV): $(READY)
 	$(BIN)/python $(PIP) install -e '.[bot,test,lint]'
 	@touch $@
 
-run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both
+run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both (PORT=9000: on another port)
 	@bash -c "$$RUN_IN_FRONT"
 
 test: $(READY_DEV) ## run every test this machine can run (ARGS='-k name' narrows it)
@@ -148,7 +151,10 @@ if [ -t 0 ]; then
   ( trap "" INT TERM HUP; while read -r -u 3; do :; done 2>/dev/null; kill -HUP $$$$ ) & watch=$$!
 fi
 export LOGRELAY_SOCKET="$$home/ingest.sock" LOGRELAY_JOURNAL="$$home/journal.db" PYTHONUNBUFFERED=1
-export ROBO_LOG_FORMAT=$${ROBO_LOG_FORMAT:-console}
+[ -z "$(RUN_PORT)" ] || export LOGRELAY_PORT="$(RUN_PORT)"
+# The trader writes into a pipe, so whether colours are wanted is decided here.
+if [ -t 1 ] && [ -z "$${NO_COLOR:-}" ] && [ "$${TERM:-}" != dumb ]; then form=colour; else form=console; fi
+export ROBO_LOG_FORMAT=$${ROBO_LOG_FORMAT:-$$form}
 unset LOGRELAY_DISABLED
 mkfifo "$$home/relay" "$$home/trader" "$$home/news"
 exec 5<>"$$home/news"
@@ -169,7 +175,8 @@ if [ "$$url" = gone ]; then
 fi
 url=$${url/127.0.0.1/localhost}
 setsid $(BIN)/python -m robo_trader >"$$home/trader" 2>&1 3<&- 5>&- & trader=$$!
-printf '\n  browser   http%s/\n  terminal  npx wscat -c %s\n  stop      Ctrl-C\n\n' "$${url#ws}" "$$url"
+printf '\n  browser   http%s/\n  terminal  npx wscat -c %s\n            $(BIN)/logrelay tail %s\n' "$${url#ws}" "$$url" "$$url"
+printf '  stop      Ctrl-C\n\n'
 while [ -n "$$relay" ]; do
   wait -n -p who $$relay $$trader; ended=$$?
   case $$who in

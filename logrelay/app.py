@@ -97,8 +97,11 @@ TOKEN_CHECK_S = 0.5
 second. It costs one stat(2)."""
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails."""
+def run(config: Config, *, on_ready: Callable[[str], None] = lambda _page: None) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails.
+
+    `on_ready` is called once, when the relay serves, with the URL of its page; it must not block.
+    """
     _raise_fd_limit()
     _let_traders_go_first()
     tls = tls_files(config.tls_cert, config.tls_key)
@@ -115,7 +118,7 @@ def run(config: Config) -> int:
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, listeners, tokens, tls))
+        return runner.run(_serve(config, journal, opening, listeners, tokens, tls, on_ready))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -381,6 +384,7 @@ async def _serve(
     listeners: Listeners,
     tokens: TokenKeeper,
     tls: TlsFiles | None,
+    on_ready: Callable[[str], None],
 ) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
@@ -393,10 +397,15 @@ async def _serve(
     if tls is None and not listeners.viewers_on_loopback:
         print_stderr(PLAIN_TEXT_WARNING)
     relay.warn_of_certificate()
-    scheme = "ws" if tls is None else "wss"
-    status = f"ready on {scheme}://{listeners.viewer_authority}, log socket {config.socket}, journal {config.journal}"
+    secure = "" if tls is None else "s"
+    page = f"http{secure}://{listeners.page_authority}/"
+    status = (
+        f"ready on ws{secure}://{listeners.viewer_authority}, page {page}, "
+        f"log socket {config.socket}, journal {config.journal}"
+    )
     print_stderr(status)
     notifier.ready(status)
+    on_ready(page)
     _tune_interpreter()
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config, is_loopback
+from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config, authority, connectable, is_loopback
 from logrelay.errors import ListenError
 from logrelay.ingest.peer_access import PeerAccess
 
@@ -103,7 +103,13 @@ class Listeners:
     def viewer_authority(self) -> str:
         """Host and port of the first viewers' socket, as they stand in a URL."""
         host, port = self.viewer_sockets[0].getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return authority(host, port)
+
+    @property
+    def page_authority(self) -> str:
+        """The same as a browser on this machine is to be given it: a wildcard address is none to connect to."""
+        host, port = self.viewer_sockets[0].getsockname()[:2]
+        return authority(connectable(host), port)
 
     @property
     def viewers_on_loopback(self) -> bool:

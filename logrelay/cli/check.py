@@ -20,7 +20,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
 from logrelay.cli.verify import shape, text, verify_journal
 from logrelay.config.loading import Effective, trader_places
-from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting
+from logrelay.config.settings import BY_NAME, ENV_PREFIX, SETTINGS, Setting, authority
 from logrelay.errors import JournalError
 from logrelay.listeners import allowed_peers, group_id
 from logrelay.tls import tls_files
@@ -46,8 +46,8 @@ def check(as_json: bool, verify: bool, **flags: str | None) -> None:
         return
     config = effective.config
     secure = "" if tls_files(config.tls_cert, config.tls_key) is None else "s"
-    authority = f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}"
-    urls = {"websocket": f"ws{secure}://{authority}", "page": f"http{secure}://{authority}/"}
+    address = authority(config.host, config.port)
+    urls = {"websocket": f"ws{secure}://{address}", "page": f"http{secure}://{address}/"}
     places = trader_places(os.environ, os.getuid())
     found = [_is_socket(place) for place in places]
     rows = {setting.name: (_shown(setting, effective), effective.origins[setting.name]) for setting in SETTINGS}

@@ -7,21 +7,35 @@ called, so that `--help` and the other commands load no event loop. Read `config
 from __future__ import annotations
 
 import sys
+import threading
 
 import click
 
+from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
 
 
 @click.command()
 @setting_options
-def serve(**flags: str | None) -> None:
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser of this machine once it is ready.")
+def serve(open_page: bool, **flags: str | None) -> None:
     """Run the relay until SIGTERM or SIGINT.
 
-    Prints one line on stderr when it is ready. Exit codes: 0 stopped cleanly, 2 a setting is wrong, 3 an
-    address cannot be listened on, 4 the journal cannot be used, 1 anything else.
+    Prints one line on stderr when it is ready, with the addresses for viewers and browsers. Exit codes: 0 stopped
+    cleanly, 2 a setting is wrong, 3 an address cannot be listened on, 4 the journal cannot be used, 1 anything else.
     """
     config = read_settings(flags).config
     from logrelay import app  # noqa: PLC0415  (--help and check need no event loop)
 
-    sys.exit(app.run(config))
+    sys.exit(app.run(config, on_ready=_open_page) if open_page else app.run(config))
+
+
+def _open_page(url: str) -> None:
+    """Have a browser open the page, without waiting for it: some end only when their window is closed."""
+    import webbrowser  # noqa: PLC0415  (only for who asks for one)
+
+    def open_it() -> None:
+        if not webbrowser.open(url):
+            print_stderr(f"no browser could be started here; open {url}")
+
+    threading.Thread(target=open_it, name="logrelay-browser", daemon=True).start()

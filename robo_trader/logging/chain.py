@@ -13,7 +13,7 @@ used, because a typing error must not stop a trading bot):
     LOGRELAY_SOCKET, LOGRELAY_DISABLED  are read by the relay processor itself
     LOGRELAY_REDACT_ALLOW, LOGRELAY_REDACT_DENY, LOGRELAY_REDACT_PERSONAL  are read by the redactor itself
     ROBO_LOG_LEVEL    what this console shows; default info
-    ROBO_LOG_FORMAT   auto (default: colours on a terminal, JSON lines elsewhere), console or json
+    ROBO_LOG_FORMAT   auto (default: colours on a terminal, JSON lines elsewhere), console, colour or json
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def setup_structlog(
     """
     shown = _choice("level", level, "ROBO_LOG_LEVEL", "info", tuple(levels.RANKS))
     streamed = _choice("stream_level", stream_level, "LOGRELAY_LEVEL", "info", tuple(levels.RANKS))
-    form = _choice("form", form, "ROBO_LOG_FORMAT", "auto", ("auto", "console", "json"))
+    form = _choice("form", form, "ROBO_LOG_FORMAT", "auto", ("auto", "console", "colour", "json"))
     target = stream if stream is not None else sys.stdout
     settings = _RelaySettings(socket, streamed, app or os.environ.get("LOGRELAY_APP") or APP, _excluded(exclude))
 
@@ -355,6 +355,8 @@ def _style(form: str, target: TextIO) -> str:
         terminal = target.isatty()
     if form == "json" or (form == "auto" and not terminal):
         return "json"
+    if form == "colour":
+        return "colour"
     return "colour" if terminal and not os.environ.get("NO_COLOR") else "plain"
 
 

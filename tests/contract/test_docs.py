@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
 from logrelay import errors  # noqa: E402
+from logrelay.cli.serve import serve  # noqa: E402
 from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
 from logrelay.fanout import line_json  # noqa: E402
 from logrelay.http import metrics  # noqa: E402
@@ -192,7 +193,7 @@ def test_the_options_that_are_named_exist(name):
     named = set(re.findall(r"\bLOGRELAY_[A-Z_]*[A-Z]\b", page(name)))
     assert named <= variables
 
-    flags = {s.flag for s in SETTINGS if s.by_flag}
+    flags = {s.flag for s in SETTINGS if s.by_flag} | {option for one in serve.params for option in one.opts}
     for line in re.findall(r"logrelay serve ([^`\n]*)", page(name)):
         assert set(re.findall(r"(--[a-z-]+)", line)) <= flags, line
 

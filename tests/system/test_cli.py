@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from logrelay.cli.systemd_units import UNIT_FILES
 from logrelay.config.settings import SETTINGS
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import Commit, Line
-from tests.support.waiting import DEADLINE_S
+from tests.support.waiting import DEADLINE_S, wait_for
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -215,12 +216,27 @@ def test_a_relay_says_ready_once_and_stops_cleanly(relay, number):
     """Exactly one line with "ready" and the URL on stderr, nothing on stdout, exit code 0 on either signal."""
     process = relay("--port", "0")
     assert "ready" in process.first_line
-    assert "ws://127.0.0.1:" in process.first_line
+    assert re.search(r"ready on ws://(127\.0\.0\.1:\d+), page http://\1/, ", process.first_line)
     process.send_signal(number)
     code, out, err = ended(process)
 
     assert (code, out) == (0, "")
     assert len([line for line in err.splitlines() if " ready on " in line]) == 1
+
+
+def test_serve_opens_the_page_in_a_browser(relay, tmp_path):
+    """`--open` should start this machine's browser with an address that it can reach, once the relay is ready."""
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" >{opened}.part && mv {opened}.part {opened}\n')
+    browser.chmod(0o755)
+    process = relay("--port", "0", "--host", "0.0.0.0", "--open", BROWSER=str(browser), LOGRELAY_TOKEN=TOKEN[::-1])
+
+    wait_for(lambda: opened.exists() or process.poll() is not None, "the browser")
+    process.terminate()
+    code, _, said = ended(process)
+    assert code == 0, said
+    assert re.search(r"page (http://127\.0\.0\.1:\d+/), ", said)[1] == opened.read_text()
 
 
 def test_a_port_in_use_is_exit_code_3(relay):

@@ -139,10 +139,12 @@ def test_ctrl_c_ends_relay_and_trader_cleanly(arguments, terminal, tmp_path):
     run = terminal("make", "run", *arguments)
     url = run.wait_for(r"browser +(http://localhost:\d+/)$")[1]
     assert run.wait_for(r"terminal +npx wscat -c (ws://\S+)$")[1] == url.replace("http", "ws").rstrip("/")
+    run.wait_for(rf"/logrelay tail {url.replace('http', 'ws').rstrip('/')}$")
     run.wait_for(r"^relay  \| .*ready")
     run.wait_for(r"^trader \| ")
     lines = wait_for(lambda: logs(url, "source=robo_trader*&limit=5"), lambda: f"lines behind:\n{run.shown}")
     assert lines[0]["source"].startswith("robo_trader")
+    run.wait_for(r"^trader \| \x1b\[")  # a terminal gets colours, though the trader writes into a pipe
     (home,) = tmp_path.glob("logrelay-run.*")
     assert len([p for p in processes_of(home).values() if "serve" in p or "-m robo_trader" in p]) >= 2
 
@@ -159,7 +161,7 @@ def test_a_port_in_use_is_said_and_nothing_is_left(arguments, terminal, tmp_path
     """When another program has the port, the relay's own words should be shown and the command should fail."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        run = terminal("make", "run", *arguments, LOGRELAY_PORT=str(port))
+        run = terminal("make", "run", *arguments, f"PORT={port}", NO_COLOR="1")
         code = run.wait()
 
     assert code == 2

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from logrelay.config import settings
-from logrelay.config.settings import BY_NAME, MEMORY, OTHER_VARIABLES, SETTINGS, Config, is_loopback
+from logrelay.config.settings import (
+    BY_NAME,
+    MEMORY,
+    OTHER_VARIABLES,
+    SETTINGS,
+    Config,
+    authority,
+    connectable,
+    is_loopback,
+)
 from logrelay.viewers import requests
 
 TOKEN = "correct-horse-battery-staple"
@@ -64,6 +73,21 @@ def test_loopback_is_what_only_this_machine_reaches(host):
 def test_whatever_might_be_reached_from_elsewhere_is_not_loopback(host):
     """A name, a short form or a wildcard does not count: it may mean another address."""
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "[::1]"),
+        ("192.168.1.5", "192.168.1.5"),
+        ("fd00::1", "[fd00::1]"),
+        ("box", "box"),
+    ],
+)
+def test_a_browser_here_is_given_an_address_that_can_be_connected_to(host, reached):
+    """A wildcard is none; an IPv6 address stands in brackets."""
+    assert authority(connectable(host), 8765) == f"{reached}:8765"
 
 
 def test_the_help_names_what_stands_behind_an_option():

@@ -98,7 +98,7 @@ def test_a_bad_argument_is_an_error():
     """In code a wrong level is a mistake to fix, not to guess about."""
     with pytest.raises(ValueError, match="one of debug, info"):
         setup_structlog(level="loud", relay=False)
-    with pytest.raises(ValueError, match="auto, console, json"):
+    with pytest.raises(ValueError, match="auto, console, colour, json"):
         setup_structlog(form="xml", relay=False)
 
 
@@ -210,6 +210,14 @@ def test_the_renderer_does_not_reach_into_what_was_shipped(chain):
     assert recorder.events[0]["values"] == [1, 2]
     assert {"event", "level", "logger", "timestamp"} <= set(recorder.events[0])
     assert recorder.events[0]["timestamp"].endswith("Z")
+
+
+def test_colours_can_be_asked_for_where_there_is_no_terminal(chain):
+    """`make run` writes its trader into a pipe, and knows itself whether a terminal is behind it."""
+    for form, coloured in (("console", False), ("colour", True)):
+        _, stream = chain(form=form)
+        get_logger().info("x", n=1)
+        assert ("\x1b[" in stream.getvalue()) == coloured
 
 
 def test_setting_up_twice_doubles_nothing(relay):
