@@ -2,7 +2,7 @@
 
 import sys
 
-NEEDED = {"click", "msgpack", "orjson", "websockets"}
+NEEDED = {"click", "msgpack", "orjson", "segno", "websockets"}
 """What the relay cannot run without. pip installs it together with the relay; a checkout alone has none of it."""
 
 

@@ -11,6 +11,7 @@ other module of the package. Read `model` next.
         +-- JournalRefused      not ours, newer than us, or held by another relay               (4)
     +-- NoRelayError            nobody takes the lines of `logrelay send`                       (5)
     +-- NotAckedError           a relay has taken lines, and has not acked them in time         (6)
+    +-- NeedsLookError          `logrelay status` has found something that somebody has to look at      (7)
     +-- RequestError            a viewer asked for something that is not there; has a `code`
 """
 
@@ -69,6 +70,12 @@ class NotAckedError(RelayError):
     """A relay answers, but has not acked lines in time: they may or may not come into the journal."""
 
     exit_code = 6
+
+
+class NeedsLookError(RelayError):
+    """Everything was asked and answered, and something is not as it should be."""
+
+    exit_code = 7
 
 
 class RequestError(RelayError):

@@ -13,10 +13,16 @@ import click
 
 from logrelay import __version__
 from logrelay.cli.check import check
+from logrelay.cli.export import export
 from logrelay.cli.output import print_stderr
+from logrelay.cli.pair import pair
+from logrelay.cli.purge import purge
+from logrelay.cli.search import search
 from logrelay.cli.send import send
 from logrelay.cli.serve import serve
+from logrelay.cli.status import status
 from logrelay.cli.systemd_units import systemd
+from logrelay.cli.tail import tail
 from logrelay.cli.token import token
 from logrelay.errors import RelayError
 
@@ -49,6 +55,12 @@ def main() -> None:
 
 
 main.add_command(serve)
+main.add_command(tail)
+main.add_command(search)
+main.add_command(status)
+main.add_command(export)
+main.add_command(purge)
+main.add_command(pair)
 main.add_command(check)
 main.add_command(send)
 main.add_command(systemd)

@@ -8,38 +8,26 @@ Read `access/tokens` next.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from logrelay.cli.output import print_stderr
+from logrelay.cli.place_options import SYSTEM_DIRECTORY, is_installed_relay, place_options
 from logrelay.cli.setting_options import read_settings
-from logrelay.config.settings import BY_NAME, Config
+from logrelay.config.loading import Effective
+from logrelay.config.settings import Config
 from logrelay.errors import ConfigError
 
 if TYPE_CHECKING:
     from logrelay.access.token_use import Use
     from logrelay.access.tokens import Token
 
-SYSTEM_DIRECTORY = "/var/lib/logrelay"
-"""The state directory of the packaged unit. Root that says no place means the installed relay, not its own home."""
-
-PLACE_OPTIONS = ("config", "journal", "tokens")
+_place_options = place_options("config", "journal", "tokens")
 """The settings that say where the token file is."""
-
-
-def _place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for name in PLACE_OPTIONS:
-        setting = BY_NAME[name]
-        help_text = f"{setting.help}  [default: {setting.shown_default}]"
-        command = click.option(setting.flag, name, metavar=setting.value_type.metavar, help=help_text)(command)
-    return command
 
 
 @click.group()
@@ -68,9 +56,31 @@ def add(
 
     Only its hash is kept. The relay takes it at once. With the first token, every viewer needs one.
     """
+    path, _ = _find_file(places)
+    made, text, others = make_token(path, name, expires, min_level, apps, sources)
+    if as_json:
+        click.echo(json.dumps({**_shape(made, None, made.created_s), "token": text, "file": path}))
+        return
+    click.echo(text)
+    print_stderr(f"this is the token {name}, shown this once; {path} holds its hash. It shows {_limits(made)}")
+    if not others:
+        print_stderr("from now on every viewer of this relay needs a token, on this machine too")
+
+
+def make_token(
+    path: str,
+    name: str,
+    expires: str | None,
+    min_level: str | None,
+    apps: tuple[str, ...],
+    sources: tuple[str, ...],
+) -> tuple[Token, str, int]:
+    """Put a new token into the file at `path`; returns it, its text, and how many others there are.
+
+    The text is kept nowhere. Raises ConfigError.
+    """
     from logrelay.access import token_file, tokens  # noqa: PLC0415
 
-    path, _ = _find_file(places)
     tokens.check_name(name)
     now_s = int(time.time())
     expires_s = None if expires is None else now_s + tokens.parse_lifetime(expires)
@@ -88,14 +98,7 @@ def add(
             raise ConfigError(f"{path} has {len(there)} tokens; at most {tokens.MAX_TOKENS} are allowed: revoke some")
         return (*there, made)
 
-    there = token_file.change_tokens(path, with_it)
-    if as_json:
-        click.echo(json.dumps({**_shape(made, None, now_s), "token": text, "file": path}))
-        return
-    click.echo(text)
-    print_stderr(f"this is the token {name}, shown this once; {path} holds its hash. It shows {_limits(made)}")
-    if len(there) == 1:
-        print_stderr("from now on every viewer of this relay needs a token, on this machine too")
+    return made, text, len(token_file.change_tokens(path, with_it)) - 1
 
 
 @token.command("list")
@@ -153,15 +156,16 @@ def _find_file(places: dict[str, str | None]) -> tuple[str, Config]:
     """Return the path of the token file, and the settings. Raises ConfigError."""
     # Whether a token is needed is the question of who starts a relay, not of who is about to make one.
     effective = read_settings(places, serving=False)
-    if (
-        os.geteuid() == 0
-        and effective.origins["tokens"] == effective.origins["journal"] == "default"
-        and Path(SYSTEM_DIRECTORY).is_dir()
-    ):
-        return f"{SYSTEM_DIRECTORY}/tokens.json", effective.config
+    return token_path(effective), effective.config
+
+
+def token_path(effective: Effective) -> str:
+    """Return the path of the token file that is meant. Raises ConfigError."""
+    if is_installed_relay(effective, "tokens", "journal"):
+        return f"{SYSTEM_DIRECTORY}/tokens.json"
     if effective.config.tokens is None:
         raise ConfigError("a journal in memory has no token file beside it; say where it is to be with --tokens PATH")
-    return effective.config.tokens, effective.config
+    return effective.config.tokens
 
 
 def _shape(one: Token, use: Use | None, now_s: int) -> dict[str, object]:

@@ -50,6 +50,7 @@ def shape(path: str, found: Findings) -> dict[str, object]:
         "damaged": found.damaged,
         "missing": found.missing,
         "known_holes": found.known,
+        "purged": found.purged,
         "structure": found.structure,
     }
 
@@ -65,6 +66,7 @@ def text(path: str, found: Findings) -> str:
         ("damaged", found.damaged),
         ("missing", found.missing),
         ("lost to earlier damage", found.known),
+        ("purged", found.purged),
     ):
         if ranges:
             count = sum(last - first + 1 for first, last in ranges)

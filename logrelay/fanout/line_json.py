@@ -269,9 +269,9 @@ def gap_body(
 ) -> bytes:
     """Render what one viewer does not get: `count` lines of `first` to `last`; see docs/protocol.md, notices.
 
-    `cause` is lag, retention, corrupt, epoch or unsynced; `kept` lines of the stretch were sent all the same, `levels`
-    counts by level rank where that is known, and `detail` says why for the cause epoch. `epoch` is that of `first`, and
-    of `last` where `last_epoch` names no other.
+    `cause` is lag, retention, corrupt, purged, epoch or unsynced; `kept` lines of the stretch were sent all the same,
+    `levels` counts by level rank where that is known, and `detail` says why for the cause epoch. `epoch` is that of
+    `first`, and of `last` where `last_epoch` names no other.
     """
     context: dict[str, object] = {"notice": "gap", "cause": cause, "count": count}
     if cause == "epoch":
@@ -285,6 +285,8 @@ def gap_body(
             message = f"{lines} missing: no longer kept (retention)"
         elif cause == "unsynced":
             message = f"{lines} shown before {'is' if count == 1 else 'are'} not in the journal: {UNSYNCED}"
+        elif cause == "purged":
+            message = f"{lines} purged: {'it' if count == 1 else 'they'} should not have been logged"
         elif cause == "corrupt":
             message = f"{lines} missing: the journal file was damaged there"
         else:

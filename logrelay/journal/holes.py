@@ -1,7 +1,7 @@
-"""What the journal has lost to damage: ranges of seqs, and the notice that stands in their place.
+"""What the journal does not have any more: ranges of seqs, lost to damage or purged, and the notice in their place.
 
 Owns: the ranges, how they are merged and looked up, and the gap notice. It must not know files or SQL. Read
-`journal/pages` next: it finds lines in a file that SQLite cannot read any more.
+`journal/purged` next: it takes lines away on purpose.
 
 Any thread may read; a change replaces the whole list, so that a reader always sees one that is in order.
 """
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 Range = tuple[int, int]
 """First and last seq, both included."""
 
-MOST_HOLES = 4096
-"""Ranges kept apart. Beyond it the nearest are joined, true lines between them included: a file in this state is not
-worth more memory, and what is told to be missing may be more than is, never less."""
+MOST_HOLES = 65_536
+"""Ranges kept apart, some 8 MB: as many as lines of one bot that were purged one by one may leave. Of damage beyond it
+the nearest are joined, true lines between them included: a file in this state is not worth more memory, and what is
+told to be missing may be more than is, never less."""
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:
@@ -47,6 +48,7 @@ class Holes:
         """`epoch_of` gives the epoch of a seq, `now_us` the relay's clock for the notices."""
         self._epoch_of, self._now_us = epoch_of, now_us
         self._ranges: list[Range] = []
+        self._purged: list[Range] = []
         self._changing = Lock()
 
     @property
@@ -56,13 +58,14 @@ class Holes:
 
     @property
     def lines(self) -> int:
-        """How many lines are missing."""
-        return sum(last - first + 1 for first, last in self._ranges)
+        """How many lines are lost to damage."""
+        return _count(self._ranges) - _count(self._purged)
 
-    def replace(self, ranges: Iterable[Range]) -> None:
-        """Forget what was known for these."""
+    def replace(self, ranges: Iterable[Range], *, purged: Iterable[Range] = ()) -> None:
+        """Forget what was known for these; those in `purged` are among them."""
         with self._changing:
-            self._ranges = merge(ranges)
+            self._purged = merge(purged)
+            self._ranges = merge([*ranges, *self._purged])
 
     def add(self, ranges: Iterable[Range]) -> int:
         """Note more of them. Returns how many lines are missing that were not known to be."""
@@ -76,15 +79,12 @@ class Holes:
         if self._ranges and self._ranges[0][0] < oldest:
             with self._changing:
                 self._ranges = [(max(first, oldest), last) for first, last in self._ranges if last >= oldest]
+                self._purged = [(max(first, oldest), last) for first, last in self._purged if last >= oldest]
 
     def within(self, after: int, until: int) -> list[Range]:
-        """Return what is missing of `after < seq <= until`, cut to it."""
-        ranges = self._ranges
-        if not ranges or until <= after:
-            return []
-        start = bisect_left(ranges, after + 1, key=lambda r: r[1])
-        stop = bisect_right(ranges, until, key=lambda r: r[0])
-        return [(max(first, after + 1), min(last, until)) for first, last in ranges[start:stop]]
+        """Return what is missing of `after < seq <= until`, cut to it; what was purged is apart from what was lost."""
+        found, purged = _cut(self._ranges, after, until), _cut(self._purged, after, until)
+        return sorted([*without(found, purged), *purged]) if purged else found
 
     def notice(self, hole: Range) -> bytes:
         """Render what a viewer gets in the place of these lines; its id is that of the last of them."""
@@ -94,8 +94,39 @@ class Holes:
             id_of(epoch, last),
             self._now_us(),
             epoch,
-            cause="corrupt",
+            cause="purged" if _cut(self._purged, last - 1, last) else "corrupt",
             first=first,
             last=last,
             count=last - first + 1,
         )
+
+
+def without(ranges: list[Range], known: list[Range]) -> list[Range]:
+    """Return what of the ranges is in none of the known ones; both ascending."""
+    left: list[Range] = []
+    for first, last in ranges:
+        at = first
+        for known_first, known_last in known:
+            if known_last < at:
+                continue
+            if known_first > last:
+                break
+            if known_first > at:
+                left.append((at, known_first - 1))
+            at = known_last + 1
+        if at <= last:
+            left.append((at, last))
+    return left
+
+
+def _count(ranges: list[Range]) -> int:
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def _cut(ranges: list[Range], after: int, until: int) -> list[Range]:
+    """Return what of ascending ranges lies in `after < seq <= until`."""
+    if not ranges or until <= after:
+        return []
+    start = bisect_left(ranges, after + 1, key=lambda r: r[1])
+    stop = bisect_right(ranges, until, key=lambda r: r[0])
+    return [(max(first, after + 1), min(last, until)) for first, last in ranges[start:stop]]

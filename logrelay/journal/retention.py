@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from logrelay.journal import purged
 from logrelay.journal.believed_clock import HOLD_US, BelievedClock
 from logrelay.journal.checksums import row_crc
 from logrelay.journal.interface import UpkeepNotice
@@ -199,6 +200,10 @@ class Retention:
         self._pending = block
         self._pending_us = now
 
+    def begin_block(self) -> None:
+        """Have the next lines begin a block: what the file says of the one before was changed by somebody else."""
+        self._block = self._pending = None
+
     def confirm(self, head: int) -> None:
         """Note that the transaction is in the file."""
         if self._pending is not None:
@@ -329,8 +334,7 @@ class Retention:
             # The last mark stays even without lines: it remembers the head and the time.
             db.execute("DELETE FROM marks WHERE last <= ? AND first < (SELECT max(first) FROM marks)", (upto,))
             db.execute("UPDATE meta SET value = ? WHERE key = 'oldest'", (upto + 1,))
-            db.execute("DELETE FROM holes WHERE last <= ?", (upto,))
-            db.execute("UPDATE holes SET first = ? WHERE first <= ?", (upto + 1, upto))
+            purged.forget(db, upto)
         self.oldest = upto + 1
         self.pruned += gone
         self.pruned_for[reason] += gone

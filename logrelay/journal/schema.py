@@ -10,7 +10,8 @@ not decide what is kept or who reads it. Read `journal/journal_file` next: it is
     runs     one row per trader process, with the last of its seqs that is in `lines`
     sources  small integers for logger names, one for each app that has the logger
     aliases  provisional epochs that were committed
-    holes    ranges of seqs that were lost to damage; there are no lines of them, or none that can be trusted
+    holes    ranges of seqs that were lost to damage or purged; there are no lines of them, or none that can be trusted
+    purged   those of them that were purged; see `purged`
     meta     base (the head before the first line of this file), oldest (the first line that retention has not taken,
              whether it is still there or not), created_us, and the keys of `opening_record`
 """
@@ -74,6 +75,9 @@ CREATE VIEW log AS
 
 _HOLES_TABLE = "CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
 
+PURGED_TABLE = "CREATE TABLE IF NOT EXISTS purged (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
+"""Made at each opening where it is not there, so that a file needs no new version for it."""
+
 _TABLES = f"""
 CREATE TABLE lines (
     seq INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, level INTEGER NOT NULL, source INTEGER NOT NULL,
@@ -96,6 +100,7 @@ CREATE TABLE runs (
 CREATE TABLE aliases (ordinal INTEGER PRIMARY KEY, alias TEXT NOT NULL UNIQUE);
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 {_HOLES_TABLE}
+{PURGED_TABLE}
 {_LOG_VIEW}
 """
 

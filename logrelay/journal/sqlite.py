@@ -22,12 +22,13 @@ from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from logrelay.errors import ConfigError, JournalError
+from logrelay.fanout.line_json import notice_line
 from logrelay.fanout.positions import Epochs, id_of
-from logrelay.journal import log_damage, schema, sqlite_errors
+from logrelay.journal import log_damage, purged, schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.file_systems import waits_for_others
-from logrelay.journal.holes import Holes, merge
+from logrelay.journal.holes import Holes, merge, without
 from logrelay.journal.interface import JournalLost, Opening, Page, Query, SummaryPage, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
 from logrelay.journal.opening_record import OpeningRecord
@@ -36,8 +37,8 @@ from logrelay.journal.retention import MOST_LOG, Retention, uptime_us
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
 from logrelay.journal.summarizing import SUMMARY_LINES, summarize_page
-from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure, without
-from logrelay.model import Commit
+from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure
+from logrelay.model import WARNING, Commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -381,7 +382,8 @@ class SqliteJournal:
                 self._record.go_on()
             else:
                 self._record.begin(meta, head, created=file == "created")
-            self._holes.replace(db.execute("SELECT first, last FROM holes"))
+            db.execute(schema.PURGED_TABLE)
+            self._load_holes(db)
             if not trusted:
                 self._verify(db, oldest, head, notices)
             self._retention.load(db, oldest, head)
@@ -389,6 +391,9 @@ class SqliteJournal:
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
             self._space.reserve(self._retention.log_bytes)
             self._file.remember()
+
+    def _load_holes(self, db: sqlite3.Connection) -> None:
+        self._holes.replace(db.execute("SELECT first, last FROM holes"), purged=purged.ranges_in(db))
 
     def _verify(self, db: sqlite3.Connection, oldest: int, head: int, notices: list[str]) -> None:
         """Look for damage; lines that fail are holes from now on. Raises JournalLost for what only a new file cures."""
@@ -701,11 +706,14 @@ class SqliteJournal:
 
     def _write(self, db: sqlite3.Connection, commit: Commit) -> None:
         with self._transaction(db):
-            if self._record.due:
-                self._record.write(db)
-            self._row_writer.write(db, commit)
-            if commit.lines:
-                self._retention.mark(db, commit.lines)
+            self._write_rows(db, commit)
+
+    def _write_rows(self, db: sqlite3.Connection, commit: Commit) -> None:
+        if self._record.due:
+            self._record.write(db)
+        self._row_writer.write(db, commit)
+        if commit.lines:
+            self._retention.mark(db, commit.lines)
 
     def _claim(self, db: sqlite3.Connection, commit: Commit) -> None:
         """Have room in the file for a commit: on a full disk the oldest lines go, if they may."""
@@ -754,6 +762,58 @@ class SqliteJournal:
             with self._errors():
                 db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
             self._syncing = full
+
+    # --- purging --------------------------------------------------------------------------------------------
+
+    def purge(self, seqs: Sequence[int]) -> int:
+        """Take lines away for good, notices excepted, and write the file anew; returns how many went.
+
+        In the same transaction a notice says so, and holes say what is missing. For a file that no relay serves from:
+        viewers are not told, and what other parts remember of the lines is not touched. Needs free disk of twice the
+        file. Raises JournalError; lines may be gone then whose bytes are still in the file, and the next call, with
+        lines or without, sees to that.
+        """
+        with self._working():
+            db = self._require()
+            self._look(db)
+            self._wait_for_locks(db, patient=True)
+            self._sync(db, full=True)
+            with self._errors():
+                db.execute("PRAGMA secure_delete = ON")
+            try:
+                count = self._take_away(db, seqs)
+                with self._errors():
+                    if purged.is_unfinished(db):
+                        purged.wipe(db)
+            finally:
+                with self._errors():
+                    db.execute("PRAGMA secure_delete = OFF")
+                self._space.forget()
+                self._note_state()
+            return count
+
+    def _take_away(self, db: sqlite3.Connection, seqs: Sequence[int]) -> int:
+        seq, now = self._retention.head + 1, self._now_us()
+        with self._transaction(db):
+            gone = purged.take_away(db, seqs)
+            self._retention.begin_block()
+            count = sum(last - first + 1 for first, last in gone)
+            if not count:
+                return 0
+            ids = [id_of(self._record.epoch_of(end), end) for end in (gone[0][0], gone[-1][1])]
+            text = (
+                f"{_count(count)} purged from the journal: {'it' if count == 1 else 'they'} should not have been logged"
+            )
+            details = {"state": "purged", "count": count, "first": ids[0], "last": ids[1]}
+            line, _, _ = notice_line(self._record.epoch, seq, now, WARNING, "relay", text, details)
+            commit = Commit([line], durable=True)
+            self._write_rows(db, commit)
+        self._record.confirm()
+        self._remembered.clear()
+        self._remembered_bytes = 0
+        self._confirm(commit)
+        self._load_holes(db)
+        return count
 
     # --- upkeep ---------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from logrelay.journal import schema
+from logrelay.journal import purged, schema
 from logrelay.journal.checksums import BODY_CRC_SQL, UNCHECKED, damaged, row_crc
-from logrelay.journal.holes import Range, merge
+from logrelay.journal.holes import Range, merge, without
 from logrelay.journal.query import bounds
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Findings:
 
     known: list[Range] = field(default_factory=list)
     """Lines that an earlier relay has found to be lost; viewers are told, and nothing is to be done."""
+    purged: list[Range] = field(default_factory=list)
+    """Lines that were taken away on purpose, likewise."""
     version: int = 0
     """The schema version; lines can be held to a checksum from version 3 on."""
     epoch: str = ""
@@ -150,6 +152,7 @@ def verify_file(path: str, *, progress: Callable[[int, int], None] = lambda _don
             oldest, head = bounds(db)
             oldest = first_kept(db, oldest)
             known = merge(db.execute("SELECT first, last FROM holes"))
+            purged_ranges = purged.ranges_in(db)
             lines = head - oldest + 1
 
             def step(seq: int) -> bool:
@@ -165,7 +168,8 @@ def verify_file(path: str, *, progress: Callable[[int, int], None] = lambda _don
             return replace(
                 found,
                 structure=[*found.structure, *structure],
-                known=known,
+                known=without(known, purged_ranges),
+                purged=purged_ranges,
                 version=version,
                 epoch=epoch,
                 oldest=oldest,
@@ -173,21 +177,3 @@ def verify_file(path: str, *, progress: Callable[[int, int], None] = lambda _don
             )
     except (sqlite3.DatabaseError, TypeError) as error:
         return Findings(structure=[f"it cannot be read ({error})"])
-
-
-def without(ranges: list[Range], known: list[Range]) -> list[Range]:
-    """Return what of the ranges is in none of the known ones; both ascending."""
-    left: list[Range] = []
-    for first, last in ranges:
-        at = first
-        for known_first, known_last in known:
-            if known_last < at:
-                continue
-            if known_first > last:
-                break
-            if known_first > at:
-                left.append((at, known_first - 1))
-            at = known_last + 1
-        if at <= last:
-            left.append((at, last))
-    return left

@@ -148,6 +148,7 @@ FOREIGN = [
     Foreign("logrelay.viewers.connection", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
     Foreign("logrelay.tls", "self.context", {"sni_callback"}, "the ssl module's way to choose a certificate"),
     Foreign("logrelay.tls", "connection", {"context"}, "the same: the callback sets what the handshake goes on with"),
+    Foreign("logrelay.terminal.relay", "context", {"check_hostname"}, "the ssl module's way to set a context up"),
     Foreign("logrelay.tls", "context", {"minimum_version", "options"}, "the ssl module's way to set a context up"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from tests.support.terminal import Terminal
 from tests.support.waiting import DEADLINE_S, wait_for
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 CTRL_C = b"\x03"
+
+WIDE = 200
+"""Columns: what is looked for should not be cut by the terminal."""
 
 
 @pytest.fixture
@@ -42,70 +43,12 @@ def environ(tmp_path):
     return clean | {"LOGRELAY_PORT": "0", "TMPDIR": str(tmp_path)}
 
 
-class Terminal:
-    """A program in front of a terminal of its own."""
-
-    def __init__(self, command, environ):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.chdir(ROOT)
-            os.execvpe(command[0], command, environ)
-        self.shown = ""
-        self.status = None
-        self.deadline = time.monotonic() + DEADLINE_S
-
-    def read(self):
-        """Read what there is; False at the end."""
-        readable, _, _ = select.select([self.fd], [], [], max(0, self.deadline - time.monotonic()))
-        assert readable, f"nothing more after:\n{self.shown}"
-        try:
-            data = os.read(self.fd, 65536)
-        except OSError:  # EIO: the last process in front of the terminal is gone
-            return False
-        self.shown += data.decode(errors="replace").replace("\r", "")
-        return bool(data)
-
-    def wait_for(self, pattern):
-        while not (match := re.search(pattern, self.shown, re.MULTILINE)):
-            assert self.read(), f"ended without {pattern!r}:\n{self.shown}"
-        return match
-
-    def type(self, keys):
-        os.write(self.fd, keys)
-
-    def wait(self):
-        while self.read():
-            pass
-        _, status = os.waitpid(self.pid, 0)
-        self.status = os.waitstatus_to_exitcode(status)
-        return self.status
-
-    def hang_up(self):
-        """Take the terminal away."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
-
-    def close(self):
-        """Hang up, and end what does not end by itself."""
-        self.hang_up()
-        give_up = time.monotonic() + DEADLINE_S
-        while self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.status = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > give_up:
-                os.kill(self.pid, signal.SIGKILL)
-            else:
-                time.sleep(0.05)  # between two looks
-
-
 @pytest.fixture
 def terminal(environ, tmp_path):
     opened = []
 
     def start(*command, **more):
-        opened.append(Terminal(command, environ | more))
+        opened.append(Terminal(command, environ | more, ROOT, columns=WIDE))
         return opened[-1]
 
     yield start

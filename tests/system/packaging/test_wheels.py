@@ -262,7 +262,7 @@ def test_the_metadata_claims_only_what_is_there(daemon_wheel, client_wheel):
         name: {re.match(r"[\w-]+", need)[0] for need in fields.get_all("Requires-Dist") if "extra ==" not in need}
         for name, fields in told.items()
     }
-    assert needs["logrelay-daemon"] == {"click", "msgpack", "orjson", "uvloop", "websockets"}
+    assert needs["logrelay-daemon"] == {"click", "msgpack", "orjson", "segno", "uvloop", "websockets"}
     assert needs["logrelay-client"] == {"msgpack"}
 
 

@@ -1,0 +1,134 @@
+"""What the commands that show lines have in common: filters as options, the source, and how such a command ends.
+
+Owns: these options, and `reading`, which opens what a command reads from and sees to its end at Ctrl-C and at a closed
+pipe. It must not know how lines look or travel: that is in `terminal`, which is loaded when a command is called. Read
+`cli/tail` next.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logrelay.cli.output import print_stderr
+from logrelay.cli.place_options import journal_path, place_options
+from logrelay.cli.setting_options import read_settings
+from logrelay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from logrelay.terminal.finding import Found
+    from logrelay.terminal.selection import Selection
+
+INTERRUPTED = 130
+"""The shell's exit code for a program that Ctrl-C ended."""
+
+MOST_TOKEN_BYTES = 4096
+"""Of a file with a token; a token has 256 characters at most."""
+
+_FILTERS = (
+    click.option("--level", metavar="LEVEL", default="", help="Lowest level: debug, info, warning, error, critical."),
+    click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots; repeatable, any of them."),
+    click.option("--run", "runs", multiple=True, metavar="GLOB", help="Runs by name; repeatable, any of them."),
+    click.option("--source", "sources", multiple=True, metavar="GLOB", help="Loggers; repeatable, any of them."),
+    click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Context fields; repeatable, all of them."),
+    click.option("--since", default="", metavar="TIME", help="From this time on: 2026-01-23T10:00:00Z, 15m, 2h, 7d."),
+    click.option("--until", default="", metavar="TIME", help="Up to this time, in the same forms."),
+)
+_TEXT = click.option("--grep", "text", default="", metavar="TEXT", help="Text in the message or in a value.")
+_NOTICES = click.option(
+    "--notices", type=click.Choice(["no", "all"]), help="Notices of the relay.  [default: those that concern the lines]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a command that reads lines was asked for."""
+
+    selection: Selection
+    found: Found
+
+
+def filter_options(*, text: bool = True, notices: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the filters; without `text` it takes that one in another way."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed((*_FILTERS, *((_TEXT,) if text else ()), *((_NOTICES,) if notices else ()))):
+            command = option(command)
+        return command
+
+    return add
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the argument PLACE, and the options that say which relay or file is meant without one."""
+    command = click.option("--token-file", metavar="PATH", help="File that holds the token to show, and nothing else.")(
+        place_options("config", "host", "port", "journal")(command)
+    )
+    return click.argument("place", required=False, metavar="[URL|FILE]")(command)
+
+
+def colour_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option --color."""
+    return click.option(
+        "--color",
+        "colour",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Colours; auto: on a terminal, unless NO_COLOR is set.",
+    )(command)
+
+
+def selection_of(given: dict[str, Any]) -> Selection:
+    """Take the filters out of what was given, and check them. Raises ConfigError."""
+    from logrelay.terminal.selection import Selection  # noqa: PLC0415
+
+    names = ("level", "apps", "runs", "sources", "text", "where", "since", "until", "notices")
+    chosen: dict[str, Any] = {name: value for name in names if (value := given.pop(name, None))}
+    selection = Selection(**chosen)
+    selection.check(time.time_ns() // 1000)
+    return selection
+
+
+@contextmanager
+def reading(given: dict[str, Any], *, history: bool = False) -> Iterator[Reading]:
+    """Find what a command reads from; `given` are the values of its filter and source options.
+
+    Ends the process with 130 at Ctrl-C, and with 0 when nobody reads its output any more. Raises RelayError.
+    """
+    selection = selection_of(given)
+    place, token_file = given.pop("place"), given.pop("token_file")
+    effective = read_settings(given, serving=False)
+    from logrelay.terminal.finding import find  # noqa: PLC0415
+    from logrelay.terminal.output import discard_stdout  # noqa: PLC0415
+
+    token = effective.config.token if token_file is None else _read_token(token_file)
+    try:
+        found = find(place, effective.config, journal_path(effective), token, history=history)
+        if found.note:
+            print_stderr(found.note)
+        yield Reading(selection, found)
+    except KeyboardInterrupt:
+        discard_stdout()
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        discard_stdout()
+        sys.exit(0)
+
+
+def _read_token(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MOST_TOKEN_BYTES).decode("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the token file {path} cannot be read: {error}") from None
+    if not text or any(c.isspace() for c in text):
+        raise ConfigError(f"{path} does not hold a token and nothing else; logrelay token add NAME prints one")
+    return text

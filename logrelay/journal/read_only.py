@@ -1,0 +1,130 @@
+"""A journal's file, read without the relay: by a command, whether a relay has it open or not.
+
+Owns: `ReadOnlyJournal`, one look at a file with the same walk that the relay answers with (`journal/query`). It must
+not change the file or take the relay's lock: a relay that has it open does not notice. SQLite may leave an empty log
+beside a file that nobody has open. Read `terminal/journal_facts` next.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from logrelay.errors import JournalError
+from logrelay.fanout.positions import Epoch, Epochs
+from logrelay.journal import opening_record, purged, schema, sqlite_errors
+from logrelay.journal.holes import Holes
+from logrelay.journal.query import READ_LIMIT, Reader, bounds, lines_at
+from logrelay.journal.row_writer import RowWriter
+from logrelay.journal.summarizing import SUMMARY_LINES, summarize_page
+
+if TYPE_CHECKING:
+    from logrelay.journal.interface import Page, Query, SummaryPage
+    from logrelay.model import Run
+
+
+class ReadOnlyJournal:
+    """The journal in the file at `path`, as it is when it is looked at. Belongs to one thread; to be closed."""
+
+    def __init__(self, path: str, *, now_us: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        """Open it for reading. Raises JournalError where there is none, or none that this version can read."""
+        self.path = str(Path(path).expanduser().resolve())
+        if not Path(self.path).is_file():
+            raise JournalError(f"there is no journal file at {self.path}; --journal names another one", retry=False)
+        with self._errors():
+            self._db = schema.connect_reader(f"file:{quote(self.path)}?mode=ro")
+        try:
+            with self._errors():
+                self._load(now_us)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _load(self, now_us: Callable[[], int]) -> None:
+        db = self._db
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, READ_LIMIT)
+        application = db.execute("PRAGMA application_id").fetchone()[0]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if application != schema.APPLICATION_ID:
+            raise JournalError(f"{self.path} is not a journal of logrelay", retry=False)
+        if version != schema.VERSION:
+            older = version < schema.VERSION
+            cure = "start the relay once, which upgrades it" if older else "install that version to read it"
+            raise JournalError(f"journal {self.path} has the schema version {version}: {cure}", retry=False)
+        db.execute("BEGIN")  # one state for all that follows
+        try:
+            meta = dict(db.execute("SELECT key, value FROM meta"))
+            rows = RowWriter()
+            rows.load(db)
+            self._names, self.aliases, self._runs = rows.names, frozenset(rows.aliases), list(rows.runs)
+            self.oldest, self.head = bounds(db)
+            holes, purged_ranges = db.execute("SELECT first, last FROM holes").fetchall(), purged.ranges_in(db)
+            self.is_purge_unfinished = purged.is_unfinished(db)
+        finally:
+            db.execute("COMMIT")
+        try:
+            *earlier, last = opening_record.read(meta) or [Epoch(str(meta["epoch"]), self.oldest)]
+        except (KeyError, TypeError) as error:
+            raise JournalError(f"journal {self.path} is damaged (it lacks {error})") from error
+        self.epochs = Epochs(earlier, last.name, last.first)
+        """The epochs of its lines, the last one that of the opening that wrote last."""
+        self._holes = Holes(self.epochs.of, now_us)
+        self._holes.replace(holes, purged=purged_ranges)
+        self._reader = Reader(lambda: self._names, holes=self._holes)
+
+    @property
+    def damaged_lines(self) -> int:
+        """Kept lines that are lost to damage, as far as the file says."""
+        return self._holes.lines
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """What the file remembers of the runs, in the order in which they were last seen."""
+        return self._runs
+
+    def page(self, query: Query) -> Page:
+        """Answer a query. Raises JournalError."""
+        with self._errors():
+            return self._reader.page(self._db, query)
+
+    def summarize(self, query: Query) -> SummaryPage:
+        """Count, see `Journal.summarize`. Raises JournalError."""
+        return summarize_page(self.page(replace(query, limit=SUMMARY_LINES)), query)
+
+    def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        """Return the viewer messages of some lines. Raises JournalError."""
+        with self._errors():
+            return lines_at(self._db, seqs)
+
+    def disk_bytes(self) -> int:
+        """Bytes of the file and its log."""
+        total = 0
+        for companion in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                total += Path(self.path + companion).stat().st_size
+        return total
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if sqlite_errors.primary_code(error) == sqlite3.SQLITE_CANTOPEN:
+                raise JournalError(
+                    f"journal {self.path} cannot be opened for reading by this user; run this as the relay's user, or "
+                    "as root",
+                    retry=False,
+                ) from error
+            raise sqlite_errors.from_sqlite(error, self.path) from error
+        except sqlite3.Error as error:
+            raise sqlite_errors.from_sqlite(error, self.path) from error

@@ -1,0 +1,71 @@
+"""An answer to a request for lines, wherever it comes from.
+
+Owns: `Answer`: its lines one by one, and what of them is an error. It must not know sockets or files. No I/O of its
+own. Read `terminal/journal_facts` next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from logrelay.errors import ConfigError, JournalError, NoRelayError, RelayError
+
+HEAD_HEADER = "logrelay-head"
+"""The header that says how far the journal was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status, headers and body of an answer. Whoever does not read it to its end closes `chunks`."""
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: Iterator[bytes]
+
+    @property
+    def head(self) -> str:
+        """The id up to which the journal was looked at; empty where it is not said."""
+        return next((value for name, value in self.headers.items() if name.lower() == HEAD_HEADER), "")
+
+    def check(self) -> None:
+        """Raise the error that an answer other than 200 means: RelayError, with its text."""
+        if self.status != 200:
+            raise refusal(self.status, b"".join(self.chunks))
+
+    def rows(self) -> Iterator[bytes]:
+        """Give the lines of the body, without their line breaks, as they come."""
+        rest = b""
+        for chunk in self.chunks:
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from filter(None, whole)
+        if rest:
+            yield rest
+
+    def objects(self) -> Iterator[dict[str, object]]:
+        """Give the objects of the body. Raises JournalError where one says that the journal could not be read on."""
+        for row in self.rows():
+            found = orjson.loads(row)
+            if found.get("type") == "error" and found.get("code") == "journal":
+                raise JournalError(str(found.get("message")))
+            yield found
+
+
+def refusal(status: int, body: bytes) -> RelayError:
+    """Return the error that a refused request means."""
+    text = body.decode("utf-8", "replace").strip()
+    try:
+        found = orjson.loads(body)
+        text = str(found["message"]) if isinstance(found, dict) and "message" in found else text
+    except (ValueError, KeyError):
+        pass
+    if status in (400, 404, 410):
+        return ConfigError(text)
+    if status == 401:
+        return NoRelayError(
+            f"{text}; give one with --token-file PATH, as LOGRELAY_TOKEN or in the URL (?token=...). Who may read the "
+            "journal's file can name that instead of a URL"
+        )
+    return NoRelayError(f"the relay refuses (HTTP {status}): {text}")

@@ -1,0 +1,95 @@
+"""Where lines are read from when nobody says it: the running relay, else the journal's file.
+
+Owns: the choice, and the words of what was chosen. It must not know what is asked of the source. Read
+`terminal/history` next.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import orjson
+
+from logrelay.config.settings import MEMORY, Config, connectable
+from logrelay.errors import JournalError, NoRelayError
+from logrelay.journal.read_only import ReadOnlyJournal
+from logrelay.terminal.answer import refusal
+from logrelay.terminal.journal_facts import FileSource
+from logrelay.terminal.relay import Address, RelaySource, parse_address
+
+Source: TypeAlias = RelaySource | FileSource
+"""Either answers `get`, with the same answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A source, what of its URL was a filter, and what a person should know of the choice."""
+
+    source: Source
+    given: tuple[tuple[str, str], ...] = ()
+    note: str = ""
+
+
+def address_of(config: Config, token: str | None) -> Address:
+    """Return where the relay of these settings is reached from this machine."""
+    return Address(
+        connectable(config.host), config.port, secure=config.tls_cert is not None, token=token,
+        certificate=config.tls_cert,
+    )  # fmt: skip
+
+
+def find(place: str | None, config: Config, journal: str, token: str | None, *, history: bool = False) -> Found:
+    """Return where to read from. Raises ConfigError for a URL that is none, NoRelayError where there is nothing.
+
+    `place` is a URL, a journal's file, or None: the relay of the settings, else the file `journal`. For `history` the
+    file is preferred where it is that of the running relay: a walk over it can say how far it is, and costs the relay
+    nothing.
+    """
+    if place is not None:
+        if "://" in place:
+            address, given = parse_address(place, token)
+            return Found(RelaySource(address), tuple(given))
+        return Found(FileSource(place))
+    relay = RelaySource(address_of(config, token))
+    readable = journal != MEMORY and Path(journal).expanduser().is_file()
+    try:
+        answer = relay.get("/healthz")
+    except NoRelayError as error:
+        if readable:
+            return Found(
+                FileSource(journal), note=f"no relay runs at {relay.address.url}: reading its journal {journal}"
+            )
+        none = "it would keep its journal in memory" if journal == MEMORY else f"there is no journal at {journal}"
+        raise NoRelayError(f"{error}, and {none}; name a URL or a journal file") from error
+    body = b"".join(answer.chunks)
+    if answer.status == 401 and token is None and readable:
+        return Found(
+            FileSource(journal),
+            note=f"the relay at {relay.address.url} needs a token, and none is known: reading the journal {journal}",
+        )
+    if answer.status not in (200, 503):  # 503: it has trouble with its journal, and answers all the same
+        raise refusal(answer.status, body)
+    if history and readable and _epoch_of(body) == _epoch_in(journal):
+        return Found(FileSource(journal))
+    return Found(relay)
+
+
+def _epoch_of(healthz: bytes) -> object:
+    """Return the epoch that a relay says it writes; None where it does not say it."""
+    try:
+        found = orjson.loads(healthz)
+    except ValueError:
+        return None
+    return found.get("epoch") if isinstance(found, dict) else None
+
+
+def _epoch_in(path: str) -> str:
+    """Return the epoch that a file was written with last; empty where it cannot be read."""
+    try:
+        with closing(ReadOnlyJournal(path)) as journal:
+            return journal.epochs.current
+    except JournalError:
+        return ""

@@ -1,0 +1,250 @@
+"""A running relay, asked from a terminal: plain requests, and the live stream, which resumes by itself.
+
+Owns: the connections to one relay, what is shown to be let in, and the position behind which the stream goes on. It
+must not know what is done with lines, nor how the relay was found. Read `terminal/answer` next.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
+
+import orjson
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from logrelay.config.settings import authority
+from logrelay.errors import ConfigError, NoRelayError
+from logrelay.terminal.answer import Answer, refusal
+
+BATCH = "logrelay.v1.batch"
+"""The subprotocol by which many lines come in one message."""
+
+TIMEOUT_S = 10.0
+"""For a connection, and for each part of an answer that a search over a large journal makes: both take far less."""
+
+CLOSE_TIMEOUT_S = 1.0
+"""For the goodbye of a stream that is over: nobody waits for it in front of a terminal."""
+
+LOOK_S = 1.0
+"""How often it is looked whether anybody still reads what is printed, while no line comes."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+"""Between two attempts to connect again: a relay that restarts is back within a second or two."""
+
+MAX_MESSAGE_BYTES = 64 << 20
+"""What one message may have: a batch of an older relay is bounded by lines, not by bytes."""
+
+GIVE_UP_CODES = (4400, 4401)
+"""Close codes after which the same request would be refused again."""
+
+DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a relay is, and what is shown to be let in."""
+
+    host: str
+    port: int
+    secure: bool = False
+    token: str | None = field(default=None, repr=False)
+    certificate: str | None = None
+    """PEM file of the one certificate to trust, whatever name it has; None: those of the system, for this host."""
+    path: str = "/"
+
+    @property
+    def url(self) -> str:
+        """The WebSocket URL, without the token."""
+        return f"ws{'s' if self.secure else ''}://{authority(self.host, self.port)}"
+
+    def headers(self) -> dict[str, str]:
+        """Return what every request carries."""
+        return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return how the relay's certificate is checked; None: plain text. Raises ConfigError."""
+        if not self.secure:
+            return None
+        try:
+            context = ssl.create_default_context(cafile=self.certificate)
+        except OSError as error:
+            raise ConfigError(f"the certificate {self.certificate} cannot be read: {error.strerror or error}") from None
+        context.check_hostname = self.certificate is None
+        return context
+
+
+def parse_address(url: str, token: str | None) -> tuple[Address, list[tuple[str, str]]]:
+    """Return the relay that a URL names, and the other parameters in it. A token in the URL wins over `token`.
+
+    Raises ConfigError. ws, wss, http and https are the same here: both protocols are spoken on one port.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is not a URL: {error}") from None
+    if parts.scheme not in DEFAULT_PORTS or not host:
+        raise ConfigError(f"{url!r} is not a URL of a relay; allowed: ws://HOST:8765, or wss, http, https")
+    given = [*parse_qsl(parts.query), *(pair for pair in parse_qsl(parts.fragment) if pair[0] == "token")]
+    shown = [value for name, value in given if name == "token"]
+    address = Address(
+        host,
+        DEFAULT_PORTS[parts.scheme] if port is None else port,
+        secure=parts.scheme in ("wss", "https"),
+        token=shown[-1] if shown else token,
+    )
+    return address, [pair for pair in given if pair[0] not in ("token", "device")]
+
+
+class RelaySource:
+    """Answers requests by asking a running relay."""
+
+    follows = True
+
+    def __init__(self, address: Address) -> None:
+        """Name the relay. Nothing is opened."""
+        self.address = address
+
+    @property
+    def name(self) -> str:
+        """What a person is told was asked."""
+        return f"the relay at {self.address.url}"
+
+    def get(self, target: str, progress: Callable[[float | None], None] = lambda _share: None) -> Answer:
+        """Send a request such as `/logs?limit=5`. Raises NoRelayError where nobody answers.
+
+        `progress` is told while the answer comes that nobody knows how far it is.
+        """
+        address = self.address
+        connection = (
+            http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT_S, context=address.context())
+            if address.secure
+            else http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+        )
+        try:
+            connection.request("GET", target, headers=address.headers())
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise NoRelayError(f"no relay answers at {address.url}: {_words(error)}") from error
+        return Answer(response.status, dict(response.getheaders()), _body(connection, response, progress, self.name))
+
+
+def _body(
+    connection: http.client.HTTPConnection,
+    response: http.client.HTTPResponse,
+    progress: Callable[[float | None], None],
+    name: str,
+) -> Iterator[bytes]:
+    try:
+        while chunk := response.read1(1 << 16):
+            yield chunk
+            progress(None)
+    except (OSError, http.client.HTTPException) as error:
+        raise NoRelayError(f"{name} has ended the answer before its end: {_words(error)}") from error
+    finally:
+        connection.close()
+
+
+class Follower:
+    """The live stream of a relay behind a position, through every restart of it. Belongs to one thread."""
+
+    def __init__(
+        self,
+        address: Address,
+        query: str,
+        after: str,
+        *,
+        on_state: Callable[[str], None],
+        on_traders: Callable[[list[Mapping[str, object]]], None] = lambda _traders: None,
+        is_over: Callable[[], bool] = lambda: False,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Describe what is followed; nothing is opened.
+
+        Args:
+            address: the relay.
+            query: the filter, as parameters of the URL.
+            after: the id behind which the stream begins; empty: with the next line.
+            on_state: told in words when the connection is lost, and when it is back.
+            on_traders: told the bots that the relay knows of, at each connection.
+            is_over: asked about once a second whether to end.
+            pause: waits so many seconds between two attempts.
+        """
+        self._address, self._query = address, query
+        self.position = after
+        """The id of the last line that was given."""
+        self._on_state, self._on_traders, self._is_over, self._pause = on_state, on_traders, is_over, pause
+
+    def lines(self) -> Iterator[dict[str, object]]:
+        """Give lines as they come, each once, until `is_over`. Raises NoRelayError and ConfigError when refused."""
+        pause_s, lost = FIRST_PAUSE_S, False
+        while not self._is_over():
+            try:
+                with self._connect() as stream:
+                    if lost:
+                        self._on_state(f"connected to {self._address.url} again")
+                    pause_s, lost = FIRST_PAUSE_S, False
+                    yield from self._read(stream)
+                    return
+            except ConnectionClosed as error:
+                received = error.rcvd
+                if received is not None and received.code in GIVE_UP_CODES:
+                    raise NoRelayError(f"the relay has ended the stream ({received.code}): {received.reason}") from None
+                why = received.reason if received is not None and received.reason else "the connection is lost"
+            except InvalidStatus as error:
+                response = error.response
+                if response.status_code < 500:
+                    raise refusal(response.status_code, bytes(response.body)) from None
+                why = f"it answers with HTTP {response.status_code}"
+            except (OSError, InvalidHandshake, TimeoutError) as error:
+                why = _words(error)
+            if not lost:
+                self._on_state(f"{self._address.url}: {why}; trying again until it is back")
+            lost = True
+            self._pause(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _connect(self) -> ClientConnection:
+        address = self._address
+        begin = f"after={self.position}" if self.position else "tail=0"
+        return connect(
+            f"{address.url}/?{'&'.join(filter(None, (self._query, begin)))}",
+            ssl=address.context(),
+            subprotocols=[Subprotocol(BATCH)],
+            additional_headers=address.headers(),
+            max_size=MAX_MESSAGE_BYTES,
+            open_timeout=TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
+            proxy=None,
+        )
+
+    def _read(self, stream: ClientConnection) -> Iterator[dict[str, object]]:
+        while True:
+            try:
+                message = orjson.loads(stream.recv(LOOK_S))
+            except TimeoutError:
+                if self._is_over():
+                    return
+                continue
+            for one in message if isinstance(message, list) else [message]:
+                match one.get("type"):
+                    case "log":
+                        self.position = str(one["id"])
+                        yield one
+                    case "connection":
+                        self._on_traders(one.get("traders") or [])
+                        if not self.position:
+                            self.position = str(one["head"])
+                    case "error":
+                        raise ConfigError(str(one.get("message")))
+
+
+def _words(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,219 @@
+"""The commands that read lines, with a real relay, a real journal and a real terminal."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.chaos.relay import Relay
+from tests.support.chaos.scale import scaled
+from tests.support.waiting import DEADLINE_S, wait_for
+
+KILLS = scaled(3, 50)
+LINES_BETWEEN = 40
+"""Lines sent between two kills, and once more while the relay is away."""
+
+ESCAPES = r"\x1b\[[0-9;]*[mK]"
+
+
+@pytest.fixture
+def relay(home):
+    """A relay on the journal and the socket of the home, not started yet."""
+    one = Relay(home, journal=home / ".local" / "state" / "logrelay" / "journal.db")
+    yield one
+    one.end()
+
+
+@pytest.fixture
+def send(relay, cli):
+    """Put one line into the journal."""
+
+    def put(*arguments):
+        done = cli("send", "--socket", relay.socket, *arguments)
+        assert done.returncode == 0, done.stderr
+
+    return put
+
+
+def texts(output):
+    return [one["message"] for one in map(json.loads, output.splitlines()) if one["source"] != "logrelay"]
+
+
+@pytest.mark.timeout(scaled(300, 3600))
+def test_tail_through_kills_misses_nothing_and_repeats_nothing(relay, start, environ, home):
+    """Lines that a bot sends without pause, each once and in order, however often the relay is killed."""
+    relay.start()
+    tail = start("tail", "--json", "-n", "0", f"ws://127.0.0.1:{relay.port}")
+    feeder = subprocess.Popen(
+        [sys.executable, "-m", "logrelay", "send", "--stdin", "--socket", str(relay.socket), f"--timeout={DEADLINE_S}"],
+        env=environ, cwd=home, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    sent, seen = 0, []
+
+    def feed():
+        nonlocal sent
+        for _ in range(LINES_BETWEEN):
+            feeder.stdin.write(f"line {sent}\n")
+            sent += 1
+        feeder.stdin.flush()
+
+    def follow(upto):
+        """Read what tail prints up to a line."""
+        while f"line {upto}" not in seen[-1:]:
+            row = tail.stdout.readline()
+            assert row, tail.stderr.read()
+            seen.extend(texts(row))
+
+    try:
+        wait_for(lambda: relay.health()["viewers"], "the viewer")
+        for _ in range(KILLS):
+            feed()
+            follow(sent - LINES_BETWEEN // 2)  # in the middle of a batch, as it comes
+            relay.kill()
+            feed()
+            relay.start()
+        feed()
+        feeder.stdin.close()
+        assert feeder.wait(DEADLINE_S) == 0, feeder.stderr.read()
+        follow(sent - 1)
+    finally:
+        feeder.kill()
+        feeder.wait()
+        feeder.stderr.close()
+    assert seen == [f"line {n}" for n in range(sent)]
+    tail.send_signal(signal.SIGINT)
+    said = tail.communicate(timeout=DEADLINE_S)[1]
+    assert tail.returncode == 130
+    assert "Traceback" not in said
+    assert said.count("trying again until it is back") == said.count("again\n") == KILLS
+
+
+def test_what_the_commands_show_of_a_running_relay(relay, send, cli, start, on_terminal):
+    """One relay for many questions: filters, forms, ends, colours, the terminal's width, and who is let in."""
+    relay.start()
+    url = f"ws://127.0.0.1:{relay.port}"
+    send("--app", "my_bot", "trade.executed", "symbol=AAPL", 'note="two words"')
+    send("--app", "my_bot", "--level", "error", "order.rejected", "symbol=MSFT", "text=\x1b[2J")
+    send("--app", "backup", "done", "n=1")
+
+    # filters, in JSON and in text, from the relay and from its file beside it
+    for place in (url, relay.journal):
+        found = cli("tail", "--no-follow", "--json", "--app", "my_*", place)
+        assert (found.returncode, texts(found.stdout)) == (0, ["trade.executed", "order.rejected"]), found.stderr
+        assert texts(cli("search", "--json", "", "--where", "symbol=MSFT", place).stdout) == ["order.rejected"]
+        assert texts(cli("search", "EXECUTED", "--json", place).stdout) == ["trade.executed"]
+        since = cli("tail", "--no-follow", "--json", "--since", "1h", "--source", "my_bot", place).stdout
+        assert texts(since) == ["trade.executed", "order.rejected"]
+        assert texts(cli("tail", "--json", "--until", "1h", place).stdout) == []
+    plain = cli("tail", "--no-follow", "--app", "my_bot", "--where", "symbol=MSFT", url).stdout
+    assert re.search(r'^\S+Z ERROR my_bot order.rejected symbol=MSFT text="\\u001b\[2J"$', plain, re.MULTILINE)
+    assert "\x1b[1;31mERROR" in cli("tail", "--no-follow", "--color", "always", url).stdout
+    wrong = cli("search", "--level", "loud", url)
+    assert (wrong.returncode, "is not one of DEBUG" in wrong.stderr) == (2, True)
+
+    # the end: nobody reads any more
+    tail = start("tail", url)
+    assert tail.stdout.readline()
+    tail.stdout.close()
+    assert tail.wait(DEADLINE_S) == 0
+    assert tail.stderr.read() == ""
+
+    # a terminal: colours, local times, its width, the bots' states, a line as it comes, Ctrl-C
+    shown = on_terminal("tail", url, columns=50)
+    shown.wait_for(r"bots: ")
+    shown.wait_for(r"order\.rejected")
+    send("--app", "my_bot", "a line that is rather long for a narrow terminal", "exception=Traceback\n  boom")
+    shown.wait_for(r"boom")
+    shown.type(b"\x03")
+    assert shown.wait() == 130
+    assert "\x1b[1;31mERROR" in shown.shown
+    rows = re.sub(ESCAPES, "", shown.shown).split("\n")
+    assert [row for row in rows if re.match(r"-- \w+day 20\d\d-\d\d-\d\d$", row)]
+    assert [row for row in rows if re.match(r"\d\d:\d\d:\d\d\.\d{3} INFO  my_bot a line", row)]
+    assert max(len(row) for row in rows if not row.startswith("logrelay: ")) <= 50
+    assert "      Traceback" in rows
+    assert "        boom" in rows
+    assert "\x1b[" not in re.sub(ESCAPES, "", on_terminal_text(on_terminal, "tail", "--no-follow", url, NO_COLOR="1"))
+    assert "\x1b" not in on_terminal_text(on_terminal, "tail", "--no-follow", url, NO_COLOR="1")
+
+    # export
+    csv = cli("export", "--format", "csv", "-o", "out.csv", url, "--app", "backup")
+    assert csv.returncode == 0, csv.stderr
+    assert "backup,done," in (relay.home / "out.csv").read_text()
+    assert not (relay.home / "out.csv.part").exists()
+    assert texts(cli("export", url).stdout)[:3] == ["trade.executed", "order.rejected", "done"]
+    assert cli("export", "--format", "parquet", url).returncode == 2
+
+
+def on_terminal_text(on_terminal, *arguments, **more):
+    one = on_terminal(*arguments, **more)
+    one.wait()
+    return one.shown
+
+
+def test_a_relay_that_wants_a_token(relay, send, cli, home):
+    """It is shown from the environment, a file or the URL; without one the journal's file is read by who may."""
+    relay.start()
+    send("--app", "my_bot", "hello")
+    url, port = f"http://127.0.0.1:{relay.port}", str(relay.port)
+    journal = ("--journal", str(relay.journal))
+    token = json.loads(cli("pair", "--json", "--device", "laptop", *journal).stdout)["token"]
+    wait_for(lambda: relay.get("/readyz")[0] == 401, "the relay to want a token")
+    (home / "token").write_text(f"{token}\n")
+
+    refused = cli("tail", "--no-follow", url)
+    assert (refused.returncode, "--token-file" in refused.stderr) == (5, True)
+    for arguments, more in (
+        ((url, "--token-file", "token"), {}),
+        ((url,), {"LOGRELAY_TOKEN": token}),
+        ((f"{url}/#token={token}",), {}),
+        (("--port", port, *journal), {}),
+    ):
+        done = cli("tail", "--no-follow", "--json", *arguments, **more)
+        assert texts(done.stdout) == ["hello"], done.stderr
+        assert ("reading the journal" in done.stderr) == ("--port" in arguments)
+    cli("token", "revoke", "laptop", *journal)
+    assert cli("tail", f"{url}/?token={token}").returncode == 5
+
+
+def test_tail_of_a_file_follows_it_beside_a_relay(relay, send, start, home):
+    """A journal that is named is read as it grows, by whoever writes it."""
+    relay.start()
+    send("one")
+    tail = start("tail", "--json", relay.journal)
+    seen = []
+    for n in range(2, 5):
+        send(f"line {n}")
+        while f"line {n}" not in seen:
+            seen += texts(tail.stdout.readline())
+        if n == 3:
+            relay.restart()
+    assert seen == ["one", "line 2", "line 3", "line 4"]
+    tail.send_signal(signal.SIGINT)
+    assert tail.wait(DEADLINE_S) == 130
+
+
+def test_without_a_relay_and_a_journal_it_is_said(cli):
+    """What was looked for, and what to do."""
+    done = cli("search", "x")
+    assert done.returncode == 5
+    assert "no relay answers at ws://127.0.0.1:1" in done.stderr
+    assert "there is no journal at" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_long_search_shows_how_far_it_is(on_terminal, journal, monkeypatch):
+    """On a terminal, on stderr, and taken away at the end."""
+    code = (
+        "from logrelay.terminal import output; output.PROGRESS_AFTER_S = output.PROGRESS_EVERY_S = 0.0; "
+        "from logrelay.cli import main; main(prog_name='logrelay')"
+    )
+    shown = on_terminal("search", "executed", program=("-c", code))
+    assert shown.wait() == 0
+    assert re.search(r"searching \[#+-*\] +\d+%  \d+ lines", shown.shown), shown.shown
+    assert re.sub(r".*\r\x1b\[K", "", shown.shown).count("trade.executed") == 2
