@@ -114,6 +114,8 @@ def reading(given: dict[str, Any], *, history: bool = False) -> Iterator[Reading
         found = find(place, effective.config, journal_path(effective), token, history=history)
         if found.note:
             print_stderr(found.note)
+        selection = selection.or_else(found.given)
+        selection.check(time.time_ns() // 1000)
         yield Reading(selection, found)
     except KeyboardInterrupt:
         discard_stdout()

@@ -7,13 +7,18 @@ lines come from. No I/O; the clock is an argument. Read `terminal/relay` next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from logrelay.errors import ConfigError, RequestError
 from logrelay.fanout.filters import parse_filter
 from logrelay.http.log_query import parse_time
+
+_ONE = ("level", "text", "notices", "since", "until")
+_MANY = {"app": "apps", "run": "runs", "source": "sources", "where": "where"}
+"""Parameters that may be given several times, and the fields that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,17 @@ class Selection:
         """True when every line passes."""
         return self == Selection()
 
+    def or_else(self, pairs: Iterable[tuple[str, str]]) -> Selection:
+        """Return the same with the parameters of a URL where nothing was said; others of them are not looked at."""
+        one = {name: value for name, value in pairs if name in _ONE and not getattr(self, name)}
+        many: dict[str, tuple[str, ...]] = {}
+        for name, value in pairs:
+            field = _MANY.get(name)
+            if field is not None and not getattr(self, field):
+                many[field] = (*many.get(field, ()), value)
+        changes: dict[str, Any] = {**one, **many}
+        return replace(self, **changes)
+
     def live_query(self, **more: str | int) -> str:
         """Return the query string for the live stream, which knows no times; `more` are other parameters of it."""
         return urlencode([*self._pairs(self._filter()), *_given(more)])
@@ -57,7 +73,7 @@ class Selection:
 
     def _filter(self) -> dict[str, tuple[str, ...]]:
         one = {"level": self.level, "text": self.text, "notices": self.notices}
-        many = {"app": self.apps, "run": self.runs, "source": self.sources, "where": self.where}
+        many: dict[str, tuple[str, ...]] = {name: getattr(self, field) for name, field in _MANY.items()}
         return {name: (value,) for name, value in one.items() if value} | {n: v for n, v in many.items() if v}
 
     @staticmethod

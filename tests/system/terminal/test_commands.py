@@ -113,6 +113,8 @@ def test_what_the_commands_show_of_a_running_relay(relay, send, cli, start, on_t
     plain = cli("tail", "--no-follow", "--app", "my_bot", "--where", "symbol=MSFT", url).stdout
     assert re.search(r'^\S+Z ERROR my_bot order.rejected symbol=MSFT text="\\u001b\[2J"$', plain, re.MULTILINE)
     assert "\x1b[1;31mERROR" in cli("tail", "--no-follow", "--color", "always", url).stdout
+    pasted = cli("tail", "--no-follow", "--json", f"{url}/?app=my_bot&where=symbol%3DMSFT&tail=7")
+    assert texts(pasted.stdout) == ["order.rejected"]
     wrong = cli("search", "--level", "loud", url)
     assert (wrong.returncode, "is not one of DEBUG" in wrong.stderr) == (2, True)
 
@@ -179,6 +181,30 @@ def test_a_relay_that_wants_a_token(relay, send, cli, home):
         assert ("reading the journal" in done.stderr) == ("--port" in arguments)
     cli("token", "revoke", "laptop", *journal)
     assert cli("tail", f"{url}/?token={token}").returncode == 5
+
+
+def test_status_has_an_exit_code_for_scripts(relay, send, cli):
+    """0 while all is well, 7 once something needs a look, 5 without a relay; --json says the same."""
+    relay.start()
+    url = f"ws://127.0.0.1:{relay.port}"
+    send("--app", "my_bot", "hello")
+    well = cli("status", url)
+    assert well.returncode == 0, well.stderr
+    assert re.search(rf"^the relay at {url}: ok, version \S+, up \d+ s, 0 viewers", well.stdout)
+    assert re.search(r"^  my_bot  closed     \d+ s ago  INFO hello$", well.stdout, re.MULTILINE)
+
+    send("--app", "my_bot", "--level", "critical", "margin call \x1b[2J")
+    bad = cli("status", url)
+    assert (bad.returncode, bad.stderr) == (7, "logrelay: 1 line at ERROR or above\n")
+    assert re.search(r"^ +1 x CRITICAL margin call \\x1b\[2J", bad.stdout, re.MULTILINE)
+    found = json.loads(cli("status", "--json", url).stdout)
+    assert (found["verdict"], found["summary"]["lines"]["CRITICAL"]) == ("look", 1)
+    assert cli("status", "--since", "1h", "--app", "other", url).returncode == 0
+    port = str(relay.port)
+    relay.stop()
+    assert cli("status", url).returncode == 5
+    of_file = cli("status", "--port", port, "--journal", relay.journal)
+    assert (of_file.returncode, "margin call" in of_file.stdout) == (5, True)
 
 
 def test_tail_of_a_file_follows_it_beside_a_relay(relay, send, start, home):

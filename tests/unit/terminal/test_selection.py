@@ -41,6 +41,14 @@ def test_a_wrong_condition_is_said_before_anything_is_opened(selection, said):
         selection.check(10**15)
 
 
+def test_a_url_says_what_the_command_line_does_not():
+    """An option wins over the URL, and what the URL has besides is not asked for."""
+    url = [("level", "error"), ("app", "a"), ("app", "b"), ("tail", "5"), ("where", "k=v")]
+
+    assert Selection(text="x").or_else(url) == Selection("error", ("a", "b"), text="x", where=("k=v",))
+    assert Selection("info", ("c",)).or_else(url) == Selection("info", ("c",), where=("k=v",))
+
+
 def test_right_conditions_pass():
     """All of them at once."""
     ALL.check(10**15)
