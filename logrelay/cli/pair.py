@@ -17,7 +17,7 @@ import click
 from logrelay.cli.output import print_stderr
 from logrelay.cli.place_options import place_options
 from logrelay.cli.setting_options import read_settings
-from logrelay.cli.token import make_token, token_path
+from logrelay.cli.token import limit_options, make_token, token_path
 from logrelay.config.settings import authority, is_loopback
 
 DEFAULT_DEVICE = "phone"
@@ -28,9 +28,7 @@ QUIET_ZONE = 2
 
 @click.command()
 @click.option("--device", default=DEFAULT_DEVICE, show_default=True, metavar="NAME", help="Name of device and token.")
-@click.option("--expires", metavar="TIME", help="How long the token is good: 90d, 12h, 30m, 4w.  [default: for ever]")
-@click.option("--min-level", metavar="LEVEL", help="Lowest level it shows.  [default: every level]")
-@click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots it shows; repeatable.  [default: every bot]")
+@limit_options
 @click.option(
     "--address",
     "named",

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +31,17 @@ _place_options = place_options("config", "journal", "tokens")
 """The settings that say where the token file is."""
 
 
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what limits a new token."""
+    for option in (
+        click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots it shows.  [default: every bot]"),
+        click.option("--min-level", metavar="LEVEL", help="Lowest level it shows.  [default: every level]"),
+        click.option("--expires", metavar="TIME", help="How long it is good: 90d, 12h, 30m, 4w.  [default: for ever]"),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group()
 def token() -> None:
     """Make tokens for viewers, list and revoke them, while the relay runs."""
@@ -37,9 +49,7 @@ def token() -> None:
 
 @token.command()
 @click.argument("name")
-@click.option("--expires", metavar="TIME", help="How long it is good: 90d, 12h, 30m, 4w.  [default: for ever]")
-@click.option("--min-level", metavar="LEVEL", help="Lowest level it shows.  [default: every level]")
-@click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots it shows; repeatable.  [default: every bot]")
+@limit_options
 @click.option("--source", "sources", multiple=True, metavar="GLOB", help="Loggers it shows; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the token alone.")
 @_place_options

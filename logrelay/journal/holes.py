@@ -27,14 +27,20 @@ the nearest are joined, true lines between them included: a file in this state i
 told to be missing may be more than is, never less."""
 
 
-def merge(ranges: Iterable[Range]) -> list[Range]:
-    """Return the ranges ascending, those that touch or overlap joined, at most MOST_HOLES of them."""
-    merged: list[Range] = []
+def joined(ranges: Iterable[Range]) -> list[Range]:
+    """Return the ranges ascending, those that touch or overlap joined, however many there are."""
+    found: list[Range] = []
     for first, last in sorted(ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
         else:
-            merged.append((first, last))
+            found.append((first, last))
+    return found
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """Return the ranges as `joined` does, at most MOST_HOLES of them."""
+    merged = joined(ranges)
     while len(merged) > MOST_HOLES:
         place = min(range(1, len(merged)), key=lambda n: merged[n][0] - merged[n - 1][1])
         merged[place - 1 : place + 1] = [(merged[place - 1][0], merged[place][1])]

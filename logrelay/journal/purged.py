@@ -11,11 +11,11 @@ the file for damaged. What is only in `holes` was lost to damage.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from logrelay.errors import JournalError
 from logrelay.journal.checksums import row_crc
-from logrelay.journal.holes import MOST_HOLES, Range, merge
+from logrelay.journal.holes import MOST_HOLES, Range, joined, merge
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING
 
 UNFINISHED = "purge_unfinished"
@@ -66,17 +66,6 @@ def take_away(db: sqlite3.Connection, seqs: Sequence[int]) -> list[Range]:
     if gone:
         db.execute("REPLACE INTO meta (key, value) VALUES (?, 1)", (UNFINISHED,))
     return ranges
-
-
-def joined(ranges: Iterable[Range]) -> list[Range]:
-    """Return the ranges ascending, those that touch or overlap joined, however many there are."""
-    found: list[Range] = []
-    for first, last in sorted(ranges):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(last, found[-1][1]))
-        else:
-            found.append((first, last))
-    return found
 
 
 def _count_anew(db: sqlite3.Connection, ranges: Sequence[Range]) -> None:
