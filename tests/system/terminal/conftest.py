@@ -29,7 +29,8 @@ def home(tmp_path):
 @pytest.fixture
 def environ(home):
     """An environment without settings, whose default places are below the home; no relay is at its port."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("LOGRELAY_", "XDG_", "NO_COLOR"))}
+    others = ("LOGRELAY_", "XDG_", "NO_COLOR", "COLUMNS", "LINES")  # pytest's workers say how wide they think they are
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(others)}
     # `STATE_DIRECTORY` keeps root from meaning an installed relay.
     return clean | {
         "HOME": str(home), "XDG_STATE_HOME": f"{home}/.local/state", "XDG_RUNTIME_DIR": str(home), "TZ": "UTC",
