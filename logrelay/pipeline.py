@@ -56,6 +56,9 @@ from logrelay.run_table import MAX_RUNS
 READ_RETRY_S = 1.0
 """After a failed read of the journal, viewers that wait for it are served again this much later."""
 
+DEADLINE_REST_S = 0.05
+"""Between two walks over the traders whose time has come: one walk for a crowd that ends together, and nobody is told
+of later than a person can notice."""
 LOOP_LATE_S = 0.25
 """A timer that fires so much late tells that the loop was kept from turning: what it has not heard by then says
 nothing about the journal, nor about a trader."""
@@ -167,6 +170,8 @@ class Pipeline(Generic[Server]):
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._deadline = _NEVER
         """Monotonic time at which the deadline timer fires."""
+        self._deadline_walked = float("-inf")
+        """When it fired last and the registry was told of the time."""
         self._was_late = False
         """The deadline timer fired late, and has been set once more."""
         self._read_retry_timer: asyncio.TimerHandle | None = None
@@ -414,7 +419,8 @@ class Pipeline(Generic[Server]):
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self._deadline = at
-        self._deadline_timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._on_deadline)
+        wait_s = max(at, self._deadline_walked + DEADLINE_REST_S) - time.monotonic()
+        self._deadline_timer = self._loop.call_later(max(0.0, wait_s), self._on_deadline)
 
     def _on_deadline(self) -> None:
         late = time.monotonic() - self._deadline > LOOP_LATE_S
@@ -427,7 +433,8 @@ class Pipeline(Generic[Server]):
             self._set_deadline(time.monotonic() + LOOP_LATE_S)
             return
         self._was_late = False
-        self._registry.pass_time(_now_us(), time.monotonic())
+        self._deadline_walked = time.monotonic()
+        self._registry.pass_time(_now_us(), self._deadline_walked)
         self.trader_server.schedule_tick()
         # A quiet trader's deadline moves with every line; the timer is set anew only when it has fired.
         self._set_deadline(self._registry.next_deadline())

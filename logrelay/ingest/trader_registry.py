@@ -183,6 +183,45 @@ class Counters:
     forgotten_early: int = 0
 
 
+class _WaitedFor:
+    """The runs that have lost their connection, the longest ago first, and by process, where that is known.
+
+    So that a hello, which may take the place of a run of its own process, need not walk over a crowd.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[bytes, Trader] = {}
+        self._by_process: dict[int, dict[bytes, Trader]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    @property
+    def oldest(self) -> Trader:
+        """The one that has been waited for the longest; there has to be one."""
+        return next(iter(self._by_key.values()))
+
+    def add(self, trader: Trader) -> None:
+        """Wait for a run from now on."""
+        key = trader.run.key
+        self._by_key[key] = trader
+        if trader.peer_pid:
+            self._by_process.setdefault(trader.peer_pid, {})[key] = trader
+
+    def discard(self, key: bytes) -> None:
+        """Wait no longer for the run of this key, if it was waited for."""
+        trader = self._by_key.pop(key, None)
+        if trader is not None and trader.peer_pid:
+            of_process = self._by_process[trader.peer_pid]
+            del of_process[key]
+            if not of_process:
+                del self._by_process[trader.peer_pid]
+
+    def of_process(self, pid: int) -> list[Trader]:
+        """Return the runs of a process; none of a process that is not known."""
+        return list(self._by_process.get(pid, {}).values())
+
+
 class TraderRegistry:
     """All runs. Adds lines and notices to the sequencer; the caller takes them from there.
 
@@ -235,8 +274,8 @@ class TraderRegistry:
         self.by_id: dict[int, Trader] = {}
         """The same by `Run.id`."""
         self._apps = AppTable()
-        self._waited_for: dict[bytes, Trader] = {}
-        """Those of them that have lost their connection and may come back, the longest ago first."""
+        self._waited_for = _WaitedFor()
+        """Those of them that have lost their connection and may come back."""
         self._ended: dict[bytes, Trader] = {}
         """Those of them that have ended, in that order."""
         self._table = runs if isinstance(runs, RunTable) else RunTable(runs)
@@ -326,7 +365,7 @@ class TraderRegistry:
                     what = "is dead; another process sends what it left behind"
                 self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} {what}", CONNECTED)
         self._ended.pop(hello.run, None)
-        self._waited_for.pop(hello.run, None)
+        self._waited_for.discard(hello.run)
         if trader.run.uid == UNKNOWN_UID:
             trader.run.uid = hello.peer_uid
         trader.connection = connection
@@ -452,9 +491,9 @@ class TraderRegistry:
             self._set_state(trader, CLOSED, now_us, mono)
             return False
         trader.deadline = mono + CRASH_GRACE_S
-        self._waited_for[trader.run.key] = trader
+        self._waited_for.add(trader)
         if len(self._waited_for) > MAX_WAITED_FOR:
-            self._give_up_waiting(next(iter(self._waited_for.values())), now_us, mono)
+            self._give_up_waiting(self._waited_for.oldest, now_us, mono)
         return trader.end.process == RUNNING
 
     def _give_up_waiting(self, trader: Trader, now_us: int, mono: float) -> None:
@@ -594,11 +633,8 @@ class TraderRegistry:
 
         Without this the end of the new program, in order or not, would be told as the crash of the old one.
         """
-        if not peer_pid:
-            return
-        for trader in self._by_key.values():
-            is_waited_for = trader.connection is None and trader.run.state in _WAITED_FOR
-            if is_waited_for and trader.peer_pid == peer_pid and trader.end.process == RUNNING:
+        for trader in self._waited_for.of_process(peer_pid):
+            if trader.end.process == RUNNING:
                 text = f"{_name(trader.run)} said no goodbye, and its process has begun a new run"
                 self._add_notice(trader, now_us, WARNING, text, GONE)
                 trader.deadline = _NEVER
@@ -655,7 +691,7 @@ class TraderRegistry:
         trader.run.state = state
         trader.run.seen_us = now_us
         if state not in _WAITED_FOR:
-            self._waited_for.pop(trader.run.key, None)
+            self._waited_for.discard(trader.run.key)
             self._ended.pop(trader.run.key, None)
             self._ended[trader.run.key] = trader
         self._sequencer.touch(trader.run)

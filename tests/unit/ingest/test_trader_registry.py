@@ -865,6 +865,24 @@ def test_a_connection_that_was_given_up_says_why():
     assert bench.registry.counters.given_up == 1
 
 
+def test_of_a_crowd_that_was_waited_for_nothing_is_kept():
+    """Back, dead, replaced or gone: the place where it was looked for by its process is free again."""
+    bench = Bench()
+    for number in range(1, 9):
+        trader, connection = bench.join(number, peer_pid=100 + number % 4)
+        bench.ended(trader, connection, End(RUNNING))
+    bench.hello(1, peer_pid=101)
+    bench.registry.process_died(run_key(2), bench.mono)
+    bench.hello(9, peer_pid=103)
+    bench.pass_time(CRASH_GRACE_S)
+    bench.pass_time(LOST_GRACE_S)
+    for number in range(1, 10):
+        bench.registry.process_died(run_key(number), bench.mono)
+    bench.pass_time(CRASH_GRACE_S)
+    waited_for = bench.registry._waited_for
+    assert (len(waited_for), waited_for._by_process) == (0, {})
+
+
 def test_a_process_that_has_become_another_program():
     """With exec the connection ends and the process runs on: its next run takes the old one's place, without alarm."""
     bench = Bench()
