@@ -39,7 +39,7 @@ from logrelay.fanout.hub_types import (
     StartFetch,
     Viewer,
 )
-from logrelay.fanout.line_json import gap_body
+from logrelay.fanout.line_json import gap_body, left_out_body
 from logrelay.fanout.positions import Epochs, Position, id_of
 from logrelay.ingest.app_activity import Samples
 from logrelay.ingest.connection import Intake
@@ -621,6 +621,8 @@ class Pipeline(Generic[Server]):
 
     def render_gap(self, gap: Gap) -> bytes:
         """Render a gap for one viewer; see docs/protocol.md, notices."""
+        if gap.cause == "notices":
+            return left_out_body(self.id_of(gap.behind), _now_us())
         of = self._epochs.of
         return gap_body(
             self.id_of(gap.behind),
@@ -766,11 +768,20 @@ def _query(fetch: LinesFetch) -> Query:
         filter=fetch.filter,
         newest=isinstance(fetch, StartFetch),
         max_bytes=fetch.max_bytes,
+        notices=fetch.notices if isinstance(fetch, StartFetch) else None,
     )
 
 
 def _found(page: Page) -> Found:
-    return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest)
+    return Found(
+        page.bodies,
+        page.seqs,
+        page.reached,
+        page.complete,
+        page.oldest,
+        beside=page.beside,
+        notices_from=page.notices_from,
+    )
 
 
 def _found_page(fetch: PageFetch, page: Page) -> Found:

@@ -221,28 +221,43 @@ class Batch:
         """Return the indices of the lines that pass, ascending; None stands for all of them."""
         if wanted.everything:
             return None
-        passing = frozenset(k for k in self.keyset if k[2] == RELAY_RUN or wanted.wants(k[0], k[1], k[3]))
-        chosen = self._select_lines(wanted, passing)
-        if not wanted.by_notice or all(key[2] != RELAY_RUN for key in self.keyset):
-            return chosen
-        return [i for i in (range(self.count) if chosen is None else chosen) if self._notice_passes(wanted, i)]
-
-    def _notice_passes(self, wanted: Filter, index: int) -> bool:
-        """Tell whether a line is none of the notices that the filter's limit keeps back."""
-        if self.keys[index][2] != RELAY_RUN:
-            return True
-        contexts = self._contexts
-        return wanted.limit.shows_notice(read_body(self.bodies()[index])[1] if contexts is None else contexts[index])
-
-    def _select_lines(self, wanted: Filter, passing: frozenset[Key]) -> Sequence[int] | None:
-        """Return the indices of the notices, and of the lines that pass; None stands for all."""
-        if not wanted.by_content:
+        passing = frozenset(k for k in self.keyset if k[2] != RELAY_RUN and wanted.wants(k[0], k[1], k[3]))
+        notices = self._chosen_notices(wanted)
+        if wanted.by_content:
+            chosen = self._select_content(wanted, passing)
+            return sorted({*chosen, *notices}) if notices else chosen
+        if not notices:
             if len(passing) == len(self.keyset):
                 return None
-            if not passing:
-                return ()
-            return [i for i, key in enumerate(self.keys) if key in passing]
-        return self._select_content(wanted, passing)
+            return [i for i, key in enumerate(self.keys) if key in passing] if passing else ()
+        if len(notices) == self.count:
+            return None
+        return sorted([*notices, *(i for i, key in enumerate(self.keys) if key in passing)])
+
+    @property
+    def has_notices(self) -> bool:
+        """True when there is a notice among the lines."""
+        return any(key[2] == RELAY_RUN for key in self.keyset)
+
+    def _notices(self) -> list[int]:
+        return [i for i, key in enumerate(self.keys) if key[2] == RELAY_RUN] if self.has_notices else []
+
+    def _chosen_notices(self, wanted: Filter) -> list[int]:
+        """Return the indices of the notices that pass."""
+        notices = self._notices()
+        if not notices or not wanted.by_notice:
+            return notices
+        return [i for i in notices if wanted.notice_passes(self.keys[i][0], *self._content(i))]
+
+    def uncounted(self, wanted: Filter) -> frozenset[int]:
+        """Return the indices of the notices that come besides what was asked for: they count toward no number."""
+        return frozenset(i for i in self._notices() if not wanted.notice_counts(self.keys[i][0], *self._content(i)))
+
+    def _content(self, index: int) -> tuple[str, dict[str, object]]:
+        """Return message and context of one line."""
+        if self._messages is not None and self._contexts is not None:
+            return self._messages[index], self._contexts[index]
+        return read_body(self.bodies()[index])
 
     def _select_content(self, wanted: Filter, passing: frozenset[Key]) -> Sequence[int]:
         keys = self.keys
@@ -260,8 +275,7 @@ class Batch:
         if wanted.text:
             needle, hay = ascii_lower(wanted.text), self._lower(named=is_named(wanted.text))
             candidates = [i for i in candidates if needle in hay[i]]
-        notices = [i for i, key in enumerate(keys) if key[2] == RELAY_RUN]
-        return sorted({*candidates, *notices}) if notices else candidates
+        return candidates
 
     def _decoded(self) -> tuple[list[str], list[dict[str, object]]]:
         if self._messages is not None and self._contexts is not None:

@@ -4,8 +4,9 @@ Owns: the `Filter` value, its parsing from query or subscribe parameters, `match
 filter. It must not know who asked. The journal turns the same fields into SQL (`journal/filter_sql`); a test compares
 their answers. No I/O. Read `fanout/hub` next.
 
-Notices (run 0) pass whatever was asked for: a viewer that asked for ERROR only must still be told what is missing. A
-limit on the apps holds for them too: what tells of a bot that a viewer may not see is not shown to it.
+Notices (run 0) pass when they are asked for like any line, or when they tell of lines that are missing and could have
+matched: a viewer that asked for ERROR only must still be told what it did not get. `Filter.notice_passes` says exactly
+when. A limit on the apps holds for them too: what tells of a bot that a viewer may not see is not shown to it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Literal
 
 import orjson
 
 from logrelay.errors import RequestError, quoted
 from logrelay.fanout.globs import Glob, is_glob
-from logrelay.model import DEBUG, RANKS, RELAY_RUN, Line
+from logrelay.model import DEBUG, ERROR, RANKS, RELAY_RUN, RELAY_SOURCE, WARNING, Line
 
 MAX_SOURCES = 32
 """Globs for the source per filter, and as many for the app: more than a person types, few
@@ -41,6 +43,37 @@ NOTICES_FOR_ALL = ("gap", "relay")
 
 PRIVATE_STATES = ("access",)
 """The `state` of notices about who reads the log: for viewers without a limit."""
+
+Notices = Literal["relevant", "no", "all", "counted"]
+NOTICES: tuple[Notices, ...] = ("relevant", "no", "all")
+"""Which notices a viewer wants besides lines: those that concern what it asked for (the default), none, or every one.
+`counted` is for the relay itself: only those that count like lines, see `Filter.notice_counts`."""
+
+NOTICES_BESIDE = 100
+"""Notices that a tail or an answer brings besides its lines, or as many as the lines that were asked for, if that is
+more: a screen or two. Between a hundred lines of a bot that says little may lie a month of notices about others."""
+
+LEAST_CONCERN = WARNING
+"""A notice below this rank tells of nothing that is missing; it passes only where it is asked for like a line."""
+
+SIDE_STATES = (*PRIVATE_STATES, "limit")
+"""Notices of the kind `relay` that are not about lines: who reads the log, and what viewers may cost."""
+
+INTERRUPTED_STATES = ("crashed", "lost", "gone")
+"""The `state` of a trader from which lines may be missing."""
+
+
+def most_notices(wanted: Filter, lines: int) -> int | None:
+    """Return how many notices come with `lines` lines at most, the newest of them; None: every one was asked for."""
+    return None if wanted.notices == "all" else max(lines, NOTICES_BESIDE)
+
+
+def apps_of_notice(context: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the bots that a notice names; empty: none, or more than it names."""
+    app, apps = context.get("app"), context.get("apps")
+    if isinstance(app, str) and app:
+        return (app,)
+    return tuple(map(str, apps)) if isinstance(apps, list) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +124,8 @@ class Filter:
     """What must hold besides; set by `within` alone."""
     runs: tuple[str, ...] = ()
     """Globs for the run that the line shows; a line that shows none fails."""
+    notices: Notices = "relevant"
+    """Which notices pass, besides what the limit says of them."""
 
     def within(self, limit: Limit) -> Filter:
         """Return what of this filter somebody with `limit` may see; the same again for what was narrowed by it."""
@@ -100,10 +135,14 @@ class Filter:
         return replace(self, level=max(self.level, limit.level), limit=limit)
 
     @property
+    def asks(self) -> bool:
+        """True when there is a condition on the lines, the limit left aside."""
+        return bool(self.level > DEBUG or self.sources or self.apps or self.by_content)
+
+    @property
     def everything(self) -> bool:
         """True when no line and no notice can fail this filter."""
-        asked = self.level > DEBUG or self.sources or self.apps or self.by_content
-        return not asked and self.limit.nothing
+        return not self.asks and not self.by_notice
 
     @property
     def by_source(self) -> bool:
@@ -118,7 +157,7 @@ class Filter:
     @property
     def by_notice(self) -> bool:
         """True when not every notice passes."""
-        return not self.limit.nothing
+        return not self.limit.nothing or self.notices in ("no", "counted") or (self.notices == "relevant" and self.asks)
 
     @property
     def by_content(self) -> bool:
@@ -143,22 +182,100 @@ class Filter:
         return level >= self.level and self.source_passes(source) and self.app_passes(app)
 
     def matches(self, line: Line) -> bool:
-        """Tell whether the line passes. Of notices only those fail that the limit keeps back."""
+        """Tell whether a line or a notice passes."""
         if line.run == RELAY_RUN:
-            return self.limit.shows_notice(line.context)
+            return self.notice_passes(line.level, line.message, line.context)
         if not self.wants(line.level, line.source, line.app):
             return False
         return self.content_matches(line)
 
+    def notice_passes(self, level: int, message: str, context: Mapping[str, object]) -> bool:
+        """Tell whether a notice of this rank, text and context passes.
+
+        One that the limit keeps back never does. Of the others every one does where all were asked for, or nothing in
+        particular; else one that satisfies the conditions like any line, or that tells of lines that are missing and
+        could have satisfied them (`_concerns`).
+        """
+        if self.notices == "no" or not self.limit.shows_notice(context):
+            return False
+        if self.notices == "counted":
+            return self.notice_counts(level, message, context)
+        if self.notices == "all" or not self.asks:
+            return True
+        return self._asks_for_notice(level, message, context) or self._concerns(level, context)
+
+    def notice_counts(self, level: int, message: str, context: Mapping[str, object]) -> bool:
+        """Tell whether a notice that passes counts like a line: it was searched for by its source, text or fields."""
+        return self._searches and self._asks_for_notice(level, message, context)
+
+    @property
+    def _searches(self) -> bool:
+        return bool(self.sources or self.text or self.where)  # not by its bot or run: they are the lines' own
+
+    def without_notices(self) -> Filter:
+        """Return the same filter without the notices that do not count."""
+        return replace(self, notices="counted" if self._searches and self.notices != "no" else "no")
+
+    def _asks_for_notice(self, level: int, message: str, context: Mapping[str, object]) -> bool:
+        if level < self.level or not self.shows_relay_source:
+            return False
+        if self.apps and not any(name_matches(self.apps, app) for app in apps_of_notice(context)):
+            return False
+        if not self.run_passes(_run_of(context)):
+            return False
+        return self._content_matches(message, context)
+
+    @property
+    def shows_relay_source(self) -> bool:
+        """True when the source of notices is one of those asked for."""
+        return not self.sources or name_matches(self.sources, RELAY_SOURCE)
+
+    def _concerns(self, level: int, context: Mapping[str, object]) -> bool:
+        """Tell whether lines that could have matched are, or may be, missing.
+
+        Source, text and fields of a line that is missing are not known, so they rule nothing out; its bot and run are,
+        mostly, and its level, seldom.
+        """
+        if level < LEAST_CONCERN:
+            return False
+        kind, state = context.get("notice"), context.get("state")
+        if kind == "relay":
+            return state not in SIDE_STATES
+        apps = apps_of_notice(context)
+        if self.apps and apps and not context.get("more_apps") and not any(name_matches(self.apps, a) for a in apps):
+            return False
+        run = _run_of(context)
+        if run and not self.run_passes(run):
+            return False
+        if kind == "gap":
+            return _may_hold(context.get("levels"), self.level)
+        # A crash takes the last lines along, of whatever level; a connection that is lost only delays them.
+        return state in INTERRUPTED_STATES and level >= min(self.level, ERROR if state == "crashed" else self.level)
+
     def content_matches(self, line: Line) -> bool:
         """Tell whether run, text and context fields pass; level, source and app are not looked at."""
-        if not self.run_passes(line.run_name):
-            return False
+        return self.run_passes(line.run_name) and self._content_matches(line.message, line.context)
+
+    def _content_matches(self, message: str, context: Mapping[str, object]) -> bool:
         if self.text:
-            searched = search_text(line.message, line.context, named=is_named(self.text))
+            searched = search_text(message, context, named=is_named(self.text))
             if ascii_lower(self.text) not in searched:
                 return False
-        return all(key in line.context and field_text(line.context[key]) == value for key, value in self.where)
+        return all(key in context and field_text(context[key]) == value for key, value in self.where)
+
+
+def _run_of(context: Mapping[str, object]) -> str:
+    """Return the run that a notice names; empty: none, or several."""
+    run = context.get("run")
+    return run if isinstance(run, str) else ""
+
+
+def _may_hold(levels: object, level: int) -> bool:
+    """Tell whether lines counted by level word may have one of this rank; unknown counts may have any."""
+    if not isinstance(levels, Mapping) or not levels:
+        return True
+    # CRITICAL is counted as ERROR.
+    return any(RANKS.get(str(word).lower(), ERROR) >= min(level, ERROR) and count for word, count in levels.items())
 
 
 def ascii_lower(text: str) -> bytes:
@@ -224,9 +341,9 @@ def name_matches(globs: tuple[str, ...], name: str) -> bool:
 
 
 def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
-    """Build a filter from `level`, `source`, `app`, `run`, `text` and `where` parameters, each a list of strings.
+    """Build a filter from `level`, `source`, `app`, `run`, `text`, `where` and `notices` parameters, lists of strings.
 
-    All but `level` and `text` may be given several times; `source`, `app` and `run` also as comma-separated lists.
+    `source`, `app`, `run` and `where` may be given several times; the first three also as comma-separated lists.
     Raises RequestError (`bad_` and the name of the parameter) saying what is allowed.
     """
     level = DEBUG
@@ -266,7 +383,17 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
             if not value.isascii() and value != value.encode("utf-8", "replace").decode():
                 # From a command line or a token file; shown to a viewer it could not be written.
                 raise RequestError(code, f"{quoted(value)} is not valid UTF-8")
-    return Filter(level, sources, text, tuple(sorted(set(where))), apps, runs=runs)
+    return Filter(level, sources, text, tuple(sorted(set(where))), apps, runs=runs, notices=_notices(params))
+
+
+def _notices(params: Mapping[str, Iterable[str]]) -> Notices:
+    found: Notices = NOTICES[0]
+    for given in params.get("notices", ()):
+        known = next((name for name in NOTICES if name == given.lower()), None)
+        if known is None:
+            raise RequestError("bad_notices", f"notices {quoted(given)} is not one of {', '.join(NOTICES)}")
+        found = known
+    return found
 
 
 def _globs(name: str, params: Mapping[str, Iterable[str]]) -> tuple[str, ...]:

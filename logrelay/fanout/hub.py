@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from logrelay.fanout.batch import Batch, Form, Segment, segments_of
-from logrelay.fanout.filters import Filter
+from logrelay.fanout.filters import Filter, most_notices
 from logrelay.fanout.hub_types import (
     CompressFetch,
     Fetch,
@@ -262,17 +262,17 @@ class Hub:
         self._serve(viewer)
 
     def start_tail(self, viewer: Viewer, lines: int) -> None:
-        """Begin with the newest `lines` lines that pass the viewer's filter."""
+        """Begin with the newest `lines` lines that pass the viewer's filter.
+
+        Notices among them come besides, the newest of them (`filters.most_notices`); the viewer is told of the rest.
+        """
         self._restart(viewer)
         viewer.start_lines = lines
         if lines <= 0 or self.head < self.oldest:
             viewer.cursor = self.head
             self._serve(viewer)
-        elif viewer.filter.everything:
-            # No holes in seq: arithmetic finds the place.
-            viewer.cursor = max(self.head - lines, self.oldest - 1)
-            self._serve(viewer)
         else:
+            viewer.start_notices = most_notices(viewer.filter, lines)
             self._start_in_recent(viewer, lines)
 
     def _start_in_recent(self, viewer: Viewer, lines: int) -> None:
@@ -283,14 +283,36 @@ class Hub:
             if batch.first < first:
                 break
             chosen = batch.select(viewer.filter)
-            places = range(batch.count) if chosen is None else chosen
+            places: Sequence[int] = range(batch.count) if chosen is None else chosen
+            if batch.has_notices:
+                beside = batch.uncounted(viewer.filter).intersection(places)
+                places = [place for place in places if place not in beside]
+                start = places[-lines] if len(places) >= lines else 0
+                self._allow_notices(viewer, sum(place > start for place in beside), batch.last + 1)
             if len(places) >= lines:
                 viewer.cursor = max(batch.first + places[-lines] - 1, kept)
-                self._serve(viewer)
+                self._begin(viewer)
                 return
             lines -= len(places)
         viewer.cursor = max(first - 1, kept)
         viewer.start_left = lines
+        self._serve(viewer)
+
+    @staticmethod
+    def _allow_notices(viewer: Viewer, count: int, behind: int) -> None:
+        """Let a batch's notices come with the lines that a viewer begins with, unless enough did that are newer."""
+        if viewer.start_notices is None or not count:
+            return
+        if viewer.start_notices == 0 and not viewer.notices_from:
+            viewer.notices_from = behind
+        viewer.start_notices = max(0, viewer.start_notices - count)
+
+    def _begin(self, viewer: Viewer) -> None:
+        """Serve a viewer whose first line has been found; if notices among its lines are left out, say so first."""
+        first = self.oldest if viewer.start_left else viewer.cursor + 1
+        viewer.start_left = 0
+        if viewer.notices_from > first:
+            viewer.epoch_gap = Gap("notices", first, viewer.notices_from - 1, 0, None)
         self._serve(viewer)
 
     def _searched_from(self, viewer: Viewer) -> int:
@@ -352,6 +374,7 @@ class Hub:
         viewer.generation += 1
         viewer.fetching = False
         viewer.start_left = 0
+        viewer.notices_from = 0
         viewer.epoch_gap = None
         viewer.skip = None
         viewer.page_bytes = MIN_PAGE_BYTES
@@ -401,10 +424,16 @@ class Hub:
         if viewer.deflate and self._fetch_compressed(viewer):
             return
         for batch in self._batches_after(viewer.cursor):
-            if not self._write_all(viewer, batch.segments(viewer.filter, viewer.form, viewer.cursor), batch.last):
+            wanted = self._filter_for(viewer, batch.last)
+            if not self._write_all(viewer, batch.segments(wanted, viewer.form, viewer.cursor), batch.last):
                 viewer.stalled = True
                 return
         self._go_live(viewer)
+
+    @staticmethod
+    def _filter_for(viewer: Viewer, last: int) -> Filter:
+        """Return what a viewer wants of a stretch that ends with `last`."""
+        return viewer.filter if last >= viewer.notices_from else viewer.filter.without_notices()
 
     def _fetch_compressed(self, viewer: Viewer) -> bool:
         """Have the next stretch of the recent lines compressed for one viewer; False when it is not worth it."""
@@ -412,7 +441,7 @@ class Hub:
         seqs: list[int] = []
         size, reached = 0, viewer.cursor
         for batch in self._batches_after(viewer.cursor):
-            more, places = batch.chosen(viewer.filter, viewer.cursor)
+            more, places = batch.chosen(self._filter_for(viewer, batch.last), viewer.cursor)
             bodies += more
             seqs += places
             size += sum(map(len, more))
@@ -451,16 +480,28 @@ class Hub:
     def _fetch_start(self, viewer: Viewer, after: int, until: int) -> None:
         viewer.fetching = True
         self._requests.append(
-            StartFetch(viewer, viewer.generation, viewer.filter, after, until, viewer.start_left, MAX_PAGE_BYTES)
+            StartFetch(
+                viewer,
+                viewer.generation,
+                viewer.filter,
+                after,
+                until,
+                viewer.start_left,
+                MAX_PAGE_BYTES,
+                viewer.start_notices,
+            )
         )
 
     def _fetch_page(self, viewer: Viewer, until: int, limit: int) -> None:
         viewer.fetching = True
+        if viewer.cursor + 1 < viewer.notices_from:
+            until = min(until, viewer.notices_from - 1)
+        wanted = self._filter_for(viewer, until)
         self._requests.append(
             PageFetch(
                 viewer,
                 viewer.generation,
-                skip_filter(viewer.filter) if viewer.skip is not None else viewer.filter,
+                skip_filter(wanted) if viewer.skip is not None else wanted,
                 viewer.cursor,
                 until,
                 limit,
@@ -479,12 +520,14 @@ class Hub:
             return
         if found.seqs:
             viewer.cursor = found.seqs[0] - 1
-            viewer.start_left -= len(found.seqs)
+            viewer.start_left -= len(found.seqs) - found.beside
+        viewer.notices_from = viewer.notices_from or found.notices_from
+        if viewer.start_notices is not None:
+            viewer.start_notices -= found.beside
         if viewer.start_left > 0 and not found.complete:
             self._fetch_start(viewer, fetch.after, found.reached)
             return
-        viewer.start_left = 0
-        self._serve(viewer)
+        self._begin(viewer)
 
     def levels_counted(self, fetch: LevelsFetch, levels: Mapping[int, int]) -> None:
         """Take the number of lines of each level in the stretch that a viewer is skipped over."""
@@ -556,7 +599,8 @@ class Hub:
     def _send_gap(self, viewer: Viewer, gap: Gap) -> bool:
         """Send a gap notice; it is the viewer's own, not the journal's. Returns whether there is room for more."""
         viewer.epoch_gap = None
-        self.gaps += 1
+        if gap.cause != "notices":
+            self.gaps += 1
         if gap.cause != "unsynced":  # those it has been shown
             self.lines_skipped += gap.count
         viewer.cursor = max(viewer.cursor, gap.behind)

@@ -56,6 +56,9 @@ class LinesFetch:
 class StartFetch(LinesFetch):
     """Find the newest `limit` lines of `after < seq <= until` that pass `filter`."""
 
+    notices: int | None
+    """Notices that may come with them, without counting; None: all."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PageFetch(LinesFetch):
@@ -151,6 +154,10 @@ class Found:
     """Oldest seq kept when the journal was read."""
     segments: list[Segment] | None = None
     """The lines, compressed, where a PageFetch wanted it."""
+    beside: int = 0
+    """How many of them are notices that do not count toward `StartFetch.limit`."""
+    notices_from: int = 0
+    """StartFetch: notices before this seq are beyond those that it allowed; 0: none is."""
 
 
 def _compressed_alone(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> list[Segment]:
@@ -165,7 +172,8 @@ def _compressed_alone(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) 
 class Gap:
     """Lines a viewer will not get, to be rendered as a notice."""
 
-    cause: Literal["lag", "retention", "epoch", "unsynced"]
+    cause: Literal["lag", "retention", "epoch", "unsynced", "notices"]
+    """`notices`: no line is missing, but notices from `first` to `last` are left out; how many is not known."""
     first: int
     last: int
     count: int
@@ -181,7 +189,7 @@ class Gap:
     @property
     def behind(self) -> int:
         """The position behind the gap: where its viewer goes on."""
-        return self.first - 1 if self.cause == "unsynced" else self.last
+        return self.first - 1 if self.cause in ("unsynced", "notices") else self.last
 
 
 @dataclass(slots=True)
@@ -214,12 +222,14 @@ class Viewer:
         "generation",
         "group",
         "joined",
+        "notices_from",
         "page_bytes",
         "sink",
         "skip",
         "stalled",
         "start_left",
         "start_lines",
+        "start_notices",
     )
 
     def __init__(self, sink: Sink, wanted: Filter, form: Form, *, deflate: bool, page_bytes: int) -> None:
@@ -246,6 +256,10 @@ class Viewer:
         """Lines asked for by the last `start_tail`."""
         self.start_left = 0
         """How many of them the journal is still to find; 0: the cursor is where it belongs."""
+        self.start_notices: int | None = None
+        """How many notices may still come with them; None: all."""
+        self.notices_from = 0
+        """Of the notices before this seq, those that do not count are left out."""
         self.epoch_gap: Gap | None = None
         """To be sent before anything else."""
         self.skip: Skip | None = None

@@ -18,7 +18,7 @@ import msgpack
 import orjson
 
 from logrelay.fanout.positions import id_of
-from logrelay.model import CRITICAL, DEBUG, ERROR, RANKS, RELAY_RUN, RELAY_SOURCE, SHOWN, WARNING, Line, run_name
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RANKS, RELAY_RUN, RELAY_SOURCE, SHOWN, WARNING, Line, run_name
 
 NOTICES = ("gap", "trader", "relay")
 """Every value of `context.notice`."""
@@ -251,6 +251,12 @@ def notice_body(id_: str, time_us: int, rank: int, message: str, context: Mappin
             "timestamp": rfc3339(time_us),
         }
     )
+
+
+def left_out_body(id_: str, time_us: int) -> bytes:
+    """Render what is said where older notices are left out of a tail or an answer."""
+    text = "older notices of the relay are left out here, so that they do not outnumber the lines: notices=all has them"
+    return notice_body(id_, time_us, INFO, text, {"notice": "relay", "state": "left_out"})
 
 
 def gap_body(

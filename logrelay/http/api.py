@@ -33,7 +33,8 @@ import orjson
 
 from logrelay import budgets
 from logrelay.errors import JournalError, RequestError
-from logrelay.fanout.line_json import UNSYNCED
+from logrelay.fanout.filters import most_notices
+from logrelay.fanout.line_json import UNSYNCED, left_out_body
 from logrelay.fanout.positions import Lost, Position, id_of
 from logrelay.http import metrics
 from logrelay.http.log_query import Around, SummaryQuery, parse_around_query, parse_log_query, parse_summary_query
@@ -335,7 +336,14 @@ class HttpApi:
         """Give the matches before a line, the line, and the matches behind it."""
         seq, end = wanted.position.seq, wanted.position.end
         parts = [
-            Query(0, min(head, end - 1), wanted.before, wanted.filter, newest=True),
+            Query(
+                0,
+                min(head, end - 1),
+                wanted.before,
+                wanted.filter,
+                newest=True,
+                notices=most_notices(wanted.filter, wanted.before),
+            ),
             Query(end - 1, seq, 1),
             Query(seq, head, wanted.behind, wanted.filter),
         ]
@@ -351,12 +359,24 @@ class HttpApi:
         # Behind a line that was asked for by its id, what is missing was there and must be reported.
         exact = not query.newest and query.since_us is None
         if query.newest:
-            start, kept = await self._walk_back(query, facts)
+            start, notices_from, kept = await self._walk_back(query, facts)
+            if notices_from:
+                yield left_out_body(facts.id_of(min(start, notices_from) - 1), round(self._now() * 1e6)) + b"\n"
             for page in kept:
                 yield self._chunk(page.bodies)
             if kept or start > query.until:
                 return
             query, exact = replace(query, after=start - 1, newest=False), True
+            if notices_from > start:
+                lines_only = replace(query, until=notices_from - 1, filter=query.filter.without_notices())
+                async for chunk in self._walk(lines_only, facts, exact=exact):
+                    yield chunk
+                query = replace(query, after=notices_from - 1)
+        async for chunk in self._walk(query, facts, exact=exact):
+            yield chunk
+
+    async def _walk(self, query: Query, facts: RelayFacts, *, exact: bool) -> AsyncGenerator[bytes, None]:
+        """Give the matches of a stretch, the oldest first. `exact`: what is missing at its beginning was there."""
         left = query.limit
         while left > 0 and query.after < query.until:
             page = await self._read(replace(query, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts)
@@ -365,28 +385,31 @@ class HttpApi:
                 yield _error_line("expired", f"{missing} lines are missing here: no longer kept (retention)")
             if page.bodies:
                 yield self._chunk(page.bodies)
-            left -= len(page.bodies)
+            left -= page.counted
             if page.complete:
                 return
             assert page.reached > query.after, "a page that got nowhere would be asked for again for ever"
             query, exact = replace(query, after=page.reached), True
 
-    async def _walk_back(self, query: Query, facts: RelayFacts) -> tuple[int, list[Page]]:
+    async def _walk_back(self, query: Query, facts: RelayFacts) -> tuple[int, int, list[Page]]:
         """Find where the newest `limit` matches begin, and keep them, ascending, while they are few.
 
-        Returns the seq of the first match (`until + 1` when there is none) and the pages; no pages when they
-        grew beyond KEPT_BYTES and have to be read again from that seq on.
+        Returns the seq of the first match (`until + 1` when there is none), the seq before which notices are left out
+        (0: none is), and the pages; no pages when they grew beyond KEPT_BYTES and have to be read again from there on.
         """
         start, left, until = query.until + 1, query.limit, query.until
+        notices, notices_from = query.notices, 0
         kept: list[Page] = []
         size = 0
         while left > 0 and until > query.after:
             page = await self._read(
-                replace(query, until=until, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES), facts
+                replace(query, until=until, limit=min(left, PAGE_LINES), max_bytes=PAGE_BYTES, notices=notices), facts
             )
+            notices_from = notices_from or page.notices_from
             if page.bodies:
                 start = page.seqs[0]
-                left -= len(page.bodies)
+                left -= page.counted
+                notices = None if notices is None else notices - page.beside
                 size += sum(map(len, page.bodies))
                 if size <= KEPT_BYTES:
                     kept.append(page)
@@ -396,7 +419,7 @@ class HttpApi:
                 break
             assert page.reached < until, "a page that got nowhere would be asked for again for ever"
             until = page.reached
-        return start, kept[::-1]
+        return start, notices_from, kept[::-1]
 
     async def _read(self, query: Query, facts: RelayFacts) -> Page:
         async with self._reads:

@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, Decimal
 from urllib.parse import parse_qs
 
 from logrelay.errors import RequestError, quoted
-from logrelay.fanout.filters import Filter, parse_filter
+from logrelay.fanout.filters import Filter, most_notices, parse_filter
 from logrelay.fanout.positions import Position
 from logrelay.journal.interface import Query
 
@@ -30,7 +30,7 @@ DEFAULT_AROUND = 100
 DEFAULT_SUMMARY_AGE = "1d"
 """How far a summary goes back by itself: everything since the owner looked yesterday at this time."""
 
-_FILTER = ("level", "source", "app", "run", "text", "where")
+_FILTER = ("level", "source", "app", "run", "text", "where", "notices")
 PARAMETERS = ("since", "until", *_FILTER, "limit", "after", "before", "around")
 AROUND_PARAMETERS = (*_FILTER, "limit", "around")
 SUMMARY_PARAMETERS = ("since", "after", "app")
@@ -64,14 +64,17 @@ def parse_log_query(query: str, head: int, resolve: Callable[[str], Position], n
     if since is not None and until is not None and since >= until:
         message = f"since {quoted(one['since'])} is not before until {quoted(one['until'])}"
         raise RequestError("bad_time", message)
+    newest = "after" not in one and since is None
+    wanted = parse_filter(given)
     return Query(
         after=resolve(one["after"]).seq if "after" in one else 0,
         until=min(head, resolve(one["before"]).end - 1) if "before" in one else head,
         limit=limit,
-        filter=parse_filter(given),
-        newest="after" not in one and since is None,
+        filter=wanted,
+        newest=newest,
         since_us=since,
         until_us=until,
+        notices=most_notices(wanted, limit) if newest else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from logrelay.fanout.filters import Filter, ascii_lower, is_named
+from logrelay.fanout.filters import LEAST_CONCERN, Filter, ascii_lower, is_named
 from logrelay.fanout.globs import literal_start
 from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
 from logrelay.model import DEBUG, WARNING
@@ -25,6 +25,13 @@ MOST_MERGED_SOURCES = 8
 """Up to this many sources are read through their index and merged; more are not selective, and are scanned."""
 _WARNING = f"(level >= 30 OR source = {NOTICE_SOURCE})"
 """What the index `lines_warning` holds, word for word: else SQLite would not use it."""
+_NOTICES_BELOW = {
+    "no": "",
+    "counted": "",
+    "all": f" OR source = {NOTICE_SOURCE}",
+    "relevant": f" OR (source = {NOTICE_SOURCE} AND level >= {LEAST_CONCERN})",
+}
+"""Notices below the level that was asked for, as far as SQL can tell which of them pass."""
 _NUL = "'\\u0000'"
 """An escaped NUL: SQLite's JSON functions end a text there, so Python looks at such lines."""
 _ESCAPED_AT_WILL = "\u2028\u2029\x85"
@@ -105,16 +112,25 @@ def make_plan(
         plan.warnings = True
         plan.conditions.append(_WARNING)
     if wanted.level > DEBUG:
-        plan.conditions.append(f"(level >= :level OR source = {NOTICE_SOURCE})")
+        notices = _NOTICES_BELOW[wanted.notices]
+        plan.conditions.append(f"(level >= :level{notices})" if notices else "level >= :level")
         plan.values["level"] = wanted.level
-    plan.judge_notices = wanted.by_notice
+    without = wanted.notices == "no" or (wanted.notices == "counted" and not wanted.shows_relay_source)
+    if without:
+        plan.conditions.append(f"source != {NOTICE_SOURCE}")
+    elif wanted.notices == "relevant" and not wanted.shows_relay_source:
+        plan.conditions.append(f"(source != {NOTICE_SOURCE} OR level >= {LEAST_CONCERN})")
+    plan.judge_notices = wanted.by_notice and not without
     if wanted.by_source or wanted.by_app:
         numbers, unnamed = _source_numbers(names, wanted)
         plan.judge_all = OVERFLOW_SOURCE in numbers
-        if len(numbers) <= MOST_MERGED_SOURCES and not plan.warnings:
+        if without:
+            numbers.remove(NOTICE_SOURCE)
+        if 0 < len(numbers) <= MOST_MERGED_SOURCES and not plan.warnings:
             plan.merged = tuple(numbers)
         else:
-            plan.conditions.append(f"source IN ({_list(numbers)})")
+            # A list without an entry is no condition that every SQLite finds an index for.
+            plan.conditions.append(f"source IN ({_list(numbers or [OVERFLOW_SOURCE - 1])})")
         if wanted.by_app and unnamed:
             runs = [run for run, app in (apps_of_runs or {}).items() if wanted.app_passes(app)]
             plan.conditions.append(f"(source NOT IN ({_list(unnamed)}) OR run IN ({_list(runs)}))")

@@ -68,11 +68,12 @@ for each reader."""
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A stretch of the journal: `after < seq <= until`, at most `limit` matches of it."""
+    """A stretch of the journal: `after < seq <= until`, at most `limit` lines of it that match."""
 
     after: int
     until: int
     limit: int
+    """Notices do not count, unless they were searched for (`Filter.notice_counts`)."""
     filter: Filter = EVERYTHING
     newest: bool = False
     """True: the newest `limit` matches of the stretch instead of the oldest; still returned ascending."""
@@ -82,6 +83,9 @@ class Query:
     They hold for notices too."""
     max_bytes: int = PAGE_BYTES
     """Stop after this many body bytes (at least one line is returned)."""
+    notices: int | None = None
+    """With `newest`: so many notices that do not count, the newest ones; the others are left out, see
+    `Page.notices_from`. None: every one that matches."""
 
 
 @dataclass(slots=True)
@@ -99,6 +103,15 @@ class Page:
     """True: the whole stretch, as far as there were lines, was looked at."""
     oldest: int
     """Seq of the oldest line kept when the page was read; a hole between `after` and it is the reader's gap."""
+    beside: int = 0
+    """How many of the bodies are notices that do not count toward `Query.limit`."""
+    notices_from: int = 0
+    """Notices were left out before this seq: there were more of them than wanted. 0: none was."""
+
+    @property
+    def counted(self) -> int:
+        """How many of the bodies count toward `Query.limit`."""
+        return len(self.bodies) - self.beside
 
 
 @dataclass(slots=True)

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 from logrelay.errors import JournalError
+from logrelay.fanout.line_json import read_body
 from logrelay.journal.interface import Opening, Page, Query, SummaryPage, UpkeepNotice
 from logrelay.journal.summarizing import SUMMARY_LINES, summarize_page
 from logrelay.model import RELAY_RUN, Commit, Line
 from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MAX_BYTES = 64 << 20
 """What is kept when nobody says otherwise: about 150,000 lines."""
@@ -156,28 +157,46 @@ class MemoryJournal:
         with self._lock:
             oldest, head, blocks = self._oldest(), self._head, list(self._blocks)
         low, high = max(query.after, oldest - 1), min(query.until, head)
+        began, left, room = self._clock(), query.limit, query.max_bytes
+        notices_left = query.notices if query.newest else None
         bodies: list[bytes] = []
         seqs: list[int] = []
-        began, left, room = self._clock(), query.limit, query.max_bytes
-        for block in reversed(blocks) if query.newest else blocks:
+        beside, notices_from = 0, 0
+        reached, complete = (query.after if query.newest else max(query.after, high)), True
+        for seq, row in self._walk(blocks, low, high, newest=query.newest):
+            matched = _matches(query, seq, row)
+            full = left <= 0 or (matched and room < len(row.body) and bool(bodies))
+            if full or self._clock() - began > PAGE_SECONDS:
+                reached, complete = (seq if query.newest else seq - 1), False
+                break
+            if not matched:
+                continue
+            if row.run == RELAY_RUN and not query.filter.notice_counts(row.level, *read_body(row.body)):
+                if notices_left == 0:
+                    notices_from = notices_from or seq + 1
+                    continue
+                notices_left = None if notices_left is None else notices_left - 1
+                beside += 1
+            else:
+                left -= 1
+            bodies.append(row.body)
+            seqs.append(seq)
+            room -= len(row.body)
+        if query.newest:
+            bodies.reverse()
+            seqs.reverse()
+        return Page(bodies, seqs, reached, complete, oldest, beside=beside, notices_from=notices_from)
+
+    @staticmethod
+    def _walk(blocks: list[_Block], low: int, high: int, *, newest: bool) -> Iterator[tuple[int, _Row]]:
+        """Give the rows of `low < seq <= high`, each with its seq, a copy of one block at a time."""
+        for block in reversed(blocks) if newest else blocks:
             start, stop = max(low + 1, block.first), min(high, block.first + len(block.rows) - 1)
             if start > stop:
                 continue
             rows = list(islice(block.rows, start - block.first, stop - block.first + 1))
             numbered = list(enumerate(rows, start))
-            for seq, row in reversed(numbered) if query.newest else numbered:
-                matched = _matches(query, seq, row)
-                full = left <= 0 or (matched and room < len(row.body) and bool(bodies))
-                if full or self._clock() - began > PAGE_SECONDS:
-                    reached = seq if query.newest else seq - 1
-                    return _page(query, bodies, seqs, reached, complete=False, oldest=oldest)
-                if matched:
-                    bodies.append(row.body)
-                    seqs.append(seq)
-                    left -= 1
-                    room -= len(row.body)
-        reached = query.after if query.newest else max(query.after, high)
-        return _page(query, bodies, seqs, reached, complete=True, oldest=oldest)
+            yield from reversed(numbered) if newest else numbered
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count what a page has."""
@@ -232,14 +251,6 @@ class MemoryJournal:
         return self._blocks[0].first if self._blocks else self._head + 1
 
 
-def _page(query: Query, bodies: list[bytes], seqs: list[int], reached: int, *, complete: bool, oldest: int) -> Page:
-    """Make a page of what was found, in the order of the walk."""
-    if query.newest:
-        bodies.reverse()
-        seqs.reverse()
-    return Page(bodies, seqs, reached, complete, oldest)
-
-
 def _matches(query: Query, seq: int, row: _Row) -> bool:
     """Ask the filter; the body is parsed only when text or fields are asked for."""
     if query.since_us is not None and row.time_us < query.since_us:
@@ -250,6 +261,8 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
     notice = row.run == RELAY_RUN
     if wanted.everything or (notice and not wanted.by_notice):
         return True
+    if notice and wanted.notices == "no":
+        return False
     if not notice:
         if not wanted.wants(row.level, row.source, row.app):
             return False
@@ -258,4 +271,4 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
     said = orjson.loads(row.body)
     line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
     line = line._replace(run_name=str(said.get("run", "")))
-    return wanted.limit.shows_notice(line.context) if notice else wanted.content_matches(line)
+    return wanted.matches(line) if notice else wanted.content_matches(line)

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import orjson
 
+from logrelay.fanout.line_json import read_body
 from logrelay.journal.checksums import BODY_CRC_SQL, UNCHECKED, damaged
 from logrelay.journal.filter_sql import Plan, make_plan, needs_runs
 from logrelay.journal.holes import Holes
 from logrelay.journal.interface import Page, Query
 from logrelay.journal.schema import NOTICE_SOURCE, SourceKey
-from logrelay.model import RELAY_RUN, RELAY_SOURCE, Line
+from logrelay.model import RELAY_SOURCE, Line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,12 +48,12 @@ _BAD_JSON = "malformed JSON"
 _FIRST_MEAN = 512
 """Body bytes expected before any have been seen."""
 
-_NOTICE = b'"source":"%b"' % RELAY_SOURCE.encode()
-"""Stands in the body of every notice; where a trader's line has it in its context, that line is judged as well."""
+_NOTICES = f"group_concat(CASE WHEN source = {NOTICE_SOURCE} THEN '[' || seq || ',' || level || ']' END)"
+"""Which of the rows are notices, each with its level."""
 
 _READ = (
     "SELECT CAST(group_concat(body, char(10)) AS BLOB), group_concat(seq), "  # noqa: S608  (only our own columns)
-    f"group_concat(coalesce({BODY_CRC_SQL}, {UNCHECKED})) FROM ({{}})"
+    f"group_concat(coalesce({BODY_CRC_SQL}, {UNCHECKED})), {_NOTICES} FROM ({{}})"
 )
 _COLUMNS = "seq, body, time_us, level, source, run, crc"
 
@@ -95,12 +97,13 @@ class Reader:
             # The names are asked for after the transaction has begun: they know every source it can see.
             names = self._names()
             apps = dict(db.execute("SELECT id, app FROM runs")) if needs_runs(query.filter, names) else None
-            walk = _Walk(db, query, partial(make_plan, query, names, apps), low, high, self._holes)
-            self._take(walk, page)
+            walk = _Walk(db, query, partial(make_plan, names=names, apps_of_runs=apps), low, high, self._holes)
+            beside = self._take(walk, page)
             if not walk.done:
                 page.complete = False
                 page.reached = walk.low if not query.newest else walk.high
-            self._tell_holes(page, query, *((low, walk.low) if not query.newest else (walk.high, high)))
+            self._tell_holes(page, query, beside, *((low, walk.low) if not query.newest else (walk.high, high)))
+            page.beside = len(beside.intersection(page.seqs))
         else:
             page.complete, page.reached = False, high if query.newest else low
         if query.newest:
@@ -108,8 +111,11 @@ class Reader:
             page.seqs.reverse()
         return page
 
-    def _tell_holes(self, page: Page, query: Query, after: int, until: int) -> None:
-        """Put a notice into the place of what is missing in the stretch that was walked; still in walking order."""
+    def _tell_holes(self, page: Page, query: Query, beside: set[int], after: int, until: int) -> None:
+        """Put a notice into the place of what is missing in the stretch that was walked; still in walking order.
+
+        The notices count as little as others, but `query.limit` bounds their number as well.
+        """
         holes = self._holes.within(after, until)
         if not holes:
             return
@@ -118,18 +124,26 @@ class Reader:
         found = [(first, seq, body) for first, seq, body in found if not self._holes.within(seq - 1, seq)]
         found += [(first, last, self._holes.notice((first, last))) for first, last in holes]
         found.sort(reverse=query.newest)
-        if len(found) > query.limit:
-            del found[query.limit :]
+        beside.update(last for _, last in holes)
+        places = [place for place, (first, last, _) in enumerate(found) if (first, last) in set(holes)]
+        if len(places) > query.limit:
+            del found[places[query.limit - 1] + 1 :]
             page.complete, page.reached = False, found[-1][0] - 1 if query.newest else found[-1][1]
         page.seqs, page.bodies = [last for _, last, _ in found], [body for _, _, body in found]
 
-    def _take(self, walk: _Walk, page: Page) -> None:
-        """Fill the page step by step until something is enough: lines, bytes, time, or the stretch."""
+    def _take(self, walk: _Walk, page: Page) -> set[int]:
+        """Fill the page step by step until something is enough: lines, bytes, time, or the stretch.
+
+        Returns the seqs of the notices that do not count.
+        """
         query, began = walk.query, self._clock()
+        beside: set[int] = set()
         left, room, visits, now = query.limit, query.max_bytes, FIRST_VISITS, began
         while not walk.done and left > 0 and room > 0 and now - began < PAGE_SECONDS:
             rows = max(1, min(left, min(room, STEP_BYTES) // self._mean + 1))
-            bodies, seqs = walk.step(rows, visits)
+            bodies, seqs, uncounted = walk.step(rows, visits)
+            if uncounted and query.newest and query.notices is not None:
+                bodies, seqs = self._leave_out(walk, page, bodies, seqs, uncounted, query.notices - len(beside))
             size = sum(map(len, bodies))
             if size > room and (len(bodies) > 1 or page.bodies):
                 keep = max(sum(total <= room for total in accumulate(map(len, bodies))), 0 if page.bodies else 1)
@@ -141,11 +155,28 @@ class Reader:
                 self._mean = max(1, (self._mean + sum(map(len, bodies)) // len(bodies)) // 2)
             page.bodies += bodies
             page.seqs += seqs
-            left -= len(bodies)
+            new = uncounted.intersection(seqs)
+            beside |= new
+            left -= len(bodies) - len(new)
             room -= size
             before, now = now, self._clock()
             pace = STEP_SECONDS / max(now - before, 1e-6)
             visits = int(max(FEWEST_VISITS, min(MOST_VISITS, visits * min(pace, 4.0))))
+        return beside
+
+    @staticmethod
+    def _leave_out(
+        walk: _Walk, page: Page, bodies: list[bytes], seqs: list[int], uncounted: set[int], left: int
+    ) -> tuple[list[bytes], list[int]]:
+        """Leave out the notices beyond the newest `left` of those that do not count."""
+        over = [seq for seq in seqs if seq in uncounted][left:]
+        if not over:
+            return bodies, seqs
+        page.notices_from = page.notices_from or over[0] + 1
+        walk.leave_out_notices()
+        gone = set(over)
+        kept = [(body, seq) for body, seq in zip(bodies, seqs, strict=True) if seq not in gone]
+        return [body for body, _ in kept], [seq for _, seq in kept]
 
 
 class _Walk:
@@ -157,7 +188,7 @@ class _Walk:
         self.query, self.low, self.high = query, low, high
         self._holes = holes
         self._db, self._make = db, make
-        self._go_by(make())
+        self._go_by(make(query))
 
     def _go_by(self, plan: Plan) -> None:
         self._plan, query = plan, self.query
@@ -172,13 +203,21 @@ class _Walk:
         """True when nothing is left of the stretch."""
         return self.low >= self.high
 
-    def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int]]:
-        """Return the next `rows` matches in walking order, having looked at about `visits` lines."""
+    def leave_out_notices(self) -> None:
+        """Look for no more notices that do not count."""
+        self.query = replace(self.query, filter=self.query.filter.without_notices())
+        self._go_by(self._make(self.query))
+
+    def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int], set[int]]:
+        """Return the next `rows` matches in walking order, having looked at about `visits` lines.
+
+        The last value has the seqs of the notices among them that do not count.
+        """
         low, high = self._window(visits)
         values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         while True:
             try:
-                bodies, seqs, sums, glued = self._read(values)
+                bodies, seqs, sums, notices, glued = self._read(values)
                 break
             except sqlite3.DataError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG or rows == 1:
@@ -189,7 +228,7 @@ class _Walk:
                 if _BAD_JSON not in str(error) or not self._plan.looks_inside:
                     raise
                 # A body is damaged. Which one shows only when it is read, and SQLite must not look into it.
-                self._go_by(self._make(look_inside=False))
+                self._go_by(self._make(self.query, look_inside=False))
                 values = {**self._plan.values, "after": low, "until": high, "rows": rows}
         if len(seqs) == rows:
             low, high = (low, seqs[-1] - 1) if self.query.newest else (seqs[-1], high)
@@ -202,9 +241,18 @@ class _Walk:
         if not glued:
             bodies = [body.replace(b"\n", b" ") for body in bodies]
         plan = self._plan
-        if plan.judge_all or plan.judge_nul or plan.judge_notices:
-            return self._judge(bodies, seqs)
-        return bodies, seqs
+        if plan.judge_all or plan.judge_nul or (plan.judge_notices and notices):
+            bodies, seqs = self._judge(bodies, seqs, notices)
+        return bodies, seqs, self._uncounted(bodies, seqs, notices) if notices else set()
+
+    def _uncounted(self, bodies: list[bytes], seqs: list[int], notices: Mapping[int, int]) -> set[int]:
+        """Return the seqs of the notices that do not count."""
+        wanted = self.query.filter
+        return {
+            seq
+            for body, seq in zip(bodies, seqs, strict=True)
+            if seq in notices and not wanted.notice_counts(notices[seq], *read_body(body))
+        }
 
     def back_to(self, seq: int) -> None:
         """Go back: the line at `seq` was not taken after all, it is the next one."""
@@ -230,23 +278,25 @@ class _Walk:
             return max(self.low, self.high - visits), self.high
         return self.low, min(self.high, self.low + visits)
 
-    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int], list[int], bool]:
-        """Return bodies, seqs, and the checksums that the rows claim (see `checksums.damaged`).
+    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int], list[int], Mapping[int, int], bool]:
+        """Return bodies, seqs, the checksums that the rows claim (see `checksums.damaged`), and the notices' levels.
 
         The last value is False where a body may have a newline in it.
         """
-        glued, numbers, sums = self._db.execute(self._sql, values).fetchone()
+        glued, numbers, sums, pairs = self._db.execute(self._sql, values).fetchone()
         if numbers is None:
-            return [], [], [], True
+            return [], [], [], {}, True
         bodies: list[bytes] = glued.split(b"\n") if glued is not None else []
         seqs: list[int] = orjson.loads(f"[{numbers}]")
+        notices = dict(orjson.loads(f"[{pairs}]")) if pairs else {}
         if len(bodies) == len(seqs) and _in_order(seqs, down=self.query.newest):
-            return bodies, seqs, orjson.loads(f"[{sums}]"), True
+            return bodies, seqs, orjson.loads(f"[{sums}]"), notices, True
         # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a
         # newline into a body by hand. The slow way round is right in every case.
         rows = self._db.execute(self._slow_sql, values).fetchall()
         rows.sort(reverse=self.query.newest)
-        return [body or b"" for _, body, _ in rows], [seq for seq, _, _ in rows], [crc for _, _, crc in rows], False
+        bodies, seqs = [body or b"" for _, body, _ in rows], [seq for seq, _, _ in rows]
+        return bodies, seqs, [crc for _, _, crc in rows], notices, False
 
     def _true_ones(self, bodies: list[bytes], seqs: list[int], sums: list[int]) -> tuple[list[bytes], list[int]]:
         """Leave out what is damaged, and note it: a notice takes its place."""
@@ -257,23 +307,24 @@ class _Walk:
             bodies, seqs = [body for body, _ in kept], [seq for _, seq in kept]
         return bodies, seqs
 
-    def _judge(self, bodies: list[bytes], seqs: list[int]) -> tuple[list[bytes], list[int]]:
+    def _judge(self, bodies: list[bytes], seqs: list[int], notices: Mapping[int, int]) -> tuple[list[bytes], list[int]]:
         """Let Filter decide where SQL cannot: keeps what really matches."""
-        everything, notices = self._plan.judge_all, self._plan.judge_notices
-        kept = [
-            (body, seq)
-            for body, seq in zip(bodies, seqs, strict=True)
-            if not (everything or b"\\u0000" in body or (notices and _NOTICE in body)) or self._matches(body, seq)
-        ]
+        everything, by_notice = self._plan.judge_all, self._plan.judge_notices
+        kept = []
+        for body, seq in zip(bodies, seqs, strict=True):
+            if seq in notices:
+                passes = not by_notice or self.query.filter.notice_passes(notices[seq], *read_body(body))
+            else:
+                passes = not (everything or b"\\u0000" in body) or self._matches(body, seq)
+            if passes:
+                kept.append((body, seq))
         return [body for body, _ in kept], [seq for _, seq in kept]
 
     def _matches(self, body: bytes, seq: int) -> bool:
         sql = (
             "SELECT l.level, l.source, l.run, r.app FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run WHERE l.seq = ?"
         )
-        level, source, run, app = self._db.execute(sql, (seq,)).fetchone()
-        if source == NOTICE_SOURCE:
-            run = RELAY_RUN
+        level, _source, run, app = self._db.execute(sql, (seq,)).fetchone()
         said = orjson.loads(body)
         name = said.get("source", RELAY_SOURCE)
         app, shown = said.get("app", app or ""), str(said.get("run", ""))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import orjson
 
-from logrelay.fanout.filters import UNLIMITED, Filter, Limit
+from logrelay.fanout.filters import NOTICES, UNLIMITED, Filter, Limit
 from logrelay.model import CRITICAL, SHOWN
 
 MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
@@ -26,6 +26,7 @@ ERROR_CODES: dict[str, str] = {
     "bad_run": "too many or too long run globs",
     "bad_text": "text too long",
     "bad_where": "not of the form field=value",
+    "bad_notices": "not relevant, no or all",
     "bad_tail": "not a number in the allowed range",
     "bad_id": "not an id of this relay",
     "bad_limit": "not a number in the allowed range",
@@ -122,6 +123,8 @@ def filter_shape(wanted: Filter) -> dict[str, object]:
         shape["text"] = wanted.text
     if wanted.where:
         shape["where"] = [f"{key}={value}" for key, value in wanted.where]
+    if wanted.notices != NOTICES[0]:
+        shape["notices"] = wanted.notices
     return shape
 
 

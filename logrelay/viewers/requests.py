@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from logrelay.errors import RequestError
-from logrelay.fanout.filters import Filter, field_text, parse_filter
+from logrelay.fanout.filters import Filter, Notices, field_text, parse_filter
 from logrelay.fanout.positions import EXAMPLE_ID, is_id
 
 REQUEST_TYPES = ("subscribe", "history", "ping")
@@ -51,6 +51,8 @@ class History:
 
     before: str
     limit: int = DEFAULT_HISTORY
+    notices: Notices | None = None
+    """Which notices it wants among them; None: as the subscription says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Ping:
 
 Request = Subscribe | History | Ping
 
-_FILTER_KEYS = ("level", "source", "app", "run", "text", "where")
+_FILTER_KEYS = ("level", "source", "app", "run", "text", "where", "notices")
 
 
 def parse_request(text: str | bytes) -> Request:
@@ -84,7 +86,9 @@ def parse_request(text: str | bytes) -> Request:
             before = message.get("before")
             if not isinstance(before, str) or not is_id(before):
                 raise RequestError("bad_id", f"before {_clip(before)} is not an id such as {EXAMPLE_ID!r}")
-            return History(before, _number(message.get("limit", DEFAULT_HISTORY), "limit", 1, MAX_HISTORY))
+            limit = _number(message.get("limit", DEFAULT_HISTORY), "limit", 1, MAX_HISTORY)
+            params = _as_lists({"notices": message.get("notices")})
+            return History(before, limit, parse_filter(params).notices if params else None)
         case "ping":
             return Ping()
         case other:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.batch import Form
-from logrelay.fanout.filters import Filter
+from logrelay.fanout.filters import Filter, Notices
 from logrelay.fanout.hub_types import Gap, Sink, Viewer
 from logrelay.fanout.positions import Lost
 from logrelay.journal.interface import Query
@@ -51,6 +52,8 @@ class _HistoryRequest(NamedTuple):
     limit: int
     gap: Gap | None
     """Lines between what is answered and the id that was given, which the journal does not have."""
+    notices: Notices | None
+    """Which notices are wanted, where it is not what the subscription says."""
 
 
 def unsynced_gap(lost: Lost) -> Gap:
@@ -181,7 +184,7 @@ class Session:
         lost = position.lost
         # The line of the id itself was not asked for.
         told = None if lost is None or lost.lines == 1 else unsynced_gap(lost._replace(last=lost.last - 1))
-        self._histories.append(_HistoryRequest(position.end, request.limit, told))
+        self._histories.append(_HistoryRequest(position.end, request.limit, told, request.notices))
         self._ensure_history_task()
 
     def _ensure_history_task(self) -> None:
@@ -210,18 +213,23 @@ class Session:
         viewer, stream = self._viewer, self._stream
         bodies: list[bytes] = []
         until = min(request.before - 1, stream.committed)
-        size = 0
-        while until >= stream.oldest and len(bodies) < request.limit and size < HISTORY_BYTES:
+        size, left = 0, request.limit
+        wanted = viewer.filter if viewer is not None else Filter()
+        if request.notices is not None:
+            wanted = replace(wanted, notices=request.notices)
+        while until >= stream.oldest and left > 0 and size < HISTORY_BYTES:
             page = await stream.read(
                 Query(
                     after=stream.oldest - 1,
                     until=until,
-                    limit=request.limit - len(bodies),
-                    filter=viewer.filter if viewer is not None else Filter(),
+                    limit=left,
+                    filter=wanted,
                     newest=True,
+                    max_bytes=HISTORY_BYTES - size,
                 )
             )
             bodies = page.bodies + bodies
+            left -= page.counted
             size += sum(map(len, page.bodies))
             if page.complete:
                 return bodies, False

@@ -303,7 +303,7 @@ def test_history(house):
     assert errors == [f"line {n}" for n in range(3, 300, 3)]
     assert len({line["id"] for line in found}) == len(found)
     for _ in range(4):
-        peer.ask(type="history", before="k3f9ab-2", limit=1)
+        peer.ask(type="history", before="k3f9ab-2", limit=1, notices="all")
     for _ in range(4):
         assert seqs(peer.message()["logs"]) == [1]
     peer.ask(type="history", before="k3f9ab-999")

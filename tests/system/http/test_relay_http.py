@@ -7,6 +7,7 @@ import socket
 
 import orjson
 import pytest
+from websockets.sync.client import connect
 
 from logrelay.http import metrics
 from logrelay.model import run_name
@@ -83,9 +84,40 @@ def test_answers_are_what_viewers_get(relay):
     assert (line["app"], line["run"]) == ("robo_trader", run_name(trader.run))
     trader.log("more")
     trader.wait()
-    found = [orjson.loads(found) for found in get(relay, "/logs?app=other")[2].splitlines()]
-    assert found, "notices pass every filter"
+    found = [orjson.loads(found) for found in get(relay, "/logs?app=other&notices=all")[2].splitlines()]
+    assert found
     assert all("notice" in line["context"] and "app" not in line and "run" not in line for line in found)
+
+
+def test_notices_take_no_line_s_place(relay):
+    """Behind the lines of a bot come many notices about others; who asks for lines gets lines."""
+    bot = relay.trader("bot")
+    for n in range(1, 7):
+        bot.log(f"error {n}", "error")
+    bot.wait()
+    for n in range(8):
+        relay.trader(f"job{n}").log("done")
+        relay.traders[-1].wait()
+    newest = [f"error {n}" for n in (3, 4, 5, 6)]
+
+    def messages(body):
+        return [orjson.loads(line)["message"] for line in body.splitlines()]
+
+    assert messages(get(relay, "/logs?level=error&limit=4")[2]) == newest
+    assert messages(get(relay, "/logs?app=bot&level=error&limit=4&notices=no")[2]) == newest
+    found = messages(get(relay, "/logs?limit=12")[2])
+    assert [text for text in found if text in newest or text == "done"] == [*newest, *["done"] * 8]
+    assert sum(text.endswith("connected") for text in found) == 8
+    assert messages(get(relay, "/logs?limit=12&notices=no")[2]) == [*newest, *["done"] * 8]
+    found = messages(get(relay, "/logs?level=error&limit=4&notices=all")[2])
+    assert len(found) == 4 + 8
+    with connect(f"{relay.url.replace('http', 'ws')}?tail=4&level=warning") as viewer:
+        head = orjson.loads(viewer.recv())["head"]
+        assert [orjson.loads(viewer.recv())["message"] for _ in range(4)] == newest
+        viewer.send(orjson.dumps({"type": "history", "before": head, "limit": 2}).decode())
+        assert [line["message"] for line in orjson.loads(viewer.recv())["logs"]] == newest[2:]
+        viewer.send(orjson.dumps({"type": "history", "before": head, "limit": 2, "notices": "all"}).decode())
+        assert len(orjson.loads(viewer.recv())["logs"]) == 2 + 8
 
 
 def test_bad_requests(relay):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import pytest
@@ -59,10 +60,11 @@ def line(level=INFO, source="app.one", message="", context=None, run=1, app="", 
     ids=repr,
 )
 def test_matches(wanted, yes, no):
-    """Each field of a filter lets its own lines through and no others, but every notice."""
+    """Each field of a filter lets its own lines through and no others, but every notice where all were asked for."""
     assert wanted.matches(yes)
     assert not wanted.matches(no)
-    assert wanted.matches(no._replace(run=RELAY_RUN))
+    assert replace(wanted, notices="all").matches(no._replace(run=RELAY_RUN))
+    assert not replace(wanted, notices="no").matches(yes._replace(run=RELAY_RUN))
     assert not wanted.everything
 
 

@@ -39,16 +39,18 @@ def entry(level=20, source="x.y", app="bot1"):
 def test_notices(context, shown):
     """By the app they name; those without one where they tell of all lines."""
     assert Filter().within(BOTS).matches(notice(context)) == shown
-    assert Filter(50, ("none",), "none", (("no", "no"),), ("bot*",)).within(BOTS).matches(notice(context)) == shown
+    asked = Filter(50, ("none",), "none", (("no", "no"),), ("bot*",), notices="all")
+    assert asked.within(BOTS).matches(notice(context)) == shown
     assert Filter().matches(notice(context))
 
 
 @pytest.mark.parametrize("limit", [Limit(40), Limit(sources=("x.*",))])
 def test_other_limits_leave_notices(limit):
     """Whoever sees only errors, or some loggers, must still be told what is missing; not who reads the log."""
-    assert Filter().within(limit).matches(notice({"notice": "trader", "app": "any"}))
-    assert Filter().within(limit).matches(notice({"notice": "trader", "app": None}))
-    assert not Filter().within(limit).matches(notice({"notice": "relay", "state": "access"}))
+    for wanted in (Filter().within(limit), Filter(notices="all").within(limit)):
+        assert wanted.matches(notice({"notice": "gap", "app": "any"})._replace(level=30))
+        assert not wanted.matches(notice({"notice": "relay", "state": "access"}))
+    assert Filter(notices="all").within(limit).matches(notice({"notice": "trader", "app": None}))
 
 
 def test_lines_need_both():

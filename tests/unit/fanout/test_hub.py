@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from logrelay.fanout import batch as batch_module
 from logrelay.fanout import compression
+from logrelay.fanout import filters as filters_module
 from logrelay.fanout import hub as hub_module
 from logrelay.fanout.batch import Batch
-from logrelay.fanout.filters import Filter
-from logrelay.fanout.hub import Hub
+from logrelay.fanout.filters import Filter, most_notices
+from logrelay.fanout.hub import Hub, skip_filter
 from logrelay.fanout.hub_types import CompressFetch, Found, Gap, LevelsFetch, Pack, PageFetch, StartFetch
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.journal import memory as memory_module
@@ -32,7 +33,7 @@ from logrelay.journal import retention as retention_module
 from logrelay.journal.interface import Query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.sqlite import SqliteJournal
-from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Commit
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Commit
 
 WALKS = int(os.environ.get("LOGRELAY_HUB_WALKS", "300"))
 STEPS = 220
@@ -48,6 +49,9 @@ FILTERS = (
     Filter(where=(("sym", "X"),)),
     Filter(level=ERROR, sources=("b.*", "c")),
     Filter(text="nothing says this"),
+    Filter(text="said by"),
+    Filter(level=WARNING, notices="all"),
+    Filter(notices="no"),
 )
 
 
@@ -59,6 +63,7 @@ def _small_numbers(monkeypatch):
         (hub_module, "RECENT_LINES", 12),
         (hub_module, "SMALL_BATCH_LINES", 2),
         (hub_module, "JOINED_BATCHES", 2),
+        (filters_module, "NOTICES_BESIDE", 2),
         (hub_module, "KEPT_WARNINGS", 4),
         (hub_module, "MIN_PAGE_BYTES", 400),
         (hub_module, "MAX_PAGE_BYTES", 1600),
@@ -99,14 +104,20 @@ class ListJournal:
         newest = isinstance(fetch, StartFetch)
         order = range(high, low, -1) if newest else range(low + 1, high + 1)
         bodies, seqs, size = [], [], 0
+        beside, notices_from = 0, 0
         reached, complete = (fetch.after if newest else max(fetch.after, high)), True
         for looked, seq in enumerate(order):
             line = self.lines[seq - 1]
             wanted = fetch.filter.matches(line)
             too_much = wanted and bodies and size + len(line.body) > fetch.max_bytes
-            if looked > patience or len(bodies) >= fetch.limit or too_much:
+            if looked > patience or len(bodies) - beside >= fetch.limit or too_much:
                 reached, complete = (seq if newest else seq - 1), False
                 break
+            if wanted and not counts(fetch.filter, line):
+                if newest and fetch.notices is not None and beside == fetch.notices:
+                    notices_from = notices_from or seq + 1
+                    continue
+                beside += 1
             if wanted:
                 bodies.append(line.body)
                 seqs.append(seq)
@@ -114,7 +125,7 @@ class ListJournal:
         if newest:
             bodies.reverse()
             seqs.reverse()
-        return Found(bodies, seqs, reached, complete, self.oldest)
+        return Found(bodies, seqs, reached, complete, self.oldest, beside=beside, notices_from=notices_from)
 
     def levels(self, first, last):
         stretch = self.lines[max(first, self.oldest) - 1 : last]
@@ -152,15 +163,29 @@ class RealJournal:
                 filter=fetch.filter,
                 newest=isinstance(fetch, StartFetch),
                 max_bytes=fetch.max_bytes,
+                notices=fetch.notices if isinstance(fetch, StartFetch) else None,
             )
         )
-        return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest)
+        return Found(
+            page.bodies,
+            page.seqs,
+            page.reached,
+            page.complete,
+            page.oldest,
+            beside=page.beside,
+            notices_from=page.notices_from,
+        )
 
     def levels(self, first, last):
         return self._real.levels(first, last)
 
     def close(self):
         self._real.close()
+
+
+def counts(wanted, line):
+    """Tell whether a line that passes counts toward a tail."""
+    return line.run != RELAY_RUN or wanted.notice_counts(line.level, line.message, line.context)
 
 
 # --- the world ----------------------------------------------------------------------------------------------
@@ -227,15 +252,17 @@ class Watcher:
 
     def restart(self, pos, *, starting=False, owed_epoch=False):
         self.pos = pos
+        self.notices_from = 0
         self.missing = []
         self.got = []
         self.starting = starting
         self.owed_epoch = owed_epoch
 
     def advance(self, to):
-        truth, matches = self.world.truth, self.filter.matches
+        truth = self.world.truth
         for seq in range(self.pos + 1, to + 1):
-            if matches(truth[seq - 1]) and not (self.starting and seq < self.world.journal.oldest):
+            wanted = self.filter.without_notices() if seq < self.notices_from else self.filter
+            if wanted.matches(truth[seq - 1]) and not (self.starting and seq < self.world.journal.oldest):
                 self.missing.append(seq)
         self.pos = max(self.pos, to)
 
@@ -284,7 +311,7 @@ class Watcher:
 
     @staticmethod
     def kept_anyway(line):
-        return line.level >= WARNING or line.run == 0
+        return line.level >= WARNING or line.run == RELAY_RUN
 
     def told(self, gap):
         world, truth = self.world, self.world.truth
@@ -296,6 +323,14 @@ class Watcher:
             self.pos = max(self.pos, gap.last)
             return
         assert not self.owed_epoch
+        if gap.cause == "notices":
+            assert not self.got, "said behind a line"
+            assert self.pos < gap.first <= gap.last < world.hub.head
+            beside = [line.seq for line in truth if self.filter.matches(line) and not counts(self.filter, line)]
+            assert any(gap.first <= seq <= gap.last for seq in beside), "no notice was left out"
+            assert sum(seq > gap.last for seq in beside) >= most_notices(self.filter, self.asked_tail), "too many"
+            self.notices_from = gap.last + 1
+            return
         if gap.cause == "retention":
             assert gap.count == gap.last - gap.first + 1 > 0
             assert gap.levels is None
@@ -309,11 +344,12 @@ class Watcher:
         assert gap.cause == "lag"
         assert self.pos <= gap.last
         kept = [seq for seq in self.got if seq >= gap.first]
-        assert len(kept) == gap.kept <= hub_module.KEPT_WARNINGS
+        assert len(kept) == gap.kept
+        assert sum(truth[seq - 1].run != RELAY_RUN for seq in kept) <= hub_module.KEPT_WARNINGS
         assert all(self.kept_anyway(truth[seq - 1]) for seq in kept)
         assert gap.count == gap.last - gap.first + 1 - gap.kept > 0
         if self.filter.level >= WARNING and not self.excused and world.journal.oldest <= gap.first:
-            assert gap.kept == hub_module.KEPT_WARNINGS, "told of a gap without having missed anything"
+            assert gap.kept >= hub_module.KEPT_WARNINGS, "told of a gap without having missed anything"
         assert not any(seq < gap.first for seq in self.missing), "the gap begins too late"
         asked, oldest, levels = world.levels_told[self.viewer, gap.last]
         assert asked == gap.first
@@ -322,8 +358,8 @@ class Watcher:
             assert sum(levels.values()) == gap.last - gap.first + 1
         self.advance(gap.last)
         for seq in self.missing:
-            if self.kept_anyway(truth[seq - 1]):
-                beyond = gap.kept == hub_module.KEPT_WARNINGS and seq > kept[-1]
+            if skip_filter(self.filter).matches(truth[seq - 1]):
+                beyond = gap.kept >= hub_module.KEPT_WARNINGS and seq > kept[-1]
                 assert beyond or seq < world.journal.oldest or seq in self.excused, f"warning {seq} not sent"
         self.missing = []
 
@@ -386,8 +422,9 @@ class World:
         for i in range(count):
             seq = len(self.truth) + 1
             number = b * 7 + c * 13 + i * 5
-            if number % 23 == 0:
-                made = notice_line(EPOCH, seq, seq, INFO, "trader", "said by the relay", {"n": number})
+            if number % 9 == 0:
+                rank, kind = ((INFO, "trader"), (WARNING, "relay"), (WARNING, "gap"))[seq % 3]
+                made = notice_line(EPOCH, seq, seq, rank, kind, "said by the relay", {"n": number})
             else:
                 event = {
                     "event": "a hit" if number % 3 == 0 else "a miss",
@@ -476,14 +513,17 @@ class World:
             self.call(hub.start_after, watcher.viewer, oldest - 1, gap)
 
     def tail(self, watcher, count):
-        matching = [s for s in range(self.hub.oldest, self.hub.head + 1) if watcher.filter.matches(self.truth[s - 1])]
-        if count == 0:
-            pos = self.hub.head
-        else:
-            pos = matching[-count] - 1 if len(matching) >= count else min(self.hub.oldest - 1, self.hub.head)
-        watcher.restart(pos, starting=True)
+        watcher.restart(self.start_of_tail(watcher.filter, count), starting=True)
         watcher.asked_tail = count
         self.call(self.hub.start_tail, watcher.viewer, count)
+
+    def start_of_tail(self, wanted, count):
+        """Return the seq behind which the newest `count` lines are: notices among them do not count."""
+        lines = self.truth[self.hub.oldest - 1 : self.hub.head]
+        matching = [line.seq for line in lines if wanted.matches(line) and counts(wanted, line)]
+        if count == 0:
+            return self.hub.head
+        return matching[-count] - 1 if len(matching) >= count else min(self.hub.oldest - 1, self.hub.head)
 
     def pick(self, n):
         return self.watchers[n % len(self.watchers)] if self.watchers else None
@@ -548,11 +588,7 @@ class World:
             wanted = FILTERS[b % len(FILTERS)]
             if watcher.viewer.start_left:
                 # It stands nowhere yet: the tail it asked for is now one of the new filter.
-                watcher.filter = wanted
-                matching = [s for s in range(self.hub.oldest, self.hub.head + 1) if wanted.matches(self.truth[s - 1])]
-                count = watcher.asked_tail
-                pos = matching[-count] - 1 if len(matching) >= count else min(self.hub.oldest - 1, self.hub.head)
-                watcher.restart(pos, starting=True)
+                watcher.restart(self.start_of_tail(wanted, watcher.asked_tail), starting=True)
             else:
                 # What was passed over while skipping was judged by the old filter.
                 watcher.excused = watcher.excused | {s for s in range(1, watcher.pos + 1) if s not in watcher.missing}
@@ -655,7 +691,7 @@ class World:
             assert watcher.pos == self.hub.head
         everybody = self.watchers + self.gone
         assert self.hub.lines_sent == sum(watcher.lines for watcher in everybody)
-        assert self.hub.gaps == sum(len(watcher.gaps) for watcher in everybody)
+        assert self.hub.gaps == sum(gap.cause != "notices" for watcher in everybody for gap in watcher.gaps)
         assert self.hub.lines_skipped == sum(gap.count for watcher in everybody for gap in watcher.gaps)
 
 

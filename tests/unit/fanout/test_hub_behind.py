@@ -111,10 +111,12 @@ def page(after, until, wanted=Filter(), limit=PAGE_LINES):  # noqa: B008
 
 
 @pytest.mark.parametrize(("oldest", "lines", "after"), [(1, 3, 17), (18, 3, 17), (19, 3, 18), (20, 1, 19), (1, 100, 0)])
-def test_the_newest_of_all_lines_need_no_search(make, oldest, lines, after):
-    """Their place is known, and they are asked for at once; no more than there are."""
+def test_the_newest_of_all_lines_are_looked_for(make, oldest, lines, after):
+    """Some of the newest may be notices, which do not count: only the journal knows where the lines begin."""
     relay = make(oldest=oldest)
     relay.hub.start_tail(relay.viewer(), lines)
+    assert relay.asked() == [("start", oldest - 1, 20, lines, Filter())]
+    relay.hub.started(relay.last[0], found(*range(after + 1, 21), reached=after))
     assert relay.asked() == [page(after, 20)]
 
 

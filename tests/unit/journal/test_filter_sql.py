@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -44,7 +45,11 @@ notice = st.fixed_dictionaries(
     optional={
         "notice": st.sampled_from(["gap", "relay", "trader"]),
         "app": st.sampled_from(["bot", "bot2", "", None, "robo.a"]),
-        "state": st.sampled_from(["access", "closed", 1]),
+        "apps": st.sampled_from([["bot"], ["bot2", "x"], []]),
+        "more_apps": st.just(True),
+        "run": st.sampled_from([f"{1:032x}", "0" * 31 + "x", 7]),
+        "state": st.sampled_from(["access", "closed", "crashed", "lost", "trouble", 1]),
+        "levels": st.sampled_from([{"INFO": 3}, {"WARNING": 1}, {"ERROR": 2}, {"ERROR": 0, "INFO": 1}, {}]),
     },
 )
 """The context of a notice, as far as a limit asks for it."""
@@ -52,7 +57,7 @@ notice = st.fixed_dictionaries(
 
 @st.composite
 def scene(draw):
-    """Some lines, and a filter that has a chance to match them."""
+    """Some lines and notices, and a filter that has a chance to match them."""
     rows = draw(
         st.lists(
             st.tuples(
@@ -83,7 +88,7 @@ def scene(draw):
         tuple(
             draw(
                 st.lists(
-                    st.one_of(st.sampled_from(["robo.*", "?", "[x]", "[[]x]", "*", "r[*]"]), source),
+                    st.one_of(st.sampled_from(["robo.*", "?", "[x]", "[[]x]", "*", "r[*]", "logrelay"]), source),
                     max_size=2,
                 )
             )
@@ -92,6 +97,7 @@ def scene(draw):
         tuple(where),
         tuple(draw(st.lists(st.one_of(st.sampled_from(["bot", "b*", "*"]), app), max_size=2))),
         runs=tuple(draw(st.lists(st.sampled_from([f"{1:032x}", "0*1", "*", "0*", '"', "x"]), max_size=2))),
+        notices=draw(st.sampled_from(["relevant", "relevant", "no", "all", "counted"])),
     )
     limit = Limit(
         draw(st.sampled_from([10, 10, 20, 30, 50])),
@@ -120,10 +126,25 @@ def both(tmp_path_factory):
     memory.close()
 
 
+def _tail(journal, query):
+    """Read all of a stretch backwards; returns the bodies, and before which seq notices were left out."""
+    found, notices_from = [], 0
+    while True:
+        page = journal.page(query)
+        found = page.bodies + found
+        notices_from = notices_from or page.notices_from
+        if page.complete:
+            return found, notices_from
+        query = replace(query, until=page.reached, notices=query.notices - page.beside)
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scene=scene(), newest=st.booleans(), limit=st.sampled_from([1, 3, 100]))
 def test_sql_and_python_agree(both, line, scene, newest, limit):
-    """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any pages."""
+    """The journal returns exactly the lines that Filter.matches lets through, by whatever index and in any pages.
+
+    A page has `limit` of them at most, without the notices that do not count; a tail has so many of those as well.
+    """
     sqlite, memory, numbers = both
     rows, wanted = scene
     assume(all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where))))  # parse_filter refuses it
@@ -131,7 +152,9 @@ def test_sql_and_python_agree(both, line, scene, newest, limit):
         line(next(numbers), level=level, source=source, run=run, message=message, context=context, app=app)
         for level, source, run, message, context, app in rows
     ]
-    expected = [entry.body for entry in made if wanted.matches(entry)]
+    matching = [entry for entry in made if wanted.matches(entry)]
+    beside = [e for e in matching if e.run == 0 and not wanted.notice_counts(e.level, e.message, e.context)]
+    expected = [entry.body for entry in matching]
     for journal in (sqlite, memory):
         journal.append(Commit(made))
         after, until = made[0].seq - 1, made[-1].seq
@@ -139,6 +162,8 @@ def test_sql_and_python_agree(both, line, scene, newest, limit):
         while True:
             page = journal.page(Query(after, until, limit, wanted, newest))
             assert page.seqs == sorted(page.seqs)
+            assert page.beside == sum(entry.seq in page.seqs for entry in beside)
+            assert page.counted <= limit
             found = page.bodies + found if newest else found + page.bodies
             if page.complete:
                 break
@@ -147,6 +172,10 @@ def test_sql_and_python_agree(both, line, scene, newest, limit):
             else:
                 after = page.reached
         assert found == expected
+        left_out = {entry.seq for entry in beside[: max(0, len(beside) - limit)]}
+        found, notices_from = _tail(journal, Query(made[0].seq - 1, made[-1].seq, 100, wanted, True, notices=limit))
+        assert found == [entry.body for entry in matching if entry.seq not in left_out]
+        assert notices_from == (max(left_out) + 1 if left_out else 0)
 
 
 @pytest.mark.parametrize("nul", ["a\0b", "\0", "x\0"])

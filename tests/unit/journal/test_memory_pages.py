@@ -102,13 +102,13 @@ class TestPages:
         assert journal.page(Query(0, 5, 9, since_us=20, until_us=40)).seqs == [2, 3]
 
     def test_filters_are_asked(self, journal, line):
-        """Level, source, text and fields; notices pass them all."""
+        """Level, source, text and fields; a notice about lost lines passes them all."""
         journal.append(
             Commit(
                 [
                     line(1, level=10, source="a", message="Alpha"),
                     line(2, level=40, source="b", message="beta", context={"k": 1}),
-                    line(3, run=0, level=10, message="notice"),
+                    line(3, run=0, level=40, message="notice", context={"notice": "gap"}),
                     line(4, level=40, source="a", message="ALPHA", context={"k": 2}),
                 ]
             )

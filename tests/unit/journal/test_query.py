@@ -404,7 +404,7 @@ class TestOddities:
             [
                 (INFO, "a", body(1, context={'k"': 1})),
                 (INFO, "a", body(2, context={'k"': 2})),
-                (INFO, RELAY_SOURCE, body(3, source=RELAY_SOURCE)),
+                (ERROR, RELAY_SOURCE, body(3, source=RELAY_SOURCE, context={"notice": "relay"})),
                 (INFO, "c", body(4, source="c", message="one\0two")),
                 (INFO, "d", body(5, source="d", message="one")),
                 (INFO, "a", body(6, message="one\0three")),

@@ -157,8 +157,8 @@ def test_large_lines_are_read_within_the_memory_limit(journal_at, line):
         assert seqs(journal, limit=5000, max_bytes=64 << 20, newest=newest) == list(range(1, 2201))
 
 
-def test_filters_choose_lines_and_notices_always_come(journal_at, line):
-    """Level, source, text and where; notices (run 0) pass all of them."""
+def test_filters_choose_lines_and_what_tells_of_others(journal_at, line):
+    """Level, source, text and where; a notice about lost lines passes all of them."""
     journal = journal_at()
     journal.open()
     journal.append(
@@ -166,7 +166,7 @@ def test_filters_choose_lines_and_notices_always_come(journal_at, line):
             [
                 line(1, level=10, source="a.x", message="Alpha"),
                 line(2, level=40, source="a.y", message="beta"),
-                line(3, run=0, level=20, message="notice"),
+                line(3, run=0, level=30, message="notice", context={"notice": "gap"}),
                 line(4, level=30, source="b.x", context={"symbol": "MSFT"}),
                 line(5, level=50, source="a.x", message="ALPHABET"),
             ]
@@ -269,7 +269,7 @@ def test_bodies_changed_by_hand_are_still_read_in_order(journal_at, lines):
     assert page.seqs == [1, 2, 3, 4, 5]
     assert page.bodies[2] == lines(3, 1)[0].body
     assert not any(b"\n" in body for body in page.bodies)
-    assert journal.page(Query(0, ALL, 2, newest=True)).seqs == [4, 5]
+    assert journal.page(Query(0, ALL, 2, newest=True)).seqs == [3, 4, 5]  # 4 is a notice: its line fails its checksum
 
 
 def test_more_sources_than_numbers_are_still_filtered(journal_at, line, monkeypatch):
@@ -278,7 +278,8 @@ def test_more_sources_than_numbers_are_still_filtered(journal_at, line, monkeypa
     monkeypatch.setattr("logrelay.journal.filter_sql.MAX_SOURCES", 3)
     journal = journal_at()
     journal.open()
-    journal.append(Commit([line(n, source=f"s{n}") for n in range(1, 8)] + [line(8, run=0)]))
+    journal.append(Commit([line(n, source=f"s{n}") for n in range(1, 8)]))
+    journal.append(Commit([line(8, run=0, level=30, context={"notice": "gap"})]))
     assert seqs(journal, filter=Filter(sources=("s6", "s1"))) == [1, 6, 8]
     assert seqs(journal, filter=Filter(sources=("s6", "s1"), level=30)) == [8]
 

@@ -96,6 +96,9 @@ REFUSED = [
     (json.dumps({"type": "subscribe", "text": LONG}), "bad_text"),
     ('{"type":"subscribe","text":[null]}', "bad_text"),
     (json.dumps({"type": "subscribe", "text": "a\0b"}), "bad_text"),
+    ('{"type":"subscribe","notices":"some"}', "bad_notices"),
+    ('{"type":"history","before":"k3f9ab-1","notices":"counted"}', "bad_notices"),
+    ('{"type":"history","before":"k3f9ab-1","notices":true}', "bad_notices"),
     ('{"type":"subscribe","where":"novalue"}', "bad_where"),
     ('{"type":"subscribe","where":"=x"}', "bad_where"),
     ('{"type":"subscribe","where":["a\\"b=x"]}', "bad_where"),
@@ -158,7 +161,7 @@ def test_every_code_that_parsing_can_give_is_reached():
         lambda d: orjson.dumps({"type": "subscribe", **d}),
         st.dictionaries(
             st.sampled_from(
-                ["level", "source", "text", "where", "tail", "after", "channel", "type", "before", "limit"]
+                ["level", "source", "text", "where", "notices", "tail", "after", "channel", "type", "before", "limit"]
             ),
             st.recursive(
                 st.none() | st.booleans() | st.integers(-5, 2**63) | st.floats() | st.text(max_size=5),
