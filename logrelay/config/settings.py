@@ -253,9 +253,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "tail",
         whole(0, 100_000),
-        500,
+        100,
         "Lines a new viewer gets first, unless it asks for another number.",
-        "The number of lines that the mobile app keeps.",
+        "The mobile app shows them in 0.3 s where 500 took 4.5 s; it keeps 500 rows, and follows new ones until it has "
+        "that many. The web viewer asks for its own number.",
     ),
     Setting(
         "max_lag",
@@ -337,7 +338,7 @@ class Config:
     """Bytes."""
     keep_free: int | None = None
     """Bytes; 0: never, None: a share of the file system."""
-    tail: int = 500
+    tail: int = 100
     """Lines."""
     max_lag: int = 200_000
     """Lines."""

@@ -63,6 +63,9 @@ _LEVEL_WORDS = {
 _WORDS = {rank: word for word, rank in RANKS.items()}
 """The word of each rank: nearly always, the level of the event is just that."""
 
+_LINE_ENDS = tuple((char.encode(), b"\\u%04x" % ord(char)) for char in "\u2028\u2029\x85")
+"""Characters that end a line for Unicode, and for JavaScript before 2019, but not for JSON."""
+
 _JSON = orjson.OPT_STRICT_INTEGER
 
 _COPIED = b"%b"
@@ -74,6 +77,16 @@ _line: Callable[[tuple[object, ...]], Line] = partial(tuple.__new__, Line)
 
 _second = 0
 _second_text = "1970-01-01T00:00:00"
+
+
+def escaped(json: bytes) -> bytes:
+    """Escape U+2028, U+2029 and U+0085 in JSON, which then means the same: some readers of lines end a line there."""
+    if json.isascii():
+        return json
+    for raw, escape in _LINE_ENDS:
+        if raw in json:
+            json = json.replace(raw, escape)
+    return json
 
 
 def rfc3339(us: int) -> str:
@@ -160,7 +173,7 @@ def log_line(
     except TypeError:
         shape["context"] = event = json_safe(event)
         body = orjson.dumps(shape, option=_JSON)
-    body = _COPIED % body
+    body = _COPIED % body if body.isascii() else escaped(_COPIED % body)
     return _line((seq, time_us, rank, source, run, body, "", EMPTY, app, clock_us, name)), message, event
 
 
@@ -240,7 +253,7 @@ def notice_line(
 
 def notice_body(id_: str, time_us: int, rank: int, message: str, context: Mapping[str, object]) -> bytes:
     """Render a notice; for one that only one viewer gets, `id_` is the position to resume behind."""
-    return _COPIED % orjson.dumps(
+    body = orjson.dumps(
         {
             "type": "log",
             "id": id_,
@@ -251,6 +264,7 @@ def notice_body(id_: str, time_us: int, rank: int, message: str, context: Mappin
             "timestamp": rfc3339(time_us),
         }
     )
+    return escaped(_COPIED % body)
 
 
 def left_out_body(id_: str, time_us: int) -> bytes:

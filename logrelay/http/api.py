@@ -79,7 +79,8 @@ ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs", "/summary")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
-_TRADER_KEYS = ("app", "host", "pid", "state", "last_line")
+_TRADER_KEYS = ("app", "host", "pid", "run", "state", "started", "last_line", "last_line_age_s", "quiet_s")
+"""As in the message `connection`; `last_line_age_seconds` is the name that an age had here alone, and stays."""
 _JOURNAL_KEYS = ("trouble", "bytes", "damaged_lines")
 
 

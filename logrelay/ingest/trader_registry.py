@@ -12,7 +12,7 @@ the same `Trader` between its states, and each move has its notice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -28,6 +28,13 @@ CRASH_GRACE_S = 1.0
 """A connection that ended without bye may be back at once (a reset, a second connection taking over); a trader
 reconnects within a second, so one that is not back after that is told of. A dead process will not be back, but its run
 may: another process may begin at once to send what it left behind."""
+
+SHORT_RUN_S = 20.0
+"""A run that ended cleanly within this time was short: a job under cron, a worker. The next runs of its app are told of
+when they have ended, in one notice, or after this time: a job that runs every minute would make 2,880 notices a day."""
+
+MAX_SHORT_APPS = 1_024
+"""Apps remembered for it; the one whose short run was longest ago is forgotten first, and has two notices again."""
 
 LOST_GRACE_S = 300.0
 """Seconds after which a lost trader of which nothing is known is gone: the network of a tunnel, a machine that is
@@ -100,6 +107,7 @@ _WAITED_FOR = (CONNECTED, QUIET, LOST)
 """The states of a run that has not ended."""
 
 _NEVER = float("inf")
+_NO_DETAILS: Mapping[str, object] = {}
 _LAST_US = 2**63
 """Later than any time; where the relay's own clock was never set, it is no measure for others."""
 
@@ -163,6 +171,8 @@ class Trader:
     """Lines since the relay started."""
     unsynced: bool = False
     """It has sent nothing since the relay started: a hole before its next line is what the power took."""
+    began: float = -_NEVER
+    """Monotonic time of its first hello, seconds; it may have been before the relay started."""
 
 
 @dataclass(slots=True)
@@ -273,6 +283,10 @@ class TraderRegistry:
         """The runs that are connected, waited for, or ended lately: what walks over all traders walks over these."""
         self.by_id: dict[int, Trader] = {}
         """The same by `Run.id`."""
+        self._short_apps: dict[str, None] = {}
+        """Apps whose last run was short, in that order."""
+        self._unannounced: dict[bytes, float] = {}
+        """Runs of such apps that no notice has told of, and the monotonic time at which one will; ascending."""
         self._apps = AppTable()
         self._waited_for = _WaitedFor()
         """Those of them that have lost their connection and may come back."""
@@ -284,20 +298,19 @@ class TraderRegistry:
         self._first_head = sequencer.head
         self._next_id = self._table.highest_id() + 1
         known = [*self._table.in_states(CONNECTED, QUIET, LOST), *self._table.latest(RECENT_RUNS)]
-        rows: dict[int, AppRow] = {}
-        for run in sorted(known, key=lambda run: run.id):  # apps are restored in the order in which the runs began
-            if run.id not in rows:
-                rows[run.id] = self._restore_app(run, mono, now_us)
+        runs_by_id = {run.id: run for run in known}
+        # Apps are restored in the order in which the runs began.
+        rows = {number: self._restore_app(runs_by_id[number], mono, now_us) for number in sorted(runs_by_id)}
         for run in known:
             if self._table.pop(run.key) is not None:
                 trader = Trader(
                     run,
                     rows[run.id],
                     last_line=mono,
+                    line_at=mono - _age_s(run.last_us, now_us) if run.last_us else None,
                     committed=run.last_seq,
                     unsynced=unsynced_before_us is not None,
                 )
-                trader.line_at = mono - _age_s(run.last_us, now_us) if run.last_us else None
                 run.has_crashed = run.state == CRASHED
                 self._by_key[run.key] = self.by_id[run.id] = trader
                 if run.state in _WAITED_FOR:
@@ -352,9 +365,12 @@ class TraderRegistry:
             run.uid = hello.peer_uid
             self._next_id += 1
             trader = self._by_key[run.key] = self.by_id[run.id] = Trader(
-                run, self._apps.came(run.app, mono, back=False), unsynced=self._may_lack_lines(run)
+                run, self._apps.came(run.app, mono, back=False), unsynced=self._may_lack_lines(run), began=mono
             )
-            self._add_notice(trader, now_us, INFO, f"{_name(run)} connected")
+            if run.app in self._short_apps:
+                self._unannounced[run.key] = mono + SHORT_RUN_S
+            else:
+                self._announce(trader, now_us)
             self._replace_lost(hello.peer_pid, now_us, mono)
         else:
             replaced = trader.connection
@@ -487,7 +503,7 @@ class TraderRegistry:
         trader.end = end._replace(process=DEAD) if trader.is_dead else end
         if trader.run.said_bye:
             trader.deadline = _NEVER
-            self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} ended cleanly", CLOSED)
+            self._tell_end(trader, now_us, mono)
             self._set_state(trader, CLOSED, now_us, mono)
             return False
         trader.deadline = mono + CRASH_GRACE_S
@@ -502,6 +518,35 @@ class TraderRegistry:
         self._add_notice(trader, now_us, WARNING, text, GONE)
         trader.deadline = _NEVER
         self._set_state(trader, GONE, now_us, mono)
+
+    def _tell_end(self, trader: Trader, now_us: int, mono: float) -> None:
+        """Tell of a clean end; with the beginning, if that was not told because the app's runs are short."""
+        run, seconds = trader.run, mono - trader.began
+        self._short_apps.pop(run.app, None)
+        if seconds <= SHORT_RUN_S:
+            self._short_apps[run.app] = None
+            if len(self._short_apps) > MAX_SHORT_APPS:
+                del self._short_apps[next(iter(self._short_apps))]
+            if self._unannounced.pop(run.key, None) is not None:
+                text = f"{_name(run)} ran for {seconds:.1f} s and ended cleanly; {_lines(trader.lines)}"
+                more = {"lines": trader.lines, "seconds": round(seconds, 3)}
+                self._add_notice(trader, now_us, INFO, text, CLOSED, more)
+                return
+        self._add_notice(trader, now_us, INFO, f"{_name(run)} ended cleanly", CLOSED)
+
+    def _announce(self, trader: Trader, now_us: int) -> None:
+        self._add_notice(trader, now_us, INFO, f"{_name(trader.run)} connected")
+
+    def _announce_due(self, now_us: int, mono: float) -> None:
+        """Tell of runs that have turned out not to be short."""
+        while self._unannounced:
+            key, due = next(iter(self._unannounced.items()))
+            if due > mono:
+                break
+            del self._unannounced[key]
+            trader = self._by_key.get(key)
+            if trader is not None:
+                self._announce(trader, now_us)
 
     def process_died(self, run_key: bytes, mono: float) -> float:
         """Note that the process of a run without connection has ended: it has crashed if it has not said goodbye.
@@ -559,11 +604,13 @@ class TraderRegistry:
     def next_report(self) -> float:
         """Return when something is due that was not told at once; infinity when nothing is. Quick."""
         refusals = self._next_refusal_notice if self._unreported_refusals else _NEVER
-        return min(refusals, self._notices.next_deadline(), self._on_stderr.next_deadline())
+        unannounced = next(iter(self._unannounced.values()), _NEVER)
+        return min(unannounced, refusals, self._notices.next_deadline(), self._on_stderr.next_deadline())
 
     def pass_time(self, now_us: int, mono: float) -> None:
         """Tell in notices which traders have become quiet, lost, crashed or gone."""
         self._mono = mono
+        self._announce_due(now_us, mono)
         self._report_refusals(now_us, mono)
         self._report_sums(now_us, mono)
         for trader in self._by_key.values():
@@ -710,15 +757,26 @@ class TraderRegistry:
         }
         self._tell(trader, now_us, WARNING, FLOODING, text, details)
 
-    def _add_notice(self, trader: Trader, now_us: int, rank: int, message: str, state: str = CONNECTED) -> None:
+    def _add_notice(
+        self,
+        trader: Trader,
+        now_us: int,
+        rank: int,
+        message: str,
+        state: str = CONNECTED,
+        more: Mapping[str, object] = _NO_DETAILS,
+    ) -> None:
         run = trader.run
-        details = {
+        if self._unannounced.pop(run.key, None) is not None:
+            self._announce(trader, now_us)  # what else is told of it comes behind its beginning
+        details: dict[str, object] = {
             "state": state,
             "app": run.app,
             "host": run.host,
             "pid": run.pid,
             "run": run.name,
             "last_line": rfc3339(run.last_us) if run.last_us else None,
+            **more,
         }
         self._tell(trader, now_us, rank, state, message, details)
 
@@ -768,6 +826,7 @@ class TraderRegistry:
 
     def flush(self, now_us: int, mono: float) -> None:
         """Tell now what would be told later: the relay is about to end."""
+        self._announce_due(now_us, _NEVER)
         self._report_sums(now_us, mono, all_of_them=True)
 
     def _report_sums(self, now_us: int, mono: float, *, all_of_them: bool = False) -> None:
@@ -993,7 +1052,13 @@ def _suppressed(found: Suppressed) -> tuple[str, dict[str, object]]:
     apps = ", ".join(app or "without a name" for app in found.apps) + (" and others" if found.more_apps else "")
     return (
         f"and {found.count:,} more of this kind in {SUM_S:.0f} s: {_KINDS[found.cause]} ({apps})",
-        {"state": found.cause, "count": found.count, "apps": list(found.apps), "suppressed": True},
+        {
+            "state": found.cause,
+            "count": found.count,
+            "apps": list(found.apps),
+            "suppressed": True,
+            **({"more_apps": True} if found.more_apps else {}),
+        },
     )
 
 

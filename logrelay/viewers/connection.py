@@ -173,6 +173,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_charged",
         "_closing",
         "_dropped_bytes",
+        "_fragments",
         "_head_reader",
         "_inbox",
         "_loop",
@@ -218,6 +219,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """The token by which it was admitted; None: by none, or not yet."""
         self._inbox = bytearray()
         """Read and not acted on yet: one message is acted on in each turn."""
+        self._fragments: bytearray | None = None
+        """The beginning of a message that comes in several frames; the protocol bounds it to `MAX_REQUEST_BYTES`."""
         self._charged = 0
         """Bytes that the registry was told are held."""
         self._turn_requested = False
@@ -371,7 +374,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
 
     def _note_charge(self) -> None:
         """Tell the registry how much is held, when that has changed."""
-        charged = len(self._inbox)
+        charged = len(self._inbox) + len(self._fragments or b"")
         if charged != self._charged:
             self._charged = charged
             self._registry.charge(self, charged)
@@ -406,6 +409,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._registry.forget(self)
         self._transport = None
         self._inbox.clear()
+        self._fragments = None
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             break_cycles(protocol)
@@ -516,12 +520,17 @@ class ViewerConnection(asyncio.BufferedProtocol):
     def _handle_frame(self, event: Frame) -> None:
         if event.opcode is Opcode.PONG:
             self._unanswered_pings = 0
-        elif event.opcode is Opcode.TEXT and self._session is not None and not self._closing:
-            if event.fin:
+        elif event.opcode in (Opcode.TEXT, Opcode.CONT) and self._session is not None and not self._closing:
+            if event.opcode is Opcode.TEXT and event.fin:
                 self._handle_text(self._session, bytes(event.data))
-            else:
-                self.close(CloseCode.MESSAGE_TOO_BIG, "send a request in one frame")
-        elif event.opcode in (Opcode.BINARY, Opcode.CONT) and self._session is not None and not self._closing:
+                return
+            # RFC 6455, section 5.4. That a message begins before it goes on, and is not too long, the protocol sees to.
+            held = self._fragments if self._fragments is not None else bytearray()
+            held += event.data
+            self._fragments = None if event.fin else held
+            if event.fin:
+                self._handle_text(self._session, bytes(held))
+        elif event.opcode is Opcode.BINARY and self._session is not None and not self._closing:
             self.close(CloseCode.UNSUPPORTED_DATA, "send text")
 
     def _handle_text(self, session: Session, text: bytes) -> None:

@@ -11,10 +11,14 @@ from __future__ import annotations
 import orjson
 
 from logrelay.fanout.filters import NOTICES, UNLIMITED, Filter, Limit
+from logrelay.fanout.line_json import escaped
 from logrelay.model import CRITICAL, SHOWN
 
 MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
 """Every `type` the relay sends."""
+
+MESSAGE_BYTES = 1024 * 1024
+"""The longest message to a viewer: what iOS and the Python client take unless told otherwise."""
 
 ERROR_CODES: dict[str, str] = {
     "bad_json": "the message is not a JSON object",
@@ -100,12 +104,22 @@ def connection(
     }
     if not limit.nothing:
         message["limit"] = filter_shape(Filter(limit.level, limit.sources, apps=limit.apps))
-    return orjson.dumps(message)
+    return _fitting(message, traders)
+
+
+def _fitting(message: dict[str, object], traders: list[dict[str, object]]) -> bytes:
+    """Render the message with as many of the traders as fit into MESSAGE_BYTES, the first of them."""
+    text = escaped(orjson.dumps(message))
+    while len(text) > MESSAGE_BYTES and traders:
+        traders = traders[: len(traders) * 3 // 4]
+        text = escaped(orjson.dumps(message | {"traders": traders, "more_traders": True}))
+    return text
 
 
 def subscribed(wanted: Filter, head: str) -> bytes:
     """Render the answer to a subscribe request: the subscription as it is now."""
-    return orjson.dumps({"type": "subscribed", "channel": "logs", "filter": filter_shape(wanted), "head": head})
+    shape = filter_shape(wanted)
+    return escaped(orjson.dumps({"type": "subscribed", "channel": "logs", "filter": shape, "head": head}))
 
 
 def filter_shape(wanted: Filter) -> dict[str, object]:
@@ -135,7 +149,7 @@ def history(bodies: list[bytes], more: bool) -> bytes:
 
 def error(code: str, message: str) -> bytes:
     """Render an error; `code` is a key of ERROR_CODES."""
-    return orjson.dumps({"type": "error", "code": code, "message": message})
+    return escaped(orjson.dumps({"type": "error", "code": code, "message": message}))
 
 
 PONG = b'{"type":"pong"}'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -24,8 +25,9 @@ from logrelay.viewers.stream import Stream
 MAX_HISTORIES = 4
 """History requests a viewer may have waiting; a person scrolls one page at a time."""
 
-HISTORY_BYTES = 1024 * 1024
-"""Bytes of lines after which a history answer ends early, with `more` true: lines can be 64 KiB long."""
+HISTORY_BYTES = messages.MESSAGE_BYTES - 4096
+"""Bytes of lines, commas included, after which a history answer ends early, with `more` true: lines can be 64 KiB long.
+What is left of a message is for a notice of a gap and for what is around the lines."""
 
 MAX_REASON_CHARS = 100
 """Of an error, how much goes into the close frame, whose reason has at most 123 bytes (RFC 6455 section 5.5)."""
@@ -59,6 +61,17 @@ class _HistoryRequest(NamedTuple):
 def unsynced_gap(lost: Lost) -> Gap:
     """Return the gap that tells a viewer of lines that it was shown and the journal does not have."""
     return Gap("unsynced", lost.first, lost.last, lost.lines, None, epoch=lost.epoch)
+
+
+def _fitting(bodies: Sequence[bytes], room: int) -> int:
+    """Return how many of the last bodies fit, with a comma each."""
+    fits = 0
+    for body in reversed(bodies):
+        room -= len(body) + 1
+        if room < 0:
+            break
+        fits += 1
+    return fits
 
 
 class Session:
@@ -225,12 +238,15 @@ class Session:
                     limit=left,
                     filter=wanted,
                     newest=True,
-                    max_bytes=HISTORY_BYTES - size,
+                    max_bytes=max(1, HISTORY_BYTES - size),
                 )
             )
-            bodies = page.bodies + bodies
+            fits = _fitting(page.bodies, HISTORY_BYTES - size)
+            bodies = page.bodies[len(page.bodies) - fits :] + bodies
+            if fits < len(page.bodies):
+                return bodies, True
             left -= page.counted
-            size += sum(map(len, page.bodies))
+            size += sum(map(len, page.bodies)) + len(page.bodies)
             if page.complete:
                 return bodies, False
             until = page.reached if not page.seqs else page.seqs[0] - 1

@@ -651,9 +651,18 @@ def _in_multiprocessing_child(processor: LogRelayProcessor) -> None:
     """Have a multiprocessing child flush at its end: forked ones leave by os._exit and run no atexit."""
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
-    if process is None or util is None or process.parent_process() is None:
+    if process is None or util is None:
         return
-    util.Finalize(None, _exit_of, args=(weakref.ref(processor),), exitpriority=-100)
+    if process.parent_process() is not None:
+        _flush_at_end(processor)
+    elif getattr(process.current_process(), "_inheriting", False):
+        # A child that is still importing its main module, as under forkserver: what is to be done at the end is
+        # forgotten when its work begins, and told to it then.
+        util.register_after_fork(processor, _flush_at_end)
+
+
+def _flush_at_end(processor: LogRelayProcessor) -> None:
+    sys.modules["multiprocessing.util"].Finalize(None, _exit_of, args=(weakref.ref(processor),), exitpriority=-100)
 
 
 def _exit_of(ref: weakref.ref[LogRelayProcessor]) -> None:

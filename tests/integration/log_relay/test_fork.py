@@ -389,6 +389,8 @@ def test_f7_every_way_to_make_a_process(peer, sock, tmp_path, wait_for, how):
         return found == sorted([*children, 2 if how == "daemonised -" else 3])
 
     wait_for(arrived, what=f"all lines; there are {by_pid(peer)}")
+    if how not in ("preexec_fn -", "daemonised -"):  # those end by exec, and by os._exit
+        wait_for(lambda: len(peer.byes) == len(by_pid(peer)), what=f"a goodbye of each; there are {peer.byes}")
 
 
 def test_f8_fork_while_a_frame_is_sent_in_part(make_peer, sock):

@@ -328,7 +328,16 @@ def test_ping_and_nonsense(house):
 
 
 @pytest.mark.parametrize(
-    ("what", "code"), [("binary", 1003), ("too big", 1009), ("pieces", 1009), ("not utf-8", 1007), ("unmasked", 1002)]
+    ("what", "code"),
+    [
+        ("binary", 1003),
+        ("too big", 1009),
+        ("pieces too big", 1009),
+        ("not utf-8", 1007),
+        ("pieces not utf-8", 1007),
+        ("unmasked", 1002),
+        ("a piece of nothing", 1002),
+    ],
 )
 def test_close_codes(house, what, code):
     """Each way of breaking the rules has the close code of the table; others are not disturbed."""
@@ -339,9 +348,13 @@ def test_close_codes(house, what, code):
         peer.ws.send(b"\0")
     elif what == "too big":
         peer.ws.send("x" * (64 * 1024 + 1))
-    elif what == "pieces":
-        with suppress(ConnectionClosed):  # the answer to the first piece may come before the second is sent
-            peer.ws.send(iter(['{"type":', '"ping"}']))
+    elif what == "pieces too big":
+        with suppress(ConnectionClosed):  # the answer may come before the last piece is sent
+            peer.ws.send(iter(["x" * (32 * 1024), "x" * (32 * 1024), "x"]))
+    elif what == "pieces not utf-8":
+        peer.ws.socket.sendall(b"\x01\x81\0\0\0\0\xff\x80\x81\0\0\0\0\xfe")
+    elif what == "a piece of nothing":
+        peer.ws.socket.sendall(b"\x80\x81\0\0\0\0x")
     elif what == "not utf-8":
         peer.ws.socket.sendall(b"\x81\x82\0\0\0\0\xff\xfe")
     else:
@@ -350,6 +363,42 @@ def test_close_codes(house, what, code):
     other.ask(type="ping")
     assert other.message() == {"type": "pong"}
     other.close()
+
+
+def test_a_request_in_pieces_is_heard(house):
+    """RFC 6455, section 5.4: with other frames in between, and the bytes of one character apart, up to the limit."""
+    relay = house()
+    peer = Peer(relay)
+    request = json.dumps({"type": "subscribe", "text": "\u00e4" * 9}, ensure_ascii=False).encode()
+    pieces = [request[at : at + 1] for at in range(len(request))]
+    frames = [bytes([0x01 if n == 0 else 0x00, 0x81]) + bytes(4) + piece for n, piece in enumerate(pieces)]
+    frames[-1] = bytes([0x80]) + frames[-1][1:]
+    frames.insert(5, bytes([0x89, 0x80]) + bytes(4))  # a ping in between
+    peer.ws.socket.sendall(b"".join(frames))
+    assert peer.message()["filter"] == {"text": "\u00e4" * 9}
+    empty = json.dumps({"type": "ping", "x": ""})
+    whole = json.dumps({"type": "ping", "x": "x" * (64 * 1024 - len(empty))})
+    peer.ws.send(iter([whole[:30_000], whole[30_000:]]))
+    assert peer.message() == {"type": "pong"}
+    peer.close()
+
+
+def test_no_message_is_longer_than_clients_take(house):
+    """A client that takes a megabyte, as most do unless told, reads all of the history of long lines."""
+    relay = house()
+    trader = filled(relay, 60, pad="x" * 30_000)
+    peer = Peer(relay, "?tail=0", max_size=1024 * 1024)
+    before, found, answers = peer.first["head"], 0, 0
+    while True:
+        peer.ask(type="history", before=before, limit=1000, notices="no")
+        answer = peer.message()
+        found, answers, before = found + len(answer["logs"]), answers + 1, answer["logs"][0]["id"]
+        if not answer["more"]:
+            break
+    assert found == 59
+    assert answers == 2
+    peer.close()
+    trader.close()
 
 
 def test_a_request_of_64_kib_is_heard(house):

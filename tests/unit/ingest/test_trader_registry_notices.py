@@ -10,7 +10,7 @@ from logrelay.ingest import trader_registry as module
 from logrelay.ingest.app_activity import AppRow
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, End, Trader, TraderRegistry
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, SHORT_RUN_S, End, Trader, TraderRegistry
 from logrelay.model import ERROR, INFO, WARNING, Run, run_name
 
 NOW = 1_769_162_400_000_000
@@ -129,6 +129,60 @@ def test_coming_and_going(bench):
         bench.forward(CRASH_GRACE_S)
     assert bench.hello(Hello(b"o" * 16, "", "box", 5, 1))
     assert bench.notices()[0][2] == "trader (pid 5) connected"
+
+
+def run_of(bench, n, seconds, lines=0, app="cron"):
+    """Let a run come, log, say goodbye and end; return what was said."""
+    trader = bench.hello(Hello(bytes([n]) * 16, app, "box", n, NOW * 1000))
+    said = bench.notices()
+    bench.receive(trader, *(log(seq) for seq in range(1, lines + 1)), Bye(lines))
+    return said + bench.forward(seconds) + bench.end(trader)
+
+
+def texts(said):
+    return [message for _, _, message, _ in said]
+
+
+def test_short_clean_runs_are_told_of_once(bench):
+    """From the second run of an app on, one notice says all; what is not short, or not clean, is told as ever."""
+    assert texts(run_of(bench, 1, 0.5)) == ["cron (pid 1) connected", "cron (pid 1) ended cleanly"]
+    assert run_of(bench, 2, 1.5, lines=3) == [
+        (
+            INFO,
+            "trader",
+            "cron (pid 2) ran for 1.5 s and ended cleanly; 3 lines",
+            {"state": "closed", "app": "cron", "host": "box", "pid": 2, "run": run_name(bytes([2]) * 16)}
+            | {"last_line": "2026-01-23T10:00:00.000003Z", "lines": 3, "seconds": 1.5},
+        )
+    ]
+    assert texts(run_of(bench, 3, 0.0, app="other")) == ["other (pid 3) connected", "other (pid 3) ended cleanly"]
+    assert texts(run_of(bench, 4, SHORT_RUN_S, lines=1)) == ["cron (pid 4) connected", "cron (pid 4) ended cleanly"]
+    assert texts(run_of(bench, 5, SHORT_RUN_S + 1)) == ["cron (pid 5) connected", "cron (pid 5) ended cleanly"]
+    assert texts(run_of(bench, 6, 1.0)) == ["cron (pid 6) connected", "cron (pid 6) ended cleanly"]
+
+
+def test_a_run_of_an_app_with_short_runs_that_crashes(bench):
+    """Its beginning is told before its end."""
+    run_of(bench, 1, 0.5)
+    trader = bench.hello(Hello(b"2" * 16, "cron", "box", 2, NOW * 1000))
+    assert bench.notices() == []
+    assert bench.registry.next_report() == bench.mono + SHORT_RUN_S
+    bench.end(trader)
+    assert [text.split(")")[1][:22] for text in texts(bench.forward(CRASH_GRACE_S))] == [
+        " connected",
+        " is gone without sayin",
+    ]
+    bench.hello(Hello(b"3" * 16, "cron", "box", 3, NOW * 1000))
+    bench.registry.flush(bench.now_us, bench.mono)
+    assert texts(bench.notices()) == ["cron (pid 3) connected"]
+
+
+def test_apps_with_short_runs_are_remembered_up_to_a_bound(bench, monkeypatch):
+    """The one that ran last longest ago goes first."""
+    monkeypatch.setattr(module, "MAX_SHORT_APPS", 2)
+    for n, app in enumerate("abc"):
+        run_of(bench, n, 0.1, app=app)
+    assert [len(run_of(bench, 10 + n, 0.1, app=app)) for n, app in enumerate("cba")] == [1, 1, 2]
 
 
 def test_one_whose_time_has_not_come_hides_no_other(bench):

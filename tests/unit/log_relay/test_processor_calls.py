@@ -911,7 +911,8 @@ def test_a_child_of_multiprocessing_flushes_at_its_end(bench, monkeypatch):
     finalized = []
     util = types.SimpleNamespace(Finalize=lambda *args, **kwargs: finalized.append((args, kwargs)))
     parent = [object()]
-    process = types.SimpleNamespace(parent_process=lambda: parent[0])
+    current = types.SimpleNamespace()
+    process = types.SimpleNamespace(parent_process=lambda: parent[0], current_process=lambda: current)
     monkeypatch.setitem(sys.modules, "multiprocessing.util", util)
     monkeypatch.setitem(sys.modules, "multiprocessing.process", process)
     starts = [True, False]
@@ -925,6 +926,14 @@ def test_a_child_of_multiprocessing_flushes_at_its_end(bench, monkeypatch):
     assert len(finalized) == 1, "another call started the thread"
     parent[0] = None
     module._in_multiprocessing_child(bench.processor)
+    later = []
+    util.register_after_fork = lambda obj, function: later.append((obj, function))
+    current._inheriting = True  # it imports the main module, and its work has not begun
+    module._in_multiprocessing_child(bench.processor)
+    assert len(finalized) == 1, "multiprocessing would forget it"
+    ((processor, function),) = later
+    function(processor)
+    assert finalized.pop()[0] == (None, module._exit_of)
     parent[0] = object()
     for name in ("multiprocessing.util", "multiprocessing.process"):
         with monkeypatch.context() as patch:

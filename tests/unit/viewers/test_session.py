@@ -232,13 +232,13 @@ async def test_history_before_the_oldest_line_is_empty():
 
 def test_long_lines_end_an_answer_early(monkeypatch):
     """An answer is bounded in bytes, and says that there is more."""
-    monkeypatch.setattr(session_module, "HISTORY_BYTES", 20)
+    monkeypatch.setattr(session_module, "HISTORY_BYTES", 25)
 
     async def scenario():
         bench = Bench(looked_at=1)
         bench.ask(type="history", before="k3f9ab-9")
         (answer,) = await bench.answers(1)
-        assert numbers(answer) == [6, 7, 8]  # 7 bytes each
+        assert numbers(answer) == [6, 7, 8]  # 8 bytes each, with the comma
         assert answer["more"] is True
 
     asyncio.run(scenario())
