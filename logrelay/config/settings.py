@@ -49,7 +49,11 @@ _TOKEN = text(
     "TOKEN",
 )
 _NAME = text(r"[A-Za-z0-9._-]+", "a host name without port", "NAME")
-_ORIGIN = text(r"https?://[^/?#@\s,]+", "like http://localhost:8081, without a path", "ORIGIN")
+_ORIGIN = text(
+    r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s,]+",
+    "like http://localhost:8081 or capacitor://localhost, without a path",
+    "ORIGIN",
+)
 
 MAX_ALLOWED = 16
 """Entries of an allow list: each is compared with every request, and nobody types more by hand."""

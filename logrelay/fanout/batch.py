@@ -19,8 +19,9 @@ from logrelay.fanout.filters import Filter, ascii_lower, field_text, is_named, s
 from logrelay.fanout.line_json import read_body, run_of_body
 from logrelay.model import RELAY_RUN, Line
 
-Form = Literal["single", "batch"]
-"""single: one line per message. batch: a message is a JSON array of lines (subprotocol logrelay.v1.batch)."""
+Form = Literal["single", "batch", "ndjson", "sse"]
+"""single: one line per message. batch: a message is a JSON array of lines (subprotocol logrelay.v1.batch). Over plain
+HTTP, ndjson: a line of text for each; sse: a Server-Sent Event for each, with its id."""
 
 Chosen = tuple[Sequence[bytes], Sequence[int]]
 """Viewer messages and their seqs."""
@@ -32,6 +33,9 @@ stalled viewer is promised to cost less than 64 KiB; one line can be 64 KiB, so 
 MAX_SHARED = 256
 """Selections, and context fields, that a batch remembers: far more than viewers have different wishes. Without a bound,
 one viewer that changes its subscription all the time would fill the memory of an idle relay."""
+
+_ID = b'"id":"'
+"""What stands before the id of a line, near its beginning; an id has no character that JSON escapes."""
 
 _TEXT_FRAME = 0x81
 """FIN and opcode 1 (RFC 6455 section 5.2)."""
@@ -102,9 +106,19 @@ def segments_of(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> lis
 def _join(bodies: Sequence[bytes], form: Form) -> bytes:
     if form == "batch":
         return frame(b"[%b]" % b",".join(bodies))
+    if form == "ndjson":
+        return b"\n".join([*bodies, b""])
+    if form == "sse":
+        return b"".join([b"id: %b\ndata: %b\n\n" % (_id_in(body), body) for body in bodies])
     # Header and body go into the one join that makes the segment: a line is copied once.
     headers = map(_header.__getitem__, map(len, bodies))
     return b"".join(chain.from_iterable(zip(headers, bodies, strict=True)))
+
+
+def _id_in(body: bytes) -> bytes:
+    """Return the id of a rendered line."""
+    start = body.index(_ID) + len(_ID)
+    return body[start : body.index(b'"', start)]
 
 
 class Batch:

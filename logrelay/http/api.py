@@ -176,7 +176,7 @@ class HttpApi:
 
     def _route(self, method: str, target: str, headers: Mapping[str, str], facts: RelayFacts) -> HttpResponse:
         path, _, query = target.partition("?")
-        if method == "OPTIONS":  # no CORS header: pages from elsewhere have nothing to ask here
+        if method == "OPTIONS":  # a preflight of a listed page has been answered already
             return HttpResponse(204, (("Allow", ALLOWED_METHODS),))
         if method not in ("GET", "HEAD"):
             refusal = _error(405, "bad_method", f"only {ALLOWED_METHODS} are answered here")

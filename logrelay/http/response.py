@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 
 from logrelay.access.tokens import Token
+from logrelay.fanout.batch import Form
 
 SAFE_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -20,6 +21,19 @@ SAFE_HEADERS = (
 )
 """On every answer, whoever made it. The last two only where the answer has none of its own: the web viewer's files are
 kept by the browser and asked about again, and its page needs its own script and style."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """An answer that goes on with new lines: how it is filled, and what is written while there are none."""
+
+    target: str
+    """The request target, with the subscription in its query; it has been found to be good."""
+    form: Form
+    after: str | None
+    """An id to begin behind, from the header Last-Event-ID; None: as the target says."""
+    heartbeat: bytes
+    """Means nothing to the reader, and shows both sides that the connection lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,8 @@ class HttpResponse:
     body: bytes | AsyncGenerator[bytes, None] = b""
     delay_s: float = 0.0
     """Seconds after which it is to be sent; 0: at once."""
+    follow: Follow | None = field(default=None, compare=False)
+    """Lines follow the head, without end: who begins them. The body is empty then."""
     token: Token | None = field(default=None, compare=False)
     """The token that it was granted to: once that is revoked, no more of the answer is sent. It is not part of it."""
 

@@ -33,6 +33,19 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 SHOWN_CHARS = 80
 """How much of a peer's header a refusal repeats: it goes into a response and a log."""
 
+VARY = (("Vary", "Origin"),)
+"""Where origins are listed, an answer that was kept for one page is none for another."""
+
+EXPOSED_HEADERS = "Logrelay-Head, Retry-After"
+
+PREFLIGHT = (
+    ("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS"),
+    ("Access-Control-Allow-Headers", "Authorization, Last-Event-ID"),
+    ("Access-Control-Allow-Private-Network", "true"),
+    ("Access-Control-Max-Age", "600"),
+)
+"""What a browser is told that asks before it lets a listed page send a request, with a token for instance."""
+
 _AUTHORITY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s\[\]:/?#@]+)(?::([0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(https?)://([^/?#@\s]+)", re.IGNORECASE)
 _BEARER_HEADER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -137,16 +150,27 @@ class AccessPolicy:
         return Granted(BATCH if BATCH in subprotocols else next(iter(carried), None), found)
 
     def _same_origin(self, origin: str, host: tuple[str, int | None]) -> bool:
+        if self._is_listed(origin):
+            return True  # of any scheme: an app's own page is capacitor://localhost
         match = _ORIGIN.fullmatch(origin)
         theirs = split_authority(match[2]) if match else None
         if match is None or theirs is None:
             return False  # "null", file:, an extension, or nonsense
-        if self._is_listed(origin):
-            return True
         # A Host without a port means the default one of the scheme that was used, which only Origin names:
         # behind a TLS proxy that is 443.
         default = DEFAULT_PORTS[match[1].lower()]
         return (theirs[0], theirs[1] or default) == (host[0], host[1] or default)
+
+    def sharing_headers(self, origin: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Return the headers (Fetch standard, CORS) by which a browser lets a page of `origin` read an answer.
+
+        `origin` has the values of the Origin header. A page that is not listed gets none of them.
+        """
+        if not self.allowed_origins:
+            return ()
+        if len(origin) != 1 or not self._is_listed(origin[0]):
+            return VARY
+        return (*VARY, ("Access-Control-Allow-Origin", origin[0]), ("Access-Control-Expose-Headers", EXPOSED_HEADERS))
 
     def _is_listed(self, origin: str) -> bool:
         return origin.lower() in [allowed.lower() for allowed in self.allowed_origins]

@@ -175,6 +175,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_dropped_bytes",
         "_fragments",
         "_head_reader",
+        "_heartbeat",
         "_inbox",
         "_loop",
         "_peer",
@@ -215,6 +216,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._reading_paused = False
         self._closing = False
         self._unanswered_pings = 0
+        self._heartbeat = b""
+        """Of an answer over plain HTTP that goes on with new lines; empty for any other."""
         self.token: Token | None = None
         """The token by which it was admitted; None: by none, or not yet."""
         self._inbox = bytearray()
@@ -469,7 +472,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._peer = self._service.client_of(request, self._peer)
         decision = self._service.decide(request, self._peer)
         self.token = decision.token
-        if not isinstance(decision, HttpResponse):
+        if not isinstance(decision, HttpResponse) or decision.follow is not None:
             decision = self._registry.refuse_viewer() or decision
         if isinstance(decision, HttpResponse):
             head_only = head.method == "HEAD"
@@ -548,13 +551,14 @@ class ViewerConnection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None:
             return
-        self._registry.answering(self)
+        if response.follow is None:
+            self._registry.answering(self)
         response = response.with_safe_headers()
         fields = Headers()
         fields["Date"] = email.utils.formatdate(usegmt=True)
         fields["Connection"] = "close"
         body = response.body
-        if isinstance(body, bytes) and response.status not in (204, 304):
+        if isinstance(body, bytes) and response.follow is None and response.status not in (204, 304):
             fields["Content-Length"] = str(len(body))
             fields["Content-Type"] = "text/plain; charset=utf-8"
         for name, value in response.headers:
@@ -562,6 +566,13 @@ class ViewerConnection(asyncio.BufferedProtocol):
                 del fields[name]  # the answer to HEAD names the length of what GET would send
             fields[name] = value
         head = Response(response.status, HTTPStatus(response.status).phrase, fields).serialize()
+        if response.follow is not None:
+            self._cancel_timer()
+            self._heartbeat = response.follow.heartbeat
+            self._registry.viewer_opened(self)
+            transport.write(head)
+            self._session = self._service.follow(self, response.follow, token=self.token)
+            return
         if not isinstance(body, bytes):
             self._cancel_timer()
             self._writing_resumed = asyncio.Event()
@@ -649,6 +660,12 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._abort_after(CLOSE_TIMEOUT_S)
         elif self._session is None:
             self.reset()
+        elif self._heartbeat and not self._closing:
+            # An answer that goes on has no end of its own: its reader asks again behind the last id.
+            self._closing = True
+            if self._transport is not None:
+                self._transport.close()
+            self._abort_after(CLOSE_TIMEOUT_S)
 
     # --- what the server calls ------------------------------------------------------------------------------------
 
@@ -659,6 +676,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
 
     def ping(self) -> None:
         """Ask for a pong, or close when the last `PINGS_UNANSWERED` pings had none."""
+        if self._heartbeat:
+            self._beat()
+            return
         protocol = self._protocol
         if self._closing or protocol is None or protocol.state is not OPEN:
             return
@@ -671,6 +691,16 @@ class ViewerConnection(asyncio.BufferedProtocol):
         except ProtocolError:
             return
         self._flush(protocol)
+
+    def _beat(self) -> None:
+        """Show a reader of lines over plain HTTP that the connection lives; cut it when nothing is taken for long."""
+        if self._writing_paused:
+            self._unanswered_pings += 1
+            if self._unanswered_pings > PINGS_UNANSWERED:
+                self.abort()
+            return
+        self._unanswered_pings = 0
+        self.write(self._heartbeat)
 
     def abort(self) -> None:
         """Cut the connection."""

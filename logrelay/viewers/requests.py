@@ -103,6 +103,29 @@ def parse_target(target: str) -> Subscribe:
     return _subscribe(_query(target))
 
 
+FOLLOW_PARAMETERS = (*_FILTER_KEYS, "tail", "limit", "after", "follow", "token")
+"""Of an answer over plain HTTP that goes on with new lines; `limit` is another name of `tail`."""
+
+
+def parse_follow(target: str, last_event_id: str | None = None) -> Subscribe:
+    """Parse the subscription of /events or of /logs?follow=1; strictly, as /logs is. Raises RequestError.
+
+    `last_event_id` wins over `after`: the browser sends the same URL again, and behind which line it goes on.
+    """
+    params = _query(target)
+    for name in params:
+        if name not in FOLLOW_PARAMETERS:
+            allowed = ", ".join(FOLLOW_PARAMETERS[:-1])
+            raise RequestError("bad_parameter", f"parameter {_clip(name)} is not one of {allowed}, with follow=1")
+    if params.get("follow", ["1"]) != ["1"]:
+        raise RequestError("bad_parameter", f"follow {_clip(params['follow'][-1])} is not 1; leave it out otherwise")
+    if "limit" in params:
+        params["tail"] = params.pop("limit")
+    if last_event_id:
+        params["after"] = [last_event_id]
+    return _subscribe(params)
+
+
 def query_tokens(target: str) -> list[str]:
     """Return every `token` parameter of a request target."""
     return _query(target).get("token", [])

@@ -13,23 +13,25 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import parse_qs
 
 from websockets.http11 import Request
 
 from logrelay.access.token_keeper import TokenKeeper
 from logrelay.access.tokens import Token
 from logrelay.config.settings import is_loopback
+from logrelay.errors import RequestError
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import UNLIMITED
 from logrelay.fanout.positions import Position
 from logrelay.http.request_head import MALFORMED
-from logrelay.http.response import HttpResponse
+from logrelay.http.response import Follow, HttpResponse
 from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.viewers import messages
-from logrelay.viewers.access_policy import BATCH, AccessPolicy, Refused
+from logrelay.viewers.access_policy import BATCH, PREFLIGHT, AccessPolicy, Refused
 from logrelay.viewers.forwarded import forwarding_header
 from logrelay.viewers.narrowed import NarrowedFacts, NarrowedStream
-from logrelay.viewers.requests import query_tokens
+from logrelay.viewers.requests import parse_follow, query_tokens
 from logrelay.viewers.session import Session, ViewerSocket
 from logrelay.viewers.stream import Stream
 
@@ -38,6 +40,16 @@ if TYPE_CHECKING:  # loaded once somebody asks
 
 RETRY_WRONG_S = 5
 """When somebody whose wrong tokens already wait for answers may ask again: the longest of them has its answer then."""
+
+
+EVENTS = "/events"
+"""The path of Server-Sent Events."""
+
+FOLLOWED: dict[str, tuple[str, bytes]] = {
+    "ndjson": ("application/x-ndjson", b"\n"),
+    "sse": ("text/event-stream", b":\n\n"),
+}
+"""Of each form of an answer that goes on: its media type, and what stands in it while there is no line."""
 
 
 class PlainHttp(Protocol):
@@ -123,6 +135,15 @@ class ViewerService:
     def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
         """Decide about a complete request from address `peer`; see docs/protocol.md."""
         headers = request.headers
+        shared = self._policy.sharing_headers(headers.get_all("Origin"))
+        if len(shared) > 1 and request.method == "OPTIONS" and "Access-Control-Request-Method" in headers:
+            # It carries no token, and answers nothing but that: the request itself is decided about when it comes.
+            return HttpResponse(204, (*shared, *PREFLIGHT))
+        decision = self._decide(request, peer)
+        return decision if isinstance(decision, Upgrade) else decision.with_headers(*shared)
+
+    def _decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
+        headers = request.headers
         offered = [
             name.strip()
             for value in headers.get_all("Sec-WebSocket-Protocol")
@@ -157,11 +178,39 @@ class ViewerService:
             if upgrade:
                 return Upgrade(verdict.subprotocol, token)
         lowered = {name.lower(): value for name, value in headers.raw_items()}
+        if request.method in ("GET", "HEAD") and not isinstance(verdict, Refused):
+            followed = self._follow(target, headers.get("Last-Event-ID"), only_head=request.method == "HEAD")
+            if followed is not None:
+                return replace(followed, token=token)
         facts: RelayFacts = self
         if token is not None and not token.limit.nothing:
             facts = NarrowedFacts(self, token.limit)
         response = self._plain_http().answer(request.method, target, lowered, facts)
         return response if token is None else replace(response, token=token)
+
+    def _follow(self, target: str, last_event_id: str | None, *, only_head: bool) -> HttpResponse | None:
+        """Return the answer that goes on with new lines, where one is asked for."""
+        path, _, query = target.partition("?")
+        if path != EVENTS and not (path == "/logs" and "follow" in parse_qs(query, keep_blank_values=True)):
+            return None
+        form: Form = "sse" if path == EVENTS else "ndjson"
+        after = last_event_id if form == "sse" else None
+        try:
+            parse_follow(target, after)
+        except RequestError as error:
+            json = (("Content-Type", "application/json"),)
+            return HttpResponse(400, json, messages.error(error.code, str(error)) + b"\n")
+        kind, heartbeat = FOLLOWED[form]
+        headers = (("Content-Type", kind), ("Cache-Control", "no-store"), ("X-Accel-Buffering", "no"))
+        return HttpResponse(200, headers, follow=None if only_head else Follow(target, form, after, heartbeat))
+
+    def follow(self, socket: ViewerSocket, follow: Follow, *, token: Token | None = None) -> Session:
+        """Begin the lines of an answer that goes on; `socket` gets them as they are to be written."""
+        limit = UNLIMITED if token is None else token.limit
+        stream = self._stream if limit.nothing else NarrowedStream(self._stream, limit)
+        session = Session(stream, socket, form=follow.form, deflate=False, tail=self._tail, loop=self._loop)
+        session.follow(parse_follow(follow.target, follow.after))
+        return session
 
     def _refusal(self, verdict: Refused, peer: str | None) -> HttpResponse:
         """Return the answer to who was refused; for a wrong token it comes later and later."""

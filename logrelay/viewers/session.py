@@ -124,6 +124,10 @@ class Session:
             self._socket.send(messages.error(error.code, str(error)))
             self._socket.close(messages.CLOSE_BAD_REQUEST, str(error)[:MAX_REASON_CHARS])
             return
+        self.follow(wanted)
+
+    def follow(self, wanted: Subscribe) -> None:
+        """Begin where the subscription says."""
         viewer = self._stream.join(self._socket, wanted.filter or Filter(), self._form, deflate=self._deflate)
         self._viewer = viewer
         self._start(viewer, wanted)

@@ -13,6 +13,8 @@ from logrelay.http import metrics
 from logrelay.model import run_name
 from tests.support.waiting import DEADLINE_S, wait_for
 
+SHARED_TOKEN = "d3Zq4tR8vK2xLm9wPbYc"
+
 
 def get(relay, target: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE_S)
@@ -205,3 +207,90 @@ def test_client_leaves(relay):
     assert searches() == "logrelay_searches 1"
     client.close()
     wait_for(lambda: searches() == "logrelay_searches 0", "the end of a search that nobody reads")
+
+
+def test_pages_from_elsewhere(start):
+    """A listed page, whatever its scheme, may read every answer and ask beforehand; no other page may."""
+    relay = start(LOGRELAY_ALLOW_ORIGINS="capacitor://localhost,http://localhost:8081", LOGRELAY_TOKEN=SHARED_TOKEN)
+    token = {"Authorization": f"Bearer {SHARED_TOKEN}"}
+    for origin in ("capacitor://localhost", "http://localhost:8081"):
+        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization"}
+        status, headers, _ = get(relay, "/logs", "OPTIONS", Origin=origin, **asked)
+        assert (status, headers["access-control-allow-origin"]) == (204, origin)
+        assert "Authorization" in headers["access-control-allow-headers"]
+        for target, given, expected in (
+            ("/logs", token, 200),
+            ("/healthz", token, 200),
+            ("/", {}, 200),
+            ("/logs?limit=x", token, 400),
+            ("/nothing", token, 404),
+            ("/logs", {}, 401),
+            ("/logs", {"Authorization": "Bearer wrong"}, 401),
+        ):
+            status, headers, _ = get(relay, target, Origin=origin, **given)
+            assert (status, headers.get("access-control-allow-origin")) == (expected, origin), target
+            assert headers["vary"] == "Origin"
+    for origin in ("capacitor://other", "http://localhost:8082", "null"):
+        status, headers, _ = get(relay, "/logs", Origin=origin, **token)
+        assert (status, headers.get("access-control-allow-origin")) == (403, None)
+        status, headers, _ = get(relay, "/logs", "OPTIONS", Origin=origin, **asked)
+        assert (status, headers.get("access-control-allow-origin")) == (403, None)
+
+
+def follow(relay, target, **headers):
+    """Begin an answer that goes on; returns the response, to be read line by line, and its connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE_S)
+    connection.request("GET", target, headers=headers)
+    return connection.getresponse(), connection
+
+
+def test_logs_that_go_on(relay):
+    """`follow=1`: the newest lines, then every new one as it comes, with the filter; a wrong parameter is told."""
+    trader = fill(relay, 9)
+    answer, connection = follow(relay, "/logs?follow=1&limit=3&app=robo*&notices=no")
+    assert (answer.status, answer.getheader("content-type")) == (200, "application/x-ndjson")
+    assert [orjson.loads(answer.readline())["message"] for _ in range(3)] == numbered(7, 8, 9)
+    for n in (10, 11):
+        trader.log(f"line {n}")
+        assert orjson.loads(answer.readline())["message"] == f"line {n}"
+    answer.close()
+    connection.close()
+    wait_for(lambda: orjson.loads(get(relay, "/healthz")[2])["viewers"] == 0)
+    for target, code in (
+        ("/logs?follow=2", "bad_parameter"),
+        ("/logs?follow=1&since=1h", "bad_parameter"),
+        ("/logs?follow=1&level=x", "bad_level"),
+        ("/events?after=what", "bad_id"),
+        ("/events?what=1", "bad_parameter"),
+    ):
+        status, _, body = get(relay, target)
+        assert (status, orjson.loads(body)["code"]) == (400, code), target
+    assert get(relay, "/events", "HEAD")[0] == 200
+
+
+def test_server_sent_events(relay):
+    """Each line is an event whose id the browser sends again, and then gets what is behind it, once."""
+    trader = fill(relay, 3)
+    answer, connection = follow(relay, "/events?tail=2&notices=no")
+    assert (answer.status, answer.getheader("content-type")) == (200, "text/event-stream")
+
+    def event():
+        id_, data, empty = (answer.readline().decode().rstrip("\n") for _ in range(3))
+        line = orjson.loads(data.removeprefix("data: "))
+        assert (id_, empty) == (f"id: {line['id']}", "")
+        return line
+
+    assert [event()["message"] for _ in range(2)] == numbered(2, 3)
+    trader.log("line 4")
+    last = event()
+    answer.close()
+    connection.close()
+    trader.log("line 5")
+    trader.wait()
+    answer, connection = follow(relay, "/events?tail=2&notices=no", **{"Last-Event-ID": last["id"]})
+    trader.log("line 6")
+    assert [event()["message"] for _ in range(2)] == numbered(5, 6)
+    relay.process.terminate()
+    assert answer.read() == b"", "the end of the relay is the end of the answer"
+    answer.close()
+    connection.close()
