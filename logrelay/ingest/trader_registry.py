@@ -297,11 +297,10 @@ class TraderRegistry:
         lines is behind that; 0: it was there when the relay started."""
         self._first_head = sequencer.head
         self._next_id = self._table.highest_id() + 1
-        known = [*self._table.in_states(CONNECTED, QUIET, LOST), *self._table.latest(RECENT_RUNS)]
-        runs_by_id = {run.id: run for run in known}
         # Apps are restored in the order in which the runs began.
-        rows = {number: self._restore_app(runs_by_id[number], mono, now_us) for number in sorted(runs_by_id)}
-        for run in known:
+        known = {run.id: run for run in (*self._table.in_states(*_WAITED_FOR), *self._table.latest(RECENT_RUNS))}
+        rows = {number: self._restore_app(known[number], mono, now_us) for number in sorted(known)}
+        for run in known.values():
             if self._table.pop(run.key) is not None:
                 trader = Trader(
                     run,

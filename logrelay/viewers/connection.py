@@ -528,11 +528,11 @@ class ViewerConnection(asyncio.BufferedProtocol):
                 self._handle_text(self._session, bytes(event.data))
                 return
             # RFC 6455, section 5.4. That a message begins before it goes on, and is not too long, the protocol sees to.
-            held = self._fragments if self._fragments is not None else bytearray()
-            held += event.data
-            self._fragments = None if event.fin else held
+            begun = self._fragments if self._fragments is not None else bytearray()
+            begun += event.data
+            self._fragments = None if event.fin else begun
             if event.fin:
-                self._handle_text(self._session, bytes(held))
+                self._handle_text(self._session, bytes(begun))
         elif event.opcode is Opcode.BINARY and self._session is not None and not self._closing:
             self.close(CloseCode.UNSUPPORTED_DATA, "send text")
 
