@@ -43,6 +43,8 @@ export interface ConnectionMessage {
   head: string;
   oldest: string;
   traders: Trader[];
+  /** There are more traders than fit into a message. */
+  more_traders?: true;
   version: string;
 }
 
@@ -61,6 +63,8 @@ export interface Filter {
   /** Looked for in the message and in the values of the context. */
   text?: string;
   where?: string[];
+  /** Which notices of the relay come besides; "relevant" unless told. */
+  notices?: "relevant" | "no" | "all";
 }
 
 /** What a line of the relay says about lines that are missing: docs/protocol.md, notices. */
