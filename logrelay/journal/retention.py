@@ -14,6 +14,7 @@ Lines that go for size or for free space go before their time, so they are told 
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from logrelay.journal.believed_clock import HOLD_US, BelievedClock
 from logrelay.journal.checksums import row_crc
 from logrelay.journal.interface import UpkeepNotice
 from logrelay.journal.schema import PAGE_SIZE
+from logrelay.journal.sqlite_errors import NO_ROOM, primary_code
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Line
 
 if TYPE_CHECKING:
@@ -236,8 +238,15 @@ class Retention:
         if (pages - free) * PAGE_SIZE <= LEAST_EVICTED_BYTES or self.oldest >= self.head:
             return 0
         before = self.oldest
-        self._delete(db, self.head - 1, SPACE)
-        return self.oldest - before
+        while True:
+            rows = self._rows
+            try:
+                self._delete(db, self.head - 1, SPACE)
+            except sqlite3.Error as error:
+                if primary_code(error) not in NO_ROOM or rows == FEWEST_ROWS:
+                    raise
+            else:
+                return self.oldest - before
 
     def due(self, db: sqlite3.Connection) -> float:
         """Tell in how many seconds `step` has work: 0.0 for now. Raises sqlite3.Error."""
@@ -329,12 +338,17 @@ class Retention:
     def _delete(self, db: sqlite3.Connection, upto: int, reason: str) -> int:
         began, first = self._clock(), self.oldest
         upto = min(upto, first + self._rows - 1)
-        with _transaction(db):
-            gone = db.execute("DELETE FROM lines WHERE seq <= ?", (upto,)).rowcount
-            # The last mark stays even without lines: it remembers the head and the time.
-            db.execute("DELETE FROM marks WHERE last <= ? AND first < (SELECT max(first) FROM marks)", (upto,))
-            db.execute("UPDATE meta SET value = ? WHERE key = 'oldest'", (upto + 1,))
-            purged.forget(db, upto)
+        try:
+            with _transaction(db):
+                gone = db.execute("DELETE FROM lines WHERE seq <= ?", (upto,)).rowcount
+                # The last mark stays even without lines: it remembers the head and the time.
+                db.execute("DELETE FROM marks WHERE last <= ? AND first < (SELECT max(first) FROM marks)", (upto,))
+                db.execute("UPDATE meta SET value = ? WHERE key = 'oldest'", (upto + 1,))
+                purged.forget(db, upto)
+        except sqlite3.Error:
+            # A log that cannot grow has room for so many changed pages: fewer lines change fewer.
+            self._rows = max(FEWEST_ROWS, self._rows // 2)
+            raise
         self.oldest = upto + 1
         self.pruned += gone
         self.pruned_for[reason] += gone

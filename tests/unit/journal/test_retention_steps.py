@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from contextlib import closing
 
 import pytest
@@ -14,6 +16,8 @@ from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Commit
 
 MIB = 1 << 20
 DAY_US = 86_400_000_000
+LITTLE_LOG_BYTES = 120 * 1024
+"""Room for some of the pages that the largest step changes, and for all that the smallest does."""
 
 
 class Kept:
@@ -287,6 +291,24 @@ def test_old_lines_make_room_for_new_ones_down_to_a_little(keep, lines):
     free = kept.db.execute("PRAGMA freelist_count").fetchone()[0]
     assert 0 < (pages - free) * schema.PAGE_SIZE <= module.LEAST_EVICTED_BYTES
     assert kept.seqs()[-1] == 12_000
+
+
+def test_where_the_log_has_little_room_fewer_lines_go_at_a_time(keep, lines):
+    """A step that is too large for it would fail each time, and no line could be written any more."""
+    kept = keep()
+    kept.append(lines(1, 12_000))
+    kept.retention._rows = module.MOST_ROWS
+    kept.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE_LOG_BYTES, before[1]))
+    try:
+        gone = kept.retention.evict(kept.db)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert module.FEWEST_ROWS <= gone < module.MOST_ROWS
+    assert kept.seqs()[0] == gone + 1
 
 
 # --- what a step takes ------------------------------------------------------------------------------------------------
