@@ -18,7 +18,7 @@ FEW = tuple([name for name, _ in NAMES][: MOST_MERGED_SOURCES - 1])
 """Notices are merged with them, so this is the most that is."""
 BY_SEQ = "USING INTEGER PRIMARY KEY"
 BY_WARNING = "USING COVERING INDEX lines_warning"
-BY_SOURCE = "USING COVERING INDEX lines_source"
+BY_SOURCE = "INDEX lines_source (source=?"
 
 
 @pytest.fixture
