@@ -21,6 +21,7 @@ import string
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from logrelay import __version__
 from logrelay.access.token_keeper import TokenKeeper
 from logrelay.config.loading import require_token
 from logrelay.config.settings import MEMORY, Config
+from logrelay.config.trade_names import read_trade_names
 from logrelay.errors import ConfigError, JournalError, ListenError
 from logrelay.faults import FaultReport
 from logrelay.ingest.server import TraderServer
@@ -245,7 +247,7 @@ class Relay:
             tail=config.tail,
             version=__version__,
             loop=loop,
-            make_http=_http_api,
+            make_http=partial(_http_api, config),
             tokens=tokens,
             limits=limits.counters,
             internal_errors=lambda: self._faults.count,
@@ -430,11 +432,11 @@ def _tune_interpreter() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
-def _http_api(service: ViewerService) -> PlainHttp:
+def _http_api(config: Config, service: ViewerService) -> PlainHttp:
     """Make what answers plain HTTP; called once somebody asks: a relay that only streams need not load it."""
     from logrelay.http.api import HttpApi  # noqa: PLC0415
 
-    return HttpApi(service)
+    return HttpApi(service, trade_names=read_trade_names(config.trades))
 
 
 async def _keep_up(watch: Callable[[], Awaitable[None]]) -> None:

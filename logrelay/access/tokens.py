@@ -85,6 +85,10 @@ class TokenSet:
         same = compare_digest(digest, _NOBODY if found is None else found.digest)
         return found if same and found is not None and not found.has_expired(now_s) else None
 
+    def has_expired(self, shown: str, now_s: float) -> bool:
+        """Tell whether a token was shown whose time is over: to know, one must have it."""
+        return self.find(shown, 0) is not None and self.find(shown, now_s) is None
+
     def holds(self, token: Token, now_s: float) -> bool:
         """Tell whether this very token is still good, with the same limits."""
         return token in self.tokens and not token.has_expired(now_s)

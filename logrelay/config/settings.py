@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from logrelay.config.trade_names import ENTRY, TRADE_NAMES
 from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, network, number, several, size, text, whole
 
 ENV_PREFIX = "LOGRELAY_"
@@ -53,6 +54,9 @@ _ORIGIN = text(
     r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s,]+",
     "like http://localhost:8081 or capacitor://localhost, without a path",
     "ORIGIN",
+)
+_TRADE_NAME = text(
+    ENTRY, f"like fill=order.filled|order.closed, where fill may be {', '.join(TRADE_NAMES)}", "KIND=NAME|..."
 )
 
 MAX_ALLOWED = 16
@@ -298,6 +302,14 @@ SETTINGS: tuple[Setting, ...] = (
         "On loopback bytes cost nothing, and compressing them does.",
     ),
     Setting(
+        "trades",
+        several(_TRADE_NAME, len(TRADE_NAMES)),
+        (),
+        "Which messages and context fields of the bots are about trades, for the page's trades.",
+        "The page guesses nothing. Kinds that are not named keep the paper trader's names; see GET /trade-names.",
+        default_text="the names of the paper trader",
+    ),
+    Setting(
         "log_level",
         choice("info", "warning", "error"),
         "warning",
@@ -351,6 +363,7 @@ class Config:
     max_viewers: int = 4096
     max_traders: int = 256
     compression: str = "auto"
+    trades: tuple[str, ...] = ()
     log_level: str = "warning"
 
 

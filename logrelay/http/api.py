@@ -10,6 +10,7 @@ calls `HttpApi.answer`. What this module needs of the relay is `RelayFacts`. Rea
     GET /metrics      Prometheus text, see `http/metrics`
     GET /logs         lines as NDJSON, each exactly the message that viewers get
     GET /summary      counts by level, bot and problem, crashes and gaps, as one JSON object
+    GET /trade-names  which messages and fields of a bot are about trades, as the operator set them
 
 /logs without `after` and `since` gives the newest `limit` matches; with either of them the oldest from there. Both
 ascending. An answer of `limit` lines may have been cut: ask again with `after=<last id>`, or with `before=<first id>`
@@ -21,6 +22,7 @@ own, `{"type":"error","code":...}`.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -32,6 +34,7 @@ from typing import Protocol
 import orjson
 
 from logrelay import budgets
+from logrelay.config.trade_names import TRADE_NAMES
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.filters import most_notices
 from logrelay.fanout.line_json import UNSYNCED, left_out_body
@@ -53,21 +56,36 @@ MAX_READS = 2
 """HttpApi read for HTTP at the same time. The others wait their turn; live viewers do not queue behind them."""
 STATIC: dict[str, tuple[str, str]] = {
     "/": ("index.html", "text/html; charset=utf-8"),
+    "/sw.js": ("sw.js", "text/javascript; charset=utf-8"),
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
-    "/static/main.js": ("main.js", "text/javascript; charset=utf-8"),
+    "/static/address.js": ("address.js", "text/javascript; charset=utf-8"),
+    "/static/bots.js": ("bots.js", "text/javascript; charset=utf-8"),
     "/static/client.js": ("client.js", "text/javascript; charset=utf-8"),
+    "/static/clipboard.js": ("clipboard.js", "text/javascript; charset=utf-8"),
     "/static/detail.js": ("detail.js", "text/javascript; charset=utf-8"),
-    "/static/diagnosis.js": ("diagnosis.js", "text/javascript; charset=utf-8"),
     "/static/dom.js": ("dom.js", "text/javascript; charset=utf-8"),
     "/static/filters.js": ("filters.js", "text/javascript; charset=utf-8"),
+    "/static/format.js": ("format.js", "text/javascript; charset=utf-8"),
+    "/static/keys.js": ("keys.js", "text/javascript; charset=utf-8"),
+    "/static/lines.js": ("lines.js", "text/javascript; charset=utf-8"),
+    "/static/link.js": ("link.js", "text/javascript; charset=utf-8"),
     "/static/list.js": ("list.js", "text/javascript; charset=utf-8"),
     "/static/login.js": ("login.js", "text/javascript; charset=utf-8"),
+    "/static/main.js": ("main.js", "text/javascript; charset=utf-8"),
+    "/static/notify.js": ("notify.js", "text/javascript; charset=utf-8"),
+    "/static/problems.js": ("problems.js", "text/javascript; charset=utf-8"),
+    "/static/relay.js": ("relay.js", "text/javascript; charset=utf-8"),
     "/static/rows.js": ("rows.js", "text/javascript; charset=utf-8"),
-    "/static/status.js": ("status.js", "text/javascript; charset=utf-8"),
+    "/static/seen.js": ("seen.js", "text/javascript; charset=utf-8"),
     "/static/storage.js": ("storage.js", "text/javascript; charset=utf-8"),
-    "/static/traders.js": ("traders.js", "text/javascript; charset=utf-8"),
+    "/static/summary.js": ("summary.js", "text/javascript; charset=utf-8"),
+    "/static/tradenames.js": ("tradenames.js", "text/javascript; charset=utf-8"),
+    "/static/trades.js": ("trades.js", "text/javascript; charset=utf-8"),
     "/static/client.d.ts": ("client.d.ts", "text/plain; charset=utf-8"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/static/icon-180.png": ("icon-180.png", "image/png"),
+    "/static/icon-192.png": ("icon-192.png", "image/png"),
+    "/static/icon-512.png": ("icon-512.png", "image/png"),
     "/static/manifest.json": ("manifest.json", "application/manifest+json"),
 }
 """Every file there is, by path. Nothing in a request is ever made into a file name.
@@ -75,9 +93,13 @@ STATIC: dict[str, tuple[str, str]] = {
 A file that is renamed leaves no old path behind: browsers ask about the page each time (`no-cache`), so none of them
 shows an old page that would ask for the old script.
 """
-ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs", "/summary")
+ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs", "/summary", "/trade-names")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_GZIP = re.compile(r"\bgzip\b(?! *; *q=0(?:\.0*)? *(?:,|$))", re.IGNORECASE)
+"""The client reads gzip: it says so, and does not say that it had better not (`q=0`)."""
+_WORKER_POLICY = "default-src 'none'; connect-src 'self'"
+"""What the page's service worker may do: fetch what it keeps."""
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = ("app", "host", "pid", "run", "state", "started", "last_line", "last_line_age_s", "quiet_s")
 """As in the message `connection`; `last_line_age_seconds` is the name that an age had here alone, and stays."""
@@ -137,16 +159,25 @@ class _File:
     content: bytes
     content_type: str
     etag: str
+    packed: bytes | None
+    """The same with gzip, where that is smaller by much: on a slow phone network it is what the page waits for."""
 
 
 class HttpApi:
     """Answers plain HTTP requests. Belongs to one event loop."""
 
-    def __init__(self, facts: RelayFacts, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        facts: RelayFacts,
+        *,
+        now: Callable[[], float] = time.time,
+        trade_names: Mapping[str, Sequence[str]] = TRADE_NAMES,
+    ) -> None:
         """Read the web viewer's files. `now` is the wall clock, seconds since 1970.
 
-        `facts` are for requests that bring none of their own.
+        `facts` are for requests that bring none of their own. `trade_names` is what /trade-names answers.
         """
+        self._trade_names = trade_names
         self._facts = facts
         self._now = now
         self._files = {path: _load(*entry) for path, entry in STATIC.items()}
@@ -190,6 +221,8 @@ class HttpApi:
         if path == "/summary":
             return self._summary(query, facts)
         routes = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
+        if path == "/trade-names":
+            return _json(200, self._trade_names)
         return routes[path](facts)
 
     def _static(self, path: str, headers: Mapping[str, str]) -> HttpResponse:
@@ -203,10 +236,18 @@ class HttpApi:
                 ("Content-Security-Policy", _content_security_policy(headers.get("host", ""))),
                 ("Cross-Origin-Opener-Policy", "same-origin"),
             ]
+        elif path == "/sw.js":
+            common.append(("Content-Security-Policy", _WORKER_POLICY))
         known = [tag.strip().removeprefix("W/") for tag in headers.get("if-none-match", "").split(",")]
         if file.etag in known or "*" in known:
             return HttpResponse(304, tuple(common))
-        return HttpResponse(200, (*common, ("Content-Type", file.content_type)), file.content)
+        common.append(("Content-Type", file.content_type))
+        if file.packed is None:
+            return HttpResponse(200, tuple(common), file.content)
+        common.append(("Vary", "Accept-Encoding"))
+        if not _GZIP.search(headers.get("accept-encoding", "")):
+            return HttpResponse(200, tuple(common), file.content)
+        return HttpResponse(200, (*common, ("Content-Encoding", "gzip")), file.packed)
 
     def _healthz(self, facts: RelayFacts) -> HttpResponse:
         """Answer with the state of the relay and its traders; nothing a trader logged is in it."""
@@ -441,7 +482,9 @@ def _require_kept(position: Position, facts: RelayFacts) -> None:
 
 def _load(name: str, content_type: str) -> _File:
     content = files("logrelay").joinpath("static", name).read_bytes()
-    return _File(content, content_type, f'"{sha256(content).hexdigest()[:20]}"')
+    packed = gzip.compress(content, mtime=0)
+    etag = f'"{sha256(content).hexdigest()[:20]}"'
+    return _File(content, content_type, etag, packed if len(packed) < len(content) * 0.9 else None)
 
 
 def _content_security_policy(host: str) -> str:
@@ -450,6 +493,7 @@ def _content_security_policy(host: str) -> str:
     sockets = f" ws://{host} wss://{host}" if _HOST.fullmatch(host) else ""
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; manifest-src 'self'; "
+        "worker-src 'self'; "
         f"connect-src 'self'{sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 

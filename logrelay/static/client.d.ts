@@ -102,6 +102,9 @@ export interface Options {
   after?: string | null;
   /** When more lines than this were missed, begin again with `tail` instead of resuming. */
   maxResume?: number;
+  /** Milliseconds of silence until the relay is asked whether it is there (20,000), and that the answer may take (10,000). */
+  pingAfter?: number;
+  pongWithin?: number;
   /** Lines in order, none twice. */
   onLines(lines: LogLine[]): void;
   /** What was shown so far does not join what comes next: begin an empty list. */

@@ -62,7 +62,8 @@ export class LogRelayClient {
 
   /** See client.d.ts for the options. Nothing happens before start(). */
   constructor(options) {
-    this.#options = { WebSocket: globalThis.WebSocket, filter: {}, tail: 500, maxResume: Infinity, ...options };
+    this.#options = { WebSocket: globalThis.WebSocket, filter: {}, tail: 500, maxResume: Infinity, pingAfter: PING_AFTER,
+      pongWithin: PONG_WITHIN, ...options };
     if (!this.#options.WebSocket) throw new Error("there is no WebSocket here: give one, such as that of the npm package ws");
     this.lastId = options.after ?? null;
     this.filter = this.#confirmed = this.#options.filter;
@@ -196,11 +197,12 @@ export class LogRelayClient {
       this.#lost("the connection is silent");
       return;
     }
-    if (!waiting && now - this.#heard >= PING_AFTER) {
-      this.#ping(PONG_WITHIN);
+    const { pingAfter, pongWithin } = this.#options;
+    if (!waiting && now - this.#heard >= pingAfter) {
+      this.#ping(pongWithin);
       return;
     }
-    const next = waiting ? this.#pinged + this.#pongWithin : this.#heard + PING_AFTER;
+    const next = waiting ? this.#pinged + this.#pongWithin : this.#heard + pingAfter;
     this.#timer = setTimeout(() => this.#watch(), next - now);
   }
 

@@ -1,106 +1,153 @@
 /**
- * What to see: the level buttons, the search field, and the conditions that were tapped.
+ * What to see: the level, the text that is searched, the conditions that were tapped, and what is left out.
  *
- * Owns: the filter, its controls, and how it is written as the parameters of an address, so that it can be kept and
- * passed on. It must not know the connection, the list, or where an address is kept. Read `static/storage.js` next.
+ * Owns: the filter, its controls, and how it is written as the parameters of an address. It must not know the
+ * connection, the list, or where an address is kept. Read `static/detail.js` next.
  */
 
 import { LEVELS } from "./client.js";
-import { element } from "./dom.js";
+import { button, element } from "./dom.js";
+import { valueText } from "./format.js";
 
 /** Milliseconds after the last keystroke before the relay is asked. */
 const TYPING = 300;
+/** Conditions the relay is asked for, of which all must hold. */
+const CONDITIONS = ["app", "source", "run", "where"];
+/** What the relay is not asked for: the page leaves these lines out by itself. */
+const WITHOUT = "not";
+
+/** A name as a glob for it alone. A comma would end the glob, so "any character" stands for it. */
+export function globOf(name) {
+  return name.replace(/[*?[]/g, "[$&]").replaceAll(",", "?");
+}
+
+/** Read a filter from the parameters of an address. */
+export function readFilter(parameters) {
+  const filter = { level: LEVELS.includes(parameters.get("level")) ? parameters.get("level") : LEVELS[0] };
+  filter.text = parameters.get("text") ?? "";
+  for (const kind of [...CONDITIONS, WITHOUT]) filter[kind] = parameters.getAll(kind);
+  return filter;
+}
+
+/** Write a filter as the parameters of an address. */
+export function writeFilter(filter) {
+  const parameters = new URLSearchParams();
+  if (filter.level !== LEVELS[0]) parameters.append("level", filter.level);
+  if (filter.text) parameters.append("text", filter.text);
+  for (const kind of [...CONDITIONS, WITHOUT]) filter[kind].forEach((value) => parameters.append(kind, value));
+  return parameters;
+}
+
+/** A filter that leaves nothing out. */
+export const NO_FILTER = Object.freeze(readFilter(new URLSearchParams()));
 
 export class Filters {
-  #parts; // the elements, see the constructor
-  #save;
+  #parts;
   #onChange;
-  #filter; // its level is one of LEVELS; the lowest of them is no condition
+  #filter = NO_FILTER;
   #typing = 0;
 
   /**
-   * `parts` are elements: the form `controls`, in it `levels` (buttons with data-level) and `text` (input), and the
-   * list `conditions`. `asked` (URLSearchParams) is what the address asked for. `save(parameters)` is called with the
-   * filter as it is now and whenever it changes, `onChange(filter)` only when it changes.
+   * `parts` are elements: the form `controls`, in it `levels` (radio buttons), `text` (input) and `matches`, and the list
+   * `conditions`. `onChange(filter, typed)` is called when somebody wants another one; it comes back with show().
    */
-  constructor({ parts, asked, save, onChange }) {
+  constructor({ parts, onChange }) {
     this.#parts = parts;
-    this.#save = save;
     this.#onChange = onChange;
-    this.#filter = {
-      level: LEVELS.includes(asked.get("level")) ? asked.get("level") : LEVELS[0],
-      text: asked.get("text") ?? "",
-      source: asked.getAll("source"),
-      app: asked.getAll("app"),
-      where: asked.getAll("where"),
-    };
     const { controls, levels, text } = parts;
     text.oninput = () => {
       clearTimeout(this.#typing);
-      this.#typing = setTimeout(() => this.#search(), TYPING);
+      this.#typing = setTimeout(() => this.#typed(), TYPING);
     };
     controls.onsubmit = (event) => {
       event.preventDefault();
-      this.#search();
+      this.#typed();
       text.blur(); // put the phone's keyboard away
     };
-    levels.onclick = (event) => {
-      const level = event.target.dataset.level;
-      if (level && level !== this.#filter.level) this.#change({ level });
-    };
-    this.#show();
+    levels.onchange = (event) => this.#change({ level: event.target.value });
   }
 
-  /** The filter as the client takes it. */
+  /** The filter as it is. */
   get current() {
-    return { ...this.#filter, level: this.#filter.level === LEVELS[0] ? "" : this.#filter.level };
+    return this.#filter;
+  }
+
+  /** The filter as the relay takes it. */
+  get asked() {
+    const { level, text, app, source, run, where } = this.#filter;
+    return { level: level === LEVELS[0] ? "" : level, text, app, source, run, where };
   }
 
   /** Whether any line is left out. */
   get active() {
-    return Object.values(this.current).some((value) => value.length > 0);
+    return writeFilter(this.#filter).size > 0;
   }
 
-  /** Ask for one condition more; `kind` is "source", "app" or "where". */
+  /** Make this the filter, and show it. */
+  show(filter) {
+    this.#filter = filter;
+    const { levels, text, conditions } = this.#parts;
+    for (const input of levels.querySelectorAll("input")) input.checked = input.value === filter.level;
+    if (text.value.trim() !== filter.text) text.value = filter.text;
+    const chips = [...CONDITIONS, WITHOUT].flatMap((kind) => filter[kind].map((value) => this.#buildCondition(kind, value)));
+    if (filter.text) chips.push(this.#buildChip(`\u201c${filter.text}\u201d`, () => this.#change({ text: "" })));
+    if (filter.level !== LEVELS[0]) chips.push(this.#buildChip(`${filter.level} and above`, () => this.#change({ level: LEVELS[0] })));
+    conditions.replaceChildren(...chips);
+  }
+
+  /** Ask for one condition more; `kind` is "app", "source", "run" or "where", `value` as the relay takes it. */
   add(kind, value) {
     const values = this.#filter[kind];
     this.#change({ [kind]: values.includes(value) ? values : [...values, value] });
   }
 
-  #change(changes) {
-    this.#filter = { ...this.#filter, ...changes };
-    this.#show();
-    this.#onChange(this.current);
+  /** Search a text. */
+  search(text) {
+    this.#change({ text });
   }
 
-  #search() {
+  /** Leave out the lines of which `key` ("source", "app", "message" or a context field) has this value. */
+  leaveOut(key, value) {
+    this.add(WITHOUT, `${key}=${valueText(value)}`);
+  }
+
+  /** Show one bot only, or all when it was the only one. */
+  toggleApp(app) {
+    const only = globOf(app);
+    const { app: now } = this.#filter;
+    this.#change({ app: now.length === 1 && now[0] === only ? [] : [only] });
+  }
+
+  /** Whether the page leaves the line out by itself. */
+  isExcluded(line) {
+    return this.#filter[WITHOUT].some((condition) => {
+      const at = condition.indexOf("=");
+      const [key, value] = [condition.slice(0, at), condition.slice(at + 1)];
+      const own = ["source", "app", "message", "run"].includes(key) && !Object.hasOwn(line.context, key);
+      const found = own ? line[key] : line.context[key];
+      return found !== undefined && valueText(found) === value;
+    });
+  }
+
+  #change(changes, typed = false) {
+    this.#onChange({ ...this.#filter, ...changes }, typed);
+  }
+
+  #typed() {
     clearTimeout(this.#typing);
     const text = this.#parts.text.value.trim();
-    if (text !== this.#filter.text) this.#change({ text });
-  }
-
-  #show() {
-    const { levels, text, conditions } = this.#parts;
-    const lowest = LEVELS.indexOf(this.#filter.level);
-    for (const button of levels.children) {
-      button.setAttribute("aria-pressed", String(LEVELS.indexOf(button.dataset.level) >= lowest));
-    }
-    if (text.value.trim() !== this.#filter.text) text.value = this.#filter.text;
-    conditions.replaceChildren(...["app", "source", "where"].flatMap((kind) =>
-      this.#filter[kind].map((value) => this.#buildCondition(kind, value))));
-    const parameters = new URLSearchParams();
-    for (const [name, value] of Object.entries(this.current)) {
-      [value].flat().forEach((one) => one && parameters.append(name, one));
-    }
-    this.#save(parameters);
+    if (text !== this.#filter.text) this.#change({ text }, true);
   }
 
   #buildCondition(kind, value) {
-    const chip = element("button", "", `${kind === "where" ? value : `${kind}=${value}`} \u00d7`);
-    chip.type = "button";
-    chip.setAttribute("aria-label", `remove the filter ${value}`);
-    chip.onclick = () => this.#change({ [kind]: this.#filter[kind].filter((other) => other !== value) });
+    const shown = kind === WITHOUT ? `not ${value}` : kind === "where" ? value : `${kind}=${value}`;
+    return this.#buildChip(shown, () => this.#change({ [kind]: this.#filter[kind].filter((other) => other !== value) }));
+  }
+
+  #buildChip(text, onClick) {
     const item = element("li");
+    const chip = button("", `${text} \u00d7`, onClick);
+    chip.setAttribute("aria-label", `remove the filter ${text}`);
     item.append(chip);
     return item;
   }

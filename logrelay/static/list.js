@@ -1,239 +1,466 @@
 /**
- * The list of lines: bounded, drawn a frame's worth at a time, following the newest line or paused.
+ * The list: a tall canvas of which only the rows on the screen exist.
  *
- * Owns: the rows in the page, which line each of them shows, the lines that wait for a row, the pause, and the
- * question for older lines. It must not know the connection, the filters, or what a row looks like: it asks for older
- * lines and for a new beginning through the functions it is given. Read `static/rows.js` next.
+ * Owns: where each loaded line is on the canvas, which rows exist, whether the newest line is followed, and the move to
+ * another part of the journal. It must not know where lines come from, nor what a row shows: a row's kind gives its
+ * height. Read `static/lines.js` next.
  *
- * The scroller is a reversed column: its origin is the bottom, so it follows by itself while it is there, and older
- * lines put in on top move nothing.
+ * The canvas stands for the whole journal: above and below the loaded lines is room for the rest, in proportion, and
+ * bounded because browsers are. Near the loaded lines one pixel is one pixel, and lines that are added at either end
+ * move nothing. Far from them, where somebody has dragged the bar to, the lines of that part are asked for.
  */
 
 import { element, setText } from "./dom.js";
-import { buildRow, markDay } from "./rows.js";
+import { splitId } from "./client.js";
+import { day } from "./format.js";
 
-/** Lines kept in the page: what a phone scrolls smoothly. Older ones come back from the relay's journal. */
-export const MAX_LINES = 5_000;
-/** Older lines asked for at once: a few screens. */
-const HISTORY = 200;
-/** Rows built per animation frame; a burst is spread over frames instead of stopping the page. */
-const ROWS_PER_FRAME = 250;
-/** Rows that the browser lays out, skips and drops together; single rows would cost it too much in a burst. */
-const CHUNK = 100;
+/** Pixels of room for lines that are not loaded, on each side. Browsers end at some 17 million in all. */
+const MOST_ROOM = 3_000_000;
+/** The canvas is laid out anew before it gets here. */
+const TALLEST = 9_000_000;
+/** Screens beyond the edge of what is loaded at which more is asked for; twice as far is another place. */
+const NEAR = 3;
+/** Milliseconds without scrolling after which somebody has arrived at another place. */
+const ARRIVED = 120;
 /** Pixels from the bottom that still count as being there. */
 const AT_BOTTOM = 24;
-/** Pixels from the top at which older lines are asked for. */
-const NEAR_TOP = 400;
+/** Rows built beyond the edge of the screen, in screens. */
+const OVERSCAN = 0.5;
 
 export class LineList {
-  #parts; // the elements, see the constructor
-  #outside; // the functions, see the constructor
-  #lines = new WeakMap(); // row -> line
-  #waiting = []; // lines without a row yet: a few frames' worth, or, while paused, those behind the button
-  #unseen = 0; // lines since the pause, those given up included
-  #paused = false;
-  #pausedBy = ""; // "scroll": the pause ends at the bottom; "row": by closing the row; "button": by the button
-  #detached = false; // more came during the pause than is kept: going on means beginning again at the end
-  #count = 0; // rows in the list; asking the list counts them one by one
+  #parts;
+  #lines;
+  #outside;
+  #rows = new Map(); // line -> element, of those that exist
+  #offsets = [0]; // y of each loaded line, relative to the first; the last is the height of all
+  #above = 0;
+  #below = 0;
+  #heights = {};
   #frame = 0;
-  #loading = null; // the id before which older lines were asked for
-  #app = null; // of the first line that said it; a second one makes every row show its own
-  #more = false; // the journal may have lines before the first row
+  #arrival = 0;
+  #following = true;
+  #screen = 0; // height of the scroller; 0 while it is hidden
+  #place = 0; // where it was scrolled to
+  #current = null; // the line that the keyboard is at
+  #marked = null; // the id of the line that was jumped to
+  #seeking = false; // lines of another place were asked for
+  #pausedAt = null; // the newest line when following ended
+  #bounds = { oldest: 1, head: 1, epoch: "" };
 
   /**
-   * `parts` are elements: the `scroller`, in it `older` (button), `lines` and `empty` (text), and the buttons
-   * `pause` and `fresh`. `emptyText()` says why there is no line. `buildDetails(line)` makes what an open row shows.
-   * `askOlder(id, limit)` asks for lines before an id and returns whether it could; the answer comes to addOlder() or
-   * as olderFailed(). `restart()` asks for the newest lines again; reset() announces them.
+   * `parts` are elements: `scroller`, in it `canvas` (the rows) and `probe` (a hidden row of each kind, by data-kind);
+   * `date`, `empty`, `edge`, `fresh` (button) and `thumb` (a handle beside the list). `lines` is a Lines. `outside` has
+   * functions: `kinds(line, before, after)` names the parts of a row, whose heights add up (none: the line is not
+   * shown); `build(line, kinds, after)` makes the row; `open(line)` shows a line in full; `nothing()` whether no line is among them, and
+   * `emptyText()` what is said then; `restart()`
+   * begins again at the newest line; `seek(id)` asks for the lines behind an id.
    */
-  constructor({ parts, ...outside }) {
+  constructor({ parts, lines, outside }) {
     this.#parts = parts;
+    this.#lines = lines;
     this.#outside = outside;
-    const { scroller, lines, older, fresh, pause } = parts;
-    lines.addEventListener("click", (event) => {
-      const row = event.target.closest(".row");
-      if (row && !event.target.closest(".details") && String(getSelection()) === "") this.#toggle(row);
-    });
-    lines.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && event.target.classList.contains("row")) this.#toggle(event.target);
-    });
-    pause.onclick = () => (this.#paused ? this.#resume() : this.#pauseBy("button"));
-    fresh.onclick = () => this.#resume();
-    older.onclick = () => this.#loadOlder();
+    const { scroller, canvas, fresh, probe } = parts;
     scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    this.#showEdges();
+    canvas.addEventListener("click", (event) => {
+      const row = event.target.closest("[data-id]");
+      if (!row || String(getSelection()) !== "") return;
+      const line = this.#lineOf(row);
+      this.#current = line;
+      this.#outside.open(line);
+    });
+    fresh.onclick = () => this.toNewest();
+    new ResizeObserver(() => this.relayout()).observe(probe);
+    new ResizeObserver(() => this.#resized()).observe(scroller);
+    this.#dragging();
+    this.#measure();
   }
 
-  /** Take new lines, in order. They are drawn in the next frames, or wait while the list is paused. */
-  add(lines) {
-    for (const line of lines) this.#waiting.push(line);
-    if (this.#paused) {
-      this.#unseen += lines.length;
-      if (this.#waiting.length > MAX_LINES) this.#detached = true;
-      if (this.#detached) this.#waiting = [];
-      this.#showFresh();
+  /** Whether the newest line is on the screen and stays there. */
+  get following() {
+    return this.#following && this.#lines.live;
+  }
+
+  /** The line that the keyboard is at, or null. */
+  get current() {
+    return this.#current;
+  }
+
+  /** Learn the ids of the newest and the oldest line of the journal. */
+  setBounds(oldest, head) {
+    const { epoch, seq } = splitId(head);
+    this.#bounds = { oldest: Math.max(1, splitId(oldest).seq), head: seq, epoch };
+  }
+
+  /** All lines are others; show the one at `index`, or the newest (-1). */
+  replaced(index) {
+    this.#rows.forEach((row) => row.remove());
+    this.#rows.clear();
+    this.#count(0);
+    const { scroller } = this.#parts;
+    if (index < 0) {
+      this.#following = true;
+      this.#marked = null;
+      this.#above = this.#room("above");
+      this.#below = 0;
+      this.#size();
+      this.#toBottom();
+    } else if (this.#seeking) { // the bar stays where it was dragged to
+      const { scrollTop: y, scrollHeight: height } = scroller;
+      this.#above = Math.max(0, y - this.#offsets[index]);
+      this.#below = Math.max(this.#room("below", 1), height - this.#above - this.#total);
+      this.#seeking = false;
+      this.#size();
+      scroller.scrollTop = this.#above + this.#offsets[index];
     } else {
-      if (this.#waiting.length > MAX_LINES) { // the page sleeps: these would be drawn and removed again
-        this.#waiting = this.#waiting.slice(-MAX_LINES);
-        this.#empty();
+      this.#following = false;
+      this.#above = this.#room("above");
+      this.#below = this.#room("below");
+      this.#marked = this.#lines.all[index]?.id ?? null;
+      this.#current = this.#lines.all[index] ?? null;
+      this.#size();
+      scroller.scrollTop = this.#above + this.#offsets[index] - scroller.clientHeight * 0.35;
+    }
+    this.#render();
+  }
+
+  prepended() {
+    const height = this.#total;
+    this.#count(0);
+    this.#above -= this.#total - height; // what was there stays where it is
+    this.#fit();
+    this.#soon();
+  }
+
+  appended(count) {
+    const all = this.#lines.all.length;
+    const height = this.#total;
+    this.#count(Math.max(0, all - count - 1)); // the last one before has a neighbour now
+    if (!this.#lines.live) this.#below = Math.max(this.#room("below", 1), this.#below - (this.#total - height));
+    else this.#below = 0;
+    if (count === all || this.#canvasHeight > TALLEST) this.#relocate();
+    this.#soon();
+  }
+
+  dropped(first, last) {
+    this.#above += this.#offsets[first];
+    if (last) this.#below = this.#room("below", 1);
+    this.#count(0);
+    this.#fit();
+    this.#soon();
+  }
+
+  /** What is said when there is nothing to show, or what is being loaded, may have changed. */
+  refresh() {
+    this.#soon();
+  }
+
+  /** Rows look different now: build all of them again. */
+  relayout() {
+    const { scroller } = this.#parts;
+    const index = this.#at(scroller.scrollTop);
+    const into = scroller.scrollTop - this.#above - (this.#offsets[index] ?? 0);
+    this.#measure();
+    this.#rows.forEach((row) => row.remove());
+    this.#rows.clear();
+    this.#count(0);
+    this.#size();
+    if (this.following) this.#toBottom();
+    else scroller.scrollTop = this.#above + (this.#offsets[index] ?? 0) + into;
+    this.#render();
+  }
+
+  /** Go to the newest line and stay there. */
+  toNewest() {
+    if (this.#lines.live) {
+      this.#following = true;
+      this.#toBottom();
+      this.#render();
+    } else {
+      this.#outside.restart();
+    }
+  }
+
+  /** Move the keyboard by so many lines that are shown, and put it on that row. */
+  move(step) {
+    const all = this.#lines.all;
+    let index = this.#current ? all.indexOf(this.#current) : -1;
+    if (index < 0) index = this.#at(this.#parts.scroller.scrollTop + this.#parts.scroller.clientHeight) + (step < 0 ? 1 : 0);
+    do index += Math.sign(step); while (all[index] && this.#offsets[index + 1] === this.#offsets[index]);
+    if (!all[index]) return;
+    this.#current = all[index];
+    const { scroller } = this.#parts;
+    const top = this.#above + this.#offsets[index];
+    const bottom = this.#above + this.#offsets[index + 1];
+    if (top < scroller.scrollTop) scroller.scrollTop = top;
+    else if (bottom > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = bottom - scroller.clientHeight;
+    this.#render();
+    this.focus();
+  }
+
+  /** Put the focus on the row that the keyboard is at, or on the list. */
+  focus() {
+    const row = this.#current && this.#rows.get(this.#current)?.querySelector("button");
+    (row ?? this.#parts.scroller).focus({ preventScroll: true });
+  }
+
+  // --- where things are
+
+  get #total() {
+    return this.#offsets.at(-1);
+  }
+
+  get #canvasHeight() {
+    return this.#above + this.#total + this.#below;
+  }
+
+  #lineOf(row) {
+    return [...this.#rows].find(([, made]) => made === row)?.[0] ?? null;
+  }
+
+  #measure() {
+    for (const row of this.#parts.probe.children) this.#heights[row.dataset.kind] = row.getBoundingClientRect().height;
+  }
+
+  /** Work out the places of the lines from index `from` on. */
+  #count(from) {
+    const all = this.#lines.all;
+    this.#offsets.length = from + 1;
+    if (from === 0) this.#offsets[0] = 0;
+    for (let i = from; i < all.length; i += 1) {
+      const kinds = this.#outside.kinds(all[i], all[i - 1], all[i + 1]);
+      const height = kinds.reduce((sum, kind) => sum + this.#heights[kind], 0);
+      this.#offsets[i + 1] = this.#offsets[i] + height;
+      const row = this.#rows.get(all[i]);
+      if (row && row.dataset.kinds !== kinds.join(" ")) {
+        row.remove();
+        this.#rows.delete(all[i]);
       }
-      this.#draw();
     }
   }
 
-  /** Begin an empty list at the bottom, not paused. */
-  reset() {
-    this.#waiting = [];
-    this.#unseen = 0;
-    this.#detached = false;
-    this.#empty();
-    this.#setPaused(false);
-    this.#parts.scroller.scrollTop = 0;
-    this.#showEdges();
+  /** Pixels for what is not loaded at one side, at most `most` screens of it when that is told. */
+  #room(side, most = Infinity) {
+    const { first, last, older, live, all } = this.#lines;
+    const { scroller } = this.#parts;
+    if (side === "above" && !older) return this.#heights.day; // where it is said that this is the oldest
+    if (side === "below" && live) return 0;
+    const seqs = side === "above" ? first - this.#bounds.oldest : this.#bounds.head - last;
+    const perSeq = all.length ? this.#total / Math.max(1, last - first + 1) : 0;
+    const screen = scroller.clientHeight || 600;
+    return Math.min(MOST_ROOM, most * screen, Math.max(2 * screen, seqs * perSeq));
   }
 
-  /** Take the answer to askOlder(before): lines in order, and whether there are more before them. */
-  addOlder(lines, more, before) {
-    if (this.#loading !== before) return; // the list was emptied meanwhile
-    this.#loading = null;
-    this.#more = more;
-    const first = this.#parts.lines.firstChild.firstChild;
-    if (lines.length) markDay(first, this.#lines.get(first), lines.at(-1));
-    const rows = lines.map((line, i) => this.#makeRow(line, lines[i - 1]));
-    for (let end = rows.length; end > 0; end -= CHUNK) {
-      const chunk = element("ol");
-      chunk.append(...rows.slice(Math.max(0, end - CHUNK), end));
-      this.#parts.lines.prepend(chunk);
+  /** Keep room above where there is more, and none where there is not. */
+  #fit() {
+    const screen = this.#parts.scroller.clientHeight || 600;
+    if (this.#lines.older ? this.#above < screen : this.#above !== this.#room("above")) this.#relocate();
+    else this.#resize();
+  }
+
+  /** Lay the canvas out anew, and keep what is on the screen where it is. */
+  #relocate() {
+    const { scroller } = this.#parts;
+    const into = scroller.scrollTop - this.#above;
+    this.#above = this.#room("above");
+    if (this.#lines.live) this.#below = 0;
+    this.#size();
+    if (this.following) this.#toBottom();
+    else scroller.scrollTop = this.#above + into;
+  }
+
+  #size() {
+    const { canvas, scroller } = this.#parts;
+    // A short list begins at the top.
+    canvas.style.height = `${Math.max(this.#canvasHeight, scroller.clientHeight)}px`;
+  }
+
+  /** The index of the line at a y of the canvas; the nearest one beyond either end. */
+  #at(y) {
+    const wanted = y - this.#above;
+    let [low, high] = [0, Math.max(0, this.#lines.all.length - 1)];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.#offsets[middle] <= wanted) low = middle;
+      else high = middle - 1;
     }
-    this.#count += lines.length;
-    this.#showEdges();
+    return low;
   }
 
-  /** Learn that the older lines that were asked for, if any, will not come. */
-  olderFailed() {
-    this.#loading = null;
-    this.#showEdges();
+  // --- scrolling
+
+  #toBottom() {
+    const { scroller } = this.#parts;
+    scroller.scrollTop = scroller.scrollHeight;
+    this.#place = scroller.scrollTop;
+  }
+
+  #resize() {
+    this.#size();
+    if (this.following) this.#toBottom();
+  }
+
+  #resized() {
+    const { scroller } = this.#parts;
+    const shownAgain = this.#screen === 0;
+    this.#screen = scroller.clientHeight;
+    if (!this.#screen) return; // hidden: browsers forget where it was
+    this.#resize();
+    if (!this.following && shownAgain) scroller.scrollTop = this.#place;
+    this.#render();
+  }
+
+  #scrolled() {
+    const { scroller } = this.#parts;
+    if (!this.#screen || !scroller.clientHeight) return;
+    const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+    // Of what grew or became smaller, and not by being scrolled, the event comes later than the change.
+    const up = scroller.scrollTop < this.#place - 1;
+    this.#following = this.#lines.live && (left <= AT_BOTTOM || (this.#following && !up));
+    this.#place = scroller.scrollTop;
+    this.#render();
+    clearTimeout(this.#arrival);
+    this.#arrival = setTimeout(() => this.#arrived(), ARRIVED);
+  }
+
+  /** Ask for more where the loaded lines end within some screens. */
+  #load() {
+    const { scroller } = this.#parts;
+    const screen = scroller.clientHeight;
+    if (!this.#lines.all.length || !screen) return;
+    const [top, bottom] = [scroller.scrollTop - this.#above, scroller.scrollTop + screen - this.#above];
+    if (top < NEAR * screen && bottom > -2 * NEAR * screen) this.#lines.loadOlder();
+    if (bottom > this.#total - NEAR * screen && top < this.#total + 2 * NEAR * screen) this.#lines.loadNewer();
+  }
+
+  #arrived() {
+    const { scroller } = this.#parts;
+    const screen = scroller.clientHeight;
+    const [top, bottom] = [scroller.scrollTop - this.#above, scroller.scrollTop + screen - this.#above];
+    const far = 2 * NEAR * screen;
+    if (!this.#lines.all.length || this.#seeking || (bottom > -far && top < this.#total + far)) return;
+    const { oldest, head, epoch } = this.#bounds;
+    const { first, last } = this.#lines;
+    const seq = top < 0
+      ? oldest + (scroller.scrollTop / Math.max(1, this.#above)) * (first - oldest)
+      : last + ((top - this.#total) / Math.max(1, this.#below - screen)) * (head - last);
+    if (top >= 0 && bottom >= this.#total + this.#below - AT_BOTTOM) {
+      this.#outside.restart();
+      return;
+    }
+    this.#seeking = true;
+    this.#outside.seek(`${epoch}-${Math.max(0, Math.min(head, Math.round(seq)) - 1)}`);
+  }
+
+  /** A handle beside the list, because the bar of a phone's browser cannot be dragged. */
+  #dragging() {
+    const { thumb, scroller } = this.#parts;
+    thumb.addEventListener("pointerdown", (down) => {
+      down.preventDefault();
+      thumb.setPointerCapture(down.pointerId);
+      thumb.classList.add("dragged");
+      const grip = down.clientY - thumb.getBoundingClientRect().top;
+      const move = (event) => {
+        const box = scroller.getBoundingClientRect();
+        const way = box.height - thumb.offsetHeight;
+        const share = Math.min(1, Math.max(0, (event.clientY - box.top - grip) / way));
+        scroller.scrollTop = share * (scroller.scrollHeight - scroller.clientHeight);
+      };
+      const end = () => {
+        thumb.classList.remove("dragged");
+        thumb.removeEventListener("pointermove", move);
+      };
+      thumb.addEventListener("pointermove", move);
+      thumb.addEventListener("pointerup", end, { once: true });
+      thumb.addEventListener("pointercancel", end, { once: true });
+    });
   }
 
   // --- drawing
 
-  #makeRow(line, before) {
-    const row = buildRow(line);
-    this.#app ??= line.app;
-    if (line.app !== undefined && line.app !== this.#app) this.#parts.lines.classList.add("apps");
-    this.#lines.set(row, line);
-    markDay(row, line, before);
-    return row;
+  #soon() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#resize();
+      this.#render();
+    });
   }
 
-  #draw() {
-    if (!this.#frame && this.#waiting.length && !this.#paused) {
-      this.#frame = requestAnimationFrame(() => this.#drawSome());
+  #render() {
+    const { scroller, canvas, date, empty, edge } = this.#parts;
+    const { all } = this.#lines;
+    const screen = scroller.clientHeight;
+    const top = scroller.scrollTop;
+    const shown = new Set();
+    if (all.length) {
+      const last = top + screen * (1 + OVERSCAN);
+      for (let i = this.#at(top - screen * OVERSCAN); i < all.length && this.#above + this.#offsets[i] < last; i += 1) {
+        if (this.#offsets[i + 1] > this.#offsets[i] && this.#above + this.#offsets[i + 1] > top - screen * OVERSCAN) shown.add(i);
+      }
     }
-  }
-
-  #drawSome() {
-    this.#frame = 0;
-    if (this.#paused) return;
-    const { lines } = this.#parts;
-    let chunk = lines.lastChild;
-    let before = chunk && this.#lines.get(chunk.lastChild);
-    // Behind by much: more per frame, so that drawing always overtakes arriving.
-    for (const line of this.#waiting.splice(0, Math.max(ROWS_PER_FRAME, this.#waiting.length >> 2))) {
-      if (!chunk || chunk.childElementCount >= CHUNK) lines.append(chunk = element("ol"));
-      chunk.append(this.#makeRow(line, before));
-      before = line;
-      this.#count += 1;
+    const wanted = new Set([...shown].map((i) => all[i]));
+    const focused = document.activeElement;
+    for (const [line, row] of this.#rows) {
+      if (wanted.has(line)) continue;
+      if (row.contains(focused)) scroller.focus({ preventScroll: true });
+      row.remove();
+      this.#rows.delete(line);
     }
-    while (this.#count > MAX_LINES) {
-      this.#count -= lines.firstChild.childElementCount;
-      lines.firstChild.remove();
-      this.#more = true;
+    let before = null;
+    for (const i of shown) {
+      const line = all[i];
+      let row = this.#rows.get(line);
+      if (!row) {
+        const kinds = this.#outside.kinds(line, all[i - 1], all[i + 1]);
+        row = this.#outside.build(line, kinds);
+        row.dataset.kinds = kinds.join(" ");
+        row.dataset.id = line.id;
+        this.#rows.set(line, row);
+        if (before) before.after(row);
+        else canvas.prepend(row);
+      }
+      before = row;
+      const y = `${this.#above + this.#offsets[i]}px`;
+      if (row.style.top !== y) row.style.top = y;
+      row.classList.toggle("marked", line.id === this.#marked);
+      row.querySelector("button").tabIndex = line === this.#current || (!this.#current && i === Math.max(...shown)) ? 0 : -1;
     }
-    this.#showEdges();
-    this.#draw();
-  }
-
-  #empty() {
-    this.#parts.lines.replaceChildren();
-    this.#parts.lines.classList.remove("apps");
-    this.#app = null;
-    this.#count = 0;
-    this.#loading = null;
-    this.#more = true;
-  }
-
-  #showEdges() {
-    const { empty, older } = this.#parts;
-    empty.hidden = this.#count > 0 || this.#waiting.length > 0;
-    setText(empty, this.#outside.emptyText());
-    const full = this.#count >= MAX_LINES;
-    older.hidden = this.#count === 0;
-    older.disabled = this.#loading || !this.#more || full;
-    setText(older, this.#loading ? "loading\u2026" : !this.#more ? "the oldest line that is kept"
-      : full ? `no more than ${MAX_LINES} lines fit in this page` : "load older lines");
-  }
-
-  #loadOlder() {
-    if (!this.#count || this.#loading || !this.#more || this.#count >= MAX_LINES) return;
-    const { id } = this.#lines.get(this.#parts.lines.firstChild.firstChild);
-    if (this.#outside.askOlder(id, HISTORY)) this.#loading = id;
-    this.#showEdges();
-  }
-
-  // --- following and pausing
-
-  #scrolled() {
-    const { scroller } = this.#parts;
-    const up = -scroller.scrollTop;
-    if (up > AT_BOTTOM && !this.#paused) {
-      this.#pauseBy("scroll");
-    } else if (up <= AT_BOTTOM && this.#paused && this.#pausedBy === "scroll") {
-      this.#resume();
-    }
-    if (up > AT_BOTTOM && scroller.scrollHeight - scroller.clientHeight - up < NEAR_TOP) this.#loadOlder();
-  }
-
-  #toggle(row) {
-    const { scroller } = this.#parts;
-    const details = row.querySelector(".details");
-    const top = row.getBoundingClientRect().top;
-    if (!details && !this.#paused) this.#pauseBy("row"); // what is being read must not move away
-    if (details) details.remove();
-    else row.append(this.#outside.buildDetails(this.#lines.get(row)));
-    row.classList.toggle("open", !details);
-    scroller.scrollTop += row.getBoundingClientRect().top - top; // growing at the bottom must not lift it off
-    if (!details) row.scrollIntoView({ block: "nearest" });
-    else if (this.#pausedBy === "row" && -scroller.scrollTop <= AT_BOTTOM) this.#resume();
-  }
-
-  #pauseBy(reason) {
-    this.#pausedBy = reason;
-    this.#setPaused(true);
-  }
-
-  #resume() {
-    const behind = this.#detached;
-    this.#setPaused(false);
-    this.#parts.scroller.scrollTop = 0;
-    if (behind) this.#outside.restart();
-  }
-
-  #setPaused(value) {
-    const { pause } = this.#parts;
-    this.#paused = value;
-    pause.textContent = value ? "resume" : "pause";
-    pause.setAttribute("aria-pressed", String(value));
-    if (!value) {
-      this.#unseen = 0;
-      this.#draw();
-    }
+    const from = all.length ? all[this.#at(top)] : null;
+    date.hidden = !from;
+    if (from) setText(date, day(from.timestamp));
+    const none = this.#total === 0;
+    empty.hidden = !none && !this.#outside.nothing();
+    if (!empty.hidden) setText(empty, this.#outside.emptyText());
+    const atTop = top < this.#above + screen;
+    edge.hidden = none || !atTop || (this.#lines.older && !this.#lines.loading);
+    setText(edge, this.#lines.older ? "loading older lines" : "the oldest line that is kept");
+    edge.style.top = `${Math.max(0, this.#above - edge.offsetHeight)}px`;
     this.#showFresh();
+    this.#showThumb();
+    this.#load();
   }
 
   #showFresh() {
     const { fresh } = this.#parts;
-    fresh.hidden = !this.#paused || this.#unseen === 0;
-    fresh.textContent = `${this.#unseen} new ${this.#unseen === 1 ? "line" : "lines"} \u2193`;
+    fresh.hidden = this.following || !this.#lines.all.length;
+    if (fresh.hidden) {
+      this.#pausedAt = null;
+      return;
+    }
+    const { live, missed, all } = this.#lines;
+    this.#pausedAt ??= all.at(-1);
+    const newer = live ? all.slice(all.indexOf(this.#pausedAt) + 1) : null;
+    const lines = live ? newer.length : missed.lines;
+    const errors = live ? newer.filter((line) => line.level === "ERROR").length : missed.errors;
+    setText(fresh, `paused${lines ? ` \u00b7 ${lines.toLocaleString("en")} new` : ""}${errors ? `, ${errors.toLocaleString("en")} ${errors === 1 ? "error" : "errors"}` : ""} \u2193`);
+    fresh.classList.toggle("bad", errors > 0);
+  }
+
+  #showThumb() {
+    const { thumb, scroller } = this.#parts;
+    const way = scroller.scrollHeight - scroller.clientHeight;
+    thumb.hidden = way < 3 * scroller.clientHeight;
+    if (thumb.hidden) return;
+    const y = `${(scroller.scrollTop / way) * (scroller.clientHeight - thumb.offsetHeight)}px`;
+    thumb.style.transform = `translateY(${y})`;
   }
 }

@@ -1,36 +1,52 @@
 /**
- * The token: the one in use, and the form that asks for another.
+ * The token: the form that asks for one, and why it asks.
  *
- * Owns: both. It must not know when the relay wants a token, nor where one is kept. Read `static/status.js` next.
+ * Owns: the four reasons and their words. It must not know the connection; where a token is kept is the storage's.
+ * Read `static/link.js` next.
  */
 
-export class Login {
-  #form;
-  #token;
+const WORDS = {
+  missing: "This relay needs a token. `logrelay pair` on its machine shows one as a code to scan, with a link that brings it along.",
+  wrong: "The relay does not know this token. Was all of it copied? `logrelay token list` shows which there are.",
+  expired: "This token has expired. `logrelay pair` makes a new one.",
+  revoked: "This token is no longer good: it opened the log before, and was revoked or changed since.",
+};
 
-  /** `form` and `input` are elements, `token` the one to begin with or null; `onToken(token)` gets an entered one. */
-  constructor({ form, input, token, onToken }) {
-    this.#form = form;
-    this.#token = token;
-    form.onsubmit = (event) => {
+export class Login {
+  #parts;
+  #storage;
+
+  /**
+   * `parts` are elements: the form `login`, in it `reason`, `token` (input) and `remember` (checkbox). `storage` is a
+   * PageStorage. `onToken()` is called when one was entered, which is in the storage then.
+   */
+  constructor({ parts, storage, onToken }) {
+    this.#parts = parts;
+    this.#storage = storage;
+    const { login, token, remember } = parts;
+    login.onsubmit = (event) => {
       event.preventDefault();
-      this.#token = input.value.trim();
-      input.value = "";
+      storage.saveToken(token.value.trim(), remember.checked);
+      token.value = "";
       this.hide();
-      onToken(this.#token);
+      onToken();
     };
   }
 
-  /** The token in use; null when there is none. */
-  get token() {
-    return this.#token;
-  }
-
-  ask() {
-    this.#form.hidden = false;
+  /** Ask for a token; `answer` is what the relay said to the one that was shown. */
+  ask(answer = "") {
+    const { login, reason, token, remember } = this.#parts;
+    const why = this.#storage.token === null ? "missing" : /the token has expired/.test(answer) ? "expired"
+      : this.#storage.worked ? "revoked" : "wrong";
+    reason.textContent = WORDS[why];
+    login.dataset.reason = why;
+    if (!login.hidden) return;
+    remember.checked = this.#storage.remembered;
+    login.hidden = false;
+    token.focus();
   }
 
   hide() {
-    this.#form.hidden = true;
+    this.#parts.login.hidden = true;
   }
 }

@@ -1,104 +1,453 @@
 /**
- * The web viewer: makes the parts of the page, introduces them to each other, and starts the client.
+ * The page: makes its parts, introduces them to each other, and starts them.
  *
- * Owns: which part is called for which event. It must not know how any part does its work, and no part knows another one that it was not
- * given here. Every element is looked up here, once. Read `static/list.js` next.
+ * Owns: which part is called for which event. It must not know how any part does its work, and no part knows another
+ * one that it was not given here. Every element is looked up here, once. Read `static/address.js` next.
  *
- * Each part gets all it needs when it is made. The functions that are given away may name a part made below them:
- * they are called for events only, and the first event comes after start().
+ * The functions that are given away may name a part made below them: they are called for events only, and the first
+ * event comes after the last line of this module.
  */
 
-import { LogRelayClient } from "./client.js";
-import { buildDetails } from "./detail.js";
-import { Diagnosis } from "./diagnosis.js";
-import { Filters } from "./filters.js";
-import { LineList, MAX_LINES } from "./list.js";
+import { Address, takeToken } from "./address.js";
+import { Bots } from "./bots.js";
+import { LogRelayClient, splitId } from "./client.js";
+import { copyText, saveFile, toCsv } from "./clipboard.js";
+import { DetailSheet } from "./detail.js";
+import { button, element, redraw, setText } from "./dom.js";
+import { Filters, NO_FILTER, writeFilter } from "./filters.js";
+import { inputTime, moment, visible } from "./format.js";
+import { Keys } from "./keys.js";
+import { Lines } from "./lines.js";
+import { Link } from "./link.js";
+import { LineList } from "./list.js";
 import { Login } from "./login.js";
-import { Status } from "./status.js";
+import { Notifications } from "./notify.js";
+import { Problems } from "./problems.js";
+import { Relay } from "./relay.js";
+import { isNotice, Rows } from "./rows.js";
+import { Seen } from "./seen.js";
 import { PageStorage } from "./storage.js";
-import { Traders } from "./traders.js";
+import { Summary } from "./summary.js";
+import { TradeNames } from "./tradenames.js";
+import { Trades } from "./trades.js";
 
-/** Lines to begin with, and after an absence of more than MAX_LINES. */
-const TAIL = 500;
-
+/** Lines to begin with: some screens; what is older is asked for when somebody scrolls there. */
+const TAIL = 200;
+/** When more than this was missed, the page begins again with the newest lines instead of reading all. */
+const MOST_MISSED = 5_000;
+/** Milliseconds of silence until the relay is asked whether it is there, and until it is given up: 10 s in all. */
+const PING_AFTER = 4_000;
+const PONG_WITHIN = 4_000;
+/** Lines of an export, and of a count of matches. */
+const EXPORTED = 100_000;
+const COUNTED = 1_000;
+/** Milliseconds between two looks at the money while the stream does not bring every line. */
+const MONEY_EVERY = 60_000;
+/** Milliseconds without a line after which it is asked whether there is any. */
+const SILENT = 500;
 /** Hosts whose bytes do not leave the machine. */
 const THIS_MACHINE = /^(.+\.)?localhost$|^127\.[0-9.]+$|^\[::1\]$/;
 
+const $ = (id) => document.getElementById(id);
+const parts = (...ids) => Object.fromEntries(ids.map((id) => [id, $(id)]));
 const base = new URL(".", location.href);
 const socket = new URL("ws", base);
 socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
-
-const $ = (id) => document.getElementById(id);
 $("plain").hidden = base.protocol === "https:" || THIS_MACHINE.test(base.hostname);
-const parts = (...ids) => Object.fromEntries(ids.map((id) => [id, $(id)]));
 
-const storage = new PageStorage({ location, history, session: sessionStorage });
-const status = new Status({ parts: parts("state", "age"), traders: new Traders($("traders")) });
-const login = new Login({
-  form: $("login"),
-  input: $("token"),
-  token: storage.token,
-  onToken: (token) => {
-    storage.saveToken(token);
-    diagnosis.showText("");
-    client.setToken(token);
+/** What the page as a whole has come to. */
+const state = { open: false, shown: null, head: "", stale: true, timer: 0, money: 0 };
+
+const storage = new PageStorage({ tab: sessionStorage, phone: localStorage });
+const given = takeToken(location, history);
+if (given) storage.saveToken(given, storage.remembered);
+
+const relay = new Relay({ base, token: () => storage.token });
+const names = new TradeNames();
+const login = new Login({ parts: parts("login", "reason", "token", "remember"), storage, onToken: () => renew() });
+const link = new Link({ element: $("trouble"), probe: () => relay.probe(), login, isOpen: () => state.open });
+
+// --- what is known of the bots
+
+const seen = new Seen({
+  parts: { ...parts("since", "seen", "top"), tab: $("tab-problems") },
+  outside: {
+    see: () => {
+      const now = summary.see(Date.now());
+      if (now) storage.saveSeen(now);
+      list.relayout();
+    },
+    open: (problem) => openProblem(problem),
+    title: (text) => setText(document.querySelector("title"), text),
+    badge: (number) => (number ? navigator.setAppBadge?.(number) : navigator.clearAppBadge?.())?.catch(() => {}),
   },
 });
-const diagnosis = new Diagnosis({
-  element: $("problem"),
-  url: new URL("logs", base),
-  login,
-  isOpen: () => status.open,
+const bots = new Bots({
+  parts: parts("bots", "lost"),
+  outside: { tap: (app) => filters.toggleApp(app), worst: (worst) => seen.setWorst(worst) },
 });
+const problems = new Problems({
+  list: $("problems"),
+  more: $("more"),
+  outside: { open: (problem) => openProblem(problem), around: (id) => openAround(id) },
+});
+const notifications = new Notifications({ storage, isHidden: () => document.visibilityState === "hidden" });
+const summary = new Summary({
+  ask: (query) => relay.summary(query),
+  isHidden: () => (document.visibilityState === "visible" ? false : notifications.wanted ? true : null),
+  seen: storage.seen,
+  on: {
+    changed: (data, received) => {
+      showSummary(data, received, false);
+      notifications.take(data);
+      storage.saveLast({ data, received });
+    },
+    failed: (error) => {
+      if (error.status === 401) link.explain();
+    },
+  },
+});
+
+function showSummary(data, received, stored) {
+  const several = data.apps.length > 1;
+  const known = document.body.classList.contains("apps");
+  document.body.classList.toggle("apps", several);
+  if (!stored && data.head) list.setBounds(data.oldest, data.head);
+  if (several !== known) list.relayout();
+  $("looked").hidden = false;
+  bots.take(data, received, stored);
+  seen.take(data, storage.seen);
+  problems.take(data);
+  redraw($("crashes"), JSON.stringify(data.crashes.map(({ id }) => id)), () => data.crashes.map((crash) => {
+    const item = element("li");
+    item.append(button("", `when ${visible(crash.app ?? "it")} crashed, ${moment(crash.timestamp)}`, () => openAround(crash.id)));
+    return item;
+  }));
+}
+
+// --- the lines
+
 const filters = new Filters({
   parts: parts("controls", "levels", "text", "conditions"),
-  asked: storage.asked,
-  save: (parameters) => storage.saveAddress(parameters),
-  onChange: (filter) => {
-    diagnosis.showText("");
-    client.subscribe(filter);
+  onChange: (filter, typed) => {
+    const refined = typed && address.view.filter.text !== "" && filter.text !== "";
+    address.go({ filter, at: null, sheet: null, tab: "log" }, refined);
   },
 });
+const lines = new Lines({
+  ask: (query, signal) => relay.lines(query, filters.asked, signal),
+  on: {
+    replaced: (index) => list.replaced(index),
+    prepended: (count) => list.prepended(count),
+    appended: (count) => list.appended(count),
+    dropped: (first, last) => list.dropped(first, last),
+    failed: (message) => link.showText(message),
+    loading: () => list.refresh(),
+  },
+});
+const rows = new Rows({
+  seen: () => (storage.seen ? splitId(storage.seen.id).seq : null),
+  apps: () => document.body.classList.contains("apps"),
+  search: () => filters.current.text,
+  isExcluded: (line) => filters.isExcluded(line),
+  trades: names,
+});
 const list = new LineList({
-  parts: parts("scroller", "lines", "older", "empty", "fresh", "pause"),
-  emptyText: () => (!status.open ? "Not connected yet."
-    : filters.active ? "No line matches so far." : "Nothing has been logged yet."),
-  buildDetails: (line) => buildDetails(line, (kind, value) => filters.add(kind, value)),
-  askOlder: (id, limit) => client.history(id, limit),
-  restart: () => client.subscribe(client.filter),
+  parts: parts("scroller", "canvas", "probe", "date", "empty", "edge", "fresh", "thumb"),
+  lines,
+  outside: {
+    kinds: (line, before, after) => rows.kinds(line, before, after),
+    build: (line, kinds) => rows.build(line, kinds),
+    open: (line) => address.go({ sheet: line.id }),
+    nothing: () => filters.active && lines.all.length < TAIL && lines.all.every(isNotice),
+    emptyText: () => (lines.loading || (state.open && state.stale) ? "Reading\u2026" : !state.open ? "Not connected yet."
+      : filters.active ? "No line matches so far." : "Nothing has been logged yet."),
+    restart: () => (address.view.at ? address.go({ at: null }) : follow()),
+    seek: (id) => lines.openAfter(id).catch((error) => link.showText(error.message)),
+  },
 });
 const client = new LogRelayClient({
   url: socket.href,
-  token: login.token,
-  filter: filters.current,
+  token: storage.token,
   tail: TAIL,
-  maxResume: MAX_LINES,
-  onLines: (lines) => {
-    list.add(lines);
-    status.saw(lines);
+  maxResume: MOST_MISSED,
+  pingAfter: PING_AFTER,
+  pongWithin: PONG_WITHIN,
+  onLines: (arrived) => {
+    lines.add(arrived, list.following);
+    bots.heard(arrived);
+    trades.add(arrived);
+    state.stale &&= arrived.every(isNotice);
+    if (arrived.some((line) => line.level === "ERROR" || line.level === "WARNING" || isNotice(line))) summary.poke();
   },
-  onReset: () => list.reset(),
-  onHistory: (lines, more, before) => list.addOlder(lines, more, before),
-  onError: (error) => {
-    diagnosis.showText(error.message);
-    list.olderFailed();
+  onReset: () => {
+    lines.reset();
+    findOutWhetherEmpty();
   },
+  onError: (error) => link.showText(error.message),
   onConnection: (message) => {
-    diagnosis.showText("");
+    link.showText("");
     login.hide();
-    status.greeted(message, client.lastId, filters.active);
+    storage.noteWorked();
+    $("forget").hidden = storage.token === null;
+    state.head = message.head;
+    list.setBounds(message.oldest, message.head);
+    summary.poke();
+    if (!names.events.length) loadTrades();
   },
-  onState: (state, detail) => status.setState(state, detail),
+  onState: (now) => {
+    state.open = now === "open";
+    bots.setOpen(state.open);
+    list.refresh();
+  },
   onLost: ({ code, reason, greeted }) => {
-    list.olderFailed();
-    if (!greeted) diagnosis.explain();
-    else if (reason) diagnosis.showText(`The connection ended: ${reason}${code > 1001 ? ` (${code})` : ""}.`);
+    if (!greeted || code === 4401) link.explain();
+    else if (reason) link.showText(`The connection ended: ${reason}${code > 1001 ? ` (${code})` : ""}.`);
   },
 });
+
+/** Nothing tells the end of what the stream begins with: when nothing comes, the relay is asked whether there is any. */
+function findOutWhetherEmpty() {
+  state.stale = splitId(state.head).seq > 0;
+  clearTimeout(state.timer);
+  list.refresh();
+  if (!state.stale) return;
+  state.timer = setTimeout(async () => {
+    if (!state.stale) return;
+    try {
+      state.stale = (await relay.lines({ limit: 1 }, filters.asked)).lines.some((line) => !isNotice(line));
+    } catch { /* the connection says what is wrong */ }
+    list.refresh();
+  }, SILENT);
+}
+
+// --- money
+
+const trades = new Trades({
+  parts: parts("trades", "money", "tradesnote"),
+  names,
+  outside: {
+    ask: (query, filter) => relay.lines(query, filter),
+    follow: (trade) => {
+      const last = trade.lines.at(-1);
+      const key = names.orderFields.find((field) => last.context[field] !== undefined);
+      followOrder(key, last.context[key]);
+    },
+    isShown: () => address.view.tab === "trades",
+  },
+});
+
+async function loadTrades() {
+  state.money = Date.now();
+  try {
+    if (!names.events.length) names.take(await relay.tradeNames());
+    await trades.load();
+    list.relayout();
+  } catch { /* the connection says it is broken; the next one asks again */ }
+}
+
+setInterval(() => {
+  if (document.visibilityState === "visible" && state.open && Date.now() - state.money >= MONEY_EVERY) loadTrades();
+}, MONEY_EVERY);
+
+// --- one line
+
+const sheet = new DetailSheet({
+  dialog: $("sheet"),
+  outside: {
+    only: (kind, value) => (kind === "text" ? filters.search(value) : filters.add(kind, value)),
+    not: (key, value) => filters.leaveOut(key, value),
+    around: (line) => openAround(line.id),
+    follow: (key, value) => followOrder(key, value),
+    copy: copyText,
+    share: navigator.share ? (line) => navigator.share({ title: line.message, text: JSON.stringify(line, null, 1), url: linkTo(line) }).catch(() => {}) : null,
+    link: (line) => linkTo(line),
+    orderFields: () => names.orderFields,
+    onClose: () => address.back({ sheet: null }),
+  },
+});
+
+function linkTo(line) {
+  return new URL(address.of({ tab: "log", filter: NO_FILTER, at: line.id, sheet: null }), location.href).href;
+}
+
+function followOrder(key, value) {
+  address.go({ tab: "log", filter: { ...NO_FILTER, where: [`${key}=${value}`] }, at: null, sheet: null });
+}
+
+function openAround(id) {
+  $("more-sheet").close();
+  address.go({ tab: "log", filter: NO_FILTER, at: id, sheet: null });
+}
+
+/** Show the lines of a problem; its message is searched, at its level. */
+function openProblem(problem) {
+  const level = problem.level === "ERROR" ? "ERROR" : "WARNING";
+  const text = problem.message.slice(0, 256).split(/\d+/).sort((a, b) => b.length - a.length)[0].trim();
+  address.go({ tab: "log", filter: { ...NO_FILTER, level, text }, at: problem.last.id, sheet: null });
+}
+
+// --- going somewhere
+
+/** Begin at the newest line; the stream is asked for what the filter shows now, unless it just was. */
+function follow(subscribe = true) {
+  lines.follow();
+  if (subscribe) client.subscribe(filters.asked);
+}
+
+async function show(view) {
+  const before = state.shown;
+  state.shown = view;
+  const asked = JSON.stringify(filters.asked);
+  filters.show(view.filter);
+  for (const tab of document.querySelectorAll("[data-tab]")) {
+    const here = tab.dataset.tab === view.tab;
+    if (here) tab.setAttribute("aria-current", "page");
+    else tab.removeAttribute("aria-current");
+    $(`panel-${tab.dataset.tab}`).hidden = !here;
+  }
+  if (view.tab === "trades" && before?.tab !== "trades") {
+    trades.show();
+    if (before) loadTrades();
+  }
+  if (before && writeFilter(before.filter).toString() !== writeFilter(view.filter).toString()) {
+    link.showText("");
+    list.relayout();
+    countMatches(view.filter);
+  }
+  const other = asked !== JSON.stringify(filters.asked);
+  if (before && other) client.subscribe(filters.asked);
+  if (view.at && (other || before?.at !== view.at)) await openAt(view.at);
+  else if (before && (other || before.at !== view.at)) follow(!other);
+  if (view.sheet) showSheet(view.sheet);
+  else sheet.close();
+}
+
+async function openAt(id) {
+  try {
+    await lines.openAround(id);
+  } catch (error) {
+    link.showText(error.status === 410 ? `The line ${id} is no longer kept. These are the newest ones.` : error.message);
+    if (error.status === 410) follow();
+  }
+}
+
+async function showSheet(id) {
+  let line = lines.all.find((one) => one.id === id);
+  try {
+    line ??= (await relay.lines({ around: id, limit: 1 })).lines.find((one) => one.id === id);
+  } catch (error) {
+    link.showText(error.message);
+  }
+  if (line && address.view.sheet === id) sheet.show(line);
+}
+
+/** Say how many lines match a search, in all of the journal, up to a number nobody reads. */
+async function countMatches(filter) {
+  setText($("matches"), "");
+  if (!filter.text) return;
+  try {
+    const found = (await relay.lines({ limit: COUNTED }, filters.asked)).lines.filter((line) => !isNotice(line));
+    if (filter !== filters.current) return;
+    setText($("matches"), found.length >= COUNTED ? `over ${COUNTED.toLocaleString("en")} lines match` : `${found.length} ${found.length === 1 ? "line matches" : "lines match"}`);
+  } catch { /* the list says what is wrong */ }
+}
+
+const address = new Address({ location, history, target: window, onView: (view) => show(view) });
+
+// --- controls
+
+document.querySelector("nav").addEventListener("click", (event) => {
+  const { tab } = event.target.dataset;
+  if (tab && tab !== address.view.tab) address.go({ tab, sheet: null });
+});
+
+function showSearch(open) {
+  $("controls").hidden = !open;
+  $("search").setAttribute("aria-expanded", String(open));
+  if (!open) return;
+  if (address.view.tab !== "log") address.go({ tab: "log", sheet: null });
+  $("text").focus();
+}
+
+$("search").onclick = () => showSearch($("controls").hidden);
+const more = $("more-sheet");
+$("menu").onclick = () => {
+  $("when").value = inputTime(Date.now());
+  $("notify").hidden = !notifications.possible;
+  $("notify").setAttribute("aria-pressed", String(notifications.wanted));
+  more.showModal();
+  $("moretitle").focus();
+};
+more.querySelector(".close").onclick = () => more.close();
+more.addEventListener("click", (event) => event.target === more && more.close());
+$("jump").onsubmit = async (event) => {
+  event.preventDefault();
+  more.close();
+  const time = new Date($("when").value).getTime();
+  try {
+    const { lines: found } = await relay.lines({ since: new Date(time).toISOString(), limit: 1 }, filters.asked);
+    if (found.length) address.go({ tab: "log", at: found[0].id, sheet: null });
+    else if (address.view.at) address.go({ tab: "log", at: null, sheet: null });
+    else list.toNewest();
+  } catch (error) {
+    link.showText(error.message);
+  }
+};
+async function save(name, type, make) {
+  more.close();
+  try {
+    const { lines: found } = await relay.lines({ limit: EXPORTED }, filters.asked);
+    saveFile(name, type, make(found.filter((line) => !filters.isExcluded(line))));
+  } catch (error) {
+    link.showText(error.message);
+  }
+}
+$("ndjson").onclick = () => save("log.ndjson", "application/x-ndjson", (found) => found.map((line) => `${JSON.stringify(line)}\n`).join(""));
+$("csv").onclick = () => save("log.csv", "text/csv", toCsv);
+$("notify").onclick = async () => $("notify").setAttribute("aria-pressed", String(await notifications.toggle()));
+$("forget").onclick = () => {
+  storage.forgetToken();
+  location.reload();
+};
+new Keys({
+  target: document,
+  table: $("keys"),
+  actions: {
+    j: { text: "next line", run: () => list.move(1) },
+    k: { text: "line before", run: () => list.move(-1) },
+    ArrowDown: { hidden: true, run: () => list.move(1) },
+    ArrowUp: { hidden: true, run: () => list.move(-1) },
+    Enter: { text: "open the line", run: () => list.current && address.go({ sheet: list.current.id }) },
+    "/": { text: "search", run: () => showSearch(true) },
+    Escape: { text: "close, or one step back", run: () => ($("controls").hidden ? address.back({ at: null }) : showSearch(false)) },
+    g: { text: "newest line", run: () => list.toNewest() },
+    "?": { text: "this table", run: () => $("menu").click() },
+  },
+});
+
+/** Another token: everything is asked again. */
+function renew() {
+  link.showText("");
+  client.setToken(storage.token);
+  summary.restart();
+}
 
 addEventListener("online", () => client.wake());
 addEventListener("offline", () => client.offline());
 addEventListener("pageshow", (event) => event.persisted && client.start());
 addEventListener("pagehide", () => client.stop());
-document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && client.wake());
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState !== "visible") return;
+  client.wake();
+  summary.start();
+});
+
+const { last } = storage;
+if (last?.data?.apps) showSummary(last.data, last.received, true);
+filters.show(address.view.filter);
+client.filter = filters.asked;
+show(address.view);
 client.start();
+summary.start();
+if (isSecureContext) navigator.serviceWorker?.register(new URL("sw.js", base)).catch(() => {});

@@ -238,7 +238,11 @@ class AccessPolicy:
         # Everything shown has to be right: a wrong token beside the right one is a mistake worth hearing of.
         first = found[0]
         if first is None or None in found:
-            return Refused(401, "bad_token", "the token is wrong, was revoked or has expired", CHALLENGE)
+            # Who has a token whose time is over may know that: its owner then makes a new one instead of looking for a
+            # typing mistake.
+            over = len(shown) == 1 and token_set.has_expired(shown[0], now_s)
+            words = "the token has expired" if over else "the token is wrong, was revoked or has expired"
+            return Refused(401, "bad_token", words, CHALLENGE)
         if any(token != first for token in found):
             return Refused(400, "bad_request", "several different tokens were shown; show one of them")
         return first

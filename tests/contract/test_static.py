@@ -14,11 +14,20 @@ import pytest
 
 from logrelay import __version__
 from logrelay.http.api import STATIC, HttpApi
+from tests.support.http import api, facts
 
-STATIC_FILES = {entry.name: entry.read_text("utf-8") for entry in files("logrelay").joinpath("static").iterdir()}
+__all__ = ["api", "facts"]
+
+STATIC_FILES = {
+    entry.name: entry.read_text("utf-8")
+    for entry in files("logrelay").joinpath("static").iterdir()
+    if not entry.name.endswith(".png")
+}
+WORKER = "sw.js"
+"""The service worker: no part of the page, which registers it by its path."""
 MODULES = {name: text for name, text in STATIC_FILES.items() if name.endswith(".js")}
 MAX_BYTES = 120_000
-"""All files together: some seconds on a slow phone network, since nothing is compressed or packed."""
+"""All that a phone loads for the page: 0.6 s at 200 kB/s, so that there is time left for the first rows."""
 
 IMPORT = re.compile(r'^(?:import\b|export\b[^;"\']*\bfrom\b)[^;"\']*["\']([^"\']+)["\'];', re.MULTILINE)
 """A static import, over one line or several; what it names is relative to the module."""
@@ -49,7 +58,9 @@ def reached(name: str) -> set[str]:
 def test_every_module_is_needed():
     """The script of the page and its imports are all modules there are."""
     (script,) = re.findall(r'<script type="module" src="static/(\w+\.js)"></script>', STATIC_FILES["index.html"])
-    assert reached(script) | {script} == set(MODULES)
+    assert reached(script) | {script, WORKER} == set(MODULES)
+    assert f'register(new URL("{WORKER}"' in MODULES[script]
+    assert imports(WORKER) == set()
 
 
 def test_modules_are_loaded_at_once():
@@ -62,8 +73,9 @@ def test_modules_are_loaded_at_once():
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_module_is_served(name):
     """A module has a path beside the others, the type that browsers insist on, and needs no token."""
-    assert STATIC[f"/static/{name}"] == (name, "text/javascript; charset=utf-8")
-    assert HttpApi.is_public(f"/static/{name}")
+    path = f"/{name}" if name == WORKER else f"/static/{name}"
+    assert STATIC[path] == (name, "text/javascript; charset=utf-8")
+    assert HttpApi.is_public(path)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -111,11 +123,6 @@ def test_charters():
     assert left == {}
 
 
-def test_weight():
-    """All files together stay within what a phone loads at once."""
-    assert sum(len(text.encode()) for text in STATIC_FILES.values()) <= MAX_BYTES
-
-
 def test_the_package_is_of_this_version():
     """The package for npm is the client that is served, and has the version of the relay it was made for."""
     package = json.loads((Path(__file__).parents[2] / "package.json").read_text("utf-8"))
@@ -123,3 +130,24 @@ def test_the_package_is_of_this_version():
     assert package["version"] == __version__
     assert package["main"] == package["exports"]["."]["default"] == "./logrelay/static/client.js"
     assert package["types"] == package["exports"]["."]["types"] == "./logrelay/static/client.d.ts"
+
+
+def test_weight(api):
+    """What a browser gets for the page, in the form that it gets it, stays within what a phone loads at once."""
+    loaded = [path for path in STATIC if not path.endswith(".d.ts")]
+    sizes = {path: len(api.answer("GET", path, {"accept-encoding": "gzip, deflate, br"}).body) for path in loaded}
+    assert sum(sizes.values()) <= MAX_BYTES, sizes
+
+
+def test_the_page_asks_nobody_else():
+    """No file of the page names another host, but for the namespace of the icon, which nothing fetches."""
+    named = {name: re.findall(r"https?://[^\s\"'<>)]+", text) for name, text in STATIC_FILES.items()}
+    assert {name: found for name, found in named.items() if found} == {"icon.svg": ["http://www.w3.org/2000/svg"]}
+
+
+@pytest.mark.parametrize("size", [180, 192, 512])
+def test_icons(size):
+    """An icon is a PNG of the size that its name says: phones do not take the SVG."""
+    content = files("logrelay").joinpath("static", f"icon-{size}.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(content[16:20]), int.from_bytes(content[20:24])) == (size, size)

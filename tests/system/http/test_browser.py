@@ -1,89 +1,61 @@
-"""The web viewer in a real browser, against a real relay with a real trader's frames.
+"""The page's stream and its list in a real browser, against a real relay with a real trader's frames.
 
-Needs playwright (a package) and Chromium (the system's own; playwright downloads nothing here).
+Everything that the owner sees besides the list is in `test_page.py`.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
-import shutil
 import time
 
 import pytest
 
 from logrelay.http.api import STATIC
+from tests.support.browser import (
+    MESSAGES,
+    chromium,
+    log,
+    needs_chromium,
+    numbered,
+    open_phone,
+    phone,
+    tall,
+    until,
+    until_true,
+    walk,
+)
 from tests.support.waiting import DEADLINE_S
 
-playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-expect = playwright_api.expect
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+pytestmark = needs_chromium
+__all__ = ["chromium", "open_phone", "phone", "tall"]
 
-MESSAGES = "() => [...document.querySelectorAll('.row:not(.notice) .message')].map((m) => m.textContent)"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        yield browser, playwright.devices["iPhone 13"]
-        browser.close()
-
-
-@pytest.fixture
-def phone(browser):
-    """A page on a phone. An exception in the page fails the test."""
-    chromium, device = browser
-    context = chromium.new_context(**device)
-    context.set_default_timeout(DEADLINE_S * 1000)
-    expect.set_options(timeout=DEADLINE_S * 1000)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert errors == []
-
-
-def until(page, script: str, wanted) -> None:
-    """Wait until the page's answer is what is wanted."""
-    deadline = time.monotonic() + DEADLINE_S
-    while (seen := page.evaluate(script)) != wanted:
-        assert time.monotonic() < deadline, f"{str(seen)[-600:]} is not {str(wanted)[-600:]}"
-        page.wait_for_timeout(20)
-
-
-def numbered(first: int, last: int) -> list[str]:
-    return [f"line {n}" for n in range(first, last + 1)]
-
-
-def log(trader, first: int, last: int, **fields: object) -> list[str]:
-    for n in range(first, last + 1):
-        trader.log(f"line {n}", **fields)
-    trader.wait()
-    return numbered(first, last)
+NEWEST = "() => [...document.querySelectorAll('#canvas .row .message')].at(-1)?.textContent"
+EPOCH = re.compile(r"([a-z0-9]+)-[0-9]+")
 
 
 def live(page) -> None:
-    expect(page.locator("#state")).to_have_text("live")
+    """Wait until the page is connected to a relay with a bot that is well."""
+    expect(page.locator(".bot[data-tone=good]")).to_be_visible()
 
 
-def test_replay_and_live(relay, phone):
+def test_replay_and_live(relay, tall):
     """What was logged before the page was opened and what comes afterwards join, in order and once each."""
     trader = relay.trader()
     log(trader, 1, 30)
-    phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 30))
+    tall.goto(relay.url)
+    until(tall, MESSAGES, numbered(1, 30))
     log(trader, 31, 60)
-    until(phone, MESSAGES, numbered(1, 60))
-    live(phone)
-    expect(phone.locator("#age")).to_contain_text("last line")
-    expect(phone.locator(".trader")).to_have_text("robo_trader connected")
+    until(tall, MESSAGES, numbered(1, 60))
+    live(tall)
+    expect(tall.locator(".bot")).to_contain_text("robo_trader")
+    expect(tall.locator(".bot .state")).to_have_text("RUNNING")
+    expect(tall.locator(".bot .age")).to_contain_text("spoke")
 
 
-def test_every_file_arrives(relay, phone):
+def test_every_file_arrives(relay, open_phone):
     """The page gets each of its scripts once, nothing it asks for is missing, and the browser complains of nothing."""
+    phone = open_phone(worker=True)
     answers: list[tuple[str, int]] = []
     complaints: list[str] = []
     phone.on("response", lambda response: answers.append((response.url.removeprefix(relay.url), response.status)))
@@ -94,149 +66,181 @@ def test_every_file_arrives(relay, phone):
     until(phone, MESSAGES, numbered(1, 3))
     live(phone)
     scripts = [path for path, _ in answers if path.endswith(".js")]
-    assert sorted(scripts) == sorted(path.removeprefix("/") for path in STATIC if path.endswith(".js"))
+    wanted = [path.removeprefix("/") for path in STATIC if path.endswith(".js") and path != "/sw.js"]
+    assert sorted(scripts) == sorted(wanted)
     assert {status for _, status in answers} == {200}
     assert complaints == []
 
 
 def test_nothing_logged(relay, phone):
-    """An empty journal says so, and the first line takes the words' place."""
+    """An empty journal says so, once that is known, and the first line takes the words' place."""
     phone.goto(relay.url)
-    live(phone)
     expect(phone.locator("#empty")).to_have_text("Nothing has been logged yet.")
+    expect(phone.locator("#bots")).to_have_text("No bot has connected yet.")
     log(relay.trader(), 1, 1)
     until(phone, MESSAGES, ["line 1"])
     expect(phone.locator("#empty")).to_be_hidden()
 
 
+def test_catching_up_is_not_nothing(relay, phone):
+    """While the lines are on their way the page does not say that there are none."""
+    log(relay.trader(), 1, 40)
+    said = "globalThis.said = new Set(); new MutationObserver(() => said.add(empty.textContent)).observe("
+    phone.add_init_script(
+        f"addEventListener('DOMContentLoaded', () => {{ {said}empty, {{ childList: true, characterData: true }}); }})"
+    )
+    phone.goto(relay.url)
+    until(phone, NEWEST, "line 40")
+    assert "Nothing has been logged yet." not in phone.evaluate("[...said]")
+
+
 def test_hostile_lines(relay, phone):
-    """Markup in messages, keys, values and sources stays text, closed and open."""
+    """Markup in messages, keys, values and sources stays text, in the row and in the sheet."""
     trader = relay.trader()
     attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     trader.log(attack, level="error", **{attack: attack, "__proto__": "x", "constructor": {"a": attack}})
     trader.wait()
     phone.goto(relay.url)
     until(phone, MESSAGES, [attack])
-    phone.locator(".row:not(.notice)").click()
-    expect(phone.locator(".details")).to_contain_text(attack)
-    assert phone.locator("main img, main script").count() == 0
-    assert phone.title() == "logrelay"
+    phone.locator(".row:not(.notice) .face").tap()
+    expect(phone.locator("#sheet")).to_contain_text(attack)
+    assert phone.locator("main img, main script, dialog img, dialog script").count() == 0
+    assert "owned" not in phone.title() or attack in phone.title()
 
 
-def test_open_row(relay, phone):
-    """A tap opens a line: every field, the whole traceback; new lines wait meanwhile; a second tap closes it."""
+def test_text_that_steers_other_text(relay, phone):
+    """Colours of a terminal go, and what turns the direction of text is shown instead of obeyed."""
     trader = relay.trader()
-    log(trader, 1, 20)
-    trader.log(
-        "order.rejected", level="error", exception="Traceback:\n  File x\nLimitExceeded: 500 > 300", deep={"a": [1]}
-    )
+    trader.log("\x1b[31mred\x1b[0m", symbol="AA\u202ePL\x07", note="\u2066x")
     trader.wait()
     phone.goto(relay.url)
-    row = phone.locator(".row.ERROR")
-    expect(row.locator(".text")).to_contain_text("exception=\u2026 LimitExceeded: 500 > 300")
+    until(phone, MESSAGES, ["red"])
+    row = phone.locator(".row:not(.notice) .face")
+    expect(row).to_contain_text("symbol=AA\\u{202e}PL\\u{7}")
+    assert phone.evaluate("getComputedStyle(document.querySelector('#canvas .value')).unicodeBidi") == "isolate"
     row.tap()
-    expect(row.locator(".details")).to_contain_text("File x")
-    expect(row.locator(".details")).to_contain_text("order.rejected")
-    expect(row).to_be_in_viewport(ratio=1)
-    log(trader, 21, 23)
-    expect(phone.locator("#fresh")).to_have_text("3 new lines \u2193")
-    expect(row).to_be_in_viewport(ratio=1)
-    row.locator(".head").tap()
-    until(phone, MESSAGES, [*numbered(1, 20), "order.rejected", *numbered(21, 23)])
-    expect(phone.locator(".details")).to_have_count(0)
-    expect(phone.locator("#pause")).to_have_text("pause")
+    expect(phone.locator("#sheet")).to_contain_text("\\u{2066}x")
+    expect(phone.locator("#sheet h2")).to_have_text("red")
 
 
-def test_level_and_text(relay, phone):
-    """The level buttons and the search ask the relay; taking them back brings every line back."""
+def test_level_and_text(relay, tall):
+    """The levels and the search ask the relay, in values as well; taking them back brings every line back."""
     trader = relay.trader()
     log(trader, 1, 5, level="debug")
     log(trader, 6, 8, level="warning")
-    log(trader, 9, 9, level="error")
-    phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 9))
-    phone.tap("[data-level=WARNING]")
-    until(phone, MESSAGES, numbered(6, 9))
-    assert phone.url == f"{relay.url}?level=WARNING"
+    log(trader, 9, 9, level="error", order_id="P-77", exception="Traceback\nLimitExceeded: too much")
+    tall.goto(relay.url)
+    until(tall, MESSAGES, numbered(1, 9))
+    tall.tap("#search")
+    tall.locator("#levels label", has_text="warning").tap()
+    until(tall, MESSAGES, numbered(6, 9))
+    assert tall.url == f"{relay.url}?level=WARNING"
     log(trader, 10, 10)
     log(trader, 11, 11, level="warning")
-    until(phone, MESSAGES, [*numbered(6, 9), "line 11"])
-    phone.tap("[data-level=DEBUG]")
-    until(phone, MESSAGES, numbered(1, 11))
-    phone.fill("#text", "LINE 1")
-    until(phone, MESSAGES, ["line 1", "line 10", "line 11"])
-    phone.reload()
-    until(phone, MESSAGES, ["line 1", "line 10", "line 11"])
-    phone.fill("#text", "")
-    until(phone, MESSAGES, numbered(1, 11))
-    phone.fill("#text", "nowhere")
-    until(phone, MESSAGES, [])
+    until(tall, MESSAGES, [*numbered(6, 9), "line 11"])
+    tall.locator("#levels label", has_text="all").tap()
+    until(tall, MESSAGES, numbered(1, 11))
+    tall.fill("#text", "LINE 1")
+    until(tall, MESSAGES, ["line 1", "line 10", "line 11"])
+    until(tall, "() => [...document.querySelectorAll('#canvas mark')].map((m) => m.textContent)", ["line 1"] * 3)
+    expect(tall.locator("#matches")).to_have_text("3 lines match")
+    tall.reload()
+    until(tall, MESSAGES, ["line 1", "line 10", "line 11"])
+    tall.tap("#search")
+    for text in ("p-77", "LimitExceeded"):
+        tall.fill("#text", text)
+        until(tall, MESSAGES, ["line 9"])
+    expect(tall.locator("#canvas mark")).to_have_text("LimitExceeded")
+    expect(tall.locator("#matches")).to_have_text("1 line matches")
+    tall.fill("#text", "nowhere")
+    until(tall, MESSAGES, [])
+    expect(tall.locator("#empty")).to_have_text("No line matches so far.")
+    tall.fill("#text", "")
+    until(tall, MESSAGES, numbered(1, 11))
 
 
-def test_conditions(relay, phone):
-    """A field of an open line becomes a filter with one tap, and goes with another."""
+def test_conditions(relay, tall):
+    """A value of an open line becomes a filter with two taps, or leaves its lines out; Back undoes each step."""
     trader = relay.trader()
-    log(trader, 1, 3, symbol="AAPL")
+    log(trader, 1, 3, symbol="AAPL", size=5)
     log(trader, 4, 6, symbol="MSFT", note="a&b=c #1")
-    phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 6))
-    for field, name in (("symbol", "symbol=MSFT"), ("note", "note=a&b=c #1"), ("source", "source=robo_trader.runner")):
-        phone.locator(".row:not(.notice)").last.tap()
-        term = phone.locator(".details dt", has_text=re.compile(f"^{field}$"))
-        term.locator("xpath=following-sibling::dd[1]/button").tap()
-        expect(phone.locator("#conditions button", has_text=name)).to_be_visible()
-        if field == "symbol":
-            until(phone, MESSAGES, numbered(4, 6))
-        expect(phone.locator(".details")).to_have_count(0)
-    until(phone, MESSAGES, numbered(4, 6))
-    for left in (2, 1, 0):
-        phone.locator("#conditions button").first.tap()
-        expect(phone.locator("#conditions button")).to_have_count(left)
-    until(phone, MESSAGES, numbered(1, 6))
+    tall.goto(relay.url)
+    until(tall, MESSAGES, numbered(1, 6))
+
+    def choose(field: str, action: str) -> None:
+        tall.locator(".row:not(.notice) .face").first.tap()
+        item = tall.locator("#sheet .values li").filter(has=tall.locator(".key", has_text=re.compile(f"^{field}$")))
+        face = item.locator(".value")
+        assert face.bounding_box()["height"] >= 44
+        assert face.get_attribute("aria-expanded") == "false"
+        face.tap()
+        item.get_by_role("button", name=action).tap()
+        expect(tall.locator("#sheet")).to_be_hidden()
+
+    choose("symbol", "not these")
+    until(tall, MESSAGES, numbered(4, 6))
+    expect(tall.locator("#conditions")).to_have_text("not symbol=AAPL \u00d7")
+    choose("note", "only these")
+    until(tall, MESSAGES, numbered(4, 6))
+    assert tall.locator("#conditions button").count() == 2
+    choose("source", "only these")
+    until(tall, "() => document.querySelectorAll('#conditions button').length", 3)
+    for left, lines in ((2, numbered(4, 6)), (1, numbered(4, 6)), (0, numbered(1, 6))):
+        tall.go_back()  # the sheet was a step of its own
+        tall.go_back()
+        expect(tall.locator("#conditions button")).to_have_count(left)
+        expect(tall.locator("#sheet")).to_be_hidden()
+        until(tall, MESSAGES, lines)
+    choose("size", "not these")
+    until(tall, MESSAGES, numbered(4, 6))
+    tall.locator("#conditions button").tap()
+    until(tall, MESSAGES, numbered(1, 6))
 
 
 def test_bad_filter_in_the_address(relay, phone):
     """A filter that cannot be is refused in words, once, and choosing another one works."""
     log(relay.trader(), 1, 3)
     phone.goto(f"{relay.url}?where=nonsense")
-    expect(phone.locator("#problem")).to_contain_text("field=value")
-    expect(phone.locator("#state")).to_have_text("refused")
+    expect(phone.locator("#trouble")).to_contain_text("field=value")
     phone.locator("#conditions button").tap()
     until(phone, MESSAGES, numbered(1, 3))
     live(phone)
+    expect(phone.locator("#trouble")).to_be_hidden()
 
 
-def test_relay_killed(relay, phone):
-    """While the relay is gone the page says so; afterwards the lines go on behind the last one, none twice."""
+def test_relay_killed(relay, tall):
+    """While the relay is gone nothing is green; afterwards the lines go on behind the last one, none twice."""
     log(relay.trader(), 1, 20)
-    phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 20))
+    tall.goto(relay.url)
+    until(tall, MESSAGES, numbered(1, 20))
+    live(tall)
     relay.kill()
-    expect(phone.locator("#problem")).to_contain_text("cannot be reached")
-    expect(phone.locator("#state")).not_to_have_text("live")
+    expect(tall.locator("#trouble")).to_contain_text("cannot be reached")
+    expect(tall.locator("#lost")).to_contain_text("cannot see the bot for")
+    expect(tall.locator(".bot[data-tone=unknown]")).to_be_visible()
     relay.start()
     log(relay.trader(), 21, 40)
-    live(phone)
-    until(phone, MESSAGES, numbered(1, 40))
-    expect(phone.locator("#problem")).to_be_hidden()
+    until(tall, MESSAGES, numbered(1, 40))
+    expect(tall.locator("#trouble")).to_be_hidden()
+    expect(tall.locator("#lost")).to_be_hidden()
 
 
-def test_offline(relay, phone):
+def test_offline(relay, tall):
     """A phone without network says so at once, although its socket looks open, and catches up afterwards."""
     trader = relay.trader()
     log(trader, 1, 20)
-    phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 20))
-    phone.context.set_offline(True)
-    expect(phone.locator("#state")).not_to_have_text("live")
+    tall.goto(relay.url)
+    until(tall, MESSAGES, numbered(1, 20))
+    tall.context.set_offline(True)
+    expect(tall.locator("#lost")).to_contain_text("state unknown")
     log(trader, 21, 40)
-    phone.context.set_offline(False)
-    until(phone, MESSAGES, numbered(1, 40))
-    live(phone)
+    tall.context.set_offline(False)
+    until(tall, MESSAGES, numbered(1, 40))
+    live(tall)
 
 
-def test_silent_connection(relay, phone):
-    """A connection that stops answering is found out and replaced; what was missed follows."""
+def test_silent_connection(relay, tall):
+    """A connection that stops answering is not green after 10 s; it is replaced, and what was missed follows."""
     trader = relay.trader()
     log(trader, 1, 5)
     deaf: list[bool] = []
@@ -258,130 +262,145 @@ def test_silent_connection(relay, phone):
         route.on_message(from_page)
         server.on_message(from_server)
 
-    phone.clock.install()
-    phone.route_web_socket("**/ws?*", between)
-    phone.goto(relay.url)
-    phone.clock.run_for(100)
-    live(phone)
-    phone.clock.run_for(20_000)  # time for a ping, which is swallowed, and with it everything that follows
+    tall.clock.install()
+    tall.route_web_socket("**/ws?*", between)
+    tall.goto(relay.url)
+    until(tall, NEWEST, "line 5")
+    tall.clock.run_for(100)
+    live(tall)
+    tall.evaluate(
+        "() => new MutationObserver(() => { globalThis.lostAt ??= Date.now(); }).observe(lost, { attributes: true })"
+    )
+    silent = tall.evaluate("Date.now()")
+    tall.clock.run_for(4_500)  # time for a ping, which is swallowed, and with it everything that follows
     log(trader, 6, 9)
-    phone.clock.run_for(12_000)
+    tall.clock.run_for(5_500)
+    assert tall.evaluate("globalThis.lostAt") - silent <= 10_000
     deadline = time.monotonic() + DEADLINE_S
-    while (seen := phone.evaluate(MESSAGES)) != numbered(1, 9):
+    while (seen := tall.evaluate(MESSAGES)) != numbered(1, 9):
         assert time.monotonic() < deadline, seen
-        phone.clock.run_for(200)
+        tall.clock.run_for(200)
 
 
-def test_older_lines(relay, phone):
-    """Scrolling to the top brings older lines, in order, up to the oldest one."""
-    log(relay.trader(), 1, 1000)
+def test_the_whole_journal_scrolls(relay, phone):
+    """From the newest line to the oldest and back: every line, in order, though few rows exist at a time."""
+    trader = relay.trader()
+    log(trader, 1, 1500)
     phone.goto(relay.url)
-    phone.locator(".row", has_text="line 1000").wait_for()
-    assert phone.evaluate(MESSAGES) == numbered(501, 1000)
-    phone.evaluate("scroller.scrollTop = -1e9")
-    until(phone, "() => document.querySelectorAll('.row').length", 700)
-    assert phone.evaluate(MESSAGES) == numbered(301, 1000)
-    deadline = time.monotonic() + DEADLINE_S
-    while phone.locator("#older").inner_text() != "the oldest line that is kept":
-        assert time.monotonic() < deadline
-        phone.evaluate("scroller.scrollTop = -1e9")
-        phone.wait_for_timeout(50)
-    assert phone.evaluate(MESSAGES) == numbered(1, 1000)
+    until(phone, NEWEST, "line 1500")
+    up = walk(phone, down=False)
+    assert [message for _, message in up if message.startswith("line")] == numbered(1, 1500)
+    log(trader, 1501, 1700)
+    expect(phone.locator("#fresh")).to_have_text("paused \u00b7 200 new \u2193")
+    down = walk(phone)
+    assert [message for _, message in down if message.startswith("line")] == numbered(1, 1700)
+    assert phone.evaluate("document.querySelectorAll('#canvas .row').length") < 80
+    log(trader, 1701, 1702)
+    until(phone, NEWEST, "line 1702")
+
+
+def test_far_away(relay, phone):
+    """Dragging the handle to another part of the journal shows the lines of that part, and what surrounds them."""
+    log(relay.trader(), 1, 9_000)
+    phone.goto(relay.url)
+    until(phone, NEWEST, "line 9000")
+    phone.evaluate("scroller.scrollTop = scroller.scrollHeight * 0.5")
+    until_true(phone, f"({NEWEST})()?.startsWith('line 4') || ({NEWEST})()?.startsWith('line 5')")
+    shown = phone.evaluate(MESSAGES)
+    first = int(shown[0].split()[1])
+    assert shown == numbered(first, first + len(shown) - 1)
+    box = phone.locator("#thumb").bounding_box()
+    middle = phone.locator("#scroller").bounding_box()
+    phone.mouse.move(box["x"] + 10, box["y"] + 10)
+    phone.mouse.down()
+    phone.mouse.move(box["x"] + 10, middle["y"])
+    phone.mouse.up()
+    until_true(phone, "scroller.scrollTop === 0")
+    until_true(phone, "[...document.querySelectorAll('#canvas .message')].some((m) => m.textContent === 'line 1')")
+    phone.tap("#fresh")
+    until(phone, NEWEST, "line 9000")
 
 
 def test_pause_by_scrolling(relay, phone):
-    """Scrolling up holds the list still and counts what arrives; the button goes to the newest line."""
+    """Scrolling up holds the list still and counts what arrives, errors apart; the button goes to the newest line."""
     trader = relay.trader()
     log(trader, 1, 100)
     phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 100))
-    phone.evaluate("scroller.scrollTop = -900")
-    expect(phone.locator("#pause")).to_have_text("resume")
-    top = phone.evaluate("scroller.scrollTop")
+    until(phone, NEWEST, "line 100")
+    expect(phone.locator("#fresh")).to_be_hidden()
+    phone.evaluate("scroller.scrollTop -= 900")
+    expect(phone.locator("#fresh")).to_have_text("paused \u2193")
+    top = phone.evaluate(MESSAGES)
     log(trader, 101, 104)
-    expect(phone.locator("#fresh")).to_have_text("4 new lines \u2193")
-    assert phone.evaluate("scroller.scrollTop") == top
-    assert phone.evaluate(MESSAGES) == numbered(1, 100)
+    log(trader, 105, 106, level="error")
+    expect(phone.locator("#fresh")).to_have_text("paused \u00b7 6 new, 2 errors \u2193")
+    assert phone.evaluate(MESSAGES) == top
     phone.tap("#fresh")
-    until(phone, MESSAGES, numbered(1, 104))
-    expect(phone.locator(".row").last).to_be_in_viewport()
-    log(trader, 105, 140)
-    until(phone, MESSAGES, numbered(1, 140))
-    expect(phone.locator(".row").last).to_be_in_viewport()
+    until(phone, NEWEST, "line 106")
+    log(trader, 107, 140)
+    until(phone, NEWEST, "line 140")
+    expect(phone.locator("#canvas .row").last).to_be_in_viewport()
 
 
-def test_pause_button_and_overflow(relay, phone):
-    """More lines during a pause than the page keeps: resuming begins again with the newest, joined to the rest."""
+def test_a_closed_sheet_leaves_the_list_where_it_was(relay, phone):
+    """Reading a line neither stops the list nor moves it."""
     trader = relay.trader()
-    log(trader, 1, 10)
+    log(trader, 1, 100)
     phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 10))
-    phone.tap("#pause")
-    log(trader, 11, 6000)
-    expect(phone.locator("#fresh")).to_have_text("5990 new lines \u2193")
-    assert phone.evaluate(MESSAGES) == numbered(1, 10)
-    phone.tap("#pause")
-    until(phone, MESSAGES, numbered(5501, 6000))
+    until(phone, NEWEST, "line 100")
+    phone.locator("#canvas .face").last.tap()
+    expect(phone.locator("#sheet h2")).to_have_text("line 100")
+    log(trader, 101, 130)
+    phone.locator("#sheet .close").tap()
+    expect(phone.locator("#sheet")).to_be_hidden()
+    until(phone, NEWEST, "line 130")
+    expect(phone.locator("#fresh")).to_be_hidden()
 
 
 def test_burst(relay, phone):
-    """Far more lines than the page keeps leave it with the newest ones, without a hole, and bounded."""
+    """Far more lines than the page keeps: it follows the newest one, and forgets; scrolling up brings them back."""
     trader = relay.trader()
     log(trader, 1, 10)
     phone.goto(relay.url)
-    until(phone, MESSAGES, numbered(1, 10))
+    until(phone, NEWEST, "line 10")
     log(trader, 11, 12_000)
-    until(
-        phone,
-        "() => document.querySelector('#lines').lastChild?.lastChild.querySelector('.message').textContent",
-        "line 12000",
-    )
-    kept = phone.evaluate(MESSAGES)
-    assert 4_900 <= len(kept) <= 5_000
-    assert kept == numbered(12_001 - len(kept), 12_000)
+    until(phone, NEWEST, "line 12000")
+    expect(phone.locator("#fresh")).to_be_hidden()
+    phone.evaluate("scroller.scrollTop -= 3000")
+    until_true(phone, "document.querySelector('#canvas .message')?.textContent.startsWith('line 118')")
+    shown = phone.evaluate(MESSAGES)
+    first = int(shown[0].split()[1])
+    assert shown == numbered(first, first + len(shown) - 1)
 
 
-def test_notices(relay, phone):
-    """A gap looks different from a line, and a trader that lost its connection is shown as lost."""
+def test_more_than_is_kept_while_paused(relay, phone):
+    """More lines during a pause than the page keeps: they are counted, and going on begins with the newest."""
+    trader = relay.trader()
+    log(trader, 1, 300)
+    phone.goto(relay.url)
+    until(phone, NEWEST, "line 300")
+    phone.evaluate("scroller.scrollTop -= 2000")
+    expect(phone.locator("#fresh")).to_be_visible()
+    top = phone.evaluate(MESSAGES)
+    log(trader, 301, 9000)
+    until_true(phone, "/paused . [0-9,]+ new/.test(fresh.textContent)")
+    assert phone.evaluate(MESSAGES) == top
+    phone.tap("#fresh")
+    until(phone, NEWEST, "line 9000")
+    expect(phone.locator("#fresh")).to_be_hidden()
+
+
+def test_notices(relay, tall):
+    """A gap looks different from a line and is counted, and a bot that lost its connection is shown as that."""
     trader = relay.trader("bot")
     log(trader, 1, 2)
     trader.send([2, 3, 12, 10, "overflow"])
     trader.seq = 12
     log(trader, 13, 13)
-    phone.goto(relay.url)
-    expect(phone.locator(".row.gap")).to_contain_text("10 lines")
-    expect(phone.locator(".trader")).to_have_text("bot connected")
+    tall.goto(relay.url)
+    expect(tall.locator(".row.gap")).to_contain_text("10 lines")
+    expect(tall.locator("#since")).to_contain_text("1 gap")
     trader.close()
-    expect(phone.locator(".trader")).to_have_text("bot lost")
-    expect(phone.locator(".row.told").last).to_contain_text("bot")
-
-
-def test_token(start, phone):
-    """Without the token the page asks for it, says when it is wrong, and keeps it out of the address."""
-    token = secrets.token_urlsafe(32)
-    relay = start(LOGRELAY_TOKEN=token)
-    log(relay.trader(), 1, 3)
-    phone.goto(relay.url)
-    expect(phone.locator("#login")).to_be_visible()
-    assert phone.evaluate(MESSAGES) == []
-    phone.fill("#token", "wrong-but-long-enough-to-be-a-token-0000")
-    phone.tap("#login button")
-    expect(phone.locator("#problem")).to_contain_text("does not know this token")
-    phone.fill("#token", token)
-    phone.tap("#login button")
-    until(phone, MESSAGES, numbered(1, 3))
-    expect(phone.locator("#login")).to_be_hidden()
-    phone.reload()
-    until(phone, MESSAGES, numbered(1, 3))
-
-
-@pytest.mark.parametrize("form", ["?token={}&level=INFO", "?level=INFO#token={}"])
-def test_token_in_the_link(start, phone, form):
-    """A link with the token opens the stream, and the address bar forgets the token at once."""
-    token = secrets.token_urlsafe(32)
-    relay = start(LOGRELAY_TOKEN=token)
-    log(relay.trader(), 1, 3)
-    phone.goto(relay.url + form.format(token))
-    until(phone, MESSAGES, numbered(1, 3))
-    assert phone.url == f"{relay.url}?level=INFO"
-    assert phone.evaluate("sessionStorage.getItem('logrelay.token')") == token
+    expect(tall.locator(".bot .state")).to_have_text("CONNECTION LOST")
+    expect(tall.locator(".bot[data-tone=warn]")).to_be_visible()
+    expect(tall.locator(".row.told").last).to_contain_text("bot")

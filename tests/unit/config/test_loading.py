@@ -42,6 +42,7 @@ def test_every_value_type_gives_the_type_its_field_declares():
     texts |= {
         "allow_hosts": "a,b",
         "allow_origins": "http://a:1",
+        "trades": "fill=filled",
         "sync": "full",
         "keep_bytes": "2MiB",
         "keep_free": "0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from html.parser import HTMLParser
 from importlib.resources import files
 
@@ -87,6 +88,14 @@ def test_unknown_paths(api, target):
     assert all(route in body["message"] for route in ROUTES)
 
 
+def test_trade_names(facts):
+    """Which events and fields are about trades is what the operator said; the page guesses nothing."""
+    assert orjson.loads(HttpApi(facts).answer("GET", "/trade-names", {}).body)["fill"] == ["trade.executed"]
+    own = HttpApi(facts, trade_names={"fill": ["filled"]})
+    assert orjson.loads(own.answer("GET", "/trade-names", {}).body) == {"fill": ["filled"]}
+    assert not HttpApi.is_public("/trade-names")
+
+
 class TestStatic:
     @pytest.mark.parametrize("path", STATIC)
     def test_files(self, api, path):
@@ -100,6 +109,28 @@ class TestStatic:
         """Every file in static/ is in the table and the other way round."""
         there = {entry.name for entry in files("logrelay").joinpath("static").iterdir() if entry.is_file()}
         assert there == {name for name, _ in STATIC.values()}
+
+    @pytest.mark.parametrize("accepted", ["gzip", "deflate, GZIP;q=0.5", "br, gzip, deflate"])
+    def test_packed(self, api, accepted):
+        """A client that reads gzip gets it, and caches on the way keep both forms apart."""
+        plain = api.answer("GET", "/static/main.js", {})
+        packed = api.answer("GET", "/static/main.js", {"accept-encoding": accepted})
+        assert header(packed, "Content-Encoding") == "gzip"
+        assert gzip.decompress(packed.body) == plain.body
+        assert header(packed, "Content-Length") == str(len(packed.body))
+        assert header(packed, "Vary") == header(plain, "Vary") == "Accept-Encoding"
+
+    @pytest.mark.parametrize("accepted", ["", "gzip;q=0", "deflate, gzip; q=0.0", "br", "gzipped"])
+    def test_not_packed(self, api, accepted):
+        """A client that does not read gzip, or says that it had better not, gets the file as it is."""
+        answer = api.answer("GET", "/static/main.js", {"accept-encoding": accepted})
+        assert header(answer, "Content-Encoding") is None
+        assert answer.body == files("logrelay").joinpath("static", "main.js").read_bytes()
+
+    def test_the_service_worker_may_fetch(self, api):
+        """Its own policy lets it ask the relay for the page's files and nobody for anything else."""
+        answer = api.answer("GET", "/sw.js", {})
+        assert header(answer, "Content-Security-Policy") == "default-src 'none'; connect-src 'self'"
 
     @pytest.mark.parametrize("form", ["{}", "W/{}", '"other", {}', "*"])
     def test_etag(self, api, form):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from logrelay.access.tokens import Token, digest_of, make_token_set
 from logrelay.viewers.access_policy import BATCH, SHOWN_CHARS, AccessPolicy, Granted
 
 OPEN, LOCKED = AccessPolicy(None), AccessPolicy("correct-horse")
@@ -92,3 +93,17 @@ def test_an_address_in_brackets_is_one_to_its_end():
 def test_a_policy_knows_the_default_address_of_the_relay():
     """It is the one of `--host`."""
     assert AccessPolicy(None).host == "127.0.0.1"
+
+
+def test_who_has_a_token_whose_time_is_over_is_told_so():
+    """Its owner then makes a new one; for a stranger's guess the words stay those of any wrong token."""
+    old = Token("phone", digest_of("lr_old"), expires_s=100)
+    token_set = make_token_set(None, [old])
+
+    def said(text: str, now_s: float) -> str | None:
+        verdict = decide(LOCKED, token_set=token_set, now_s=now_s, query_token=(text,))
+        return None if isinstance(verdict, Granted) else verdict.message
+
+    assert said("lr_old", 99) is None
+    assert said("lr_old", 100) == "the token has expired"
+    assert said("lr_other", 100) == "the token is wrong, was revoked or has expired"
