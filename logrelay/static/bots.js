@@ -92,7 +92,7 @@ export class Bots {
     const states = this.#data.apps.map((app) => {
       const state = this.#stateOf(app);
       return { app: app.app, age: this.#age(app, now), ...state, tone: known ? state.tone : "unknown" };
-    });
+    }).sort((a, b) => TONES.indexOf(b.tone) - TONES.indexOf(a.tone) || (a.app < b.app ? -1 : 1));
     redraw(bots, JSON.stringify(states.map(({ app }) => app)), () => states.length
       ? states.map(({ app }) => this.#build(app)) : [element("li", "none", "No bot has connected yet.")]);
     states.forEach((state, i) => {

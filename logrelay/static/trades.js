@@ -13,6 +13,8 @@ import { reasonOf, signed } from "./rows.js";
 /** Lines that are asked for at once, and in all, of each event: far more trades than a person reads in a day. */
 const PAGE = 1_000;
 const MOST = 10_000;
+/** Of the newest matches this many are looked at: notices may be among them. */
+const NEWEST = 50;
 /** Orders that are shown; the newest. */
 const SHOWN = 500;
 /** Milliseconds between a signal and its order at most: a signal does not say which order it led to. */
@@ -134,7 +136,7 @@ export class Trades {
     const filter = { text: event };
     const any = await this.#outside.ask({ since: new Date(since).toISOString(), limit: 1 }, filter);
     if (!any.lines.length) return [];
-    return (await this.#outside.ask({ limit: 1 }, filter)).lines.filter((line) => line.message === event);
+    return (await this.#outside.ask({ limit: NEWEST }, filter)).lines.filter((line) => line.message === event).slice(-1);
   }
 
   #showMoney(lines) {
