@@ -42,6 +42,7 @@ from logrelay.run_table import most_runs
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.tls import TlsFiles, tls_files
 from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.devices import Devices
 from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
@@ -244,6 +245,12 @@ class Relay:
         self._viewer_service = ViewerService(
             self._pipeline,
             policy,
+            devices=Devices(
+                opening.devices,
+                window_s=config.device_window,
+                mono_s=loop.time(),
+                wall_us=time.time_ns() // 1000,
+            ),
             tail=config.tail,
             version=__version__,
             loop=loop,

@@ -133,6 +133,21 @@ class Run:
         )
 
 
+class DeviceRow(NamedTuple):
+    """How far a viewer that has a name has received lines, as the journal remembers it."""
+
+    id: int
+    """Small number given by the relay, from 1. A row is overwritten by the next device that gets its number."""
+    owner: str
+    """The id of the token that it was used with; empty: none was needed."""
+    name: str
+    position: str
+    """The id of the last line that it has received."""
+    seen_us: int
+    """The relay's clock when this was so, microseconds."""
+    connected: bool
+
+
 @dataclass(slots=True)
 class Commit:
     """What goes into the journal together, or not at all."""
@@ -147,3 +162,5 @@ class Commit:
     """True: sync to the disk now, whatever `--sync` says (there is a CRITICAL line in it)."""
     forgotten: list[tuple[int, bytes]] = field(default_factory=list)
     """Rows to delete, by `id` and `key`. Nothing is said of such a run after it, in this commit or a later one."""
+    devices: list[DeviceRow] = field(default_factory=list)
+    """Rows to insert or replace, by `id`."""

@@ -18,6 +18,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -49,7 +50,8 @@ from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query, SummaryPage, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
-from logrelay.model import ERROR, WARNING, Commit
+from logrelay.model import ERROR, WARNING, Commit, DeviceRow
+from logrelay.pending_devices import WRITE_WITHIN_S, PendingDevices, Place
 from logrelay.read_queue import Read, ReadQueue
 from logrelay.run_table import MAX_RUNS
 
@@ -175,6 +177,8 @@ class Pipeline(Generic[Server]):
         self._was_late = False
         """The deadline timer fired late, and has been set once more."""
         self._read_retry_timer: asyncio.TimerHandle | None = None
+        self._devices = PendingDevices()
+        self._devices_timer: asyncio.TimerHandle | None = None
         self._syncs = TokenBucket(SYNC_BURST, SYNCS_PER_S, time.monotonic())
         self._sync_timer: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -269,6 +273,8 @@ class Pipeline(Generic[Server]):
         self.trader_server.schedule_tick()
 
     def _submit(self, commit: Commit, batch: Batch | None) -> None:
+        if self._devices:
+            commit = replace(commit, devices=self._take_devices())
         degraded = self._degraded
         # A report that is still on its way must not come behind what the loop has committed itself.
         is_committed = (
@@ -290,6 +296,27 @@ class Pipeline(Generic[Server]):
         if self._commit_timer is None and not self._stopping:
             self._check_commit_in(degraded.commit_deadline_s)
         self._update_reading()
+
+    def _take_devices(self, *, all_of_them: bool = False) -> list[DeviceRow]:
+        """Return the rows of devices to write now. None is ahead of the journal: an id that it has not is none."""
+        committed, now_us = self._hub.committed, _now_us()
+        rows = []
+        for number, owner, name, seq, connected in self._devices.take(time.monotonic(), all_of_them=all_of_them):
+            at = min(seq(), committed)
+            if at >= 0:
+                self._devices.wrote(number, at)
+                rows.append(DeviceRow(number, owner, name, self.id_of(at), now_us, connected))
+        return rows
+
+    def _write_devices(self) -> None:
+        """Write what has gone along with no commit; while the journal is in trouble it waits."""
+        if self._devices_timer is not None:
+            self._devices_timer.cancel()
+            self._devices_timer = None
+        if self._devices and self.trouble is None:
+            self.journal_thread.submit(Commit(devices=self._take_devices(all_of_them=True)))
+        elif self._devices and not self._stopping:
+            self._devices_timer = self._loop.call_later(WRITE_WITHIN_S, self._write_devices)
 
     def _update_reading(self) -> None:
         """Read on only while there is room for what is read."""
@@ -551,9 +578,9 @@ class Pipeline(Generic[Server]):
         self._hub.start_after(viewer, seq, gap)
         self._carry_out_requests()
 
-    def start_tail(self, viewer: Viewer, lines: int) -> None:
+    def start_tail(self, viewer: Viewer, lines: int, behind: int | None = None) -> None:
         """Begin with the newest `lines` lines that the viewer wants; see `Hub.start_tail`."""
-        self._hub.start_tail(viewer, lines)
+        self._hub.start_tail(viewer, lines, behind)
         self._carry_out_requests()
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
@@ -565,6 +592,19 @@ class Pipeline(Generic[Server]):
         """Change what a viewer wants, from where it is on; see `Hub.resubscribe`."""
         self._hub.resubscribe(viewer, wanted)
         self._carry_out_requests()
+
+    def received(self, viewer: Viewer) -> int | None:
+        """Return up to where a viewer was sent everything; see `Hub.received`."""
+        return self._hub.received(viewer)
+
+    def keep_device(
+        self, number: int, owner: str, name: str, seq: Callable[[], int], *, connected: bool, sure: int = 0
+    ) -> None:
+        """Have the journal remember where a device stands: with the next commit, or soon; see `pending_devices`."""
+        if self._devices.note(Place(number, owner, name, seq, connected), sure, time.monotonic()):
+            self._write_devices()
+        elif self._devices_timer is None and not self._stopping:
+            self._devices_timer = self._loop.call_later(WRITE_WITHIN_S, self._write_devices)
 
     def leave(self, viewer: Viewer) -> None:
         """Forget a viewer."""
@@ -724,7 +764,8 @@ class Pipeline(Generic[Server]):
         Cancelling ends the wait only.
         """
         self._stopping = True
-        for timer in (self._deadline_timer, self._commit_timer, self._read_retry_timer, self._sync_timer):
+        timers = (self._deadline_timer, self._commit_timer, self._read_retry_timer, self._sync_timer)
+        for timer in (*timers, self._devices_timer):
             if timer is not None:
                 timer.cancel()
         self._registry.flush(_now_us(), time.monotonic())
@@ -753,6 +794,8 @@ class Pipeline(Generic[Server]):
         """
         for pool in (self._pack_compressor, self._page_compressor):
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._devices:
+            self.journal_thread.submit(Commit(devices=self._take_devices(all_of_them=True)))
         await asyncio.to_thread(self.journal_thread.stop, timeout_s)
 
 

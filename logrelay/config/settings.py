@@ -281,6 +281,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Most bots say something at least once a minute.",
     ),
     Setting(
+        "device_window",
+        number(1, 30 * 86400, "seconds"),
+        600.0,
+        "Seconds within which a viewer that names its device (?device=NAME) goes on where it was. 0: always anew.",
+        "A tunnel, a lift, a night's update; who was away for longer wants the newest lines first.",
+    ),
+    Setting(
         "max_viewers",
         whole(1, 100_000),
         4096,
@@ -360,6 +367,8 @@ class Config:
     """Lines."""
     quiet_after: float = 60.0
     """Seconds; 0: never."""
+    device_window: float = 600.0
+    """Seconds; 0: a device begins anew each time."""
     max_viewers: int = 4096
     max_traders: int = 256
     compression: str = "auto"

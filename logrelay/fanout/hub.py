@@ -261,18 +261,21 @@ class Hub:
         viewer.epoch_gap = gap
         self._serve(viewer)
 
-    def start_tail(self, viewer: Viewer, lines: int) -> None:
+    def start_tail(self, viewer: Viewer, lines: int, behind: int | None = None) -> None:
         """Begin with the newest `lines` lines that pass the viewer's filter.
 
         Notices among them come besides, the newest of them (`filters.most_notices`); the viewer is told of the rest.
+        With `behind`, where it was already, it begins there at the earliest, what lies between is told as a gap, and no
+        notice is left out.
         """
         self._restart(viewer)
         viewer.start_lines = lines
+        viewer.behind = behind
         if lines <= 0 or self.head < self.oldest:
             viewer.cursor = self.head
-            self._serve(viewer)
+            self._begin(viewer)
         else:
-            viewer.start_notices = most_notices(viewer.filter, lines)
+            viewer.start_notices = most_notices(viewer.filter, lines) if behind is None else None
             self._start_in_recent(viewer, lines)
 
     def _start_in_recent(self, viewer: Viewer, lines: int) -> None:
@@ -308,10 +311,16 @@ class Hub:
         viewer.start_notices = max(0, viewer.start_notices - count)
 
     def _begin(self, viewer: Viewer) -> None:
-        """Serve a viewer whose first line has been found; if notices among its lines are left out, say so first."""
-        first = self.oldest if viewer.start_left else viewer.cursor + 1
+        """Serve a viewer whose first line has been found; if some before it, or notices, are left out, say so first."""
+        searched_all = viewer.start_left > 0  # there are no more: none lies between
+        first = self.oldest if searched_all else viewer.cursor + 1
         viewer.start_left = 0
-        if viewer.notices_from > first:
+        behind, viewer.behind = viewer.behind, None
+        if behind is not None and viewer.cursor > behind and not searched_all:
+            viewer.epoch_gap = Gap("away", behind + 1, viewer.cursor, viewer.cursor - behind, None)
+        elif behind is not None:
+            viewer.cursor = min(max(viewer.cursor, behind), self.head)
+        elif viewer.notices_from > first:
             viewer.epoch_gap = Gap("notices", first, viewer.notices_from - 1, 0, None)
         self._serve(viewer)
 
@@ -338,8 +347,9 @@ class Hub:
         """Change what a viewer wants, from its cursor on."""
         if viewer.start_left:
             # It stands nowhere yet: what it asked for is the newest lines, now of another kind.
+            behind = viewer.behind
             self.change(viewer, wanted)
-            self.start_tail(viewer, viewer.start_lines)
+            self.start_tail(viewer, viewer.start_lines, behind)
             return
         viewer.cursor = self.position(viewer)
         epoch_gap, skip = viewer.epoch_gap, viewer.skip
@@ -365,6 +375,12 @@ class Hub:
             return max(viewer.cursor, group.delivered)
         return before - 1 if before else self.head
 
+    def received(self, viewer: Viewer) -> int | None:
+        """Return up to where everything was sent, not wanted, or told to be missing; None: something is still owed."""
+        if viewer.start_left or viewer.skip is not None or viewer.epoch_gap is not None:
+            return None
+        return self.position(viewer)
+
     def behind(self) -> int:
         """Count the viewers that are not at the head."""
         return len(self.viewers) - sum(len(group.live) for group in self._groups.values())
@@ -375,6 +391,7 @@ class Hub:
         viewer.fetching = False
         viewer.start_left = 0
         viewer.notices_from = 0
+        viewer.behind = None
         viewer.epoch_gap = None
         viewer.skip = None
         viewer.page_bytes = MIN_PAGE_BYTES

@@ -172,7 +172,7 @@ def _compressed_alone(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) 
 class Gap:
     """Lines a viewer will not get, to be rendered as a notice."""
 
-    cause: Literal["lag", "retention", "epoch", "unsynced", "notices"]
+    cause: Literal["lag", "retention", "epoch", "unsynced", "away", "notices"]
     """`notices`: no line is missing, but notices from `first` to `last` are left out; how many is not known."""
     first: int
     last: int
@@ -213,6 +213,7 @@ class Viewer:
     """One subscription: where it stands and what it wants. Made by `Hub.join`; only the hub writes to it."""
 
     __slots__ = (
+        "behind",
         "cursor",
         "deflate",
         "epoch_gap",
@@ -260,6 +261,8 @@ class Viewer:
         """How many notices may still come with them; None: all."""
         self.notices_from = 0
         """Of the notices before this seq, those that do not count are left out."""
+        self.behind: int | None = None
+        """Where it was before the newest lines that it is to begin with were looked for; None: it was nowhere."""
         self.epoch_gap: Gap | None = None
         """To be sent before anything else."""
         self.skip: Skip | None = None

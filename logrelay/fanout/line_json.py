@@ -289,7 +289,7 @@ def gap_body(
 ) -> bytes:
     """Render what one viewer does not get: `count` lines of `first` to `last`; see docs/protocol.md, notices.
 
-    `cause` is lag, retention, corrupt, purged, epoch or unsynced; `kept` lines of the stretch were sent all the same,
+    `cause` is lag, retention, corrupt, purged, epoch, unsynced or away; `kept` lines of it were sent all the same,
     `levels` counts by level rank where that is known, and `detail` says why for the cause epoch. `epoch` is that of
     `first`, and of `last` where `last_epoch` names no other.
     """
@@ -303,6 +303,8 @@ def gap_body(
         lines = "1 line" if count == 1 else f"{count:,} lines"
         if cause == "retention":
             message = f"{lines} missing: no longer kept (retention)"
+        elif cause == "away":
+            message = f"{lines} skipped: this device was away for longer than the relay waits (--device-window)"
         elif cause == "unsynced":
             message = f"{lines} shown before {'is' if count == 1 else 'are'} not in the journal: {UNSYNCED}"
         elif cause == "purged":

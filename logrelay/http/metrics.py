@@ -84,7 +84,18 @@ METRICS: tuple[Metric, ...] = (
     Metric("viewer_bytes_total", "counter", "Bytes written to viewers."),
     Metric("viewer_gaps_total", "counter", "Gap notices that single viewers got."),
     Metric("viewer_lines_skipped_total", "counter", "Lines that viewers were told they would not get."),
+    Metric("devices", "gauge", "Devices that a position is kept for (?device=NAME)."),
+    Metric("devices_connected", "gauge", "Of them those that are connected now."),
+    Metric("device_resumes_total", "counter", "Times a device went on where it was."),
+    Metric(
+        "device_late_total",
+        "counter",
+        "Times a device came back after --device-window and began with the newest lines.",
+    ),
+    Metric("device_conflicts_total", "counter", "Connections with the name of a device that was connected and alive."),
+    Metric("devices_forgotten_total", "counter", "Devices forgotten for others, or after 30 days."),
     Metric("handshakes_refused_total", "counter", "Connections of viewers and HTTP clients that were refused."),
+    Metric("token_explanations_total", "counter", "Refused clients that were told in a line that they need a token."),
     Metric("wrong_tokens_total", "counter", "Requests that showed a wrong token."),
     Metric(
         "requests_malformed_total",

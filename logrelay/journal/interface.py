@@ -18,7 +18,7 @@ from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.positions import Epoch
 from logrelay.fanout.summary import Summary
-from logrelay.model import Commit
+from logrelay.model import Commit, DeviceRow
 from logrelay.run_table import RunTable
 
 EVERYTHING = Filter()
@@ -48,6 +48,8 @@ class Opening:
     """The epochs of the lines up to `head`, and of those that are not kept any more; oldest first."""
     unsynced: bool = False
     """The machine stopped under the last opening: lines that were acked and shown may not be in the journal."""
+    devices: list[DeviceRow] = field(default_factory=list)
+    """How far viewers that have a name have come."""
 
 
 @dataclass(frozen=True, slots=True)

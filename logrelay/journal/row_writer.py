@@ -1,4 +1,4 @@
-"""What a commit writes: lines, logger names, runs, aliases.
+"""What a commit writes: lines, logger names, runs, aliases, devices.
 
 Owns: the INSERT statements with the checksum of each row, the numbers of the logger names, and which aliases are
 remembered; which runs are is decided by `ingest/trader_registry`. It must not begin or end transactions, nor know
@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from logrelay.journal.checksums import line_crc, row_crc
-from logrelay.journal.schema import MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
-from logrelay.model import RELAY_RUN, Commit, Line, Run
+from logrelay.journal.schema import DEVICES_TABLE, MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
+from logrelay.model import RELAY_RUN, Commit, DeviceRow, Line, Run
 from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ _RUN = (
     "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us, crc) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_DEVICE_COLUMNS = "id, owner, name, position, seen_us, connected"
+_DEVICE = f"REPLACE INTO devices ({_DEVICE_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  (only names)
 _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
 
 
@@ -45,6 +47,9 @@ class RowWriter:
         """Know nothing yet; see `load`."""
         self.runs = RunTable()
         self.aliases: list[str] = []
+        self.devices: dict[int, DeviceRow] = {}
+        self._has_devices = False
+        """The file has the table."""
         self.names: Mapping[SourceKey, int] = {}
         """Source ids by logger name and app. Replaced, never changed: readers on other threads go through it."""
         self._new_names: dict[SourceKey, int] = {}
@@ -56,6 +61,8 @@ class RowWriter:
         self.names, self._new_names = {(name, app): number for name, app, number in names}, {}
         self._last_name = max(self.names.values(), default=NOTICE_SOURCE)
         self.aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
+        self._has_devices = bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone())
+        self.devices = {row.id: row for row in read_devices(db)} if self._has_devices else {}
         columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
         rows = db.execute(f"SELECT {columns} FROM runs ORDER BY seen_us, id")  # noqa: S608  (only names of columns)
         self.runs = RunTable(Run(*row) for row in rows)
@@ -69,6 +76,8 @@ class RowWriter:
             self.write_runs(db, commit.runs)
         if commit.aliases:
             self.write_aliases(db, commit.aliases)
+        if commit.devices:
+            self.write_devices(db, commit.devices)
         if commit.forgotten:
             # Last, because commits are written together: a row may have been changed before it was forgotten.
             db.executemany("DELETE FROM runs WHERE id = ?", [(id_,) for id_, _ in commit.forgotten])
@@ -78,6 +87,16 @@ class RowWriter:
         self._new_names = {}
         self.runs.change(commit.runs, commit.forgotten)
         self.aliases += [alias for alias in commit.aliases if alias not in self.aliases]
+        if commit.devices:
+            self._has_devices = True
+            self.devices |= {row.id: row for row in commit.devices}
+
+    def write_devices(self, db: sqlite3.Connection, devices: Iterable[DeviceRow]) -> None:
+        """Write the rows of devices in the transaction that is open. Raises sqlite3.Error."""
+        if not self._has_devices:
+            db.execute(DEVICES_TABLE)
+        rows = [(*row[:-1], int(row.connected)) for row in devices]
+        db.executemany(_DEVICE, [(*row, row_crc(row)) for row in rows])
 
     def _write_lines(self, db: sqlite3.Connection, lines: list[Line]) -> None:
         at, count, names = 0, len(lines), self.names
@@ -129,3 +148,9 @@ class RowWriter:
         """Forget the oldest aliases. Raises sqlite3.Error."""
         dropped, self.aliases = self.aliases[:-MAX_ALIASES], self.aliases[-MAX_ALIASES:]
         db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])
+
+
+def read_devices(db: sqlite3.Connection) -> list[DeviceRow]:
+    """Return the devices of a file that has their table. Raises sqlite3.Error."""
+    rows = db.execute(f"SELECT {_DEVICE_COLUMNS} FROM devices ORDER BY id")  # noqa: S608  (only names of columns)
+    return [DeviceRow(id_, owner, name, at, seen_us, bool(on)) for id_, owner, name, at, seen_us, on in rows]

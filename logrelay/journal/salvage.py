@@ -27,7 +27,7 @@ from logrelay.journal.opening_record import read, write_epochs
 from logrelay.journal.pages import RawPages, Value
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.schema import NOTICE_SOURCE
-from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, Run
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, DeviceRow, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +39,7 @@ STEP_PAGES = 256
 MARK_LINES = 1024
 """Lines in a block that has to be made up, as in `retention`."""
 
+_DEVICE_COLUMNS = 7
 _LINE_COLUMNS, _MARK_COLUMNS, _RUN_COLUMNS, _SOURCE_COLUMNS = (6, 7), (10, 11), (10, 11), (2, 3, 4)
 _META_NUMBERS = {"base": 0, "oldest": 1, "created_us": 0, "believed_us": 0, "clock_doubt_us": -(1 << 62)}
 _META_TEXTS = frozenset({"epoch", "epochs", "boot", "sync", "closed"})
@@ -65,6 +66,7 @@ class Known:
     head: int | None = None
     runs: list[Run] = field(default_factory=list)
     aliases: list[str] = field(default_factory=list)
+    devices: list[DeviceRow] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -96,6 +98,7 @@ class _Rows:
     sources: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     aliases: dict[int, str] = field(default_factory=dict)
     holes: list[Range] = field(default_factory=list)
+    devices: dict[int, DeviceRow] = field(default_factory=dict)
 
 
 def salvage(
@@ -202,6 +205,8 @@ def _take_small(rows: _Rows, rowid: int, columns: list[Value]) -> None:
             _take_mark(rows, rowid, columns)
         elif len(columns) in _RUN_COLUMNS and isinstance(columns[1], bytes):
             _take_run(rows, rowid, columns)
+        elif len(columns) == _DEVICE_COLUMNS and isinstance(columns[1], bytes):
+            _take_device(rows, rowid, columns)
         elif len(columns) == 2 and isinstance(columns[1], int):
             if 0 < rowid <= columns[1]:
                 rows.holes.append((rowid, columns[1]))
@@ -238,6 +243,17 @@ def _take_run(rows: _Rows, rowid: int, columns: list[Value]) -> None:
         rows.runs[rowid] = Run(*values)
 
 
+def _take_device(rows: _Rows, rowid: int, columns: list[Value]) -> None:
+    owner, name, position, seen_us, connected, crc = columns[1:]
+    if not (isinstance(owner, bytes) and isinstance(name, bytes) and isinstance(position, bytes)):
+        return
+    if not (isinstance(seen_us, int) and isinstance(connected, int)):
+        return
+    values = (rowid, owner.decode(), name.decode(), position.decode(), seen_us)
+    if crc == row_crc((*values, connected)) and (rowid not in rows.devices or seen_us >= rows.devices[rowid].seen_us):
+        rows.devices[rowid] = DeviceRow(*values, bool(connected))
+
+
 def _complete(
     db: sqlite3.Connection, rows: _Rows, known: Known, now_us: Callable[[], int], meta: dict[str, int | str]
 ) -> Salvaged:
@@ -270,6 +286,9 @@ def _complete(
     writer = RowWriter()
     writer.write_runs(db, known.runs or rows.runs.values())
     writer.write_aliases(db, known.aliases or [rows.aliases[n] for n in sorted(rows.aliases)])
+    devices = known.devices or list(rows.devices.values())
+    if devices:
+        writer.write_devices(db, devices)
     lines: int = db.execute("SELECT count(*) FROM lines").fetchone()[0]
     return Salvaged(epochs=[], new=False, oldest=oldest, head=head, lines=lines, holes=holes)
 

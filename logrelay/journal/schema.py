@@ -10,6 +10,8 @@ not decide what is kept or who reads it. Read `journal/journal_file` next: it is
     runs     one row per trader process, with the last of its seqs that is in `lines`
     sources  small integers for logger names, one for each app that has the logger
     aliases  provisional epochs that were committed
+    devices  how far viewers that have a name have received lines; made when there is the first of them, so that an
+             older program neither needs nor knows it
     holes    ranges of seqs that were lost to damage or purged; there are no lines of them, or none that can be trusted
     purged   those of them that were purged; see `purged`
     meta     base (the head before the first line of this file), oldest (the first line that retention has not taken,
@@ -72,6 +74,14 @@ CREATE VIEW log AS
            coalesce(json_extract(l.body, '$.app'), r.app) AS app, r.pid AS pid, l.run AS run, l.body AS body
     FROM lines AS l LEFT JOIN runs AS r ON r.id = l.run;
 """
+
+DEVICES_TABLE = """
+CREATE TABLE IF NOT EXISTS devices (
+    id INTEGER PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, position TEXT NOT NULL, seen_us INTEGER NOT NULL,
+    connected INTEGER NOT NULL, crc INTEGER
+)
+"""
+"""No part of a version: a file without it is a file without devices."""
 
 _HOLES_TABLE = "CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
 

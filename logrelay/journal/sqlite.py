@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from logrelay.journal.holes import Range
-    from logrelay.model import Line
+    from logrelay.model import DeviceRow, Line
     from logrelay.run_table import RunTable
 
 DAY_S = 86_400
@@ -98,6 +98,7 @@ class _Saved:
     head: int
     runs: RunTable
     aliases: list[str]
+    devices: list[DeviceRow]
     notices: list[str]
     done: bool
     """True: a sound file is in place and has only to be loaded."""
@@ -419,8 +420,9 @@ class SqliteJournal:
 
     def _opening(self, notices: list[str], *, unsynced: bool = False) -> Opening:
         kept, record, runs = self._retention, self._record, self._row_writer.runs.copy()
-        aliases = set(self._row_writer.aliases)
-        return Opening(record.epoch, kept.oldest, kept.head, runs, aliases, notices, list(record.earlier), unsynced)
+        aliases, devices = set(self._row_writer.aliases), list(self._row_writer.devices.values())
+        earlier = list(record.earlier)
+        return Opening(record.epoch, kept.oldest, kept.head, runs, aliases, notices, earlier, unsynced, devices)
 
     def reopen(self) -> Opening:
         """Save what can be saved after JournalLost. Epochs and numbering go on: every id given out holds."""
@@ -433,7 +435,8 @@ class SqliteJournal:
         self._pool.drain()
         if self._saved is None:
             runs, aliases = self._row_writer.runs.copy(), list(self._row_writer.aliases)
-            self._saved = _Saved(self._record.epoch, self._retention.head, runs, aliases, [], done=False)
+            devices = list(self._row_writer.devices.values())
+            self._saved = _Saved(self._record.epoch, self._retention.head, runs, aliases, devices, [], done=False)
         saved = self._saved
         self._file.reclaim()
         if not saved.done:
@@ -441,7 +444,7 @@ class SqliteJournal:
             saved.done = True
         try:
             self._load(saved.notices, file="replaced", trusted=saved.trusted)
-            if not self._row_writer.runs:
+            if not self._row_writer.runs and not self._row_writer.devices:
                 self._restore(saved)
         except JournalError as error:
             self._disconnect()  # half reopened is not open: append says so
@@ -463,7 +466,8 @@ class SqliteJournal:
             return
         self._disconnect()
         if self._file.exists() and not moved:
-            known = Known(self._record.known, self._retention.oldest, saved.head, list(saved.runs), saved.aliases)
+            runs = list(saved.runs)
+            known = Known(self._record.known, self._retention.oldest, saved.head, runs, saved.aliases, saved.devices)
             self._salvage(known, self._harm or "while the relay was running", saved.notices)
             saved.trusted = True
             return
@@ -508,7 +512,8 @@ class SqliteJournal:
         )
 
     def _restore(self, saved: _Saved) -> None:
-        db, commit = self._require(), Commit(runs=list(saved.runs), aliases=saved.aliases)
+        commit = Commit(runs=list(saved.runs), aliases=saved.aliases, devices=saved.devices)
+        db = self._require()
         with self._transaction(db):
             self._row_writer.write(db, commit)
         self._row_writer.confirm(commit)

@@ -573,6 +573,7 @@ def _merge(parts: list[Commit]) -> Commit:
         [alias for part in parts for alias in part.aliases],
         any(part.durable for part in parts),
         [run for part in parts for run in part.forgotten],
+        list({device.id: device for part in parts for device in part.devices}.values()),
     )
 
 

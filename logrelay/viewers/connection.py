@@ -20,6 +20,7 @@ import email.utils
 import logging
 import socket
 import struct
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import partial, wraps
 from http import HTTPStatus
@@ -36,11 +37,16 @@ from websockets.server import ServerProtocol
 from logrelay import budgets
 from logrelay.access.tokens import Token
 from logrelay.budgets import Allowance
+from logrelay.errors import RequestError
 from logrelay.fanout.batch import frame
 from logrelay.fanout.compression import WINDOW_BITS
 from logrelay.http.request_head import HeadReader, Malformed, RequestHead
 from logrelay.http.response import HttpResponse
-from logrelay.viewers.service import ViewerService
+from logrelay.viewers import messages
+from logrelay.viewers.acknowledged import acknowledged_bytes
+from logrelay.viewers.forwarded import forwarding_header
+from logrelay.viewers.requests import Subscribe, names_device, parse_request
+from logrelay.viewers.service import Explain, Upgrade, ViewerService
 from logrelay.viewers.session import Session
 
 HANDSHAKE_TIMEOUT_S = 10.0
@@ -51,6 +57,9 @@ PINGS_UNANSWERED = 3
 
 STREAM_TIMEOUT_S = 60.0
 """A reader of /logs that takes nothing for so long is gone; it would keep its connection for ever."""
+
+EXPLAIN_WITHIN_S = 5.0
+"""Time to subscribe for a client that is to be told that it needs a token; an app does it at once."""
 
 CLOSE_TIMEOUT_S = 3.0
 """Time for the closing handshake before the connection is cut."""
@@ -171,14 +180,19 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_answer_waits",
         "_body_task",
         "_charged",
+        "_close_code",
         "_closing",
+        "_direct",
         "_dropped_bytes",
+        "_explanation",
         "_fragments",
         "_head_reader",
         "_heartbeat",
         "_inbox",
         "_loop",
         "_peer",
+        "_peer_ended",
+        "_pongs_due",
         "_protocol",
         "_reading_paused",
         "_registry",
@@ -191,10 +205,11 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_unanswered_pings",
         "_writing_paused",
         "_writing_resumed",
+        "bytes_written",
         "token",
     )
 
-    def __init__(self, registry: ConnectionRegistry, service: ViewerService, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, registry: ConnectionRegistry, service: ViewerService, loop: asyncio.AbstractEventLoop) -> None:  # noqa: PLR0915
         self._registry = registry
         self._service = service
         self._loop = loop
@@ -215,9 +230,21 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """Set while the socket has room; exists while `_body_task` does."""
         self._reading_paused = False
         self._closing = False
+        self._close_code = 0
+        """The code that it was closed with; 0: not yet, or by the peer."""
+        self._peer_ended = False
+        """The peer said goodbye, or that it sends nothing more."""
+        self._explanation = ""
+        """The line to answer a subscription with, for a client that is not let in; empty: it is no such client."""
+        self._direct = True
+        """The request does not show a proxy."""
         self._unanswered_pings = 0
         self._heartbeat = b""
         """Of an answer over plain HTTP that goes on with new lines; empty for any other."""
+        self._pongs_due = 0
+        """Answers to `send_ping` that are still to come; they do not count among the viewer's messages."""
+        self.bytes_written = 0
+        """Bytes given to the transport."""
         self.token: Token | None = None
         """The token by which it was admitted; None: by none, or not yet."""
         self._inbox = bytearray()
@@ -296,6 +323,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """Conclude; the transport closes when this returns False. An answer that is to wait is still sent."""
         if self._inbox and not self._closing:
             self._feed(len(self._inbox))  # the last words, all at once: nothing comes behind them
+        self._peer_ended = True
         if self._protocol is not None:
             self._protocol.receive_eof()
             self._handle_events(self._protocol)
@@ -344,7 +372,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
         size = self._next_size()
         if size is None:
             return
-        if self._session is not None:
+        if self._pongs_due and self._inbox[0] & 0x0F == Opcode.PONG:
+            self._pongs_due -= 1
+        elif self._session is not None:
             wait_s = self._allowance.take(self._loop.time())
             if wait_s:
                 self._throttle = self._loop.call_later(wait_s, self._on_allowance)
@@ -410,15 +440,15 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._body_task.cancel()
             self._body_task = None
         self._registry.forget(self)
+        session, self._session = self._session, None
+        if session is not None:
+            session.connection_lost(in_order=self._peer_ended)
         self._transport = None
         self._inbox.clear()
         self._fragments = None
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             break_cycles(protocol)
-        session, self._session = self._session, None
-        if session is not None:
-            session.connection_lost()
 
     def failed(self, error: Exception) -> None:
         """Report an error that nobody expected, and cut the connection."""
@@ -440,7 +470,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             return
         for data in protocol.data_to_send():
             if data:
-                transport.write(data)
+                self._write(transport, data)
                 self._answer_waits = self._answer_waits or (self._writing_paused and self._session is not None)
             elif transport.can_write_eof():
                 _end_writing(transport)
@@ -469,10 +499,11 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._refuse(head)
             return
         request = Request(head.target, Headers(head.fields), head.method, f"HTTP/{head.version}")
+        self._direct = forwarding_header(name for name, _ in head.fields) is None
         self._peer = self._service.client_of(request, self._peer)
         decision = self._service.decide(request, self._peer)
         self.token = decision.token
-        if not isinstance(decision, HttpResponse) or decision.follow is not None:
+        if isinstance(decision, Upgrade) or (isinstance(decision, HttpResponse) and decision.follow is not None):
             decision = self._registry.refuse_viewer() or decision
         if isinstance(decision, HttpResponse):
             head_only = head.method == "HEAD"
@@ -488,15 +519,20 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if fault is not None:
             self._refuse(fault)
             return
+        if isinstance(decision, Explain):
+            self._cancel_timer()
+            self._timer = self._loop.call_later(decision.delay_s, self._open_for_explanation, request, decision)
+            return
         self._open_websocket(request, decision.subprotocol)
 
     def _refuse(self, fault: Malformed) -> None:
         self._service.count_malformed(fault.reason)
         self._send_response(HttpResponse(fault.status, (), f"{fault.message}\n".encode()))
 
-    def _open_websocket(self, request: Request, subprotocol: str | None) -> None:
+    def _accept(self, request: Request, subprotocol: str | None, *, compress: bool) -> ServerProtocol | None:
+        """Answer a handshake; None: it was none after all, and has been refused."""
         protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
-        if self._registry.offers_compression(self._peer):
+        if compress:
             protocol.available_extensions = _OFFERED_COMPRESSION
         protocol.receive_data(_ANY_HEAD)
         protocol.events_received()
@@ -504,13 +540,41 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if response.status_code != 101:
             fields = [pair for pair in response.headers.raw_items() if pair[0] not in _CONNECTION_FIELDS]
             self._send_response(HttpResponse(response.status_code, tuple(fields), bytes(response.body)))
-            return
+            return None
         if subprotocol is not None:
             response.headers["Sec-WebSocket-Protocol"] = subprotocol
         self._protocol = protocol
         protocol.send_response(response)
         self._flush(protocol)
         self._cancel_timer()
+        return protocol
+
+    @_closing_on_error
+    def _open_for_explanation(self, request: Request, decision: Explain) -> None:
+        """Open a WebSocket that is closed as soon as the client has said something, or soon.
+
+        It keeps its place among the connections without a complete request: it is no viewer.
+        """
+        self._timer = None
+        if self._accept(request, decision.subprotocol, compress=False) is not None:
+            self._explanation = decision.text
+            self._timer = self._loop.call_later(EXPLAIN_WITHIN_S, self._explain, b"")
+
+    def _explain(self, text: bytes) -> None:
+        """Close, and before that say why to a client that subscribes and would not see it otherwise."""
+        reason, self._explanation = self._explanation, ""
+        transport = self._transport
+        with contextlib.suppress(RequestError):
+            if text and transport is not None and isinstance(parse_request(text), Subscribe):
+                self._write(transport, frame(messages.needs_token(reason, int(time.time() * 1e6))))
+        self.close(messages.CLOSE_NEEDS_TOKEN, reason.partition(":")[0])
+
+    def _open_websocket(self, request: Request, subprotocol: str | None) -> None:
+        # What a device has received is counted in lines, and compressed ones cannot be told apart.
+        compress = self._registry.offers_compression(self._peer) and not names_device(request.path)
+        protocol = self._accept(request, subprotocol, compress=compress)
+        if protocol is None:
+            return
         self._registry.viewer_opened(self)
         deflate = any(map(_shares_context, protocol.extensions))
         for extension in protocol.extensions:
@@ -523,6 +587,16 @@ class ViewerConnection(asyncio.BufferedProtocol):
     def _handle_frame(self, event: Frame) -> None:
         if event.opcode is Opcode.PONG:
             self._unanswered_pings = 0
+            if self._session is not None:
+                self._session.pong_received(bytes(event.data))
+        elif event.opcode is Opcode.CLOSE:
+            self._peer_ended = True
+            # The answer to a close repeats its code; with another one the two have crossed on the way.
+            if self._session is not None and self._close_code and event.data[:2] == self._close_code.to_bytes(2, "big"):
+                self._session.close_answered()
+        elif self._explanation:
+            if event.opcode is Opcode.TEXT:
+                self._explain(bytes(event.data))
         elif event.opcode in (Opcode.TEXT, Opcode.CONT) and self._session is not None and not self._closing:
             if event.opcode is Opcode.TEXT and event.fin:
                 self._handle_text(self._session, bytes(event.data))
@@ -635,17 +709,43 @@ class ViewerConnection(asyncio.BufferedProtocol):
     def write(self, payload: bytes) -> bool:
         """Send ready-made frames. Returns False when the socket is full; `Session.writing_resumed` follows."""
         transport = self._transport
-        if transport is None or self._closing:
+        if transport is None or self._closing or transport.is_closing():
             return False
-        transport.write(payload)
+        self._write(transport, payload)
         return not self._writing_paused
+
+    def _write(self, transport: asyncio.Transport, data: bytes) -> None:
+        self.bytes_written += len(data)
+        transport.write(data)
+
+    def acknowledged_bytes(self) -> int | None:
+        """Return how many bytes the kernel at the other end has acknowledged.
+
+        None: it is not known, or is that of somebody in between.
+        """
+        transport = self._transport
+        if transport is None or not self._direct or transport.get_extra_info("sslcontext") is not None:
+            return None
+        return acknowledged_bytes(transport.get_extra_info("socket"))
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a ping; its answer goes to the session."""
+        transport, protocol = self._transport, self._protocol
+        if transport is None or self._closing or protocol is None or protocol.state is not OPEN:
+            return
+        with contextlib.suppress(ProtocolError):  # one with this payload is under way
+            protocol.send_ping(payload)
+            self._pongs_due += 1
+        for data in protocol.data_to_send():
+            if data:
+                self._write(transport, data)
 
     def send(self, text: bytes) -> None:
         """Send one text message. A viewer that does not read its answers is not read from until it does."""
         transport = self._transport
         if transport is None or self._closing:
             return
-        transport.write(frame(text))
+        self._write(transport, frame(text))
         if self._writing_paused:
             self._answer_waits = True
             self._proceed()
@@ -657,6 +757,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             protocol.send_close(code, reason)
             self._flush(protocol)
             self._closing = True
+            self._close_code = code
             self._abort_after(CLOSE_TIMEOUT_S)
         elif self._session is None:
             self.reset()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import orjson
 
 from logrelay.fanout.filters import NOTICES, UNLIMITED, Filter, Limit
-from logrelay.fanout.line_json import escaped
-from logrelay.model import CRITICAL, SHOWN
+from logrelay.fanout.line_json import escaped, notice_body
+from logrelay.model import CRITICAL, ERROR, SHOWN
 
 MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
 """Every `type` the relay sends."""
@@ -33,6 +33,7 @@ ERROR_CODES: dict[str, str] = {
     "bad_notices": "not relevant, no or all",
     "bad_tail": "not a number in the allowed range",
     "bad_id": "not an id of this relay",
+    "bad_device": "not a name for a device",
     "bad_limit": "not a number in the allowed range",
     "busy": "more history requests at once than allowed",
     "expired": "an id of another journal, or one it has not reached",
@@ -45,6 +46,12 @@ CLOSE_BAD_REQUEST = 4400
 
 CLOSE_TOKEN = 4401
 """The same, after HTTP's 401."""
+
+CLOSE_NEEDS_TOKEN = 4403
+"""After HTTP's 403. A client that has never been let in, while 4401 ends what was good."""
+
+CLOSE_DEVICE = 4409
+"""After HTTP's 409: somebody else has what was here."""
 
 CLOSE_OVER_BUDGET = 4429
 """After HTTP's 429: the relay holds too much for this viewer, see `budgets`."""
@@ -71,6 +78,14 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
     CLOSE_TOKEN: (
         "token no longer good",
         "the token was revoked or changed, or has expired; connect again with one that is good",
+    ),
+    CLOSE_NEEDS_TOKEN: (
+        "needs a token",
+        "no token was shown, or a wrong one, and a line has said so; connect again with one that is good",
+    ),
+    CLOSE_DEVICE: (
+        "device is elsewhere",
+        "the device has come back on another connection while this one did not answer; nothing to do",
     ),
     CLOSE_OVER_BUDGET: (
         "over budget",
@@ -140,6 +155,11 @@ def filter_shape(wanted: Filter) -> dict[str, object]:
     if wanted.notices != NOTICES[0]:
         shape["notices"] = wanted.notices
     return shape
+
+
+def needs_token(text: str, time_us: int) -> bytes:
+    """Render the one line that a client gets which was not let in; its id means no line of any journal."""
+    return notice_body("none-0", time_us, ERROR, text, {"notice": "relay", "state": "access"})
 
 
 def history(bodies: list[bytes], more: bool) -> bytes:

@@ -10,7 +10,7 @@ Positions and counts are not kept back: how many lines there are is told by thei
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -88,9 +88,9 @@ class NarrowedStream:
         """Send what follows `seq`, and `gap` before it."""
         self._stream.start_after(viewer, seq, gap)
 
-    def start_tail(self, viewer: Viewer, lines: int) -> None:
+    def start_tail(self, viewer: Viewer, lines: int, behind: int | None = None) -> None:
         """Send the newest `lines` lines that the viewer wants, and what follows."""
-        self._stream.start_tail(viewer, lines)
+        self._stream.start_tail(viewer, lines, behind)
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants to what is allowed of `wanted`."""
@@ -99,6 +99,16 @@ class NarrowedStream:
     def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants from where it stands to what is allowed of `wanted`."""
         self._stream.resubscribe(viewer, wanted.within(self._limit))
+
+    def received(self, viewer: Viewer) -> int | None:
+        """Return up to where a viewer was sent everything."""
+        return self._stream.received(viewer)
+
+    def keep_device(
+        self, number: int, owner: str, name: str, seq: Callable[[], int], *, connected: bool, sure: int = 0
+    ) -> None:
+        """Have it remembered where a device stands."""
+        self._stream.keep_device(number, owner, name, seq, connected=connected, sure=sure)
 
     def leave(self, viewer: Viewer) -> None:
         """Forget a viewer."""

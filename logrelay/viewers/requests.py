@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -18,6 +18,7 @@ import orjson
 from logrelay.errors import RequestError
 from logrelay.fanout.filters import Filter, Notices, field_text, parse_filter
 from logrelay.fanout.positions import EXAMPLE_ID, is_id
+from logrelay.viewers.devices import check_device
 
 REQUEST_TYPES = ("subscribe", "history", "ping")
 """Every `type` a viewer may send."""
@@ -43,6 +44,8 @@ class Subscribe:
     filter: Filter | None = None
     tail: int | None = None
     after: str | None = None
+    device: str | None = None
+    """The name of the viewer's device; only a URL says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,15 @@ def parse_target(target: str) -> Subscribe:
 
     Raises RequestError.
     """
-    return _subscribe(_query(target))
+    params = _query(target)
+    wanted = _subscribe(params)
+    names = params.get("device")
+    return replace(wanted, device=check_device(names[-1])) if names else wanted
+
+
+def names_device(target: str) -> bool:
+    """Tell whether a request target names a device."""
+    return "device" in _query(target)
 
 
 FOLLOW_PARAMETERS = (*_FILTER_KEYS, "tail", "limit", "after", "follow", "token")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
+from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from logrelay.access.token_keeper import TokenKeeper
@@ -26,17 +27,24 @@ from logrelay.fanout.filters import UNLIMITED
 from logrelay.fanout.positions import Position
 from logrelay.http.request_head import MALFORMED
 from logrelay.http.response import Follow, HttpResponse
+from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.viewers import messages
-from logrelay.viewers.access_policy import BATCH, PREFLIGHT, AccessPolicy, Refused
+from logrelay.viewers.access_policy import BATCH, BEARER, PREFLIGHT, AccessPolicy, Refused
+from logrelay.viewers.devices import Devices
 from logrelay.viewers.forwarded import forwarding_header
 from logrelay.viewers.narrowed import NarrowedFacts, NarrowedStream
-from logrelay.viewers.requests import parse_follow, query_tokens
+from logrelay.viewers.requests import names_device, parse_follow, query_tokens
 from logrelay.viewers.session import Session, ViewerSocket
 from logrelay.viewers.stream import Stream
 
 if TYPE_CHECKING:  # loaded once somebody asks
     from logrelay.http.api import RelayFacts
+
+EXPLAIN_BURST = 20
+EXPLAINED_PER_S = 2.0
+"""Clients told in a line of the stream that a token is needed: so many at once, and in a second. The others are
+refused like everybody else; they come again, and each costs a handshake and a few hundred bytes."""
 
 RETRY_WRONG_S = 5
 """When somebody whose wrong tokens already wait for answers may ask again: the longest of them has its answer then."""
@@ -75,12 +83,24 @@ class Upgrade:
     """The token that it was granted to; None: the relay needs none. It is no part of what is answered."""
 
 
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """The decision to open a WebSocket for the one line that says what is missing, and to close it."""
+
+    text: str
+    """What the line says."""
+    subprotocol: str | None = None
+    delay_s: float = 0.0
+    """When to answer, as for `HttpResponse`."""
+    token: None = None
+
+
 class ViewerService:
     """Decides about requests and opens sessions. Belongs to one event loop.
 
     `tail` is the number of lines a viewer begins with unless it asks otherwise, `version` the relay's as it is shown.
     `tokens` says which tokens are good; without it that of the policy is the only one.
-    `limits` returns how often each limit of `budgets` was met.
+    `limits` returns how often each limit of `budgets` was met; `devices` has the cursors of devices.
     `make_http` makes what answers plain HTTP from the facts that this object knows; it is called at the first such
     request, because a relay that only streams need not load it.
     """
@@ -97,6 +117,7 @@ class ViewerService:
         tokens: TokenKeeper | None = None,
         limits: Callable[[], Mapping[str, int]] = dict,
         internal_errors: Callable[[], int] = lambda: 0,
+        devices: Devices | None = None,
         encrypted: bool = False,
     ) -> None:
         self._stream = stream
@@ -111,8 +132,11 @@ class ViewerService:
         self._started = time.monotonic()
         self._serving = False
         self._refusals: Counter[str] = Counter()
+        self._explanations = TokenBucket(EXPLAIN_BURST, EXPLAINED_PER_S, loop.time())
+        self._explained = 0
         self._malformed: Counter[str] = Counter(dict.fromkeys(MALFORMED, 0))
         self._internal_errors = internal_errors
+        self._devices = devices
         self._encrypted = encrypted
 
     def begin(self) -> None:
@@ -132,7 +156,7 @@ class ViewerService:
             peer, forwarded=headers.get_all("Forwarded"), x_forwarded_for=headers.get_all("X-Forwarded-For")
         )
 
-    def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
+    def decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade | Explain:
         """Decide about a complete request from address `peer`; see docs/protocol.md."""
         headers = request.headers
         shared = self._policy.sharing_headers(headers.get_all("Origin"))
@@ -140,9 +164,9 @@ class ViewerService:
             # It carries no token, and answers nothing but that: the request itself is decided about when it comes.
             return HttpResponse(204, (*shared, *PREFLIGHT))
         decision = self._decide(request, peer)
-        return decision if isinstance(decision, Upgrade) else decision.with_headers(*shared)
+        return decision.with_headers(*shared) if isinstance(decision, HttpResponse) else decision
 
-    def _decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade:
+    def _decide(self, request: Request, peer: str | None) -> HttpResponse | Upgrade | Explain:
         headers = request.headers
         offered = [
             name.strip()
@@ -169,7 +193,10 @@ class ViewerService:
             # The page itself is no secret, and a browser cannot send a token along with a script's URL.
             if upgrade or verdict.status != 401 or not self._plain_http().is_public(target):
                 self._refusals[verdict.code] += 1
-                return self._refusal(verdict, peer)
+                answer = self._refusal(verdict, peer)
+                if upgrade and answer.status == 401 and shows_lines_only(headers, offered, target):
+                    return self._explanation(verdict, answer, offered)
+                return answer
             token = None
         else:
             token = verdict.token
@@ -223,6 +250,21 @@ class ViewerService:
             return HttpResponse(429, (("Retry-After", str(RETRY_WRONG_S)),), text.encode())
         return replace(answer, delay_s=delay_s)
 
+    def _explanation(self, verdict: Refused, answer: HttpResponse, offered: Sequence[str]) -> HttpResponse | Explain:
+        """Return the way to tell a client that shows lines and nothing else why it gets none."""
+        now_s = self._loop.time()
+        if self._explanations.wait_s(now_s) > 0:
+            return answer
+        self._explanations.take()
+        self._explained += 1
+        what = "none was shown" if verdict.code == "no_token" else "the one that was shown is not good"
+        text = (
+            f"this relay needs a token, and {what}: put it into the app's address, ?token=<token>; "
+            "logrelay token add NAME makes one, on the relay's machine"
+        )
+        carried = next((name for name in offered if name.startswith(BEARER)), None)
+        return Explain(text, carried, answer.delay_s)
+
     def count_malformed(self, reason: str) -> None:
         """Count a request that was none; `reason` is one of `request_head.MALFORMED`."""
         self._malformed[reason] += 1
@@ -255,7 +297,16 @@ class ViewerService:
             )
         )
         form: Form = "batch" if subprotocol == BATCH else "single"
-        session = Session(stream, socket, form=form, deflate=deflate, tail=self._tail, loop=self._loop)
+        session = Session(
+            stream,
+            socket,
+            form=form,
+            deflate=deflate,
+            tail=self._tail,
+            loop=self._loop,
+            devices=self._devices,
+            owner="" if token is None else token.id or token.name,
+        )
         session.begin(target)
         return session
 
@@ -307,8 +358,10 @@ class ViewerService:
         return {
             **self._stream.counters(),
             **self._limits(),
+            **({} if self._devices is None else self._devices.counters()),
             "handshakes_refused_total": self._refusals.total(),
             "wrong_tokens_total": self._tokens.wrong.total,
+            "token_explanations_total": self._explained,
             "internal_errors_total": self._internal_errors(),
         }
 
@@ -336,3 +389,12 @@ class ViewerService:
     def resolve(self, id_: str) -> Position:
         """Return what an id means. Raises RequestError."""
         return self._stream.resolve(id_)
+
+
+def shows_lines_only(headers: Headers, offered: Sequence[str], target: str) -> bool:
+    """Tell whether a client that opens a WebSocket is one that would not see a refusal: an app or somebody's page.
+
+    They say where they are from, or name their device. The relay's own page offers BATCH, and shows what is wrong by
+    itself; programs for terminals and monitors do neither, and show the status of the answer.
+    """
+    return BATCH not in offered and ("Origin" in headers or names_device(target))

@@ -7,6 +7,7 @@ know frames or sockets: it gets whole messages and a `ViewerSocket` to answer on
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,15 +16,22 @@ from typing import NamedTuple, Protocol
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import Filter, Notices
-from logrelay.fanout.hub_types import Gap, Sink, Viewer
+from logrelay.fanout.hub_types import Gap, Viewer
+from logrelay.fanout.line_json import notice_body
 from logrelay.fanout.positions import Lost
 from logrelay.journal.interface import Query
+from logrelay.model import WARNING
 from logrelay.viewers import messages
+from logrelay.viewers.device_link import DeviceLink, DeviceSocket
+from logrelay.viewers.devices import Device, Devices
 from logrelay.viewers.requests import History, Ping, Subscribe, parse_request, parse_target
 from logrelay.viewers.stream import Stream
 
 MAX_HISTORIES = 4
 """History requests a viewer may have waiting; a person scrolls one page at a time."""
+
+MAX_DEFERRED = 16
+"""Subscriptions that wait for the second or two in which it is found out where a device begins."""
 
 HISTORY_BYTES = messages.MESSAGE_BYTES - 4096
 """Bytes of lines, commas included, after which a history answer ends early, with `more` true: lines can be 64 KiB long.
@@ -33,18 +41,15 @@ MAX_REASON_CHARS = 100
 """Of an error, how much goes into the close frame, whose reason has at most 123 bytes (RFC 6455 section 5.5)."""
 
 
-class ViewerSocket(Sink, Protocol):
-    """The way to one viewer: ready frames (`Sink.write`), single messages, and the end."""
+class ViewerSocket(DeviceSocket, Protocol):
+    """The way to one viewer: ready frames (`Sink.write`), single messages, pings, and the end.
 
-    @property
-    def writing_paused(self) -> bool:
-        """True while the socket has no room; `Session.writing_resumed` is called when it has."""
+    While it has no room `writing_paused` is True, and `Session.writing_resumed` is called when it has. After `close`
+    nothing is sent or received any more.
+    """
 
     def send(self, text: bytes) -> None:
         """Send one text message."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Close with a code of `messages.CLOSE_CODES`; nothing is sent or received any more."""
 
 
 class _HistoryRequest(NamedTuple):
@@ -78,15 +83,20 @@ class Session:
     """One viewer's subscription and requests, from the opening of its WebSocket to the end of its connection.
 
     `tail` is the number of lines it begins with unless it asks otherwise; `form` and `deflate` are what the handshake
-    agreed on. Belongs to one event loop.
+    agreed on. `devices` has the cursors of devices; those of this viewer's token have the owner `owner`. Belongs to one
+    event loop.
     """
 
     __slots__ = (
+        "_deferred",
         "_deflate",
+        "_devices",
         "_form",
         "_histories",
         "_history_task",
+        "_link",
         "_loop",
+        "_owner",
         "_socket",
         "_stream",
         "_tail",
@@ -102,7 +112,15 @@ class Session:
         deflate: bool,
         tail: int,
         loop: asyncio.AbstractEventLoop,
+        devices: Devices | None = None,
+        owner: str = "",
     ) -> None:
+        self._devices = devices
+        self._owner = owner
+        self._link: DeviceLink | None = None
+        """Between the hub and the socket, where the URL names a device."""
+        self._deferred: deque[Subscribe] | None = None
+        """What was asked for while it is being found out where this device begins; None: that is known."""
         self._stream = stream
         self._socket = socket
         self._form: Form = form
@@ -124,6 +142,13 @@ class Session:
             self._socket.send(messages.error(error.code, str(error)))
             self._socket.close(messages.CLOSE_BAD_REQUEST, str(error)[:MAX_REASON_CHARS])
             return
+        name, devices = wanted.device, self._devices
+        device = None if name is None or devices is None else devices.find(self._owner, name, self._loop.time())
+        if device is not None and devices is not None:
+            self._begin_device(devices, device, wanted)
+            return
+        if name is not None and devices is not None:
+            self._notify(f"too many devices are connected with this token to keep a position for {name}, too")
         self.follow(wanted)
 
     def follow(self, wanted: Subscribe) -> None:
@@ -131,6 +156,64 @@ class Session:
         viewer = self._stream.join(self._socket, wanted.filter or Filter(), self._form, deflate=self._deflate)
         self._viewer = viewer
         self._start(viewer, wanted)
+
+    def _begin_device(self, devices: Devices, device: Device, wanted: Subscribe) -> None:
+        """Find out whether this connection is the one that moves the device's cursor, and begin."""
+        link = DeviceLink(
+            devices, device, self._stream, self._socket, wanted.filter or Filter(), self._form, loop=self._loop
+        )
+        self._link, self._viewer, self._deferred = link, link.viewer, deque()
+        link.claim(lambda mine: self._on_claimed(devices, device, link, wanted, mine=mine))
+
+    def _on_claimed(self, devices: Devices, device: Device, link: DeviceLink, wanted: Subscribe, *, mine: bool) -> None:
+        if not mine:
+            self._notify(
+                f"another connection uses the device name {device.name} and is alive; this one is served without a "
+                "name: give each device its own"
+            )
+            self._start(link.viewer, wanted)
+        elif wanted.after is not None:
+            link.take()
+            self._start(link.viewer, wanted)
+        else:
+            self._start_device(devices, device, link, wanted)
+        deferred, self._deferred = self._deferred, None
+        for request in deferred or ():
+            self._subscribe(request)
+
+    def _start_device(self, devices: Devices, device: Device, link: DeviceLink, wanted: Subscribe) -> None:
+        """Begin where the device was; after too long with the newest lines, and say what lies between."""
+        late = devices.is_late(device, self._loop.time())
+        link.take()
+        stream, seq, gap = self._stream, device.seq, None
+        tail = self._tail if wanted.tail is None else wanted.tail
+        if seq is None and device.position:
+            try:
+                position = stream.resolve(device.position)
+            except RequestError as error:
+                seq = stream.oldest - 1
+                gap = Gap("epoch", 0, seq, 0, None, detail=str(error))
+            else:
+                seq = position.seq
+                gap = None if position.lost is None else unsynced_gap(position.lost)
+        if seq is None:
+            stream.start_tail(link.viewer, tail)
+            return
+        link.begin_behind(seq)
+        if late and gap is None:
+            devices.count_late()
+            stream.start_tail(link.viewer, tail, behind=seq)
+        else:
+            devices.count_resume()
+            stream.start_after(link.viewer, seq, gap)
+
+    def _notify(self, text: str) -> None:
+        """Send a notice to this viewer alone."""
+        stream = self._stream
+        body = notice_body(
+            stream.id_of(stream.head), int(time.time() * 1e6), WARNING, text, {"notice": "relay", "state": "device"}
+        )
+        self._socket.send(b"[%b]" % body if self._form == "batch" else body)
 
     def message_received(self, text: bytes) -> None:
         """Act on one message of the viewer; a bad one is answered with an error and changes nothing."""
@@ -152,11 +235,28 @@ class Session:
             self._ensure_history_task()
         if self._viewer is not None:
             self._stream.drained(self._viewer)
+        if self._link is not None:
+            self._link.room()
 
-    def connection_lost(self) -> None:
-        """Forget the viewer; a history answer under way is dropped."""
+    def pong_received(self, payload: bytes) -> None:
+        """Take the answer to a ping, which says that everything before it was read."""
+        if self._link is not None:
+            self._link.answered(payload)
+
+    def close_answered(self) -> None:
+        """The other end has answered our close: it has read everything before it."""
+        if self._link is not None:
+            self._link.close_answered()
+
+    def connection_lost(self, *, in_order: bool = False) -> None:
+        """Forget the viewer; a history answer under way is dropped.
+
+        `in_order`: the other end has ended the connection, and nothing that it sent before is missing.
+        """
         if self._history_task is not None:
             self._history_task.cancel()
+        if self._link is not None:
+            self._link.end(in_order=in_order)
         if self._viewer is not None:
             self._stream.leave(self._viewer)
 
@@ -180,6 +280,11 @@ class Session:
     def _subscribe(self, wanted: Subscribe) -> None:
         viewer, stream = self._viewer, self._stream
         if viewer is None:
+            return
+        if self._deferred is not None:
+            if len(self._deferred) >= MAX_DEFERRED:
+                raise RequestError("busy", "it is being found out where this device begins; ask again")
+            self._deferred.append(wanted)
             return
         asked = None if wanted.filter is None else wanted.filter.within(viewer.filter.limit)
         changed = asked if asked != viewer.filter else None

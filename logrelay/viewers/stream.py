@@ -6,7 +6,7 @@ and the pipeline imports no viewers. Read `viewers/session` next: it is who asks
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from logrelay.fanout.batch import Form
@@ -61,14 +61,25 @@ class Stream(Protocol):
     def start_after(self, viewer: Viewer, seq: int, gap: Gap | None = None) -> None:
         """Send what follows `seq`, and `gap` before it."""
 
-    def start_tail(self, viewer: Viewer, lines: int) -> None:
-        """Send the newest `lines` lines that the viewer wants, and what follows."""
+    def start_tail(self, viewer: Viewer, lines: int, behind: int | None = None) -> None:
+        """Send the newest `lines` lines that the viewer wants, and what follows; see `Hub.start_tail` for `behind`."""
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants; nothing is sent until it is started again."""
 
     def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants from where it stands."""
+
+    def received(self, viewer: Viewer) -> int | None:
+        """Return up to where a viewer was sent everything; None: something before is still owed."""
+
+    def keep_device(
+        self, number: int, owner: str, name: str, seq: Callable[[], int], *, connected: bool, sure: int = 0
+    ) -> None:
+        """Have it remembered, beyond the end of the process, where the device in row `number` stands.
+
+        `seq` is called when it is written down; below 0: nowhere. It is known already that it will be `sure` at least.
+        """
 
     def leave(self, viewer: Viewer) -> None:
         """Forget a viewer."""

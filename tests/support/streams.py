@@ -29,6 +29,10 @@ class FakeStream:
     damaged_lines: int = 0
     calls: list = field(default_factory=list)
     queries: list = field(default_factory=list)
+    position: int | None = 10
+    """Where viewers stand."""
+    kept: dict = field(default_factory=dict)
+    """What is to be remembered of devices, by number."""
     unreadable: bool = False
     looked_at: int = 1000
     """Lines one read looks at."""
@@ -36,13 +40,19 @@ class FakeStream:
 
     def join(self, sink, wanted, form, *, deflate=False):
         self.calls.append(("join", wanted, form, deflate))
-        return SimpleNamespace(sink=sink, filter=wanted)
+        return SimpleNamespace(sink=sink, filter=wanted, skip=None)
 
     def start_after(self, viewer, seq, gap=None):
         self.calls.append(("start_after", seq, gap))
 
-    def start_tail(self, viewer, lines):
-        self.calls.append(("start_tail", lines))
+    def start_tail(self, viewer, lines, behind=None):
+        self.calls.append(("start_tail", lines) if behind is None else ("start_tail", lines, behind))
+
+    def received(self, viewer):
+        return self.position
+
+    def keep_device(self, number, owner, name, seq, *, connected, sure=0):
+        self.kept[number] = (owner, name, seq(), connected)
 
     def change(self, viewer, wanted):
         viewer.filter = wanted

@@ -23,7 +23,7 @@ globalThis.WebSocket = class {
 };
 const seen = { urls: [], ids: [], resets: 0, sent: [] };
 const client = new LogRelayClient({
-  url: "ws://relay/", tail: 5, maxResume: 100, after: "old111-601",
+  url: "ws://relay/", tail: 5, maxResume: 100, after: "old111-601", device: "my tablet",
   onLines: (lines) => seen.ids.push(...lines.map((line) => line.id)),
   onReset: () => { seen.resets += 1; },
 });
@@ -66,7 +66,10 @@ def test_it_goes_on_with_another_epoch():
 
     assert seen["ids"] == ["old111-481", "new222-482", "new222-483", "new222-484"]
     assert (seen["resets"], seen["sent"]) == (0, [])
-    assert [url.partition("?")[2] for url in seen["urls"]] == ["after=old111-601", "after=new222-484"]
+    assert [url.partition("?")[2] for url in seen["urls"]] == [
+        "after=old111-601&device=my%20tablet",
+        "after=new222-484&device=my%20tablet",
+    ]
 
 
 def test_a_long_journal_of_an_old_epoch_is_resumed_where_it_was():

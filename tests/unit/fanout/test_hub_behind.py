@@ -848,3 +848,45 @@ def test_a_socket_that_is_full_in_the_middle_of_memory_goes_on_there(make):
         viewer.sink.room = 1 if position < 26 else 10
         relay.hub.drained(viewer)
     assert relay.hub.behind() == 0
+
+
+# --- devices that were away ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tail", "behind", "expected"),
+    [(3, 10, ["away", 18, 19, 20]), (3, 17, [18, 19, 20]), (3, 19, [20]), (3, 20, []), (0, 18, ["away"])],
+)
+def test_a_device_that_was_away_is_told_what_it_has_missed(tail, behind, expected):
+    """Before the newest lines, a gap that counts those between; a line that it has does not come again."""
+    relay = Relay(head=0)
+    relay.hub.publish(batch(1, 20))
+    viewer = relay.viewer()
+    assert relay.hub.received(viewer) == 0
+    relay.hub.start_tail(viewer, tail, behind)
+
+    assert viewer.sink.got() == expected
+    assert [(gap.first, gap.last, gap.count) for gap in relay.gaps] == (
+        [(behind + 1, 20 - tail, 20 - tail - behind)] if "away" in expected else []
+    )
+    assert relay.hub.received(viewer) == 20
+
+
+@pytest.mark.parametrize(
+    ("found_seqs", "complete", "expected"),
+    [((17, 19), True, ["away", 17, 19]), ((9, 19), True, [19]), ((), True, [])],
+)
+def test_where_its_newest_lines_have_to_be_searched_for(found_seqs, complete, expected):
+    """What was away is known when the place is found; until then nothing that it has received is known."""
+    relay = Relay()
+    viewer = relay.viewer(ERRORS)
+    relay.hub.start_tail(viewer, 2, 10)
+    assert relay.hub.received(viewer) is None
+    relay.asked()
+    relay.hub.started(relay.last[0], found(*found_seqs, reached=0, complete=complete))
+    for fetch in relay.hub.take_requests():
+        wanted = [seq for seq in found_seqs if seq > fetch.after]
+        relay.hub.paged(fetch, found(*wanted, reached=20))
+
+    assert viewer.sink.got() == expected
+    assert relay.hub.received(viewer) == 20

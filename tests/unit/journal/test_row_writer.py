@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from logrelay.errors import JournalError
 from logrelay.journal import row_writer, schema
 from logrelay.journal.checksums import row_crc
 from logrelay.journal.row_writer import CHUNKS, RowWriter
 from logrelay.journal.schema import NOTICE_SOURCE, OVERFLOW_SOURCE
-from logrelay.model import Commit
+from logrelay.model import Commit, DeviceRow
 
 APP = "robo_trader"
 """The app of the lines that nothing else is said of."""
@@ -218,3 +219,35 @@ class TestForget:
         writer.forget(db)
 
         assert writer.aliases == loaded(db).aliases == ["b", "a"]
+
+
+# --- devices ------------------------------------------------------------------------------------------------
+
+
+def test_devices_are_there_after_the_next_opening(journal_at):
+    """The table is made with the first of them; a row is replaced by number, and the last of several commits counts."""
+    journal = journal_at()
+    journal.open()
+    with closing(sqlite3.connect(journal_at.path)) as db:
+        assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone()
+    phone = DeviceRow(1, "", "phone", "abc123-5", 7, True)
+    journal.append(Commit(devices=[phone, DeviceRow(2, "t1", "tablet", "abc123-6", 8, False)]))
+    journal.append(Commit(devices=[phone._replace(position="abc123-9")]))
+    journal.close()
+
+    found = journal_at().open().devices
+    assert found == [phone._replace(position="abc123-9"), DeviceRow(2, "t1", "tablet", "abc123-6", 8, False)]
+    assert type(found[0].connected) is bool
+
+
+def test_a_commit_that_fails_makes_no_table_that_is_believed_to_be_there(journal_at):
+    """The table is part of the transaction."""
+    journal = journal_at()
+    journal.open()
+    row = DeviceRow(1, "", "phone", "abc123-5", 7, True)
+    with pytest.raises(JournalError):
+        journal.append(Commit(devices=[row, row._replace(name=None)]))
+    journal.append(Commit(devices=[row]))
+    journal.close()
+
+    assert journal_at().open().devices == [row]

@@ -76,7 +76,13 @@ class FakeSession:
     def writing_resumed(self):
         self.heard.append("room")
 
-    def connection_lost(self):
+    def pong_received(self, payload):
+        pass
+
+    def close_answered(self):
+        pass
+
+    def connection_lost(self, *, in_order=False):
         self.heard.append("end")
 
 

@@ -16,7 +16,7 @@ from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Query
 from logrelay.viewers.access_policy import BATCH, AccessPolicy
 from logrelay.viewers.narrowed import NarrowedFacts
-from logrelay.viewers.service import Upgrade, ViewerService
+from logrelay.viewers.service import EXPLAIN_BURST, Explain, Upgrade, ViewerService
 from tests.support.streams import FakeSocket, FakeStream
 
 TOKEN = "correct-horse-battery-staple"
@@ -187,6 +187,7 @@ def test_the_facts_are_the_streams(bench):
         "handshakes_refused_total": 0,
         "wrong_tokens_total": 0,
         "internal_errors_total": 0,
+        "token_explanations_total": 0,
     }
     made.service.count_malformed("tls")
     labelled = made.service.labelled()
@@ -262,3 +263,53 @@ def test_answers_to_wrong_tokens_wait_and_then_there_are_too_many(guarded):
     assert guarded.decide("/logs?token=wrong", **WEBSOCKET).delay_s == 0.1
     counters = guarded.service.counters()
     assert (counters["wrong_tokens_total"], counters["handshakes_refused_total"]) == (8, 10)
+
+
+# --- who is told in a line ------------------------------------------------------------------------------------
+
+
+def is_told(bench, target="/", **headers):
+    decision = bench.decide(target, **{**WEBSOCKET, **headers})
+    return isinstance(decision, Explain) or (decision.status, "WWW-Authenticate" in dict(decision.headers))
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "expected"),
+    [
+        ("/", {"Origin": "http://127.0.0.1:8765"}, True),
+        ("/?device=phone", {}, True),
+        ("/?token=wrong", {"Origin": "http://127.0.0.1:8765"}, True),
+        ("/", {}, (401, True)),
+        ("/?token=wrong", {}, (401, True)),
+        ("/", {"Origin": "http://127.0.0.1:8765", "Sec-WebSocket-Protocol": BATCH}, (401, True)),
+        ("/", {"Origin": "http://evil.example"}, (403, False)),
+        ("/logs?device=phone", {"Upgrade": "h2c"}, (401, True)),
+    ],
+)
+def test_a_client_that_cannot_show_a_refusal_is_told_in_a_line(bench, target, headers, expected):
+    """An app and somebody's page; terminals, monitors and the relay's own page are refused as ever."""
+    made = bench(TOKEN)
+
+    assert is_told(made, target, **headers) == expected
+    assert made.refused() == 1
+
+
+def test_what_it_is_told(bench):
+    """Whether there was no token, or a wrong one, whose answer comes later; a subprotocol that it offered is taken."""
+    made = bench(TOKEN)
+    none = made.decide("/?device=phone", **WEBSOCKET)
+    wrong = made.decide("/?device=phone", **WEBSOCKET, **{"Sec-WebSocket-Protocol": "bearer.wrong"})
+
+    assert none.text.startswith("this relay needs a token, and none was shown: ")
+    assert (none.subprotocol, none.delay_s, none.token) == (None, 0.0, None)
+    assert wrong.text.startswith("this relay needs a token, and the one that was shown is not good: ")
+    assert (wrong.subprotocol, wrong.delay_s > 0) == ("bearer.wrong", True)
+
+
+def test_so_many_are_told(bench):
+    """The others are refused."""
+    made = bench(TOKEN)
+    told = [is_told(made, "/?device=phone") for _ in range(EXPLAIN_BURST + 3)]
+
+    assert told == [True] * EXPLAIN_BURST + [(401, True)] * 3
+    assert made.service.counters()["token_explanations_total"] == EXPLAIN_BURST
