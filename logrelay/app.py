@@ -154,6 +154,7 @@ def _journal(config: Config) -> Journal:
         now_us=lambda: time.time_ns() // 1000,
         random_epoch=lambda: _random_text(EPOCH_LENGTH),
         boot=_boot(),
+        text_index=config.text_index == "on",
         on_progress=print_stderr,
     )
 

@@ -1,8 +1,8 @@
 """What happened in a stretch of lines: counted by level and app, problems grouped, crashes and gaps.
 
 Owns: `Summary`, which lines and notices are added to and which can be added up. It must not know where lines are kept
-or how a summary is shown (`http/summary`). Pure. Read `journal/summarizing` next: it
-sums up the journal.
+or how a summary is shown (`http/summary`). Pure. Read `journal/tallies` next: it
+counts a journal.
 
 Everything in it is bounded: of problems, crashes and gaps beyond the bounds only their number stays.
 """
@@ -213,7 +213,7 @@ def event_of(seq: int, rank: int, context: Mapping[str, object]) -> Event | None
     """Return the crash or the gap that a notice tells of; None: neither."""
     count = context.get("count")
     number = count if isinstance(count, int) else 0
-    if context.get("notice") == "gap":
+    if context.get("notice") == "gap" and rank >= WARNING:
         gaps = context.get("gaps")
         return Event(seq, _app(context), number, gaps if isinstance(gaps, int) and gaps > 0 else 1)
     # At INFO: what a crashed bot left behind has come, and its crash was told of before.

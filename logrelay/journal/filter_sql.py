@@ -102,12 +102,20 @@ def make_plan(
     apps_of_runs: Mapping[int, str] | None = None,
     *,
     look_inside: bool = True,
+    only_notices: bool = False,
 ) -> Plan:
     """Choose conditions and index; `names` are the ids of the sources, for `apps_of_runs` see `needs_runs`.
 
     `look_inside` False: SQLite is not to read the bodies, because one of them is damaged and is no JSON.
+    `only_notices`: of the stretch nothing else can match.
     """
     plan, wanted = Plan(), query.filter
+    if only_notices:
+        plan.merged, plan.judge_notices = (NOTICE_SOURCE,), wanted.by_notice
+        if wanted.notices == "no":
+            plan.conditions.append("0")
+        _add_times(plan, query)
+        return plan
     if wanted.level >= WARNING:
         plan.warnings = True
         plan.conditions.append(_WARNING)
@@ -140,13 +148,17 @@ def make_plan(
         plan.looks_inside = True
         plan.judge_nul = True
         plan.conditions.append(f"(source = {NOTICE_SOURCE} OR ({' AND '.join(content)}) OR instr(body, {_NUL}))")
+    _add_times(plan, query)
+    return plan
+
+
+def _add_times(plan: Plan, query: Query) -> None:
     if query.since_us is not None:
         plan.conditions.append("time_us >= :since")
         plan.values["since"] = query.since_us
     if query.until_us is not None:
         plan.conditions.append("time_us < :before")
         plan.values["before"] = query.until_us
-    return plan
 
 
 def _source_numbers(names: Mapping[SourceKey, int], wanted: Filter) -> tuple[list[int], list[int]]:

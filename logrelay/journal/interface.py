@@ -130,8 +130,8 @@ class SummaryPage:
 class Journal(Protocol):
     """Keeps lines. All methods block.
 
-    `open`, `append`, `append_now`, `prune`, `due`, `checkpoint`, `sync`, `reopen` and `close` belong to one thread at a
-    time, the others to any thread at any time.
+    `open`, `append`, `append_now`, `prune`, `due`, `derive`, `checkpoint`, `sync`, `reopen` and `close` belong to one
+    thread at a time, the others to any thread at any time.
     """
 
     def open(self) -> Opening:
@@ -161,6 +161,12 @@ class Journal(Protocol):
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work to do: 0.0 for now."""
+
+    def derive(self, *, seconds: float) -> bool:
+        """Go on for about so long with what is made behind the head to answer questions faster.
+
+        Returns whether there is more to do now.
+        """
 
     def checkpoint(self, *, idle: bool) -> None:
         """Put the write-ahead log in order if it is time to; `idle` says that nobody waits for a commit."""

@@ -23,13 +23,15 @@ import orjson
 from logrelay.fanout.line_json import read_body
 from logrelay.journal.checksums import BODY_CRC_SQL, UNCHECKED, damaged
 from logrelay.journal.filter_sql import Plan, make_plan, needs_runs
+from logrelay.journal.grams import needles_of, places_of
 from logrelay.journal.holes import Holes
 from logrelay.journal.interface import Page, Query
 from logrelay.journal.schema import NOTICE_SOURCE, SourceKey
+from logrelay.journal.text_index import Stretch, TextIndex
 from logrelay.model import RELAY_SOURCE, Line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 PAGE_SECONDS = 0.05
 """One page() call looks at lines for about this long, then says how far it got."""
@@ -67,12 +69,13 @@ class Reader:
         clock: Callable[[], float] = time.monotonic,
         *,
         holes: Holes | None = None,
+        index: TextIndex | None = None,
     ) -> None:
         """`names` gives the ids of the sources at the moment; `clock` counts seconds and bounds a page.
 
         A line that fails its checksum is added to `holes`; what is in them is never given, a notice takes its place.
         """
-        self._names, self._clock = names, clock
+        self._names, self._clock, self._index = names, clock, index
         self._holes = holes if holes is not None else Holes(lambda _seq: "", lambda: 0)
         self._mean = _FIRST_MEAN
 
@@ -88,7 +91,7 @@ class Reader:
         oldest, head = bounds(db)
         low, high = max(query.after, oldest - 1), min(query.until, head)
         if query.since_us is not None or query.until_us is not None:
-            low, high = _by_time(db, query, low, high)
+            low, high = by_time(db, query, low, high)
         floor = query.after if query.newest else max(query.after, min(query.until, head))
         page = Page([], [], floor, complete=True, oldest=oldest)
         if low >= high:
@@ -97,7 +100,8 @@ class Reader:
             # The names are asked for after the transaction has begun: they know every source it can see.
             names = self._names()
             apps = dict(db.execute("SELECT id, app FROM runs")) if needs_runs(query.filter, names) else None
-            walk = _Walk(db, query, partial(make_plan, names=names, apps_of_runs=apps), low, high, self._holes)
+            make, stretches = partial(make_plan, names=names, apps_of_runs=apps), self._stretches(db, query, low, high)
+            walk = _Walk(db, query, make, low, high, self._holes, stretches)
             beside = self._take(walk, page)
             if not walk.done:
                 page.complete = False
@@ -110,6 +114,13 @@ class Reader:
             page.bodies.reverse()
             page.seqs.reverse()
         return page
+
+    def _stretches(self, db: sqlite3.Connection, query: Query, low: int, high: int) -> Iterator[Stretch] | None:
+        """Return which stretches can hold what is searched for; None: any."""
+        if self._index is None or not self._index.usable or not query.filter.by_content:
+            return None
+        places = places_of(needles_of(query.filter))
+        return self._index.stretches(db, places, low, high, newest=query.newest) if places else None
 
     def _tell_holes(self, page: Page, query: Query, beside: set[int], after: int, until: int) -> None:
         """Put a notice into the place of what is missing in the stretch that was walked; still in walking order.
@@ -160,8 +171,9 @@ class Reader:
             left -= len(bodies) - len(new)
             room -= size
             before, now = now, self._clock()
-            pace = STEP_SECONDS / max(now - before, 1e-6)
-            visits = int(max(FEWEST_VISITS, min(MOST_VISITS, visits * min(pace, 4.0))))
+            # Only a step that looked at so many lines tells how long they take.
+            pace = min(STEP_SECONDS / max(now - before, 1e-6), 4.0 if walk.looked >= visits else 1.0)
+            visits = int(max(FEWEST_VISITS, min(MOST_VISITS, visits * pace)))
         return beside
 
     @staticmethod
@@ -179,24 +191,44 @@ class Reader:
         return [body for body, _ in kept], [seq for _, seq in kept]
 
 
+class _Statements:
+    """The SQL of one plan."""
+
+    def __init__(self, plan: Plan, *, newest: bool) -> None:
+        self.plan = plan
+        order = "DESC" if newest else "ASC"
+        rows = plan.select(_COLUMNS, order, "LIMIT :rows")
+        self.read = _READ.format(rows)
+        self.read_slowly = f"SELECT seq, CAST(body AS BLOB), coalesce({BODY_CRC_SQL}, {UNCHECKED}) FROM ({rows})"  # noqa: S608
+        self.visits = plan.visits(order) if plan.indexed else ""
+
+
 class _Walk:
     """A walk over one stretch, `low < seq <= high` being what is left of it."""
 
     def __init__(
-        self, db: sqlite3.Connection, query: Query, make: Callable[..., Plan], low: int, high: int, holes: Holes
+        self,
+        db: sqlite3.Connection,
+        query: Query,
+        make: Callable[..., Plan],
+        low: int,
+        high: int,
+        holes: Holes,
+        stretches: Iterator[Stretch] | None = None,
     ) -> None:
         self.query, self.low, self.high = query, low, high
+        self.looked = 0
+        """Lines that the last step was to look at, at most."""
         self._holes = holes
         self._db, self._make = db, make
-        self._go_by(make(query))
+        self._stretches, self._stretch = stretches, Stretch(1 << 62, 0, perhaps=True)
+        self._go_by(query)
 
-    def _go_by(self, plan: Plan) -> None:
-        self._plan, query = plan, self.query
-        order = "DESC" if query.newest else "ASC"
-        rows = plan.select(_COLUMNS, order, "LIMIT :rows")
-        self._sql = _READ.format(rows)
-        self._slow_sql = f"SELECT seq, CAST(body AS BLOB), coalesce({BODY_CRC_SQL}, {UNCHECKED}) FROM ({rows})"  # noqa: S608
-        self._visits_sql = plan.visits(order) if plan.indexed else ""
+    def _go_by(self, query: Query) -> None:
+        self._all = _Statements(self._make(query), newest=query.newest)
+        self._notices = self._all
+        if self._stretches is not None:
+            self._notices = _Statements(self._make(query, only_notices=True), newest=query.newest)
 
     @property
     def done(self) -> bool:
@@ -206,18 +238,22 @@ class _Walk:
     def leave_out_notices(self) -> None:
         """Look for no more notices that do not count."""
         self.query = replace(self.query, filter=self.query.filter.without_notices())
-        self._go_by(self._make(self.query))
+        self._go_by(self.query)
 
     def step(self, rows: int, visits: int) -> tuple[list[bytes], list[int], set[int]]:
         """Return the next `rows` matches in walking order, having looked at about `visits` lines.
 
         The last value has the seqs of the notices among them that do not count.
         """
-        low, high = self._window(visits)
-        values = {**self._plan.values, "after": low, "until": high, "rows": rows}
+        sql = self._enter_stretch()
+        if self.done:
+            return [], [], set()
+        low, high = self._window(sql, visits)
+        self.looked = high - low
+        values = {**sql.plan.values, "after": low, "until": high, "rows": rows}
         while True:
             try:
-                bodies, seqs, sums, notices, glued = self._read(values)
+                bodies, seqs, sums, notices, glued = self._read(sql, values)
                 break
             except sqlite3.DataError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_TOOBIG or rows == 1:
@@ -225,11 +261,11 @@ class _Walk:
                 rows //= 2
                 values["rows"] = rows
             except sqlite3.OperationalError as error:
-                if _BAD_JSON not in str(error) or not self._plan.looks_inside:
+                if _BAD_JSON not in str(error) or not sql.plan.looks_inside:
                     raise
                 # A body is damaged. Which one shows only when it is read, and SQLite must not look into it.
-                self._go_by(self._make(self.query, look_inside=False))
-                values = {**self._plan.values, "after": low, "until": high, "rows": rows}
+                sql = self._all = _Statements(self._make(self.query, look_inside=False), newest=self.query.newest)
+                values = {**sql.plan.values, "after": low, "until": high, "rows": rows}
         if len(seqs) == rows:
             low, high = (low, seqs[-1] - 1) if self.query.newest else (seqs[-1], high)
             self.low, self.high = (self.low, high) if self.query.newest else (low, self.high)
@@ -240,9 +276,9 @@ class _Walk:
         bodies, seqs = self._true_ones(bodies, seqs, sums)
         if not glued:
             bodies = [body.replace(b"\n", b" ") for body in bodies]
-        plan = self._plan
+        plan = sql.plan
         if plan.judge_all or plan.judge_nul or (plan.judge_notices and notices):
-            bodies, seqs = self._judge(bodies, seqs, notices)
+            bodies, seqs = self._judge(plan, bodies, seqs, notices)
         return bodies, seqs, self._uncounted(bodies, seqs, notices) if notices else set()
 
     def _uncounted(self, bodies: list[bytes], seqs: list[int], notices: Mapping[int, int]) -> set[int]:
@@ -261,29 +297,49 @@ class _Walk:
         else:
             self.low = seq - 1
 
-    def _window(self, visits: int) -> tuple[int, int]:
-        """Return the part of what is left that one step may look at."""
-        if not self._plan.conditions:
-            return (
-                self.low,
-                self.high,
-            )  # every line (of these sources) is a match: the row limit bounds the step
-        if self._plan.indexed:
-            values = {"after": self.low, "until": self.high, "visits": visits}
-            row = self._db.execute(self._visits_sql, values).fetchone()
-            if row is None:
-                return self.low, self.high
-            return (row[0] - 1, self.high) if self.query.newest else (self.low, row[0])
-        if self.query.newest:
-            return max(self.low, self.high - visits), self.high
-        return self.low, min(self.high, self.low + visits)
+    def _enter_stretch(self) -> _Statements:
+        """Go on to the stretch that comes next; returns how it is read."""
+        if self._stretches is None:
+            return self._all
+        newest, stretch = self.query.newest, self._stretch
+        while not self.done and (self.high < stretch.first if newest else self.low >= stretch.last):
+            following = next(self._stretches, None)
+            if following is None:
+                self.low = self.high = self.low if newest else self.high
+                break
+            stretch = self._stretch = following
+            # What lies between two stretches was looked at by the index.
+            if newest:
+                self.high = min(self.high, stretch.last)
+            else:
+                self.low = max(self.low, stretch.first - 1)
+        return self._all if stretch.perhaps else self._notices
 
-    def _read(self, values: dict[str, object]) -> tuple[list[bytes], list[int], list[int], Mapping[int, int], bool]:
+    def _window(self, sql: _Statements, visits: int) -> tuple[int, int]:
+        """Return the part of what is left that one step may look at."""
+        low, high = self.low, self.high
+        if self._stretches is not None:
+            low, high = max(low, self._stretch.first - 1), min(high, self._stretch.last)
+        if not sql.plan.conditions or not self._stretch.perhaps:
+            return low, high  # every line (of these sources) is a match: the row limit bounds the step
+        if sql.plan.indexed:
+            values = {"after": low, "until": high, "visits": visits}
+            row = self._db.execute(sql.visits, values).fetchone()
+            if row is None:
+                return low, high
+            return (row[0] - 1, high) if self.query.newest else (low, row[0])
+        if self.query.newest:
+            return max(low, high - visits), high
+        return low, min(high, low + visits)
+
+    def _read(
+        self, sql: _Statements, values: dict[str, object]
+    ) -> tuple[list[bytes], list[int], list[int], Mapping[int, int], bool]:
         """Return bodies, seqs, the checksums that the rows claim (see `checksums.damaged`), and the notices' levels.
 
         The last value is False where a body may have a newline in it.
         """
-        glued, numbers, sums, pairs = self._db.execute(self._sql, values).fetchone()
+        glued, numbers, sums, pairs = self._db.execute(sql.read, values).fetchone()
         if numbers is None:
             return [], [], [], {}, True
         bodies: list[bytes] = glued.split(b"\n") if glued is not None else []
@@ -293,7 +349,7 @@ class _Walk:
             return bodies, seqs, orjson.loads(f"[{sums}]"), notices, True
         # SQLite promises no order inside group_concat (it keeps the subquery's), and somebody may have put a
         # newline into a body by hand. The slow way round is right in every case.
-        rows = self._db.execute(self._slow_sql, values).fetchall()
+        rows = self._db.execute(sql.read_slowly, values).fetchall()
         rows.sort(reverse=self.query.newest)
         bodies, seqs = [body or b"" for _, body, _ in rows], [seq for seq, _, _ in rows]
         return bodies, seqs, [crc for _, _, crc in rows], notices, False
@@ -307,9 +363,11 @@ class _Walk:
             bodies, seqs = [body for body, _ in kept], [seq for _, seq in kept]
         return bodies, seqs
 
-    def _judge(self, bodies: list[bytes], seqs: list[int], notices: Mapping[int, int]) -> tuple[list[bytes], list[int]]:
+    def _judge(
+        self, plan: Plan, bodies: list[bytes], seqs: list[int], notices: Mapping[int, int]
+    ) -> tuple[list[bytes], list[int]]:
         """Let Filter decide where SQL cannot: keeps what really matches."""
-        everything, by_notice = self._plan.judge_all, self._plan.judge_notices
+        everything, by_notice = plan.judge_all, plan.judge_notices
         kept = []
         for body, seq in zip(bodies, seqs, strict=True):
             if seq in notices:
@@ -354,7 +412,7 @@ def bounds(db: sqlite3.Connection) -> tuple[int, int]:
     return min(x for x in (oldest, first) if x is not None), max(x for x in (newest, last) if x is not None)
 
 
-def _by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple[int, int]:
+def by_time(db: sqlite3.Connection, query: Query, low: int, high: int) -> tuple[int, int]:
     """Narrow a stretch to the blocks that can hold a line of the time asked for."""
     since = query.since_us if query.since_us is not None else -(1 << 62)
     before = query.until_us if query.until_us is not None else 1 << 62

@@ -36,7 +36,8 @@ from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels, lin
 from logrelay.journal.retention import MOST_LOG, Retention, uptime_us
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
-from logrelay.journal.summarizing import SUMMARY_LINES, summarize_page
+from logrelay.journal.tallies import Tallies
+from logrelay.journal.text_index import PAGES, TextIndex
 from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure
 from logrelay.model import WARNING, Commit
 
@@ -126,6 +127,7 @@ class SqliteJournal:
         uptime_us: Callable[[], int] = uptime_us,
         clock: Callable[[], float] = time.monotonic,
         boot: str = "",
+        text_index: bool = True,
         on_progress: Callable[[str], None] = lambda _text: None,
     ) -> None:
         """Describe a journal; nothing is opened. Raises ConfigError for limits that make no sense.
@@ -136,6 +138,7 @@ class SqliteJournal:
         `sync`: "full" syncs to the disk at every commit; "normal" leaves that to `sync`: a killed relay loses nothing
         either way, a power cut may take back what was committed since. `clock` counts seconds. `boot` names the boot of
         the machine: a journal that was not closed, and was written in another boot, may have lost such lines.
+        `text_index`: keep an index for texts and fields; without it they are looked for in every line.
         `on_progress` is told in words how far a long rescue of a damaged file is.
         """
         if max_bytes < LEAST_BYTES or max_age_s < 0:
@@ -158,7 +161,10 @@ class SqliteJournal:
         self._record = OpeningRecord(random_epoch=random_epoch, boot=boot, full=self._full)
         self._row_writer = RowWriter()
         self._holes = Holes(self._record.epoch_of, now_us)
-        self._reader = Reader(lambda: self._row_writer.names, clock, holes=self._holes)
+        self._text_index = TextIndex()
+        self._has_text_index = text_index
+        self._tallies = Tallies(lambda: self._row_writer.names, clock)
+        self._reader = Reader(lambda: self._row_writer.names, clock, holes=self._holes, index=self._text_index)
         self._remembered: deque[Line] = deque()
         self._remembered_bytes = 0
         self._false_alarms = 0
@@ -389,12 +395,25 @@ class SqliteJournal:
                 self._verify(db, oldest, head, notices)
             self._retention.load(db, oldest, head)
             self._row_writer.load(db)
+            self._load_derived(db)
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
             self._space.reserve(self._retention.log_bytes)
             self._file.remember()
 
     def _load_holes(self, db: sqlite3.Connection) -> None:
         self._holes.replace(db.execute("SELECT first, last FROM holes"), purged=purged.ranges_in(db))
+
+    def _load_derived(self, db: sqlite3.Connection) -> None:
+        """Take over what is made behind the head. Where the disk has no room for it, questions take longer."""
+        try:
+            self._tallies.load(db)
+            if self._has_text_index:
+                self._text_index.load(db)
+            else:
+                self._text_index.drop(db)
+        except sqlite3.OperationalError as error:
+            if sqlite_errors.primary_code(error) not in sqlite_errors.NO_ROOM:
+                raise
 
     def _verify(self, db: sqlite3.Connection, oldest: int, head: int, notices: list[str]) -> None:
         """Look for damage; lines that fail are holes from now on. Raises JournalLost for what only a new file cures."""
@@ -844,6 +863,40 @@ class SqliteJournal:
         with self._errors():
             return self._retention.step(db)
 
+    def derive(self, *, seconds: float) -> bool:
+        """Go on with the text index and the tallies. Returns whether there is more to do now."""
+        if not self._derive_due():
+            return False
+        with self._working():
+            db, clock = self._require(), self._clock
+            self._look_for_strangers(db)
+            self._wait_for_locks(db, patient=True)
+            began, more = clock(), True
+            while more and clock() - began < seconds:
+                if not self._derive_some(db):
+                    return False
+                more = self._derive_due()
+            return more
+
+    def _derive_due(self) -> bool:
+        oldest, head = self._retention.oldest, self._retention.head
+        return self._tallies.due(oldest, head) or self._text_index.due(oldest, head)
+
+    def _derive_some(self, db: sqlite3.Connection) -> bool:
+        """Take one step; False: the disk has no room for what it writes."""
+        oldest, head = self._retention.oldest, self._retention.head
+        part = self._tallies if self._tallies.due(oldest, head) else self._text_index
+        try:
+            with self._errors():
+                if part.will_write and (self._space.is_short() or not self._space.claim(db, PAGES)):
+                    return False
+                self._sync(db, full=False)  # what a power cut takes back is made again
+                pages = self._with_room(db, lambda: part.step(db, oldest, head))
+        finally:
+            self._note_state()
+        self._unchecked += pages * schema.PAGE_SIZE
+        return True
+
     def take_notices(self) -> list[UpkeepNotice]:
         """Return what people should be told of retention since the last call."""
         with self._in_use:
@@ -909,7 +962,8 @@ class SqliteJournal:
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count; any thread. Raises JournalError."""
-        return summarize_page(self.page(replace(query, limit=SUMMARY_LINES)), query)
+        with self._reading() as db:
+            return self._tallies.page(db, query)
 
     def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the viewer messages of some lines; any thread. Raises JournalError."""

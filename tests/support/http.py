@@ -19,10 +19,10 @@ import pytest
 
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.positions import Lost, Position
+from logrelay.fanout.summary import Summary, add_body
 from logrelay.http.api import HttpApi
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query, SummaryPage
-from logrelay.journal.summarizing import summarize_page
 from logrelay.model import RANKS, Line
 from tests.support.waiting import DEADLINE_S
 
@@ -103,8 +103,11 @@ class ListFacts:
         )
 
     async def summarize(self, query: Query) -> SummaryPage:
-        page = await self.read(replace(query, limit=100))
-        return summarize_page(page, query)
+        page = await self.read(replace(query, limit=100, filter=replace(query.filter, notices="all")))
+        summary = Summary()
+        for seq, body in zip(page.seqs, page.bodies, strict=True):
+            add_body(summary, query.filter, seq, body)
+        return SummaryPage(summary, page.reached, page.complete)
 
     async def lines_at(self, seqs: list[int]) -> dict[int, bytes]:
         return {seq: self.lines[seq - 1].body for seq in seqs if self.oldest <= seq <= self.head}

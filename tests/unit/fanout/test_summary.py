@@ -76,6 +76,7 @@ def test_everything_is_bounded(monkeypatch):
         (WARNING, {"notice": "gap", "count": 3, "app": "a"}, Event(1, "a", 3, 1)),
         (WARNING, {"notice": "gap", "count": 3, "gaps": 2, "app": ""}, Event(1, "", 3, 2)),
         (WARNING, {"notice": "gap", "count": "odd", "gaps": None}, Event(1, "", 0, 1)),
+        (INFO, {"notice": "gap", "count": 3, "app": "a"}, None),
         (ERROR, {"notice": "trader", "state": "crashed", "app": "a"}, Event(1, "a", 1, 0)),
         (ERROR, {"notice": "trader", "state": "crashed", "count": 7, "apps": ["a", "b"]}, Event(1, "", 7, 0)),
         (INFO, {"notice": "trader", "state": "crashed", "app": "a"}, None),

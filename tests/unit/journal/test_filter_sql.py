@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from logrelay.fanout.filters import UNLIMITED, Filter, Limit, field_text
+from logrelay.journal import text_index
 from logrelay.journal.interface import Query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.sqlite import SqliteJournal
@@ -121,7 +122,13 @@ def both(tmp_path_factory):
     memory = MemoryJournal(random_epoch=lambda: "abc123")
     sqlite.open()
     memory.open()
-    yield sqlite, memory, itertools.count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_index, "STEP_LINES", 2)  # so that lines are in the index, some of them
+        patch.setattr(text_index, "MOST_LINES", 2)
+        patch.setattr(text_index, "BLOCKS", 16)
+        yield sqlite, memory, itertools.count(1)
+    assert len(sqlite._text_index._ranges) > 10
+    assert not sqlite._text_index.damaged
     sqlite.close()
     memory.close()
 
@@ -157,6 +164,8 @@ def test_sql_and_python_agree(both, line, scene, newest, limit):
     expected = [entry.body for entry in matching]
     for journal in (sqlite, memory):
         journal.append(Commit(made))
+        while journal.derive(seconds=1.0):
+            pass
         after, until = made[0].seq - 1, made[-1].seq
         found: list[bytes] = []
         while True:

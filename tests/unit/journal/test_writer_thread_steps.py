@@ -16,6 +16,9 @@ from logrelay.errors import JournalError
 from logrelay.journal import writer_thread
 from logrelay.journal.interface import JournalLost, Opening, Page, Query
 from logrelay.journal.writer_thread import (
+    DERIVE_BUSY_S,
+    DERIVE_IDLE_S,
+    DERIVE_PAUSE_S,
     IDLE_S,
     LONGEST_WAIT_S,
     READERS,
@@ -61,6 +64,7 @@ class Scripted:
         """An error or the notices of each."""
         self.dues = []
         """What `due` answers, or raises; at the end of the list nothing is ever due."""
+        self.derives, self.derived = [], []
         self.syncs = []
         """What `sync` answers, or raises; at the end of the list there is nothing to sync."""
         self.checkpoints = []
@@ -104,6 +108,13 @@ class Scripted:
     def checkpoint(self, *, idle):
         self.calls.append("checkpoint")
         self.checkpoints.append(idle)
+
+    def derive(self, *, seconds):
+        self.derived.append(seconds)
+        found = self.derives.pop(0) if self.derives else False
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def sync(self):
         found = self.syncs.pop(0) if self.syncs else float("inf")
@@ -761,6 +772,29 @@ def test_a_commit_that_fails_is_tried_in_its_parts(world, lines):
     world.begin(*(Commit(lines(n, 1)) for n in range(1, 10)))
     assert world.taken() == [[1], [2, 3], [4, 5, 6, 7], [8, 9]]
     assert world.thread.pending == 0
+
+
+def test_what_is_made_behind_the_head_goes_on_while_nobody_waits(world, lines):
+    """A piece at a time, with a pause as long; with nothing to do the thread sleeps as long as before."""
+    world.journal.derives = [False, True, True, False]
+    world.idle_turns = 4
+    world.begin(Commit(lines(1, 1)))
+    assert world.idle[:4] == [IDLE_S, DERIVE_PAUSE_S, DERIVE_PAUSE_S, world.idle[3]]
+    assert world.idle[3] > DERIVE_PAUSE_S
+    assert world.journal.derived[:4] == [DERIVE_BUSY_S, DERIVE_IDLE_S, DERIVE_IDLE_S, DERIVE_IDLE_S]
+
+
+def test_an_error_of_what_is_made_behind_the_head_is_no_trouble(world, lines):
+    """Commits go on, nobody is told, and it is left alone for a while; a lost journal is reopened."""
+    world.journal.derives = [JournalError("no room")]
+    world.begin(Commit(lines(1, 1)))
+    world.then(Commit(lines(2, 1)))
+    assert world.said() == [(1, 1), (2, 1)]
+    world.journal.derives = [JournalLost("gone")]
+    world.journal.reopenings = [["begun anew"]]
+    world.clock.now += UPKEEP_RETRY_S
+    world.then(Commit(lines(3, 1)))
+    assert "reopen" in world.journal.calls
 
 
 def test_an_idle_thread_whose_upkeep_fails_sleeps_for_the_pause(world, lines):
