@@ -878,6 +878,13 @@ class SqliteJournal:
                 more = self._derive_due()
             return more
 
+    def _forget_derived(self, db: sqlite3.Connection, ranges: Sequence[Range]) -> None:
+        """Leave nothing of what was made of some lines, in the transaction that is open. Raises sqlite3.Error."""
+        for first, last in ranges:
+            self._tallies.forget(db, first, last)
+            if self._text_index.usable:
+                self._text_index.forget(db, first, last)
+
     def _derive_due(self) -> bool:
         oldest, head = self._retention.oldest, self._retention.head
         return self._tallies.due(oldest, head) or self._text_index.due(oldest, head)

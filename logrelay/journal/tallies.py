@@ -159,13 +159,12 @@ class Tally:
         shape = orjson.loads(stored)
         if shape is None:
             return None
-        tally = cls()
+        tally = cls(notices=[(seq, us, rank, message, context) for seq, us, rank, message, context in shape[2]])
         for app, source, level, *numbers in shape[0]:
             tally.counts[app, source, level] = _Count(*numbers)
         for app, source, message, exception, rank, *numbers in shape[1]:
             problem = Problem(app, source, message, exception)
             tally.problems[problem.group, rank] = (problem, _Count(*numbers))
-        tally.notices = [(seq, us, rank, message, context) for seq, us, rank, message, context in shape[2]]
         return tally
 
     def add_to(self, summary: Summary, query: Query) -> bool:

@@ -160,7 +160,11 @@ class TextIndex:
         return bool(self._slab)
 
     def forget(self, db: sqlite3.Connection, first: int = 0, last: int = 1 << 62) -> None:
-        """Forget what is indexed of a stretch of lines; it is indexed anew. Raises sqlite3.Error."""
+        """Forget what is indexed of a stretch of lines; it is indexed anew.
+
+        In the transaction that is open, if one is: whoever takes lines away for what they say calls it there, and so
+        leaves nothing of them. Raises sqlite3.Error.
+        """
         self._begin()
         for start, end in list(self._ranges):
             if end >= first and start <= last:
@@ -168,10 +172,9 @@ class TextIndex:
         self.damaged = False
 
     def _forget_slab(self, db: sqlite3.Connection, first: int) -> None:
-        with db:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("DELETE FROM text_slabs WHERE first = ?", (first,))
-            db.execute("DELETE FROM text_bits WHERE id BETWEEN ? AND ?", (first * PARTS, first * PARTS + PARTS - 1))
+        # Its row first: parts without one are nothing, whatever happens in between.
+        db.execute("DELETE FROM text_slabs WHERE first = ?", (first,))
+        db.execute("DELETE FROM text_bits WHERE id BETWEEN ? AND ?", (first * PARTS, first * PARTS + PARTS - 1))
         self._ranges = [pair for pair in self._ranges if pair[0] != first]
 
     def _index_some(self, db: sqlite3.Connection, head: int) -> None:

@@ -294,3 +294,30 @@ def test_server_sent_events(relay):
     assert answer.read() == b"", "the end of the relay is the end of the answer"
     answer.close()
     connection.close()
+
+
+def test_a_summary_remembers_gaps_through_restarts(relay):
+    """What the owner was not there to see is in the answer of the next relay, with its time; values are searched."""
+    trader = relay.trader("night_bot")
+    for number in (7, 8):
+        exception = f"Traceback\n  x\nRejected: margin {number}"
+        trader.log("order.rejected", "error", order_id=f"ab12cd3{number}", exception=exception)
+    trader.send([2, 3, 42, 40, "overflow"])
+    trader.seq = 42
+    trader.log("margin.call", "critical")
+    trader.wait()
+    relay.kill()
+    relay.start()
+    summary = orjson.loads(get(relay, "/summary?since=1h")[2])
+    (app,) = summary["apps"]
+    assert (app["app"], app["gaps"], app["lost"]) == ("night_bot", 1, 40)
+    assert app["lines"] == {"DEBUG": 0, "INFO": 0, "WARNING": 0, "ERROR": 2, "CRITICAL": 1}
+    (gap,) = summary["gaps"]
+    assert (gap["app"], gap["cause"], gap["count"]) == ("night_bot", "overflow", 40)
+    critical, rejected = (problem for problem in summary["problems"] if problem["source"] != "logrelay")
+    assert (critical["message"], critical["severity"], critical["count"]) == ("margin.call", "CRITICAL", 1)
+    assert (rejected["exception"], rejected["count"]) == ("Rejected: margin 8", 2)
+    assert "margin.call" in messages(relay, f"/logs?around={critical['last']['id']}&limit=3")
+    run = run_name(trader.run)
+    for query in ("text=AB12CD37", "text=order_id%3Dab12cd37", "where=order_id%3Dab12cd37", f"text=ab12cd37&run={run}"):
+        assert messages(relay, f"/logs?{query}") == ["order.rejected"], query

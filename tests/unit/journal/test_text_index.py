@@ -93,9 +93,10 @@ def test_only_what_can_hold_the_text_is_read(journal, line, monkeypatch):
 
 
 def test_notices_are_found_in_what_is_left_out(journal, line):
-    """They pass whatever was asked for."""
+    """A gap may have held what was asked for."""
     write(journal, line, 1, 20)
-    journal.append(Commit([line(21, run=RELAY_RUN), line(22, context={"order_id": "needle"}), line(23)]))
+    gap = line(21, 30, run=RELAY_RUN, context={"notice": "gap", "cause": "overflow", "count": 3})
+    journal.append(Commit([gap, line(22, context={"order_id": "needle"}), line(23)]))
     write(journal, line, 24, 40)
     derive(journal)
     for how in ({}, {"newest": True}):
