@@ -11,7 +11,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -22,7 +21,8 @@ from logrelay.journal import opening_record, purged, schema, sqlite_errors
 from logrelay.journal.holes import Holes
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, lines_at
 from logrelay.journal.row_writer import RowWriter
-from logrelay.journal.summarizing import SUMMARY_LINES, summarize_page
+from logrelay.journal.tallies import Tallies
+from logrelay.journal.text_index import TextIndex
 
 if TYPE_CHECKING:
     from logrelay.journal.interface import Page, Query, SummaryPage
@@ -76,7 +76,8 @@ class ReadOnlyJournal:
         """The epochs of its lines, the last one that of the opening that wrote last."""
         self._holes = Holes(self.epochs.of, now_us)
         self._holes.replace(holes, purged=purged_ranges)
-        self._reader = Reader(lambda: self._names, holes=self._holes)
+        self._reader = Reader(lambda: self._names, holes=self._holes, index=TextIndex(usable=True))
+        self._tallies = Tallies(lambda: self._names)
 
     @property
     def damaged_lines(self) -> int:
@@ -95,7 +96,8 @@ class ReadOnlyJournal:
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count, see `Journal.summarize`. Raises JournalError."""
-        return summarize_page(self.page(replace(query, limit=SUMMARY_LINES)), query)
+        with self._errors():
+            return self._tallies.page(self._db, query)
 
     def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the viewer messages of some lines. Raises JournalError."""

@@ -820,6 +820,7 @@ class SqliteJournal:
         seq, now = self._retention.head + 1, self._now_us()
         with self._transaction(db):
             gone = purged.take_away(db, seqs)
+            self._forget_derived(db, gone)
             self._retention.begin_block()
             count = sum(last - first + 1 for first, last in gone)
             if not count:

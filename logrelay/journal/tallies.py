@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
@@ -304,7 +305,10 @@ class Tallies:
         """Cut `low < seq <= high` into spans that have a row, and stretches that have none."""
         at = low + 1
         sql = "SELECT first, last, counts, crc FROM tallies WHERE first > ? AND last <= ? ORDER BY first"
-        for first, last, counts, crc in db.execute(sql, (low, high)):
+        rows: Iterable[tuple[Any, ...]] = ()
+        with suppress(sqlite3.OperationalError):  # an older file that nobody writes has no such table
+            rows = db.execute(sql, (low, high))
+        for first, last, counts, crc in rows:
             yield from ((start, min(start + READ_LINES, first) - 1, None) for start in range(at, first, READ_LINES))
             if isinstance(counts, bytes) and crc == _crc(first, last, counts):
                 yield first, last, counts

@@ -72,10 +72,11 @@ class DamagedIndexError(Exception):
 class TextIndex:
     """The index of one journal. Steps belong to the thread that writes, `stretches` to any."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, usable: bool = False) -> None:
+        """Know nothing yet, see `load`; `usable`: only ask what is in the file, if it is there."""
         self.damaged = False
         """A reader has found damage, or rows of another layout: nothing is believed until the index was emptied."""
-        self.usable = False
+        self.usable = usable
         """True: the tables are there."""
         self._ranges: list[tuple[int, int]] = []
         """First and last line of each slab, ascending."""
