@@ -96,11 +96,12 @@ def states(page):
     yield "trades"
     page.click("#search")
     page.fill("#text", "nvda")
-    until_true(page, "document.querySelectorAll('#canvas mark').length > 1")
+    until_true(page, "document.querySelectorAll('#canvas mark').length > 0")
     yield "search"
     page.fill("#text", "")
     expect(page.locator("#conditions button")).to_have_count(0)
     page.click("#search")
+    until_true(page, "scroller.scrollHeight > 1000")  # all lines are there again
     page.evaluate("scroller.scrollTop = 0")
     expect(page.locator("#fresh")).to_be_visible()
     yield "paused"
