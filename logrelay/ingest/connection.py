@@ -27,8 +27,15 @@ HELLO_TIMEOUT_S = 10.0
 """A trader says hello in the moment in which it connects."""
 
 ACK_INTERVAL_S = 0.020
-"""An ack wakes a thread in the trader. Twenty milliseconds of unacked lines cost it a few kilobytes;
-fifty wake-ups a second cost it nothing that can be measured."""
+"""An ack wakes a thread in the trader. Fifty wake-ups a second cost a trader that sends much nothing that can be
+measured."""
+
+LAZY_ACK_S = 0.200
+"""The same for a trader of whose memory hardly anything is used: five wake-ups a second on either side, instead of one
+for each line of an ordinary day. It is what a `flush` may wait longer; a goodbye is acked at once."""
+
+LAZY_ACK_BYTES = 16 * 1024
+"""Hardly anything: a thousandth of the memory that a trader has by default, some hundred lines."""
 
 ACK_RETRY_S = 0.5
 """Pause before an ack is tried again for which a trader's socket had no room."""
@@ -102,9 +109,11 @@ class UnixConnection(asyncio.BufferedProtocol):
     """One trader's connection over a Unix socket; for the intake it is a `TraderConnection`."""
 
     __slots__ = (
+        "_ack_is_lazy",
         "_ack_timer",
         "_ack_wanted",
         "_acked",
+        "_acked_bytes",
         "_bounds",
         "_decoder",
         "_fd",
@@ -114,6 +123,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         "_owner",
         "_silence",
         "_transport",
+        "_unacked_bytes",
         "gid",
         "given_up",
         "greeted",
@@ -149,6 +159,10 @@ class UnixConnection(asyncio.BufferedProtocol):
         self._decoder = frames.Decoder(owner.unpackers, first_frame_bytes=frames.MAX_HELLO_BYTES)
         self._hello_timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
+        self._ack_is_lazy = False
+        """The timer is that of a trader of whose memory hardly anything is used."""
+        self._unacked_bytes = self._acked_bytes = 0
+        """Read since the last ack was sent, and before it since the one before."""
         self._ack_wanted = 0
         """The highest seq that was to be acked."""
         self._acked = 0
@@ -191,6 +205,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         silence = self._silence
         if silence is not None:
             silence.heard()
+        self._unacked_bytes += len(data)
         received = self._decoder.receive(data)
         if self._decoder.was_pinged and self.greeted:
             self._send(frames.PONG)
@@ -244,11 +259,15 @@ class UnixConnection(asyncio.BufferedProtocol):
         if seq <= self._ack_wanted and not now:
             return
         self._ack_wanted = max(self._ack_wanted, seq)
+        is_lazy = max(self._unacked_bytes, self._acked_bytes) < LAZY_ACK_BYTES
         if now:
             self._send_ack()
-        elif self._ack_timer is None:
+        elif self._ack_timer is None or (self._ack_is_lazy and not is_lazy):
             # The first ack waits too: the lines right behind it are then acked by the same wake-up.
-            self._ack_timer = self._owner.loop.call_later(ACK_INTERVAL_S, self._send_ack)
+            if self._ack_timer is not None:
+                self._ack_timer.cancel()
+            self._ack_is_lazy = is_lazy
+            self._ack_timer = self._owner.loop.call_later(LAZY_ACK_S if is_lazy else ACK_INTERVAL_S, self._send_ack)
 
     def is_process_running(self) -> bool:
         """Tell whether the trader's process is known, and runs."""
@@ -356,7 +375,9 @@ class UnixConnection(asyncio.BufferedProtocol):
             return
         if self._send(frames.ack(self._ack_wanted)):
             self._acked = self._ack_wanted
+            self._unacked_bytes, self._acked_bytes = 0, self._unacked_bytes
         else:
+            self._ack_is_lazy = False
             # The trader reads no acks now; when it does, perhaps nothing else will be committed to remind us.
             self._ack_timer = self._owner.loop.call_later(ACK_RETRY_S, self._send_ack)
 

@@ -2,28 +2,37 @@
 
 Owns: the set of connections, coalesced reading, backpressure towards the traders, and the end of reading (`drain`).
 It must not know how a socket is bound (`listeners` does that), nor the journal, the hub or the viewers: what arrives
-goes to an `Intake`. Read `ingest/connection` next.
+goes to an `Intake`. Read `ingest/socket_poll` next.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
-import sys
-from asyncio import BaseEventLoop
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
 
 from logrelay.ingest.connection import Intake, UnixConnection
 from logrelay.ingest.frames import Unpackers
 from logrelay.ingest.keepalive import Bounds, is_late
 from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.peer_process import ProcessTable
-from logrelay.ingest.read_coalescing import pause_after
+from logrelay.ingest.read_coalescing import rest_after
 from logrelay.ingest.read_shares import ReadShares
+from logrelay.ingest.socket_poll import SocketPoll
+from logrelay.ingest.trader_socket import TraderSocket
 
 BACKLOG = 1024
 """Traders waiting to be accepted; a connect beyond it fails at once with EAGAIN and is tried again."""
+
+ACCEPTED_AT_ONCE = 64
+"""Connections accepted in one turn of the loop: a millisecond or two of work."""
+
+NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""The system has no room for one more connection at the moment,"""
+ACCEPT_RETRY_S = 1.0
+"""and is asked again after so long: those that wait stay in the queue."""
 
 MAX_UNGREETED = 1_024
 """Connections without hello, some 60 KiB each at the worst. Beyond it the oldest is refused: a trader says hello in the
@@ -48,7 +57,7 @@ FLOOD_TIMER_S = 0.001
 """Timers of the loop have a resolution of a millisecond; what is due within it is read with the same one."""
 
 DRAIN_ROUND_S = 0.002
-"""Long enough for the loop to poll its sockets once; a socket that had data is paused again by then."""
+"""Long enough for a trader that waits for room in its socket to send on."""
 
 
 class TraderServer:
@@ -56,7 +65,8 @@ class TraderServer:
 
     At most `max_connections` traders are connected at once; more are refused. Connections without hello have places of
     their own. `bounds` say when a silent one is given
-    up, `access` who may connect at all (None: everybody). Every method is to be called on `loop`.
+    up, `access` who may connect at all (None: everybody). `make_poll` makes what watches the sockets. Every method is
+    to be called on `loop`.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class TraderServer:
         loop: asyncio.AbstractEventLoop,
         bounds: Bounds = Bounds(),  # noqa: B008  (it never changes)
         access: PeerAccess | None = None,
+        make_poll: Callable[[Callable[[], None], asyncio.AbstractEventLoop], SocketPoll] = SocketPoll,
     ) -> None:
         self._access = access or PeerAccess()
         self._bounds = bounds
@@ -93,14 +104,20 @@ class TraderServer:
         """Connections that are read after the others, and when, by the loop's clock."""
         self._flood_timer: asyncio.TimerHandle | None = None
         self._flood_timer_at = 0.0
-        self._paused: dict[UnixConnection, None] = {}
-        """Connections whose socket is not read now, in the order in which they were paused."""
-        self._servers: list[asyncio.AbstractServer] = []
+        self._listening: list[socket.socket] = []
+        """Sockets on which traders are accepted."""
+        self._poll = make_poll(self._read_ready, loop)
+        self._in_pass = False
+        """The sockets that have something are being read, and a tick follows."""
         self._tick_handle: asyncio.Handle | None = None
-        self._pause_timer: asyncio.TimerHandle | None = None
-        """Runs while reads are coalesced; at its end every paused connection is read again."""
+        self._rest_timer: asyncio.TimerHandle | None = None
+        """Runs while reads are coalesced; at its end whatever has come is read."""
         self._read_bytes = 0
         """Bytes read since the last tick."""
+        self._was_read = False
+        """Something was read since the last tick."""
+        self._read_at = float("-inf")
+        """When something was read before, by the loop's clock."""
         self._drained_bytes = 0
         """Bytes read in all; `drain` looks at how it grows."""
         self._times_paused = 0
@@ -116,21 +133,46 @@ class TraderServer:
 
     async def serve(self, sock: socket.socket) -> None:
         """Accept traders on a listening Unix socket. The socket is the server's to close, its file is not."""
-        # From 3.13 on asyncio removes the file by itself; whether it is ours to remove is decided in `listeners`.
-        keep_file: Any = {}
-        if sys.version_info >= (3, 13) and isinstance(self.loop, BaseEventLoop):
-            keep_file = {"cleanup_socket": False}
-        server = await self.loop.create_unix_server(
-            lambda: UnixConnection(self, self._intake, bounds=self._bounds), sock=sock, backlog=BACKLOG, **keep_file
-        )
-        self._servers.append(server)
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+        self._listening.append(sock)
+        self.loop.add_reader(sock.fileno(), self._accept, sock)
+        if self._rest_timer is None:
+            self._poll.watch()
 
     async def serve_instead(self, sock: socket.socket) -> None:
         """Accept traders on `sock`, and no longer on the sockets before it; connections stay as they are."""
-        before, self._servers = self._servers, []
+        before, self._listening = self._listening, []
         await self.serve(sock)
-        for server in before:
-            server.close()
+        self._close_listening(before)
+
+    def _close_listening(self, sockets: list[socket.socket]) -> None:
+        for sock in sockets:
+            self.loop.remove_reader(sock.fileno())
+            sock.close()
+
+    def _accept(self, sock: socket.socket) -> None:
+        """Accept those that wait, some at a time."""
+        for _ in range(ACCEPTED_AT_ONCE):
+            try:
+                accepted, _ = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in NO_RESOURCES:
+                    raise
+                self.loop.call_exception_handler(
+                    {"message": "a trader cannot be accepted at the moment", "exception": error}
+                )
+                self.loop.remove_reader(sock.fileno())
+                self.loop.call_later(ACCEPT_RETRY_S, self._accept_again, sock)
+                return
+            connection = UnixConnection(self, self._intake, bounds=self._bounds)
+            TraderSocket(accepted, connection, self._poll, self.loop).start()
+
+    def _accept_again(self, sock: socket.socket) -> None:
+        if sock in self._listening:
+            self.loop.add_reader(sock.fileno(), self._accept, sock)
 
     # --- what a connection reports (connection.Owner) -----------------------------------------------------------
 
@@ -171,24 +213,24 @@ class TraderServer:
                 del self._ungreeted_of[connection.uid]
 
     def was_read(self, connection: UnixConnection, size: int, frames: int = 0) -> None:
-        """Pause a connection of which `size` bytes were read; tick when all that is readable now has been read.
+        """Note that `size` bytes of a connection were read; tick when all that is readable now has been read.
 
         One that floods is not read again before its time, see `read_shares`.
         """
         self._read_bytes += size
         self._drained_bytes += size
-        connection.pause_reading()
-        self.schedule_tick()
+        self._was_read = True
+        if not self._in_pass:
+            self.schedule_tick()
         now = self.loop.time()
         pause_s = self._shares.pause_s(connection, frames, size, now)
         if pause_s > 0 and not self._closing:
             report = self._shares.take_report(connection, now)
             if report is not None:
                 self._intake.flooding(connection, *report)
+            connection.pause_reading()
             self._flooding[connection] = now + pause_s
             self._set_flood_timer()
-        else:
-            self._paused[connection] = None
 
     def _set_flood_timer(self) -> None:
         at = min(self._flooding.values())
@@ -205,11 +247,10 @@ class TraderServer:
         now = self.loop.time() + FLOOD_TIMER_S
         for connection in [connection for connection, at in self._flooding.items() if at <= now]:
             del self._flooding[connection]
-            self._paused[connection] = None
+            if not self._reading_paused:
+                connection.resume_reading()
         if self._flooding:
             self._set_flood_timer()
-        if self._pause_timer is None:
-            self._end_pause()
 
     def was_refused(self, connection: UnixConnection, reason: str) -> None:
         """Report to the intake that a connection is turned away, unless the relay is stopping."""
@@ -232,7 +273,6 @@ class TraderServer:
         self._forget_ungreeted(connection)
         self._shares.forget(connection)
         self._flooding.pop(connection, None)
-        self._paused.pop(connection, None)
         self._pinged.pop(connection, None)
         if admitted and connection.greeted:
             end = connection.end(can_watch=not self._processes.is_full)
@@ -264,24 +304,41 @@ class TraderServer:
             self._tick_handle = self.loop.call_soon(self._tick)
 
     def _tick(self) -> None:
-        self._tick_handle = None
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()  # where a pass ticks by itself
+            self._tick_handle = None
         read_bytes, self._read_bytes = self._read_bytes, 0
+        was_read, self._was_read = self._was_read, False
         viewers = self._intake.tick()
-        if self._pause_timer is None and not self._reading_paused and self._paused:
-            pause_s = pause_after(read_bytes, viewers)
-            if pause_s > 0:
-                self._pause_timer = self.loop.call_later(pause_s, self._end_pause)
-            else:
-                self._end_pause()
-
-    def _end_pause(self) -> None:
-        """Read every paused connection again, unless the intake has no room."""
-        self._pause_timer = None
-        if self._reading_paused:
+        if not was_read or self._rest_timer is not None or self._closing:
             return
-        paused, self._paused = self._paused, {}
-        for connection in paused:
-            connection.resume_reading()
+        now = self.loop.time()
+        rest_s = rest_after(read_bytes, viewers, since_s=now - self._read_at)
+        self._read_at = now
+        if rest_s > 0:
+            self._poll.rest()
+            self._rest_timer = self.loop.call_later(rest_s, self._end_rest)
+        else:
+            self._poll.watch()
+
+    def _read_ready(self) -> None:
+        """Read all that can be read now, and have it committed together. Called by the loop, and after a rest."""
+        self._in_pass = True
+        try:
+            self._poll.read()
+        finally:
+            self._in_pass = False
+        if self._was_read:
+            self._tick()
+
+    def _end_rest(self) -> None:
+        """Read what has come. As long as something comes the loop need not watch for it."""
+        self._rest_timer = None
+        try:
+            self._read_ready()
+        finally:
+            if self._rest_timer is None:
+                self._poll.watch()
 
     def pause_reading(self) -> None:
         """Read nothing until `resume_reading`: the intake has no room. Traders keep their lines meanwhile."""
@@ -290,15 +347,14 @@ class TraderServer:
             self._times_paused += 1
             for connection in self._connections:
                 connection.pause_reading()
-                if connection not in self._flooding:
-                    self._paused[connection] = None
 
     def resume_reading(self) -> None:
-        """Undo `pause_reading`. A coalescing pause that is still running is waited for."""
+        """Undo `pause_reading`. A rest that is still running is waited for."""
         if self._reading_paused:
             self._reading_paused = False
-            if self._pause_timer is None:
-                self._end_pause()
+            for connection in self._connections:
+                if connection not in self._flooding:
+                    connection.resume_reading()
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -308,16 +364,14 @@ class TraderServer:
         Cancelling leaves some of it unread; the traders keep what is not acked.
         """
         self._stop_accepting()
-        self._paused |= dict.fromkeys(self._flooding)
-        self._flooding.clear()
+        flooding, self._flooding = self._flooding, {}
         self.resume_reading()
+        for connection in flooding:
+            connection.resume_reading()
         for _ in range(DRAIN_ROUNDS):
             before = (self._drained_bytes, self._times_paused)
             had_room = not self._reading_paused
-            self._end_pause()
-            # One turn lets the selector report what is readable, the next one runs the tick it scheduled.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            self._read_ready()
             await asyncio.sleep(DRAIN_ROUND_S)
             if had_room and before == (self._drained_bytes, self._times_paused):
                 break  # there was room all the time, and nothing came
@@ -327,14 +381,15 @@ class TraderServer:
         self._stop_accepting()
         for connection in list(self._connections):
             connection.close()
+        self._poll.close()
 
     def _stop_accepting(self) -> None:
         self._closing = True
-        for server in self._servers:
-            server.close()
-        if self._pause_timer is not None:
-            self._pause_timer.cancel()
-            self._pause_timer = None
+        listening, self._listening = self._listening, []
+        self._close_listening(listening)
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
         if self._keepalive_timer is not None:
             self._keepalive_timer.cancel()
             self._keepalive_timer = None

@@ -75,6 +75,8 @@ class DiskSpace:
         POSIX locks."""
         self._promised = 0
         """Pages that commits can still take, at least."""
+        self._there: int | None = None
+        """Pages that the file has on the disk; None: it has to be asked."""
         self.growths = 0
         """How often the file was made longer."""
 
@@ -86,7 +88,7 @@ class DiskSpace:
 
     def close(self) -> None:
         """End; to be called when no SQLite connection to the file is left."""
-        self._promised = 0
+        self.forget()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -141,20 +143,24 @@ class DiskSpace:
         if self._promised < pages and self._descriptor is not None:
             count: int = db.execute("PRAGMA page_count").fetchone()[0]
             spare: int = db.execute("PRAGMA freelist_count").fetchone()[0]
-            there = os.fstat(self._descriptor).st_size // PAGE_SIZE
+            there = self._there
+            if there is None:
+                there = os.fstat(self._descriptor).st_size // PAGE_SIZE
             # What checkpoints have still to write lies between the file's end and its last page.
             wanted = max(count - spare + pages, count)
-            if there < wanted and not (self._grow(there, wanted + CHUNK_PAGES) or self._grow(there, wanted)):
-                self._promised = 0
-                return False
-            there = os.fstat(self._descriptor).st_size // PAGE_SIZE
+            if there < wanted:
+                if not (self._grow(there, wanted + CHUNK_PAGES) or self._grow(there, wanted)):
+                    self._promised, self._there = 0, None
+                    return False
+                there = os.fstat(self._descriptor).st_size // PAGE_SIZE
+            self._there = there
             self._promised = max(there - count + spare, pages)
         self._promised -= pages
         return True
 
     def forget(self) -> None:
         """Note that the file may have been cut: after a checkpoint or a step of retention."""
-        self._promised = 0
+        self._promised, self._there = 0, None
 
     def _grow(self, there: int, wanted: int) -> bool:
         assert self._descriptor is not None, "asked by `claim`"

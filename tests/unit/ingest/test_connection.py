@@ -8,7 +8,14 @@ import socket
 import msgpack
 import pytest
 
-from logrelay.ingest.connection import ACK_INTERVAL_S, ACK_RETRY_S, HELLO_TIMEOUT_S, UnixConnection
+from logrelay.ingest.connection import (
+    ACK_INTERVAL_S,
+    ACK_RETRY_S,
+    HELLO_TIMEOUT_S,
+    LAZY_ACK_BYTES,
+    LAZY_ACK_S,
+    UnixConnection,
+)
 from logrelay.ingest.frames import Log, Unpackers, reject
 from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End
 
@@ -244,6 +251,30 @@ def test_the_intake_s_answers_are_sent(bench):
 # --- acks ---------------------------------------------------------------------------------------------------
 
 
+def test_who_sends_much_is_acked_sooner(bench):
+    """A timer set for hardly anything is replaced once; the ack after one for much is still soon, the next is not."""
+    it = bench()
+    it.receive(HELLO)
+    it.connection.ack(1, now=False)
+    text = "x" * (LAZY_ACK_BYTES // 2)
+    for seq in (2, 3):
+        it.receive([1, seq, 5, "info", {"event": text}])
+        it.connection.ack(seq, now=False)
+        it.connection.ack(seq, now=False)
+    assert [(timer.delay_s, timer.cancelled) for timer in it.loop.timers[1:]] == [
+        (LAZY_ACK_S, True),
+        (ACK_INTERVAL_S, False),
+    ]
+    for delay_s in (ACK_INTERVAL_S, ACK_INTERVAL_S, LAZY_ACK_S):
+        timer = it.loop.timers[-1]
+        assert timer.delay_s == delay_s
+        timer.cancelled = False
+        timer.fire()
+        seq += 1
+        it.connection.ack(seq, now=False)
+    assert it.sent()[-1] == [1, seq - 1]
+
+
 def test_acks_are_gathered_for_a_moment(bench):
     """Three commits in a row are one ack, of the last seq, when the interval is over."""
     it = bench()
@@ -252,7 +283,7 @@ def test_acks_are_gathered_for_a_moment(bench):
     for seq in (1, 2, 3):
         it.connection.ack(seq, now=False)
     (timer,) = it.loop.waiting()
-    assert timer.delay_s == ACK_INTERVAL_S
+    assert timer.delay_s == LAZY_ACK_S
     assert it.sent() == []
     timer.fire()
     assert it.sent() == [[1, 3]]

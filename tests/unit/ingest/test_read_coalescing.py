@@ -7,52 +7,58 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logrelay.ingest.read_coalescing import (
+    COMMIT_S,
     FULL_BYTES,
     FULL_BYTES_PER_VIEWER,
-    MAX_PAUSE_S,
-    MIN_PAUSE_S,
+    LONE_S,
+    MAX_REST_S,
+    REST_S,
     VIEWER_WRITE_S,
-    pause_after,
+    rest_after,
 )
+
+MANY = 500
+"""Viewers whose writes take longer than a rest."""
 
 
 @pytest.mark.parametrize(
-    ("read", "viewers", "pause"),
+    ("read", "viewers", "since_s", "rest"),
     [
-        (0, 0, MIN_PAUSE_S),
-        (300, 0, MIN_PAUSE_S),
-        (300, 1, MIN_PAUSE_S + VIEWER_WRITE_S),
-        (300, 100, MIN_PAUSE_S + 100 * VIEWER_WRITE_S),
-        (300, 4096, MAX_PAUSE_S),
-        (FULL_BYTES - 1, 1, MIN_PAUSE_S + VIEWER_WRITE_S),
-        (FULL_BYTES, 1, 0.0),
-        (100 * FULL_BYTES_PER_VIEWER - 1, 100, MIN_PAUSE_S + 100 * VIEWER_WRITE_S),
-        (100 * FULL_BYTES_PER_VIEWER, 100, 0.0),
-        (10**9, 0, 0.0),
+        (300, 0, 0.001, REST_S),
+        (300, 1, LONE_S - 0.001, REST_S),
+        (300, 1, LONE_S, 0.0),
+        (300, 4096, LONE_S, 0.0),
+        (300, 100, 0.001, REST_S),
+        (300, MANY, 0.001, COMMIT_S + MANY * VIEWER_WRITE_S),
+        (300, 4096, 0.001, MAX_REST_S),
+        (FULL_BYTES - 1, 1, 0.001, REST_S),
+        (FULL_BYTES, 1, 0.001, 0.0),
+        (100 * FULL_BYTES_PER_VIEWER - 1, 100, 0.001, REST_S),
+        (100 * FULL_BYTES_PER_VIEWER, 100, 0.001, 0.0),
+        (10**9, 0, 0.001, 0.0),
     ],
 )
-def test_the_pause_is_as_long_as_the_fixed_costs(read, viewers, pause):
-    """A tick is followed by a pause that grows with the viewers, within bounds; a tick that read much by none."""
-    assert pause_after(read, viewers) == pytest.approx(pause)
+def test_a_rest_follows_lines_that_come_close_together(read, viewers, since_s, rest):
+    """It grows with the viewers, within bounds; a line that comes alone and a tick that read much have none."""
+    assert rest_after(read, viewers, since_s=since_s) == pytest.approx(rest)
 
 
-@given(st.integers(0, 10**9), st.integers(0, 10**5))
-def test_the_pause_never_leaves_its_bounds(read, viewers):
-    """However many viewers there are, the pause is 0 or between a millisecond and the 8 ms that latency allows."""
-    pause = pause_after(read, viewers)
-    assert pause == 0.0 or MIN_PAUSE_S <= pause <= MAX_PAUSE_S
-    assert pause > 0.0 or read >= FULL_BYTES
+@given(st.integers(0, 10**9), st.integers(0, 10**5), st.floats(0.0, 1e6))
+def test_the_rest_never_leaves_its_bounds(read, viewers, since_s):
+    """However many viewers there are."""
+    rest = rest_after(read, viewers, since_s=since_s)
+    assert rest == 0.0 or REST_S <= rest <= MAX_REST_S
+    assert rest > 0.0 or read >= FULL_BYTES or since_s >= LONE_S
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_more_viewers_never_mean_less_pause(one, two):
-    """The pause rises with the number of viewers."""
+def test_more_viewers_never_mean_less_rest(one, two):
     less, more = sorted((one, two))
-    assert pause_after(0, less) <= pause_after(0, more)
+    assert rest_after(0, less, since_s=0.0) <= rest_after(0, more, since_s=0.0)
 
 
 @given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**4))
-def test_more_bytes_never_mean_more_pause(one, two, viewers):
+def test_more_bytes_never_mean_more_rest(one, two, viewers):
     """The more had piled up, the less there is to wait for."""
     less, more = sorted((one, two))
-    assert pause_after(less, viewers) >= pause_after(more, viewers)
+    assert rest_after(less, viewers, since_s=0.0) >= rest_after(more, viewers, since_s=0.0)

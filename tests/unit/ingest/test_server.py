@@ -6,14 +6,15 @@ Real sockets, the stop and the last words of killed traders are in tests/integra
 from __future__ import annotations
 
 import asyncio
+import errno
 
 import pytest
 
 from logrelay.ingest.keepalive import TICK_S
 from logrelay.ingest.peer_access import PeerAccess
-from logrelay.ingest.read_coalescing import FULL_BYTES, MIN_PAUSE_S
+from logrelay.ingest.read_coalescing import FULL_BYTES, LONE_S, REST_S
 from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, TELL_AFTER_S
-from logrelay.ingest.server import MAX_UNGREETED_PER_USER, TraderServer
+from logrelay.ingest.server import ACCEPT_RETRY_S, MAX_UNGREETED_PER_USER, TraderServer
 from logrelay.ingest.trader_registry import RUNNING, UNKNOWN, End
 
 
@@ -34,6 +35,7 @@ class Loop:
         self.later = []
         self.now = 50.0
         self.readers = {}
+        self.problems = []
 
     def time(self):
         return self.now
@@ -45,19 +47,23 @@ class Loop:
         del self.readers[fd]
 
     def call_soon(self, call):
-        self.soon.append(call)
-        return Handle(call)
+        self.soon.append(Handle(call))
+        return self.soon[-1]
 
-    def call_later(self, delay_s, call):
-        handle = Handle(call)
+    def call_later(self, delay_s, call, *args):
+        handle = Handle(lambda: call(*args))
         self.later.append((delay_s, handle))
         return handle
+
+    def call_exception_handler(self, context):
+        self.problems.append(context)
 
     def turn(self):
         """Make the calls that are due now; return how many there were."""
         due, self.soon = self.soon, []
-        for call in due:
-            call()
+        for handle in due:
+            if not handle.cancelled:
+                handle.call()
         return len(due)
 
     def pass_time(self):
@@ -141,9 +147,52 @@ def intake():
     return Intake()
 
 
+class Poll:
+    """Stands in for the sockets: what `ready` holds is called for a read."""
+
+    def __init__(self, on_readable, _loop):
+        self.on_readable = on_readable
+        self.watching = True
+        self.ready = []
+
+    def read(self):
+        for call in self.ready:
+            call()
+
+    def watch(self):
+        self.watching = True
+
+    def rest(self):
+        self.watching = False
+
+    def close(self):
+        self.watching = False
+
+
 @pytest.fixture
-def server(loop, intake):
-    return TraderServer(intake, max_connections=3, loop=loop)
+def polls():
+    return []
+
+
+@pytest.fixture
+def server(loop, intake, polls):
+    def make(*args):
+        polls.append(Poll(*args))
+        return polls[-1]
+
+    return TraderServer(intake, max_connections=3, loop=loop, make_poll=make)
+
+
+@pytest.fixture
+def poll(server, polls):
+    return polls[0]
+
+
+def begin_rest(server, loop, connection):
+    """Have two lines come close behind one another."""
+    for _ in range(2):
+        server.was_read(connection, 10, 1)
+        loop.turn()
 
 
 def admitted(server, count):
@@ -177,52 +226,85 @@ def test_only_who_said_hello_ends(server, loop, intake):
     assert intake.calls == [("ended", known), "tick"]
 
 
-def test_many_reads_are_one_tick(server, loop, intake):
-    """Everything that was readable at a time is committed together, and then left unread for a moment."""
+def test_many_reads_are_one_tick(server, loop, intake, poll):
+    """Everything that was readable at a time is committed together; lines that come alone are followed by no rest."""
     connections = admitted(server, 3)
     for connection in connections:
         server.was_read(connection, 100)
-    assert not any(connection.reading for connection in connections)
     assert intake.calls == []
     assert loop.turn() == 1
     assert intake.calls == ["tick"]
-    assert not any(connection.reading for connection in connections)
-    assert loop.pass_time() == [MIN_PAUSE_S]
-    assert all(connection.reading for connection in connections)
+    assert (poll.watching, loop.later) == (True, [])
+    loop.now += 2 * LONE_S
+    server.was_read(connections[0], 100)
+    loop.turn()
+    assert (poll.watching, loop.later) == (True, [])
 
 
-def test_after_much_there_is_no_pause(server, loop):
+def test_a_line_close_behind_another_is_followed_by_a_rest(server, loop, intake, poll):
+    """Nobody looks at the sockets meanwhile; at its end what has come is read, and while something has, it goes on."""
+    (trader,) = admitted(server, 1)
+    begin_rest(server, loop, trader)
+    assert not poll.watching
+    poll.ready = [lambda: server.was_read(trader, 500)]
+    loop.now += REST_S
+    assert loop.pass_time() == [REST_S]
+    assert intake.calls == ["tick"] * 3, "a pass ticks by itself, in the same turn"
+    assert (poll.watching, loop.soon) == (False, [])
+    poll.ready = []
+    loop.now += REST_S
+    assert loop.pass_time() == [REST_S]
+    assert intake.calls == ["tick"] * 3
+    assert poll.watching
+
+
+def test_what_the_loop_finds_is_read_and_ticked_at_once(server, loop, intake, poll):
+    """One tick for all sockets that had something, and none when there was nothing."""
+    one, two = admitted(server, 2)
+    poll.on_readable()
+    assert intake.calls == []
+    poll.ready = [lambda: server.was_read(one, 10), lambda: server.was_read(two, 10)]
+    poll.on_readable()
+    assert (intake.calls, loop.soon) == (["tick"], [])
+
+
+def test_a_tick_that_was_asked_for_is_not_made_twice(server, loop, poll):
+    """Where a pass comes before it."""
+    (one,) = admitted(server, 1)
+    poll.ready = [lambda: server.was_read(one, 10), server.schedule_tick]
+    poll.on_readable()
+    server.schedule_tick()
+    assert loop.turn() == 2, "the first was cancelled, the second asked for after the pass"
+
+
+def test_after_much_there_is_no_rest(server, loop, poll):
     """A large batch was worth its costs; the bytes of one tick do not count for the next."""
     connection, other, _ = admitted(server, 3)
+    begin_rest(server, loop, connection)
+    loop.pass_time()
     server.was_read(connection, FULL_BYTES // 2)
     server.was_read(other, FULL_BYTES // 2)
     loop.turn()
-    assert connection.reading
-    assert other.reading
-    assert loop.later == []
+    assert (poll.watching, loop.later) == (True, [])
     server.was_read(connection, 1)
     loop.turn()
-    assert not connection.reading
-    assert len(loop.later) == 1
+    assert (poll.watching, len(loop.later)) == (False, 1)
 
 
-def test_a_read_during_the_pause_does_not_prolong_it(server, loop):
-    """A connection that was not paused is read meanwhile; one timer runs for all."""
+def test_a_read_during_the_rest_does_not_prolong_it(server, loop, poll):
+    """One timer runs for all."""
     one, two = admitted(server, 2)
-    server.was_read(one, 10)
-    loop.turn()
+    begin_rest(server, loop, one)
     server.was_read(two, 10)
     loop.turn()
     assert len(loop.pass_time()) == 1
-    assert one.reading
-    assert two.reading
+    assert poll.watching
 
 
 def test_paused_reading_stays_paused(server, loop):
-    """Without room nothing is read, neither at the end of a pause nor after a tick, until there is room again."""
+    """Without room nothing is read, neither at the end of a rest nor after a tick, until there is room again."""
     one, two = admitted(server, 2)
-    server.was_read(one, 10)
-    loop.turn()
+    begin_rest(server, loop, one)
     server.pause_reading()
     loop.pass_time()
     assert not one.reading
@@ -230,32 +312,30 @@ def test_paused_reading_stays_paused(server, loop):
     server.schedule_tick()
     loop.turn()
     assert not one.reading
-    assert loop.later == []
     server.resume_reading()
     assert one.reading
     assert two.reading
 
 
-def test_resuming_waits_for_the_pause_that_runs(server, loop):
-    """Backpressure that comes and goes within a pause does not end it early."""
+def test_resuming_waits_for_the_rest_that_runs(server, loop, poll):
+    """Backpressure that comes and goes within a rest does not end it early."""
     (one,) = admitted(server, 1)
-    server.was_read(one, 10)
-    loop.turn()
+    begin_rest(server, loop, one)
     server.pause_reading()
     server.resume_reading()
-    assert not one.reading
+    assert not poll.watching
     loop.pass_time()
-    assert one.reading
+    assert poll.watching
 
 
-def test_a_lost_connection_is_not_read_again(server, loop):
-    """Its transport is gone."""
+def test_the_end_of_the_rest_watches_whatever_happens(server, loop, poll):
+    """An error in what was read costs no other trader its lines."""
     (one,) = admitted(server, 1)
-    server.was_read(one, 10)
-    server.was_lost(one)
-    one.resume_reading = None
-    loop.turn()
-    loop.pass_time()
+    begin_rest(server, loop, one)
+    poll.ready = [lambda: 1 // 0]
+    with pytest.raises(ZeroDivisionError):
+        loop.pass_time()
+    assert poll.watching
 
 
 def test_a_tick_can_be_had_without_a_read(server, loop, intake):
@@ -432,13 +512,10 @@ def test_who_floods_is_read_after_the_others(server, loop):
     assert greedy.reading
     flood(server, loop, greedy, other, 2_000)
     assert not greedy.reading
-    assert not other.reading
-    delays = [(delay_s, handle) for delay_s, handle in loop.later if not handle.cancelled]
-    (flood_delay, flood_timer), (_, pause_timer) = sorted(delays, reverse=True, key=lambda timer: timer[0])
-    assert flood_delay == pytest.approx(2_000 / FLOOD_LINES_PER_S)
-    pause_timer.call()
     assert other.reading
-    assert not greedy.reading
+    delays = [(delay_s, handle) for delay_s, handle in loop.later if not handle.cancelled]
+    flood_delay, flood_timer = max(delays, key=lambda timer: timer[0])
+    assert flood_delay == pytest.approx(2_000 / FLOOD_LINES_PER_S)
     loop.now += flood_delay
     flood_timer.call()
     assert greedy.reading
@@ -454,20 +531,19 @@ def test_who_floods_alone_is_read_at_once(server, loop):
 
 
 def test_no_room_and_a_flood_do_not_get_into_each_others_way(server, loop):
-    """Resumed reading leaves the one that floods alone; a drain reads it at once."""
+    """Resumed reading leaves the one that floods alone; one whose time comes meanwhile waits for the room."""
     greedy, other, _ = admitted(server, 3)
     flood(server, loop, greedy, other, BURST_LINES)
     flood(server, loop, greedy, other, BURST_LINES)
     server.pause_reading()
-    loop.pass_time()
     server.resume_reading()
     assert other.reading
     assert not greedy.reading
-    server._stop_accepting()
-    server.was_read(other, 1, 1)
-    server.was_read(greedy, 1, 1)
-    loop.turn()
+    server.pause_reading()
+    loop.now += 10.0
     loop.pass_time()
+    assert not greedy.reading
+    server.resume_reading()
     assert greedy.reading
 
 
@@ -480,6 +556,57 @@ def test_a_lasting_flood_is_told_of(server, loop, intake):
     (told,) = [call for call in intake.calls if call[0] == "flooding"]
     assert told[1] is greedy
     assert told[3] >= TELL_AFTER_S
+
+
+class Listening:
+    """A listening socket whose answers are given."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.closed = False
+
+    def setblocking(self, _flag):
+        """It has no other mode."""
+
+    def listen(self, _backlog):
+        """It listens."""
+
+    def fileno(self):
+        return 5
+
+    def accept(self):
+        answer = self.answers.pop(0) if self.answers else BlockingIOError()
+        raise answer
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_system_without_descriptors_is_asked_again_later(server, loop):
+    """Those that wait stay in the queue; what was wrong is reported; other errors are not waited for."""
+    sock = Listening(ConnectionAbortedError(), OSError(errno.EMFILE, "Too many open files"))
+    asyncio.run(server.serve(sock))
+    loop.readers[5]()
+    assert loop.problems == []
+    loop.readers[5]()
+    assert len(loop.problems) == 1
+    assert 5 not in loop.readers
+    assert loop.pass_time() == [ACCEPT_RETRY_S]
+    loop.readers[5]()
+    sock.answers = [OSError(errno.EINVAL, "Invalid argument")]
+    with pytest.raises(OSError, match="Invalid"):
+        loop.readers[5]()
+
+
+def test_a_socket_that_is_closed_meanwhile_is_not_asked_again(server, loop):
+    sock = Listening(OSError(errno.ENFILE, "Too many open files in system"))
+    asyncio.run(server.serve(sock))
+    loop.readers[5]()
+    loop.readers[5] = None  # as it was before it was taken out
+    asyncio.run(server.close())
+    assert sock.closed
+    loop.pass_time()
+    assert 5 not in loop.readers
 
 
 def test_who_is_not_allowed_is_refused_before_anything_else(loop, intake):

@@ -1,0 +1,106 @@
+"""What a line that comes alone costs the real relay, as the kernel counts it: system calls, and how often it sleeps.
+
+Counted and not timed, so that other work on the machine changes little; where it does (a commit that is slow sends the
+next ones back to the journal's thread), the best of several stretches counts. `perf` counts without disturbing, else
+`strace`; where neither may look at the relay, the calls are not counted.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from tests.support.waiting import wait_for
+
+MOST_CALLS = 15.0
+"""For a line at 50/s with one viewer. It was 31 to 34 when two threads took turns."""
+MOST_SWITCHES = 1.9
+"""Times that a thread goes to sleep; half of what it was."""
+LINES, LINES_PER_S = 50, 50
+STRETCHES = 8
+
+
+class Bot:
+    """Speaks the wire protocol, a line at a time."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(path))
+        hello = {"protocol": 1, "run": b"l" * 16, "app": "bot", "host": "box", "pid": 1, "started_ns": 0}
+        self.socket.sendall(msgpack.packb([0, hello]))
+        self.seq = 0
+
+    def log(self, lines):
+        for _ in range(lines):
+            self.seq += 1
+            event = {"event": "trade.executed", "logger": "bot.runner", "symbol": "AAPL", "quantity": 100}
+            self.socket.sendall(msgpack.packb([1, self.seq, time.time_ns(), "info", event]))
+            time.sleep(1 / LINES_PER_S)  # the pace is what is measured
+
+
+def looks_at(counter, pid):
+    return counter.poll() is not None or "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def count_calls(pid, work, out: Path):
+    """Return the system calls of a process during `work()`; None where nothing here can count them."""
+    counters = {
+        "perf": ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-o", str(out), "-p", str(pid)],
+        "strace": ["strace", "-f", "-qq", "-c", "-U", "calls,name", "-o", str(out), "-p", str(pid)],
+    }
+    for name, command in counters.items():
+        if shutil.which(name) is None:
+            continue
+        out.unlink(missing_ok=True)
+        counter = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            if name == "strace":
+                wait_for(partial(looks_at, counter, pid), "it traces, or ends")
+            work()
+        finally:
+            counter.send_signal(signal.SIGINT)
+            counter.wait()
+        text = out.read_text() if out.exists() else ""
+        found = re.search(r"^(\d+),", text, re.MULTILINE) or re.search(r"^\s*(\d+)\s+total", text, re.MULTILINE)
+        if found and int(found[1]):
+            return int(found[1])
+    return None
+
+
+def sleeps(pid):
+    """Return how often the threads of a process have gone to sleep."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\t(\d+)", text, re.MULTILINE)[1]) for text in texts)
+
+
+def test_a_lone_line_is_cheap(scene, tmp_path):
+    """One viewer, one bot, 50 lines/s, the journal on disk and every line acked."""
+    relay = scene.relay().start()
+    viewer = scene.viewer(relay).start()
+    bot = Bot(relay.socket)
+    with bot.socket:
+        bot.log(LINES)
+        fewest_calls = fewest_sleeps = float("inf")
+        for _ in range(STRETCHES):
+            before = sleeps(relay.process.pid)
+            calls = count_calls(relay.process.pid, lambda: bot.log(LINES), tmp_path / "calls")
+            fewest_sleeps = min(fewest_sleeps, (sleeps(relay.process.pid) - before) / LINES)
+            if calls is None:
+                break
+            fewest_calls = min(fewest_calls, calls / LINES)
+            if fewest_calls <= MOST_CALLS and fewest_sleeps <= MOST_SWITCHES:
+                break
+        wait_for(lambda: len([got for got in viewer.lines if b"trade.executed" in got.raw]) == bot.seq, "all are shown")
+    if calls is None:
+        pytest.skip("neither perf nor strace may look at a process here")
+    assert fewest_calls <= MOST_CALLS
+    assert fewest_sleeps <= MOST_SWITCHES
