@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -26,6 +27,9 @@ TERM_SECONDS = 5.0
 """How long a process may take from SIGTERM to its end before it gets SIGKILL; closing 1,000 viewers takes about 1."""
 STDERR_TAIL_BYTES = 600
 """How much of a process's last words is looked at: more than a line that says something."""
+
+COUNTER_SECONDS = 0.3
+"""perf has begun to count after so long."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -211,6 +215,43 @@ def rss_bytes(pids: Sequence[int]) -> int:
             raise BenchError("the server is gone") from error
         total += next((int(row.split()[1]) for row in status.splitlines() if row.startswith("VmRSS")), 0) * 1024
     return total
+
+
+def sleeps(pids: Sequence[int]) -> int:
+    """Return how often the threads of the processes have gone to sleep: each sleep ends with a change of context."""
+    total = 0
+    for pid in pids:
+        for status in Path(f"/proc/{pid}/task").glob("*/status"):
+            with contextlib.suppress(OSError):  # a thread that has ended
+                rows = status.read_text().splitlines()
+                total += next((int(row.split()[1]) for row in rows if row.startswith("voluntary_ctxt_switches")), 0)
+    return total
+
+
+class CallCounter:
+    """Counts the system calls of processes with perf, which hardly slows them down."""
+
+    def __init__(self, fleet: Fleet, pids: Sequence[int]) -> None:
+        """Begin to count. Where perf is missing or may not, `stop` returns None."""
+        self._fleet, self._process, self._out = fleet, None, fleet.folder / "calls"
+        self._out.unlink(missing_ok=True)
+        command = ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-o", str(self._out)]
+        if shutil.which("perf"):
+            self._process, _ = fleet.start("perf", [*command, "-p", ",".join(map(str, pids))])
+            time.sleep(COUNTER_SECONDS)
+
+    def stop(self) -> int | None:
+        """End, and return the number."""
+        if self._process is None:
+            return None
+        self._process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(TERM_SECONDS)
+        self._fleet.stop(self._process)
+        with contextlib.suppress(OSError, ValueError):
+            rows = [row for row in self._out.read_text().splitlines() if "sys_enter" in row]
+            return int(rows[0].split(",")[0]) if rows else None
+        return None
 
 
 def children_of(pid: int) -> list[int]:

@@ -153,6 +153,24 @@ def fanout(samples: list[Sample]) -> list[Table]:
     return tables
 
 
+def day(samples: list[Sample]) -> list[Table]:
+    """An ordinary day: CPU, system calls, sleeps and latency of a line that comes alone."""
+    cells = sorted({(sample["viewers"], sample["rate"]) for sample in samples})
+    figures = (
+        ("CPU time per line, us", "cpu_us_in", "User and system time of the server, all threads."),
+        ("system calls per line", "calls_per_line", "Counted by perf, in all threads; - where there is no perf."),
+        ("sleeps per line", "sleeps_per_line", "Times that a thread went to sleep, as the kernel counts them."),
+        ("latency p50, ms", "p50_ms", "From the clock just before the line is packed and sent to the probe's read."),
+    )
+    out = []
+    for title, key, note in figures:
+        some = [sample for sample in samples if key in sample]
+        columns = [(f"{viewers_text(n)}, {rate}/s", key, {"viewers": n, "rate": rate}) for n, rate in cells]
+        if some:
+            out.append(_grid(f"An ordinary day: {title}", note, some, columns))
+    return out
+
+
 def latency(samples: list[Sample]) -> list[Table]:
     """Percentiles over the lines of all runs."""
     columns = sorted({(sample["rate"], sample["viewers"]) for sample in samples})
@@ -185,11 +203,15 @@ def footprint(samples: list[Sample], idle: list[Sample]) -> list[Table]:
             ("per idle viewer, kB", "viewer_kb", {"section": "footprint"}),
         ]
     if idle:
-        columns.append(("idle CPU, ms per s", "cpu_ms_per_s", {"section": "idle"}))
+        columns += [
+            ("idle CPU, ms per s", "cpu_ms_per_s", {"section": "idle"}),
+            ("sleeps per s", "wakes_per_s", {"section": "idle"}),
+            ("memory then, MB", "idle_rss_mb", {"section": "idle"}),
+        ]
     note = (
         "Ready: logrelay from the start of the process to its ready line, the others until their port accepts. "
         "Memory with a trader and 10 viewers after 200 lines; then per idle viewer when many more connect. "
-        "Idle: 10 idle viewers and a quiet trader."
+        "Idle: 10 idle viewers and a quiet trader, for a minute; each sleep is one wake-up of the processor."
     )
     return [_grid("Start, memory, idleness", note, [*samples, *idle], columns)] if columns else []
 
@@ -313,7 +335,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         return select(result["samples"], section=section)
 
     shown: list[Callable[[list[Sample]], list[Table]]] = [
-        *(latency, traders, filters, batch, compress, resume, stalled, storm)
+        *(day, latency, traders, filters, batch, compress, resume, stalled, storm)
     ]
     out = fanout(of("fanout"))
     for show in shown:

@@ -123,8 +123,11 @@ def cells(shippers: list[str], quick: bool) -> list[Cell]:
 class Bench:
     """One run."""
 
-    def __init__(self, plan: Plan, fleet: Fleet, folder: Path, shippers: list[str], *, quick: bool) -> None:
+    def __init__(
+        self, plan: Plan, fleet: Fleet, folder: Path, shippers: list[str], *, quick: bool, rate: float = RATE
+    ) -> None:
         self.plan = plan
+        self.rate = rate
         self.fleet = fleet
         self.folder = folder
         self.cells = cells(shippers, quick)
@@ -223,7 +226,7 @@ class Bench:
                 bursts=self.plan.bursts,
                 size=BURST_CALLS * (4 if cell.threads > 1 else 1),
                 seconds=self.plan.seconds if cell.paced else 0.0,
-                rate=RATE,
+                rate=self.rate,
                 threads=cell.threads,
                 settle=state in ("up", "coalesce"),
                 limit=STUCK_SECONDS,
@@ -455,7 +458,7 @@ def render(result: dict[str, Any], *, markdown: bool) -> str:
     out.append(
         "us per call; the median of the runs, the smallest and largest run in brackets. "
         f"burst: {BURST_CALLS:,} calls in a row, 'burst min' the best of all bursts (8 threads: {BURST_CALLS // 2:,} "
-        f"calls each, wall time by all calls). paced: {RATE:,.0f} calls/s in all, each timed. "
+        f"calls each, wall time by all calls). paced: {result.get('rate', RATE):,.0f} calls/s in all, each timed. "
         "CPU/line: user + system time of the whole process, all its threads, while paced, the pacing's own sleeps "
         "included. x/ours: in units of our processor's in the same table."
     )
@@ -487,6 +490,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure what a log call costs the trader, beside other shippers.")
     parser.add_argument("--quick", action="store_true", help="at most a minute, one run of the main cells")
     parser.add_argument("--shippers", type=names, default=known, help=f"of {','.join(known)}")
+    parser.add_argument("--rate", type=float, default=RATE, help="lines a second of the paced part")
     parser.add_argument("--rounds", type=int, help="runs of each cell")
     parser.add_argument("--minutes", type=float, help="begin no new cell after so many minutes")
     parser.add_argument("--states", type=lambda text: text.split(","), help=f"only these, of {','.join(STATES)}")
@@ -506,7 +510,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
         say(f"WARNING: load average {load:.1f}: something else wants the cores")
     folder = Path(tempfile.mkdtemp(prefix="logrelay-bench-"))
     fleet = Fleet(folder)
-    bench = Bench(plan, fleet, folder, options.shippers, quick=options.quick)
+    bench = Bench(plan, fleet, folder, options.shippers, quick=options.quick, rate=options.rate)
     if options.relay:
         LogRelay.program = tuple(options.relay)
     if options.states:
@@ -534,6 +538,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, Any], bool]:
         "seconds": time.monotonic() - began,
         "versions": versions(),
         "gc": f"{state}, thresholds {', '.join(map(str, threshold))}, as Python sets them",
+        "rate": bench.rate,
         "loads": bench.loads,
         "absent": bench.absent,
         "problems": bench.problems,

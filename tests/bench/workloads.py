@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from lines import STRATEGIES
 from peers import HERE, SERVERS, LogRelay, Server
-from processes import BenchError, Child, Fleet, cpu_seconds, rss_bytes
+from processes import BenchError, CallCounter, Child, Fleet, cpu_seconds, rss_bytes, sleeps
 
 MAX = 0
 """The rate that means: as fast as the server takes them."""
@@ -50,6 +50,8 @@ class Plan:
     """Lines per cell by rate (lines/s, MAX) and number of viewers; missing: that cell is left out."""
     latency: dict[int, int]
     """Lines per cell by rate."""
+    day_lines: dict[int, int]
+    """Lines per cell by rate on an ordinary day."""
     crowd: int
     """Viewers where a section has one number of them."""
     crowd_lines: dict[int, int]
@@ -73,13 +75,14 @@ FULL = Plan(
         MAX: {1: 30_000, 10: 20_000, 100: 5_000, 1000: 500},
     },
     latency={10: 30, 1000: 1500},
+    day_lines={1: 4, 10: 30, 50: 100},
     crowd=100,
     crowd_lines={1000: 1500, MAX: 5_000},
     compress_lines=300,
     stalled_viewers=50,
     resume_lines=100_000,
     idle_viewers=1000,
-    idle_seconds=10,
+    idle_seconds=60,
     storm_viewers=2000,
     storm_seconds=10,
 )
@@ -93,6 +96,7 @@ QUICK = Plan(
         MAX: {1: 10_000, 10: 5_000, 100: 1_000, 1000: 100},
     },
     latency={10: 10, 1000: 500},
+    day_lines={10: 10, 50: 50},
     crowd=100,
     crowd_lines={1000: 500, MAX: 2_000},
     compress_lines=100,
@@ -106,6 +110,9 @@ QUICK = Plan(
 COMPRESS_RATE = 200
 """Lines a second in the compression section: what a server that compresses for each of 100 viewers apart can do."""
 MANY_TRADERS = 8
+DAY_VIEWERS = (1, 3)
+DAY_WARM_LINES, DAY_WARM_RATE = 60, 100
+"""Before an ordinary day is measured: logrelay makes a commit without its second thread once some have been quick."""
 MEMORY_VIEWERS = 10
 STORM_RATE = 100
 STALLED_LINES = 20_000
@@ -244,7 +251,9 @@ class Bench:
         for child, do in ((crowd, "close"), (probe, "unprobe"), (feeders, "close")):
             child.ask(do, ANSWER_SECONDS)
 
-    def cell(self, group: Group, section: str, lines: int, rate: int, **tags: Any) -> Sample:
+    def cell(
+        self, group: Group, section: str, lines: int, rate: int, *, count_calls: bool = False, **tags: Any
+    ) -> Sample:
         """Send the lines, wait until all viewers have them, and return the sample (also kept, unless section is "")."""
         self._cell += 1
         crowd, probe, feeders = self.load("crowd"), self.load("probe"), self.load("feeders")
@@ -261,12 +270,14 @@ class Bench:
             ids=group.ids,
         )
         pids = group.server.pids()
-        before = cpu_seconds(pids)
+        counter = CallCounter(self.fleet, pids) if count_calls else None
+        asleep, before = sleeps(pids), cpu_seconds(pids)
         how = {"rate": rate} if rate else {}
         sent = feeders.ask("pace" if rate else "blast", limit + ANSWER_SECONDS, cell=self._cell, count=lines, **how)
         counts = [crowd.answer(limit + ANSWER_SECONDS), probe.answer(limit + ANSWER_SECONDS)]
         time.sleep(AFTERWORK_SECONDS)
-        used = cpu_seconds(pids) - before
+        used, asleep = cpu_seconds(pids) - before, sleeps(pids) - asleep
+        calls = counter.stop() if counter is not None else None
         took = (max(*(count["last_ns"] for count in counts), sent["acked_ns"]) - sent["start_ns"]) / 1e9
         delivered = sum(count["lines"] for count in counts)
         sample: Sample = {
@@ -279,6 +290,7 @@ class Bench:
             "lines": lines,
             "cpu_us_delivered": used / max(1, delivered) * 1e6,
             "cpu_us_in": used / lines * 1e6,
+            "sleeps_per_line": asleep / lines,
             "lines_per_s": lines / took,
             "seconds": took,
             "bytes_per_1000": sum(count["bytes"] for count in counts) / max(1, delivered) * 1000,
@@ -287,6 +299,10 @@ class Bench:
             "last_id": counts[1]["last_id"],
             "latencies_us": [round(ns / 1000) for ns in counts[1]["latencies_ns"]],
         }
+        if calls is not None:
+            sample["calls_per_line"] = calls / lines
+        if sample["latencies_us"]:
+            sample["p50_ms"] = sorted(sample["latencies_us"])[len(sample["latencies_us"]) // 2] / 1000
         sample["faults"] = said = faults_of(counts, sent["rejected"])
         if section:
             kept = {key: value for key, value in sample.items() if key != "latencies_us" or section == "latency"}
@@ -375,12 +391,19 @@ class Bench:
                 paths = [server.path] * MEMORY_VIEWERS
                 crowd.ask("open", ANSWER_SECONDS, paths=paths, port=server.port, dialect=server.dialect)
             crowd.ask("settle", ANSWER_SECONDS, seconds=QUIET_SECONDS, limit=DELIVER_SECONDS)
-            before = [cpu_seconds(server.pids()) for server in quiet]
+            before = [(cpu_seconds(server.pids()), sleeps(server.pids())) for server in quiet]
             time.sleep(self.plan.idle_seconds)
-            for server, used in zip(quiet, before, strict=True):
-                share = (cpu_seconds(server.pids()) - used) / self.plan.idle_seconds
+            for server, (used, asleep) in zip(quiet, before, strict=True):
+                pids, seconds = server.pids(), self.plan.idle_seconds
                 self.samples.append(
-                    {"section": "idle", "server": server.name, "round": self.round, "cpu_ms_per_s": share * 1000}
+                    {
+                        "section": "idle",
+                        "server": server.name,
+                        "round": self.round,
+                        "cpu_ms_per_s": (cpu_seconds(pids) - used) / seconds * 1000,
+                        "wakes_per_s": (sleeps(pids) - asleep) / seconds,
+                        "idle_rss_mb": rss_bytes(pids) / 1e6,
+                    }
                 )
             crowd.ask("close", ANSWER_SECONDS)
             for server in quiet:
@@ -394,6 +417,17 @@ class Bench:
                     for rate, sizes in self.plan.lines.items():
                         if viewers in sizes:
                             self.cell(group, "fanout", sizes[viewers], rate)
+
+    def day(self) -> None:
+        """A line now and then: what each costs when no other is near."""
+        if self.round:
+            return
+        for viewers in DAY_VIEWERS:
+            for name in self.servers():
+                with self.guarded(f"day, {viewers} viewer(s), {name}"), self.viewing(name, viewers) as group:
+                    self.cell(group, "", DAY_WARM_LINES, DAY_WARM_RATE)
+                    for rate, lines in self.plan.day_lines.items():
+                        self.cell(group, "day", lines, rate, count_calls=True)
 
     def traders(self) -> None:
         """The same line count from eight traders at once."""
@@ -567,7 +601,7 @@ class Bench:
 
 
 SECTIONS = (
-    *("footprint", "idle", "fanout", "latency", "traders", "filters"),
+    *("footprint", "idle", "day", "fanout", "latency", "traders", "filters"),
     *("batch", "compress", "resume", "stalled", "storm"),
 )
 """The sections by the names of their methods, in the order they run and are shown."""
