@@ -17,7 +17,7 @@ def test_every_kind_of_viewer_gets_every_line_through_kills_stalls_and_newcomers
     """
     dice = chance("compressed")
     relay = scene.relay("--compression", "on").start()
-    severe = {"level": "WARNING"}
+    severe = {"level": "WARNING", "notices": "all"}
     kinds = [
         ("plain", {}, {}),
         ("deflate", {"deflate": True}, {}),

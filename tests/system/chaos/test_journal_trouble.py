@@ -313,7 +313,7 @@ def test_readers_do_not_suffer_from_a_full_disk(scene):
     assert body.count(b"\n") >= 1
     watching.send({"type": "history", "before": watching.lines[0].id, "limit": 100})
     watching.wait(lambda: any(m["type"] == "history" for m in watching.others), "no answer to history")
-    picky = scene.viewer(relay, name="picky", level="WARNING", tail=10).start()
+    picky = scene.viewer(relay, name="picky", level="WARNING", notices="all", tail=10).start()
     trader.log("a second alarm", "warning")
     picky.wait_for_line(lambda data: data["message"] == "a second alarm", "the second alarm", LIVE_S)
 

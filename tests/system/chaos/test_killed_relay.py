@@ -28,7 +28,7 @@ def test_kill_under_load_loses_nothing_and_repeats_nothing(scene):
     dice = chance("kill under load")
     relay = scene.relay().start()
     plain = scene.viewer(relay, name="plain").start()
-    picky = scene.viewer(relay, name="picky", level="WARNING", where="symbol=AAPL").start()
+    picky = scene.viewer(relay, name="picky", level="WARNING", where="symbol=AAPL", notices="all").start()
     slow = scene.viewer(relay, name="slow", rcvbuf=8192, chunk=20_000, pause_s=0.01).start()
     feeders = [scene.feeder(relay, f"feeder{n}", rate=800) for n in range(4)]
     for _ in range(KILLS):

@@ -106,7 +106,7 @@ def test_resume_is_exact_from_every_id(scene):
     ledger = Ledger.read(relay.journal)
     for entry in ledger.entries:
         for level in ("DEBUG", "WARNING"):
-            viewer = scene.viewer(relay, after=entry.id, level=level).start()
+            viewer = scene.viewer(relay, after=entry.id, level=level, notices="all").start()
             viewer.send({"type": "ping"})
             # The answer to a ping, sent once everything is quiet, comes behind the replay.
             if any(e.seq > entry.seq and (e.level >= 30 or level == "DEBUG") for e in ledger.entries):
@@ -181,7 +181,7 @@ def test_skip_is_told_to_a_filtered_viewer_too(scene):
     trader.flush_all()
     trader.wait_acked()
     ledger = Ledger.read(relay.journal)
-    viewer = scene.viewer(relay, after=ledger.entries[0].id, where="symbol=AAPL").start()
+    viewer = scene.viewer(relay, after=ledger.entries[0].id, where="symbol=AAPL", notices="all").start()
     viewer.wait_for_id(ledger.head - 1)
     viewer.stop()
     (gap,) = private_notices(viewer.lines)
