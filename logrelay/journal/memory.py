@@ -169,10 +169,11 @@ class MemoryJournal:
         seqs: list[int] = []
         beside, notices_from = 0, 0
         reached, complete = (query.after if query.newest else max(query.after, high)), True
-        for seq, row in self._walk(blocks, low, high, newest=query.newest):
+        for looked_at, (seq, row) in enumerate(self._walk(blocks, low, high, newest=query.newest)):
             matched = _matches(query, seq, row)
             full = left <= 0 or (matched and room < len(row.body) and bool(bodies))
-            if full or self._clock() - began > PAGE_SECONDS:
+            # However late the first row is looked at, a page gets somewhere.
+            if full or (looked_at and self._clock() - began > PAGE_SECONDS):
                 reached, complete = (seq if query.newest else seq - 1), False
                 break
             if not matched:

@@ -46,6 +46,7 @@ def test_every_value_type_gives_the_type_its_field_declares():
         "sync": "full",
         "keep_bytes": "2MiB",
         "keep_free": "0",
+        "text_index": "off",
     }
     texts |= {
         "compression": "on",

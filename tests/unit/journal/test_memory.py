@@ -35,6 +35,21 @@ def test_the_oldest_lines_go_and_the_newest_stay(journal, fill):
     assert journal.levels(oldest - 5, oldest + 5) == {20: 6}
 
 
+@pytest.mark.parametrize("newest", [False, True])
+def test_a_page_gets_somewhere_however_slow_the_machine_is(fill, newest):
+    """Each look at the clock finds that the time of a page is over: the lines come one by one, and all come."""
+    ticks = iter(range(10**6))
+    journal = MemoryJournal(random_epoch=lambda: "abc123", clock=lambda: float(next(ticks)))
+    journal.open()
+    fill(journal, 1, 5)
+    after, until, seqs = 0, 5, []
+    for _ in range(5):
+        page = journal.page(Query(after, until, 10, newest=newest))
+        seqs += page.seqs
+        after, until = (after, page.reached) if newest else (page.reached, until)
+    assert sorted(seqs) == [1, 2, 3, 4, 5]
+
+
 def test_pages_say_how_far_they_got(journal, fill):
     """Limits in lines and bytes, upwards and downwards, join without hole or repeat."""
     fill(journal, 1, 1500, batch=70)
