@@ -33,18 +33,36 @@ MOST_TOKEN_BYTES = 4096
 """Of a file with a token; a token has 256 characters at most."""
 
 _FILTERS = (
-    click.option("--level", metavar="LEVEL", default="", help="Lowest level: debug, info, warning, error, critical."),
+    click.option("--level", metavar="LEVEL", help="Lowest level: debug, info, warning, error, critical."),
     click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots; repeatable, any of them."),
     click.option("--run", "runs", multiple=True, metavar="GLOB", help="Runs by name; repeatable, any of them."),
     click.option("--source", "sources", multiple=True, metavar="GLOB", help="Loggers; repeatable, any of them."),
     click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Context fields; repeatable, all of them."),
-    click.option("--since", default="", metavar="TIME", help="From this time on: 2026-01-23T10:00:00Z, 15m, 2h, 7d."),
-    click.option("--until", default="", metavar="TIME", help="Up to this time, in the same forms."),
+    click.option("--since", metavar="TIME", help="From this time on: 2026-01-23T10:00:00Z, 15m, 2h, 7d."),
+    click.option("--until", metavar="TIME", help="Up to this time, in the same forms."),
 )
-_TEXT = click.option("--grep", "text", default="", metavar="TEXT", help="Text in the message or in a value.")
+_TEXT = click.option("--grep", "text", metavar="TEXT", help="Text in the message or in a value.")
 _NOTICES = click.option(
     "--notices", type=click.Choice(["no", "all"]), help="Notices of the relay.  [default: those that concern the lines]"
 )
+
+
+_A_GLOB = "a name, or a glob such as 'scalper*'"
+_A_TIME = "an age (90s, 15m, 2h, 7d) or 2026-01-23T10:00:00Z"
+_ALLOWED = {
+    "level": ("--level", "debug, info, warning, error, critical"),
+    "apps": ("--app", _A_GLOB),
+    "runs": ("--run", _A_GLOB),
+    "sources": ("--source", _A_GLOB),
+    "where": ("--where", "FIELD=VALUE, such as symbol=AAPL"),
+    "since": ("--since", _A_TIME),
+    "until": ("--until", _A_TIME),
+    "text": ("--grep", "a text of one character or more"),
+}
+"""The options that are conditions, and what each takes."""
+
+_GLOBS = ("apps", "runs", "sources")
+"""They may hold several, with commas between them, and spaces around them do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +104,24 @@ def colour_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def selection_of(given: dict[str, Any]) -> Selection:
-    """Take the filters out of what was given, and check them. Raises ConfigError."""
+def selection_of(given: dict[str, Any], *, until_name: str = "until") -> Selection:
+    """Take the filters out of what was given, and check them. Raises ConfigError.
+
+    An option that is empty is refused, not passed over: most often it is a variable of a script that is not set, and
+    without the condition much more would be shown, or deleted, than was meant.
+    """
     from logrelay.terminal.selection import Selection  # noqa: PLC0415
 
+    for name, (option, allowed) in _ALLOWED.items():
+        value = given.get(name)
+        for one in value if isinstance(value, tuple) else () if value is None else (value,):
+            if not (one.replace(",", " ").strip() if name in _GLOBS else one):
+                said = until_name if name == "until" and until_name.startswith("--") else option
+                raise ConfigError(f"{said} is empty; allowed: {allowed}")
     names = ("level", "apps", "runs", "sources", "text", "where", "since", "until", "notices")
     chosen: dict[str, Any] = {name: value for name in names if (value := given.pop(name, None))}
     selection = Selection(**chosen)
-    selection.check(time.time_ns() // 1000)
+    selection.check(time.time_ns() // 1000, until_name=until_name)
     return selection
 
 
@@ -130,7 +158,11 @@ def _read_token(path: str) -> str:
         with Path(path).open("rb") as file:
             text = file.read(MOST_TOKEN_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the token file {path} cannot be read: {error}") from None
+        why = (error.strerror if isinstance(error, OSError) else None) or "it is not a text in ASCII"
+        raise ConfigError(
+            f"the token file {path} cannot be read: {why}; --token-file takes the path of a file with a token and "
+            "nothing else, which logrelay token add NAME prints"
+        ) from None
     if not text or any(c.isspace() for c in text):
         raise ConfigError(f"{path} does not hold a token and nothing else; logrelay token add NAME prints one")
     return text

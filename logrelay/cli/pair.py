@@ -7,9 +7,11 @@ reached in `terminal/addresses`. Read `cli/token` next.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Sequence
+from ipaddress import ip_address
 from urllib.parse import quote, urlencode
 
 import click
@@ -19,8 +21,11 @@ from logrelay.cli.place_options import place_options
 from logrelay.cli.setting_options import read_settings
 from logrelay.cli.token import limit_options, make_token, token_path
 from logrelay.config.settings import authority, is_loopback
+from logrelay.errors import ConfigError, quoted
 
 DEFAULT_DEVICE = "phone"
+
+_HOST_NAME = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63})*")
 
 QUIET_ZONE = 2
 """Modules of white around the code: four are the standard, and two are enough for every camera in front of a screen."""
@@ -55,6 +60,8 @@ def pair(
 
     effective = read_settings(places, serving=False)
     config = effective.config
+    for name, address in (("--host", config.host), *(("--address", one) for one in named)):
+        _check_address(name, address)
     path = token_path(effective)
     made, text, others = make_token(path, device, expires, min_level, apps, ())
     host, port, secure = config.host, config.port, config.tls_cert is not None
@@ -85,6 +92,19 @@ def pair(
         )
     if links and not secure:
         print_stderr("ws:// and http:// are not encrypted: use them in a network that you trust, or --tls-cert")
+
+
+def _check_address(option: str, given: str) -> None:
+    """Raise ConfigError for what no link can be made of."""
+    try:
+        ip_address(given)
+    except ValueError:
+        # A name whose last part is a number would be read as an IPv4 address, and is none.
+        if not _HOST_NAME.fullmatch(given) or given.rpartition(".")[2].isdigit():
+            raise ConfigError(
+                f"{option} {quoted(given)} is neither a name nor an IP address; allowed: box.example.org, 192.168.1.20 "
+                "or fd00::20, without http:// and without a port (--port names it)"
+            ) from None
 
 
 def _is_wildcard(host: str) -> bool:

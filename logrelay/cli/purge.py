@@ -47,12 +47,12 @@ COPIES = (".corrupt-", ".found-", ".rescue", ".salvage")
 
 
 @click.command()
-@click.option("--before", default="", metavar="TIME", help="Only lines up to this time; the same as --until.")
+@click.option("--before", metavar="TIME", help="Only lines up to this time; the same as --until.")
 @filter_options(notices=False)
 @click.option("--dry-run", is_flag=True, help="Only say how many lines it would be, and from when; a relay may run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @place_options("config", "journal")
-def purge(before: str, dry_run: bool, yes: bool, **given: Any) -> None:
+def purge(before: str | None, dry_run: bool, yes: bool, **given: Any) -> None:
     """Delete every line that passes, for good: its bytes are in no file of the journal afterwards.
 
     At least one condition has to be given. A notice in the journal says how many lines went; a viewer that comes to
@@ -62,10 +62,11 @@ def purge(before: str, dry_run: bool, yes: bool, **given: Any) -> None:
     Exit codes: 0 done, or nothing to do, 2 the command line is wrong, 4 the journal is in use or cannot be written, 1
     not confirmed.
     """
-    if before and given["until"]:
+    if before is not None and given["until"] is not None:
         raise ConfigError("--before and --until are the same: give one of them")
-    given["until"] = before or given["until"]
-    selection = selection_of(given)
+    if before is not None:
+        given["until"] = before
+    selection = selection_of(given, until_name="until" if before is None else "--before")
     if selection.empty:
         raise ConfigError("nothing was said about which lines are to go; give --grep, --where, --app, --before, ...")
     path = journal_path(read_settings(given, serving=False))
@@ -78,12 +79,12 @@ def purge(before: str, dry_run: bool, yes: bool, **given: Any) -> None:
         print_stderr("no line passes: nothing is deleted")
         return
     if dry_run:
-        print_stderr(f"{_count(len(seqs))} would be deleted; nothing was")
+        print_stderr(f"{_part(len(seqs), _lines_of(path))} would be deleted; nothing was")
         return
     if seqs and not yes:
         if not sys.stdin.isatty():
             raise ConfigError("nobody can be asked without a terminal; --yes deletes without a question")
-        click.confirm(f"Delete {_count(len(seqs))} from {path} for good?", abort=True, err=True)
+        click.confirm(f"Delete {_part(len(seqs), _lines_of(path))} from {path} for good?", abort=True, err=True)
     gone = _purge(path, seqs)
     print_stderr(f"{_count(gone)} deleted; the file has been written anew without them")
     copies = sorted(str(found) for found in Path(path).parent.glob(f"{Path(path).name}.*") if _is_copy(found, path))
@@ -112,6 +113,13 @@ def _find(path: str, selection: Selection) -> list[int]:
             progress((page.reached - journal.oldest + 1) / (journal.head - journal.oldest + 1), len(seqs))
     progress.clear()
     return seqs
+
+
+def _lines_of(path: str) -> int:
+    from logrelay.journal.read_only import ReadOnlyJournal  # noqa: PLC0415
+
+    with closing(ReadOnlyJournal(path)) as journal:
+        return journal.count_lines()
 
 
 def _query(journal: ReadOnlyJournal, selection: Selection) -> Query:
@@ -187,3 +195,8 @@ def _size(path: str) -> int:
 
 def _count(lines: int) -> str:
     return "1 line" if lines == 1 else f"{lines:,} lines"
+
+
+def _part(lines: int, of: int) -> str:
+    """Say how many lines, and whether the journal has no others."""
+    return f"all {_count(lines)} of the journal" if lines >= of else f"{_count(lines)} of {of:,}"

@@ -11,6 +11,7 @@ import click
 
 from logrelay.cli.line_options import colour_option, filter_options, reading, source_options
 from logrelay.cli.output import print_stderr
+from logrelay.errors import ConfigError
 
 DEFAULT_LIMIT = 1000
 """Lines that a person scrolls through; it is said when there may be more."""
@@ -35,7 +36,8 @@ AROUND_LINES = 20
 def search(around: str | None, limit: int | None, as_json: bool, colour: str, **given: Any) -> None:
     """Find the lines with TEXT in the message or in a value, oldest first.
 
-    TEXT may be left out where other conditions are given. Reads from where `logrelay tail` reads; the journal's file
+    TEXT may be left out: a last argument that begins with ws://, wss://, http:// or https://, or is a journal's file,
+    says where to search. Reads from where `logrelay tail` reads; the journal's file
     itself where it is that of the running relay, which is not disturbed by it.
 
     Exit codes: those of `logrelay tail`.
@@ -43,8 +45,15 @@ def search(around: str | None, limit: int | None, as_json: bool, colour: str, **
     from logrelay.terminal.history import newest  # noqa: PLC0415
     from logrelay.terminal.output import Output, Progress  # noqa: PLC0415
 
+    if given["place"] is None and _is_place(given["text"]):
+        given["place"], given["text"] = given["text"], None
+    given["text"] = given["text"] or None  # '' is no condition, so that what a script searches for may be empty
+    if around is not None:
+        _refuse_times(given["since"], given["until"])
     progress = Progress("searching")
     with reading(given, history=True) as asked:
+        if around is not None:
+            _refuse_times(asked.selection.since, asked.selection.until)
         output = Output(colour=colour, as_json=as_json, before_write=progress.clear)
         source, selection = asked.found.source, asked.selection
         most = limit or (AROUND_LINES if around else DEFAULT_LIMIT)
@@ -66,3 +75,20 @@ def search(around: str | None, limit: int | None, as_json: bool, colour: str, **
             progress.clear()
         if limit is None and around is None and output.lines >= most:
             print_stderr(f"these are the newest {most:,}; --limit shows more, logrelay export all of them")
+
+
+def _is_place(argument: str) -> bool:
+    """Tell whether the only argument names a relay or a journal, and not a text."""
+    from logrelay.journal.journal_file import is_journal  # noqa: PLC0415
+    from logrelay.terminal.relay import is_url  # noqa: PLC0415
+
+    return is_url(argument) or is_journal(argument)
+
+
+def _refuse_times(since: str | None, until: str | None) -> None:
+    for option, given in (("--since", since), ("--until", until)):
+        if given:
+            raise ConfigError(
+                f"{option} cannot go with --around, which shows the lines around one whenever they were logged: leave "
+                "one of the two out"
+            )

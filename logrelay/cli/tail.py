@@ -123,10 +123,10 @@ def _show(line: Mapping[str, object], output: Output) -> None:
 
 def _show_traders(traders: list[Mapping[str, object]]) -> None:
     """Say on a terminal how the bots are; a bot's newest run counts."""
+    from logrelay.http.summary import states_of  # noqa: PLC0415
     from logrelay.visible_text import visible  # noqa: PLC0415
 
     if not sys.stderr.isatty():
         return
-    states = {str(one.get("app")): str(one.get("state")) for one in traders}
-    shown = ", ".join(f"{visible(app)} {visible(state)}" for app, state in states.items())
+    shown = ", ".join(f"{visible(app)} {visible(str(state))}" for app, state in states_of(traders).items())
     print_stderr(f"bots: {shown or 'none is known'}")

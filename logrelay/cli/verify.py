@@ -23,11 +23,13 @@ SHOWN_RANGES = 20
 
 
 def verify_journal(path: str) -> Findings:
-    """Verify the journal at `path`, with progress on a terminal. Raises JournalError where there is no file."""
+    """Verify the journal at `path`, with progress on a terminal. Raises JournalError where there is none."""
+    from logrelay.journal.journal_file import refuse_foreign  # noqa: PLC0415
     from logrelay.journal.verify import verify_file  # noqa: PLC0415  (only for those who ask)
 
     if path == MEMORY or not Path(path).expanduser().is_file():
         raise JournalError(f"there is no journal file at {path} to verify; --journal names another one")
+    refuse_foreign(str(Path(path).expanduser().resolve()))
     with click.progressbar(length=1000, label="verifying", file=sys.stderr) as bar:
 
         def progress(done: int, of: int) -> None:

@@ -69,7 +69,7 @@ def shape(
     """
     lines = {seq: orjson.loads(body) for seq, body in bodies.items()}
     app_passes = wanted.query.filter.app_passes
-    states = _states([trader for trader in traders if app_passes(str(trader.get("app", "")))])
+    states = states_of([trader for trader in traders if app_passes(str(trader.get("app", "")))])
     apps, problems = _apps(summary, states), _problems(summary)
     total: dict[int, int] = {}
     for counts in summary.apps.values():
@@ -151,8 +151,11 @@ def shape(
     }
 
 
-def _states(traders: Iterable[Mapping[str, object]]) -> dict[str, object]:
-    """Return the state of each app: that of a run with a connection, else of the one that was seen last."""
+def states_of(traders: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    """Return the state of each app: that of a run with a connection, else of the one that was seen last.
+
+    `traders` are described as in `connection`, the most recently seen first.
+    """
     states: dict[str, object] = {}
     for trader in traders:
         app, state = str(trader.get("app", "")), trader.get("state")

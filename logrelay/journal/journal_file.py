@@ -73,6 +73,8 @@ class JournalFile:
             Path(self.path).parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
             for companion in _COMPANIONS:
                 file_safety.check_file(self.path + companion)
+            if self._lock is None and not _has_mark(self._lock_path):
+                self.inspect()  # beside a stranger's file no lock is left, whose mark would call it ours the next time
             self._take_lock()
         except OSError as error:
             raise sqlite_errors.from_os(error, self.path) from error
@@ -155,22 +157,8 @@ class JournalFile:
             raise sqlite_errors.from_os(error, self.path) from error
         if not header and not self._was_ours:
             return "missing"
-        if len(header) < _HEADER_BYTES or not header.startswith(_SQLITE_MAGIC):
-            if self._was_ours:
-                return "damaged"
-            raise JournalRefused(
-                f"journal {self.path} is not a journal: the file exists and is no SQLite database; it "
-                "was left alone, choose another --journal path"
-            )
-        application = int.from_bytes(header[68:72], "big")
-        if application != APPLICATION_ID:
-            if self._was_ours and (application ^ APPLICATION_ID).bit_count() <= FLIPPED_BITS:
-                return "damaged"
-            raise JournalRefused(
-                f"journal {self.path} is an SQLite database of another application (application_id "
-                f"{application:#x}, ours is {APPLICATION_ID:#x}); it was left alone, choose another "
-                "--journal path"
-            )
+        if not _is_ours(self.path, header, was_ours=self._was_ours):
+            return "damaged"
         version = int.from_bytes(header[60:64], "big")
         if version > LIKELY_VERSION and self._was_ours:
             return "damaged"
@@ -309,6 +297,60 @@ class JournalFile:
             with suppress(OSError):
                 total += Path(self.path + companion).stat().st_size
         return total
+
+
+def refuse_foreign(path: str) -> None:
+    """Raise JournalRefused where the file at `path` is not a journal and never was one, as far as its lock file says.
+
+    For who only reads: no lock is taken. This process must not have the file open through SQLite with locks that count.
+    A file that cannot be read is not refused: whoever opens it says why.
+    """
+    with suppress(OSError), Path(path).open("rb") as file:
+        _is_ours(path, file.read(_HEADER_BYTES), was_ours=_has_mark(f"{path}.lock"))
+
+
+def is_journal(path: str) -> bool:
+    """Tell whether the file at `path` has the header of a journal; this process must not have it open."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except (OSError, ValueError):
+        return False
+    return header.startswith(_SQLITE_MAGIC) and int.from_bytes(header[68:72], "big") == APPLICATION_ID
+
+
+def _has_mark(lock_path: str) -> bool:
+    """Tell whether a lock file says that the file beside it is, or was, a journal."""
+    try:
+        lock = os.open(lock_path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(lock, len(LOCK_MARK) + 1) == f"{LOCK_MARK}\n".encode()
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+
+
+def _is_ours(path: str, header: bytes, *, was_ours: bool) -> bool:
+    """Tell whether a header is one of ours; False: it was, and is damaged. Raises JournalRefused for a stranger's."""
+    if len(header) < _HEADER_BYTES or not header.startswith(_SQLITE_MAGIC):
+        if was_ours:
+            return False
+        raise JournalRefused(
+            f"journal {path} is not a journal: the file exists and is no SQLite database; it "
+            "was left alone, choose another --journal path"
+        )
+    application = int.from_bytes(header[68:72], "big")
+    if application == APPLICATION_ID:
+        return True
+    if was_ours and (application ^ APPLICATION_ID).bit_count() <= FLIPPED_BITS:
+        return False
+    raise JournalRefused(
+        f"journal {path} is not a journal: it is an SQLite database of another application (application_id "
+        f"{application:#x}, ours is {APPLICATION_ID:#x}); it was left alone, choose another --journal path"
+    )
 
 
 def _allocate(descriptor: int, size: int) -> None:

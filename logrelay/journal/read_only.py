@@ -17,12 +17,13 @@ from urllib.parse import quote
 
 from logrelay.errors import JournalError
 from logrelay.fanout.positions import Epoch, Epochs
-from logrelay.journal import opening_record, purged, schema, sqlite_errors
+from logrelay.journal import journal_file, opening_record, purged, schema, sqlite_errors
 from logrelay.journal.holes import Holes
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, lines_at
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.tallies import Tallies
 from logrelay.journal.text_index import TextIndex
+from logrelay.model import RELAY_RUN
 
 if TYPE_CHECKING:
     from logrelay.journal.interface import Page, Query, SummaryPage
@@ -52,7 +53,8 @@ class ReadOnlyJournal:
         application = db.execute("PRAGMA application_id").fetchone()[0]
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if application != schema.APPLICATION_ID:
-            raise JournalError(f"{self.path} is not a journal of logrelay", retry=False)
+            journal_file.refuse_foreign(self.path)
+            raise JournalError(f"journal {self.path} is damaged (its header is not that of a journal)", retry=False)
         if version != schema.VERSION:
             older = version < schema.VERSION
             cure = "start the relay once, which upgrades it" if older else "install that version to read it"
@@ -104,6 +106,12 @@ class ReadOnlyJournal:
         with self._errors():
             return lines_at(self._db, seqs)
 
+    def count_lines(self) -> int:
+        """Count the lines that bots logged; notices are not among them. Raises JournalError."""
+        with self._errors():
+            count: int = self._db.execute("SELECT count(*) FROM lines WHERE run != ?", (RELAY_RUN,)).fetchone()[0]
+            return count
+
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
         total = 0
@@ -129,4 +137,6 @@ class ReadOnlyJournal:
                 ) from error
             raise sqlite_errors.from_sqlite(error, self.path) from error
         except sqlite3.Error as error:
+            if sqlite_errors.primary_code(error) == sqlite3.SQLITE_NOTADB:
+                journal_file.refuse_foreign(self.path)
             raise sqlite_errors.from_sqlite(error, self.path) from error

@@ -6,6 +6,7 @@ Owns: the choice, and the words of what was chosen. It must not know what is ask
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import TypeAlias
 import orjson
 
 from logrelay.config.settings import MEMORY, Config, connectable
-from logrelay.errors import JournalError, NoRelayError
+from logrelay.errors import ConfigError, JournalError, NoRelayError
 from logrelay.journal.read_only import ReadOnlyJournal
 from logrelay.terminal.answer import refusal
 from logrelay.terminal.journal_facts import FileSource
 from logrelay.terminal.relay import Address, RelaySource, parse_address
+
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
 
 Source: TypeAlias = RelaySource | FileSource
 """Either answers `get`, with the same answers."""
@@ -52,6 +55,8 @@ def find(place: str | None, config: Config, journal: str, token: str | None, *, 
         if "://" in place:
             address, given = parse_address(place, token)
             return Found(RelaySource(address), tuple(given))
+        if _HOST_AND_PORT.fullmatch(place) and not Path(place).exists():
+            raise ConfigError(f"there is no journal file {place}; did you mean ws://{place}?")
         return Found(FileSource(place))
     relay = RelaySource(address_of(config, token))
     readable = journal != MEMORY and Path(journal).expanduser().is_file()
@@ -59,9 +64,7 @@ def find(place: str | None, config: Config, journal: str, token: str | None, *, 
         answer = relay.get("/healthz")
     except NoRelayError as error:
         if readable:
-            return Found(
-                FileSource(journal), note=f"no relay runs at {relay.address.url}: reading its journal {journal}"
-            )
+            return Found(FileSource(journal), note=f"{error}; reading its journal {journal}")
         none = "it would keep its journal in memory" if journal == MEMORY else f"there is no journal at {journal}"
         raise NoRelayError(f"{error}, and {none}; name a URL or a journal file") from error
     body = b"".join(answer.chunks)

@@ -60,7 +60,7 @@ class JournalFacts:
                     "last_line": rfc3339(run.last_us) if run.last_us else None,
                     "last_line_age_s": None,
                 }
-                for run in journal.runs
+                for run in reversed(journal.runs)  # the most recently seen first, as a relay tells them
             ],
         }
 

@@ -7,10 +7,11 @@ must not know what is done with lines, nor how the relay was found. Read `termin
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
@@ -40,8 +41,12 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MAX_MESSAGE_BYTES = 64 << 20
 """What one message may have: a batch of an older relay is bounded by lines, not by bytes."""
 
-GIVE_UP_CODES = (4400, 4401)
+GIVE_UP_CODES = (4400, 4401, 4403)
 """Close codes after which the same request would be refused again."""
+
+UNTRUSTED_NAMES = (62, 64)
+"""OpenSSL's codes for a certificate that is good, but for another name or address (X509_V_ERR_HOSTNAME_MISMATCH, and
+the same for an IP address)."""
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
 
@@ -77,6 +82,11 @@ class Address:
             raise ConfigError(f"the certificate {self.certificate} cannot be read: {error.strerror or error}") from None
         context.check_hostname = self.certificate is None
         return context
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text begins like the URL of a relay."""
+    return text.partition("://")[0].lower() in DEFAULT_PORTS and "://" in text
 
 
 def parse_address(url: str, token: str | None) -> tuple[Address, list[tuple[str, str]]]:
@@ -132,6 +142,11 @@ class RelaySource:
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
+            if not address.secure and not isinstance(error, ConnectionRefusedError) and _speaks_tls(address):
+                secure = replace(address, secure=True).url
+                raise NoRelayError(
+                    f"the relay at {address.url} does not answer: it speaks TLS, use {secure}"
+                ) from error
             raise NoRelayError(f"no relay answers at {address.url}: {_words(error)}") from error
         return Answer(response.status, dict(response.getheaders()), _body(connection, response, progress, self.name))
 
@@ -246,5 +261,24 @@ class Follower:
                         raise ConfigError(str(one.get("message")))
 
 
+def _speaks_tls(address: Address) -> bool:
+    """Tell whether a handshake is answered there, with whatever certificate: nothing is said to it."""
+    try:
+        with socket.create_connection((address.host, address.port), TIMEOUT_S) as plain:
+            ssl.create_default_context().wrap_socket(plain, server_hostname=address.host).close()
+    except ssl.SSLCertVerificationError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _words(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        cure = (
+            "ask for it by a name that the certificate has"
+            if error.verify_code in UNTRUSTED_NAMES
+            else "if it is your own, name it, or the one that signed it, as SSL_CERT_FILE=PATH (a PEM file)"
+        )
+        return f"its certificate is not trusted ({error.verify_message.rstrip('.')}): {cure}"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -35,21 +35,24 @@ class Selection:
     until: str = ""
     notices: str = ""
 
-    def check(self, now_us: int) -> None:
-        """Raise ConfigError, in the words of the protocol, for what no relay would take."""
+    def check(self, now_us: int, *, until_name: str = "until") -> None:
+        """Raise ConfigError, in the words of the protocol, for what no relay would take.
+
+        `until_name`: what the person called the end, where an option has another name than the parameter.
+        """
         try:
             parse_filter(self._filter())
             since = parse_time("since", self.since, now_us) if self.since else None
-            until = parse_time("until", self.until, now_us) if self.until else None
+            until = parse_time(until_name, self.until, now_us) if self.until else None
         except RequestError as error:
             raise ConfigError(str(error)) from None
         if since is not None and until is not None and since >= until:
-            raise ConfigError(f"since {self.since!r} is not before until {self.until!r}")
+            raise ConfigError(f"since {self.since!r} is not before {until_name} {self.until!r}")
 
     @property
     def empty(self) -> bool:
-        """True when every line passes."""
-        return self == Selection()
+        """True when every line passes, by what the conditions mean: level debug and an empty glob ask for nothing."""
+        return not (self.since or self.until or parse_filter(self._filter()).asks)
 
     def or_else(self, pairs: Iterable[tuple[str, str]]) -> Selection:
         """Return the same with the parameters of a URL where nothing was said; others of them are not looked at."""

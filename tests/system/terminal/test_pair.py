@@ -6,7 +6,7 @@ import json
 import re
 
 import segno
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.support.chaos.relay import Relay
@@ -40,7 +40,7 @@ def test_the_links_open_the_relay_and_the_code_is_the_first_of_them(home, cli, o
             try:
                 with connect(app, proxy=None) as viewer:
                     return json.loads(viewer.recv())["type"] == "connection"
-            except (OSError, InvalidStatus):
+            except (OSError, InvalidStatus, ConnectionClosed):
                 return False
 
         wait_for(is_let_in, "the relay to take the token")

@@ -32,7 +32,7 @@ def test_purged_lines_are_gone_for_good_and_told_of(relay, cli, on_terminal):
     directory = relay.journal.parent
     purge = ("purge", "--grep", SECRET)
     dry = cli(*purge, "--dry-run")
-    assert (dry.returncode, dry.stderr) == (0, "logrelay: 3 lines would be deleted; nothing was\n")
+    assert (dry.returncode, dry.stderr) == (0, "logrelay: 3 lines of 6 would be deleted; nothing was\n")
     refused = cli(*purge, "--yes")
     assert refused.returncode == 4
     assert f"(process {relay.pid})" in refused.stderr
@@ -45,7 +45,7 @@ def test_purged_lines_are_gone_for_good_and_told_of(relay, cli, on_terminal):
     unasked = cli(*purge)
     assert (unasked.returncode, "--yes" in unasked.stderr) == (2, True)
     asked = on_terminal(*purge, columns=200)
-    asked.wait_for(r"Delete 3 lines from .*\? \[y/N\]")
+    asked.wait_for(r"Delete 3 lines of 6 from .*\? \[y/N\]")
     asked.type(b"n\r")
     assert asked.wait() == 1
     assert bytes_left(directory)

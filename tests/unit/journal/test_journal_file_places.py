@@ -181,15 +181,15 @@ class TestHeader:
         place.parent.mkdir(parents=True)
         place.write_bytes(content)
         first = JournalFile(str(place))
-        for claim in (lambda: None, first.claim):
-            claim()
+        for look in (first.inspect, first.claim, first.claim):
             with pytest.raises(JournalRefused) as caught:
-                first.inspect()
+                look()
             assert str(caught.value) == (
                 f"journal {place} is not a journal: the file exists and is no SQLite database; "
                 "it was left alone, choose another --journal path"
             )
-        first.release()
+        assert [path.name for path in place.parent.iterdir()] == [place.name], "no lock, which would call it ours"
+        Path(f"{place}.lock").write_text("logrelay journal\n1\n")
         second = JournalFile(str(place))
         second.claim()
         assert second.inspect() == "damaged"
@@ -200,11 +200,10 @@ class TestHeader:
         place.parent.mkdir(parents=True)
         place.write_bytes(b"x")
         Path(f"{place}.lock").write_text("another program\n")
-        file = JournalFile(str(place))
-        file.claim()
-        with pytest.raises(JournalRefused):
-            file.inspect()
-        file.release()
+        for look in (JournalFile(str(place)).claim, JournalFile(str(place)).claim, JournalFile(str(place)).inspect):
+            with pytest.raises(JournalRefused):
+                look()
+        assert Path(f"{place}.lock").read_text() == "another program\n"
 
     def test_another_application_is_named(self, file, place):
         """Both numbers are shown, as `file` shows them."""
@@ -212,8 +211,8 @@ class TestHeader:
         with pytest.raises(JournalRefused) as caught:
             file.inspect()
         assert str(caught.value) == (
-            f"journal {place} is an SQLite database of another application (application_id 0xabc, ours is 0x6c6f6772); "
-            "it was left alone, choose another --journal path"
+            f"journal {place} is not a journal: it is an SQLite database of another application (application_id 0xabc, "
+            "ours is 0x6c6f6772); it was left alone, choose another --journal path"
         )
 
     @pytest.mark.parametrize("version", [VERSION + 1, 1 << 24, (1 << 32) - 1])

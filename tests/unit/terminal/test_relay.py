@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from threading import Thread
 
-from logrelay.errors import ConfigError
-from logrelay.terminal.relay import parse_address
+import pytest
+from websockets.sync.server import serve
+
+from logrelay.errors import ConfigError, NoRelayError
+from logrelay.terminal.relay import Address, Follower, parse_address
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,19 @@ def test_what_is_no_url_of_a_relay_is_refused(url):
     """With what is allowed."""
     with pytest.raises(ConfigError, match="is not a URL"):
         parse_address(url, None)
+
+
+@pytest.mark.parametrize("code", [4400, 4401, 4403])
+def test_a_stream_that_would_be_refused_again_is_given_up(code):
+    """A token that is good no longer is said at once, not tried for ever."""
+    with serve(lambda stream: stream.close(code, "no"), "127.0.0.1", 0) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = Address("127.0.0.1", server.socket.getsockname()[1])
+            follower = Follower(address, "", "", on_state=pytest.fail, pause=pytest.fail)
+            with pytest.raises(NoRelayError, match=f"has ended the stream \\({code}\\): no"):
+                next(follower.lines())
+        finally:
+            server.shutdown()
+            thread.join()
