@@ -25,14 +25,21 @@ export class Link {
     this.#element.hidden = !text;
   }
 
+  /** The relay wants another token; `text` is what it said. */
+  deny(text) {
+    if (this.#isOpen()) return;
+    this.showText("");
+    this.#login.ask(text);
+  }
+
   /** Find out and say why no stream opens. Never rejects. */
   async explain() {
+    if (this.#login.asking) return; // each question would be answered later than the one before
     try {
       const { status, text } = await this.#probe();
       if (this.#isOpen()) return;
       if (status === 401) {
-        this.showText("");
-        this.#login.ask(text);
+        this.deny(text);
       } else if (status === 429) {
         this.showText("Too many wrong tokens came from this address. It goes on by itself in a moment.");
       } else if (status === 403) {

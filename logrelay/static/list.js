@@ -95,6 +95,7 @@ export class LineList {
   replaced(index) {
     this.#rows.forEach((row) => row.remove());
     this.#rows.clear();
+    this.#offsets = [0];
     this.#count(0);
     const { scroller } = this.#parts;
     if (index < 0) {
@@ -123,9 +124,10 @@ export class LineList {
     this.#render();
   }
 
-  prepended() {
+  prepended(count) {
     const height = this.#total;
-    this.#count(0);
+    this.#offsets.unshift(...new Array(count).fill(0));
+    this.#count(0, count + 1); // the first one before has a neighbour now
     this.#above -= this.#total - height; // what was there stays where it is
     this.#fit();
     this.#soon();
@@ -142,9 +144,14 @@ export class LineList {
   }
 
   dropped(first, last) {
-    this.#above += this.#offsets[first];
-    if (last) this.#below = this.#room("below", 1);
-    this.#count(0);
+    const from = this.#offsets[first];
+    this.#above += from;
+    this.#offsets = this.#offsets.slice(first, this.#offsets.length - last).map((y) => y - from);
+    this.#count(0, 1); // without the neighbour before it
+    if (last) {
+      this.#count(this.#lines.all.length - 1);
+      this.#below = this.#room("below", 1);
+    }
     this.#fit();
     this.#soon();
   }
@@ -221,12 +228,11 @@ export class LineList {
     for (const row of this.#parts.probe.children) this.#heights[row.dataset.kind] = row.getBoundingClientRect().height;
   }
 
-  /** Work out the places of the lines from index `from` on. */
-  #count(from) {
+  /** Work out the heights of the lines from index `from` up to `until`; those behind it are moved along. */
+  #count(from, until = this.#lines.all.length) {
     const all = this.#lines.all;
-    this.#offsets.length = from + 1;
-    if (from === 0) this.#offsets[0] = 0;
-    for (let i = from; i < all.length; i += 1) {
+    const end = this.#offsets[until];
+    for (let i = from; i < until; i += 1) {
       const kinds = this.#outside.kinds(all[i], all[i - 1], all[i + 1]);
       const height = kinds.reduce((sum, kind) => sum + this.#heights[kind], 0);
       this.#offsets[i + 1] = this.#offsets[i] + height;
@@ -236,6 +242,9 @@ export class LineList {
         this.#rows.delete(all[i]);
       }
     }
+    if (end === undefined) return; // these are the last ones, and new
+    const moved = this.#offsets[until] - end;
+    for (let i = until + 1; i < this.#offsets.length; i += 1) this.#offsets[i] += moved;
   }
 
   /** Pixels for what is not loaded at one side, at most `most` screens of it when that is told. */
@@ -312,6 +321,7 @@ export class LineList {
   #scrolled() {
     const { scroller } = this.#parts;
     if (!this.#screen || !scroller.clientHeight) return;
+    if (this.following && scroller.scrollTop === this.#place) return; // the list went there itself, and was drawn there
     const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
     // Of what grew or became smaller, and not by being scrolled, the event comes later than the change.
     const up = scroller.scrollTop < this.#place - 1;
@@ -432,8 +442,10 @@ export class LineList {
     if (!empty.hidden) setText(empty, this.#outside.emptyText());
     const atTop = top < this.#above + screen;
     edge.hidden = none || !atTop || (this.#lines.older && !this.#lines.loading);
-    setText(edge, this.#lines.older ? "loading older lines" : "the oldest line that is kept");
-    edge.style.top = `${Math.max(0, this.#above - edge.offsetHeight)}px`;
+    if (!edge.hidden) {
+      setText(edge, this.#lines.older ? "loading older lines" : "nothing older"); // to be said of matches, too
+      edge.style.top = `${Math.max(0, Math.min(this.#above - edge.offsetHeight, top + screen / 2))}px`;
+    }
     this.#showFresh();
     this.#showThumb();
     this.#load();

@@ -33,6 +33,11 @@ export class Login {
     };
   }
 
+  /** Whether a token is being asked for: until it comes, further questions would be further wrong tokens. */
+  get asking() {
+    return !this.#parts.login.hidden;
+  }
+
   /** Ask for a token; `answer` is what the relay said to the one that was shown. */
   ask(answer = "") {
     const { login, reason, token, remember } = this.#parts;

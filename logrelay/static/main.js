@@ -94,7 +94,7 @@ const problems = new Problems({
 const notifications = new Notifications({ storage, isHidden: () => document.visibilityState === "hidden" });
 const summary = new Summary({
   ask: (query) => relay.summary(query),
-  isHidden: () => (document.visibilityState === "visible" ? false : notifications.wanted ? true : null),
+  isHidden: () => (login.asking ? null : document.visibilityState === "visible" ? false : notifications.wanted ? true : null),
   seen: storage.seen,
   on: {
     changed: (data, received) => {
@@ -103,7 +103,7 @@ const summary = new Summary({
       storage.saveLast({ data, received });
     },
     failed: (error) => {
-      if (error.status === 401) link.explain();
+      if (error.status === 401) link.deny(error.message);
     },
   },
 });

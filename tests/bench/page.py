@@ -7,27 +7,43 @@ what is measured. Needs playwright and Chromium. Read `tests/support/browser` ne
 
 rate     1,000 lines a second for 30 s while the newest is followed: the longest frame, the heap before and after
 start    a page that opens with a processor four times as slow and 200 kB/s: milliseconds to the first rows
-million  1,000,000 lines: scrolled by the handle, jumped into by time, searched; what is shown is compared each time
+million  1,000,000 lines: scrolled by the handle, jumped into by time, searched; what is shown is
+         compared with what was written each time
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 import tempfile
 import threading
 import time
-from datetime import UTC, datetime
+from contextlib import closing
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from tests.bench.questions import RARE, SYMBOLS, make, order_id
 from tests.support.browser import CHROMIUM
 from tests.support.http import Relay
 
 RATE, SECONDS = 1_000, 30
 LINES = 1_000_000
-SHOWN = "() => [...document.querySelectorAll('#canvas .row:not(.notice) .message')].map((m) => m.textContent)"
+PLACES, SCREENS = 40, 6
+"""Where the handle is dragged to in the journal, and how far somebody scrolls from there."""
+ROWS = """() => [...document.querySelectorAll('#canvas .row:not(.notice)')].map((row) => [
+    Number(row.dataset.id.split('-').at(-1)),
+    [...row.querySelectorAll('.message, .side, .quantity, .symbol, .reason')].map((part) => part.textContent).join(' '),
+])"""
+"""Seq and text of every row that exists, from top to bottom."""
+COVERED = """() => {
+    const [first, ...rest] = [...document.querySelectorAll('#canvas .row')];
+    const last = rest.at(-1);
+    const bottom = Math.min(scroller.scrollTop + scroller.clientHeight, scroller.scrollHeight);
+    return last && first.offsetTop <= scroller.scrollTop && last.offsetTop + last.offsetHeight >= bottom - 1;
+}"""
+"""Whether rows fill the screen: else they are being asked for."""
 
 
 def open_page(playwright) -> Page:
@@ -113,48 +129,75 @@ def start(relay: Relay, page: Page) -> None:
     print(f"start: first rows after {page.evaluate('rowsAt'):.0f} ms")
 
 
+def expected(seq: int) -> str:
+    """Return what the row of a line of `questions.make` shows, without its time."""
+    if seq % 100 == 7:
+        return f"order.rejected Rejected: margin {seq % 97}"
+    if seq % 250_000 == 11:
+        return RARE
+    return f"BUY {10 + seq * 37 % 490} {SYMBOLS[seq * seq % 7]}"
+
+
 def million(relay: Relay, page: Page) -> None:
     """Compare what is shown all over a journal of a million lines."""
-    trader = relay.trader()
-    done = threading.Thread(target=lambda: trader.wait(LINES))
-    done.start()
-    for n in range(1, LINES + 1):
-        trader.log(f"line {n}", symbol="MSFT" if n % 100_000 == 7 else "AAPL")
-    done.join()
     page.goto(relay.url)
-    wait(page, f"() => ({SHOWN})().at(-1) === 'line {LINES}'")
+    wait(page, f"() => ({ROWS})().at(-1)?.[0] === {LINES}")
 
-    def check(what: str, near: int | None = None) -> int:
-        shown = [int(text.split()[1]) for text in page.evaluate(SHOWN)]
-        assert shown == list(range(shown[0], shown[0] + len(shown))), (what, shown)
-        assert near is None or shown[0] <= near <= shown[-1], (what, near, shown)
-        return shown[0]
+    def check(what: str, near: int | None = None) -> tuple[int, int]:
+        shown = page.evaluate(ROWS)
+        seqs = [seq for seq, _ in shown]
+        assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), (what, seqs)
+        assert [text for _, text in shown] == [expected(seq) for seq in seqs], (what, shown)
+        assert near is None or seqs[0] <= near <= seqs[-1], (what, near, seqs)
+        return seqs[0], seqs[-1]
 
-    places = []
-    for share in range(19, -1, -1):
-        page.evaluate(f"scroller.scrollTop = (scroller.scrollHeight - scroller.clientHeight) * {share / 20}")
-        page.wait_for_timeout(250)
-        wait(page, f"() => ({SHOWN})().length > 8")
-        places.append(check(f"at {share}/20"))
+    places, looked, slowest = [], 0, 0.0
+    for share in range(PLACES - 1, -1, -1):
+        page.evaluate(f"scroller.scrollTop = (scroller.scrollHeight - scroller.clientHeight) * {share / PLACES}")
+        began = time.monotonic()
+        near = LINES * share / PLACES
+        wait(
+            page,
+            f"() => {{ const [row] = ({ROWS})(); return row && Math.abs(row[0] - {near}) < {LINES / PLACES / 2}; }}",
+        )
+        slowest = max(slowest, time.monotonic() - began)
+        places.append(check(f"at {share}/{PLACES}")[0])
+        for screen in range(SCREENS):  # from there on as a finger would
+            page.evaluate("scroller.scrollTop += scroller.clientHeight * 0.8")
+            wait(page, COVERED)
+            first, last = check(f"{screen} screens behind {share}/{PLACES}")
+            looked += last - first + 1
     assert places == sorted(places, reverse=True), places
-    wait(page, f"() => ({SHOWN})()[0] === 'line 1'")
-    print(f"million: dragged to the oldest line, at {places}")
-    with sqlite3.connect(relay.directory / "j.db") as journal:
+    page.evaluate("scroller.scrollTop = 0")
+    wait(page, f"() => ({ROWS})()[0]?.[0] === 1 && !edge.hidden && edge.textContent === 'nothing older'")
+    check("at the oldest")
+    print(f"million: dragged to {PLACES} places, from the newest line to the oldest, each shown within "
+          f"{slowest * 1000:.0f} ms; {looked:,} rows compared")  # fmt: skip
+    with closing(sqlite3.connect(relay.directory / "j.db")) as journal:
         (when_us,) = journal.execute("select time_us from lines where seq = ?", (LINES // 3,)).fetchone()
-    second = datetime.fromtimestamp(when_us / 1e6, UTC).replace(microsecond=0)
+        second = -(-when_us // 1_000_000)
+        query = "select min(seq) from lines where time_us >= ?"
+        (wanted,) = journal.execute(query, (second * 1_000_000,)).fetchone()
     page.tap("#menu")
     page.locator("#moretitle:focus").wait_for()
-    local = f"new Date({second.timestamp() * 1000}).toLocaleString('sv').replace(' ', 'T')"
+    local = f"new Date({second * 1000}).toLocaleString('sv').replace(' ', 'T')"
     page.evaluate(f"document.getElementById('when').value = {local}")
     page.locator("#jump button").tap()
     took = wait(page, "() => document.querySelector('#canvas .row.marked') !== null")
-    page.wait_for_timeout(500)
-    print(f"million: jumped to {second:%H:%M:%S} in {took:.0f} ms, line {check('jump')}")
+    marked = page.evaluate("document.querySelector('#canvas .row.marked').dataset.id.split('-').at(-1)")
+    assert int(marked) == wanted, (marked, wanted)
+    check("jump", wanted)
+    print(f"million: jumped to a time in {took:.0f} ms, to the first line of that second")
+    rare = [seq for seq in range(11, LINES + 1, 250_000) if seq % 100 != 7]
     page.tap("#search")
-    page.fill("#text", "MSFT")
-    took = wait(page, f"() => ({SHOWN})().length === 10", 120)
-    assert page.evaluate(SHOWN) == [f"line {n * 100_000 + 7}" for n in range(10)]
-    print(f"million: ten matches found in {took:.0f} ms")
+    for text, seqs in ((RARE, rare), (order_id(LINES // 2), list(range(LINES // 2 // 3 * 3, LINES // 2 // 3 * 3 + 3)))):
+        page.fill("#text", text)
+        took = wait(
+            page,
+            f"() => JSON.stringify(({ROWS})().map(([seq]) => seq)) === '{json.dumps(seqs, separators=(',', ':'))}'",
+            120,
+        )
+        print(f"million: found the {len(seqs)} lines with {text} in {took:.0f} ms")
 
 
 def main() -> None:
@@ -162,7 +205,11 @@ def main() -> None:
     measurements = {"rate": rate, "start": start, "million": million}
     for name in sys.argv[1:] or measurements:
         with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-            relay = Relay(Path(folder))
+            if name == "million":
+                began = time.monotonic()
+                make(Path(folder, "j.db"), LINES, time.time_ns() // 1000)
+                print(f"million: {LINES:,} lines written in {time.monotonic() - began:.0f} s")
+            relay = Relay(Path(folder), LOGRELAY_KEEP_DAYS="30")
             try:
                 measurements[name](relay, open_page(playwright))
             finally:

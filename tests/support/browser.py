@@ -120,7 +120,7 @@ def walk(page, *, down: bool = True) -> list[tuple[int, str]]:
     while True:
         rows, still, following, edge = page.evaluate(script, [down])
         found |= dict(rows)
-        if still and (following if down else edge.startswith("the oldest")):
+        if still and (following if down else edge == "nothing older"):
             return sorted(found.items())
         assert time.monotonic() < deadline, (still, following, edge)
         page.wait_for_timeout(15)

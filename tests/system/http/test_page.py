@@ -14,10 +14,12 @@ import secrets
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from logrelay.access.token_file import change_tokens
 from tests.support.browser import (
     MESSAGES,
     chromium,
@@ -452,28 +454,38 @@ def test_token(locked, open_phone):
     assert token not in third.evaluate("JSON.stringify(localStorage)")
 
 
-def test_token_that_is_no_longer_good(start, open_phone):
-    """A revoked token and one whose time is over have their own words, each while the page is open and after it."""
+@pytest.mark.parametrize("reason", ["revoked", "expired"])
+def test_token_that_is_no_longer_good(start, open_phone, reason):
+    """A revoked token and one whose time is over have their own words, while the page is open and after it."""
     relay = start()
+    file = str(relay.directory / "tokens.json")
 
     def command(*arguments: str) -> str:
-        file = relay.directory / "tokens.json"
-        done = subprocess.run(
-            [sys.executable, "-m", "logrelay", "token", *arguments, "--tokens", str(file)],
-            capture_output=True, text=True, check=True, cwd=ROOT,
-        )  # fmt: skip
-        return done.stdout.split()[-1] if done.stdout.split() else ""
+        program = [sys.executable, "-m", "logrelay", "token", *arguments, "--tokens", file]
+        return subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT).stdout
 
-    token = re.search(r"lr_\S+", command("add", "phone"))[0]
+    token = command("add", "phone", "--expires", "1h").strip()
     log(relay.trader(), 1, 3)
     phone = open_phone()
+    asked = []
+    phone.on("request", lambda request: asked.append(request.url))
     phone.goto(f"{relay.url}#token={token}")
     until(phone, MESSAGES, numbered(1, 3))
     assert phone.url == relay.url
-    command("revoke", "phone")
-    expect(phone.locator("#login")).to_have_attribute("data-reason", "revoked")
+    if reason == "revoked":
+        command("revoke", "phone")
+    else:
+        change_tokens(file, lambda tokens: tuple(replace(one, expires_s=int(time.time()) - 1) for one in tokens))
+    expect(phone.locator("#login")).to_have_attribute("data-reason", reason)
+    phone.clock.install()
     phone.reload()
-    expect(phone.locator("#login")).to_have_attribute("data-reason", "revoked")
+    expect(phone.locator("#login")).to_have_attribute("data-reason", reason)
+    expect(phone.locator("#token")).to_be_focused()
+    expect(phone.locator("#reason")).to_contain_text(reason)
+    before = len(asked)
+    phone.clock.run_for(60_000)  # each wrong token makes the next answer later, so none is shown again and again
+    assert phone.evaluate("document.activeElement.id") == "token"
+    assert asked[before:] == []
 
 
 @pytest.mark.parametrize("form", ["?token={}&level=INFO", "?level=INFO#token={}"])

@@ -43,9 +43,10 @@ CHECK = """() => axe.run(document, { resultTypes: ['violations'] }).then(({ viol
 CUT_OFF = """(width) => [...document.querySelectorAll('button, input, h2, .since, .money, .state')].filter((node) => {
     const box = node.getBoundingClientRect();
     if (!box.width || !box.height || node.closest('.offscreen, .probe')) return false;
-    return box.left < -1 || box.right > width + 1;
+    const spilt = node.closest('.cards') && node.scrollWidth > node.clientWidth + 1;
+    return box.left < -1 || box.right > width + 1 || spilt;
 }).map((node) => node.outerHTML.slice(0, 120))"""
-"""What reaches beyond the left or the right edge of the screen."""
+"""What reaches beyond the left or the right edge of the screen, or of its card."""
 
 
 @pytest.fixture
@@ -98,6 +99,10 @@ def states(page):
     page.fill("#text", "nvda")
     until_true(page, "document.querySelectorAll('#canvas mark').length > 0")
     yield "search"
+    page.fill("#text", "nothing like this")
+    expect(page.locator("#empty")).to_have_text("No line matches so far.")
+    expect(page.locator("#empty")).to_be_in_viewport()
+    yield "no match"
     page.fill("#text", "")
     expect(page.locator("#conditions button")).to_have_count(0)
     page.click("#search")
@@ -132,6 +137,7 @@ def test_axe_asking_for_a_token(start, open_phone):
     page.add_init_script(AXE.read_text("utf-8"))
     page.goto(start(LOGRELAY_TOKEN="a-token-of-some-length-0123456789").url)
     expect(page.locator("#login")).to_be_visible()
+    expect(page.locator("#login button")).to_be_in_viewport(ratio=1)
     assert page.evaluate(CHECK) == []
 
 
@@ -173,7 +179,15 @@ def test_large_text(busy, open_phone, width):
         picture(page, f"large {width} {state}")
         assert page.evaluate(CUT_OFF, page.viewport_size["width"]) == [], state
     page.locator("#fresh").click()
-    until_true(page, "document.querySelector('#canvas .face.one').getBoundingClientRect().height === 60")
+    # However large, of a line on the screen something of its message is to be read.
+    until_true(
+        page,
+        """[...document.querySelectorAll('#canvas .message')].every((message) => {
+        const row = message.closest('.face').getBoundingClientRect();
+        return message.getBoundingClientRect().left < row.right - 40;
+    })""",
+    )
+    until_true(page, "[60, 104].includes(document.querySelector('#canvas .face')?.getBoundingClientRect().height)")
     until_true(page, "scroller.clientHeight >= 150")
 
 
