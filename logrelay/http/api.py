@@ -365,7 +365,7 @@ class HttpApi:
             wanted,
             bodies,
             traders=traders if isinstance(traders, list) else [],
-            head=facts.head,
+            head=wanted.query.until,  # whoever asks for what is behind it misses nothing that came meanwhile
             oldest=facts.oldest,
             id_of=facts.id_of,
             now_us=now_us,

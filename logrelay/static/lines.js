@@ -29,7 +29,7 @@ export class Lines {
   #on;
   #recent = [];
   #recentAfter = null; // null: not known before the next line of the stream
-  #lastSeq = 0; // of the newest line that the stream brought
+  #lastSeq = null; // of the newest line that the stream brought; null: none since it was last asked for its lines
   #busy = { older: false, newer: false };
   #generation = 0; // answers to questions of an earlier one are thrown away
   #abort = new AbortController();
@@ -65,10 +65,15 @@ export class Lines {
     return this.all.length ? seqOf(this.all.at(-1)) : 0;
   }
 
+  /** The stream was asked for other lines. Until it begins anew, nothing that it brought before joins a page of those. */
+  expectReset() {
+    this.#recent = [];
+    this.#recentAfter = this.#lastSeq = null;
+  }
+
   /** The stream begins anew: what it brings does not join what it brought before. */
   reset() {
-    this.#recent = [];
-    this.#recentAfter = null;
+    this.expectReset();
     if (this.live) this.follow();
   }
 

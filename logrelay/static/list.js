@@ -22,6 +22,8 @@ const TALLEST = 9_000_000;
 const NEAR = 3;
 /** Milliseconds without scrolling after which somebody has arrived at another place. */
 const ARRIVED = 120;
+/** Milliseconds after which a place that is still not loaded is asked for again: the relay may have been busy. */
+const AGAIN = 1_000;
 /** Pixels from the bottom that still count as being there. */
 const AT_BOTTOM = 24;
 /** Rows built beyond the edge of the screen, in screens. */
@@ -53,7 +55,7 @@ export class LineList {
    * functions: `kinds(line, before, after)` names the parts of a row, whose heights add up (none: the line is not
    * shown); `build(line, kinds, after)` makes the row; `open(line)` shows a line in full; `nothing()` whether no line is among them, and
    * `emptyText()` what is said then; `restart()`
-   * begins again at the newest line; `seek(id)` asks for the lines behind an id.
+   * begins again at the newest line; `seek(id)` asks for the lines behind an id, and resolves whatever comes of it.
    */
   constructor({ parts, lines, outside }) {
     this.#parts = parts;
@@ -358,7 +360,11 @@ export class LineList {
       return;
     }
     this.#seeking = true;
-    this.#outside.seek(`${epoch}-${Math.max(0, Math.min(head, Math.round(seq)) - 1)}`);
+    this.#outside.seek(`${epoch}-${Math.max(0, Math.min(head, Math.round(seq)) - 1)}`).finally(() => {
+      this.#seeking = false;
+      clearTimeout(this.#arrival);
+      this.#arrival = setTimeout(() => this.#arrived(), AGAIN); // where no answer came, or somebody went on meanwhile
+    });
   }
 
   /** A handle beside the list, because the bar of a phone's browser cannot be dragged. */

@@ -292,7 +292,12 @@ function openProblem(problem) {
 /** Begin at the newest line; the stream is asked for what the filter shows now, unless it just was. */
 function follow(subscribe = true) {
   lines.follow();
-  if (subscribe) client.subscribe(filters.asked);
+  if (subscribe) subscribeAnew();
+}
+
+function subscribeAnew() {
+  lines.expectReset();
+  client.subscribe(filters.asked);
 }
 
 async function show(view) {
@@ -316,7 +321,7 @@ async function show(view) {
     countMatches(view.filter);
   }
   const other = asked !== JSON.stringify(filters.asked);
-  if (before && other) client.subscribe(filters.asked);
+  if (before && other) subscribeAnew();
   if (view.at && (other || before?.at !== view.at)) await openAt(view.at);
   else if (before && (other || before.at !== view.at)) follow(!other);
   if (view.sheet) showSheet(view.sheet);

@@ -132,7 +132,7 @@ def start(relay: Relay, page: Page) -> None:
 def expected(seq: int) -> str:
     """Return what the row of a line of `questions.make` shows, without its time."""
     if seq % 100 == 7:
-        return f"order.rejected Rejected: margin {seq % 97}"
+        return f"REJECTED buy {SYMBOLS[seq * seq % 7]} Rejected: margin {seq % 97}"
     if seq % 250_000 == 11:
         return RARE
     return f"BUY {10 + seq * 37 % 490} {SYMBOLS[seq * seq % 7]}"

@@ -321,6 +321,43 @@ def test_far_away(relay, phone):
     until(phone, NEWEST, "line 9000")
 
 
+def test_a_jump_outlives_a_late_answer_of_the_stream(relay, phone):
+    """Who goes on to a line before the stream has begun with another filter stays at that line when it begins."""
+    held: list[object] = []
+    holding: list[bool] = []
+    routes = []
+
+    def between(route) -> None:
+        routes.append(route)
+        server = route.connect_to_server()
+        server.on_message(lambda message: held.append(message) if holding else route.send(message))
+
+    trader = relay.trader()
+    log(trader, 1, 40)
+    log(trader, 41, 41, level="error")
+    log(trader, 42, 60)
+    phone.route_web_socket("**/ws?*", between)
+    phone.goto(f"{relay.url}?level=ERROR")
+    until(phone, MESSAGES, ["line 41"])
+    holding.append(True)
+    with phone.expect_response(lambda answer: "/logs?" in answer.url and "after=" in answer.url):
+        phone.locator("#canvas .row.ERROR:not(.notice) .face").tap()
+        phone.locator("#sheet").get_by_role("button", name="around this").tap()
+    marked = phone.locator("#canvas .row.marked")
+    expect(marked).to_contain_text("line 41")
+    until_true(phone, "!document.getElementById('edge').textContent.startsWith('loading')")
+    holding.clear()
+    deadline = time.monotonic() + DEADLINE_S
+    while not any('"subscribed"' in str(message) for message in held):
+        assert time.monotonic() < deadline, held
+        phone.wait_for_timeout(20)
+    for message in held:
+        routes[-1].send(message)
+    log(trader, 61, 61)
+    until_true(phone, "fresh.textContent.includes('new') || scroller.textContent.includes('line 61')")
+    expect(marked).to_contain_text("line 41")
+
+
 def test_pause_by_scrolling(relay, phone):
     """Scrolling up holds the list still and counts what arrives, errors apart; the button goes to the newest line."""
     trader = relay.trader()

@@ -213,6 +213,16 @@ def test_since_and_after(ask, facts, say):
     assert ask("since=1s")["apps"][0]["first"]["id"] == "k3f9ab-9"
 
 
+def test_lines_that_come_meanwhile_are_of_the_next_answer(ask, facts, say):
+    """`head` is the last line that was counted: whoever asks for what is behind it counts every line once."""
+    say("a", "info", "x")
+    facts.fill_in_times()
+    facts.before_read.append(lambda: say("a", "error", "late"))
+    first = ask()
+    assert (first["head"], first["lines"]["ERROR"]) == ("k3f9ab-1", 0)
+    assert ask(f"after={first['head']}")["lines"]["ERROR"] == 1
+
+
 def test_a_line_that_is_gone_meanwhile_keeps_its_place(ask, facts, say):
     """Its id and time are known without it."""
     say("a", "info", "x")
