@@ -155,13 +155,10 @@ def million(relay: Relay, page: Page) -> None:
     for share in range(PLACES - 1, -1, -1):
         page.evaluate(f"scroller.scrollTop = (scroller.scrollHeight - scroller.clientHeight) * {share / PLACES}")
         began = time.monotonic()
-        near = LINES * share / PLACES
-        wait(
-            page,
-            f"() => {{ const [row] = ({ROWS})(); return row && Math.abs(row[0] - {near}) < {LINES / PLACES / 2}; }}",
-        )
+        wait(page, COVERED)
         slowest = max(slowest, time.monotonic() - began)
         places.append(check(f"at {share}/{PLACES}")[0])
+        assert abs(places[-1] - LINES * share / PLACES) < LINES / 20, (share, places)  # the handle tells about where
         for screen in range(SCREENS):  # from there on as a finger would
             page.evaluate("scroller.scrollTop += scroller.clientHeight * 0.8")
             wait(page, COVERED)
