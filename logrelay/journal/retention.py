@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator, Sequence
 
-LEAST_EVICTED_BYTES = 1 << 20
+LEAST_EVICTED_BYTES = 256 * 1024
 """Lines of a full disk make room for new ones, down to this: what is left is too little to be worth less than the next
-line."""
+line. In a file that cannot grow beyond a megabyte there has to be room for the largest commit besides."""
 BLOCK_LINES = 1024
 """Lines in a block: 10 million lines have 10 thousand marks, and a time query reads at most two blocks too many."""
 BLOCK_US = 60_000_000

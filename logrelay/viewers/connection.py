@@ -183,6 +183,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_close_code",
         "_closing",
         "_direct",
+        "_drop_timer",
         "_dropped_bytes",
         "_explanation",
         "_fragments",
@@ -255,6 +256,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """Bytes that the registry was told are held."""
         self._turn_requested = False
         self._allowance = Allowance(loop.time())
+        self._drop_timer: asyncio.TimerHandle | None = None
+        """At its end what is behind the request is thrown away on."""
         self._throttle: asyncio.TimerHandle | None = None
         """Runs while the viewer has sent more messages than it may."""
         self._answer_delayed = False
@@ -311,9 +314,10 @@ class ViewerConnection(asyncio.BufferedProtocol):
         elif self._transport is not None and not self._reading_paused:
             self._reading_paused = True
             self._transport.pause_reading()
-            self._loop.call_later(DROP_PAUSE_S, self._drop_more)
+            self._drop_timer = self._loop.call_later(DROP_PAUSE_S, self._drop_more)
 
     def _drop_more(self) -> None:
+        self._drop_timer = None
         if self._transport is not None and not self._transport.is_closing():
             self._reading_paused = False
             self._transport.resume_reading()
@@ -436,6 +440,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if self._throttle is not None:
             self._throttle.cancel()
             self._throttle = None
+        if self._drop_timer is not None:
+            self._drop_timer.cancel()
+            self._drop_timer = None
         if self._body_task is not None:
             self._body_task.cancel()
             self._body_task = None

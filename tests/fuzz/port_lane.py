@@ -80,7 +80,8 @@ class _Stream(FakeStream):
     def start_after(self, viewer, seq, gap=None):
         require(0 <= seq <= self.head, "begins at a place that is not there", seq)
 
-    def start_tail(self, viewer, lines):
+    def start_tail(self, viewer, lines, behind=None):
+        require(behind is None or 0 <= behind <= self.head, "begins behind a place that is not there", behind)
         require(0 <= lines <= 100_000, "tail", lines)
 
     def change(self, viewer, wanted):

@@ -58,7 +58,7 @@ def _relay_and_bystanders() -> Iterator[tuple[Relay, Bystander, Bystander]]:
         relay.start()
         trader = Bystander("trader", str(relay.socket), str(RATE))
         ends.callback(trader.end)
-        watcher = Bystander("watcher", str(relay.port), TOKEN)
+        watcher = Bystander("watcher", str(relay.port), TOKEN, "")
         ends.callback(watcher.end)
         yield relay, trader, watcher
 

@@ -278,7 +278,7 @@ def test_lines_go_for_the_room_of_others(keep, lines):
 
 
 def test_old_lines_make_room_for_new_ones_down_to_a_little(keep, lines):
-    """For a file that cannot grow; the newest stays, and so does the last megabyte."""
+    """For a file that cannot grow; the newest stays, and so does a little."""
     kept = keep()
     kept.append(lines(1, 12_000))
     pages = kept.db.execute("PRAGMA page_count").fetchone()[0]
