@@ -198,7 +198,7 @@ class _Tokens(TokenKeeper):
 
 class _Registry:
     def __init__(self) -> None:
-        self.offers = False
+        self.offers = self.streams_are_full = False
         self.read_buffer = bytearray(budgets.READ_BYTES)
         self.charged = 0
         self.open = 0
@@ -217,6 +217,9 @@ class _Registry:
         pass
 
     def answering(self, connection):
+        pass
+
+    def streaming(self, connection):
         pass
 
     def forget(self, connection):
