@@ -158,7 +158,11 @@ export class LogRelayClient {
     };
     let error = "";
     socket.onerror = (event) => { error = event.message ?? ""; }; // only Node's say more than onclose does
-    socket.onclose = (event) => this.#lost(event.reason || error, event.code, greeted);
+    socket.onclose = (event) => {
+      // A program without an Origin is refused in HTTP, which Node's WebSocket tells in words alone.
+      const code = /\b401\b/.test(error) ? DENIED[0] : event.code;
+      this.#lost(event.reason || error, code, greeted);
+    };
     this.#timer = setTimeout(() => this.#lost("no answer"), OPEN_WITHIN);
   }
 
