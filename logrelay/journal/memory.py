@@ -172,8 +172,9 @@ class MemoryJournal:
         for looked_at, (seq, row) in enumerate(self._walk(blocks, low, high, newest=query.newest)):
             matched = _matches(query, seq, row)
             full = left <= 0 or (matched and room < len(row.body) and bool(bodies))
+            late = self._clock() - began > PAGE_SECONDS
             # However late the first row is looked at, a page gets somewhere.
-            if full or (looked_at and self._clock() - began > PAGE_SECONDS):
+            if full or (looked_at and late):
                 reached, complete = (seq if query.newest else seq - 1), False
                 break
             if not matched:

@@ -51,7 +51,7 @@ def test_viewers_that_come_and_go_leave_nothing_behind(scene):
         sock.close()
     most = before + READER_FILES
     wait_for(lambda: descriptors(relay) <= most, lambda: f"{descriptors(relay)} files are open, {before} before")
-    assert relay.metric("_viewers") == 1
+    wait_for(lambda: relay.metric("_viewers") == 1, lambda: f"{relay.metric('_viewers')} viewers are counted")
     feeder.finish()
     count = feeder.wait()
     healthy.wait_for_notice(notice="trader", state="closed")
