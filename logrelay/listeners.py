@@ -19,7 +19,9 @@ import socket
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from logrelay.config.settings import SUN_PATH_MAX_BYTES, Config, authority, connectable, is_loopback
 from logrelay.errors import ListenError
@@ -38,6 +40,10 @@ PRIVATE_MODE = 0o700
 GROUP_PRIVATE_MODE = 0o710
 """The second where a group was named. In a directory such as /tmp anybody may have made ours before us: it has to
 be ours, and nobody else's to write."""
+
+
+NO_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What a machine without IPv6 answers to one of its addresses, or to a socket of that family."""
 
 
 class UnixListener:
@@ -221,17 +227,23 @@ def open_listeners(config: Config, inherited: list[socket.socket]) -> Listeners:
 def bind_tcp(host: str, port: int) -> list[socket.socket]:
     """Bind every address of `host`: `localhost` is two of them, and a phone may come by either.
 
+    `::` is every address of this machine, by IPv6 and IPv4, with a socket for each family: whoever comes by IPv4 is
+    then seen as such, and not as an IPv6 address that stands for one. A machine without IPv6 has the other family.
+
     With port 0 all of them get the same free port. The sockets are non-blocking and listen. May block while a name is
     looked up. Raises ListenError when the host is unknown or an address cannot be bound.
     """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ListenError(f"host {host!r} is not an address of this machine: {error.strerror or error}") from error
+    found = _addresses(host, port)
     bound: list[socket.socket] = []
     shared_port = port
-    for family, kind, proto, _, address in dict.fromkeys(found):
-        sock = socket.socket(family, kind, proto)
+    for family, kind, proto, _, address in found:
+        try:
+            sock = socket.socket(family, kind, proto)
+        except OSError as error:
+            if len(found) > 1 and error.errno in NO_FAMILY:
+                continue
+            _close(bound)
+            raise _tcp_error(host, port, error) from error
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -241,13 +253,37 @@ def bind_tcp(host: str, port: int) -> list[socket.socket]:
             sock.setblocking(False)
         except OSError as error:
             sock.close()
-            if family == socket.AF_INET6 and bound and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            if family == socket.AF_INET6 and len(found) > 1 and error.errno in NO_FAMILY:
                 continue  # a machine without IPv6 still has localhost
             _close(bound)
             raise _tcp_error(host, port, error) from error
         bound.append(sock)
         shared_port = shared_port or sock.getsockname()[1]
+    if not bound:
+        raise ListenError(f"{host} is not an address of this machine; choose another --host")
     return bound
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[Any, ...]]]:
+    """Return what `getaddrinfo` says of a host, each once; of `::`, of both families. Raises ListenError."""
+    hosts = (host, "0.0.0.0") if _is_every_ipv6(host) else (host,)  # noqa: S104  (it was asked for)
+    try:
+        found = [
+            row
+            for one in hosts
+            for row in socket.getaddrinfo(one, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        ]
+    except OSError as error:
+        raise ListenError(f"host {host!r} is not an address of this machine: {error.strerror or error}") from error
+    return list(dict.fromkeys(found))
+
+
+def _is_every_ipv6(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return address.version == 6 and address.is_unspecified
 
 
 def _tcp_error(host: str, port: int, error: OSError) -> ListenError:

@@ -20,7 +20,14 @@ FORMATS = ("ndjson", "csv", "parquet")
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="Form.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS, case_sensitive=False),
+    default=FORMATS[0],
+    show_default=True,
+    help="Form.",
+)
 @click.option("-o", "--output", metavar="PATH", help="File, in place once it is whole.  [default: stdout]")
 @filter_options()
 @source_options

@@ -7,6 +7,7 @@ Read `cli/serve` next.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -26,12 +27,26 @@ from logrelay.cli.tail import tail
 from logrelay.cli.token import token
 from logrelay.errors import RelayError
 
+PROGRAM = "logrelay"
+
 HELP_WIDTH = 100
 """Columns of the help page: the longest default fits in two lines."""
 
 
 class Commands(click.Group):
-    """A group whose commands may raise RelayError: one line on stderr, and the exit code of the error."""
+    """A group whose commands may raise RelayError: one line on stderr, and the exit code of the error.
+
+    A command line that cannot be understood is told in the same way, whichever command it is for.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options in front of the command."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            sys.exit(_print_usage_error(error, PROGRAM))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
@@ -40,6 +55,21 @@ class Commands(click.Group):
         except RelayError as error:
             print_stderr(str(error))
             ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            ctx.exit(_print_usage_error(error, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip()))
+
+
+def _print_usage_error(error: click.UsageError, path: str) -> int:
+    """Say in one line what click does not understand, and where the help is; returns the exit code.
+
+    `path` is the command as it is typed, for errors that do not say theirs.
+    """
+    if type(error).__name__ == "NoArgsIsHelpError":  # of newer versions of click: its text is the help
+        error.show()
+        return error.exit_code
+    said = " ".join(error.format_message().split()).rstrip(".")
+    print_stderr(f"{said}; see {path if error.ctx is None else error.ctx.command_path} --help")
+    return error.exit_code
 
 
 @click.group(
@@ -49,7 +79,7 @@ class Commands(click.Group):
     ", a key of the TOML file (keep_days). An option beats the environment, the environment beats the file. "
     "The token is set as LOGRELAY_TOKEN or in the file only.",
 )
-@click.version_option(__version__, prog_name="logrelay", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM, message="%(prog)s %(version)s")
 def main() -> None:
     """Put every log line of a trading bot on its owner's phone: live, in order, exactly once."""
 

@@ -43,7 +43,9 @@ _FILTERS = (
 )
 _TEXT = click.option("--grep", "text", metavar="TEXT", help="Text in the message or in a value.")
 _NOTICES = click.option(
-    "--notices", type=click.Choice(["no", "all"]), help="Notices of the relay.  [default: those that concern the lines]"
+    "--notices",
+    type=click.Choice(["no", "all"], case_sensitive=False),
+    help="Notices of the relay.  [default: those that concern the lines]",
 )
 
 
@@ -97,7 +99,7 @@ def colour_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--color",
         "colour",
-        type=click.Choice(["auto", "always", "never"]),
+        type=click.Choice(["auto", "always", "never"], case_sensitive=False),
         default="auto",
         show_default=True,
         help="Colours; auto: on a terminal, unless NO_COLOR is set.",

@@ -11,7 +11,20 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from logrelay.config.trade_names import ENTRY, TRADE_NAMES
-from logrelay.config.value_types import GIB, MIB, TIB, ValueType, choice, network, number, several, size, text, whole
+from logrelay.config.value_types import (
+    GIB,
+    MIB,
+    TIB,
+    ValueType,
+    address,
+    choice,
+    network,
+    number,
+    several,
+    size,
+    text,
+    whole,
+)
 
 ENV_PREFIX = "LOGRELAY_"
 OTHER_VARIABLES = (
@@ -42,7 +55,6 @@ _MODE = text(
 _GROUP = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", "the name or the number of a group", "GROUP")
 _USER = text(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\$?", "the name or the number of a user", "USER")
 _JOURNAL = text(r":memory:|(?!:)(?!.*://)[^\0\r\n]+", "a file path, or :memory:", "PATH|:memory:")
-_HOST = text(r"[A-Za-z0-9._:%-]+", "an IP address or a host name", "ADDRESS")
 _TOKEN = text(
     # These pass unchanged through a header, a URL and the name of a subprotocol.
     r"[A-Za-z0-9._~-]{1,256}",
@@ -110,9 +122,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "host",
-        _HOST,
+        address(),
         "127.0.0.1",
-        "Address the viewers' port listens on.",
+        "Address the viewers' port listens on. 0.0.0.0: every one by IPv4; ::, every one by IPv6 and IPv4.",
         "Loopback until the operator decides otherwise; any other address needs a token.",
     ),
     Setting(
@@ -325,10 +337,11 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "log_level",
-        choice("info", "warning", "error"),
+        choice("debug", "info", "warning", "error"),
         "warning",
         "Which of the relay's own notices are also said on stderr.",
-        "They are in the stream anyway; info adds traders coming and going. Nothing is ever said per log line.",
+        "They are in the stream anyway; info adds traders coming and going, and debug, which other programs have, is "
+        "the same. Nothing is ever said per log line.",
     ),
 )
 

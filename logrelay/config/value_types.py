@@ -92,14 +92,26 @@ def size(low: int, high: int, *, zero: bool = False) -> ValueType:
 
 
 def choice(*words: str) -> ValueType:
-    """Make a type for one of a few words."""
+    """Make a type for one of a few words in lower case, given in any case."""
 
     def check(value: object) -> str:
-        if not isinstance(value, str) or value not in words:
+        if not isinstance(value, str) or value.lower() not in words:
             raise ValueError
-        return value
+        return value.lower()
 
     return ValueType("|".join(words), " or ".join(words), check, check)
+
+
+def address() -> ValueType:
+    """Make a type for an IP address, in brackets or without, or a host name."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError  # noqa: TRY004  (one exception means "not allowed")
+        inner = re.fullmatch(r"\[([0-9A-Fa-f:.]*:[A-Za-z0-9:.%_-]*)\]", value, re.ASCII)
+        return _matching(r"[A-Za-z0-9._:%-]+", value if inner is None else inner[1])
+
+    return ValueType("ADDRESS", "an IP address or a host name", check, check)
 
 
 def text(pattern: str, allowed: str, metavar: str) -> ValueType:

@@ -183,7 +183,7 @@ def _fault_of_framing(request: RequestHead) -> Malformed | None:
     lengths, codings = request.values("content-length"), request.values("transfer-encoding")
     if codings and (lengths or request.version == "1.0"):
         return Malformed(400, "framing", "Transfer-Encoding may stand neither beside Content-Length nor in HTTP/1.0")
-    if codings:
+    if codings and request.method in ALLOWED_METHODS.split(", "):
         return Malformed(501, "framing", "a body with Transfer-Encoding is not taken here")
     if len(lengths) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
         return Malformed(400, "framing", "one Content-Length is allowed, and it is a plain number")

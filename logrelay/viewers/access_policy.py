@@ -118,12 +118,13 @@ class AccessPolicy:
         `token_set` has the tokens that are good, `now_s` is the wall clock, in seconds since 1970.
         Each header is the list of its values, as often as it was sent; `subprotocols` are the names offered, split at
         the commas; `query_token` is every `token` of the URL. `host_optional`: the request is of HTTP/1.0, which knows
-        no Host; no browser sends such, so one with an Origin is refused. `forwarded_by`: a header by which a proxy
+        no Host; no browser sends such, so DNS rebinding cannot look like that, and one with an Origin is refused.
+        `forwarded_by`: a header by which a proxy
         shows itself; `fetch_site`: the values of Sec-Fetch-Site, by which a browser says whose page asks. Never raises:
         what is malformed is refused.
         """
-        if host_optional and not host_header and not origin:
-            host_header = (self.host if ":" not in self.host else f"[{self.host}]",)
+        if host_optional and not origin and not any(host_header):
+            host_header = ("localhost",)
         if max(len(origin), len(authorization), len(query_token)) > 1 or len(host_header) != 1:
             return Refused(400, "bad_request", "one Host and at most one Origin, Authorization and token are allowed")
         host = split_authority(host_header[0])

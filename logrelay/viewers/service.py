@@ -188,7 +188,8 @@ class ViewerService:
             forwarded_by=forwarding_header(name for name, _ in headers.raw_items()),
             fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
-        upgrade = any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
+        # RFC 6455, section 4.1: it is asked for with GET.
+        upgrade = request.method == "GET" and any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refused):
             # The page itself is no secret, and a browser cannot send a token along with a script's URL.
             if upgrade or verdict.status != 401 or not self._plain_http().is_public(target):

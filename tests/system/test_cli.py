@@ -65,16 +65,71 @@ def relay(environ, tmp_path):
         process.communicate()
 
 
+def ready_line(process):
+    """Return the line that says ready; a warning may stand before it."""
+    while " ready on " not in process.first_line and process.poll() is None:
+        process.first_line = process.stderr.readline()
+    return process.first_line
+
+
 def ended(process):
     out, err = process.communicate(timeout=DEADLINE_S)
     return process.returncode, out, process.first_line + err
 
 
 def test_the_version_is_the_package_s(cli):
-    """`--version` should print name and version on stdout."""
-    done = cli("--version")
+    """`--version` and `-V` should print name and version on stdout."""
+    for option in ("--version", "-V"):
+        done = cli(option)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"logrelay {__version__}\n", "")
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"logrelay {__version__}\n", "")
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--prot", "1"], "'--prot'.*; see logrelay serve --help"),
+        (["serve", "--token", TOKEN], "--token.*; see logrelay serve --help"),
+        (["--nonsense"], "'--nonsense'.*; see logrelay --help"),
+        (["nonsense"], "'nonsense'.*; see logrelay --help"),
+        (["check", "--host"], "'--host' requires an argument; see logrelay check --help"),
+        (["tail", "--notices", "some"], "'some' is not one of.*; see logrelay tail --help"),
+        (["token", "revoke"], "'NAME'; see logrelay token revoke --help"),
+        (["token", "nonsense"], "'nonsense'.*; see logrelay token --help"),
+        (["systemd", "print"], "; see logrelay systemd print --help"),
+        (["systemd", "print", "all", "--trader-user", "a b"], "'a b' is not a user name.*; see logrelay systemd print"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_line_that_is_not_understood_is_one_line_and_exit_code_2(cli, arguments, said):
+    """Like every other error: the program's name, what is wrong, and where the help is."""
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(f"logrelay: .*{said}.*\n", done.stderr), done.stderr
+
+
+def test_words_may_be_in_any_case(cli, tmp_path):
+    """In an option, a variable and the file; and there is a level called debug."""
+    (tmp_path / "r.toml").write_text('sync = "FULL"\n')
+    done = cli("check", "--json", "--config", "r.toml", "--log-level", "Debug", LOGRELAY_COMPRESSION="Off")
+    shown = {name: row["value"] for name, row in json.loads(done.stdout)["settings"].items()}
+    assert [shown[name] for name in ("sync", "log_level", "compression")] == ["full", "debug", "off"]
+    assert cli("tail", "--notices", "ALL", "--color", "Never", "--port", "1").returncode == 5
+
+
+def test_every_address_of_both_families_is_served(relay):
+    """`--host ::`, and with brackets as in a URL: the ready line's address can be opened, and that of IPv4 too."""
+    for host in ("::", "[::]"):
+        process = relay("--port", "0", "--host", host, "--journal", ":memory:", LOGRELAY_TOKEN=TOKEN[::-1])
+        found = re.search(
+            r"ready on ws://(\[::\]|0\.0\.0\.0):(\d+), page http://(\[::1\]|127\.0\.0\.1):\2/", ready_line(process)
+        )
+        assert found is not None, process.first_line
+        for address in ("127.0.0.1", *(("::1",) if found[1] == "[::]" else ())):
+            with socket.create_connection((address, int(found[2])), DEADLINE_S) as client:
+                client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                assert client.recv(12) == b"HTTP/1.1 401"
+        process.terminate()
+        assert ended(process)[0] == 0
 
 
 def test_help_names_every_option_with_its_default(cli):

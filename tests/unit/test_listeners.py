@@ -384,6 +384,36 @@ def test_a_machine_without_ipv6_still_has_localhost(monkeypatch, number):
     bound[0].close()
 
 
+def test_every_address_of_both_families_is_bound(monkeypatch):
+    """`::` is IPv6 and IPv4, each by a socket of its own with the same port; what the machine lacks is left out."""
+    families = []
+    for host in ("::", "0::0"):
+        bound = bind_tcp(host, 0)
+        families = [sock.family for sock in bound]
+        port = bound[0].getsockname()[1]
+        assert {sock.getsockname()[1] for sock in bound} == {port}
+        assert connects_to(("127.0.0.1", port), socket.AF_INET)
+        if socket.AF_INET6 in families:
+            assert connects_to(("::1", port), socket.AF_INET6)
+        for sock in bound:
+            sock.close()
+    assert families in ([socket.AF_INET6, socket.AF_INET], [socket.AF_INET])
+
+    class WithoutIpv6(socket.socket):
+        def __init__(self, family, *args):
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listeners.socket, "socket", WithoutIpv6)
+        bound = bind_tcp("::", 0)
+        with pytest.raises(ListenError, match="::1"):
+            bind_tcp("::1", 0)
+    assert [sock.family for sock in bound] == [socket.AF_INET]
+    bound[0].close()
+
+
 def test_a_port_in_use_is_named(monkeypatch):
     """The error should name the port and the option, and what was bound already should be closed."""
     bound = []

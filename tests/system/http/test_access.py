@@ -78,7 +78,7 @@ def test_the_walked_table_at_real_relays(start, tmp_path, bind, encrypted):
     sends an Origin, by a line that says why, anything else by 401.
     """
     host = lan_address() if bind == "LAN" else bind
-    address = "::1" if bind == "::" else host
+    address = "::1" if bind == "::" and not encrypted else "127.0.0.1" if bind == "::" else host
     settings, tls, scheme = {}, None, "http"
     if encrypted:
         authority = Authority(tmp_path)

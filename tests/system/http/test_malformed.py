@@ -8,6 +8,7 @@ from http.client import HTTPConnection
 
 import pytest
 
+from logrelay.viewers.connection import MAX_DROPPED_BYTES
 from tests.support.waiting import DEADLINE_S
 from tests.unit.http.test_request_head import FAULTS
 
@@ -22,11 +23,18 @@ OTHERS = {
     "bytes behind": (GET + b"\x00" * 5000, 200),
     "a WebSocket with bytes behind": (UPGRADE + b"\x81\x80abcd", 400),
     "POST": (POST, 405),
+    "POST of a WebSocket": (UPGRADE.replace(b"GET", b"POST", 1), 405),
+    "POST in chunks": (POST.replace(b"Content-Length: 5", b"Transfer-Encoding: chunked"), 405),
+    "POST by HTTP/1.0": (b"POST /healthz HTTP/1.0\r\nContent-Length: 5\r\n\r\n12345", 405),
+    "POST to lines that go on": (POST.replace(b"/logs", b"/events"), 405),
     "PUT": (POST.replace(b"POST", b"PUT", 1), 405),
     "DELETE": (GET.replace(b"GET", b"DELETE"), 405),
     "OPTIONS": (GET.replace(b"GET", b"OPTIONS"), 204),
     "HTTP/1.0": (b"GET /metrics HTTP/1.0\r\n\r\n", 200),
     "HTTP/1.0 health": (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+    "HTTP/1.0 with an empty Host": (b"GET /healthz HTTP/1.0\r\nHost:\r\n\r\n", 200),
+    "HTTP/1.0 with a name": (b"GET /healthz HTTP/1.0\r\nHost: evil.example\r\n\r\n", 403),
+    "HTTP/1.0 through a proxy": (b"GET /healthz HTTP/1.0\r\nVia: 1.1 proxy\r\n\r\n", 403),
     "HTTP/1.1 without Host": (b"GET /metrics HTTP/1.1\r\n\r\n", 400),
     "HTTP/1.0 with Origin": (b"GET /metrics HTTP/1.0\r\nOrigin: http://evil.example\r\n\r\n", 400),
     "a WebSocket by HTTP/1.0": (UPGRADE.replace(b"HTTP/1.1", b"HTTP/1.0"), 505),
@@ -105,3 +113,23 @@ def test_head_has_no_body_whoever_answers(start):
     status, headers, body = ask(relay.port, request)
     assert (status, body) == (401, b"")
     assert int(headers["content-length"]) == len(ask(relay.port, request.replace(b"HEAD", b"GET"))[2])
+
+
+def test_a_client_that_reads_last_gets_its_answer(start):
+    """A body that nobody wants is read and thrown away, so that a client in the middle of it is not cut off."""
+    relay = start()
+    connection = HTTPConnection("127.0.0.1", relay.port, timeout=DEADLINE_S)
+    connection.request("POST", "/logs", body=b"x" * (MAX_DROPPED_BYTES - (64 << 10)))
+    answer = connection.getresponse()
+    assert (answer.status, answer.getheader("Allow")) == (405, "GET, HEAD, OPTIONS")
+    assert b"only GET, HEAD, OPTIONS are answered here" in answer.read()
+    connection.close()
+
+
+def test_a_check_without_host_shows_a_token_where_one_is_needed(start):
+    """By HTTP/1.0, whatever address the relay listens on."""
+    check, token = b"GET /healthz HTTP/1.0\r\n", b"Authorization: Bearer %b\r\n" % (b"V3sJm0t-Qz7w_1pLk9rXu8Yb2")
+    for host in ("127.0.0.1", "0.0.0.0", "localhost"):
+        relay = start(LOGRELAY_TOKEN="V3sJm0t-Qz7w_1pLk9rXu8Yb2", LOGRELAY_HOST=host)
+        assert ask(relay.port, check + b"\r\n")[0] == 401
+        assert ask(relay.port, check + token + b"\r\n")[0] == 200

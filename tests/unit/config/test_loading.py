@@ -98,7 +98,7 @@ def test_an_empty_flag_is_refused():
         ({"keep_bytes": "1000"}, "--keep-bytes is '1000'; allowed: bytes from 1MiB"),
         ({"keep_bytes": "5 parsecs"}, "--keep-bytes is '5 parsecs'; allowed:"),
         ({"quiet_after": "nan"}, "--quiet-after is 'nan'; allowed: 0, or a number of seconds"),
-        ({"sync": "FULL"}, "--sync is 'FULL'; allowed: normal or full"),
+        ({"sync": "fully"}, "--sync is 'fully'; allowed: normal or full"),
         ({"journal": "nats://host"}, "--journal is 'nats://host'; allowed: a file path, or :memory:"),
         ({"allow_origins": "localhost:1"}, "--allow-origins is 'localhost:1'; allowed: at most 16"),
         ({"socket": "/" + "s" * 107}, "(--socket) has 108 bytes; allowed: at most 107"),

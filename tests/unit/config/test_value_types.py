@@ -60,7 +60,7 @@ def test_text_is_read(value_type, given, value):
         *[(WHOLE, bad) for bad in ("0", "101", "-1", "1.0", " 1", "1_0", "٣", "", "9" * 21)],
         *[(NUMBER, bad) for bad in ("0.4", "90.1", "nan", "inf", "1e1", "-1", ".5", "5.", "")],
         *[(SIZE, bad) for bad in ("1023", "3TiB", "1 parsec", "1.5MiB", "-1024", "MiB", "1  KiB", "")],
-        *[(CHOICE, bad) for bad in ("FULL", "", "normal ")],
+        *[(CHOICE, bad) for bad in ("fulls", "", "normal ")],
         *[(TEXT, bad) for bad in ("", "a1", "a\n", "ä")],
         *[(SEVERAL, bad) for bad in ("a,b,c,d", "a,1")],
     ],

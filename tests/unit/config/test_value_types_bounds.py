@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from logrelay.config.value_types import choice, number, several, size, size_text, text, whole
+from logrelay.config.value_types import address, choice, number, several, size, size_text, text, whole
 
 
 def refuses(read, *values):
@@ -76,10 +76,11 @@ def test_sizes_out_of_bounds_or_malformed():
 
 
 def test_choices():
-    """One of the words, as it is written."""
+    """One of the words, in any case; the value is in lower case."""
     kind = choice("normal", "full")
     assert kind.from_text("full") == kind.from_toml("normal").replace("normal", "full") == "full"
-    refuses(kind.from_text, "Full", "", "normal|full")
+    assert kind.from_text("Full") == kind.from_toml("FULL") == "full"
+    refuses(kind.from_text, "", "normal|full", " full", "\u212aull")
     refuses(kind.from_toml, None, 1, True)
     assert (kind.metavar, kind.allowed, kind.show("full")) == ("normal|full", "normal or full", "full")
 
@@ -125,3 +126,14 @@ def test_several():
 def test_sizes_are_shown_as_they_are_read(count, shown):
     """With the largest unit that says it exactly."""
     assert size_text(count) == shown
+
+
+def test_addresses():
+    """An IPv6 address may stand in brackets, as it does in a URL; the value has none."""
+    kind = address()
+    assert kind.from_text("[::]") == kind.from_toml("::") == "::"
+    assert kind.from_text("[fe80::1%eth0]") == "fe80::1%eth0"
+    assert [kind.from_text(host) for host in ("127.0.0.1", "my_host-1")] == ["127.0.0.1", "my_host-1"]
+    refuses(kind.from_text, "", "[127.0.0.1]", "[::", "::]", "[[::]]", "http://x", "a b", "\u0661.1.1.1")
+    refuses(kind.from_toml, None, 1, ["::"])
+    assert (kind.metavar, kind.allowed) == ("ADDRESS", "an IP address or a host name")

@@ -268,3 +268,19 @@ def test_a_long_header_is_not_repeated_in_full():
 def test_the_token_is_not_in_the_repr():
     """A policy that is written to a log should not show its token."""
     assert TOKEN not in repr(LOCKED)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::", "fe80::1%eth0", "a_name"])
+def test_a_check_by_http_1_0_may_leave_host_out(host):
+    """Out or empty, whatever the relay listens on; it is held to everything else, and no browser sends such."""
+    policy = AccessPolicy(None, host)
+    for headers in ([], [""]):
+        assert decide(policy, host_header=headers, host_optional=True) == Granted(None)
+        assert code(decide(policy, host_header=headers)) in ((400, "bad_request"), (400, "bad_host"))
+        asked = {"host_header": headers, "host_optional": True}
+        assert code(decide(policy, **asked, origin=["http://evil.example"]))[0] == 400
+        assert code(decide(policy, **asked, peer_is_loopback=False)) == (403, "no_token")
+        assert code(decide(policy, **asked, forwarded_by="Via")) == (403, "no_token")
+        assert code(decide(LOCKED, **asked)) == (401, "no_token")
+        assert isinstance(decide(LOCKED, **asked, authorization=[f"Bearer {TOKEN}"], peer_is_loopback=False), Granted)
+    assert code(decide(policy, host_header=["evil.example"], host_optional=True)) == (403, "bad_host")
