@@ -39,7 +39,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(READY_DEV): $(READY)
-	$(BIN)/python $(PIP) install -e '.[bot,test,lint]'
+	$(BIN)/python $(PIP) install -e '.[bot,nats,test,lint]'
 	@touch $@
 
 run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both (PORT=9000: on another port)
@@ -77,7 +77,7 @@ $(LOWEST)/.ready: pyproject.toml $(CLIENT)/pyproject.toml .ci/lowest.py
 	rm -rf $(LOWEST)
 	$(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) .ci/lowest.py pyproject.toml $(CLIENT)/pyproject.toml >$(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python $(PIP) install --constraint $(LOWEST)/constraints.txt -e '.[bot,test]'
+	$(LOWEST)/bin/python $(PIP) install --constraint $(LOWEST)/constraints.txt -e '.[bot,nats,test]'
 	@touch $@
 
 bench: $(READY) ## measure the fan-out to many viewers

@@ -108,7 +108,7 @@ def _warn_of_other_places(path: str, places: Sequence[str], found: Sequence[bool
 
 def _shown(setting: Setting, effective: Effective) -> object:
     value = getattr(effective.config, setting.name)
-    return "(set)" if setting.name == "token" and value is not None else value
+    return value if setting.public is None else setting.public(value)
 
 
 def _text(name: str, value: object) -> str:

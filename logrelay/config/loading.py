@@ -77,7 +77,7 @@ def load(flags: Mapping[str, str | None], around: Surroundings, *, serving: bool
             found[setting.name] = read(given)
         except ValueError:
             # A secret stays out of logs.
-            shown = "not valid (its value is not shown)" if setting is BY_NAME["token"] else _short(given)
+            shown = "not valid (its value is not shown)" if setting.public is not None else _short(given)
             raise ConfigError(f"{where} is {shown}; allowed: {setting.value_type.allowed}") from None
         origins[setting.name] = where
 
@@ -105,6 +105,7 @@ def load(flags: Mapping[str, str | None], around: Surroundings, *, serving: bool
         found["tokens"] = _expand_home(found["tokens"], around.environ)
     config = _config_of(**found)
     _check_socket_length(config.socket, origins["socket"])
+    _check_nats(config)
     if serving:
         has_file = config.tokens is not None and around.is_file(config.tokens)
         require_token(config.host, config.token, origins["host"], has_file=has_file)
@@ -200,6 +201,16 @@ def require_token(host: str, token: str | None, where: str, *, has_file: bool = 
             f"{GOOD_TOKEN_CHARS} random characters or more; make one with: logrelay token add NAME, or "
             "python3 -c 'import secrets; print(secrets.token_urlsafe(32))'"
         )
+
+
+def _check_nats(config: Config) -> None:
+    """Raise ConfigError where it is not clear who the relay is at the NATS servers."""
+    given = [name for name in ("nats_creds", "nats_nkey", "nats_token", "nats_user") if getattr(config, name)]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are set; allowed: one of them, each says who the relay is at NATS")
+    for one, other in (("nats_user", "nats_password"), ("nats_tls_cert", "nats_tls_key")):
+        if (getattr(config, one) is None) != (getattr(config, other) is None):
+            raise ConfigError(f"{one} and {other} go together: only one of them is set")
 
 
 def _check_socket_length(path: str, where: str) -> None:

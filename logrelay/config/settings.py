@@ -7,9 +7,11 @@ part does with them. Pure. Read `config/loading` next.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
+from logrelay.config import nats_url
 from logrelay.config.trade_names import ENTRY, TRADE_NAMES
 from logrelay.config.value_types import (
     GIB,
@@ -67,6 +69,9 @@ _ORIGIN = text(
     "like http://localhost:8081 or capacitor://localhost, without a path",
     "ORIGIN",
 )
+_SECRET = text(r"[^\0\r\n]{1,1024}", "1 to 1024 characters without NUL or line break", "SECRET")
+_NATS_URL = text(nats_url.PATTERN, nats_url.ALLOWED, "URL")
+_SUBJECT_TOKEN = text(r"[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z 0-9 _ -", "NAME")
 _TRADE_NAME = text(
     ENTRY, f"like fill=order.filled|order.closed, where fill may be {', '.join(TRADE_NAMES)}", "KIND=NAME|..."
 )
@@ -93,6 +98,8 @@ class Setting:
     """It has a CLI option."""
     by_file: bool = True
     """It has a key in the TOML file."""
+    public: Callable[[object], object] | None = None
+    """Returns what anybody may see of a value; None: all of it. Others are in no output and no error."""
 
     @property
     def flag(self) -> str:
@@ -108,6 +115,10 @@ class Setting:
     def shown_default(self) -> str:
         """The default as a person writes it."""
         return self.default_text or self.value_type.show(self.default)
+
+
+def _hidden(value: object) -> object:
+    return None if value is None else "(set)"
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -192,6 +203,7 @@ SETTINGS: tuple[Setting, ...] = (
         "repeated, well-known) is taken on loopback only.",
         default_text="none",
         by_flag=False,
+        public=_hidden,
     ),
     Setting(
         "tokens",
@@ -336,6 +348,106 @@ SETTINGS: tuple[Setting, ...] = (
         default_text="the names of the paper trader",
     ),
     Setting(
+        "forward",
+        several(_NATS_URL, MAX_ALLOWED),
+        (),
+        "NATS servers to whose JetStream every committed line goes; several of one cluster are tried in turn.",
+        "For one view of many machines, see docs/machines.md. A password in it is better kept in nats_password.",
+        default_text="none",
+        public=nats_url.public,
+    ),
+    Setting(
+        "edge_name",
+        _SUBJECT_TOKEN,
+        None,
+        "Name of this machine among all that forward to the same stream; two with one name are refused in turn.",
+        "A token of a NATS subject, which permissions can be given by.",
+        default_text="the host name, with - for what may not stand in it",
+    ),
+    Setting(
+        "nats_stream",
+        _SUBJECT_TOKEN,
+        "LOGRELAY",
+        "JetStream stream that the lines go through. One that is missing is made, if the user may.",
+        "One for all edges: a hub relay reads them all in one order.",
+    ),
+    Setting(
+        "nats_replicas",
+        whole(1, 5),
+        1,
+        "Servers of a cluster that keep the stream, where the relay makes it.",
+        "1 is what a single server can do; 3 in a cluster of three, so that one may burn.",
+    ),
+    Setting(
+        "nats_creds",
+        _PATH,
+        None,
+        "Credentials file (JWT and seed) for NATS.",
+        "One of nats_creds, nats_nkey, nats_token, and nats_user with nats_password says who the relay is there.",
+        default_text="none",
+    ),
+    Setting(
+        "nats_nkey",
+        _PATH,
+        None,
+        "File with the nkey seed for NATS.",
+        "The seed never leaves the machine: the server only sees signatures.",
+        default_text="none",
+    ),
+    Setting(
+        "nats_user",
+        _SECRET,
+        None,
+        "User name at the NATS servers.",
+        "Goes with nats_password; both may stand in the URL instead.",
+        default_text="none",
+        by_flag=False,
+    ),
+    Setting(
+        "nats_password",
+        _SECRET,
+        None,
+        "Password at the NATS servers. There is no option for it: options are visible in ps.",
+        "Goes to the server as it is: use tls:// beyond loopback.",
+        default_text="none",
+        by_flag=False,
+        public=_hidden,
+    ),
+    Setting(
+        "nats_token",
+        _SECRET,
+        None,
+        "Token at the NATS servers. There is no option for it: options are visible in ps.",
+        "Goes to the server as it is: use tls:// beyond loopback.",
+        default_text="none",
+        by_flag=False,
+        public=_hidden,
+    ),
+    Setting(
+        "nats_tls_ca",
+        _PATH,
+        None,
+        "PEM file with the authority that the NATS servers' certificates are held to; nothing goes without TLS then.",
+        "For an authority of your own.",
+        default_text="those of the system",
+    ),
+    Setting(
+        "nats_tls_cert",
+        _PATH,
+        None,
+        "PEM file with the certificate that the relay shows to the NATS servers.",
+        "Where they ask for one (verify: true).",
+        default_text="none",
+    ),
+    Setting(
+        "nats_tls_key",
+        _PATH,
+        None,
+        "PEM file with its key, without a passphrase.",
+        "Whoever reads the key can pose as the relay.",
+        default_text="none",
+    ),
+    Setting(
         "log_level",
         choice("debug", "info", "warning", "error"),
         "warning",
@@ -394,6 +506,20 @@ class Config:
     max_traders: int = 256
     compression: str = "auto"
     trades: tuple[str, ...] = ()
+    forward: tuple[str, ...] = field(default=(), repr=False)
+    """URLs, perhaps with a password in them."""
+    edge_name: str | None = None
+    """None: made of the host name."""
+    nats_stream: str = "LOGRELAY"
+    nats_replicas: int = 1
+    nats_creds: str | None = None
+    nats_nkey: str | None = None
+    nats_user: str | None = None
+    nats_password: str | None = field(default=None, repr=False)
+    nats_token: str | None = field(default=None, repr=False)
+    nats_tls_ca: str | None = None
+    nats_tls_cert: str | None = None
+    nats_tls_key: str | None = None
     log_level: str = "warning"
 
 

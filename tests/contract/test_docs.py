@@ -148,7 +148,8 @@ def test_every_dependency_is_justified():
     needs = {}
     for path in (ROOT / "pyproject.toml", CLIENT / "pyproject.toml"):
         project = tomllib.loads(path.read_text("utf-8"))["project"]
-        for requirement in project["dependencies"] + project.get("optional-dependencies", {}).get("bot", []):
+        extras = project.get("optional-dependencies", {})
+        for requirement in [*project["dependencies"], *extras.get("bot", []), *extras.get("nats", [])]:
             needs.setdefault(re.match(r"[a-z-]+", requirement)[0], set()).add(project["name"])
 
     assert len(needs) >= 5

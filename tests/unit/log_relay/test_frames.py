@@ -45,7 +45,7 @@ def test_vectors_are_what_their_maker_makes():
     spec = importlib.util.spec_from_file_location("make_wire_v1", FOLDER / "make_wire_v1.py")
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
-    assert {path.name for path in FOLDER.glob("*.json")} == set(maker.FILES)
+    assert {path.name for path in FOLDER.glob("wire-*.json")} == set(maker.FILES)
     for name, make in maker.FILES.items():
         assert (FOLDER / name).read_text() == maker.written(make())
 

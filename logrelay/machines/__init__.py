@@ -1,0 +1,1 @@
+"""Relays of many machines, joined by a NATS JetStream stream. Read `stream_batch` next."""
