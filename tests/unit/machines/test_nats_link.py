@@ -38,11 +38,11 @@ def stream_of(wanted, *, create=True):
     return connected(wanted, lambda client, server: nats_link.ensure_stream(client, wanted, server, create=create))
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
+@pytest.fixture
+def server(tmp_path):
     bob = '{user: "bob", password: "p", permissions: {publish: "x"}}'
     users = f'authorization {{ users: [{{user: "ann", password: "hunter2"}}, {bob}] }}'
-    with nats_server(tmp_path_factory.mktemp("nats"), extra=users) as running:
+    with nats_server(tmp_path, extra=users) as running:
         yield running
 
 
@@ -69,11 +69,9 @@ def test_a_stream_that_is_there_is_used_as_it_is(server):
 
     async def add(client):
         js = client.jetstream()
-        await js.delete_stream("LOGRELAY")
-        await js.add_stream(name="OWN", subjects=["logrelay.lines.>"], storage="memory", max_msgs=7)
+        await js.add_stream(name="OWN", subjects=["logrelay.>"], storage="memory", max_msgs=7)
         await js.add_stream(name="OTHER", subjects=["orders.*"], storage="memory")
 
-    stream_of(settings(server.url, user="ann", password="hunter2"))
     asked(server.url, add, user="ann", password="hunter2")
 
     assert stream_of(wanted).config.max_msgs == 7
