@@ -18,7 +18,7 @@ WORKERS ?= $(if $(ARGS),0,4)
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile
 
 # Only what was typed: PORT in the environment is often meant for another program.
-RUN_PORT := $(if $(findstring command,$(origin PORT)),$(PORT))
+export RUN_PORT := $(if $(findstring command,$(origin PORT)),$(PORT))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check lint fmt types docs coverage lowest bench bench-trader chaos siege fuzz mutants dist clean
@@ -128,6 +128,10 @@ export RUN_IN_FRONT
 # Relay and trader are in sessions of their own (setsid): only this shell hears Ctrl-C, and it stops the trader
 # first, so that its last lines are in the journal when the relay stops.
 define RUN
+if [ -n "$$RUN_PORT" ] && ! { [[ $$RUN_PORT =~ ^[0-9]{1,5}$$ ]] && [ "$$RUN_PORT" -le 65535 ]; }; then
+  echo "make run: PORT is '$$RUN_PORT'; allowed: a whole number from 0 to 65535" >&2
+  exit 2
+fi
 home=$$(mktemp -d "$${TMPDIR:-/tmp}/logrelay-run.XXXXXX")
 relay= trader= code=0
 stop() {
@@ -151,7 +155,7 @@ if [ -t 0 ]; then
   ( trap "" INT TERM HUP; while read -r -u 3; do :; done 2>/dev/null; kill -HUP $$$$ ) & watch=$$!
 fi
 export LOGRELAY_SOCKET="$$home/ingest.sock" LOGRELAY_JOURNAL="$$home/journal.db" PYTHONUNBUFFERED=1
-[ -z "$(RUN_PORT)" ] || export LOGRELAY_PORT="$(RUN_PORT)"
+[ -z "$$RUN_PORT" ] || export LOGRELAY_PORT="$$RUN_PORT"
 # The trader writes into a pipe, so whether colours are wanted is decided here.
 if [ -t 1 ] && [ -z "$${NO_COLOR:-}" ] && [ "$${TERM:-}" != dumb ]; then form=colour; else form=console; fi
 export ROBO_LOG_FORMAT=$${ROBO_LOG_FORMAT:-$$form}

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from logrelay.cli.completion import complete_file
 from logrelay.cli.line_options import filter_options, reading, source_options
 from logrelay.cli.output import print_stderr
 from logrelay.errors import ConfigError, RelayError
@@ -28,7 +29,13 @@ FORMATS = ("ndjson", "csv", "parquet")
     show_default=True,
     help="Form.",
 )
-@click.option("-o", "--output", metavar="PATH", help="File, in place once it is whole.  [default: stdout]")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="File, in place once it is whole.  [default: stdout]",
+    shell_complete=complete_file,
+)
 @filter_options()
 @source_options
 def export(form: str, output: str | None, **given: Any) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from logrelay.cli.completion import complete_file, complete_level
 from logrelay.cli.output import print_stderr
 from logrelay.cli.place_options import journal_path, place_options
 from logrelay.cli.setting_options import read_settings
@@ -33,7 +34,12 @@ MOST_TOKEN_BYTES = 4096
 """Of a file with a token; a token has 256 characters at most."""
 
 _FILTERS = (
-    click.option("--level", metavar="LEVEL", help="Lowest level: debug, info, warning, error, critical."),
+    click.option(
+        "--level",
+        metavar="LEVEL",
+        help="Lowest level: debug, info, warning, error, critical.",
+        shell_complete=complete_level,
+    ),
     click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots; repeatable, any of them."),
     click.option("--run", "runs", multiple=True, metavar="GLOB", help="Runs by name; repeatable, any of them."),
     click.option("--source", "sources", multiple=True, metavar="GLOB", help="Loggers; repeatable, any of them."),
@@ -88,10 +94,14 @@ def filter_options(*, text: bool = True, notices: bool = True) -> Callable[[Call
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the argument PLACE, and the options that say which relay or file is meant without one."""
-    command = click.option("--token-file", metavar="PATH", help="File that holds the token to show, and nothing else.")(
-        place_options("config", "host", "port", "journal")(command)
-    )
-    return click.argument("place", required=False, metavar="[URL|FILE]")(command)
+    command = place_options("config", "host", "port", "journal")(command)
+    command = click.option(
+        "--token-file",
+        metavar="PATH",
+        help="File that holds the token to show, and nothing else.",
+        shell_complete=complete_file,
+    )(command)
+    return click.argument("place", required=False, metavar="[URL|FILE]", shell_complete=complete_file)(command)
 
 
 def colour_option(command: Callable[..., Any]) -> Callable[..., Any]:

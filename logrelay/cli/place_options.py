@@ -1,7 +1,7 @@
 """The settings that say where a command finds the journal, the tokens or the relay, as options.
 
 Owns: these options, and that root which names no place means the installed relay. It must not know what a command does
-there. Read `cli/line_options` next.
+there. Read `cli/completion` next.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from logrelay.cli.completion import completer
 from logrelay.config.loading import Effective
 from logrelay.config.settings import BY_NAME
 
@@ -27,7 +28,11 @@ def place_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         for name in reversed(names):
             setting = BY_NAME[name]
             help_text = f"{setting.help}  [default: {setting.shown_default}]"
-            command = click.option(setting.flag, name, metavar=setting.value_type.metavar, help=help_text)(command)
+            metavar = setting.value_type.metavar
+            option = click.option(
+                setting.flag, name, metavar=metavar, help=help_text, shell_complete=completer(metavar)
+            )
+            command = option(command)
         return command
 
     return add

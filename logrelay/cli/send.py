@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import click
 
+from logrelay.cli.completion import complete_file, complete_level
 from logrelay.cli.output import print_stderr
 from logrelay.config.loading import default_socket, trader_places
 from logrelay.errors import ConfigError, NotAckedError, RelayError
@@ -42,8 +43,20 @@ MAX_LINE_BYTES = MAX_FRAME_BYTES
 
 @click.command()
 @click.option("--app", default="send", metavar="NAME", show_default=True, help="Name that the line is shown under.")
-@click.option("--level", default="info", metavar="LEVEL", show_default=True, help="Level, where a line says none.")
-@click.option("--socket", metavar="PATH", help="The relay's socket.  [default: where any trader finds it]")
+@click.option(
+    "--level",
+    default="info",
+    metavar="LEVEL",
+    show_default=True,
+    help="Level, where a line says none.",
+    shell_complete=complete_level,
+)
+@click.option(
+    "--socket",
+    metavar="PATH",
+    help="The relay's socket.  [default: where any trader finds it]",
+    shell_complete=complete_file,
+)
 @click.option("--stdin", "from_stdin", is_flag=True, help="Send the lines of stdin, JSON objects or text.")
 @click.option(
     "--timeout",

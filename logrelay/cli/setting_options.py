@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from logrelay.cli.completion import completer
 from logrelay.config.loading import Effective, Surroundings, load
 from logrelay.config.settings import SETTINGS, Setting
 
@@ -21,8 +22,13 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command one option per row of the table. Values stay text: `load` reads and checks them."""
     for setting in reversed(SETTINGS):
         if setting.by_flag:
+            metavar = setting.value_type.metavar
             option = click.option(
-                setting.flag, setting.name, metavar=setting.value_type.metavar, help=_option_help(setting)
+                setting.flag,
+                setting.name,
+                metavar=metavar,
+                help=_option_help(setting),
+                shell_complete=completer(metavar),
             )
             command = option(command)
     return command

@@ -7,6 +7,7 @@ by /healthz. It must not count anything itself. Read `cli/purge` next.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,16 @@ from logrelay.visible_text import visible
 
 if TYPE_CHECKING:
     from logrelay.terminal.answer import Answer
+    from logrelay.terminal.finding import Source
 
 DEFAULT_SINCE = "1d"
 """A night and a day: what the owner has not seen yet."""
+
+BACK_WITHIN_S = 3.0
+"""How long bots that the relay waits for, as it was just restarted, get to come back: most do within a second."""
+
+ASK_AGAIN_S = 0.25
+"""The pause between two questions while they are waited for."""
 
 SHOWN_PROBLEMS = 10
 """Groups of problems listed in the text; --json lists all that the relay gives."""
@@ -52,8 +60,7 @@ def status(as_json: bool, **given: Any) -> None:
 
     with reading(given) as asked:
         source, query = asked.found.source, asked.selection.query()
-        health = _object(source.get("/healthz"), healthy_only=False)
-        summary = _object(source.get(f"/summary?{query}"))
+        health, summary = _ask(source, query)
         verdict = _verdict(summary, health, runs=source.follows, name=source.name)
         output = Output()
         if as_json:
@@ -79,13 +86,36 @@ def _object(answer: Answer, *, healthy_only: bool = True) -> dict[str, Any]:
     return json.loads(b"".join(answer.chunks)) or {}
 
 
+def _ask(source: Source, query: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return /healthz and /summary, the latter once the bots are back that a restarted relay waits for, or in vain."""
+    give_up = time.monotonic() + BACK_WITHIN_S
+    while True:
+        health = _object(source.get("/healthz"), healthy_only=False)
+        summary = _object(source.get(f"/summary?{query}"))
+        if not source.follows or not any(map(_is_awaited, summary["apps"])) or time.monotonic() >= give_up:
+            return health, summary
+        time.sleep(ASK_AGAIN_S)
+
+
+def _is_awaited(app: Mapping[str, Any]) -> bool:
+    return bool(app.get("awaited"))
+
+
+def _state(app: Mapping[str, Any]) -> str:
+    return "not back" if _is_awaited(app) else app["state"] or "unknown"
+
+
 def _verdict(summary: Mapping[str, Any], health: Mapping[str, Any], *, runs: bool, name: str) -> tuple[str, str]:
     """Return what there is to be said in the end, as a word and in words."""
     if not runs:
         return "no relay", f"no relay was asked: this is what {name} says"
     if health.get("status") != "ok":
         return "trouble", str(health.get("reason", "the relay is in trouble"))
-    bad = [f"{visible(str(app['app']))} {app['state']}" for app in summary["apps"] if app["state"] in BAD_STATES]
+    bad = [
+        f"{visible(str(app['app']))} {'not back since the relay was restarted' if _is_awaited(app) else app['state']}"
+        for app in summary["apps"]
+        if app["state"] in BAD_STATES or _is_awaited(app)
+    ]
     counts = (
         ("crash", "crashes", len(summary["crashes"]) + summary["more_crashes"]),
         ("gap", "gaps", len(summary["gaps"]) + summary["more_gaps"]),
@@ -116,7 +146,7 @@ def _texts(
         last, lines = app["last"], app["lines"]
         said = f"{_ago(last['timestamp'], now)}  {last['level']} {last['message']}" if last else "nothing since then"
         counts = ", ".join(f"{lines[level]:,} {level}" for level in COUNTED_LEVELS if lines[level])
-        yield f"  {visible(str(app['app'])):<{width}}  {app['state'] or 'unknown':<9}  " + visible(
+        yield f"  {visible(str(app['app'])):<{width}}  {_state(app):<9}  " + visible(
             said + (f"  ({counts})" if counts else "")
         )
     problems = summary["problems"]

@@ -15,13 +15,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from logrelay.cli.completion import complete_level
 from logrelay.cli.output import print_stderr
 from logrelay.cli.place_options import SYSTEM_DIRECTORY, is_installed_relay, place_options
 from logrelay.cli.setting_options import read_settings
 from logrelay.config.loading import Effective
 from logrelay.config.settings import Config
-from logrelay.errors import ConfigError
+from logrelay.errors import ConfigError, RelayError, quoted
 
 if TYPE_CHECKING:
     from logrelay.access.token_use import Use
@@ -35,7 +37,12 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command what limits a new token."""
     for option in (
         click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots it shows.  [default: every bot]"),
-        click.option("--min-level", metavar="LEVEL", help="Lowest level it shows.  [default: every level]"),
+        click.option(
+            "--min-level",
+            metavar="LEVEL",
+            help="Lowest level it shows.  [default: every level]",
+            shell_complete=complete_level,
+        ),
         click.option("--expires", metavar="TIME", help="How long it is good: 90d, 12h, 30m, 4w.  [default: for ever]"),
     ):
         command = option(command)
@@ -136,8 +143,20 @@ def list_tokens(as_json: bool, **places: str | None) -> None:
         click.echo(f"{one.name}  {created}, {end}, {used}; shows {_limits(one)}")
 
 
+def _complete_name(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Give the names of the tokens there are."""
+    from logrelay.access import token_file  # noqa: PLC0415
+
+    try:
+        path, _ = _find_file({name: context.params.get(name) for name in ("config", "journal", "tokens")})
+        there = token_file.read_tokens(path) or ()
+    except (RelayError, OSError):
+        return []
+    return [CompletionItem(one.name) for one in there if one.name.startswith(incomplete)]
+
+
 @token.command()
-@click.argument("name")
+@click.argument("name", shell_complete=_complete_name)
 @_place_options
 def revoke(name: str, **places: str | None) -> None:
     """Revoke the token NAME: whoever is connected with it is cut off within a second."""
@@ -151,7 +170,7 @@ def revoke(name: str, **places: str | None) -> None:
         rest = tuple(other for other in there if other.name != name)
         if len(rest) == len(there):
             names = ", ".join(sorted(other.name for other in there)) or "none"
-            raise ConfigError(f"there is no token {name!r} in {path}; there is: {names}")
+            raise ConfigError(f"there is no token {quoted(name)} in {path}; there is: {names}")
         return rest
 
     rest = token_file.change_tokens(path, without_it)

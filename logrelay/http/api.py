@@ -37,12 +37,12 @@ from logrelay import budgets
 from logrelay.config.trade_names import TRADE_NAMES
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.filters import most_notices
-from logrelay.fanout.line_json import UNSYNCED, left_out_body
+from logrelay.fanout.line_json import UNSYNCED, escaped, left_out_body
 from logrelay.fanout.positions import Lost, Position, id_of
 from logrelay.http import metrics
 from logrelay.http.log_query import Around, SummaryQuery, parse_around_query, parse_log_query, parse_summary_query
 from logrelay.http.request_head import ALLOWED_METHODS
-from logrelay.http.response import HttpResponse
+from logrelay.http.response import EVENTS, HttpResponse
 from logrelay.http.summary import gather, seqs_shown, shape
 from logrelay.journal.interface import Page, Query, SummaryPage
 
@@ -101,7 +101,10 @@ _GZIP = re.compile(r"\bgzip\b(?! *; *q=0(?:\.0*)? *(?:,|$))", re.IGNORECASE)
 _WORKER_POLICY = "default-src 'none'; connect-src 'self'"
 """What the page's service worker may do: fetch what it keeps."""
 _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
-_TRADER_KEYS = ("app", "host", "pid", "run", "state", "started", "last_line", "last_line_age_s", "quiet_s")
+_TRADER_KEYS = (
+    *("app", "host", "pid", "run", "state", "awaited", "brief"),
+    *("started", "last_line", "last_line_age_s", "quiet_s"),
+)
 """As in the message `connection`; `last_line_age_seconds` is the name that an age had here alone, and stays."""
 _JOURNAL_KEYS = ("trouble", "bytes", "damaged_lines")
 
@@ -213,7 +216,7 @@ class HttpApi:
             refusal = _error(405, "bad_method", f"only {ALLOWED_METHODS} are answered here")
             return refusal.with_headers(("Allow", ALLOWED_METHODS))
         if path not in ROUTES and path not in STATIC:
-            return _error(404, "not_found", f"there is nothing here; there is {', '.join(ROUTES)}")
+            return _error(404, "not_found", f"there is nothing here; there is {', '.join((*ROUTES, EVENTS))}")
         if path in STATIC:
             return self._static(path, headers)
         if path == "/logs":
@@ -370,7 +373,7 @@ class HttpApi:
             id_of=facts.id_of,
             now_us=now_us,
         )
-        yield orjson.dumps(shown) + b"\n"
+        yield escaped(orjson.dumps(shown)) + b"\n"
 
     async def _around(
         self, wanted: Around, lost: Sequence[Lost], facts: RelayFacts, head: int
@@ -500,7 +503,7 @@ def _content_security_policy(host: str) -> str:
 
 def _json(status: int, value: object) -> HttpResponse:
     headers = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
-    return HttpResponse(status, headers, orjson.dumps(value) + b"\n")
+    return HttpResponse(status, headers, escaped(orjson.dumps(value)) + b"\n")
 
 
 def _error(status: int, code: str, message: str) -> HttpResponse:
@@ -508,7 +511,7 @@ def _error(status: int, code: str, message: str) -> HttpResponse:
 
 
 def _error_line(code: str, message: str) -> bytes:
-    return orjson.dumps({"type": "error", "code": code, "message": message}) + b"\n"
+    return escaped(orjson.dumps({"type": "error", "code": code, "message": message})) + b"\n"
 
 
 def _completed(method: str, response: HttpResponse) -> HttpResponse:

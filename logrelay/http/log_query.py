@@ -34,6 +34,8 @@ _FILTER = ("level", "source", "app", "run", "text", "where", "notices")
 PARAMETERS = ("since", "until", *_FILTER, "limit", "after", "before", "around")
 AROUND_PARAMETERS = (*_FILTER, "limit", "around")
 SUMMARY_PARAMETERS = ("since", "after", "app")
+FOLLOW = "follow"
+"""The parameter of /logs that makes another answer of it, which is read elsewhere (`viewers/requests`)."""
 REPEATABLE = frozenset({"source", "app", "run", "where"})
 
 _LIMIT = re.compile(r"[0-9]{1,9}")
@@ -134,7 +136,8 @@ def _given(query: str, allowed: Sequence[str]) -> dict[str, list[str]]:
     given.pop("token", None)
     for name, values in given.items():
         if name not in allowed:
-            message = f"parameter {quoted(name)} is not one of {', '.join(allowed)}"
+            names = (*allowed, FOLLOW) if allowed is PARAMETERS else allowed
+            message = f"parameter {quoted(name)} is not one of {', '.join(names)}"
             raise RequestError("bad_parameter", message)
         if len(values) > 1 and name not in REPEATABLE:
             message = f"{name} is given {len(values)} times; only {', '.join(sorted(REPEATABLE))} may be"

@@ -23,6 +23,10 @@ SAFE_HEADERS = (
 kept by the browser and asked about again, and its page needs its own script and style."""
 
 
+EVENTS = "/events"
+"""The path of Server-Sent Events."""
+
+
 @dataclass(frozen=True, slots=True)
 class Follow:
     """An answer that goes on with new lines: how it is filled, and what is written while there are none."""

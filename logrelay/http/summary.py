@@ -24,7 +24,7 @@ SHOWN_PROBLEMS = 100
 SHOWN_NOTICES = 100
 """Entries of each list: more than a person looks at; the whole stays some 100 kB at most. The rest is counted."""
 UP = ("connected", "quiet")
-"""States of a run that has a connection."""
+"""States of a run that has a connection, or is waited for after a start of the relay."""
 
 
 async def gather(query: Query, summarize: Callable[[Query], Awaitable[SummaryPage]]) -> Summary:
@@ -69,7 +69,8 @@ def shape(
     """
     lines = {seq: orjson.loads(body) for seq, body in bodies.items()}
     app_passes = wanted.query.filter.app_passes
-    states = states_of([trader for trader in traders if app_passes(str(trader.get("app", "")))])
+    shown = [trader for trader in traders if app_passes(str(trader.get("app", "")))]
+    states, marks = states_of(shown), _marks(shown)
     apps, problems = _apps(summary, states), _problems(summary)
     total: dict[int, int] = {}
     for counts in summary.apps.values():
@@ -109,6 +110,7 @@ def shape(
             {
                 "app": name,
                 "state": states.get(name),
+                **marks.get(name, {}),
                 "lines": _levels(counts.levels),
                 "first": point(counts.first),
                 "last": newest(counts.last),
@@ -162,6 +164,21 @@ def states_of(traders: Iterable[Mapping[str, object]]) -> dict[str, object]:
         if app not in states or (states[app] not in UP and state in UP):
             states[app] = state
     return states
+
+
+def _marks(traders: Iterable[Mapping[str, object]]) -> dict[str, dict[str, bool]]:
+    """Return what more is to be said of the state of each app, where no run of it is connected."""
+    marks: dict[str, dict[str, bool]] = {}
+    by_app: dict[str, list[Mapping[str, object]]] = {}
+    for trader in traders:
+        by_app.setdefault(str(trader.get("app", "")), []).append(trader)
+    for app, runs in by_app.items():
+        up = [run for run in runs if run.get("state") in UP]
+        if up and all(run.get("awaited") for run in up):
+            marks[app] = {"awaited": True}
+        elif not up and all(run.get("brief") for run in runs):
+            marks[app] = {"brief": True}
+    return marks
 
 
 def _apps(summary: Summary, known: Iterable[str]) -> list[tuple[str, AppCount]]:

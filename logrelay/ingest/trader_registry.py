@@ -727,7 +727,7 @@ class TraderRegistry:
             "last_line_age_s": None if trader.line_at is None else round(max(0.0, mono - trader.line_at), 3),
             "quiet_s": round(mono - trader.last_line, 1) if trader.connection is not None else None,
             "last_seq": run.last_seq,
-        }
+        } | _marks(trader)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -1075,6 +1075,16 @@ def _summed_gaps(gaps: GapSum) -> tuple[str, dict[str, object]]:
     if len(gaps.runs) == 1:
         details |= {"run": next(iter(gaps.runs)), "pid": gaps.pid}
     return f"{_lines(gaps.count)} {who} {gaps.why} ({gaps.gaps:,} gaps)", details
+
+
+def _marks(trader: Trader) -> dict[str, object]:
+    """Return what more is to be said of its state, where there is something."""
+    run = trader.run
+    if run.state in _UP and not trader.seen_since_start:
+        return {"awaited": True}
+    if run.state == CLOSED and run.last_us and run.last_us - run.started_ns // 1000 <= SHORT_RUN_S * 1e6:
+        return {"brief": True}
+    return {}
 
 
 def _age_s(time_us: int, now_us: int) -> float:

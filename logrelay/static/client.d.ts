@@ -33,6 +33,10 @@ export interface Trader {
   /** Seconds since its last line; null when it is not connected. */
   quiet_s: number | null;
   last_seq: number;
+  /** The relay was restarted and waits for it; `state` is the one of before. */
+  awaited?: true;
+  /** It is closed, and took 20 seconds at the most: a job. */
+  brief?: true;
 }
 
 export interface ConnectionMessage {
@@ -52,6 +56,89 @@ export interface ErrorMessage {
   type: "error";
   code: string;
   message: string;
+}
+
+/** A request was met, and something in it means nothing to the relay: a name that was misspelt. */
+export interface NoteMessage {
+  type: "note";
+  code: "unknown";
+  message: string;
+}
+
+/** The answer to GET /healthz: with status 200, and 503 while there is trouble. Holders of limited tokens get less. */
+export interface Healthz {
+  status: "ok" | "trouble";
+  /** What is wrong, only with `trouble`. */
+  reason?: string;
+  version?: string;
+  epoch?: string;
+  head?: string;
+  oldest?: string;
+  /** Seconds since the relay started. */
+  uptime?: number;
+  /** Open WebSockets. */
+  viewers?: number;
+  journal: { trouble: string | null; bytes?: number; damaged_lines?: number };
+  /** `last_line_age_seconds` is an older name of `last_line_age_s`. */
+  traders: (Omit<Trader, "last_seq"> & { last_line_age_seconds?: number })[];
+}
+
+/** The answer to GET /readyz: with status 200 when it is ready, else 503. */
+export interface Readyz {
+  ready: boolean;
+  reason?: string;
+}
+
+/** Lines by level; CRITICAL is not in ERROR. */
+export type Counts = Record<Level | "CRITICAL", number>;
+export interface Point {
+  id: string;
+  timestamp: string;
+}
+
+/** The answer to GET /summary. */
+export interface Summary {
+  type: "summary";
+  head: string | null;
+  oldest: string | null;
+  since: string | null;
+  after: string | null;
+  until: string;
+  lines: Counts;
+  apps: {
+    app: string;
+    state: Trader["state"] | null;
+    awaited?: true;
+    brief?: true;
+    lines: Counts;
+    first: Point | null;
+    last: (Point & { level: Level | null; message: string | null }) | null;
+    crashes: number;
+    gaps: number;
+    /** Lines that are missing in the gaps. */
+    lost: number;
+  }[];
+  problems: {
+    /** Names the group, the same in every answer. */
+    group: string;
+    level: Level;
+    severity?: "CRITICAL";
+    app: string | null;
+    source: string;
+    message: string;
+    exception: string | null;
+    count: number;
+    first: Point;
+    last: Point;
+  }[];
+  /** Newest first. */
+  crashes: (Point & { app: string | null; run: string | null; message: string | null })[];
+  gaps: (Point & { app: string | null; cause: string | null; count: number })[];
+  /** How many there are beyond what is listed. */
+  more_apps: number;
+  more_problems: number;
+  more_crashes: number;
+  more_gaps: number;
 }
 
 /** What to see: lines at or above `level`, from sources and apps that match, with the text and the context fields. */
@@ -105,6 +192,8 @@ export interface Options {
   /** Milliseconds of silence until the relay is asked whether it is there (20,000), and that the answer may take (10,000). */
   pingAfter?: number;
   pongWithin?: number;
+  /** The longest wait before another attempt to connect, in milliseconds; 15,000 unless told. The real one is random below it. */
+  retryLongest?: number;
   /** Lines in order, none twice. */
   onLines(lines: LogLine[]): void;
   /** What was shown so far does not join what comes next: begin an empty list. */
@@ -118,6 +207,8 @@ export interface Options {
   /** The token is good no longer, or was never. It is tried again now and then; setToken() tries another at once. */
   onDenied?(reason: string): void;
   onError?(message: ErrorMessage): void;
+  /** Something that was asked for means nothing to this relay. */
+  onNote?(message: NoteMessage): void;
   onState?(state: State, detail: string): void;
   /** `greeted` is false when the server never said a word; `wait` is in milliseconds. */
   onLost?(lost: { code: number; reason: string; greeted: boolean; wait: number }): void;

@@ -1,7 +1,7 @@
 """What the relay says to one viewer besides lines: control messages, error codes and close codes.
 
-Owns: the rendering of `connection`, `subscribed`, `history`, `pong` and `error` (docs/protocol.md, section 2), and the
-tables of every name that a viewer can be sent. It must not know sockets, frames or sessions. No I/O, no clock.
+Owns: the rendering of `connection`, `subscribed`, `history`, `pong`, `note` and `error` (docs/protocol.md, section 2),
+and the tables of every name that a viewer can be sent. It must not know sockets, frames or sessions. No I/O, no clock.
 `viewers/requests` is the other direction and a module of its own: it reads what strangers wrote and raises errors, this
 one writes what the relay knows and cannot fail. Read `static/client.js` next.
 """
@@ -14,7 +14,7 @@ from logrelay.fanout.filters import NOTICES, UNLIMITED, Filter, Limit
 from logrelay.fanout.line_json import escaped, notice_body
 from logrelay.model import CRITICAL, ERROR, SHOWN
 
-MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "error")
+MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "note", "error")
 """Every `type` the relay sends."""
 
 MESSAGE_BYTES = 1024 * 1024
@@ -40,6 +40,9 @@ ERROR_CODES: dict[str, str] = {
     "journal": "the journal cannot be read now; ask again",
 }
 """Every `code` of an error message."""
+
+NOTE_UNKNOWN = "unknown"
+"""The `code` of a note."""
 
 CLOSE_BAD_REQUEST = 4400
 """Of the private range (RFC 6455 section 7.4.2), after HTTP's 400."""
@@ -170,6 +173,14 @@ def history(bodies: list[bytes], more: bool) -> bytes:
 def error(code: str, message: str) -> bytes:
     """Render an error; `code` is a key of ERROR_CODES."""
     return escaped(orjson.dumps({"type": "error", "code": code, "message": message}))
+
+
+def note(message: str) -> bytes:
+    """Render a note: a request was met, and something in it means nothing here.
+
+    It has a type of its own, which older clients do not know and ignore: an error would tell them that it was refused.
+    """
+    return escaped(orjson.dumps({"type": "note", "code": NOTE_UNKNOWN, "message": message}))
 
 
 PONG = b'{"type":"pong"}'

@@ -8,14 +8,14 @@ limits (docs/protocol.md, section 2). It must not know sockets, sessions or what
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
 
-from logrelay.errors import RequestError
+from logrelay.errors import RequestError, quoted
 from logrelay.fanout.filters import Filter, Notices, field_text, parse_filter
 from logrelay.fanout.positions import EXAMPLE_ID, is_id
 from logrelay.viewers.devices import check_device
@@ -34,6 +34,9 @@ DEFAULT_HISTORY = 200
 SHOWN_CHARS = 60
 """How much of a wrong value an error repeats."""
 
+SHOWN_NAMES = 5
+"""How many of the names that mean nothing here a note repeats."""
+
 _DIGITS = re.compile(r"[0-9]{1,9}")
 
 
@@ -46,6 +49,8 @@ class Subscribe:
     after: str | None = None
     device: str | None = None
     """The name of the viewer's device; only a URL says it."""
+    note: str = ""
+    """What was given and means nothing, in words for the viewer; empty: all of it was understood."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class History:
     limit: int = DEFAULT_HISTORY
     notices: Notices | None = None
     """Which notices it wants among them; None: as the subscription says."""
+    note: str = ""
+    """As that of a subscription."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,12 @@ class Ping:
 Request = Subscribe | History | Ping
 
 _FILTER_KEYS = ("level", "source", "app", "run", "text", "where", "notices")
+
+URL_PARAMETERS = (*_FILTER_KEYS, "tail", "after", "device", "token")
+"""What the URL of a WebSocket may say. A client's own parameters are no errors, as a proxy may add some; but a misspelt
+one shows other lines than were meant, so the viewer is told."""
+SUBSCRIBE_FIELDS = ("type", "channel", *_FILTER_KEYS, "tail", "after")
+HISTORY_FIELDS = ("type", "before", "limit", "notices")
 
 
 def parse_request(text: str | bytes) -> Request:
@@ -84,27 +97,32 @@ def parse_request(text: str | bytes) -> Request:
             channel = message.get("channel", "logs")
             if channel != "logs":
                 raise RequestError("bad_channel", f"channel {_clip(channel)} is unknown; the only one is 'logs'")
-            return _subscribe(_as_lists(message))
+            return replace(_subscribe(_as_lists(message)), note=_note("field", message, SUBSCRIBE_FIELDS))
         case "history":
             before = message.get("before")
+            if before is None:
+                raise RequestError("bad_id", f"before is missing; it is an id such as {EXAMPLE_ID!r}")
             if not isinstance(before, str) or not is_id(before):
                 raise RequestError("bad_id", f"before {_clip(before)} is not an id such as {EXAMPLE_ID!r}")
             limit = _number(message.get("limit", DEFAULT_HISTORY), "limit", 1, MAX_HISTORY)
             params = _as_lists({"notices": message.get("notices")})
-            return History(before, limit, parse_filter(params).notices if params else None)
+            notices = parse_filter(params).notices if params else None
+            return History(before, limit, notices, _note("field", message, HISTORY_FIELDS))
         case "ping":
             return Ping()
+        case None:
+            raise RequestError("bad_type", f"type is missing; it is one of {', '.join(REQUEST_TYPES)}")
         case other:
             raise RequestError("bad_type", f"type {_clip(other)} is not one of {', '.join(REQUEST_TYPES)}")
 
 
 def parse_target(target: str) -> Subscribe:
-    """Parse the subscription in the query of a request target; unknown parameters are not looked at.
+    """Parse the subscription in the query of a request target; unknown parameters change nothing but its note.
 
     Raises RequestError.
     """
     params = _query(target)
-    wanted = _subscribe(params)
+    wanted = replace(_subscribe(params), note=_note("parameter", params, URL_PARAMETERS))
     names = params.get("device")
     return replace(wanted, device=check_device(names[-1])) if names else wanted
 
@@ -188,10 +206,29 @@ def _number(value: object, name: str, low: int, high: int) -> int:
     return number
 
 
+def _note(what: str, given: Iterable[str], known: Sequence[str]) -> str:
+    """Say which names mean nothing; empty: all of them are known."""
+    unknown = [name for name in given if name not in known]
+    if not unknown:
+        return ""
+    names = ", ".join(quoted(name) for name in unknown[:SHOWN_NAMES])
+    more = f" and {len(unknown) - SHOWN_NAMES} more" if len(unknown) > SHOWN_NAMES else ""
+    allowed = ", ".join(name for name in known if name != "token")
+    return (
+        f"{what} {names}{more} means nothing here and changes nothing; there is {allowed}"
+        if len(unknown) == 1
+        else f"{what}s {names}{more} mean nothing here and change nothing; there is {allowed}"
+    )
+
+
 def _clip(value: object) -> str:
-    """Return what a viewer sent as it is repeated to it, whatever type of value it is."""
+    """Return what a viewer sent as it is repeated to it, as it was written: a text in quotes, else JSON."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    if isinstance(value, str):
+        return quoted(value, SHOWN_CHARS)
     try:
-        text = repr(value)
-    except RecursionError:  # orjson reads deeper than Python writes
+        text = orjson.dumps(value).decode()
+    except (TypeError, RecursionError):  # orjson reads deeper than it writes
         return "(nested too deep)"
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."

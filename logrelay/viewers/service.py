@@ -26,7 +26,7 @@ from logrelay.fanout.batch import Form
 from logrelay.fanout.filters import UNLIMITED
 from logrelay.fanout.positions import Position
 from logrelay.http.request_head import MALFORMED
-from logrelay.http.response import Follow, HttpResponse
+from logrelay.http.response import EVENTS, Follow, HttpResponse
 from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.viewers import messages
@@ -49,9 +49,6 @@ refused like everybody else; they come again, and each costs a handshake and a f
 RETRY_WRONG_S = 5
 """When somebody whose wrong tokens already wait for answers may ask again: the longest of them has its answer then."""
 
-
-EVENTS = "/events"
-"""The path of Server-Sent Events."""
 
 FOLLOWED: dict[str, tuple[str, bytes]] = {
     "ndjson": ("application/x-ndjson", b"\n"),

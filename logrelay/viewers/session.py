@@ -142,6 +142,7 @@ class Session:
             self._socket.send(messages.error(error.code, str(error)))
             self._socket.close(messages.CLOSE_BAD_REQUEST, str(error)[:MAX_REASON_CHARS])
             return
+        self._note(wanted.note)
         name, devices = wanted.device, self._devices
         device = None if name is None or devices is None else devices.find(self._owner, name, self._loop.time())
         if device is not None and devices is not None:
@@ -207,6 +208,11 @@ class Session:
             devices.count_resume()
             stream.start_after(link.viewer, seq, gap)
 
+    def _note(self, text: str) -> None:
+        """Tell the viewer what of its request means nothing, if anything does."""
+        if text:
+            self._socket.send(messages.note(text))
+
     def _notify(self, text: str) -> None:
         """Send a notice to this viewer alone."""
         stream = self._stream
@@ -222,8 +228,10 @@ class Session:
             match request:
                 case Subscribe():
                     self._subscribe(request)
+                    self._note(request.note)
                 case History():
                     self._queue_history(request)
+                    self._note(request.note)
                 case Ping():
                     self._socket.send(messages.PONG)
         except RequestError as error:

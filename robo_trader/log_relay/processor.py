@@ -127,9 +127,10 @@ class LogRelayProcessor:
             raise ValueError(f"max_bytes is {max_bytes!r}, the least is {MIN_BYTES}")
         if not isinstance(exit_timeout, (int, float)) or not exit_timeout >= 0:  # nan is not
             raise ValueError(f"exit_timeout is {exit_timeout!r}, must not be negative")
-        if not isinstance(app, str | None) or not isinstance(disabled, bool | None):
-            allowed = "a text, and True or False, or None"
-            raise ValueError(f"app is {app!r}, disabled is {disabled!r}; they must be {allowed}")  # noqa: TRY004
+        if not isinstance(app, str | None):
+            raise ValueError(f"app is {app!r}; it must be a text, the name of the bot, or None")  # noqa: TRY004
+        if not isinstance(disabled, bool | None):
+            raise ValueError(f"disabled is {disabled!r}; it must be True, False or None")  # noqa: TRY004
         self._settings: dict[str, Any] = {
             "socket": None if socket is None else os.fspath(socket),
             "level": level,

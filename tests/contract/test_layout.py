@@ -41,6 +41,7 @@ TEST_FOLDERS = {
 TESTED_ELSEWHERE = {
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
     "logrelay/cli/check": "tests/system/test_cli.py",
+    "logrelay/cli/completion": "tests/system/terminal/test_terminal_docs.py",
     "logrelay/cli/group": "tests/system/test_cli.py",
     "logrelay/cli/output": "tests/system/test_cli.py",
     "logrelay/cli/send": "tests/system/test_send.py: with a real relay",

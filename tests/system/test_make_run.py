@@ -113,6 +113,14 @@ def test_a_port_in_use_is_said_and_nothing_is_left(arguments, terminal, tmp_path
     assert not list(tmp_path.glob("logrelay-run.*"))
 
 
+def test_a_port_that_is_none_is_called_what_was_typed(arguments, terminal, tmp_path):
+    """The word PORT was typed, and not the variable that the relay takes it from."""
+    run = terminal("make", "run", *arguments, "PORT=abc", NO_COLOR="1")
+    assert run.wait() == 2
+    assert "make run: PORT is 'abc'; allowed: a whole number from 0 to 65535" in run.shown
+    assert not list(tmp_path.glob("logrelay-run.*"))
+
+
 def test_a_terminal_that_goes_away_ends_both(arguments, terminal, tmp_path):
     """Closing the window should end relay and trader too."""
     run = terminal("make", "run", *arguments)

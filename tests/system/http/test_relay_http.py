@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import socket
+import subprocess
+import sys
 
 import orjson
 import pytest
@@ -266,6 +268,33 @@ def test_logs_that_go_on(relay):
         status, _, body = get(relay, target)
         assert (status, orjson.loads(body)["code"]) == (400, code), target
     assert get(relay, "/events", "HEAD")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/logs?follow=1&notices=no", "/events?notices=no"])
+def test_lines_that_go_on_are_those_of_the_token(start, tmp_path, path):
+    """A limited token sees its bots and levels only, and when it is revoked the answer ends."""
+    relay = start(LOGRELAY_TOKENS=str(tmp_path / "tokens.json"))
+
+    def token(*arguments):
+        command = [sys.executable, "-m", "logrelay", "token", *arguments, "--tokens", str(tmp_path / "tokens.json")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=True).stdout.strip()
+
+    shown = token("add", "tablet", "--app", "scalper", "--min-level", "warning")
+    wait_for(lambda: get(relay, "/readyz")[0] == 401, "the relay to know of the token")
+    mine, other = relay.trader("scalper"), relay.trader("hedger")
+    answer, connection = follow(relay, path, Authorization=f"Bearer {shown}")
+    for trader in (other, mine):
+        trader.log("no", "info")
+        trader.log("yes" if trader is mine else "no", "error")
+        trader.wait()
+    rows = iter(answer.readline, b"")
+    line = next(orjson.loads(row.removeprefix(b"data: ")) for row in rows if b"{" in row)
+    assert (line["app"], line["message"]) == ("scalper", "yes")
+    token("revoke", "tablet")
+    assert not [row for row in rows if b"{" in row], "nothing more comes, and it ends"
+    answer.close()
+    connection.close()
+    assert get(relay, path, Authorization=f"Bearer {shown}")[0] == 401
 
 
 def test_server_sent_events(relay):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.chaos.relay import Relay
 from tests.support.chaos.scale import scaled
+from tests.support.http import Trader
 from tests.support.waiting import DEADLINE_S, wait_for
 
 KILLS = scaled(3, 50)
@@ -205,6 +206,28 @@ def test_status_has_an_exit_code_for_scripts(relay, send, cli):
     assert cli("status", url).returncode == 5
     of_file = cli("status", "--port", port, "--journal", relay.journal)
     assert (of_file.returncode, "margin call" in of_file.stdout) == (5, True)
+
+
+def test_status_waits_for_bots_that_a_restarted_relay_waits_for(relay, cli, start):
+    """What was connected before a restart is not there before it has come back, and most are back within a second."""
+    relay.start()
+    url = f"ws://127.0.0.1:{relay.port}"
+    bot = Trader(relay.socket, "my_bot")
+    bot.log("hello")
+    bot.wait()
+    relay.kill()
+    bot.close()
+    relay.start()
+    waiting = start("status", url)
+    back = Trader(relay.socket, "my_bot")
+    shown, said = waiting.communicate(timeout=DEADLINE_S)
+    assert re.search(r"^  my_bot  (connected|not back )", shown, re.MULTILINE), shown + said
+    relay.kill()
+    back.close()
+    relay.start()
+    bot = cli("status", url)
+    assert (bot.returncode, "my_bot not back since the relay was restarted" in bot.stderr) == (7, True)
+    assert re.search(r"^  my_bot  not back ", bot.stdout, re.MULTILINE)
 
 
 def test_tail_of_a_file_follows_it_beside_a_relay(relay, send, start, home):

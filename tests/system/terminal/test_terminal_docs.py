@@ -57,3 +57,10 @@ def test_completion_knows_commands_and_options(cli, shell):
     assert "tail" in completed("logrelay", "ta")
     assert {"--level", "--since"} <= completed("logrelay", "tail", "--")
     assert "parquet" in completed("logrelay", "export", "--format", "p")
+    assert completed("logrelay", "tail", "--level", "w") - {"plain", "_"} == {"warning"}
+    for words in (("tail", ""), ("export", "--output", ""), ("serve", "--socket", ""), ("send", "--socket", "")):
+        assert "file" in completed("logrelay", *words)
+    assert "normal" in completed("logrelay", "serve", "--sync", "n")
+    if not (cli("token", "list").stdout):
+        cli("token", "add", "tablet")
+    assert "tablet" in completed("logrelay", "token", "revoke", "ta")

@@ -139,6 +139,22 @@ def test_a_notice_that_is_a_problem(ask, tell):
     assert (lost["app"], lost["count"]) == ("a", 2)
 
 
+def test_what_a_state_alone_does_not_tell(ask, facts):
+    """A bot that a restarted relay waits for is not there, and a job that has ended is no bot that was stopped."""
+    facts.traders = [
+        {"app": "a", "state": "connected", "awaited": True},
+        {"app": "b", "state": "connected"},
+        {"app": "b", "state": "connected", "awaited": True},
+        {"app": "c", "state": "closed", "brief": True},
+        {"app": "c", "state": "closed"},
+        {"app": "d", "state": "closed", "brief": True},
+        {"app": "e", "state": "closed", "brief": True},
+        {"app": "e", "state": "quiet"},
+    ]
+    marks = {app["app"]: (app.get("awaited"), app.get("brief")) for app in ask()["apps"]}
+    assert marks == {"a": (True, None), "b": (None, None), "c": (None, None), "d": (None, True), "e": (None, None)}
+
+
 def test_app_narrows_it(ask, say, tell, facts):
     """Lines, problems, crashes and traders of other bots are left out; what concerns all stays."""
     facts.traders = [{"app": "a", "state": "connected"}, {"app": "b", "state": "lost"}]

@@ -444,10 +444,16 @@ def test_a_trader_that_does_not_come_back_after_a_restart_is_gone(state):
     """Those that were there before get ten seconds; one notice, and `is back` when it comes later."""
     known = Run(1, run_key(1), "bot", "box", 4711, 0, state=state)
     bench = Bench([known, Run(2, run_key(2), "bot", "box", 1, 0, state="closed")])
+
+    def awaited():
+        return [trader["state"] for trader in bench.registry.summaries(bench.mono) if trader.get("awaited")]
+
+    assert awaited() == [state]
     assert bench.pass_time(GONE_GRACE_S - 0.1) == []
     (notice,) = bench.pass_time(0.1)
     assert (notice.level, notice.context["state"]) == (WARNING, "gone")
     assert bench.registry.by_id[1].run.state == "gone"
+    assert awaited() == []
     bench.hello()
     assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
 
@@ -458,7 +464,17 @@ def test_a_trader_that_comes_back_after_a_restart_is_no_news():
     bench = Bench([known])
     bench.hello()
     assert bench.take() == []
+    assert "awaited" not in bench.registry.summaries(bench.mono)[0]
     assert bench.pass_time(GONE_GRACE_S) == []
+
+
+@pytest.mark.parametrize(("seconds", "brief"), [(20, True), (21, False)])
+def test_a_job_is_told_from_a_bot_that_was_stopped(seconds, brief):
+    """A run that said goodbye within twenty seconds is marked; one that goes on, or was longer, is not."""
+    ended = Run(1, run_key(1), "job", "box", 4711, 0, state="closed", last_us=seconds * 1_000_000)
+    bench = Bench([ended, Run(2, run_key(2), "bot", "box", 1, 0, state="crashed", last_us=1)])
+    marked = {trader["app"] for trader in bench.registry.summaries(bench.mono) if trader.get("brief")}
+    assert marked == ({"job"} if brief else set())
 
 
 # --- quiet --------------------------------------------------------------------------------------------------

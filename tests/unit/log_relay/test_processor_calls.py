@@ -436,8 +436,8 @@ def test_bounds_that_make_no_sense_are_named():
         ({"max_bytes": None}, "max_bytes is None, the least is"),
         ({"exit_timeout": float("nan")}, "exit_timeout is nan, must not be negative"),
         ({"exit_timeout": "x"}, "exit_timeout is 'x', must not be negative"),
-        ({"app": 5}, "app is 5, disabled is None; they must be"),
-        ({"disabled": "maybe"}, "app is None, disabled is 'maybe'; they must be"),
+        ({"app": 5}, "app is 5; it must be a text, the name of the bot, or None"),
+        ({"disabled": "maybe"}, "disabled is 'maybe'; it must be True, False or None"),
     ],
 )
 def test_arguments_of_another_kind_are_named(argument, said):

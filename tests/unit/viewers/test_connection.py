@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from logrelay import budgets
-from logrelay.http.response import HttpResponse
+from logrelay.http.response import Follow, HttpResponse
 from logrelay.viewers import connection as connection_module
 from logrelay.viewers.connection import ViewerConnection
 from logrelay.viewers.service import Upgrade
@@ -119,6 +119,10 @@ class Bench:
 
     def open(self, socket, target, *, subprotocol, deflate, token):
         self.opened.append((target, subprotocol, deflate))
+        return self.session
+
+    def follow(self, socket, follow, *, token):
+        self.opened.append(follow.target)
         return self.session
 
     # the registry
@@ -442,3 +446,28 @@ async def test_an_answer_that_waits_is_sent_behind_the_end_of_the_request():
     await bench.transport.wrote.wait()
     assert bench.transport.written.endswith(b"\r\n\r\nwrong\n")
     bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_an_answer_that_goes_on_shows_that_it_lives_and_is_cut_when_nobody_reads():
+    """Something that means nothing with each round of pings; after three rounds in which nothing was taken, the end."""
+    bench = Bench(HttpResponse(200, (), follow=Follow("/logs?follow=1", "ndjson", None, b"\n")))
+    connection, transport = bench.connection, bench.transport
+    connection.data_received(b"GET /logs?follow=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert bench.opened == ["counted", "/logs?follow=1"]
+    head = transport.written
+    for _ in range(5):
+        connection.ping()
+    assert transport.written == head + b"\n" * 5
+    connection.pause_writing()
+    for _ in range(3):
+        connection.ping()
+    connection.resume_writing()
+    connection.ping()
+    assert (transport.written, transport.ended) == (head + b"\n" * 6, [])  # it has read on in time
+    connection.pause_writing()
+    for _ in range(3):
+        connection.ping()
+    assert transport.ended == []
+    connection.ping()
+    assert transport.ended == ["abort"]

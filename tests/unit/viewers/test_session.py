@@ -108,6 +108,19 @@ async def test_a_wrong_url_is_told_and_closed():
     assert bench.calls() == []
 
 
+@on_a_loop
+async def test_what_means_nothing_is_told_and_changes_nothing():
+    """A misspelt parameter or field is noted in a message that is no error, and the rest of the request holds."""
+    bench = Bench("/?tial=7&level=ERROR")
+    (note,) = bench.socket.sent
+    assert (note["type"], note["code"]) == ("note", "unknown")
+    assert "'tial'" in note["message"]
+    assert bench.calls()[1:] == [("start_tail", TAIL)]
+    bench.socket.sent.clear()
+    bench.ask(type="subscribe", tial=7)
+    assert [message["type"] for message in bench.socket.sent] == ["subscribed", "note"]
+
+
 # --- what a request changes ---------------------------------------------------------------------------------
 
 
