@@ -39,6 +39,9 @@ TEST_FOLDERS = {
 }
 
 TESTED_ELSEWHERE = {
+    "logrelay/alerts/bots": "tests/unit/alerts/test_engine.py",
+    "logrelay/alerts/records": "tests/unit/alerts/test_engine.py: records with what counts in them",
+    "logrelay/alerts/release": "tests/unit/alerts/test_engine.py: what decides together is tested together",
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
     "logrelay/cli/check": "tests/system/test_cli.py",
     "logrelay/cli/completion": "tests/system/terminal/test_terminal_docs.py",
