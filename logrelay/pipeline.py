@@ -65,6 +65,9 @@ LOOP_LATE_S = 0.25
 """A timer that fires so much late tells that the loop was kept from turning: what it has not heard by then says
 nothing about the journal, nor about a trader."""
 
+STALLED_S = 5.0
+"""A disk that has not answered for so long is frozen: what upkeep does in one go takes some milliseconds."""
+
 DELIVERY_STEP_S = 0.1
 """A viewer that has taken nothing for so long is not about to."""
 
@@ -379,7 +382,13 @@ class Pipeline(Generic[Server]):
         )
 
     def look_after_files(self) -> None:
-        """Look whether somebody has changed the journal's files; to be called about once in a second."""
+        """Look whether somebody has changed the journal's files; to be called about once in a second.
+
+        A disk that does not answer is noticed here as well: a commit would be late, but none may come.
+        """
+        stalled_s = self.journal_thread.stalled_s
+        if stalled_s >= STALLED_S and self.trouble is None:
+            self._degrade(f"the disk has not answered for {stalled_s:.0f} s")
         self.journal_thread.look_after_files()
 
     def on_notice(self, notice: UpkeepNotice) -> None:
@@ -725,6 +734,11 @@ class Pipeline(Generic[Server]):
             "journal_bytes": stats.disk_bytes,
             "journal_damaged_lines": stats.damaged_lines,
             "journal_trouble": int(self.trouble is not None),
+            "journal_stalled_seconds": round(stats.stalled_s, 3),
+            "journal_log_bytes": stats.room.log_bytes,
+            "journal_log_pinned_seconds": round(stats.room.log_pinned_s, 3),
+            "journal_disk_low": int(stats.room.low),
+            **({} if stats.room.free_bytes is None else {"journal_disk_free_bytes": stats.room.free_bytes}),
             "journal_upkeep_trouble": int(stats.upkeep_trouble is not None),
             "journal_expired_lines_total": stats.pruned_for.get("age", 0),
             "journal_evicted_size_lines_total": stats.pruned_for.get("size", 0),

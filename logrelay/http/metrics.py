@@ -42,6 +42,20 @@ METRICS: tuple[Metric, ...] = (
     Metric("journal_damaged_lines", "gauge", "Kept lines that are lost to damage of the journal's file."),
     Metric("journal_trouble", "gauge", "1 while the journal cannot be written, else 0."),
     Metric("journal_upkeep_trouble", "gauge", "1 while retention or checkpoints fail and commits work, else 0."),
+    Metric(
+        "journal_stalled_seconds",
+        "gauge",
+        "Seconds that the disk has been at one write, sync or checkpoint of the journal; 0 while at none.",
+    ),
+    Metric("journal_log_bytes", "gauge", "Size of the write-ahead log at the last checkpoint."),
+    Metric(
+        "journal_log_pinned_seconds",
+        "gauge",
+        "Seconds since another program that reads the file has kept a long write-ahead log from getting shorter; 0 "
+        "while none does.",
+    ),
+    Metric("journal_disk_free_bytes", "gauge", "Free bytes of the journal's file system, where it says."),
+    Metric("journal_disk_low", "gauge", "1 while half of --keep-free or less is free on the journal's file system."),
     Metric("journal_expired_lines_total", "counter", "Lines deleted because of --keep-days."),
     Metric("journal_evicted_size_lines_total", "counter", "Lines deleted because of --keep-bytes."),
     Metric("journal_evicted_space_lines_total", "counter", "Lines deleted because of --keep-free, or of a full disk."),

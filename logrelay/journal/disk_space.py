@@ -103,6 +103,19 @@ class DiskSpace:
         """True when the oldest lines may go for lack of room."""
         return self._keep_free != 0
 
+    def free(self) -> tuple[int | None, int]:
+        """Return how many bytes of the file system are free (None: it does not say), and how many are to stay free."""
+        try:
+            total, free = self._look()
+        except OSError:
+            return None, 0
+        if not total:
+            return None, 0  # some network file systems do not say
+        return free, self._kept_free(total)
+
+    def _kept_free(self, total: int) -> int:
+        return min(total // KEEP_FREE_SHARE, MOST_KEEP_FREE) if self._keep_free is None else self._keep_free
+
     def allowed(self) -> int | None:
         """Return how many bytes file and log may take now; None: the file system does not limit them."""
         if self._keep_free == 0:
@@ -113,9 +126,7 @@ class DiskSpace:
             return None
         if not total:
             return None  # some network file systems do not say
-        keep_free = self._keep_free
-        if keep_free is None:
-            keep_free = min(total // KEEP_FREE_SHARE, MOST_KEEP_FREE)
+        keep_free = self._kept_free(total)
         return max(self._file.disk_bytes() + free - keep_free, min(self._max_bytes, total) // OWN_SHARE)
 
     def is_short(self) -> bool:

@@ -63,6 +63,20 @@ class UpkeepNotice:
     """With `state`, see docs/protocol.md, notices."""
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is known of a journal's write-ahead log and of its disk."""
+
+    log_bytes: int = 0
+    """Size of the log at the last checkpoint."""
+    log_pinned_s: float = 0.0
+    """Seconds since a program that reads has kept the log from getting shorter; 0: none does, or it is short."""
+    free_bytes: int | None = None
+    """Free bytes of the file system; None: it is not known."""
+    low: bool = False
+    """Less is free than should be."""
+
+
 PAGE_BYTES = 1 << 20
 """A megabyte of lines at a time, unless a reader asks for another size: a few milliseconds of work, and as much memory
 for each reader."""
@@ -210,6 +224,9 @@ class Journal(Protocol):
 
     def disk_bytes(self) -> int:
         """Bytes the journal takes on disk (in memory for one without a file), write-ahead log included."""
+
+    def room(self) -> Room:
+        """Return what is known of the log and the disk; any thread, without touching either."""
 
     def close(self) -> None:
         """Close every file. Committed lines stay. Only `open` may follow."""

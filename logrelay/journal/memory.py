@@ -18,7 +18,7 @@ import orjson
 from logrelay.errors import JournalError
 from logrelay.fanout.line_json import read_body
 from logrelay.fanout.summary import Summary, add_body
-from logrelay.journal.interface import Opening, Page, Query, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import Opening, Page, Query, Room, SummaryPage, UpkeepNotice
 from logrelay.model import RELAY_RUN, Commit, Line
 from logrelay.run_table import RunTable
 
@@ -243,6 +243,10 @@ class MemoryJournal:
     def disturbed(self) -> bool:
         """There are no files."""
         return False
+
+    def room(self) -> Room:
+        """There is no log and no disk."""
+        return Room()
 
     def disk_bytes(self) -> int:
         """Bytes of memory the lines take, near enough."""

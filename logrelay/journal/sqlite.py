@@ -11,6 +11,7 @@ under the same locks; what could be taken out is in the parts.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import time
@@ -29,11 +30,13 @@ from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.file_systems import waits_for_others
 from logrelay.journal.holes import Holes, merge, without
-from logrelay.journal.interface import JournalLost, Opening, Page, Query, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import JournalLost, Opening, Page, Query, Room, SummaryPage, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
+from logrelay.journal.lock_holders import readers_of
 from logrelay.journal.opening_record import OpeningRecord
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels, lines_at
-from logrelay.journal.retention import MOST_LOG, Retention, uptime_us
+from logrelay.journal.retention import Retention, uptime_us
+from logrelay.journal.room_watch import RoomWatch
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
 from logrelay.journal.tallies import Tallies
@@ -84,9 +87,6 @@ MOST_FALSE_ALARMS = 3
 not keep times the way we expect, or a program checkpoints it by hand."""
 MOST_EVICTIONS = 64
 """Steps of retention for one commit that has no room. Each makes room for some hundred lines at least."""
-STUCK_LOG_BYTES = 4 * MOST_LOG
-"""A log this long means that another program reads without end; only a person can end that."""
-
 
 _Result = TypeVar("_Result")
 
@@ -157,6 +157,9 @@ class SqliteJournal:
             uptime_us=uptime_us,
             room=self._space.allowed,
             clock=clock,
+        )
+        self._watch = RoomWatch(
+            self._file.path, lambda: list(map(str, readers_of(self._file.path, besides=os.getpid())))
         )
         self._record = OpeningRecord(random_epoch=random_epoch, boot=boot, full=self._full)
         self._row_writer = RowWriter()
@@ -776,10 +779,13 @@ class SqliteJournal:
             return write()
 
     def _bound_log(self) -> None:
-        """Take a checkpoint before the log grows any further; an error stops the commit."""
-        stuck = self._checkpoint(idle=False)
-        if stuck is not None and self._space.is_short():
-            raise stuck
+        """Take a checkpoint before the log grows any further; where the disk has no room for it, no commit follows."""
+        self._checkpoint(idle=False)
+        if self._watch.is_pinned(self._clock()) and self._space.is_short():
+            raise JournalError(
+                f"journal {self.path}: its write-ahead log takes the last room on the disk because another program has "
+                "been reading the same state of the file all the time; end its transaction"
+            )
 
     def _sync(self, db: sqlite3.Connection, *, full: bool) -> None:
         if full != self._syncing:
@@ -906,9 +912,10 @@ class SqliteJournal:
         return True
 
     def take_notices(self) -> list[UpkeepNotice]:
-        """Return what people should be told of retention since the last call."""
+        """Return what people should be told of upkeep since the last call."""
         with self._in_use:
-            return self._retention.take_notices()
+            self._watch.note_disk(*self._space.free())
+            return [*self._retention.take_notices(), *self._watch.take_notices(self._clock())]
 
     def due(self) -> float:
         """Tell in how many seconds `prune` has work: 0.0 for now."""
@@ -916,22 +923,20 @@ class SqliteJournal:
             db = self._require()
             db.execute("BEGIN")  # one lock for all of its questions
             try:
-                return self._retention.due(db)
+                return min(self._retention.due(db), self._watch.look_in_s())
             finally:
                 db.execute("COMMIT")
 
     def checkpoint(self, *, idle: bool) -> None:
         """Move the log into the file when enough has come together. Waits for the disk, but for no reader."""
         with self._working():
-            stuck = self._checkpoint(idle=idle)
-            if stuck is not None:
-                raise stuck
+            self._checkpoint(idle=idle)
 
-    def _checkpoint(self, *, idle: bool) -> JournalError | None:
-        """Return what somebody has to end before the log can get shorter."""
+    def _checkpoint(self, *, idle: bool) -> None:
         share = self._retention.log_bytes // CHECKPOINTS_PER_LOG
-        if self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES):
-            return None
+        little = self._unchecked < min(share, IDLE_CHECKPOINT_BYTES if idle else BUSY_CHECKPOINT_BYTES)
+        if little and not self._watch.checkpoint_due(self._clock()):
+            return
         db = self._require()
         self._look_for_strangers(db)  # what it would write to the file hides what somebody else did
         self._space.forget()
@@ -945,12 +950,12 @@ class SqliteJournal:
                 self._note_state()
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
-        if done < pages and pages * schema.PAGE_SIZE > STUCK_LOG_BYTES:
-            return JournalError(
-                f"journal {self.path}: the write-ahead log has grown to {pages * schema.PAGE_SIZE >> 20} MiB "
-                "because another program has been reading the file all the time; end it"
-            )
-        return None
+        self._watch.note_checkpoint(
+            self._clock(),
+            log_bytes=max(pages, 0) * schema.PAGE_SIZE,
+            share=self._retention.log_bytes,
+            whole=not busy and pages == done,
+        )
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         """Cut the log's file too, which a vacuum has filled; not now if somebody reads it, and without waiting."""
@@ -1010,6 +1015,10 @@ class SqliteJournal:
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
         return self._file.disk_bytes()
+
+    def room(self) -> Room:
+        """Return what is known of the log and the disk."""
+        return self._watch.room(self._clock())
 
     @property
     def oldest(self) -> int:

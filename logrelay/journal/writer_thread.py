@@ -16,19 +16,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from logrelay.errors import JournalError
-from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query, Room, SummaryPage, UpkeepNotice
 from logrelay.journal.quick_commits import QuickCommits
 from logrelay.model import ERROR, WARNING, Commit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MERGE_LINES = 4096
 """Lines in one transaction at most: some 15 ms of work, and the unit that is tried again after an error."""
@@ -124,6 +124,10 @@ class WriterStats:
     """What keeps the journal from being written, in words; None when nothing does."""
     upkeep_trouble: str | None
     """What keeps retention or checkpoints from working while commits work."""
+    stalled_s: float
+    """Seconds that the disk has been at one thing; 0 while it is at nothing."""
+    room: Room
+    """What is known of the log and the disk, as of a moment ago."""
 
 
 class JournalThread:
@@ -175,6 +179,9 @@ class JournalThread:
         self._submitted = self._taken = self._commits = self._lines = self._pages = 0
         self._head, self._oldest = opening.head, opening.oldest
         self._last_s = self._slowest_s = 0.0
+        self._busy_since: float | None = None
+        """`clock` when the thread turned to the journal; None: it does not use it."""
+        self._room = Room()
         self._disk_bytes = journal.disk_bytes()
         self._disk_looked = float("-inf")
 
@@ -269,7 +276,15 @@ class JournalThread:
             damaged_lines=self._journal.damaged_lines,
             trouble=str(self._trouble) if self._trouble else None,
             upkeep_trouble=str(self._upkeep_trouble) if self._upkeep_trouble else None,
+            stalled_s=self.stalled_s,
+            room=self._room,
         )
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since the thread turned to the journal and has not come back; any thread. 0 when it rests."""
+        since = self._busy_since
+        return 0.0 if since is None else max(0.0, self._clock() - since)
 
     def look_after_files(self) -> None:
         """See to it that a file that somebody has cut or overwritten is noticed although no line comes."""
@@ -337,7 +352,7 @@ class JournalThread:
                 while self._queue.get() is not None:
                     pass  # given up: what still comes is counted as pending, and reading goes on until `stop`
                 return
-            with self._using:
+            with self._at_work():
                 self._unkept += len(commit.lines)
                 now = self._clock()
                 if self._unkept >= UPKEEP_LINES or now >= self._look_at:
@@ -363,13 +378,23 @@ class JournalThread:
             self._carried_over.append(first)
         return self._gather()
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Have the journal for oneself, and let others see since when."""
+        with self._using:
+            self._busy_since = self._clock()
+            try:
+                yield
+            finally:
+                self._busy_since = None
+
     def _sleep_for(self, seconds: float) -> float:
         with self._using:
             self._wakes_at = self._clock() + seconds
         return seconds
 
     def _idle_upkeep(self) -> float:
-        with self._using:
+        with self._at_work():
             enough, self._unkept = max(1, self._unkept), 0
             wait = min(self._upkeep(enough=enough, idle=True), LONGEST_WAIT_S)
             if self._derive(DERIVE_IDLE_S):
@@ -379,7 +404,7 @@ class JournalThread:
 
     def _plan(self) -> float:
         """Look after the journal now if much has come, else when what the loop has committed is to be synced."""
-        with self._using:
+        with self._at_work():
             if self._unkept < UPKEEP_LINES:
                 wait = min(self._sync(), LONGEST_WAIT_S)
                 self._wakes_at = self._clock() + wait
@@ -419,7 +444,7 @@ class JournalThread:
         while True:
             began = self._clock()
             try:
-                with self._using:
+                with self._at_work():
                     self._reopen_if_lost()
                     self._journal.append(commit)
             except JournalError as error:
@@ -571,6 +596,7 @@ class JournalThread:
         """Have people told what retention did, and when it begins to fail or works again."""
         for notice in self._journal.take_notices():
             self._report(self._events.on_notice, notice)
+        self._room = self._journal.room()
         now, error = self._clock(), self._upkeep_trouble
         if error is not None and not self._upkeep_is_told and now - self._upkeep_told >= UPKEEP_TELL_S:
             self._upkeep_told, self._upkeep_is_told = now, True

@@ -14,7 +14,7 @@ from logrelay.ingest.frames import Hello, Log
 from logrelay.ingest.trader_registry import DEAD, End
 from logrelay.journal.interface import Opening, Query
 from logrelay.model import CRITICAL, INFO
-from logrelay.pipeline import LOOP_LATE_S, SYNC_BURST, SYNCS_PER_S, Pipeline
+from logrelay.pipeline import LOOP_LATE_S, STALLED_S, SYNC_BURST, SYNCS_PER_S, Pipeline
 from tests.support.waiting import DEADLINE_S
 
 
@@ -24,6 +24,7 @@ class HangingJournalThread:
     def __init__(self):
         self.submitted = []
         self.reads = []
+        self.stalled_s = 0.0
 
     def start(self):
         """There is no thread."""
@@ -34,6 +35,9 @@ class HangingJournalThread:
     def commit_now(self, commit):
         """Leave every commit to the thread."""
         return False
+
+    def look_after_files(self):
+        """Nobody touches them."""
 
     def read_and(self, query, convert):
         assert isinstance(query, Query)
@@ -127,6 +131,24 @@ class Bench:
         self.journal.reads[-1].set_exception(error)
         await asyncio.sleep(0)  # the answer comes by `call_soon_threadsafe`
         return self.notices[-1]
+
+
+def test_a_disk_that_does_not_answer_is_told_although_no_line_comes():
+    """Nothing waits for a commit then, so none is late; once is enough."""
+
+    async def go():
+        bench = Bench()
+        before = len(bench.notices)
+        for stalled_s in (STALLED_S - 0.1, STALLED_S, STALLED_S + 1):
+            bench.journal.stalled_s = stalled_s
+            bench.pipeline.look_after_files()
+        assert [text[:71] for text in bench.notices[before:]] == [
+            "the journal cannot be written: the disk has not answered for 5 s; lines"
+        ]
+        assert bench.pipeline.trouble == "the disk has not answered for 5 s"
+        await bench.pipeline.wait_committed(0.0)
+
+    asyncio.run(go())
 
 
 def test_no_timer_outlives_a_stop_that_ran_out_of_time():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from logrelay.errors import JournalError
 from logrelay.journal import schema, sqlite
 from logrelay.journal.disk_space import LOG_RESERVE
 from logrelay.journal.interface import JournalLost, Query
-from logrelay.journal.sqlite import COMMIT_BYTES, ROW_BYTES, STUCK_LOG_BYTES
-from logrelay.model import Commit
+from logrelay.journal.lock_holders import Holder
+from logrelay.journal.room_watch import PINNED_AFTER_S, PINNED_SHARES, RETRY_S
+from logrelay.journal.sqlite import COMMIT_BYTES, ROW_BYTES
+from logrelay.model import WARNING, Commit
 
 ALL = 1 << 60
 PASSIVE, TRUNCATE = "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"
@@ -170,25 +174,77 @@ def test_a_checkpoint_that_could_not_finish_is_tried_again_after_some_more(fresh
     assert owes(journal, left)
 
 
-@pytest.mark.parametrize(
-    ("pages", "done", "stuck"), [(32_768, 5, False), (32_769, 5, True), (32_769, 32_768, True), (32_769, 32_769, False)]
-)
-def test_a_log_that_nothing_can_shorten_is_said(fresh, monkeypatch, pages, done, stuck):
-    """Another program reads without end; only a person can end that. Said above the bound, and what to do."""
-    assert 32_768 * schema.PAGE_SIZE == STUCK_LOG_BYTES
-    journal = fresh()
-    monkeypatch.setattr(sqlite, "IDLE_CHECKPOINT_BYTES", 0)
-    monkeypatch.setattr(journal, "_db", Answering(journal._db, {PASSIVE: (0, pages, done)}))
-    if not stuck:
-        journal.checkpoint(idle=True)
-        return
-    with pytest.raises(JournalError) as error:
-        journal.checkpoint(idle=True)
-    assert str(error.value) == (
-        f"journal {journal.path}: the write-ahead log has grown to 128 MiB because another program has been reading "
-        "the file all the time; end it"
+def reader(path):
+    """Return a process that reads the journal at `path` and goes on reading that state of it."""
+    code = (
+        "import sqlite3, sys\n"
+        "db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('BEGIN')\n"
+        "db.execute('SELECT count(*) FROM lines').fetchone()\n"
+        "print('reading', flush=True)\n"
+        "sys.stdin.read()\n"
     )
-    assert error.value.retry
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "reading\n"
+    return process
+
+
+def test_a_log_that_a_reader_holds_is_said_with_the_reader_and_so_is_its_end(fresh, lines):
+    """Once it has twice its share and was held for long enough; a checkpoint is tried then also without new lines."""
+    seconds = [100.0]
+    journal = fresh(max_bytes=8 << 20, clock=lambda: seconds[0])
+    share = journal._retention.log_bytes
+    process = reader(journal.path)
+    try:
+        while journal._watch.room(0).log_bytes <= PINNED_SHARES * share:
+            assert journal.take_notices() == []
+            journal.append(Commit(lines(journal._retention.head + 1, 500)))
+            journal.checkpoint(idle=False)
+        assert journal.take_notices() == []
+        assert journal.room().log_pinned_s == 0
+        assert journal.due() == RETRY_S
+        seconds[0] += PINNED_AFTER_S
+        assert journal.room().log_pinned_s == PINNED_AFTER_S
+        (told,) = journal.take_notices()
+        assert told.rank == WARNING
+        size = journal.room().log_bytes
+        shown = str(Holder(process.pid, Path(f"/proc/{process.pid}/comm").read_text().strip()))
+        assert told.details == {"state": "log_pinned", "bytes": size, "seconds": 10, "processes": [shown]}
+        assert f"has grown to {size >> 20} MiB, where its share is 1 MiB" in told.text
+        assert f"for 10 s, and the log cannot get shorter before it ends: {shown}; end its transaction" in told.text
+        journal.checkpoint(idle=True)
+        assert journal.take_notices() == [], "told once"
+    finally:
+        process.communicate()
+    seconds[0] += RETRY_S
+    journal.checkpoint(idle=True)
+    (told,) = journal.take_notices()
+    assert (told.details, journal.room().log_pinned_s) == ({"state": "log_released"}, 0)
+    assert journal.due() > RETRY_S
+    for _ in range(3):
+        journal.append(Commit(lines(journal._retention.head + 1, 100)))
+    assert Path(journal.path + "-wal").stat().st_size <= share + (64 << 10), "and the log is short again"
+
+
+def test_a_log_that_a_reader_holds_on_a_disk_without_room_stops_the_commit(fresh, lines, monkeypatch):
+    """It would take the last room; what is to be done is said."""
+    seconds = [100.0]
+    journal = fresh(max_bytes=8 << 20, clock=lambda: seconds[0])
+    process = reader(journal.path)
+    try:
+        while journal._watch.room(0).log_bytes <= PINNED_SHARES * journal._retention.log_bytes:
+            journal.append(Commit(lines(journal._retention.head + 1, 500)))
+            journal.checkpoint(idle=False)
+        seconds[0] += PINNED_AFTER_S
+        monkeypatch.setattr(journal._space, "is_short", lambda: True)
+        journal._unchecked = 1 << 30
+        with pytest.raises(JournalError, match=r"takes the last room on the disk .*; end its transaction"):
+            journal.append(Commit(lines(journal._retention.head + 1, 1)))
+    finally:
+        process.communicate()
+    journal.append(Commit(lines(journal._retention.head + 1, 1)))
 
 
 # --- cutting the log -------------------------------------------------------------------------------------------------

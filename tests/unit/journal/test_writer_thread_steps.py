@@ -14,7 +14,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.journal import writer_thread
-from logrelay.journal.interface import JournalLost, Opening, Page, Query
+from logrelay.journal.interface import JournalLost, Opening, Page, Query, Room
 from logrelay.journal.writer_thread import (
     DERIVE_BUSY_S,
     DERIVE_IDLE_S,
@@ -98,6 +98,9 @@ class Scripted:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def room(self):
+        return Room(log_bytes=7)
 
     def prune(self):
         self.calls.append("prune")
@@ -320,6 +323,23 @@ def test_the_counters_say_what_was_done(world, lines):
     assert (stats.lines, stats.pages, stats.pending_commits) == (9, 3, 0)
     assert (stats.commits, len(world.journal.commits)) == (4, 4)  # the empty one after the page that failed
     assert (stats.last_commit_s, stats.slowest_commit_s) == (0.0, 3.0)
+
+
+def test_how_long_the_disk_has_been_at_one_thing_can_be_seen(world, lines, monkeypatch):
+    """While it is at it, and not afterwards; what is known of log and disk is that of the last upkeep."""
+    seen, append = [], world.journal.append
+
+    def watched(commit):
+        append(commit)
+        seen.append(world.thread.stats().stalled_s)
+
+    monkeypatch.setattr(world.journal, "append", watched)
+    world.journal.took = [0.5, 3.0]
+    assert (world.thread.stalled_s, world.thread.stats().room) == (0.0, Room())
+    world.begin(Commit(lines(1, 2)))
+    world.then(Commit(lines(3, 3)))
+    assert seen == [0.5, 3.0]
+    assert (world.thread.stalled_s, world.thread.stats().room) == (0.0, Room(log_bytes=7))
 
 
 def test_what_waits_is_counted_until_it_is_in_the_journal(world, lines):
