@@ -89,7 +89,8 @@ class DegradedMode:
         self._random_text = random_text
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
-        self._reading_paused = False
+        self.reading_paused = False
+        """There is no room for more lines."""
 
     # --- lines come and go --------------------------------------------------------------------------------------
 
@@ -187,12 +188,12 @@ class DegradedMode:
         There is room for what is read: little while the journal keeps up, much while it does not.
         """
         room = BUSY_BYTES if self.alias is None else DEGRADED_BYTES
-        if self._reading_paused:
+        if self.reading_paused:
             if self._pending_bytes < room // 2:
-                self._reading_paused = False
+                self.reading_paused = False
                 return "resume"
         elif self._pending_bytes > room:
-            self._reading_paused = True
+            self.reading_paused = True
             return "pause"
         return None
 

@@ -31,6 +31,9 @@ SHOWN: dict[int, str] = {DEBUG: "DEBUG", INFO: "INFO", WARNING: "WARNING", ERROR
 RELAY_RUN = 0
 """The run number of the relay's own lines (notices)."""
 
+COLLECTED_RUN = -1
+"""The run number of bots' lines that came from another machine's relay: their runs have rows there, and none here."""
+
 UNKNOWN_UID = -1
 """The user of a run that has not been connected since the relay started."""
 
@@ -73,6 +76,8 @@ class Line(NamedTuple):
     """What the clock said, where that is not `time_us` because it had been set back. The line is found by it."""
     run_name: str = ""
     """The `run` that the line shows, made by `run_name`; empty for notices, and where an older relay kept the line."""
+    edge: str = ""
+    """The machine that it was collected from, as the line shows it; empty: it came to this relay itself."""
 
 
 @dataclass(slots=True)
@@ -148,6 +153,25 @@ class DeviceRow(NamedTuple):
     connected: bool
 
 
+class CollectedRow(NamedTuple):
+    """How far lines of other machines have been collected, or what was told of one, as the journal remembers it."""
+
+    id: int
+    """Small number given by the relay, from 1. A row is overwritten by the next one that gets its number."""
+    kind: str
+    """`stream`: the last message read of a stream; `edge`: the last line taken of an edge; `state`: what was told."""
+    name: str
+    """Of the stream, or of the edge."""
+    part: str
+    """When the stream was made; the epoch of the edge's lines; empty."""
+    seq: int
+    """Of the message; of the line in the edge's journal; since when the edge is unreachable (us; 0: it is not)."""
+    stamp: str
+    """The message's own id, by which it is known again; else empty."""
+    seen_us: int
+    """The relay's clock when this was so, microseconds."""
+
+
 @dataclass(slots=True)
 class Commit:
     """What goes into the journal together, or not at all."""
@@ -164,3 +188,5 @@ class Commit:
     """Rows to delete, by `id` and `key`. Nothing is said of such a run after it, in this commit or a later one."""
     devices: list[DeviceRow] = field(default_factory=list)
     """Rows to insert or replace, by `id`."""
+    collected: list[CollectedRow] = field(default_factory=list)
+    """Rows to insert or replace, by `id`: with the lines that they speak of, or not at all."""

@@ -25,6 +25,7 @@ from typing import Generic, Protocol, TypeVar
 from logrelay.degraded import COMMIT_DEADLINE_S, DEGRADED_BYTES, DegradedMode
 from logrelay.errors import JournalError
 from logrelay.fanout.batch import Batch, Form, Segment
+from logrelay.fanout.collected_line import Collected, CollectedLine
 from logrelay.fanout.filters import Filter, is_search
 from logrelay.fanout.hub import Hub
 from logrelay.fanout.hub_types import (
@@ -92,6 +93,22 @@ class ReadControl(Protocol):
         """Call `Pipeline.tick` in the next turn of the loop, once, whether a socket was read or not."""
 
 
+class OtherMachines(Protocol):
+    """What is shown of the machines whose lines are collected. Called on the loop; nothing blocks."""
+
+    def bots_shown(self, mono: float) -> list[dict[str, object]]:
+        """Return their bots, as viewers are told of bots."""
+
+    def edges_shown(self, mono: float) -> list[dict[str, object]]:
+        """Return the machines, as viewers are told of them."""
+
+    def samples(self, mono: float) -> Samples:
+        """Return what is measured of each, by the names in `http.metrics.METRICS`."""
+
+    def counters(self) -> Mapping[str, int | float]:
+        """Return what is counted of all of them, by the same names."""
+
+
 Server = TypeVar("Server", bound=ReadControl)
 _F = TypeVar("_F", StartFetch, PageFetch, LevelsFetch, CompressFetch)
 _Answer = TypeVar("_Answer")
@@ -120,6 +137,7 @@ class Pipeline(Generic[Server]):
         max_runs: int = MAX_RUNS,
         commit_deadline_s: float = COMMIT_DEADLINE_S,
         read_retry_s: float = READ_RETRY_S,
+        machines: OtherMachines | None = None,
     ) -> None:
         """Build the pipeline on an open journal; nothing is committed before `start`.
 
@@ -137,6 +155,7 @@ class Pipeline(Generic[Server]):
             max_runs: ended runs that are remembered at most.
             commit_deadline_s: seconds after which a commit is late, see `degraded.COMMIT_DEADLINE_S`.
             read_retry_s: seconds after which a failed read of the journal is tried again.
+            machines: what is known of the machines whose lines are collected; None: none are.
         """
         self.epoch = opening.epoch
         """The first part of the ids of all lines from now on."""
@@ -145,6 +164,10 @@ class Pipeline(Generic[Server]):
         self._on_fatal = on_fatal
         self._on_notice = on_notice
         self._read_retry_s = read_retry_s
+        self._machines = machines
+        self._has_room = asyncio.Event()
+        """Set while lines of other machines may be taken."""
+        self._has_room.set()
         self._reads = ReadQueue()
         self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
         self._registry = TraderRegistry(
@@ -269,6 +292,35 @@ class Pipeline(Generic[Server]):
             self._submit(*taken)
         return len(self._hub.viewers)
 
+    # --- take: what the collector of other machines' lines calls ------------------------------------------------
+
+    def collect(self, found: Collected) -> None:
+        """Give lines of other machines their place, with what is told between them; all of it in one commit.
+
+        The rows are written with them: whoever reads them at the next start has these lines, and no others.
+        """
+        for item in found.items:
+            if isinstance(item, CollectedLine):
+                self._sequencer.add_collected(item)
+            else:
+                self._sequencer.add_notice(_now_us(), item.rank, item.notice, item.message, item.details)
+        self._sequencer.note_collected(found.rows)
+        self.trader_server.schedule_tick()
+
+    async def wait_room(self) -> None:
+        """Wait until there is room for lines of other machines.
+
+        There is none while the journal is in trouble, or has as much to write as it may have: those lines wait where
+        they are. Cancelling ends the wait only.
+        """
+        await self._has_room.wait()
+
+    def _update_room(self) -> None:
+        if self._degraded.trouble is None and not self._degraded.reading_paused:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
+
     # --- commit -------------------------------------------------------------------------------------------------
 
     def _on_sync_allowed(self) -> None:
@@ -324,6 +376,7 @@ class Pipeline(Generic[Server]):
     def _update_reading(self) -> None:
         """Read on only while there is room for what is read."""
         change = self._degraded.update_reading()
+        self._update_room()
         if change is None:
             return
         if change == "resume":
@@ -357,6 +410,7 @@ class Pipeline(Generic[Server]):
         self._update_reading()
         if degraded.trouble is not None and degraded.recover(time.monotonic()):
             self._on_trouble_over()
+            self._update_room()
         if self._all_committed is not None and not degraded.waiting:
             self._all_committed.set()
 
@@ -720,8 +774,20 @@ class Pipeline(Generic[Server]):
         return self.journal_thread.stats().disk_bytes
 
     def traders_shown(self) -> list[dict[str, object]]:
-        """Return the traders as viewers and health checks are told of them, the most recently seen first."""
+        """Return the traders as viewers and health checks are told of them, the most recently seen first.
+
+        Those of other machines, if there are any, come behind this relay's own.
+        """
+        own = self.own_traders()
+        return own if self._machines is None else [*own, *self._machines.bots_shown(time.monotonic())]
+
+    def own_traders(self) -> list[dict[str, object]]:
+        """Return the traders of this relay's own log socket, the most recently seen first."""
         return self._registry.summaries(time.monotonic())
+
+    def edges_shown(self) -> list[dict[str, object]] | None:
+        """Return the machines whose lines are collected, as viewers are told of them; None: there are none."""
+        return None if self._machines is None else self._machines.edges_shown(time.monotonic())
 
     def counters(self) -> Mapping[str, int | float]:
         """Return what is counted here, by the names in `http.metrics.METRICS`."""
@@ -763,11 +829,17 @@ class Pipeline(Generic[Server]):
             "trader_crashes_total": traders.crashed,
             "trader_connections_lost_total": traders.lost,
             "trader_connections_given_up_total": traders.given_up,
+            **({} if self._machines is None else self._machines.counters()),
         }
 
     def app_samples(self) -> Samples:
         """Return what is measured of each bot by its name, by the names in `http.metrics.METRICS`."""
-        return self._registry.app_samples(time.monotonic())
+        mono = time.monotonic()
+        own = self._registry.app_samples(mono)
+        if self._machines is None:
+            return own
+        others = self._machines.samples(mono)
+        return {name: [*own.get(name, ()), *others.get(name, ())] for name in (*own, *(others.keys() - own.keys()))}
 
     # --- the end ------------------------------------------------------------------------------------------------
 

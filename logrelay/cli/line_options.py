@@ -42,6 +42,7 @@ _FILTERS = (
     ),
     click.option("--app", "apps", multiple=True, metavar="GLOB", help="Bots; repeatable, any of them."),
     click.option("--run", "runs", multiple=True, metavar="GLOB", help="Runs by name; repeatable, any of them."),
+    click.option("--edge", "edges", multiple=True, metavar="GLOB", help="Machines that a hub collects; repeatable."),
     click.option("--source", "sources", multiple=True, metavar="GLOB", help="Loggers; repeatable, any of them."),
     click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Context fields; repeatable, all of them."),
     click.option("--since", metavar="TIME", help="From this time on: 2026-01-23T10:00:00Z, 15m, 2h, 7d."),
@@ -61,6 +62,7 @@ _ALLOWED = {
     "level": ("--level", "debug, info, warning, error, critical"),
     "apps": ("--app", _A_GLOB),
     "runs": ("--run", _A_GLOB),
+    "edges": ("--edge", _A_GLOB),
     "sources": ("--source", _A_GLOB),
     "where": ("--where", "FIELD=VALUE, such as symbol=AAPL"),
     "since": ("--since", _A_TIME),
@@ -69,7 +71,7 @@ _ALLOWED = {
 }
 """The options that are conditions, and what each takes."""
 
-_GLOBS = ("apps", "runs", "sources")
+_GLOBS = ("apps", "runs", "edges", "sources")
 """They may hold several, with commas between them, and spaces around them do not count."""
 
 
@@ -130,7 +132,7 @@ def selection_of(given: dict[str, Any], *, until_name: str = "until") -> Selecti
             if not (one.replace(",", " ").strip() if name in _GLOBS else one):
                 said = until_name if name == "until" and until_name.startswith("--") else option
                 raise ConfigError(f"{said} is empty; allowed: {allowed}")
-    names = ("level", "apps", "runs", "sources", "text", "where", "since", "until", "notices")
+    names = ("level", "apps", "runs", "edges", "sources", "text", "where", "since", "until", "notices")
     chosen: dict[str, Any] = {name: value for name in names if (value := given.pop(name, None))}
     selection = Selection(**chosen)
     selection.check(time.time_ns() // 1000, until_name=until_name)

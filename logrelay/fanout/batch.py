@@ -16,7 +16,7 @@ from itertools import accumulate, chain
 from typing import Literal, NamedTuple
 
 from logrelay.fanout.filters import Filter, ascii_lower, field_text, is_named, search_text
-from logrelay.fanout.line_json import read_body, run_of_body
+from logrelay.fanout.line_json import edge_of_body, read_body, run_of_body
 from logrelay.model import RELAY_RUN, Line
 
 Form = Literal["single", "batch", "ndjson", "sse"]
@@ -286,6 +286,9 @@ class Batch:
         if wanted.runs:
             names = self._run_names()
             candidates = [i for i in candidates if wanted.run_passes(names[i])]
+        if wanted.edges:
+            edges = self._edges()
+            candidates = [i for i in candidates if wanted.edge_passes(edges[i])]
         if wanted.text:
             needle, hay = ascii_lower(wanted.text), self._lower(named=is_named(wanted.text))
             candidates = [i for i in candidates if needle in hay[i]]
@@ -305,6 +308,11 @@ class Batch:
         if self.lines:
             return [line.run_name for line in self.lines]
         return list(map(run_of_body, self.bodies()))
+
+    def _edges(self) -> list[str]:
+        if self.lines:
+            return [line.edge for line in self.lines]
+        return list(map(edge_of_body, self.bodies()))
 
     def _lower(self, *, named: bool) -> list[bytes]:
         lowered = self._lowered.get(named)

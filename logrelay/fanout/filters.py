@@ -34,6 +34,9 @@ MAX_NAMES = 64
 MAX_PATTERN_CHARS = 256
 """Length of one glob, text or where condition; a filter is kept per viewer, so it has to be small."""
 
+FILTER_PARAMETERS = ("level", "source", "app", "run", "edge", "text", "where", "notices")
+"""Every parameter of a filter, in the URL of a viewer, in its messages, and in those of plain HTTP."""
+
 LEVEL_NAMES = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -126,6 +129,8 @@ class Filter:
     """Globs for the run that the line shows; a line that shows none fails."""
     notices: Notices = "relevant"
     """Which notices pass, besides what the limit says of them."""
+    edges: tuple[str, ...] = ()
+    """Globs for the machine that the line was collected from; one of this relay's own fails."""
 
     def within(self, limit: Limit) -> Filter:
         """Return what of this filter somebody with `limit` may see; the same again for what was narrowed by it."""
@@ -162,7 +167,7 @@ class Filter:
     @property
     def by_content(self) -> bool:
         """True when a line has to be read for it: level, source and app do not tell."""
-        return bool(self.text or self.where or self.runs)
+        return bool(self.text or self.where or self.runs or self.edges)
 
     def source_passes(self, source: str) -> bool:
         """Tell whether a source is asked for and may be seen."""
@@ -176,6 +181,10 @@ class Filter:
     def run_passes(self, name: str) -> bool:
         """Tell whether lines that show this run are asked for."""
         return not self.runs or (name != "" and name_matches(self.runs, name))
+
+    def edge_passes(self, name: str) -> bool:
+        """Tell whether lines that were collected from this machine are asked for."""
+        return not self.edges or (name != "" and name_matches(self.edges, name))
 
     def wants(self, level: int, source: str, app: str) -> bool:
         """Tell whether level, source and app pass; depends on nothing else, so callers may remember it."""
@@ -221,7 +230,7 @@ class Filter:
             return False
         if self.apps and not any(name_matches(self.apps, app) for app in apps_of_notice(context)):
             return False
-        if not self.run_passes(_run_of(context)):
+        if not self.run_passes(_run_of(context)) or not self.edge_passes(_edge_of(context)):
             return False
         return self._content_matches(message, context)
 
@@ -239,6 +248,9 @@ class Filter:
         if level < LEAST_CONCERN:
             return False
         kind, state = context.get("notice"), context.get("state")
+        edge = _edge_of(context)
+        if edge and not self.edge_passes(edge):
+            return False  # what another machine says of itself, or is said of it
         if kind == "relay":
             return state not in SIDE_STATES
         apps = apps_of_notice(context)
@@ -253,8 +265,10 @@ class Filter:
         return state in INTERRUPTED_STATES and level >= min(self.level, ERROR if state == "crashed" else self.level)
 
     def content_matches(self, line: Line) -> bool:
-        """Tell whether run, text and context fields pass; level, source and app are not looked at."""
-        return self.run_passes(line.run_name) and self._content_matches(line.message, line.context)
+        """Tell whether run, edge, text and context fields pass; level, source and app are not looked at."""
+        if not self.run_passes(line.run_name) or not self.edge_passes(line.edge):
+            return False
+        return self._content_matches(line.message, line.context)
 
     def _content_matches(self, message: str, context: Mapping[str, object]) -> bool:
         if self.text:
@@ -268,6 +282,12 @@ def _run_of(context: Mapping[str, object]) -> str:
     """Return the run that a notice names; empty: none, or several."""
     run = context.get("run")
     return run if isinstance(run, str) else ""
+
+
+def _edge_of(context: Mapping[str, object]) -> str:
+    """Return the machine that a notice came from or tells of; empty: this relay's own."""
+    edge = context.get("edge")
+    return edge if isinstance(edge, str) else ""
 
 
 def _may_hold(levels: object, level: int) -> bool:
@@ -341,9 +361,9 @@ def name_matches(globs: tuple[str, ...], name: str) -> bool:
 
 
 def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
-    """Build a filter from `level`, `source`, `app`, `run`, `text`, `where` and `notices` parameters, lists of strings.
+    """Build a filter from the parameters of FILTER_PARAMETERS, lists of strings.
 
-    `source`, `app`, `run` and `where` may be given several times; the first three also as comma-separated lists.
+    `source`, `app`, `run`, `edge` and `where` may be given several times; the first four also as lists with commas.
     Raises RequestError (`bad_` and the name of the parameter) saying what is allowed.
     """
     level = DEBUG
@@ -352,7 +372,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
         if rank is None:
             raise RequestError("bad_level", f"level {quoted(given)} is not one of {', '.join(LEVEL_NAMES)}")
         level = rank
-    sources, apps, runs = (_globs(name, params) for name in ("source", "app", "run"))
+    sources, apps, runs, edges = (_globs(name, params) for name in ("source", "app", "run", "edge"))
     text = ""
     for text in params.get("text", ()):  # noqa: B007  (the last one given counts)
         pass
@@ -371,6 +391,7 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
         ("bad_source", sources),
         ("bad_app", apps),
         ("bad_run", runs),
+        ("bad_edge", edges),
         ("bad_text", (text,)),
         ("bad_where", [k + v for k, v in where]),
     ):
@@ -383,7 +404,8 @@ def parse_filter(params: Mapping[str, Iterable[str]]) -> Filter:
             if not value.isascii() and value != value.encode("utf-8", "replace").decode():
                 # From a command line or a token file; shown to a viewer it could not be written.
                 raise RequestError(code, f"{quoted(value)} is not valid UTF-8")
-    return Filter(level, sources, text, tuple(sorted(set(where))), apps, runs=runs, notices=_notices(params))
+    conditions, notices = tuple(sorted(set(where))), _notices(params)
+    return Filter(level, sources, text, conditions, apps, runs=runs, notices=notices, edges=edges)
 
 
 def _notices(params: Mapping[str, Iterable[str]]) -> Notices:

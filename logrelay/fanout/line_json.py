@@ -174,7 +174,7 @@ def log_line(
         shape["context"] = event = json_safe(event)
         body = orjson.dumps(shape, option=_JSON)
     body = _COPIED % body if body.isascii() else escaped(_COPIED % body)
-    return _line((seq, time_us, rank, source, run, body, "", EMPTY, app, clock_us, name)), message, event
+    return _line((seq, time_us, rank, source, run, body, "", EMPTY, app, clock_us, name, "")), message, event
 
 
 def _rank_of(word: str) -> int | None:
@@ -386,6 +386,11 @@ def _key(key: object) -> str:
 def run_of_body(body: bytes) -> str:
     """Return the run that a rendered line shows; empty: none."""
     return str(orjson.loads(body).get("run", ""))
+
+
+def edge_of_body(body: bytes) -> str:
+    """Return the machine that a rendered line was collected from; empty: it is this relay's own."""
+    return str(orjson.loads(body).get("edge", ""))
 
 
 def read_body(body: bytes) -> tuple[str, dict[str, object]]:

@@ -104,6 +104,7 @@ _STATUS_KEYS = ("version", "epoch", "head", "oldest", "uptime", "viewers")
 _TRADER_KEYS = (
     *("app", "host", "pid", "run", "state", "awaited", "brief"),
     *("started", "last_line", "last_line_age_s", "quiet_s"),
+    *("edge", "last_state", "unknown_since"),
 )
 """As in the message `connection`; `last_line_age_seconds` is the name that an age had here alone, and stays."""
 _JOURNAL_KEYS = ("trouble", "bytes", "damaged_lines")
@@ -265,6 +266,8 @@ class HttpApi:
         body["journal"] = {key: journal[key] for key in _JOURNAL_KEYS if key in journal}
         traders = status.get("traders")
         body["traders"] = [self._trader(_mapping(t)) for t in traders] if isinstance(traders, list) else []
+        if "edges" in status:
+            body["edges"] = status["edges"]
         return _json(503 if trouble else 200, body)
 
     @staticmethod

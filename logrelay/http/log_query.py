@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, Decimal
 from urllib.parse import parse_qs
 
 from logrelay.errors import RequestError, quoted
-from logrelay.fanout.filters import Filter, most_notices, parse_filter
+from logrelay.fanout.filters import FILTER_PARAMETERS, Filter, most_notices, parse_filter
 from logrelay.fanout.positions import Position
 from logrelay.journal.interface import Query
 
@@ -30,13 +30,12 @@ DEFAULT_AROUND = 100
 DEFAULT_SUMMARY_AGE = "1d"
 """How far a summary goes back by itself: everything since the owner looked yesterday at this time."""
 
-_FILTER = ("level", "source", "app", "run", "text", "where", "notices")
-PARAMETERS = ("since", "until", *_FILTER, "limit", "after", "before", "around")
-AROUND_PARAMETERS = (*_FILTER, "limit", "around")
+PARAMETERS = ("since", "until", *FILTER_PARAMETERS, "limit", "after", "before", "around")
+AROUND_PARAMETERS = (*FILTER_PARAMETERS, "limit", "around")
 SUMMARY_PARAMETERS = ("since", "after", "app")
 FOLLOW = "follow"
 """The parameter of /logs that makes another answer of it, which is read elsewhere (`viewers/requests`)."""
-REPEATABLE = frozenset({"source", "app", "run", "where"})
+REPEATABLE = frozenset({"source", "app", "run", "edge", "where"})
 
 _LIMIT = re.compile(r"[0-9]{1,9}")
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")

@@ -1,18 +1,19 @@
 """Gives every line its seq, and gathers what will be committed and published together.
 
 Owns: the next seq, the lines of the tick in progress and the runs they changed. It must not know where the lines come
-from or what happens to them. Pure. Read `fanout/line_json` next for the form of a line, then `pipeline`: it takes the
-lines and has them committed.
+from or what happens to them. Pure. Read `fanout/line_json` next for the form of a line, and `fanout/collected_line`
+for that of one from another machine, then `pipeline`: it takes the lines and has them committed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from logrelay.fanout.batch import Batch
+from logrelay.fanout.collected_line import CollectedLine, collected_line
 from logrelay.fanout.line_json import log_line, notice_line
-from logrelay.model import CRITICAL, Commit, Line, Run
+from logrelay.model import CRITICAL, CollectedRow, Commit, Line, Run
 from logrelay.visible_text import visible
 
 CLOCK_STEP_US = 1_000_000
@@ -27,6 +28,7 @@ class Sequencer:
     """
 
     __slots__ = (
+        "_collected",
         "_contexts",
         "_durable",
         "_epoch",
@@ -56,6 +58,7 @@ class Sequencer:
         self._contexts: list[dict[str, object]] = []
         self._runs: dict[int, Run] = {}
         self._forgotten: list[tuple[int, bytes]] = []
+        self._collected: dict[int, CollectedRow] = {}
         self._durable = False
 
     @property
@@ -107,6 +110,18 @@ class Sequencer:
         if on_stderr:
             self._on_notice(rank, message)
 
+    def add_collected(self, found: CollectedLine) -> None:
+        """Add a line of another machine. None waits for the disk, CRITICAL or not: it can be collected again."""
+        line, message, context = collected_line(self._epoch, self._next_seq, found)
+        self._next_seq += 1
+        self._lines.append(line)
+        self._messages.append(message)
+        self._contexts.append(context)
+
+    def note_collected(self, rows: Iterable[CollectedRow]) -> None:
+        """Write how far machines have been collected with the next commit: the one that has the lines added before."""
+        self._collected |= {row.id: row for row in rows}
+
     def tell_stderr(self, rank: int, text: str) -> None:
         """Say something to those who read stderr, and to nobody else."""
         self._on_notice(rank, visible(text))
@@ -122,10 +137,13 @@ class Sequencer:
 
     def take(self) -> tuple[Commit, Batch | None] | None:
         """Hand out what has gathered; None when there is nothing. The batch is None when only runs changed."""
-        if not self._lines and not self._runs and not self._forgotten:
+        if not self._lines and not self._runs and not self._forgotten and not self._collected:
             return None
         runs = [run.copy() for run in self._runs.values()]
         commit = Commit(self._lines, runs, durable=self._durable, forgotten=self._forgotten)
+        if self._collected:
+            commit.collected.extend(self._collected.values())
+            self._collected = {}
         batch = Batch(self._lines, self._messages, self._contexts) if self._lines else None
         if batch is not None:
             self.lines_total += batch.count

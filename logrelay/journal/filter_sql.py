@@ -181,10 +181,12 @@ def _list(numbers: Iterable[int]) -> str:
 
 
 def _content(plan: Plan, wanted: Filter) -> list[str]:
-    """Translate run, text and where; what SQL cannot say exactly is left to Python (`judge_all`)."""
+    """Translate run, edge, text and where; what SQL cannot say exactly is left to Python (`judge_all`)."""
     conditions = []
     if wanted.runs:
-        conditions.append(_run(plan, wanted.runs))
+        conditions.append(_own_field(plan, "run", wanted.runs))
+    if wanted.edges:
+        conditions.append(_own_field(plan, "edge", wanted.edges))
     if wanted.text:
         conditions += _text(plan, ascii_lower(wanted.text).decode())
     for n, (key, value) in enumerate(wanted.where):
@@ -216,18 +218,18 @@ def _content(plan: Plan, wanted: Filter) -> list[str]:
     return conditions
 
 
-def _run(plan: Plan, runs: tuple[str, ...]) -> str:
-    """Translate the runs: SQL looks for the beginning of each that is no pattern, Python judges the rest."""
+def _own_field(plan: Plan, field: str, globs: tuple[str, ...]) -> str:
+    """Translate the globs for `run` or `edge`: SQL looks for the beginning of each, Python judges what is a pattern."""
     choices = []
-    for n, glob in enumerate(runs):
+    for n, glob in enumerate(globs):
         start = literal_start(glob)
-        quoted = f'"run":{_json(start)}'
+        quoted = f'"{field}":{_json(start)}'
         if start == glob:
-            choices.append(f"(instr(body, :run{n}) AND json_extract(body, '$.run') = :name{n})")
-            plan.values |= {f"run{n}": quoted, f"name{n}": glob}
+            choices.append(f"(instr(body, :{field}{n}) AND json_extract(body, '$.{field}') = :{field}_name{n})")
+            plan.values |= {f"{field}{n}": quoted, f"{field}_name{n}": glob}
         else:
-            choices.append(f"instr(body, :run{n})")
-            plan.values[f"run{n}"] = quoted[:-1]
+            choices.append(f"instr(body, :{field}{n})")
+            plan.values[f"{field}{n}"] = quoted[:-1]
             plan.judge_all = True
     return f"({' OR '.join(choices)})"
 

@@ -18,7 +18,7 @@ from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.positions import Epoch
 from logrelay.fanout.summary import Summary
-from logrelay.model import Commit, DeviceRow
+from logrelay.model import CollectedRow, Commit, DeviceRow
 from logrelay.run_table import RunTable
 
 EVERYTHING = Filter()
@@ -50,6 +50,8 @@ class Opening:
     """The machine stopped under the last opening: lines that were acked and shown may not be in the journal."""
     devices: list[DeviceRow] = field(default_factory=list)
     """How far viewers that have a name have come."""
+    collected: list[CollectedRow] = field(default_factory=list)
+    """How far lines of other machines have been collected."""
 
 
 @dataclass(frozen=True, slots=True)

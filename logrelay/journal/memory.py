@@ -19,7 +19,7 @@ from logrelay.errors import JournalError
 from logrelay.fanout.line_json import read_body
 from logrelay.fanout.summary import Summary, add_body
 from logrelay.journal.interface import Opening, Page, Query, Room, SummaryPage, UpkeepNotice
-from logrelay.model import RELAY_RUN, Commit, Line
+from logrelay.model import RELAY_RUN, CollectedRow, Commit, Line
 from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class MemoryJournal:
         self._head = 0
         self._runs = RunTable()
         self._aliases: set[str] = set()
+        self._collected: dict[int, CollectedRow] = {}
         self._open = False
         self._pruned = 0
 
@@ -99,7 +100,8 @@ class MemoryJournal:
         """Begin; always under an epoch of its own."""
         self._open = True
         with self._lock:
-            return Opening(self._epoch, self._oldest(), self._head, self._runs.copy(), set(self._aliases))
+            runs, aliases, collected = self._runs.copy(), set(self._aliases), list(self._collected.values())
+            return Opening(self._epoch, self._oldest(), self._head, runs, aliases, collected=collected)
 
     def append_now(self, commit: Commit) -> bool:
         """Keep the lines: it never takes long."""
@@ -136,6 +138,7 @@ class MemoryJournal:
                 self._pruned += len(gone.rows)
             self._aliases.update(commit.aliases)
             self._runs.change(commit.runs, commit.forgotten)
+            self._collected |= {row.id: row for row in commit.collected}
 
     def prune(self) -> int:
         """Return the oldest seq; `append` has dropped what is too much already."""
@@ -286,5 +289,5 @@ def _matches(query: Query, seq: int, row: _Row) -> bool:
             return True
     said = orjson.loads(row.body)
     line = Line(seq, row.time_us, row.level, row.source, row.run, b"", said["message"], said["context"])
-    line = line._replace(run_name=str(said.get("run", "")))
+    line = line._replace(run_name=str(said.get("run", "")), edge=str(said.get("edge", "")))
     return wanted.matches(line) if notice else wanted.content_matches(line)

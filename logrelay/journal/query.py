@@ -385,8 +385,8 @@ class _Walk:
         level, _source, run, app = self._db.execute(sql, (seq,)).fetchone()
         said = orjson.loads(body)
         name = said.get("source", RELAY_SOURCE)
-        app, shown = said.get("app", app or ""), str(said.get("run", ""))
-        line = Line(seq, 0, level, name, run, b"", said["message"], said["context"], app, run_name=shown)
+        app, shown, edge = said.get("app", app or ""), str(said.get("run", "")), str(said.get("edge", ""))
+        line = Line(seq, 0, level, name, run, b"", said["message"], said["context"], app, run_name=shown, edge=edge)
         return self.query.filter.matches(line)
 
 

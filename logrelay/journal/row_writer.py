@@ -1,4 +1,4 @@
-"""What a commit writes: lines, logger names, runs, aliases, devices.
+"""What a commit writes: lines, logger names, runs, aliases, devices, and how far other machines were collected.
 
 Owns: the INSERT statements with the checksum of each row, the numbers of the logger names, and which aliases are
 remembered; which runs are is decided by `ingest/trader_registry`. It must not begin or end transactions, nor know
@@ -13,8 +13,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from logrelay.journal.checksums import line_crc, row_crc
-from logrelay.journal.schema import DEVICES_TABLE, MAX_SOURCES, NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
-from logrelay.model import RELAY_RUN, Commit, DeviceRow, Line, Run
+from logrelay.journal.schema import (
+    COLLECTED_TABLE,
+    DEVICES_TABLE,
+    MAX_SOURCES,
+    NOTICE_SOURCE,
+    OVERFLOW_SOURCE,
+    SourceKey,
+)
+from logrelay.model import RELAY_RUN, CollectedRow, Commit, DeviceRow, Line, Run
 from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -37,6 +44,8 @@ _RUN = (
 )
 _DEVICE_COLUMNS = "id, owner, name, position, seen_us, connected"
 _DEVICE = f"REPLACE INTO devices ({_DEVICE_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  (only names)
+_COLLECTED_COLUMNS = "id, kind, name, part, seq, stamp, seen_us"
+_COLLECTED = f"REPLACE INTO collected ({_COLLECTED_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
 
 
@@ -50,6 +59,9 @@ class RowWriter:
         self.devices: dict[int, DeviceRow] = {}
         self._has_devices = False
         """The file has the table."""
+        self.collected: dict[int, CollectedRow] = {}
+        self._has_collected = False
+        """The file has the table."""
         self.names: Mapping[SourceKey, int] = {}
         """Source ids by logger name and app. Replaced, never changed: readers on other threads go through it."""
         self._new_names: dict[SourceKey, int] = {}
@@ -61,8 +73,10 @@ class RowWriter:
         self.names, self._new_names = {(name, app): number for name, app, number in names}, {}
         self._last_name = max(self.names.values(), default=NOTICE_SOURCE)
         self.aliases = [row[0] for row in db.execute("SELECT alias FROM aliases ORDER BY ordinal")]
-        self._has_devices = bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone())
+        self._has_devices = _has_table(db, "devices")
         self.devices = {row.id: row for row in read_devices(db)} if self._has_devices else {}
+        self._has_collected = _has_table(db, "collected")
+        self.collected = {row.id: row for row in read_collected(db)} if self._has_collected else {}
         columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
         rows = db.execute(f"SELECT {columns} FROM runs ORDER BY seen_us, id")  # noqa: S608  (only names of columns)
         self.runs = RunTable(Run(*row) for row in rows)
@@ -78,6 +92,8 @@ class RowWriter:
             self.write_aliases(db, commit.aliases)
         if commit.devices:
             self.write_devices(db, commit.devices)
+        if commit.collected:
+            self.write_collected(db, commit.collected)
         if commit.forgotten:
             # Last, because commits are written together: a row may have been changed before it was forgotten.
             db.executemany("DELETE FROM runs WHERE id = ?", [(id_,) for id_, _ in commit.forgotten])
@@ -90,6 +106,9 @@ class RowWriter:
         if commit.devices:
             self._has_devices = True
             self.devices |= {row.id: row for row in commit.devices}
+        if commit.collected:
+            self._has_collected = True
+            self.collected |= {row.id: row for row in commit.collected}
 
     def write_devices(self, db: sqlite3.Connection, devices: Iterable[DeviceRow]) -> None:
         """Write the rows of devices in the transaction that is open. Raises sqlite3.Error."""
@@ -98,12 +117,18 @@ class RowWriter:
         rows = [(*row[:-1], int(row.connected)) for row in devices]
         db.executemany(_DEVICE, [(*row, row_crc(row)) for row in rows])
 
+    def write_collected(self, db: sqlite3.Connection, collected: Iterable[CollectedRow]) -> None:
+        """Write how far other machines were collected in the transaction that is open. Raises sqlite3.Error."""
+        if not self._has_collected:
+            db.execute(COLLECTED_TABLE)
+        db.executemany(_COLLECTED, [(*row, row_crc(row)) for row in collected])
+
     def _write_lines(self, db: sqlite3.Connection, lines: list[Line]) -> None:
         at, count, names = 0, len(lines), self.names
         for rows in CHUNKS:
             while count - at >= rows:
                 values: list[object] = []
-                for seq, time_us, level, source, run, body, _, _, app, clock_us, _ in lines[at : at + rows]:
+                for seq, time_us, level, source, run, body, _, _, app, clock_us, *_ in lines[at : at + rows]:
                     number = names.get((source, app), OVERFLOW_SOURCE) if run else NOTICE_SOURCE
                     found_us = time_us if clock_us is None else clock_us
                     crc = line_crc(seq, found_us, level, number, run, body)
@@ -148,6 +173,19 @@ class RowWriter:
         """Forget the oldest aliases. Raises sqlite3.Error."""
         dropped, self.aliases = self.aliases[:-MAX_ALIASES], self.aliases[-MAX_ALIASES:]
         db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])
+
+
+def _has_table(db: sqlite3.Connection, name: str) -> bool:
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone())
+
+
+def read_collected(db: sqlite3.Connection) -> list[CollectedRow]:
+    """Return how far other machines were collected, of a file that has the table. Raises sqlite3.Error.
+
+    A row that fails its checksum is left out: lines then come again, which is better than that some never come.
+    """
+    rows = db.execute(f"SELECT {_COLLECTED_COLUMNS}, crc FROM collected ORDER BY id")  # noqa: S608  (only columns)
+    return [CollectedRow(*row) for *row, crc in rows if crc == row_crc(row)]
 
 
 def read_devices(db: sqlite3.Connection) -> list[DeviceRow]:

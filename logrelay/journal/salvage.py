@@ -27,7 +27,7 @@ from logrelay.journal.opening_record import read, write_epochs
 from logrelay.journal.pages import RawPages, Value
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.schema import NOTICE_SOURCE
-from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, DeviceRow, Run
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, WARNING, CollectedRow, DeviceRow, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ STEP_PAGES = 256
 MARK_LINES = 1024
 """Lines in a block that has to be made up, as in `retention`."""
 
-_DEVICE_COLUMNS = 7
+_DEVICE_COLUMNS, _COLLECTED_COLUMNS = 7, 8
 _LINE_COLUMNS, _MARK_COLUMNS, _RUN_COLUMNS, _SOURCE_COLUMNS = (6, 7), (10, 11), (10, 11), (2, 3, 4)
 _META_NUMBERS = {"base": 0, "oldest": 1, "created_us": 0, "believed_us": 0, "clock_doubt_us": -(1 << 62)}
 _META_TEXTS = frozenset({"epoch", "epochs", "boot", "sync", "closed"})
@@ -67,6 +67,7 @@ class Known:
     runs: list[Run] = field(default_factory=list)
     aliases: list[str] = field(default_factory=list)
     devices: list[DeviceRow] = field(default_factory=list)
+    collected: list[CollectedRow] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -99,6 +100,7 @@ class _Rows:
     aliases: dict[int, str] = field(default_factory=dict)
     holes: list[Range] = field(default_factory=list)
     devices: dict[int, DeviceRow] = field(default_factory=dict)
+    collected: dict[int, CollectedRow] = field(default_factory=dict)
 
 
 def salvage(
@@ -207,6 +209,8 @@ def _take_small(rows: _Rows, rowid: int, columns: list[Value]) -> None:
             _take_run(rows, rowid, columns)
         elif len(columns) == _DEVICE_COLUMNS and isinstance(columns[1], bytes):
             _take_device(rows, rowid, columns)
+        elif len(columns) == _COLLECTED_COLUMNS and isinstance(columns[1], bytes):
+            _take_collected(rows, rowid, columns)
         elif len(columns) == 2 and isinstance(columns[1], int):
             if 0 < rowid <= columns[1]:
                 rows.holes.append((rowid, columns[1]))
@@ -254,6 +258,17 @@ def _take_device(rows: _Rows, rowid: int, columns: list[Value]) -> None:
         rows.devices[rowid] = DeviceRow(*values, bool(connected))
 
 
+def _take_collected(rows: _Rows, rowid: int, columns: list[Value]) -> None:
+    kind, name, part, seq, stamp, seen_us, crc = columns[1:]
+    if not (isinstance(kind, bytes) and isinstance(name, bytes) and isinstance(part, bytes)):
+        return
+    if not (isinstance(stamp, bytes) and isinstance(seq, int) and isinstance(seen_us, int)):
+        return
+    row = CollectedRow(rowid, kind.decode(), name.decode(), part.decode(), seq, stamp.decode(), seen_us)
+    if crc == row_crc(row) and (rowid not in rows.collected or seen_us >= rows.collected[rowid].seen_us):
+        rows.collected[rowid] = row
+
+
 def _complete(
     db: sqlite3.Connection, rows: _Rows, known: Known, now_us: Callable[[], int], meta: dict[str, int | str]
 ) -> Salvaged:
@@ -289,6 +304,9 @@ def _complete(
     devices = known.devices or list(rows.devices.values())
     if devices:
         writer.write_devices(db, devices)
+    collected = known.collected or list(rows.collected.values())
+    if collected:
+        writer.write_collected(db, collected)
     lines: int = db.execute("SELECT count(*) FROM lines").fetchone()[0]
     return Salvaged(epochs=[], new=False, oldest=oldest, head=head, lines=lines, holes=holes)
 

@@ -12,6 +12,7 @@ not decide what is kept or who reads it. Read `journal/journal_file` next: it is
     aliases  provisional epochs that were committed
     devices  how far viewers that have a name have received lines; made when there is the first of them, so that an
              older program neither needs nor knows it
+    collected  how far lines of other machines have been collected; made when there is the first, as above
     holes    ranges of seqs that were lost to damage or purged; there are no lines of them, or none that can be trusted
     purged   those of them that were purged; see `purged`
     meta     base (the head before the first line of this file), oldest (the first line that retention has not taken,
@@ -82,6 +83,14 @@ CREATE TABLE IF NOT EXISTS devices (
 )
 """
 """No part of a version: a file without it is a file without devices."""
+
+COLLECTED_TABLE = """
+CREATE TABLE IF NOT EXISTS collected (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, part TEXT NOT NULL, seq INTEGER NOT NULL,
+    stamp TEXT NOT NULL, seen_us INTEGER NOT NULL, crc INTEGER
+)
+"""
+"""The same: a relay that collects nothing never makes it."""
 
 _HOLES_TABLE = "CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
 

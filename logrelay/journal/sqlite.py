@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from logrelay.journal.holes import Range
-    from logrelay.model import DeviceRow, Line
+    from logrelay.model import CollectedRow, DeviceRow, Line
     from logrelay.run_table import RunTable
 
 DAY_S = 86_400
@@ -100,6 +100,7 @@ class _Saved:
     runs: RunTable
     aliases: list[str]
     devices: list[DeviceRow]
+    collected: list[CollectedRow]
     notices: list[str]
     done: bool
     """True: a sound file is in place and has only to be loaded."""
@@ -443,8 +444,10 @@ class SqliteJournal:
     def _opening(self, notices: list[str], *, unsynced: bool = False) -> Opening:
         kept, record, runs = self._retention, self._record, self._row_writer.runs.copy()
         aliases, devices = set(self._row_writer.aliases), list(self._row_writer.devices.values())
-        earlier = list(record.earlier)
-        return Opening(record.epoch, kept.oldest, kept.head, runs, aliases, notices, earlier, unsynced, devices)
+        earlier, collected = list(record.earlier), list(self._row_writer.collected.values())
+        return Opening(
+            record.epoch, kept.oldest, kept.head, runs, aliases, notices, earlier, unsynced, devices, collected
+        )
 
     def reopen(self) -> Opening:
         """Save what can be saved after JournalLost. Epochs and numbering go on: every id given out holds."""
@@ -457,8 +460,9 @@ class SqliteJournal:
         self._pool.drain()
         if self._saved is None:
             runs, aliases = self._row_writer.runs.copy(), list(self._row_writer.aliases)
-            devices = list(self._row_writer.devices.values())
-            self._saved = _Saved(self._record.epoch, self._retention.head, runs, aliases, devices, [], done=False)
+            devices, collected = list(self._row_writer.devices.values()), list(self._row_writer.collected.values())
+            head = self._retention.head
+            self._saved = _Saved(self._record.epoch, head, runs, aliases, devices, collected, [], done=False)
         saved = self._saved
         self._file.reclaim()
         if not saved.done:
@@ -466,7 +470,7 @@ class SqliteJournal:
             saved.done = True
         try:
             self._load(saved.notices, file="replaced", trusted=saved.trusted)
-            if not self._row_writer.runs and not self._row_writer.devices:
+            if not self._row_writer.runs and not self._row_writer.devices and not self._row_writer.collected:
                 self._restore(saved)
         except JournalError as error:
             self._disconnect()  # half reopened is not open: append says so
@@ -489,7 +493,8 @@ class SqliteJournal:
         self._disconnect()
         if self._file.exists() and not moved:
             runs = list(saved.runs)
-            known = Known(self._record.known, self._retention.oldest, saved.head, runs, saved.aliases, saved.devices)
+            oldest, devices, collected = self._retention.oldest, saved.devices, saved.collected
+            known = Known(self._record.known, oldest, saved.head, runs, saved.aliases, devices, collected)
             self._salvage(known, self._harm or "while the relay was running", saved.notices)
             saved.trusted = True
             return
@@ -534,7 +539,8 @@ class SqliteJournal:
         )
 
     def _restore(self, saved: _Saved) -> None:
-        commit = Commit(runs=list(saved.runs), aliases=saved.aliases, devices=saved.devices)
+        runs, collected = list(saved.runs), saved.collected
+        commit = Commit(runs=runs, aliases=saved.aliases, devices=saved.devices, collected=collected)
         db = self._require()
         with self._transaction(db):
             self._row_writer.write(db, commit)

@@ -31,8 +31,12 @@ SMALL_TABLES = {
     "runs": "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us",
     "sources": "id, name, app",
     "devices": "id, owner, name, position, seen_us, connected",
+    "collected": "id, kind, name, part, seq, stamp, seen_us",
 }
 """The columns that a row's checksum covers."""
+
+_MADE_WHEN_NEEDED = frozenset({"devices", "collected"})
+"""Tables that a file need not have."""
 
 _LINES = (
     f"SELECT seq, CAST(body AS BLOB), coalesce({BODY_CRC_SQL}, {UNCHECKED}) FROM lines NOT INDEXED "  # noqa: S608
@@ -86,8 +90,10 @@ def verify_small_tables(db: sqlite3.Connection) -> Iterator[str]:
     for table, columns in SMALL_TABLES.items():
         key = columns.partition(",")[0]
         try:
-            if table == "devices" and not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'devices'").fetchone():
-                continue  # there has never been one
+            if table in _MADE_WHEN_NEEDED:
+                found = db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+                if not found:
+                    continue  # there has never been a row
             for *row, crc in db.execute(f"SELECT {columns}, crc FROM {table}"):  # noqa: S608  (our own names)
                 if crc is not None and row_crc(row) != crc:
                     yield f"table {table}: the row {key} = {row[0]} fails its checksum"

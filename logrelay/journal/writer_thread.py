@@ -621,6 +621,7 @@ def _merge(parts: list[Commit]) -> Commit:
         any(part.durable for part in parts),
         [run for part in parts for run in part.forgotten],
         list({device.id: device for part in parts for device in part.devices}.values()),
+        list({row.id: row for part in parts for row in part.collected}.values()),
     )
 
 

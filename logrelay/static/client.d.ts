@@ -17,6 +17,9 @@ export interface LogLine {
   /** The bot that logged it, and its run, one of `Trader.run`. Notices of the relay, and lines kept by an older one, lack both. */
   app?: string;
   run?: string;
+  /** At a hub: the machine that it was collected from, and the host of its bot there. */
+  edge?: string;
+  host?: string;
 }
 
 export interface Trader {
@@ -25,11 +28,15 @@ export interface Trader {
   pid: number;
   /** One process lifetime; a trader that was restarted is another run. */
   run: string;
-  state: "connected" | "quiet" | "lost" | "closed" | "crashed" | "gone";
+  state: "connected" | "quiet" | "lost" | "closed" | "crashed" | "gone" | "unknown";
   started: string;
   last_line: string | null;
   /** Seconds since its last line, by a clock that never steps; null when it has said nothing. */
   last_line_age_s?: number | null;
+  /** At a hub: the machine it is on. While that is unreachable the state is "unknown", since then. */
+  edge?: string;
+  last_state?: string;
+  unknown_since?: string | null;
   /** Seconds since its last line; null when it is not connected. */
   quiet_s: number | null;
   last_seq: number;
@@ -50,6 +57,8 @@ export interface ConnectionMessage {
   /** There are more traders than fit into a message. */
   more_traders?: true;
   version: string;
+  /** At a hub: the machines whose lines are collected. */
+  edges?: { edge: string; state: "reachable" | "unreachable"; since: string | null; [key: string]: Json | undefined }[];
 }
 
 export interface ErrorMessage {
@@ -147,6 +156,7 @@ export interface Filter {
   source?: string[];
   app?: string[];
   run?: string[];
+  edge?: string[];
   /** Looked for in the message and in the values of the context. */
   text?: string;
   where?: string[];

@@ -99,6 +99,8 @@ export class DetailSheet {
       value(key, given, text && text.length <= MAX_CONDITION && !/["\0=]/.test(key) && ["where", text]);
     }
     if (line.run) value("run", line.run, ["run", line.run]);
+    if (line.edge) value("edge", line.edge, ["edge", globOf(line.edge)]);
+    if (line.host) value("host", line.host, null);
     value("id", line.id, null);
     sheet.append(list);
     return sheet;

@@ -12,7 +12,7 @@ import { valueText } from "./format.js";
 /** Milliseconds after the last keystroke before the relay is asked. */
 const TYPING = 300;
 /** Conditions the relay is asked for, of which all must hold. */
-const CONDITIONS = ["app", "source", "run", "where"];
+const CONDITIONS = ["app", "source", "run", "edge", "where"];
 /** What the relay is not asked for: the page leaves these lines out by itself. */
 const WITHOUT = "not";
 
@@ -74,8 +74,8 @@ export class Filters {
 
   /** The filter as the relay takes it. */
   get asked() {
-    const { level, text, app, source, run, where } = this.#filter;
-    return { level: level === LEVELS[0] ? "" : level, text, app, source, run, where };
+    const { level, text, app, source, run, edge, where } = this.#filter;
+    return { level: level === LEVELS[0] ? "" : level, text, app, source, run, edge, where };
   }
 
   /** Whether any line is left out. */
@@ -95,7 +95,7 @@ export class Filters {
     conditions.replaceChildren(...chips);
   }
 
-  /** Ask for one condition more; `kind` is "app", "source", "run" or "where", `value` as the relay takes it. */
+  /** Ask for one condition more; `kind` is "app", "source", "run", "edge" or "where", `value` as the relay takes it. */
   add(kind, value) {
     const values = this.#filter[kind];
     this.#change({ [kind]: values.includes(value) ? values : [...values, value] });
@@ -123,7 +123,7 @@ export class Filters {
     return this.#filter[WITHOUT].some((condition) => {
       const at = condition.indexOf("=");
       const [key, value] = [condition.slice(0, at), condition.slice(at + 1)];
-      const own = ["source", "app", "message", "run"].includes(key) && !Object.hasOwn(line.context, key);
+      const own = ["source", "app", "message", "run", "edge", "host"].includes(key) && !Object.hasOwn(line.context, key);
       const found = own ? line[key] : line.context[key];
       return found !== undefined && valueText(found) === value;
     });

@@ -17,7 +17,7 @@ from logrelay.fanout.filters import parse_filter
 from logrelay.http.log_query import parse_time
 
 _ONE = ("level", "text", "notices", "since", "until")
-_MANY = {"app": "apps", "run": "runs", "source": "sources", "where": "where"}
+_MANY = {"app": "apps", "run": "runs", "edge": "edges", "source": "sources", "where": "where"}
 """Parameters that may be given several times, and the fields that hold them."""
 
 
@@ -28,6 +28,7 @@ class Selection:
     level: str = ""
     apps: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
+    edges: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     text: str = ""
     where: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ ERROR_CODES: dict[str, str] = {
     "bad_source": "too many or too long source globs",
     "bad_app": "too many or too long app globs",
     "bad_run": "too many or too long run globs",
+    "bad_edge": "too many or too long edge globs",
     "bad_text": "text too long",
     "bad_where": "not of the form field=value",
     "bad_notices": "not relevant, no or all",
@@ -106,10 +107,12 @@ def connection(
     *,
     limit: Limit = UNLIMITED,
     encrypted: bool = False,
+    edges: list[dict[str, object]] | None = None,
 ) -> bytes:
     """Render the first message of every connection.
 
-    `limit` is what the viewer's token narrows everything to; `encrypted`: the relay's own port speaks TLS.
+    `limit` is what the viewer's token narrows everything to; `encrypted`: the relay's own port speaks TLS; `edges` are
+    the machines whose lines are collected, None: none are.
     """
     message: dict[str, object] = {
         "type": "connection",
@@ -120,6 +123,8 @@ def connection(
         "version": version,
         "encrypted": encrypted,
     }
+    if edges is not None:
+        message["edges"] = edges
     if not limit.nothing:
         message["limit"] = filter_shape(Filter(limit.level, limit.sources, apps=limit.apps))
     return _fitting(message, traders)
@@ -151,6 +156,8 @@ def filter_shape(wanted: Filter) -> dict[str, object]:
         shape["app"] = list(wanted.apps)
     if wanted.runs:
         shape["run"] = list(wanted.runs)
+    if wanted.edges:
+        shape["edge"] = list(wanted.edges)
     if wanted.text:
         shape["text"] = wanted.text
     if wanted.where:

@@ -28,6 +28,18 @@ TROUBLE = "it cannot be written"
 """What is said of trouble with the journal: the reason names files and disks of the machine."""
 
 
+EDGE_FIELDS = ("edge", "state", "since")
+"""What is said of a machine to somebody who may see some bots of it."""
+
+
+def narrowed_edges(
+    edges: Sequence[Mapping[str, object]], traders: Sequence[Mapping[str, object]]
+) -> list[dict[str, object]]:
+    """Return of the machines those that one of these traders is on."""
+    names = {trader.get("edge") for trader in traders}
+    return [{field: edge.get(field) for field in EDGE_FIELDS} for edge in edges if edge.get("edge") in names]
+
+
 class NarrowedStream:
     """A `Stream` of which only what `limit` allows is seen."""
 
@@ -134,6 +146,11 @@ class NarrowedStream:
         """Return the traders whose lines may be seen."""
         return [trader for trader in self._stream.traders_shown() if self._limit.shows_app(str(trader.get("app", "")))]
 
+    def edges_shown(self) -> list[dict[str, object]] | None:
+        """Return the machines with a bot whose lines may be seen, and of them only whether they are heard."""
+        edges = self._stream.edges_shown()
+        return None if edges is None else narrowed_edges(edges, self.traders_shown())
+
     def read(self, query: Query) -> Awaitable[Page]:
         """Read what is allowed of a query."""
         return self._stream.read(replace(query, filter=query.filter.within(self._limit)))
@@ -177,16 +194,17 @@ class NarrowedFacts:
     def status(self) -> Mapping[str, object]:
         """Return whether there is trouble with the journal, and the traders whose lines may be seen."""
         status = self._facts.status()
-        journal, traders = status.get("journal"), status.get("traders")
+        journal, traders, edges = status.get("journal"), status.get("traders"), status.get("edges")
         trouble = isinstance(journal, Mapping) and bool(journal.get("trouble"))
-        return {
-            "journal": {"trouble": TROUBLE if trouble else None},
-            "traders": [
-                trader
-                for trader in (traders if isinstance(traders, list) else ())
-                if self._limit.shows_app(str(trader.get("app", "")))
-            ],
-        }
+        shown = [
+            trader
+            for trader in (traders if isinstance(traders, list) else ())
+            if self._limit.shows_app(str(trader.get("app", "")))
+        ]
+        found: dict[str, object] = {"journal": {"trouble": TROUBLE if trouble else None}, "traders": shown}
+        if isinstance(edges, list):
+            found["edges"] = narrowed_edges(edges, shown)
+        return found
 
     def ready(self) -> bool:
         """Tell whether the relay takes lines and viewers now."""

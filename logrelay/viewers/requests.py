@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import orjson
 
 from logrelay.errors import RequestError, quoted
-from logrelay.fanout.filters import Filter, Notices, field_text, parse_filter
+from logrelay.fanout.filters import FILTER_PARAMETERS, Filter, Notices, field_text, parse_filter
 from logrelay.fanout.positions import EXAMPLE_ID, is_id
 from logrelay.viewers.devices import check_device
 
@@ -72,12 +72,10 @@ class Ping:
 
 Request = Subscribe | History | Ping
 
-_FILTER_KEYS = ("level", "source", "app", "run", "text", "where", "notices")
-
-URL_PARAMETERS = (*_FILTER_KEYS, "tail", "after", "device", "token")
+URL_PARAMETERS = (*FILTER_PARAMETERS, "tail", "after", "device", "token")
 """What the URL of a WebSocket may say. A client's own parameters are no errors, as a proxy may add some; but a misspelt
 one shows other lines than were meant, so the viewer is told."""
-SUBSCRIBE_FIELDS = ("type", "channel", *_FILTER_KEYS, "tail", "after")
+SUBSCRIBE_FIELDS = ("type", "channel", *FILTER_PARAMETERS, "tail", "after")
 HISTORY_FIELDS = ("type", "before", "limit", "notices")
 
 
@@ -132,7 +130,7 @@ def names_device(target: str) -> bool:
     return "device" in _query(target)
 
 
-FOLLOW_PARAMETERS = (*_FILTER_KEYS, "tail", "limit", "after", "follow", "token")
+FOLLOW_PARAMETERS = (*FILTER_PARAMETERS, "tail", "limit", "after", "follow", "token")
 """Of an answer over plain HTTP that goes on with new lines; `limit` is another name of `tail`."""
 
 
@@ -170,7 +168,7 @@ def _query(target: str) -> dict[str, list[str]]:
 def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
     """Bring a JSON subscribe request into the form of a query: every value a list of strings."""
     params: dict[str, list[str]] = {}
-    for key in (*_FILTER_KEYS, "tail", "after"):
+    for key in (*FILTER_PARAMETERS, "tail", "after"):
         value = message.get(key)
         if value is None:
             continue
@@ -187,7 +185,7 @@ def _as_lists(message: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def _subscribe(params: Mapping[str, list[str]]) -> Subscribe:
-    wanted = parse_filter(params) if any(key in params for key in _FILTER_KEYS) else None
+    wanted = parse_filter(params) if any(key in params for key in FILTER_PARAMETERS) else None
     tail = after = None
     if params.get("tail"):
         tail = _number(params["tail"][-1], "tail", 0, MAX_TAIL)

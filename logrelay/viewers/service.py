@@ -292,6 +292,7 @@ class ViewerService:
                 self._version,
                 limit=limit,
                 encrypted=self._encrypted,
+                edges=stream.edges_shown(),
             )
         )
         form: Form = "batch" if subprotocol == BATCH else "single"
@@ -330,7 +331,7 @@ class ViewerService:
 
     def status(self) -> Mapping[str, object]:
         """Return what is known, JSON-safe, without I/O."""
-        stream = self._stream
+        stream, edges = self._stream, self._stream.edges_shown()
         return {
             "version": self._version,
             "epoch": stream.epoch,
@@ -345,6 +346,7 @@ class ViewerService:
                 "damaged_lines": stream.damaged_lines,
                 "pending_lines": stream.pending_lines,
             },
+            **({} if edges is None else {"edges": edges}),
         }
 
     def ready(self) -> bool:

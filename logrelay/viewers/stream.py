@@ -99,6 +99,9 @@ class Stream(Protocol):
     def traders_shown(self) -> list[dict[str, object]]:
         """Return the traders as viewers are told of them, JSON-safe."""
 
+    def edges_shown(self) -> list[dict[str, object]] | None:
+        """Return the machines whose lines are collected, likewise; None: none are."""
+
     def read(self, query: Query) -> Awaitable[Page]:
         """Read from the journal, off the event loop. Raises JournalError; cancelling drops the answer."""
 

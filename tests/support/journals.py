@@ -31,6 +31,7 @@ def _line(
     context=None,
     time_us=None,
     app="robo_trader",
+    edge="",
 ) -> Line:
     context = CONTEXT if context is None else context
     source = RELAY_SOURCE if run == RELAY_RUN else source
@@ -46,10 +47,11 @@ def _line(
         "timestamp": shown,
     }
     if run != RELAY_RUN:
-        shape |= {"app": app, "run": f"{run:032x}"}
+        shape |= {"app": app, "run": f"{run:032x}", **({"edge": edge, "host": "box"} if edge else {})}
     name = str(shape.get("run", ""))
     shown_app = "" if not run else app
-    return Line(seq, time_us, level, source, run, orjson.dumps(shape), message, context, shown_app, run_name=name)
+    body = orjson.dumps(shape)
+    return Line(seq, time_us, level, source, run, body, message, context, shown_app, run_name=name, edge=edge)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ class FakeStream:
     viewer_count: int = 0
     journal_bytes: int = 4096
     damaged_lines: int = 0
+    edges: list | None = None
     calls: list = field(default_factory=list)
     queries: list = field(default_factory=list)
     position: int | None = 10
@@ -83,6 +84,9 @@ class FakeStream:
 
     def traders_shown(self):
         return [{"app": "bot"}]
+
+    def edges_shown(self):
+        return self.edges
 
     async def read(self, query):
         self.queries.append(query)

@@ -15,8 +15,8 @@ from logrelay.fanout.filters import Filter, ascii_lower, field_text, name_matche
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Line
 
 
-def line(level=INFO, source="app.one", message="", context=None, run=1, app="", name=""):
-    return Line(1, 1, level, source, run, b"{}", message, context or {}, app, run_name=name)
+def line(level=INFO, source="app.one", message="", context=None, run=1, app="", name="", edge=""):
+    return Line(1, 1, level, source, run, b"{}", message, context or {}, app, run_name=name, edge=edge)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,8 @@ def line(level=INFO, source="app.one", message="", context=None, run=1, app="", 
         (Filter(text="a=b"), line(context={"k": "url?a=b"}), line(context={"b": "a"})),
         (Filter(runs=("74*", "x")), line(name="744b"), line(name="4744b")),
         (Filter(runs=("*",)), line(name="x"), line(name="")),
+        (Filter(edges=("ber*", "x")), line(edge="berlin"), line(edge="paris")),
+        (Filter(edges=("*",)), line(edge="x"), line(edge="")),
         (Filter(where=(("k", "x"),)), line(context={"k": "x"}), line(context={"k": "X"})),
         (Filter(where=(("k", "1"),)), line(context={"k": 1}), line(context={"k": 1.0})),
         (Filter(where=(("k", "1"),)), line(context={"k": "1"}), line(context={})),

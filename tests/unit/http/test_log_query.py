@@ -79,7 +79,7 @@ class TestParameters:
         """Whoever repeats another parameter learns which ones may be."""
         with pytest.raises(RequestError) as caught:
             parse_log_query("limit=1&limit=2", 5, facts.resolve, US)
-        assert str(caught.value) == "limit is given 2 times; only app, run, source, where may be"
+        assert str(caught.value) == "limit is given 2 times; only app, edge, run, source, where may be"
 
     def test_sources_and_conditions_may_be_repeated(self, facts):
         """All of them reach the filter."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from logrelay.fanout import batch as batch_module
+from logrelay.fanout.collected_line import read_line
+from logrelay.fanout.line_json import log_line
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, Run
+from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, CollectedRow, Run
 
 
 @pytest.fixture
@@ -109,3 +111,20 @@ def test_a_touched_run_is_written_once_as_it_was_then(sequencer, run):
     assert sequencer.take() is None
     log(sequencer, run)
     assert sequencer.take()[0].runs == []
+
+
+def test_collected_lines_go_with_how_far_they_are(sequencer):
+    """One commit has both; a CRITICAL line of another machine does not wait for the disk: it can be had again."""
+    line = log_line("edge01", 41, 3, "bot", 1_769_162_400_000_000, CRITICAL, {"event": "x"}, b"k" * 16)[0]
+    sequencer.add_collected(read_line("berlin", "box", CRITICAL, line.time_us, "bot", line.run_name, line.body))
+    row = CollectedRow(1, "edge", "berlin", "edge01", 41, "j", 5)
+    sequencer.note_collected([row._replace(seq=40)])
+    sequencer.note_collected([row])
+    commit, batch = sequencer.take()
+
+    assert [(line.seq, line.edge) for line in commit.lines] == [(7, "berlin")]
+    assert (commit.collected, commit.durable, batch.count) == ([row], False, 1)
+    assert sequencer.take() is None
+    sequencer.note_collected([row])
+    commit, batch = sequencer.take()
+    assert (commit.collected, commit.lines, batch) == ([row], [], None)

@@ -49,11 +49,15 @@ notice = st.fixed_dictionaries(
         "apps": st.sampled_from([["bot"], ["bot2", "x"], []]),
         "more_apps": st.just(True),
         "run": st.sampled_from([f"{1:032x}", "0" * 31 + "x", 7]),
+        "edge": st.sampled_from(["berlin", "paris", 7]),
         "state": st.sampled_from(["access", "closed", "crashed", "lost", "trouble", 1]),
         "levels": st.sampled_from([{"INFO": 3}, {"WARNING": 1}, {"ERROR": 2}, {"ERROR": 0, "INFO": 1}, {}]),
     },
 )
 """The context of a notice, as far as a limit asks for it."""
+
+EDGES = ("", "berlin", "paris")
+"""Where the lines come from, in turn."""
 
 
 @st.composite
@@ -99,6 +103,7 @@ def scene(draw):
         tuple(draw(st.lists(st.one_of(st.sampled_from(["bot", "b*", "*"]), app), max_size=2))),
         runs=tuple(draw(st.lists(st.sampled_from([f"{1:032x}", "0*1", "*", "0*", '"', "x"]), max_size=2))),
         notices=draw(st.sampled_from(["relevant", "relevant", "no", "all", "counted"])),
+        edges=tuple(draw(st.lists(st.sampled_from(["berlin", "b*n", "*", "p*", '"']), max_size=1))),
     )
     limit = Limit(
         draw(st.sampled_from([10, 10, 20, 30, 50])),
@@ -156,8 +161,8 @@ def test_sql_and_python_agree(both, line, scene, newest, limit):
     rows, wanted = scene
     assume(all("\0" not in text for text in (wanted.text, *itertools.chain(*wanted.where))))  # parse_filter refuses it
     made = [
-        line(next(numbers), level=level, source=source, run=run, message=message, context=context, app=app)
-        for level, source, run, message, context, app in rows
+        line(next(numbers), level=level, source=source, run=run, message=message, context=context, app=app, edge=edge)
+        for (level, source, run, message, context, app), edge in zip(rows, itertools.cycle(EDGES), strict=False)
     ]
     matching = [entry for entry in made if wanted.matches(entry)]
     beside = [e for e in matching if e.run == 0 and not wanted.notice_counts(e.level, e.message, e.context)]

@@ -13,7 +13,7 @@ from logrelay.journal import row_writer, schema
 from logrelay.journal.checksums import row_crc
 from logrelay.journal.row_writer import CHUNKS, RowWriter
 from logrelay.journal.schema import NOTICE_SOURCE, OVERFLOW_SOURCE
-from logrelay.model import Commit, DeviceRow
+from logrelay.model import CollectedRow, Commit, DeviceRow
 
 APP = "robo_trader"
 """The app of the lines that nothing else is said of."""
@@ -251,3 +251,24 @@ def test_a_commit_that_fails_makes_no_table_that_is_believed_to_be_there(journal
     journal.close()
 
     assert journal_at().open().devices == [row]
+
+
+# --- how far other machines were collected ------------------------------------------------------------------
+
+
+def test_what_was_collected_is_there_after_the_next_opening(journal_at, lines):
+    """With the lines it speaks of, or not at all; a relay that collects nothing never makes the table."""
+    journal = journal_at()
+    journal.open()
+    journal.append(Commit(lines(1, 1)))
+    with closing(sqlite3.connect(journal.path)) as db:
+        assert not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'collected'").fetchone()
+    rows = [CollectedRow(1, "edge", "berlin", "k3f9ab", 7, "j1", 5), CollectedRow(2, "stream", "S", "t", 3, "m", 6)]
+    journal.append(Commit(lines(2, 1), collected=rows))
+    journal.append(Commit(lines(3, 1), collected=[rows[0]._replace(seq=8)]))
+    with pytest.raises(JournalError):
+        journal.append(Commit(lines(4, 1), collected=[rows[1]._replace(seq=9), rows[1]._replace(name=None)]))
+    journal.close()
+
+    opening = journal_at().open()
+    assert (opening.head, opening.collected) == (3, [rows[0]._replace(seq=8), rows[1]])

@@ -14,11 +14,12 @@ from logrelay.fanout.positions import Epoch
 from logrelay.journal.interface import Query
 from logrelay.journal.salvage import Known, salvage
 from logrelay.journal.verify import verify_file
-from logrelay.model import Commit, DeviceRow
+from logrelay.model import CollectedRow, Commit, DeviceRow
 
 PAGE = 4096
 PHONES = [DeviceRow(1, "", "phone", "abc123-2990", 7, True), DeviceRow(2, "t1", "phone", "abc123-12", 9, False)]
 ABC = [Epoch("abc123", 1)]
+COLLECTED = [CollectedRow(1, "edge", "berlin", "k3f9ab", 7, "j1", 5), CollectedRow(2, "stream", "S", "t", 3, "m", 6)]
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def path(journal_at, lines, run):
     for first in (1, 1001, 2001):
         journal.append(Commit(lines(first, 500), [run(1, last_seq=first)]))
         journal.append(Commit(lines(first + 500, 500, source="risk"), aliases=[f"abc123.{first}"]))
-    journal.append(Commit(devices=PHONES))
+    journal.append(Commit(devices=PHONES, collected=COLLECTED))
     journal.close()
     return journal_at.path
 
@@ -74,6 +75,7 @@ def test_a_sound_journal_comes_over_whole(path, journal_at, run):
         [],
     )
     assert opening.devices == before.devices == PHONES
+    assert opening.collected == before.collected == COLLECTED
     everything = Query(0, 9999, 9999, max_bytes=1 << 30)
     assert journal.page(everything).bodies == old.page(everything).bodies
     assert journal.levels(1, 3000) == old.levels(1, 3000)

@@ -23,6 +23,25 @@ class Everything(FakeStream):
         return TRADERS
 
 
+EDGES = [
+    {"edge": "berlin", "state": "reachable", "since": None, "version": "1", "trouble": "/var is full"},
+    {"edge": "paris", "state": "reachable", "since": None},
+]
+
+
+def test_of_machines_those_are_shown_that_have_a_bot_which_may_be_seen():
+    """And of them no more than whether they are heard; a relay that collects nothing shows no list at all."""
+    stream = Everything()
+    stream.edges = EDGES
+    stream.traders_shown = lambda: [{"app": "bot1", "edge": "berlin"}, {"app": "other", "edge": "paris"}]
+    shown = [{"edge": "berlin", "state": "reachable", "since": None}]
+
+    assert NarrowedStream(stream, LIMIT).edges_shown() == shown
+    assert NarrowedStream(Everything(), LIMIT).edges_shown() is None
+    facts = SimpleNamespace(status=lambda: {"traders": stream.traders_shown(), "edges": EDGES, "journal": {}})
+    assert NarrowedFacts(facts, LIMIT).status()["edges"] == shown
+
+
 def test_every_way_of_the_stream_is_narrowed():
     """A filter that goes in is narrowed; what has no filter is cut or the same for everybody."""
     stream = Everything(trouble="/var/secret is full")

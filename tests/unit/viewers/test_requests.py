@@ -125,6 +125,7 @@ REFUSED = [
     ('{"type":"subscribe","after":"k3f9ab-٣"}', "bad_id"),
     ('{"type":"subscribe","after":"k3f9ab-' + "1" * 20 + '"}', "bad_id"),
     ('{"type":"subscribe","run":["' + "a" * 257 + '"]}', "bad_run"),
+    ('{"type":"subscribe","edge":["' + "a" * 257 + '"]}', "bad_edge"),
     ('{"type":"history"}', "bad_id"),
     ('{"type":"history","before":7}', "bad_id"),
     ('{"type":"history","before":["k3f9ab-1"]}', "bad_id"),

@@ -95,6 +95,6 @@ def test_what_means_nothing_in_the_url_is_noted():
     """All parameters are named, but for the one that is a secret."""
     assert parse_target("/?tail=3&level=error&device=tablet&token=secret").note == ""
     assert parse_target("/?tial=3&token=secret").note == (
-        "parameter 'tial' means nothing here and changes nothing; there is level, source, app, run, text, where, "
+        "parameter 'tial' means nothing here and changes nothing; there is level, source, app, run, edge, text, where, "
         "notices, tail, after, device"
     )

@@ -1,0 +1,178 @@
+"""A line of another machine's journal as a line of this one.
+
+Owns: what of a rendered line changes when it is collected (its id, where it came from, where its timestamp would be
+taken already), and the values that the collector hands to the sequencer. It must not know streams or batches. No I/O,
+no clock. Read `pipeline` next.
+
+The body is spliced, not made anew: it was rendered by the code of `line_json` over there, and what is not touched
+cannot come out differently. A body that begins in another way, of an older relay, is read and written again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from logrelay.fanout.line_json import EMPTY, escaped, free_name, rfc3339
+from logrelay.fanout.positions import id_of
+from logrelay.model import COLLECTED_RUN, RELAY_RUN, RELAY_SOURCE, SHOWN, CollectedRow, Line
+
+EDGE = "edge"
+"""The field of a line, and in the context of a notice, with the machine that it came from."""
+HOST = "host"
+"""The field of a line with the host of its bot there."""
+
+_TIMESTAMP = b'"timestamp":"'
+"""Behind it only app and run follow, in which a quotation mark is escaped: the last one is the line's own."""
+_TIME_CHARS = 27
+_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
+
+WINDOW = 4096
+"""Timestamps that are remembered, so that none is shown twice: eight times the rows that the mobile app keeps."""
+MOST_MOVED = 1024
+"""Runs remembered whose last line was moved; one is forgotten as soon as its own times are ahead again."""
+
+
+class UnreadableError(ValueError):
+    """A body is not a line as a viewer would get it. The text says what is wrong with it."""
+
+
+class CollectedLine(NamedTuple):
+    """A line that came from another machine, and has no place in this journal yet."""
+
+    edge: str
+    host: str
+    """Of its bot, over there; empty: not known."""
+    rank: int
+    shown_us: int
+    """What `timestamp` is to say."""
+    found_us: int
+    """What its clock said; the line is found by it."""
+    app: str
+    """Empty: it is a notice of the relay over there."""
+    run_name: str
+    source: str
+    shape: dict[str, Any]
+    """The body, read."""
+    body: bytes
+
+
+class Told(NamedTuple):
+    """A notice of this relay, between collected lines."""
+
+    rank: int
+    notice: str
+    message: str
+    details: Mapping[str, object]
+
+
+@dataclass(slots=True)
+class Collected:
+    """What goes into the journal together: lines, what is told between them, and how far that is."""
+
+    items: list[CollectedLine | Told] = field(default_factory=list)
+    rows: list[CollectedRow] = field(default_factory=list)
+    is_last: bool = False
+    """Nothing of its batch comes behind it."""
+
+
+def read_line(edge: str, host: str, rank: int, found_us: int, app: str, run_name: str, body: bytes) -> CollectedLine:
+    """Read a body that came from another machine. Raises UnreadableError; whatever the bytes are, nothing else."""
+    try:
+        shape = orjson.loads(body)
+        message, context, source = shape["message"], shape["context"], shape["source"]
+        shown = shape["timestamp"]
+        is_line = shape["type"] == "log" and shape["level"] == SHOWN[rank]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnreadableError(f"it is no line: {error!r}") from None
+    if not is_line or type(message) is not str or type(context) is not dict or type(source) is not str:
+        raise UnreadableError("it is no line of its level")
+    if (source == RELAY_SOURCE) is not (app == "") or (app == "" and type(context.get("notice")) is not str):
+        raise UnreadableError("it is neither a bot's line nor a notice")
+    shown_us = found_us if shown == rfc3339(found_us) else _microseconds(shown)
+    return CollectedLine(edge, host, rank, shown_us, found_us, app, run_name, source, shape, body)
+
+
+def _microseconds(shown: object) -> int:
+    if type(shown) is str and _RFC3339.fullmatch(shown) is not None:
+        with suppress(ValueError):
+            return int(datetime.fromisoformat(f"{shown[:19]}+00:00").timestamp()) * 1_000_000 + int(shown[20:26])
+    raise UnreadableError("its timestamp is none")
+
+
+def collected_line(epoch: str, seq: int, found: CollectedLine) -> tuple[Line, str, dict[str, object]]:
+    """Make a line of this journal. Returns it, its message and its context, as `line_json.log_line` does."""
+    shape, context = found.shape, found.shape["context"]
+    id_, notice = id_of(epoch, seq), found.app == ""
+    shown = rfc3339(found.shown_us)
+    body = None if notice else _spliced(found, id_, shown)
+    if body is None:
+        if notice:
+            if context.get(EDGE, found.edge) != found.edge:
+                context[free_name(EDGE, context)] = context[EDGE]
+            context[EDGE] = found.edge
+        shape |= {"id": id_, "timestamp": shown, EDGE: found.edge, **({HOST: found.host} if found.host else {})}
+        body = escaped(orjson.dumps(shape))
+    run = RELAY_RUN if notice else COLLECTED_RUN
+    clock_us = None if found.found_us == found.shown_us else found.found_us
+    rank, source, app, name = found.rank, found.source, found.app, found.run_name
+    line = Line(seq, found.shown_us, rank, source, run, body, "", EMPTY, app, clock_us, name, found.edge)
+    return line, shape["message"], context
+
+
+def _spliced(found: CollectedLine, id_: str, shown: str) -> bytes | None:
+    """Return the body with another id and timestamp, and where it came from; None: it is not of the usual form."""
+    shape, body = found.shape, found.body
+    begins = b'{"type":"log","id":"%b"' % str(shape.get("id")).encode()
+    if EDGE in shape or HOST in shape or not body.startswith(begins):
+        return None
+    rest = body[len(begins) : -1]
+    said = shape["timestamp"]
+    if said != shown:
+        at = rest.rfind(_TIMESTAMP) + len(_TIMESTAMP)
+        if rest[at : at + _TIME_CHARS] != said.encode():
+            return None
+        rest = b"%b%b%b" % (rest[:at], shown.encode(), rest[at + _TIME_CHARS :])
+    host = b',"host":%b' % escaped(orjson.dumps(found.host)) if found.host else b""
+    return b'{"type":"log","id":"%b"%b,"edge":"%b"%b}' % (id_.encode(), rest, found.edge.encode(), host)
+
+
+class ShownTimes:
+    """Gives lines of many machines timestamps of which none comes twice, each as near to its own as can be.
+
+    Within a run they rise, as they did over there: the app keys its list by them, and two machines have no clock in
+    common that would keep them apart.
+    """
+
+    def __init__(self) -> None:
+        self._recent: OrderedDict[int, None] = OrderedDict()
+        self._moved: OrderedDict[str, int] = OrderedDict()
+        """Runs of which a line was moved, and the timestamp that it got."""
+
+    def place(self, run: str, shown_us: int) -> int:
+        """Return the timestamp for a line of a run that says `shown_us`."""
+        recent = self._recent
+        at = shown_us
+        floor = self._moved.get(run) if self._moved else None
+        if floor is not None and at <= floor:
+            at = floor + 1
+        while at in recent:
+            at += 1
+        if at != shown_us:
+            self._moved[run] = at
+            self._moved.move_to_end(run)
+            if len(self._moved) > MOST_MOVED:
+                self._moved.popitem(last=False)
+        elif floor is not None:
+            del self._moved[run]
+        recent[at] = None
+        if len(recent) > WINDOW:
+            recent.popitem(last=False)
+        return at
