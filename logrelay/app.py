@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from logrelay import __version__
 from logrelay.access.token_keeper import TokenKeeper
@@ -56,6 +56,9 @@ COMMIT_TIMEOUT_S = 4.0
 
 DELIVERY_TIMEOUT_S = 1.0
 """Of it for viewers that are a moment behind; a suspended phone must not hold up the end."""
+
+FORWARD_TIMEOUT_S = 0.5
+"""Of it for the last lines on their way to other machines; what does not get there stays in the journal."""
 
 CLOSE_TIMEOUT_S = 2.0
 """Of it for the viewers' closing handshakes."""
@@ -113,6 +116,7 @@ def run(config: Config, *, on_ready: Callable[[str], None] = lambda _page: None)
     for sock in inherited:
         if config.token is not None and sock.family != socket.AF_UNIX:
             require_token(str(sock.getsockname()[0]), config.token, "the inherited address")
+    forward = _forward(config)
     journal = _journal(config)
     opening = journal.open()
     try:
@@ -121,7 +125,7 @@ def run(config: Config, *, on_ready: Callable[[str], None] = lambda _page: None)
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, listeners, tokens, tls, on_ready))
+        return runner.run(_serve(config, journal, opening, listeners, tokens, tls, forward, on_ready))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -132,6 +136,34 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+class Forwarding(Protocol):
+    """What sends the lines of the journal to other machines; see `machines/forwarding`."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def committed(self, upto: int, oldest: int) -> None:
+        """Learn which lines the journal has."""
+
+    def counters(self) -> Mapping[str, int | float]:
+        """Return what is counted, by the names in `http.metrics.METRICS`."""
+
+    def stop(self, grace_s: float) -> None:
+        """Send what is committed as long as that takes no longer, then end. Blocks."""
+
+
+MakeForwarding = Callable[[Opening, Pipeline[TraderServer], asyncio.AbstractEventLoop], Forwarding]
+
+
+def _forward(config: Config) -> MakeForwarding | None:
+    """Return what makes the forwarding; None: nothing is forwarded, and nothing of it is imported."""
+    if not config.forward:
+        return None
+    from logrelay.machines.forwarding import make_forwarding  # noqa: PLC0415
+
+    return make_forwarding(config, host=socket.gethostname(), random_text=_random_text, version=__version__)
 
 
 def _random_text(length: int) -> str:
@@ -204,12 +236,15 @@ class Relay:
         *,
         tokens: TokenKeeper,
         tls: TlsFiles | None = None,
+        forward: MakeForwarding | None = None,
     ) -> None:
         """Build the parts around an open journal and bound sockets, which belong to them from now on.
 
         `opening` is what opening the journal returned; `tls` the certificate of the viewers' port, None: plain text.
+        `forward` makes what forwards the lines to other machines; None: nothing does.
         Nothing is read or committed before `start`.
         """
+        self._forwarding: Forwarding | None = None
         self._tokens = tokens
         self._listeners = listeners
         self._tls = tls
@@ -234,7 +269,9 @@ class Relay:
             max_lag=config.max_lag,
             landing_lines=config.tail,
             max_runs=most_runs(config.keep_bytes),
+            after_commit=self._after_commit,
         )
+        self._forwarding = None if forward is None else forward(opening, self._pipeline, loop)
         policy = AccessPolicy(
             config.token,
             config.host,
@@ -260,6 +297,7 @@ class Relay:
             limits=limits.counters,
             internal_errors=lambda: self._faults.count,
             encrypted=tls is not None,
+            more_counters=self._more_counters,
         )
         self._viewer_server = ViewerServer(
             self._viewer_service,
@@ -282,6 +320,15 @@ class Relay:
             raise
         self._pipeline.start()
         self._viewer_service.begin()
+        if self._forwarding is not None:
+            self._forwarding.start()
+
+    def _after_commit(self, upto: int, oldest: int) -> None:
+        if self._forwarding is not None:
+            self._forwarding.committed(upto, oldest)
+
+    def _more_counters(self) -> Mapping[str, int | float]:
+        return {} if self._forwarding is None else self._forwarding.counters()
 
     def summary(self) -> str:
         """Say in a few words how the relay is, for `systemctl status`."""
@@ -361,6 +408,8 @@ class Relay:
             lines = pipeline.pending_lines
             print_stderr(f"{lines} lines not committed in {COMMIT_TIMEOUT_S:.0f} s; the traders still have them")
         await pipeline.trader_server.close()
+        if self._forwarding is not None:
+            await asyncio.to_thread(self._forwarding.stop, FORWARD_TIMEOUT_S)
         await pipeline.wait_delivered(DELIVERY_TIMEOUT_S)
         timeout_s = min(CLOSE_TIMEOUT_S, deadline - self._loop.time())
         await self._viewer_server.close(1012, "the relay is stopping", timeout_s)
@@ -394,11 +443,12 @@ async def _serve(
     listeners: Listeners,
     tokens: TokenKeeper,
     tls: TlsFiles | None,
+    forward: MakeForwarding | None,
     on_ready: Callable[[str], None],
 ) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    relay = Relay(config, journal, opening, listeners, loop, tokens=tokens, tls=tls)
+    relay = Relay(config, journal, opening, listeners, loop, tokens=tokens, tls=tls, forward=forward)
     loop.set_exception_handler(lambda _loop, context: relay.on_unexpected_error(context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)

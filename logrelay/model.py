@@ -172,6 +172,21 @@ class CollectedRow(NamedTuple):
     """The relay's clock when this was so, microseconds."""
 
 
+class ForwardRow(NamedTuple):
+    """How far lines have been forwarded to a stream of another machine, as the journal remembers it."""
+
+    target: str
+    """Which stream, under which name: another one has its own row."""
+    journal: str
+    """Random name of this journal towards the stream, see `machines/stream_batch`."""
+    position: str
+    """The id of the last line that the stream has acknowledged."""
+    stream_seq: int
+    """The sequence of its message in the stream."""
+    made: str
+    """When that stream was made, as its server says: one that was made anew has nothing of what went before."""
+
+
 @dataclass(slots=True)
 class Commit:
     """What goes into the journal together, or not at all."""
@@ -190,3 +205,5 @@ class Commit:
     """Rows to insert or replace, by `id`."""
     collected: list[CollectedRow] = field(default_factory=list)
     """Rows to insert or replace, by `id`: with the lines that they speak of, or not at all."""
+    forwarded: ForwardRow | None = None
+    """The row to insert or replace, by `target`."""

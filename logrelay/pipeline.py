@@ -49,9 +49,9 @@ from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
-from logrelay.journal.interface import Opening, Page, Query, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import Opening, Page, Query, RowPage, SummaryPage, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
-from logrelay.model import ERROR, WARNING, Commit, DeviceRow
+from logrelay.model import ERROR, WARNING, Commit, DeviceRow, ForwardRow
 from logrelay.pending_devices import WRITE_WITHIN_S, PendingDevices, Place
 from logrelay.read_queue import Read, ReadQueue
 from logrelay.run_table import MAX_RUNS
@@ -138,6 +138,7 @@ class Pipeline(Generic[Server]):
         commit_deadline_s: float = COMMIT_DEADLINE_S,
         read_retry_s: float = READ_RETRY_S,
         machines: OtherMachines | None = None,
+        after_commit: Callable[[int, int], None] = lambda _upto, _oldest: None,
     ) -> None:
         """Build the pipeline on an open journal; nothing is committed before `start`.
 
@@ -156,6 +157,8 @@ class Pipeline(Generic[Server]):
             commit_deadline_s: seconds after which a commit is late, see `degraded.COMMIT_DEADLINE_S`.
             read_retry_s: seconds after which a failed read of the journal is tried again.
             machines: what is known of the machines whose lines are collected; None: none are.
+            after_commit: called after each commit, and when retention has taken lines, with the newest and the oldest
+                seq that the journal has.
         """
         self.epoch = opening.epoch
         """The first part of the ids of all lines from now on."""
@@ -205,6 +208,9 @@ class Pipeline(Generic[Server]):
         self._read_retry_timer: asyncio.TimerHandle | None = None
         self._devices = PendingDevices()
         self._devices_timer: asyncio.TimerHandle | None = None
+        self._forwarded: ForwardRow | None = None
+        """To be written with the next commit."""
+        self._after_commit = after_commit
         self._syncs = TokenBucket(SYNC_BURST, SYNCS_PER_S, time.monotonic())
         self._sync_timer: asyncio.TimerHandle | None = None
         self._stopping = False
@@ -330,6 +336,8 @@ class Pipeline(Generic[Server]):
     def _submit(self, commit: Commit, batch: Batch | None) -> None:
         if self._devices:
             commit = replace(commit, devices=self._take_devices())
+        if self._forwarded is not None:
+            commit, self._forwarded = replace(commit, forwarded=self._forwarded), None
         degraded = self._degraded
         # A report that is still on its way must not come behind what the loop has committed itself.
         is_committed = (
@@ -413,6 +421,7 @@ class Pipeline(Generic[Server]):
             self._update_room()
         if self._all_committed is not None and not degraded.waiting:
             self._all_committed.set()
+        self._after_commit(upto, oldest)
 
     def on_trouble(self, error: JournalError) -> None:
         """The journal refuses lines: go on without it, and say so."""
@@ -669,6 +678,13 @@ class Pipeline(Generic[Server]):
         elif self._devices_timer is None and not self._stopping:
             self._devices_timer = self._loop.call_later(WRITE_WITHIN_S, self._write_devices)
 
+    def keep_forwarded(self, row: ForwardRow) -> None:
+        """Have the journal remember how far lines were forwarded: with the next commit, whenever that is.
+
+        It makes no commit of its own: whoever forwards asks the other side first, and this only where that is silent.
+        """
+        self._forwarded = row
+
     def leave(self, viewer: Viewer) -> None:
         """Forget a viewer."""
         self._hub.leave(viewer)
@@ -682,6 +698,10 @@ class Pipeline(Generic[Server]):
     def read(self, query: Query) -> Awaitable[Page]:
         """Read from the journal on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
         return self._read_in_turn(lambda: self.journal_thread.read(query), search=is_search(query.filter))
+
+    def rows(self, after: int, *, max_bytes: int) -> Awaitable[RowPage]:
+        """Read lines as rows, see `Journal.rows`, in their turn. Raises JournalError; cancelling drops the answer."""
+        return self._read_in_turn(lambda: self.journal_thread.rows(after, max_bytes=max_bytes), search=False)
 
     def summarize(self, query: Query) -> Awaitable[SummaryPage]:
         """Have the journal count on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
@@ -880,8 +900,9 @@ class Pipeline(Generic[Server]):
         """
         for pool in (self._pack_compressor, self._page_compressor):
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._devices:
-            self.journal_thread.submit(Commit(devices=self._take_devices(all_of_them=True)))
+        if self._devices or self._forwarded is not None:
+            devices = self._take_devices(all_of_them=True)
+            self.journal_thread.submit(Commit(devices=devices, forwarded=self._forwarded))
         await asyncio.to_thread(self.journal_thread.stop, timeout_s)
 
 

@@ -133,6 +133,18 @@ METRICS: tuple[Metric, ...] = (
         ("reason",),
     ),
     Metric("internal_errors_total", "counter", "Errors inside the relay that nobody expected; each is a bug."),
+    Metric("forward_connected", "gauge", "1 while the relay is connected to a NATS server of --forward, else 0."),
+    Metric("forward_lines_total", "counter", "Lines that the stream has acknowledged."),
+    Metric("forward_bytes_total", "counter", "Bytes of their messages."),
+    Metric("forward_batches_total", "counter", "Their messages."),
+    Metric("forward_in_flight", "gauge", "Messages that are sent and not acknowledged, 0 or 1."),
+    Metric("forward_lag_lines", "gauge", "Committed lines that the stream does not have."),
+    Metric("forward_lag_seconds", "gauge", "For how long the oldest of them has waited, as far as this process knows."),
+    Metric("forward_reconnects_total", "counter", "Times the relay has connected to a NATS server again."),
+    Metric("forward_duplicates_total", "counter", "Times the stream had what was sent again, and refused it."),
+    Metric(
+        "forward_lost_lines_total", "counter", "Lines deleted before they were forwarded, or too large for the server."
+    ),
     Metric("uptime_seconds", "gauge", "Seconds since the relay started."),
     Metric("searches", "gauge", "Answers to GET /logs that are being written now."),
     Metric("searches_total", "counter", "Answers to GET /logs that were begun."),

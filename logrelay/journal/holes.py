@@ -92,6 +92,10 @@ class Holes:
         found, purged = _cut(self._ranges, after, until), _cut(self._purged, after, until)
         return sorted([*without(found, purged), *purged]) if purged else found
 
+    def cause(self, hole: Range) -> str:
+        """Tell why one of the ranges of `within` is missing: `purged` or `corrupt`."""
+        return "purged" if _cut(self._purged, hole[1] - 1, hole[1]) else "corrupt"
+
     def notice(self, hole: Range) -> bytes:
         """Render what a viewer gets in the place of these lines; its id is that of the last of them."""
         first, last = hole
@@ -100,7 +104,7 @@ class Holes:
             id_of(epoch, last),
             self._now_us(),
             epoch,
-            cause="purged" if _cut(self._purged, last - 1, last) else "corrupt",
+            cause=self.cause(hole),
             first=first,
             last=last,
             count=last - first + 1,

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.positions import Epoch
 from logrelay.fanout.summary import Summary
-from logrelay.model import CollectedRow, Commit, DeviceRow
+from logrelay.model import CollectedRow, Commit, DeviceRow, ForwardRow
 from logrelay.run_table import RunTable
 
 EVERYTHING = Filter()
@@ -52,6 +52,8 @@ class Opening:
     """How far viewers that have a name have come."""
     collected: list[CollectedRow] = field(default_factory=list)
     """How far lines of other machines have been collected."""
+    forwarded: list[ForwardRow] = field(default_factory=list)
+    """How far lines have been forwarded, by stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,38 @@ class Page:
         return len(self.bodies) - self.beside
 
 
+class RowOrigin(NamedTuple):
+    """Who logged a line."""
+
+    app: str
+    """Empty: a notice."""
+    run_name: str
+    host: str
+    """Empty where the run has been forgotten."""
+    source: str
+
+
+@dataclass(slots=True)
+class RowPage:
+    """Lines as rows, for those who pass them on; the columns have an entry for each line."""
+
+    seqs: list[int]
+    """Ascending."""
+    ranks: list[int]
+    times: list[int]
+    """What the clock said, by which a line is found; microseconds."""
+    places: list[int]
+    """Which of `origins`."""
+    bodies: list[bytes]
+    origins: list[RowOrigin]
+    holes: list[tuple[int, int, str]]
+    """First and last seq of what is known to be missing, and why: `corrupt` or `purged`."""
+    reached: int
+    """Every line up to here was looked at: ask again with it."""
+    oldest: int
+    """Seq of the oldest line kept when this was read."""
+
+
 @dataclass(slots=True)
 class SummaryPage:
     """The answer to a question for a summary, as far as it was looked at."""
@@ -195,6 +229,9 @@ class Journal(Protocol):
 
     def page(self, query: Query) -> Page:
         """Read. One call takes a bounded time, however rare the matches: see `Page.reached`."""
+
+    def rows(self, after: int, *, max_bytes: int) -> RowPage:
+        """Read the lines behind `after` as rows, some milliseconds' worth: about `max_bytes` of bodies, or one line."""
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count. Of the query level, source and app, the stretch and `since_us` hold; a call takes a bounded time."""

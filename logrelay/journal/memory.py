@@ -18,7 +18,7 @@ import orjson
 from logrelay.errors import JournalError
 from logrelay.fanout.line_json import read_body
 from logrelay.fanout.summary import Summary, add_body
-from logrelay.journal.interface import Opening, Page, Query, Room, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import Opening, Page, Query, Room, RowOrigin, RowPage, SummaryPage, UpkeepNotice
 from logrelay.model import RELAY_RUN, CollectedRow, Commit, Line
 from logrelay.run_table import RunTable
 
@@ -208,6 +208,26 @@ class MemoryJournal:
             rows = list(islice(block.rows, start - block.first, stop - block.first + 1))
             numbered = list(enumerate(rows, start))
             yield from reversed(numbered) if newest else numbered
+
+    def rows(self, after: int, *, max_bytes: int) -> RowPage:
+        """Read lines as rows."""
+        self._check()
+        with self._lock:
+            oldest, head, blocks = self._oldest(), self._head, list(self._blocks)
+            hosts = {run.id: run.host for run in self._runs}
+        places: dict[RowOrigin, int] = {}
+        found: list[tuple[int, int, int, int, bytes]] = []
+        size, reached = 0, max(after, head)
+        for seq, row in self._walk(blocks, max(after, oldest - 1), head, newest=False):
+            if found and size + len(row.body) > max_bytes:
+                reached = seq - 1
+                break
+            name = "" if row.run == RELAY_RUN else str(orjson.loads(row.body).get("run", ""))
+            origin = RowOrigin(row.app, name, hosts.get(row.run, ""), row.source)
+            found.append((seq, row.level, row.time_us, places.setdefault(origin, len(places)), row.body))
+            size += len(row.body)
+        seqs, ranks, times, of_line, bodies = map(list, zip(*found, strict=True)) if found else ([], [], [], [], [])
+        return RowPage(seqs, ranks, times, of_line, bodies, list(places), [], reached, oldest)
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count what a page has."""

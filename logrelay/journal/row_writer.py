@@ -1,4 +1,4 @@
-"""What a commit writes: lines, logger names, runs, aliases, devices, and how far other machines were collected.
+"""What a commit writes: lines, names, runs, aliases, devices, how far lines were collected and forwarded.
 
 Owns: the INSERT statements with the checksum of each row, the numbers of the logger names, and which aliases are
 remembered; which runs are is decided by `ingest/trader_registry`. It must not begin or end transactions, nor know
@@ -16,12 +16,13 @@ from logrelay.journal.checksums import line_crc, row_crc
 from logrelay.journal.schema import (
     COLLECTED_TABLE,
     DEVICES_TABLE,
+    FORWARDED_TABLE,
     MAX_SOURCES,
     NOTICE_SOURCE,
     OVERFLOW_SOURCE,
     SourceKey,
 )
-from logrelay.model import RELAY_RUN, CollectedRow, Commit, DeviceRow, Line, Run
+from logrelay.model import RELAY_RUN, CollectedRow, Commit, DeviceRow, ForwardRow, Line, Run
 from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _DEVICE_COLUMNS = "id, owner, name, position, seen_us, connected"
 _DEVICE = f"REPLACE INTO devices ({_DEVICE_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  (only names)
 _COLLECTED_COLUMNS = "id, kind, name, part, seq, stamp, seen_us"
 _COLLECTED = f"REPLACE INTO collected ({_COLLECTED_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_FORWARDED = "REPLACE INTO forwarded (target, journal, position, stream_seq, made, crc) VALUES (?, ?, ?, ?, ?, ?)"
 _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
 
 
@@ -62,6 +64,8 @@ class RowWriter:
         self.collected: dict[int, CollectedRow] = {}
         self._has_collected = False
         """The file has the table."""
+        self.forwarded: dict[str, ForwardRow] = {}
+        self._has_forwarded = False
         self.names: Mapping[SourceKey, int] = {}
         """Source ids by logger name and app. Replaced, never changed: readers on other threads go through it."""
         self._new_names: dict[SourceKey, int] = {}
@@ -77,6 +81,8 @@ class RowWriter:
         self.devices = {row.id: row for row in read_devices(db)} if self._has_devices else {}
         self._has_collected = _has_table(db, "collected")
         self.collected = {row.id: row for row in read_collected(db)} if self._has_collected else {}
+        self._has_forwarded = _has_table(db, "forwarded")
+        self.forwarded = {row.target: row for row in read_forwarded(db)} if self._has_forwarded else {}
         columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
         rows = db.execute(f"SELECT {columns} FROM runs ORDER BY seen_us, id")  # noqa: S608  (only names of columns)
         self.runs = RunTable(Run(*row) for row in rows)
@@ -94,6 +100,8 @@ class RowWriter:
             self.write_devices(db, commit.devices)
         if commit.collected:
             self.write_collected(db, commit.collected)
+        if commit.forwarded is not None:
+            self._write_forwarded(db, commit.forwarded)
         if commit.forgotten:
             # Last, because commits are written together: a row may have been changed before it was forgotten.
             db.executemany("DELETE FROM runs WHERE id = ?", [(id_,) for id_, _ in commit.forgotten])
@@ -109,6 +117,9 @@ class RowWriter:
         if commit.collected:
             self._has_collected = True
             self.collected |= {row.id: row for row in commit.collected}
+        if commit.forwarded is not None:
+            self._has_forwarded = True
+            self.forwarded[commit.forwarded.target] = commit.forwarded
 
     def write_devices(self, db: sqlite3.Connection, devices: Iterable[DeviceRow]) -> None:
         """Write the rows of devices in the transaction that is open. Raises sqlite3.Error."""
@@ -122,6 +133,11 @@ class RowWriter:
         if not self._has_collected:
             db.execute(COLLECTED_TABLE)
         db.executemany(_COLLECTED, [(*row, row_crc(row)) for row in collected])
+
+    def _write_forwarded(self, db: sqlite3.Connection, row: ForwardRow) -> None:
+        if not self._has_forwarded:
+            db.execute(FORWARDED_TABLE)
+        db.execute(_FORWARDED, (*row, row_crc(row)))
 
     def _write_lines(self, db: sqlite3.Connection, lines: list[Line]) -> None:
         at, count, names = 0, len(lines), self.names
@@ -192,3 +208,9 @@ def read_devices(db: sqlite3.Connection) -> list[DeviceRow]:
     """Return the devices of a file that has their table. Raises sqlite3.Error."""
     rows = db.execute(f"SELECT {_DEVICE_COLUMNS} FROM devices ORDER BY id")  # noqa: S608  (only names of columns)
     return [DeviceRow(id_, owner, name, at, seen_us, bool(on)) for id_, owner, name, at, seen_us, on in rows]
+
+
+def read_forwarded(db: sqlite3.Connection) -> list[ForwardRow]:
+    """Return how far lines were forwarded, of a file that has the table, without damaged rows. Raises sqlite3.Error."""
+    rows = db.execute("SELECT target, journal, position, stream_seq, made, crc FROM forwarded")
+    return [ForwardRow(*row) for *row, crc in rows if crc == row_crc(row)]

@@ -13,6 +13,7 @@ not decide what is kept or who reads it. Read `journal/journal_file` next: it is
     devices  how far viewers that have a name have received lines; made when there is the first of them, so that an
              older program neither needs nor knows it
     collected  how far lines of other machines have been collected; made when there is the first, as above
+    forwarded  how far lines have been forwarded to a stream; made in the same way
     holes    ranges of seqs that were lost to damage or purged; there are no lines of them, or none that can be trusted
     purged   those of them that were purged; see `purged`
     meta     base (the head before the first line of this file), oldest (the first line that retention has not taken,
@@ -91,6 +92,15 @@ CREATE TABLE IF NOT EXISTS collected (
 )
 """
 """The same: a relay that collects nothing never makes it."""
+
+FORWARDED_TABLE = """
+CREATE TABLE IF NOT EXISTS forwarded (
+    target TEXT PRIMARY KEY, journal TEXT NOT NULL, position TEXT NOT NULL, stream_seq INTEGER NOT NULL,
+    made TEXT NOT NULL, crc INTEGER
+) WITHOUT ROWID
+"""
+"""No part of a version, like the devices: made with its first row. A row that is lost or damaged costs that lines are
+forwarded again, which whoever collects them refuses."""
 
 _HOLES_TABLE = "CREATE TABLE holes (first INTEGER PRIMARY KEY, last INTEGER NOT NULL);"
 

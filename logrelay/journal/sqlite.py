@@ -30,8 +30,9 @@ from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.file_systems import waits_for_others
 from logrelay.journal.holes import Holes, merge, without
-from logrelay.journal.interface import JournalLost, Opening, Page, Query, Room, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import JournalLost, Opening, Page, Query, Room, RowPage, SummaryPage, UpkeepNotice
 from logrelay.journal.journal_file import JournalFile
+from logrelay.journal.line_rows import RowReader
 from logrelay.journal.lock_holders import readers_of
 from logrelay.journal.opening_record import OpeningRecord
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels, lines_at
@@ -169,6 +170,7 @@ class SqliteJournal:
         self._has_text_index = text_index
         self._tallies = Tallies(lambda: self._row_writer.names, clock)
         self._reader = Reader(lambda: self._row_writer.names, clock, holes=self._holes, index=self._text_index)
+        self._row_reader = RowReader(lambda: self._row_writer.names, self._holes)
         self._remembered: deque[Line] = deque()
         self._remembered_bytes = 0
         self._false_alarms = 0
@@ -445,8 +447,19 @@ class SqliteJournal:
         kept, record, runs = self._retention, self._record, self._row_writer.runs.copy()
         aliases, devices = set(self._row_writer.aliases), list(self._row_writer.devices.values())
         earlier, collected = list(record.earlier), list(self._row_writer.collected.values())
+        forwarded = list(self._row_writer.forwarded.values())
         return Opening(
-            record.epoch, kept.oldest, kept.head, runs, aliases, notices, earlier, unsynced, devices, collected
+            record.epoch,
+            kept.oldest,
+            kept.head,
+            runs,
+            aliases,
+            notices,
+            earlier,
+            unsynced,
+            devices,
+            collected,
+            forwarded,
         )
 
     def reopen(self) -> Opening:
@@ -978,6 +991,11 @@ class SqliteJournal:
         """Answer a query; any thread. Raises JournalError."""
         with self._reading() as db:
             return self._reader.page(db, query)
+
+    def rows(self, after: int, *, max_bytes: int) -> RowPage:
+        """Read lines as rows; any thread. Raises JournalError."""
+        with self._reading() as db:
+            return self._row_reader.page(db, after, max_bytes)
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count; any thread. Raises JournalError."""

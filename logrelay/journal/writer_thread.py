@@ -23,7 +23,17 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from logrelay.errors import JournalError
-from logrelay.journal.interface import Journal, JournalLost, Opening, Page, Query, Room, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import (
+    Journal,
+    JournalLost,
+    Opening,
+    Page,
+    Query,
+    Room,
+    RowPage,
+    SummaryPage,
+    UpkeepNotice,
+)
 from logrelay.journal.quick_commits import QuickCommits
 from logrelay.model import ERROR, WARNING, Commit
 
@@ -234,6 +244,10 @@ class JournalThread:
         """Read a page and convert it, both on another thread: for work that is too long for the loop."""
         return self._readers.submit(lambda: convert(self._page(query)))
 
+    def rows(self, after: int, *, max_bytes: int) -> Future[RowPage]:
+        """Read lines as rows on another thread; see `Journal.rows`."""
+        return self._readers.submit(self._rows, after, max_bytes)
+
     def summarize(self, query: Query) -> Future[SummaryPage]:
         """Count on another thread; see `Journal.summarize`."""
         return self._readers.submit(self._journal.summarize, query)
@@ -319,8 +333,14 @@ class JournalThread:
     # --- reading threads ------------------------------------------------------------------------------------
 
     def _page(self, query: Query) -> Page:
+        return self._read(lambda: self._journal.page(query))
+
+    def _rows(self, after: int, max_bytes: int) -> RowPage:
+        return self._read(lambda: self._journal.rows(after, max_bytes=max_bytes))
+
+    def _read(self, read: Callable[[], _Answer]) -> _Answer:
         try:
-            page = self._journal.page(query)
+            page = read()
         except JournalError as error:
             # The file may have gone or be damaged. Only the writing thread may reopen it; an empty commit wakes it.
             if isinstance(error, JournalLost):
@@ -622,6 +642,7 @@ def _merge(parts: list[Commit]) -> Commit:
         [run for part in parts for run in part.forgotten],
         list({device.id: device for part in parts for device in part.devices}.values()),
         list({row.id: row for part in parts for row in part.collected}.values()),
+        next((part.forwarded for part in reversed(parts) if part.forwarded is not None), None),
     )
 
 

@@ -216,10 +216,10 @@ class _LastError:
         self.error = error
 
 
-async def close(client: Any) -> None:
+async def close(client: Any, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
     """Close a connection, whatever its state."""
     with contextlib.suppress(Exception):
-        await asyncio.wait_for(client.close(), REQUEST_TIMEOUT_S)
+        await asyncio.wait_for(client.close(), timeout_s)
 
 
 def as_nats_error(error: BaseException, server: NatsUrl) -> NatsError:

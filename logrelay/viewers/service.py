@@ -97,7 +97,8 @@ class ViewerService:
 
     `tail` is the number of lines a viewer begins with unless it asks otherwise, `version` the relay's as it is shown.
     `tokens` says which tokens are good; without it that of the policy is the only one.
-    `limits` returns how often each limit of `budgets` was met; `devices` has the cursors of devices.
+    `limits` returns how often each limit of `budgets` was met, `more_counters` what other parts count.
+    `devices` has the cursors of devices.
     `make_http` makes what answers plain HTTP from the facts that this object knows; it is called at the first such
     request, because a relay that only streams need not load it.
     """
@@ -113,6 +114,7 @@ class ViewerService:
         make_http: Callable[[ViewerService], PlainHttp],
         tokens: TokenKeeper | None = None,
         limits: Callable[[], Mapping[str, int]] = dict,
+        more_counters: Callable[[], Mapping[str, int | float]] = dict,
         internal_errors: Callable[[], int] = lambda: 0,
         devices: Devices | None = None,
         encrypted: bool = False,
@@ -124,7 +126,7 @@ class ViewerService:
         self._version = version
         self._loop = loop
         self._make_http = make_http
-        self._limits = limits
+        self._limits, self._more_counters = limits, more_counters
         self._http: PlainHttp | None = None
         self._started = time.monotonic()
         self._serving = False
@@ -358,6 +360,7 @@ class ViewerService:
         return {
             **self._stream.counters(),
             **self._limits(),
+            **self._more_counters(),
             **({} if self._devices is None else self._devices.counters()),
             "handshakes_refused_total": self._refusals.total(),
             "wrong_tokens_total": self._tokens.wrong.total,

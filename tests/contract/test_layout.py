@@ -67,6 +67,8 @@ TESTED_ELSEWHERE = {
     "logrelay/errors": "classes without logic; the exit codes are seen by tests/system/test_cli.py",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",
+    "logrelay/machines/forwarder": "tests/system/machines: with real servers",
+    "logrelay/machines/forwarding": "tests/system/machines",
     "logrelay/viewers/memory_return": "tests/siege: with a real relay, whose memory is measured",
     "logrelay/viewers/server": "tests/integration/relay/test_viewer_socket.py: with real sockets",
     "logrelay/viewers/stream": "an interface without logic",

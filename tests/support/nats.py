@@ -1,13 +1,14 @@
 """Real NATS servers for a test: started on loopback with their files in a folder of the test, killed, started again.
 
-Owns: `NatsServer`, `NatsCluster` and the skip where nats-server is not installed. It must not know the relay. Read
-`waiting` next.
+Owns: `NatsServer`, `NatsCluster`, `Proxy` and the skip where nats-server is not installed. It must not know the relay.
+Read `waiting` next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import socket
@@ -152,6 +153,56 @@ class NatsCluster:
     def kill(self) -> None:
         for server in self.servers:
             server.kill()
+
+
+class Proxy:
+    """Carries bytes to a server until it is cut: socat, a process group of its own, at a port that stays the same."""
+
+    def __init__(self, target: int) -> None:
+        self.port, self.target = free_port(), target
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> Proxy:
+        """Let connections through."""
+        self.process = subprocess.Popen(
+            [
+                shutil.which("socat") or "socat",
+                f"TCP-LISTEN:{self.port},bind=127.0.0.1,fork,reuseaddr",
+                f"TCP:127.0.0.1:{self.target}",
+            ],
+            start_new_session=True,  # the children, one for each connection, are in its group
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(self._listens, "socat to listen")
+        return self
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def cut(self) -> None:
+        """End every connection, whatever is in it, and take no more."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(DEADLINE_S)
+            self.process = None
+
+    def freeze(self) -> None:
+        """Keep connections open, and let nothing through: a network that has died without a word."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+
+needs_socat = pytest.mark.skipif(shutil.which("socat") is None, reason="socat is not installed (apt-get install socat)")
 
 
 @contextmanager
