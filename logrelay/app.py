@@ -23,6 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from logrelay import __version__
@@ -35,7 +36,7 @@ from logrelay.faults import FaultReport
 from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
-from logrelay.listeners import Listeners, SocketFileWatch, open_listeners
+from logrelay.listeners import Listeners, SocketFileWatch, open_listeners, overridden
 from logrelay.model import ERROR, RANKS, WARNING
 from logrelay.pipeline import Pipeline
 from logrelay.run_table import most_runs
@@ -103,10 +104,16 @@ TOKEN_CHECK_S = 0.5
 second. It costs one stat(2)."""
 
 
-def run(config: Config, *, on_ready: Callable[[str], None] = lambda _page: None) -> int:
+def run(
+    config: Config,
+    *,
+    origins: Mapping[str, str] = MappingProxyType({}),
+    on_ready: Callable[[str], None] = lambda _page: None,
+) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails.
 
-    `on_ready` is called once, when the relay serves, with the URL of its page; it must not block.
+    `origins` says where each setting came from, as `Effective` does. `on_ready` is called once, when the relay serves,
+    with the URL of its page; it must not block.
     """
     _raise_fd_limit()
     _let_traders_go_first()
@@ -124,6 +131,9 @@ def run(config: Config, *, on_ready: Callable[[str], None] = lambda _page: None)
     except ListenError:
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
+    ineffective = overridden(config, origins, listeners)
+    if ineffective is not None:
+        print_stderr(ineffective)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(config, journal, opening, listeners, tokens, tls, forward, on_ready))
 

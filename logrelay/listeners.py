@@ -17,7 +17,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -104,6 +104,8 @@ class Listeners:
     """The relay's own log socket as it was bound first; None when it was inherited, and its file is not ours."""
     peer_access: PeerAccess = PeerAccess()  # noqa: RUF009  (it never changes)
     """Who may connect to the log socket."""
+    viewers_inherited: bool = False
+    """The viewers' sockets came from the service manager."""
 
     @property
     def viewer_authority(self) -> str:
@@ -209,19 +211,41 @@ def open_listeners(config: Config, inherited: list[socket.socket]) -> Listeners:
     traders = [sock for sock in inherited if sock.family == socket.AF_UNIX]
     viewers = [sock for sock in inherited if sock.family != socket.AF_UNIX]
     unix: UnixListener | None = None
+    own: list[socket.socket] | None = None
     try:
         access = allowed_peers(config)
         if not traders:
             unix = UnixListener(config.socket, mode=int(config.socket_mode, 8), group=config.socket_group)
             traders.append(unix.socket)
         if not viewers:
-            viewers = bind_tcp(config.host, config.port)
+            viewers = own = bind_tcp(config.host, config.port)
     except ListenError:
         if unix is not None:
             unix.remove()
         _close([*traders, *viewers])
         raise
-    return Listeners(traders, viewers, unix, access)
+    return Listeners(traders, viewers, unix, access, viewers_inherited=viewers is not own)
+
+
+def overridden(config: Config, origins: Mapping[str, str], listeners: Listeners) -> str | None:
+    """Say which settings change nothing, because the sockets were inherited; None: every one that was given holds.
+
+    `origins` says where each setting came from, see `config.loading.Effective`.
+    """
+    host, port = listeners.viewer_sockets[0].getsockname()[:2]
+    differing = []
+    if listeners.viewers_inherited:
+        differing += [name for name, is_value in (("host", host), ("port", port)) if getattr(config, name) != is_value]
+    if listeners.unix is None and all(sock.getsockname() != config.socket for sock in listeners.trader_sockets):
+        differing.append("socket")
+    given = [origins[name] for name in differing if origins.get(name, "default") != "default"]
+    if not given:
+        return None
+    return (
+        f"{' and '.join(given)} change nothing here: the service manager opens the sockets, viewers connect to "
+        f"{listeners.viewer_authority}. Change that with: logrelay systemd install --listen ADDRESS "
+        "(--listen 127.0.0.1:8765 is where it is by itself), and remove the settings"
+    )
 
 
 def bind_tcp(host: str, port: int) -> list[socket.socket]:

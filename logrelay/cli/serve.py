@@ -24,10 +24,11 @@ def serve(open_page: bool, **flags: str | None) -> None:
     Prints one line on stderr when it is ready, with the addresses for viewers and browsers. Exit codes: 0 stopped
     cleanly, 2 a setting is wrong, 3 an address cannot be listened on, 4 the journal cannot be used, 1 anything else.
     """
-    config = read_settings(flags).config
+    effective = read_settings(flags)
     from logrelay import app  # noqa: PLC0415  (--help and check need no event loop)
 
-    sys.exit(app.run(config, on_ready=_open_page) if open_page else app.run(config))
+    on_ready = _open_page if open_page else lambda _page: None
+    sys.exit(app.run(effective.config, origins=effective.origins, on_ready=on_ready))
 
 
 def _open_page(url: str) -> None:

@@ -5,43 +5,19 @@ The box is a throw-away machine, see box.sh. It needs root, overlayfs and a writ
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import shutil
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import DEADLINE_S, wait_for
+from logrelay.installation import unit_files
+from tests.system.systemd.boxes import LOGRELAY, SYSTEM_PYTHON, UNITS, new_box, run
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-UNITS = ROOT / "logrelay" / "units"
-BOX = HERE / "box.sh"
-SYSTEM_PYTHON = "/usr/bin/python3"
-"""Services run as users that may not look below /root, where other interpreters tend to be."""
 MAX_EXPOSURE = 15
 """Tenths; an unprotected service has 96."""
-
-PREPARE = """#!/bin/bash
-set -e
-mkdir -p "$1/opt/logrelay" "$1/opt/robo-trader"
-cp -a {venv} "$1/opt/logrelay/venv"
-cp -a {root}/robo_trader "$1/opt/robo-trader/"
-ln -s /opt/logrelay/venv "$1/opt/robo-trader/.venv"
-grep -rlI --include='*' '^#!{venv}/' "$1/opt/logrelay/venv/bin" | xargs sed -i '1s|{venv}|/opt/logrelay/venv|'
-cp {root}/logrelay/units/logrelay.sysusers "$1/opt/logrelay/"
-chroot "$1" systemd-sysusers /opt/logrelay/logrelay.sysusers
-"""
-"""Runs outside, with the new root as its argument. What the box needs of the checkout is copied: that may lie
-below /tmp, which is a file system of its own inside."""
-
-
-def run(*command, **more):
-    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, **more)
+MAX_ACTIVATED_EXPOSURE = 5
+"""The same where systemd hands the relay its sockets."""
 
 
 @pytest.mark.parametrize("unit", ["logrelay.service", "robo-trader.service"])
@@ -54,90 +30,13 @@ def test_a_unit_is_hardened(unit):
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
 
 
-def why_no_box():
-    """Return what is missing for a box on this machine, or None."""
-    if os.geteuid() != 0:
-        return "a box needs root"
-    for program in ("/lib/systemd/systemd", "unshare", "nsenter", "setpriv", "ip", SYSTEM_PYTHON):
-        if shutil.which(program) is None:
-            return f"{program} is not installed"
-    if "\toverlay\n" not in Path("/proc/filesystems").read_text():
-        return "the kernel has no overlayfs"
-    if not re.search(r"^\S+ \S+ cgroup2 rw", Path("/proc/mounts").read_text(), re.MULTILINE):
-        return "there is no writable cgroup2"
-    if run(SYSTEM_PYTHON, "-c", "import ensurepip").returncode != 0:
-        return "the system's Python has no venv module (python3-venv)"
-    return None
-
-
-class Box:
-    def __init__(self, directory):
-        self.directory = directory
-
-    def __call__(self, *command, check=True):
-        done = run(str(BOX), "run", str(self.directory), *command)
-        assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}\n{self.journal()}"
-        return done.stdout
-
-    def journal(self):
-        return run(
-            str(BOX), "run", str(self.directory), "journalctl", "--no-pager", "-n60", "-u*logrelay*", "-urobo*"
-        ).stdout
-
-    def show(self, unit, name):
-        return self("systemctl", "show", unit, f"--property={name}", "--value").strip()
-
-    def until(self, what, check):
-        return wait_for(check, lambda: f"{what}:\n{self.journal()}")
-
-    def path(self, inside):
-        return f"/proc/{(self.directory / 'manager').read_text().strip()}/root{inside}"
-
-    def get(self, target):
-        """GET from the relay in the box, with the box's own Python."""
-        url = f"http://127.0.0.1:8765{target}"
-        code = f"import urllib.request as u; print(u.urlopen({url!r}, timeout={DEADLINE_S}).read().decode())"
-        return self(SYSTEM_PYTHON, "-c", code, check=False)
-
-    def lines(self, query):
-        """Lines as GET /logs gives them, notices included."""
-        return [json.loads(line) for line in self.get(f"/logs?{query}").splitlines() if line]
-
-    def traded(self, query="limit=100"):
-        """Lines of the trader alone."""
-        return [line for line in self.lines(f"source=robo_trader*&{query}") if line["source"] != "logrelay"]
-
-
 @pytest.fixture(scope="module")
-def box(tmp_path_factory):
-    missing = why_no_box()
-    if missing:
-        pytest.skip(missing)
-    # Not below /tmp: that is a file system of its own inside the box.
-    home = Path(run("mktemp", "-d", "/var/tmp/logrelay-box.XXXXXX").stdout.strip())
-    venv = home / "venv"
-    run(SYSTEM_PYTHON, "-m", "venv", str(venv), check=True)
-    installed = run(f"{venv}/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{ROOT}[bot]")
-    if installed.returncode != 0:
-        shutil.rmtree(home)
-        pytest.skip(f"logrelay cannot be installed for {SYSTEM_PYTHON}: {installed.stderr[-300:]}")
-    prepare = home / "prepare"
-    prepare.write_text(PREPARE.format(venv=venv, root=ROOT))
-    prepare.chmod(0o755)
-    state = home / "box"
-    state.mkdir()
-    try:
-        started = run(str(BOX), "start", str(state), str(prepare))
-        assert started.returncode == 0, started.stdout + started.stderr + (state / "log").read_text()
-        box = Box(state)
+def box():
+    with new_box('chroot "$1" systemd-sysusers /opt/logrelay/logrelay.sysusers') as box:
         for name in ("logrelay.service", "logrelay.socket", "robo-trader.service"):
-            unit = box("/opt/logrelay/venv/bin/logrelay", "systemd", "print", name)
-            Path(box.path(f"/etc/systemd/system/{name}")).write_text(unit)
+            box.write(f"/etc/systemd/system/{name}", box(LOGRELAY, "systemd", "print", name))
         box("systemctl", "daemon-reload")
         yield box
-    finally:
-        run(str(BOX), "stop", str(state))
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture
@@ -152,6 +51,17 @@ def clean(box):
     stop()
     yield box
     stop()
+
+
+def test_a_relay_that_is_handed_its_sockets_has_no_network(tmp_path):
+    """The service as `install` writes it beside the socket unit should score 0.5 at most."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    path = tmp_path / "logrelay.service"
+    path.write_text(unit_files.service("/opt/logrelay/venv/bin", activated=True, systemd=252))
+    done = run("systemd-analyze", "security", "--offline=true", f"--threshold={MAX_ACTIVATED_EXPOSURE}", str(path))
+
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
 
 
 def test_the_units_are_without_fault(box):
