@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from logrelay import __version__
 from logrelay.access.token_keeper import TokenKeeper
@@ -48,6 +48,9 @@ from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import PlainHttp, ViewerService
 from logrelay.visible_text import visible
+
+if TYPE_CHECKING:
+    from logrelay.alerts.link import Alerts
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
@@ -290,6 +293,7 @@ class Relay:
             trusted_proxies=config.trusted_proxy,
         )
         limits = LimitReport(self._on_viewers_limit, loop)
+        self._alerts = self._make_alerts(config)
         self._viewer_service = ViewerService(
             self._pipeline,
             policy,
@@ -308,6 +312,7 @@ class Relay:
             internal_errors=lambda: self._faults.count,
             encrypted=tls is not None,
             more_counters=self._more_counters,
+            alerts=self._alerts,
         )
         self._viewer_server = ViewerServer(
             self._viewer_service,
@@ -332,6 +337,8 @@ class Relay:
         self._viewer_service.begin()
         if self._forwarding is not None:
             self._forwarding.start()
+        if self._alerts is not None:
+            await self._alerts.start()
 
     def _after_commit(self, upto: int, oldest: int) -> None:
         if self._forwarding is not None:
@@ -339,6 +346,31 @@ class Relay:
 
     def _more_counters(self) -> Mapping[str, int | float]:
         return {} if self._forwarding is None else self._forwarding.counters()
+
+    def _make_alerts(self, config: Config) -> Alerts | None:
+        """Return the alerts; None: nobody wants any."""
+        if not config.alert and config.heartbeat is None:
+            return None
+        from logrelay.alerts.link import Alerts  # noqa: PLC0415  (most relays do without)
+        from logrelay.alerts.task import STORE_SUFFIX, Task  # noqa: PLC0415
+
+        secure = "" if self._tls is None else "s"
+        page = config.public_url or f"http{secure}://{self._listeners.page_authority}"
+        task = Task(
+            config.alert,
+            page.rstrip("/"),
+            None if config.journal == MEMORY else str(Path(config.journal).resolve()) + STORE_SUFFIX,
+            heartbeat=config.heartbeat,
+            heartbeat_s=config.heartbeat_every,
+            expected=config.expect,
+        )
+        return Alerts(
+            self._pipeline,
+            task,
+            ready=lambda: self._viewer_service.ready(),  # noqa: PLW0108  (made after this)
+            announce=self._pipeline.announce,
+            loop=self._loop,
+        )
 
     def summary(self) -> str:
         """Say in a few words how the relay is, for `systemctl status`."""
@@ -421,6 +453,8 @@ class Relay:
         if self._forwarding is not None:
             await asyncio.to_thread(self._forwarding.stop, FORWARD_TIMEOUT_S)
         await pipeline.wait_delivered(DELIVERY_TIMEOUT_S)
+        if self._alerts is not None:
+            await self._alerts.stop()
         timeout_s = min(CLOSE_TIMEOUT_S, deadline - self._loop.time())
         await self._viewer_server.close(1012, "the relay is stopping", timeout_s)
         await asyncio.to_thread(self._tokens.close)

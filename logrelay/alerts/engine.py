@@ -58,6 +58,7 @@ BEGINNINGS: Mapping[str, tuple[str, str]] = {
     "full": ("journal", "journal"),
     "upkeep_trouble": ("journal", "upkeep"),
     "disk_low": ("disk", "disk"),
+    "log_pinned": ("disk", "log"),
     "edge_unreachable": ("edge", ""),
 }
 """By the state of a notice: the kind and the key of the matter that begins; the key "" is the name of the edge."""
@@ -66,6 +67,7 @@ ENDS: Mapping[str, tuple[str, str]] = {
     "recovered": ("journal", "journal"),
     "upkeep_recovered": ("journal", "upkeep"),
     "disk_recovered": ("disk", "disk"),
+    "log_released": ("disk", "log"),
     "edge_back": ("edge", ""),
 }
 
@@ -255,6 +257,7 @@ class Engine:
                 "last_us": matter.last_us,
                 "count": matter.count,
                 "told": bool(matter.told_at),
+                "rank": matter.rank,
                 "silenced": self._is_silenced(matter.app, now),
                 "source": matter.source,
                 "message": matter.message,

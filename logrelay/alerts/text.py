@@ -1,7 +1,7 @@
 """How an alert reads.
 
 Owns: title and text of an alert: which bot, what, since when, how often, the reason, and a link that opens the page at
-the line. It must not know services. Pure. Read `app` next.
+the line. It must not know services. Pure. Read `alerts/store` next.
 
 A phone shows an alert on its locked screen, and services keep it. So it says what a line's message and the last line of
 its exception say, which redaction has gone over in the bot, and of the context nothing but the fields that a rule

@@ -29,9 +29,15 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar=metavar,
                 help=_option_help(setting),
                 shell_complete=completer(metavar),
+                multiple=setting.value_type.repeatable,
+                callback=_joined if setting.value_type.repeatable else None,
             )
             command = option(command)
     return command
+
+
+def _joined(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    return " ".join(given) or None
 
 
 def _option_help(setting: Setting) -> str:

@@ -138,12 +138,16 @@ def alerts_type() -> ValueType:
         "[[alert]], see docs/alerts.md",
         rules_of_text,
         rules_of_toml,
-        show=lambda rules: ", ".join(f"{rule.name} ({rule.service})" for rule in _rules(rules)) or "none",
+        show=lambda shown: ", ".join(map(str, shown)) if isinstance(shown, tuple) else str(shown),
+        repeatable=True,
     )
 
 
-def _rules(value: object) -> tuple[AlertRule, ...]:
-    return tuple(rule for rule in value if isinstance(rule, AlertRule)) if isinstance(value, tuple) else ()
+def public(rules: object) -> object:
+    """Return what anybody may see of rules: their names, and the kinds of their services."""
+    if not isinstance(rules, tuple):
+        return rules
+    return tuple(f"{rule.name} ({rule.service})" for rule in rules if isinstance(rule, AlertRule))
 
 
 def rules_of_text(text: str) -> tuple[AlertRule, ...]:

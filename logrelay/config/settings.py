@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from logrelay.config import nats_url
+from logrelay.config.alert_rules import AlertRule, alerts_type
+from logrelay.config.alert_rules import public as public_rules
 from logrelay.config.trade_names import ENTRY, TRADE_NAMES
 from logrelay.config.value_types import (
     GIB,
@@ -75,6 +77,10 @@ _SUBJECT_TOKEN = text(r"[A-Za-z0-9_-]{1,64}", "1 to 64 of the characters A-Z a-z
 _TRADE_NAME = text(
     ENTRY, f"like fill=order.filled|order.closed, where fill may be {', '.join(TRADE_NAMES)}", "KIND=NAME|..."
 )
+
+_PUBLIC_URL = text(r"https?://[^\s?#]{1,250}", "a URL like https://bots.example.net, without ? or #", "URL")
+_HEARTBEAT_URL = text(r"https?://[^\s\0]{1,2000}", "a URL that begins with http:// or https://", "URL")
+_APP_NAME = text(r"[^\s,*?\[\]\0]{1,256}", "the name of a bot", "APP")
 
 MAX_ALLOWED = 16
 """Entries of an allow list: each is compared with every request, and nobody types more by hand."""
@@ -448,6 +454,48 @@ SETTINGS: tuple[Setting, ...] = (
         default_text="none",
     ),
     Setting(
+        "alert",
+        alerts_type(),
+        (),
+        "Service that makes the owner's phone ring, as an Apprise URL; repeatable. In the file, rules of one's own.",
+        "With a URL alone: crashes, bots that are gone or quiet, errors, gaps, trouble; see docs/alerts.md. A URL is "
+        "mostly a secret, and options are visible in ps: the variable or the file is better.",
+        default_text="none",
+        public=public_rules,
+    ),
+    Setting(
+        "public_url",
+        _PUBLIC_URL,
+        None,
+        "URL of the page as the owner's phone reaches it, for the links in alerts.",
+        "The address that the relay listens on is often not the one of a VPN or a proxy.",
+        default_text="that of the page",
+    ),
+    Setting(
+        "heartbeat",
+        _HEARTBEAT_URL,
+        None,
+        "URL that gets a GET again and again while all is well, for a service that tells when none comes.",
+        "A relay, or a machine, that is dead can tell nobody. The URL is a secret: the variable or the file is better.",
+        default_text="none",
+        public=_hidden,
+    ),
+    Setting(
+        "heartbeat_every",
+        number(10, 86400, "seconds"),
+        60.0,
+        "Seconds between two of them.",
+        "The service waits for some of them before it rings; a minute is what most of them reckon with.",
+    ),
+    Setting(
+        "expect",
+        several(_APP_NAME, MAX_ALLOWED),
+        (),
+        "Bots that should always be connected: without them no heartbeat is sent, and alerts say that one is gone.",
+        "A bot that ended in order is no trouble otherwise.",
+        default_text="none",
+    ),
+    Setting(
         "log_level",
         choice("debug", "info", "warning", "error"),
         "warning",
@@ -520,6 +568,12 @@ class Config:
     nats_tls_ca: str | None = None
     nats_tls_cert: str | None = None
     nats_tls_key: str | None = None
+    alert: tuple[AlertRule, ...] = field(default=(), repr=False)
+    public_url: str | None = None
+    heartbeat: str | None = field(default=None, repr=False)
+    heartbeat_every: float = 60.0
+    """Seconds."""
+    expect: tuple[str, ...] = ()
     log_level: str = "warning"
 
 

@@ -34,6 +34,8 @@ class ValueType:
     """Reads a value as tomllib gives it: a number has to be a number there, not a string."""
     show: Callable[[object], str] = str
     """Writes a value so that a person, or the same option, can read it."""
+    repeatable: bool = False
+    """The option may be given several times; `from_text` gets what was given with blanks between."""
 
 
 def whole(low: int, high: int) -> ValueType:

@@ -10,6 +10,7 @@ calls `HttpApi.answer`. What this module needs of the relay is `RelayFacts`. Rea
     GET /metrics      Prometheus text, see `http/metrics`
     GET /logs         lines as NDJSON, each exactly the message that viewers get
     GET /summary      counts by level, bot and problem, crashes and gaps, as one JSON object
+    GET /alerts       what alerts there are, silences, and how the services do
     GET /trade-names  which messages and fields of a bot are about trades, as the operator set them
 
 /logs without `after` and `since` gives the newest `limit` matches; with either of them the oldest from there. Both
@@ -93,7 +94,7 @@ STATIC: dict[str, tuple[str, str]] = {
 A file that is renamed leaves no old path behind: browsers ask about the page each time (`no-cache`), so none of them
 shows an old page that would ask for the old script.
 """
-ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs", "/summary", "/trade-names")
+ROUTES = ("/", "/healthz", "/readyz", "/metrics", "/logs", "/summary", "/alerts", "/trade-names")
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _GZIP = re.compile(r"\bgzip\b(?! *; *q=0(?:\.0*)? *(?:,|$))", re.IGNORECASE)
@@ -134,6 +135,9 @@ class RelayFacts(Protocol):
 
     def counters(self) -> Mapping[str, int | float]:
         """Return the values of `metrics.METRICS` by name, those that the API counts itself left out."""
+
+    def alerts(self) -> Mapping[str, object] | None:
+        """Return what is known of the alerts, JSON-safe; None: it may not be seen."""
 
     def labelled(self) -> Mapping[str, Sequence[metrics.Sample]]:
         """Return the values of those `metrics.METRICS` that have labels."""
@@ -225,6 +229,8 @@ class HttpApi:
         if path == "/summary":
             return self._summary(query, facts)
         routes = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics}
+        if path == "/alerts":
+            return self._alerts(facts)
         if path == "/trade-names":
             return _json(200, self._trade_names)
         return routes[path](facts)
@@ -284,6 +290,13 @@ class HttpApi:
         trouble = _mapping(facts.status().get("journal")).get("trouble")
         reason = f"journal: {trouble}" if trouble else "starting or stopping"
         return _json(503, {"ready": False, "reason": reason})
+
+    @staticmethod
+    def _alerts(facts: RelayFacts) -> HttpResponse:
+        shown = facts.alerts()
+        if shown is None:
+            return _error(403, "limited", "/alerts tells of all bots: it needs a token without limits")
+        return _json(200, shown)
 
     def _metrics(self, facts: RelayFacts) -> HttpResponse:
         if facts.limited:

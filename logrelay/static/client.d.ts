@@ -74,6 +74,42 @@ export interface NoteMessage {
   message: string;
 }
 
+/** The answer to GET /alerts, and to a request to silence a bot or to end that. */
+export interface Alerts {
+  type: "alerts";
+  /** False: no alerts are set up, and all that follows is empty. */
+  enabled: boolean;
+  /** False while their process is being started. */
+  running: boolean;
+  /** What lasts, and what was told within its cooldown; newest first, at most 100. */
+  active: {
+    rule: string;
+    kind: "crashed" | "gone" | "quiet" | "journal" | "disk" | "edge" | "critical" | "error" | "gap" | "lines";
+    /** "" where it is about no bot, or about several. */
+    app: string;
+    active: boolean;
+    since: string;
+    last: string;
+    /** How often; of a gap, how many lines. */
+    count: number;
+    told: boolean;
+    silenced: boolean;
+    level?: Level | "CRITICAL";
+    source: string;
+    message: string;
+    /** The last line of the exception; "" without one. */
+    reason: string;
+    /** The newest line that tells of it; "" where none does. */
+    id: string;
+  }[];
+  silences: { app: string; until: string }[];
+  services: { rule: string; service: string; waiting: number; oldest: string | null; error: string }[];
+  heartbeat: { withheld: string } | null;
+}
+
+/** No alerts about bots that match `app`, for so many seconds; the answer is `Alerts` or an error. */
+export type SilenceRequest = { type: "silence"; app: string; for_s: number } | { type: "unsilence"; app: string };
+
 /** The answer to GET /healthz: with status 200, and 503 while there is trouble. Holders of limited tokens get less. */
 export interface Healthz {
   status: "ok" | "trouble";

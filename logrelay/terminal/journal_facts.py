@@ -17,6 +17,7 @@ from logrelay.http.api import HttpApi
 from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.journal.read_only import ReadOnlyJournal
 from logrelay.terminal.answer import Answer
+from logrelay.viewers.alerting import NoAlerts
 
 Progress = Callable[[float | None], None]
 """Told which share of the work is done, from 0 to 1; None: it cannot be known."""
@@ -71,6 +72,10 @@ class JournalFacts:
     def counters(self) -> Mapping[str, int | float]:
         """Return nothing: a file counts nothing."""
         return {}
+
+    def alerts(self) -> Mapping[str, object]:
+        """Return that there are none: only a running relay sends alerts."""
+        return NoAlerts().shown()
 
     def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
         """Return nothing, likewise."""

@@ -8,13 +8,15 @@ one writes what the relay knows and cannot fail. Read `static/client.js` next.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
 from logrelay.fanout.filters import NOTICES, UNLIMITED, Filter, Limit
 from logrelay.fanout.line_json import escaped, notice_body
 from logrelay.model import CRITICAL, ERROR, SHOWN
 
-MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "note", "error")
+MESSAGE_TYPES = ("log", "connection", "subscribed", "history", "pong", "note", "alerts", "error")
 """Every `type` the relay sends."""
 
 MESSAGE_BYTES = 1024 * 1024
@@ -36,6 +38,9 @@ ERROR_CODES: dict[str, str] = {
     "bad_id": "not an id of this relay",
     "bad_device": "not a name for a device",
     "bad_limit": "not a number in the allowed range",
+    "bad_silence": "not the name of a bot, or not a time in the allowed range",
+    "alerts": "there are no alerts here, or they do not answer just now",
+    "limited": "the token has limits, and this concerns everybody",
     "busy": "more history requests at once than allowed",
     "expired": "an id of another journal, or one it has not reached",
     "journal": "the journal cannot be read now; ask again",
@@ -165,6 +170,11 @@ def filter_shape(wanted: Filter) -> dict[str, object]:
     if wanted.notices != NOTICES[0]:
         shape["notices"] = wanted.notices
     return shape
+
+
+def alerts(shown: Mapping[str, object]) -> bytes:
+    """Render the answer to a silence: how the alerts are now, as /alerts has it."""
+    return escaped(orjson.dumps(shown))
 
 
 def needs_token(text: str, time_us: int) -> bytes:

@@ -206,6 +206,9 @@ class NarrowedFacts:
             found["edges"] = narrowed_edges(edges, shown)
         return found
 
+    def alerts(self) -> None:
+        """Return nothing: alerts are about everybody's bots."""
+
     def ready(self) -> bool:
         """Tell whether the relay takes lines and viewers now."""
         return self._facts.ready()

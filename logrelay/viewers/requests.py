@@ -20,7 +20,7 @@ from logrelay.fanout.filters import FILTER_PARAMETERS, Filter, Notices, field_te
 from logrelay.fanout.positions import EXAMPLE_ID, is_id
 from logrelay.viewers.devices import check_device
 
-REQUEST_TYPES = ("subscribe", "history", "ping")
+REQUEST_TYPES = ("subscribe", "history", "ping", "silence", "unsilence")
 """Every `type` a viewer may send."""
 
 MAX_TAIL = 100_000
@@ -30,6 +30,12 @@ MAX_HISTORY = 1_000
 """Lines in one history answer: about 300 KB, one comfortable message."""
 
 DEFAULT_HISTORY = 200
+
+MAX_APP_CHARS = 256
+"""Of the glob of a silence, as of one in a filter."""
+
+MAX_SILENCE_S = 30 * 86_400
+"""A bot that is to be left alone for longer than a month had better be left out of the rules."""
 
 SHOWN_CHARS = 60
 """How much of a wrong value an error repeats."""
@@ -70,7 +76,15 @@ class Ping:
     """Asks for a pong."""
 
 
-Request = Subscribe | History | Ping
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Asks that no alerts be sent about bots that match a glob for so many seconds; 0: that this be over."""
+
+    app: str
+    for_s: float
+
+
+Request = Subscribe | History | Ping | Silence
 
 URL_PARAMETERS = (*FILTER_PARAMETERS, "tail", "after", "device", "token")
 """What the URL of a WebSocket may say. A client's own parameters are no errors, as a proxy may add some; but a misspelt
@@ -108,10 +122,27 @@ def parse_request(text: str | bytes) -> Request:
             return History(before, limit, notices, _note("field", message, HISTORY_FIELDS))
         case "ping":
             return Ping()
+        case "silence":
+            return Silence(_silenced_app(message), _silence_s(message.get("for_s")))
+        case "unsilence":
+            return Silence(_silenced_app(message), 0.0)
         case None:
             raise RequestError("bad_type", f"type is missing; it is one of {', '.join(REQUEST_TYPES)}")
         case other:
             raise RequestError("bad_type", f"type {_clip(other)} is not one of {', '.join(REQUEST_TYPES)}")
+
+
+def _silenced_app(message: Mapping[str, object]) -> str:
+    app = message.get("app")
+    if not isinstance(app, str) or not 0 < len(app) <= MAX_APP_CHARS or "\0" in app:
+        raise RequestError("bad_silence", f"app {_clip(app)} is not the name of a bot, or a glob such as 'scalper*'")
+    return app
+
+
+def _silence_s(given: object) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 1 <= given <= MAX_SILENCE_S:
+        raise RequestError("bad_silence", f"for_s {_clip(given)} is not a number of seconds from 1 to {MAX_SILENCE_S}")
+    return float(given)
 
 
 def parse_target(target: str) -> Subscribe:

@@ -31,6 +31,7 @@ from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.viewers import messages
 from logrelay.viewers.access_policy import BATCH, BEARER, PREFLIGHT, AccessPolicy, Refused
+from logrelay.viewers.alerting import AlertFacts, LimitedAlerts, NoAlerts
 from logrelay.viewers.devices import Devices
 from logrelay.viewers.forwarded import forwarding_header
 from logrelay.viewers.narrowed import NarrowedFacts, NarrowedStream
@@ -118,6 +119,7 @@ class ViewerService:
         internal_errors: Callable[[], int] = lambda: 0,
         devices: Devices | None = None,
         encrypted: bool = False,
+        alerts: AlertFacts | None = None,
     ) -> None:
         self._stream = stream
         self._policy = policy
@@ -137,6 +139,7 @@ class ViewerService:
         self._internal_errors = internal_errors
         self._devices = devices
         self._encrypted = encrypted
+        self._alerts: AlertFacts = alerts or NoAlerts()
 
     def begin(self) -> None:
         """Be ready from now on: traders and viewers are listened for."""
@@ -307,6 +310,7 @@ class ViewerService:
             loop=self._loop,
             devices=self._devices,
             owner="" if token is None else token.id or token.name,
+            alerts=self._alerts if limit.nothing else LimitedAlerts(),
         )
         session.begin(target)
         return session
@@ -361,12 +365,17 @@ class ViewerService:
             **self._stream.counters(),
             **self._limits(),
             **self._more_counters(),
+            **self._alerts.counters(),
             **({} if self._devices is None else self._devices.counters()),
             "handshakes_refused_total": self._refusals.total(),
             "wrong_tokens_total": self._tokens.wrong.total,
             "token_explanations_total": self._explained,
             "internal_errors_total": self._internal_errors(),
         }
+
+    def alerts(self) -> Mapping[str, object] | None:
+        """Return what is known of the alerts."""
+        return self._alerts.shown()
 
     def labelled(self) -> Mapping[str, Sequence[tuple[Mapping[str, str], int | float]]]:
         """Return what has labels: metric name to samples, each with its labels."""

@@ -22,9 +22,10 @@ from logrelay.fanout.positions import Lost
 from logrelay.journal.interface import Query
 from logrelay.model import WARNING
 from logrelay.viewers import messages
+from logrelay.viewers.alerting import AlertFacts, NoAlerts
 from logrelay.viewers.device_link import DeviceLink, DeviceSocket
 from logrelay.viewers.devices import Device, Devices
-from logrelay.viewers.requests import History, Ping, Subscribe, parse_request, parse_target
+from logrelay.viewers.requests import History, Ping, Silence, Subscribe, parse_request, parse_target
 from logrelay.viewers.stream import Stream
 
 MAX_HISTORIES = 4
@@ -88,6 +89,7 @@ class Session:
     """
 
     __slots__ = (
+        "_alerts",
         "_deferred",
         "_deflate",
         "_devices",
@@ -97,6 +99,7 @@ class Session:
         "_link",
         "_loop",
         "_owner",
+        "_silence_task",
         "_socket",
         "_stream",
         "_tail",
@@ -114,7 +117,10 @@ class Session:
         loop: asyncio.AbstractEventLoop,
         devices: Devices | None = None,
         owner: str = "",
+        alerts: AlertFacts | None = None,
     ) -> None:
+        self._alerts: AlertFacts = alerts or NoAlerts()
+        self._silence_task: asyncio.Task[None] | None = None
         self._devices = devices
         self._owner = owner
         self._link: DeviceLink | None = None
@@ -234,6 +240,8 @@ class Session:
                     self._note(request.note)
                 case Ping():
                     self._socket.send(messages.PONG)
+                case Silence():
+                    self._begin_silence(request)
         except RequestError as error:
             self._socket.send(messages.error(error.code, str(error)))
 
@@ -263,6 +271,8 @@ class Session:
         """
         if self._history_task is not None:
             self._history_task.cancel()
+        if self._silence_task is not None:
+            self._silence_task.cancel()
         if self._link is not None:
             self._link.end(in_order=in_order)
         if self._viewer is not None:
@@ -304,6 +314,23 @@ class Session:
         elif changed is not None:
             stream.resubscribe(viewer, changed)
         # Nothing asked for that is not so already: the app subscribes to what it has been getting since it connected.
+
+    # --- alerts ---------------------------------------------------------------------------------------------------
+
+    def _begin_silence(self, request: Silence) -> None:
+        if self._silence_task is not None:
+            raise RequestError("busy", "a request to silence a bot is under way; wait for its answer")
+        self._silence_task = self._loop.create_task(self._silence(request))
+
+    async def _silence(self, request: Silence) -> None:
+        try:
+            await self._alerts.silence(request.app, request.for_s)
+        except RequestError as error:
+            self._socket.send(messages.error(error.code, str(error)))
+        else:
+            self._socket.send(messages.alerts(self._alerts.shown()))
+        finally:
+            self._silence_task = None
 
     # --- history --------------------------------------------------------------------------------------------------
 

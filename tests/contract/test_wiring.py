@@ -144,6 +144,8 @@ EXCEPTIONS = [
 """Where one object of ours does write into another, attribute by attribute; see docs/decisions/flat-combining.md."""
 
 FOREIGN = [
+    Foreign("logrelay.alerts.delivery", "session", {"send"}, "the answer's head, which Apprise keeps for itself"),
+    Foreign("logrelay.alerts.delivery", "mail", {"data"}, "whether a mail was taken, which Apprise keeps for itself"),
     Foreign("logrelay.viewers.connection", "_log", {"propagate"}, "a logger of the logging module is set up this way"),
     Foreign("logrelay.viewers.connection", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
     Foreign("logrelay.tls", "self.context", {"sni_callback"}, "the ssl module's way to choose a certificate"),

@@ -86,6 +86,9 @@ class ListFacts:
     def counters(self):
         return {"lines_total": self.head, "journal_trouble": int(self.trouble is not None), "viewers": 3}
 
+    def alerts(self):
+        return None if self.limited else {"type": "alerts", "enabled": False}
+
     def labelled(self):
         return {"trader_up": [({"app": trader["app"]}, 1) for trader in self.traders]}
 

@@ -159,6 +159,10 @@ def test_a_token_whose_time_is_over_is_out(start):
     assert {t["name"]: t["expired"] for t in listed} == {"short": True, "other": False}
 
 
+ANSWERS = {"subscribe": "subscribed", "ping": "pong", "silence": "error", "unsilence": "error"}
+"""By the kind of request; a bot can be silenced only where there are alerts, and only without limits."""
+
+
 def walk(relay, token):
     """Return everything that the relay says to the holder of a token, by every route and every kind of message."""
     said = {}
@@ -175,6 +179,8 @@ def walk(relay, token):
         ],
         "history": [{"limit": 1000}],
         "ping": [{}],
+        "silence": [{"app": "*", "for_s": 60}],
+        "unsilence": [{"app": "*"}],
     }  # fmt: skip
     assert requests.keys() == set(REQUEST_TYPES), "a new kind of request has to be walked"
     for query in ("?tail=1000", "?level=debug&source=*&app=*&tail=1000", f"?text={MARK}&tail=1000"):
@@ -187,7 +193,7 @@ def walk(relay, token):
                 if message["type"] == "history":
                     message["before"] = head
                 peer.send(json.dumps(message))
-                answer = {"subscribe": "subscribed", "ping": "pong"}.get(message["type"], message["type"])
+                answer = ANSWERS.get(message["type"], message["type"])
                 got += receive_until(peer, lambda m, answer=answer: m["type"] == answer)
             # Whatever was asked for has been sent once a line that comes later has.
             end = f"end-{secrets.token_hex(8)}"

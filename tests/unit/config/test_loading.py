@@ -56,6 +56,10 @@ def test_every_value_type_gives_the_type_its_field_declares():
         "tls_cert": "/c",
         "tls_key": "/k",
         "forward": "nats://a,nats://b",
+        "alert": "ntfys://topic json://b",
+        "public_url": "https://a",
+        "heartbeat": "https://a/b",
+        "heartbeat_every": "30",
         "nats_replicas": "3",
     }
     alone = {"nats_nkey", "nats_token", "nats_user", "nats_password"}  # they exclude one another

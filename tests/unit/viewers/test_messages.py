@@ -62,5 +62,6 @@ def test_the_codes_are_those_of_the_protocol():
     assert set(messages.ERROR_CODES) == {
         "bad_json", "bad_type", "bad_channel", "bad_level", "bad_source", "bad_app", "bad_run", "bad_text", "bad_where",
         "bad_edge", "bad_notices", "bad_tail", "bad_id", "bad_device", "bad_limit", "busy", "expired", "journal",
+        "bad_silence", "alerts", "limited",
     }  # fmt: skip
     assert set(messages.CLOSE_CODES) == {1000, 1001, 1002, 1003, 1007, 1009, 1011, 1012, 4400, 4401, 4403, 4409, 4429}

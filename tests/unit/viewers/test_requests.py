@@ -15,7 +15,7 @@ from logrelay.fanout.filters import Filter
 from logrelay.model import CRITICAL, ERROR, WARNING
 from logrelay.viewers import messages
 from logrelay.viewers.messages import ERROR_CODES
-from logrelay.viewers.requests import History, Ping, Subscribe, parse_request, parse_target, query_tokens
+from logrelay.viewers.requests import History, Ping, Silence, Subscribe, parse_request, parse_target, query_tokens
 
 
 def test_a_subscription_reads_back_what_subscribed_says():
@@ -54,6 +54,8 @@ def test_a_subscription_reads_back_what_subscribed_says():
         ('{"type":"history","before":"k3f9ab-9","limit":1000}', History("k3f9ab-9", 1000)),
         ('{"type":"ping"}', Ping()),
         ('{"type":"ping","extra":1}', Ping()),
+        ('{"type":"silence","app":"scal*","for_s":7200}', Silence("scal*", 7200.0)),
+        ('{"type":"unsilence","app":"scal*"}', Silence("scal*", 0.0)),
     ],
 )
 def test_requests(text, request_):
@@ -117,6 +119,15 @@ REFUSED = [
     ('{"type":"subscribe","tail":"' + "9" * 5000 + '"}', "bad_tail"),
     ('{"type":"subscribe","tail":{}}', "bad_tail"),
     ('{"type":"subscribe","after":""}', "bad_id"),
+    ('{"type":"silence","for_s":60}', "bad_silence"),
+    ('{"type":"silence","app":"","for_s":60}', "bad_silence"),
+    ('{"type":"silence","app":7,"for_s":60}', "bad_silence"),
+    ('{"type":"silence","app":"a","for_s":0}', "bad_silence"),
+    ('{"type":"silence","app":"a","for_s":"1h"}', "bad_silence"),
+    ('{"type":"silence","app":"a","for_s":true}', "bad_silence"),
+    ('{"type":"silence","app":"a","for_s":2592001}', "bad_silence"),
+    ('{"type":"silence","app":"a"}', "bad_silence"),
+    ('{"type":"unsilence"}', "bad_silence"),
     ('{"type":"subscribe","after":"42"}', "bad_id"),
     ('{"type":"subscribe","after":42}', "bad_id"),
     ('{"type":"subscribe","after":1.5}', "bad_id"),
@@ -149,9 +160,12 @@ def test_refused_requests(text, code):
     assert json.loads(messages.error(code, str(refusal.value)))["code"] == code
 
 
+SESSION_CODES = {"bad_device", "busy", "expired", "journal", "alerts", "limited"}
+
+
 def test_every_code_that_parsing_can_give_is_reached():
     """The list above leaves no code out (the others are of a URL, or need a journal or a session)."""
-    assert {code for _, code in REFUSED} == set(ERROR_CODES) - {"bad_device", "busy", "expired", "journal"}
+    assert {code for _, code in REFUSED} == set(ERROR_CODES) - SESSION_CODES
 
 
 @settings(max_examples=120, deadline=None)

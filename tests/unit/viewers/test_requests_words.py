@@ -23,11 +23,14 @@ def refusal(text):
     [
         ("{", '\'{\' is not JSON; send an object such as {"type":"subscribe","channel":"logs"}'),
         ("[1]", "'[1]' is not a JSON object"),
-        ('{"type":"log"}', "type 'log' is not one of subscribe, history, ping"),
-        ("{}", "type is missing; it is one of subscribe, history, ping"),
+        ('{"type":"log"}', "type 'log' is not one of subscribe, history, ping, silence, unsilence"),
+        ("{}", "type is missing; it is one of subscribe, history, ping, silence, unsilence"),
         (b"[1]", "'[1]' is not a JSON object"),
         (b"\xff", '\'\\\\xff\' is not JSON; send an object such as {"type":"subscribe","channel":"logs"}'),
-        ('{"type":{"a":[true,null]}}', 'type {"a":[true,null]} is not one of subscribe, history, ping'),
+        (
+            '{"type":{"a":[true,null]}}',
+            'type {"a":[true,null]} is not one of subscribe, history, ping, silence, unsilence',
+        ),
         ('{"type":"history"}', "before is missing; it is an id such as 'k3f9ab-1042'"),
         ('{"type":"subscribe","channel":"trades"}', "channel 'trades' is unknown; the only one is 'logs'"),
         ('{"type":"subscribe","level":true}', "level true is not a string"),
@@ -51,7 +54,10 @@ def test_a_wrong_value_is_repeated_up_to_a_bound(chars):
     value = "x" * chars
     shown = repr(value) if chars == SHOWN_CHARS else "'" + "x" * (SHOWN_CHARS - 3) + "...'"
 
-    assert refusal(json.dumps({"type": value})) == f"type {shown} is not one of subscribe, history, ping"
+    assert (
+        refusal(json.dumps({"type": value}))
+        == f"type {shown} is not one of subscribe, history, ping, silence, unsilence"
+    )
 
 
 def test_one_line_is_the_least_history():

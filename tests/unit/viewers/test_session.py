@@ -19,11 +19,12 @@ TAIL = 500
 class Bench:
     """A session on a fake stream and a fake socket."""
 
-    def __init__(self, target="/", **settings):
+    def __init__(self, target="/", alerts=None, **settings):
         self.stream = FakeStream(**settings)
         self.socket = FakeSocket()
+        loop = asyncio.get_running_loop()
         self.session = Session(
-            self.stream, self.socket, form="single", deflate=True, tail=TAIL, loop=asyncio.get_running_loop()
+            self.stream, self.socket, form="single", deflate=True, tail=TAIL, loop=loop, alerts=alerts
         )
         self.session.begin(target)
 
@@ -333,3 +334,58 @@ def test_what_the_handshake_agreed_on_reaches_the_stream(form, deflate):
         assert stream.calls[0] == ("join", Filter(), form, deflate)
 
     asyncio.run(scenario())
+
+
+# --- alerts -------------------------------------------------------------------------------------------------
+
+
+class FakeAlerts:
+    """Alerts that are silenced once the test says so."""
+
+    def __init__(self):
+        self.asked, self.done = [], asyncio.Event()
+
+    def shown(self):
+        return {"type": "alerts", "silences": [app for app, _ in self.asked]}
+
+    async def silence(self, app, for_s):
+        await self.done.wait()
+        self.asked.append((app, for_s))
+
+
+@on_a_loop
+async def test_a_silence_is_answered_once_it_is_written_down():
+    alerts = FakeAlerts()
+    bench = Bench(alerts=alerts)
+    bench.ask(type="silence", app="scal*", for_s=60)
+    bench.ask(type="unsilence", app="other")
+    assert [message["code"] for message in bench.socket.sent] == ["busy"]
+    alerts.done.set()
+    answers = await bench.answers(2)
+
+    assert answers[1] == {"type": "alerts", "silences": ["scal*"]}
+    bench.ask(type="unsilence", app="scal*")
+    await bench.answers(3)
+    assert alerts.asked == [("scal*", 60.0), ("scal*", 0.0)]
+
+
+@on_a_loop
+async def test_a_viewer_that_leaves_waits_for_no_silence():
+    alerts = FakeAlerts()
+    bench = Bench(alerts=alerts)
+    bench.ask(type="silence", app="scal*", for_s=60)
+    await asyncio.sleep(0)
+    bench.session.connection_lost()
+    await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()})
+    alerts.done.set()
+
+    assert (alerts.asked, bench.socket.sent) == ([], [])
+
+
+@on_a_loop
+async def test_without_alerts_nothing_can_be_silenced():
+    bench = Bench()
+    bench.ask(type="silence", app="scal*", for_s=60)
+    answers = await bench.answers(1)
+
+    assert answers[0]["code"] == "alerts"

@@ -1,0 +1,60 @@
+"""What the viewers' side needs of the alerts, and nothing else.
+
+Owns: `AlertFacts`, the interface that the alerts offer, what stands for them where there are none, and what a holder of
+a limited token gets. It must not know who implements it. Read `viewers/session` next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NoReturn, Protocol
+
+from logrelay.errors import RequestError
+
+
+class AlertFacts(Protocol):
+    """What is known of the alerts, and the silencing of bots. Called on the event loop."""
+
+    def shown(self) -> Mapping[str, object]:
+        """Return what /alerts answers, JSON-safe."""
+
+    async def silence(self, app: str, for_s: float) -> None:
+        """Send no alerts about bots that match a glob for so long, 0: end that; returns when it is written down.
+
+        Raises RequestError. Cancelling ends the wait only.
+        """
+
+    def counters(self) -> Mapping[str, int | float]:
+        """Return what is counted, by the names of `http.metrics.METRICS`."""
+
+
+class NoAlerts:
+    """Stands for the alerts where none are set up."""
+
+    def shown(self) -> Mapping[str, object]:
+        """Return that there are none."""
+        return {
+            "type": "alerts",
+            "enabled": False,
+            "running": False,
+            "active": [],
+            "silences": [],
+            "services": [],
+            "heartbeat": None,
+        }
+
+    async def silence(self, app: str, for_s: float) -> NoReturn:  # noqa: ARG002  (there is nothing to silence)
+        """Say that there are none."""
+        raise RequestError("alerts", "no alerts are set up here; --alert URL does that, see docs/alerts.md")
+
+    def counters(self) -> Mapping[str, int | float]:
+        """Return nothing: a metric without a value is left out."""
+        return {}
+
+
+class LimitedAlerts(NoAlerts):
+    """Stands for the alerts where the token has limits."""
+
+    async def silence(self, app: str, for_s: float) -> NoReturn:  # noqa: ARG002
+        """Say that this token may not."""
+        raise RequestError("limited", "silencing a bot concerns everybody: it needs a token without limits")

@@ -1,0 +1,89 @@
+"""From a bot to the phone: a real relay, its worker, Apprise, and real services."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import orjson
+from websockets.sync.client import connect
+
+from tests.support.services import MailServer
+from tests.support.waiting import DEADLINE_S, wait_for
+from tests.system.alerts.conftest import processes_of
+from tests.system.http.test_schema import check
+
+
+def alerts(relay):
+    return json.loads(relay.get("/alerts")[1])
+
+
+def ask(relay, request):
+    with connect(f"ws://127.0.0.1:{relay.port}/?tail=0") as viewer:
+        viewer.recv(timeout=DEADLINE_S)
+        viewer.send(orjson.dumps(request).decode())
+        while (answer := orjson.loads(viewer.recv(timeout=DEADLINE_S)))["type"] == "log":
+            pass
+        return answer
+
+
+def test_a_killed_bot_an_error_and_an_exception_reach_web_and_mail(make_relay, make_bot, receiver):
+    """Each should say what happened and open the line; what the page shows should be the same."""
+    mail = MailServer()
+    try:
+        relay = make_relay(f"{receiver.url} {mail.url}", "--public-url", "https://bots.example.net/")
+        bot = make_bot(relay)
+        bot.say("raise", "margin call")
+        got = receiver.wait_for("margin call")[0]
+        line = json.loads(relay.get("/logs?level=error&limit=1")[1])
+        assert got.title == "scalper: it failed"
+        assert "ValueError: margin call" in got.body
+        assert f"https://bots.example.net/#{line['id']}" in got.body
+
+        killed_at = time.time()
+        bot.kill()
+        crash = receiver.wait_for("scalper crashed")[0]
+        told_s = crash.at - killed_at
+        print(f"told {told_s:.1f} s after the kill")
+        wait_for(lambda: len(mail.mails) >= 2, "both mails")
+        assert ["scalper: it failed", "scalper crashed"] == [one.title for one in mail.mails]
+        assert f"#{line['id']}" in mail.mails[0].body
+
+        shown = alerts(relay)
+        check("alerts", shown)
+        assert {(one["rule"], one["kind"], one["active"]) for one in shown["active"]} == {
+            (rule, kind, kind == "crashed") for rule in ("alert1", "alert2") for kind in ("crashed", "error")
+        }
+        assert "hidden" not in json.dumps(shown)
+        assert relay.metric("alerts_sent_total") == 4
+    finally:
+        mail.close()
+
+
+def test_a_silence_is_kept_through_restarts_and_ended(make_relay, make_bot, receiver):
+    """The page asks over its WebSocket; the answer is what /alerts shows."""
+    relay = make_relay(receiver.url)
+    answer = ask(relay, {"type": "silence", "app": "scal*", "for_s": 3600})
+    check("alerts", answer)
+    assert [one["app"] for one in answer["silences"]] == ["scal*"]
+    relay.restart()
+    wait_for(lambda: alerts(relay)["silences"], "the silence")
+    silenced, other = make_bot(relay), make_bot(relay, "other")
+    silenced.say("error", "not to be told")
+    other.say("error", "to be told")
+    receiver.wait_for("to be told")
+    assert ask(relay, {"type": "unsilence", "app": "scal*"})["silences"] == []
+    assert ask(relay, {"type": "unsilence", "app": "scal*"})["code"] == "bad_silence"
+    silenced.say("critical", "now it is")
+    receiver.wait_for("now it is")
+
+    assert [got.title for got in receiver.accepted] == ["other: to be told", "scalper: now it is"]
+
+
+def test_a_relay_without_alerts_says_so(make_relay):
+    relay = make_relay("")
+
+    check("alerts", alerts(relay))
+    assert alerts(relay)["enabled"] is False
+    assert ask(relay, {"type": "silence", "app": "x", "for_s": 60})["code"] == "alerts"
+    assert processes_of(relay) == []
