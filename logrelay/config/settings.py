@@ -301,7 +301,7 @@ SETTINGS: tuple[Setting, ...] = (
         100,
         "Lines a new viewer gets first, unless it asks for another number.",
         "The mobile app shows them in 0.3 s where 500 took 4.5 s; it keeps 500 rows, and follows new ones until it has "
-        "that many. The web viewer asks for its own number.",
+        "that many (docs/benchmarks.md). The web viewer asks for its own number.",
     ),
     Setting(
         "max_lag",

@@ -5,7 +5,7 @@
  * like. Read `static/list.js` next.
  */
 
-import { readFilter, writeFilter } from "./filters.js";
+import { readFilter, remarksOn, writeFilter } from "./filters.js";
 
 /** What `#` is followed by when the page is to open at a line. */
 const LINE_ID = /^[a-z0-9.]+-[0-9]+$/;
@@ -27,7 +27,7 @@ export class Address {
   #history;
   #onView;
 
-  /** `onView(view)` is called for each step: { tab, filter, at (an id or null), sheet (an id or null) }. */
+  /** `onView(view)` is called for each step: { tab, filter, at (an id or null), sheet (an id or null), remarks (texts) }. */
   constructor({ location, history, target, onView }) {
     this.#location = location;
     this.#history = history;
@@ -40,7 +40,7 @@ export class Address {
 
   /** Go somewhere: a step that Back undoes, unless `replace`. */
   go(changes, replace = false) {
-    const view = { ...this.view, ...changes };
+    const view = { ...this.view, remarks: [], ...changes };
     const url = this.of(view);
     this.#history[replace ? "replaceState" : "pushState"]({ sheet: view.sheet, depth: (this.#history.state?.depth ?? 0) + (replace ? 0 : 1) }, "", url);
     this.#enter(view);
@@ -65,7 +65,7 @@ export class Address {
     const at = LINE_ID.test(hash) ? hash : null;
     const sheet = this.#history.state?.sheet ?? null;
     return { tab: TABS.includes(query.get("tab")) ? query.get("tab") : TABS[0], filter: readFilter(query),
-      at: sheet ? this.view?.at ?? null : at, sheet };
+      at: sheet ? this.view?.at ?? null : at, sheet, remarks: remarksOn(query, ["tab", "token"]) };
   }
 
   #enter(view) {

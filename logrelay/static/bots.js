@@ -13,7 +13,7 @@ const TICK = 1_000;
 /** Milliseconds up to which a bot spoke "just now": below that, the number would only flicker. */
 const JUST_NOW = 2_000;
 /** From the best to the worst. */
-const TONES = ["good", "warn", "unknown", "bad"];
+const TONES = ["idle", "good", "warn", "unknown", "bad"];
 /** Word and tone of each state of a trader; one that is not known is shown as it is. */
 const STATES = { connected: ["RUNNING", "good"], quiet: ["QUIET", "warn"], lost: ["CONNECTION LOST", "warn"],
   closed: ["STOPPED", "warn"], crashed: ["CRASHED", "bad"], gone: ["GONE", "bad"] };
@@ -62,6 +62,8 @@ export class Bots {
   /** What a bot's line says: { word, tone, note }. */
   #stateOf(app) {
     const crash = this.#data.crashes.find((one) => one.app === app.app);
+    if (app.awaited) return { word: "NOT BACK YET", tone: "warn", note: "the relay was restarted" };
+    if (app.state === "closed" && app.brief) return { word: app.last ? `DONE ${moment(app.last.timestamp)}` : "DONE", tone: "idle", note: "" };
     if (app.state === "connected" && crash) {
       return { word: "RUNNING", tone: "warn", note: `restarted after a crash at ${moment(crash.timestamp)}` };
     }
@@ -103,7 +105,7 @@ export class Bots {
       setText(face.children[3], state.note);
     });
     const worst = states.reduce((a, b) => (TONES.indexOf(b.tone) > TONES.indexOf(a.tone) ? b : a),
-      { tone: known && states.length ? "good" : "unknown", word: "", app: "" });
+      { tone: known && states.some(({ tone }) => tone === "good") ? "good" : "unknown", word: "", app: "" });
     this.#outside.worst(worst);
   }
 

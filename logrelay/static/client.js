@@ -18,6 +18,8 @@ const OPEN_WITHIN = 15_000;
 /** First and longest wait before connecting again; the real wait is random below it, so that viewers spread. */
 const RETRY_FIRST = 500;
 const RETRY_LONGEST = 15_000;
+/** A token that was refused is tried again after so long at the least, whatever `retryLongest` says. */
+const RETRY_DENIED = 15_000;
 
 /** Close code of a subscription that can never be met: asking again unchanged is pointless. */
 const REFUSED = 4400;
@@ -63,7 +65,7 @@ export class LogRelayClient {
   /** See client.d.ts for the options. Nothing happens before start(). */
   constructor(options) {
     this.#options = { WebSocket: globalThis.WebSocket, filter: {}, tail: 500, maxResume: Infinity, pingAfter: PING_AFTER,
-      pongWithin: PONG_WITHIN, ...options };
+      pongWithin: PONG_WITHIN, retryLongest: RETRY_LONGEST, ...options };
     if (!this.#options.WebSocket) throw new Error("there is no WebSocket here: give one, such as that of the npm package ws");
     this.lastId = options.after ?? null;
     this.filter = this.#confirmed = this.#options.filter;
@@ -182,9 +184,9 @@ export class LogRelayClient {
       this.#setState("refused", reason);
       return;
     }
-    if (DENIED.includes(code)) this.#retry = RETRY_LONGEST;
+    if (DENIED.includes(code)) this.#retry = RETRY_DENIED;
     const wait = Math.round(this.#retry * (0.5 + Math.random() / 2));
-    this.#retry = Math.min(this.#retry * 2, RETRY_LONGEST);
+    this.#retry = Math.min(this.#retry * 2, this.#options.retryLongest);
     this.#timer = setTimeout(() => this.#connect(), wait);
     this.#setState("waiting", reason);
     this.#options.onLost?.({ code, reason, greeted, wait });
@@ -237,6 +239,8 @@ export class LogRelayClient {
     } else if (message.type === "subscribed" && this.#asked > 0 && --this.#asked === 0) {
       this.#confirmed = this.filter;
       this.#options.onReset?.();
+    } else if (message.type === "note") {
+      this.#options.onNote?.(message);
     } else if (message.type === "error") {
       this.#history = null;
       if (this.#asked > 0 && --this.#asked === 0) this.filter = this.#confirmed; // the old one goes on

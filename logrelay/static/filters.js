@@ -7,7 +7,7 @@
 
 import { LEVELS } from "./client.js";
 import { button, element } from "./dom.js";
-import { valueText } from "./format.js";
+import { valueText, visible } from "./format.js";
 
 /** Milliseconds after the last keystroke before the relay is asked. */
 const TYPING = 300;
@@ -15,6 +15,8 @@ const TYPING = 300;
 const CONDITIONS = ["app", "source", "run", "edge", "where"];
 /** What the relay is not asked for: the page leaves these lines out by itself. */
 const WITHOUT = "not";
+/** Every level that may be asked for; the last one has no button. */
+const ASKED_LEVELS = [...LEVELS, "CRITICAL"];
 
 /** A name as a glob for it alone. A comma would end the glob, so "any character" stands for it. */
 export function globOf(name) {
@@ -23,10 +25,26 @@ export function globOf(name) {
 
 /** Read a filter from the parameters of an address. */
 export function readFilter(parameters) {
-  const filter = { level: LEVELS.includes(parameters.get("level")) ? parameters.get("level") : LEVELS[0] };
+  const level = levelIn(parameters);
+  const filter = { level: ASKED_LEVELS.includes(level) ? level : LEVELS[0] };
   filter.text = parameters.get("text") ?? "";
   for (const kind of [...CONDITIONS, WITHOUT]) filter[kind] = parameters.getAll(kind);
   return filter;
+}
+
+const levelIn = (parameters) => (parameters.get("level") ?? LEVELS[0]).toUpperCase();
+
+/** What of an address means nothing here, in words; `others` are the names that are no filter's. */
+export function remarksOn(parameters, others) {
+  const remarks = [];
+  if (!ASKED_LEVELS.includes(levelIn(parameters))) {
+    remarks.push(`\u201c${visible(parameters.get("level"))}\u201d is no level, so all are shown; there is ${ASKED_LEVELS.join(", ")}.`);
+  }
+  const known = ["level", "text", ...CONDITIONS, WITHOUT, ...others];
+  for (const name of new Set(parameters.keys())) {
+    if (!known.includes(name)) remarks.push(`\u201c${visible(name)}\u201d in the address means nothing here.`);
+  }
+  return remarks;
 }
 
 /** Write a filter as the parameters of an address. */

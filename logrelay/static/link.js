@@ -1,5 +1,5 @@
 /**
- * What is wrong between the page and the relay, in words, and only while something is.
+ * What is wrong between the page and the relay, in words, and only while something is; and what is to be said of the place.
  *
  * Owns: the line that says it, and the question over HTTP that finds it out: a script is not told why a WebSocket was
  * refused, but the same question over HTTP is answered. It must not know the stream. Read `static/dom.js` next.
@@ -7,6 +7,8 @@
 
 export class Link {
   #element;
+  #trouble = "";
+  #remark = "";
   #probe;
   #login;
   #isOpen;
@@ -19,10 +21,21 @@ export class Link {
     this.#isOpen = isOpen;
   }
 
-  /** Say something; an empty text takes the last one away. */
+  /** Say something; an empty text takes the last one away, and so does a connection. */
   showText(text) {
-    this.#element.textContent = text;
-    this.#element.hidden = !text;
+    this.#trouble = text;
+    this.#show();
+  }
+
+  /** Say something about the place that is shown, until another one is. */
+  showRemark(text) {
+    this.#remark = text;
+    this.#show();
+  }
+
+  #show() {
+    this.#element.textContent = [this.#trouble, this.#remark].filter(Boolean).join(" ");
+    this.#element.hidden = !this.#element.textContent;
   }
 
   /** The relay wants another token; `text` is what it said. */

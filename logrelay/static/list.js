@@ -268,9 +268,18 @@ export class LineList {
     else this.#resize();
   }
 
+  /** Take note of a scroll whose event is still to come: what follows the newest line now would undo it. */
+  #noteScroll() {
+    const { scroller } = this.#parts;
+    if (!this.#screen || !this.following || scroller.scrollTop >= this.#place - 1) return;
+    const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+    if (left > AT_BOTTOM) this.#following = false;
+  }
+
   /** Lay the canvas out anew, and keep what is on the screen where it is. */
   #relocate() {
     const { scroller } = this.#parts;
+    this.#noteScroll();
     const into = scroller.scrollTop - this.#above;
     this.#above = this.#room("above");
     if (this.#lines.live) this.#below = 0;
@@ -306,6 +315,7 @@ export class LineList {
   }
 
   #resize() {
+    this.#noteScroll();
     this.#size();
     if (this.following) this.#toBottom();
   }

@@ -38,6 +38,8 @@ const MOST_MISSED = 5_000;
 /** Milliseconds of silence until the relay is asked whether it is there, and until it is given up: 10 s in all. */
 const PING_AFTER = 4_000;
 const PONG_WITHIN = 4_000;
+/** Milliseconds between two attempts to connect at most: somebody looks at the page. */
+const RETRY_LONGEST = 3_000;
 /** Lines of an export, and of a count of matches. */
 const EXPORTED = 100_000;
 const COUNTED = 1_000;
@@ -56,7 +58,7 @@ socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
 $("plain").hidden = base.protocol === "https:" || THIS_MACHINE.test(base.hostname);
 
 /** What the page as a whole has come to. */
-const state = { open: false, shown: null, head: "", stale: true, timer: 0, money: 0 };
+const state = { open: false, shown: null, head: "", stale: true, timer: 0, money: 0, place: null };
 
 const storage = new PageStorage({ tab: sessionStorage, phone: localStorage });
 const given = takeToken(location, history);
@@ -131,7 +133,9 @@ const filters = new Filters({
   parts: parts("controls", "levels", "text", "conditions"),
   onChange: (filter, typed) => {
     const refined = typed && address.view.filter.text !== "" && filter.text !== "";
-    address.go({ filter, at: null, sheet: null, tab: "log" }, refined);
+    // What is searched is looked for from the newest line; any other filter leaves somebody at the line he has gone to.
+    const at = typed ? null : state.place ?? address.view.at;
+    address.go({ filter, at, sheet: null, tab: "log" }, refined);
   },
 });
 const lines = new Lines({
@@ -163,7 +167,7 @@ const list = new LineList({
     emptyText: () => (lines.loading || (state.open && state.stale) ? "Reading\u2026" : !state.open ? "Not connected yet."
       : filters.active ? "No line matches so far." : "Nothing has been logged yet."),
     restart: () => (address.view.at ? address.go({ at: null }) : follow()),
-    seek: (id) => lines.openAfter(id).catch((error) => link.showText(error.message)),
+    seek: (id) => lines.openAfter(id).catch((error) => link.showRemark(error.message)),
   },
 });
 const client = new LogRelayClient({
@@ -173,6 +177,7 @@ const client = new LogRelayClient({
   maxResume: MOST_MISSED,
   pingAfter: PING_AFTER,
   pongWithin: PONG_WITHIN,
+  retryLongest: RETRY_LONGEST,
   onLines: (arrived) => {
     lines.add(arrived, list.following);
     bots.heard(arrived);
@@ -252,11 +257,18 @@ setInterval(() => {
 
 // --- one line
 
+/** Filter by something of the open line, and stay at that line where the newest one is not followed. */
+function filterHere(filter) {
+  state.place = list.following ? null : sheet.line?.id ?? null;
+  filter();
+  state.place = null;
+}
+
 const sheet = new DetailSheet({
   dialog: $("sheet"),
   outside: {
-    only: (kind, value) => (kind === "text" ? filters.search(value) : filters.add(kind, value)),
-    not: (key, value) => filters.leaveOut(key, value),
+    only: (kind, value) => filterHere(() => (kind === "text" ? filters.search(value) : filters.add(kind, value))),
+    not: (key, value) => filterHere(() => filters.leaveOut(key, value)),
     around: (line) => openAround(line.id),
     follow: (key, value) => followOrder(key, value),
     copy: copyText,
@@ -303,6 +315,7 @@ function subscribeAnew() {
 async function show(view) {
   const before = state.shown;
   state.shown = view;
+  if (!before || before.at !== view.at || before.filter !== view.filter || before.tab !== view.tab) link.showRemark(view.remarks.join(" "));
   const asked = JSON.stringify(filters.asked);
   filters.show(view.filter);
   for (const tab of document.querySelectorAll("[data-tab]")) {
@@ -328,12 +341,23 @@ async function show(view) {
   else sheet.close();
 }
 
+/** Go to a line; where it is gone, to the nearest ones of its journal, or to the newest of another one. */
 async function openAt(id) {
   try {
     await lines.openAround(id);
+    if (!lines.all.some((line) => line.id === id)) link.showRemark(`The line ${id} is not kept any more. These are the ones nearest to it.`);
   } catch (error) {
-    link.showText(error.status === 410 ? `The line ${id} is no longer kept. These are the newest ones.` : error.message);
-    if (error.status === 410) follow();
+    if (error.status !== 410) {
+      link.showRemark(error.message);
+      return;
+    }
+    try {
+      await lines.openAfter(id);
+      link.showRemark(`The line ${id} is not kept any more. These are the oldest ones that are.`);
+    } catch {
+      link.showRemark(`The line ${id} is not kept any more. These are the newest ones.`);
+      follow();
+    }
   }
 }
 
@@ -342,7 +366,7 @@ async function showSheet(id) {
   try {
     line ??= (await relay.lines({ around: id, limit: 1 })).lines.find((one) => one.id === id);
   } catch (error) {
-    link.showText(error.message);
+    link.showRemark(error.message);
   }
   if (line && address.view.sheet === id) sheet.show(line);
 }
@@ -378,7 +402,7 @@ function showSearch(open) {
 $("search").onclick = () => showSearch($("controls").hidden);
 const more = $("more-sheet");
 $("menu").onclick = () => {
-  $("when").value = inputTime(Date.now());
+  [$("whenday").value, $("whentime").value] = inputTime(Date.now()).split("T");
   $("notify").hidden = !notifications.possible;
   $("notify").setAttribute("aria-pressed", String(notifications.wanted));
   more.showModal();
@@ -389,14 +413,14 @@ more.addEventListener("click", (event) => event.target === more && more.close())
 $("jump").onsubmit = async (event) => {
   event.preventDefault();
   more.close();
-  const time = new Date($("when").value).getTime();
+  const time = new Date(`${$("whenday").value}T${$("whentime").value}`).getTime();
   try {
     const { lines: found } = await relay.lines({ since: new Date(time).toISOString(), limit: 1 }, filters.asked);
     if (found.length) address.go({ tab: "log", at: found[0].id, sheet: null });
     else if (address.view.at) address.go({ tab: "log", at: null, sheet: null });
     else list.toNewest();
   } catch (error) {
-    link.showText(error.message);
+    link.showRemark(error.message);
   }
 };
 async function save(name, type, make) {

@@ -108,7 +108,7 @@ export class Rows {
       const reason = reasonOf(line);
       if (reason) appendText(second, "reason", this.#short(reason), this.#search());
       else this.#appendValues(second, line, isNotice(line) ? [] : Object.keys(line.context));
-      if (!isNotice(line)) appendText(second, "source", this.#sourceOf(line));
+      this.#appendSource(second, line);
       face.append(second);
     }
     row.append(face);
@@ -117,7 +117,7 @@ export class Rows {
 
   #fillLine(first, line) {
     const unusual = line.level === "WARNING" || line.level === "ERROR";
-    if (!unusual && !isNotice(line)) appendText(first, "source", this.#sourceOf(line));
+    if (!unusual) this.#appendSource(first, line);
     appendText(first, "message", line.message, this.#search());
     if (isNotice(line)) return;
     const reason = unusual && reasonOf(line);
@@ -145,9 +145,10 @@ export class Rows {
     }
   }
 
-  /** The last part of a dotted name; the sheet has all of it. */
-  #sourceOf(line) {
-    return line.source.split(".").at(-1);
+  /** Name the source, where the name of the bot does not say it already: the last part of a dotted name. */
+  #appendSource(parent, line) {
+    if (isNotice(line) || (this.#apps() && line.app === line.source)) return;
+    appendText(parent, "source", line.source.split(".").at(-1));
   }
 
   #short(text) {

@@ -176,7 +176,7 @@ def lines(api: HttpApi):
 class Trader:
     """Speaks wire protocol v1 as a trader does: hello, welcome, log frames, acks."""
 
-    def __init__(self, path: Path, app: str = "robo_trader") -> None:
+    def __init__(self, path: Path, app: str = "robo_trader", started_ns: int = 1) -> None:
         self.seq = 0
         self.acked = -1
         self.socket = socket.socket(socket.AF_UNIX)
@@ -184,7 +184,7 @@ class Trader:
         self.socket.connect(str(path))
         self.unpacker = msgpack.Unpacker()
         self.run = secrets.token_bytes(16)
-        hello = {"protocol": 1, "run": self.run, "app": app, "host": "box", "pid": 4711, "started_ns": 1}
+        hello = {"protocol": 1, "run": self.run, "app": app, "host": "box", "pid": 4711, "started_ns": started_ns}
         self.send([0, hello])
         self.wait(0)
 
@@ -245,8 +245,8 @@ class Relay:
         self.process.wait()
         self.process.stderr.close()
 
-    def trader(self, app: str = "robo_trader") -> Trader:
-        self.traders.append(Trader(self.socket, app))
+    def trader(self, app: str = "robo_trader", **more: int) -> Trader:
+        self.traders.append(Trader(self.socket, app, **more))
         return self.traders[-1]
 
     @property
