@@ -13,6 +13,7 @@ import click
 
 from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
+from logrelay.config.loading import unknown_variable_hint
 
 
 @click.command()
@@ -25,6 +26,8 @@ def serve(open_page: bool, **flags: str | None) -> None:
     cleanly, 2 a setting is wrong, 3 an address cannot be listened on, 4 the journal cannot be used, 1 anything else.
     """
     effective = read_settings(flags)
+    for variable in effective.unknown_variables:
+        print_stderr(f"{variable} is set but is not a setting; {unknown_variable_hint(variable)}")
     from logrelay import app  # noqa: PLC0415  (--help and check need no event loop)
 
     on_ready = _open_page if open_page else lambda _page: None

@@ -130,6 +130,13 @@ def _file_values(path: str, around: Surroundings) -> dict[str, object]:
     return values
 
 
+def unknown_variable_hint(variable: str) -> str:
+    """Say what somebody may have meant by a `LOGRELAY_` variable that nobody reads."""
+    names = [setting.variable.removeprefix(ENV_PREFIX) for setting in SETTINGS]
+    near = get_close_matches(variable.removeprefix(ENV_PREFIX), names, n=1)
+    return f"did you mean {ENV_PREFIX}{near[0]}?" if near else "see logrelay serve --help"
+
+
 def default_socket(environ: Mapping[str, str], uid: int, is_directory: Callable[[str], bool]) -> str:
     """Return where the socket is when it was not set: the order of docs/protocol.md, section 1.
 

@@ -59,6 +59,11 @@ def pages_of(lines: Sequence[Line]) -> int:
     return (size * 5 // 4 + ROW_BYTES * count) // PAGE_SIZE + COMMIT_PAGES + tails
 
 
+def kept_free(keep_free: int | None, total: int) -> int:
+    """Return how many bytes of a file system of `total` are to stay free; None: nobody has said."""
+    return min(total // KEEP_FREE_SHARE, MOST_KEEP_FREE) if keep_free is None else keep_free
+
+
 class DiskSpace:
     """The room of one journal. Belongs to the thread that writes."""
 
@@ -111,10 +116,7 @@ class DiskSpace:
             return None, 0
         if not total:
             return None, 0  # some network file systems do not say
-        return free, self._kept_free(total)
-
-    def _kept_free(self, total: int) -> int:
-        return min(total // KEEP_FREE_SHARE, MOST_KEEP_FREE) if self._keep_free is None else self._keep_free
+        return free, kept_free(self._keep_free, total)
 
     def allowed(self) -> int | None:
         """Return how many bytes file and log may take now; None: the file system does not limit them."""
@@ -126,7 +128,7 @@ class DiskSpace:
             return None
         if not total:
             return None  # some network file systems do not say
-        keep_free = self._kept_free(total)
+        keep_free = kept_free(self._keep_free, total)
         return max(self._file.disk_bytes() + free - keep_free, min(self._max_bytes, total) // OWN_SHARE)
 
     def is_short(self) -> bool:

@@ -21,10 +21,15 @@ LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcach
 
 def waits_for_others(path: str, mounts: str = MOUNTS) -> bool:
     """Tell whether a write to `path` may wait for another machine or program; True where the system does not say."""
+    return kind_of(path, mounts) not in LOCAL
+
+
+def kind_of(path: str, mounts: str = MOUNTS) -> str:
+    """Return the type of the file system that `path` is on, as in mount(8); empty where the system does not say."""
     try:
         lines = Path(mounts).read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
-        return True
+        return ""
     place = os.path.realpath(path)
     longest, kind = "", ""
     for line in lines:
@@ -36,4 +41,4 @@ def waits_for_others(path: str, mounts: str = MOUNTS) -> bool:
         inside = place == point or place.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(longest):
             longest, kind = point, right.split(" ")[0]
-    return kind not in LOCAL
+    return kind

@@ -163,10 +163,7 @@ class JournalFile:
         if version > LIKELY_VERSION and self._was_ours:
             return "damaged"
         if version > VERSION:
-            raise JournalRefused(
-                f"journal {self.path} was written by a newer logrelay (schema version {version}, this one "
-                f"knows up to {VERSION}); install that version again or choose another --journal path"
-            )
+            raise _newer(self.path, version)
         return "ours"
 
     def blank(self, suffix: str) -> str:
@@ -317,6 +314,32 @@ def is_journal(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return header.startswith(_SQLITE_MAGIC) and int.from_bytes(header[68:72], "big") == APPLICATION_ID
+
+
+def version_of(path: str) -> int | None:
+    """Return the schema version in a journal's header; None where it cannot be read, or is damaged.
+
+    Raises JournalRefused for a file that is not ours, or newer than this version knows. This process must not have the
+    file open through SQLite with locks that count.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError:
+        return None
+    if not header or not _is_ours(path, header, was_ours=_has_mark(f"{path}.lock")):
+        return None
+    version = int.from_bytes(header[60:64], "big")
+    if VERSION < version <= LIKELY_VERSION:
+        raise _newer(path, version)
+    return version
+
+
+def _newer(path: str, version: int) -> JournalRefused:
+    return JournalRefused(
+        f"journal {path} was written by a newer logrelay (schema version {version}, this one knows up to {VERSION}); "
+        "install that version again or choose another --journal path"
+    )
 
 
 def _has_mark(lock_path: str) -> bool:

@@ -81,6 +81,11 @@ class _Block:
     lines: int = 0
 
 
+def log_share(least: int) -> int:
+    """Return what the write-ahead log may take where file and log may have `least` bytes together."""
+    return min(MOST_LOG, max(least // LOG_SHARE, min(LEAST_LOG, least // 2)))
+
+
 def uptime_us() -> int:
     """Read a clock that never steps; on Linux it goes on while the machine is suspended."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
@@ -142,8 +147,7 @@ class Retention:
 
     def fit(self, disk_bytes: int) -> None:
         """Give the write-ahead log its share of the limit, or of a file system of `disk_bytes` that is smaller."""
-        least = min(self._max_bytes, disk_bytes)
-        self.log_bytes = min(MOST_LOG, max(least // LOG_SHARE, min(LEAST_LOG, least // 2)))
+        self.log_bytes = log_share(min(self._max_bytes, disk_bytes))
         """What the write-ahead log may take of the limit."""
         self._budget = self._max_bytes - self.log_bytes
 
