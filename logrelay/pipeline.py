@@ -92,6 +92,9 @@ class ReadControl(Protocol):
     def schedule_tick(self) -> None:
         """Call `Pipeline.tick` in the next turn of the loop, once, whether a socket was read or not."""
 
+    def forget_process(self, run: bytes) -> None:
+        """Watch the process of a run no more: the run is over."""
+
 
 class OtherMachines(Protocol):
     """What is shown of the machines whose lines are collected. Called on the loop; nothing blocks."""
@@ -181,6 +184,7 @@ class Pipeline(Generic[Server]):
             now_us=_now_us(),
             max_runs=max_runs,
             unsynced_before_us=_now_us() if opening.unsynced else None,
+            on_over=lambda run: self.trader_server.forget_process(run),  # noqa: PLW0108  (made below)
         )
         self._trader_by_connection: dict[TraderConnection, Trader] = {}
         self._degraded = DegradedMode(

@@ -21,6 +21,10 @@ MAX_RUNS = 100_000
 """Ended runs that are remembered, whatever the size of the journal: a job that runs every minute makes them in 69 days,
 and the tables take 40 MB then. Beyond it runs are forgotten before their time."""
 
+MAX_BYTES = 16 * 1024 * 1024
+"""Of their records, which is what `MAX_RUNS` of them take with ordinary names: whoever makes up long names, of which
+each takes two hundred bytes more, has fewer remembered."""
+
 LEAST_RUNS = 2_000
 """The smallest journal remembers as many."""
 
@@ -47,7 +51,7 @@ _END = b"\0"
 """Before the state, the last text of a record: so a state is compared without unpacking."""
 
 
-_Parts = tuple[list[bytes | None], dict[tuple[str, bool], int], "array[int]", int, int, Counter[str]]
+_Parts = tuple[list[bytes | None], dict[tuple[str, bool], int], "array[int]", int, int, Counter[str], int]
 
 
 class RunTable:
@@ -57,7 +61,7 @@ class RunTable:
     same runs. `copied` is what `copy` hands over.
     """
 
-    __slots__ = ("_cells", "_count", "_cursors", "_index", "_records", "_states")
+    __slots__ = ("_cells", "_count", "_cursors", "_index", "_records", "_states", "size")
 
     def __init__(self, runs: Iterable[Run] = (), *, copied: _Parts | None = None) -> None:
         self._records: list[bytes | None] = []
@@ -70,8 +74,10 @@ class RunTable:
         """Cells that are not 0."""
         self._count = 0
         self._states: Counter[str] = Counter()
+        self.size = 0
+        """Bytes of the records."""
         if copied is not None:
-            self._records, self._cursors, self._index, self._cells, self._count, self._states = copied
+            self._records, self._cursors, self._index, self._cells, self._count, self._states, self.size = copied
         for run in runs:
             self.put(run)
 
@@ -124,6 +130,7 @@ class RunTable:
             before = self._records[number - 1]
             assert before is not None, "what was taken out is not found"
             self._states[_state_of(before)] -= 1
+            self.size -= len(before)
             self._records[number - 1] = record
         else:
             if (self._cells + 1) * 3 > len(self._index) * 2:
@@ -134,6 +141,7 @@ class RunTable:
             self._cells += 1
             self._count += 1
         self._states[run.state] += 1
+        self.size += len(record)
 
     def get(self, key: bytes) -> Run | None:
         """Return the run with this key; None: there is none."""
@@ -151,6 +159,7 @@ class RunTable:
         self._records[number - 1] = None
         self._index[cell] = _GONE
         self._count -= 1
+        self.size -= len(record)
         self._states[_state_of(record)] -= 1
         return _unpack(record)[0]
 
@@ -202,7 +211,7 @@ class RunTable:
     def copy(self) -> RunTable:
         """Return a table of its own with the same runs; it takes little memory as long as neither changes."""
         records, cursors, states = self._records.copy(), self._cursors.copy(), self._states.copy()
-        return RunTable(copied=(records, cursors, self._index[:], self._cells, self._count, states))
+        return RunTable(copied=(records, cursors, self._index[:], self._cells, self._count, states, self.size))
 
     def _find(self, key: bytes) -> int:
         """Return the cell of a key; one that is 0 when the key is not there."""

@@ -44,7 +44,6 @@ _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 every way to share it out, for minutes where 8 KiB of it end in a byte that is not allowed."""
 _BEGINNING = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,32}(?: |\Z)")
 """What a request can begin with: its method, and a space once that has come."""
-_BAD_BYTE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _TLS_HANDSHAKE = b"\x16\x03"
 """The first bytes of a TLS connection: a record of type handshake, version 3.x (RFC 8446, section 5.1)."""
@@ -103,7 +102,7 @@ class HeadReader:
         gathered += data
         end = gathered.find(END, max(0, seen - len(END) + 1), MAX_HEAD_BYTES)
         head = bytes(gathered if end < 0 else gathered[: end + len(END)])
-        fault = _fault_of_bytes(head, max(0, seen - 1))
+        fault = _fault_of_bytes(head, seen)
         if fault is not None or end >= 0:
             return fault or _parse(head, bytes_behind=len(gathered) > len(head))
         return _fault_of_size(gathered)
@@ -121,7 +120,10 @@ def _fault_of_bytes(head: bytes, checked: int) -> Malformed | None:
         if head.startswith(_TLS_HANDSHAKE[: len(head)]):
             return None if len(head) < len(_TLS_HANDSHAKE) else _TLS
         return Malformed(400, "line", "a request begins with its method, as in GET / HTTP/1.1")
-    if _BAD_BYTE.search(head, checked):
+    start = checked - head.endswith(b"\r", 0, checked)  # a CR that came last may have its LF now
+    ends, last = head.count(b"\r\n", start), head.endswith(b"\r")
+    # Counted, not searched with a pattern: that would take half a millisecond for the longest head.
+    if head.count(b"\n", start) != ends or head.count(b"\r", start) - last != ends or head.find(b"\0", start) >= 0:
         return Malformed(400, "line", "lines end with CR LF, and neither of them nor NUL stands elsewhere")
     return None
 

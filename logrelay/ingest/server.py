@@ -26,8 +26,9 @@ from logrelay.ingest.trader_socket import TraderSocket
 BACKLOG = 1024
 """Traders waiting to be accepted; a connect beyond it fails at once with EAGAIN and is tried again."""
 
-ACCEPTED_AT_ONCE = 64
-"""Connections accepted in one turn of the loop: a millisecond or two of work."""
+ACCEPTED_AT_ONCE = 8
+"""Connections accepted in one turn of the loop: with hello and first line each is half a millisecond of work, which
+all of them may bring with them. Whoever connects without pause waits in the kernel and not before others' lines."""
 
 NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """The system has no room for one more connection at the moment,"""
@@ -266,6 +267,10 @@ class TraderServer:
             self._pinged[connection] = None
             if self._keepalive_timer is None:
                 self._set_keepalive_timer()
+
+    def forget_process(self, run: bytes) -> None:
+        """Watch the process of a run no more: its run is over, and the place is another's."""
+        self._processes.forget(run)
 
     def was_lost(self, connection: UnixConnection) -> None:
         """Forget a connection that is over; tell the intake about it if it had said hello."""

@@ -12,7 +12,7 @@ the same `Trader` between its states, and each move has its notice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -22,7 +22,7 @@ from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
 from logrelay.ingest.notice_rate import STDERR_GAPS_S, SUM_S, GapSum, GapSums, NoticeRate, StderrRate, Suppressed
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, UNKNOWN_UID, WARNING, Run
-from logrelay.run_table import MAX_RUNS, RunTable
+from logrelay.run_table import MAX_BYTES, MAX_RUNS, RunTable
 
 CRASH_GRACE_S = 1.0
 """A connection that ended without bye may be back at once (a reset, a second connection taking over); a trader
@@ -215,20 +215,19 @@ class _WaitedFor:
         """Wait for a run from now on."""
         key = trader.run.key
         self._by_key[key] = trader
-        if trader.peer_pid:
+        if trader.peer_pid and trader.end.process == RUNNING:
             self._by_process.setdefault(trader.peer_pid, {})[key] = trader
 
-    def discard(self, key: bytes) -> None:
-        """Wait no longer for the run of this key, if it was waited for."""
+    def discard(self, key: bytes) -> bool:
+        """Wait no longer for the run of this key; returns whether it was waited for."""
         trader = self._by_key.pop(key, None)
-        if trader is not None and trader.peer_pid:
-            of_process = self._by_process[trader.peer_pid]
-            del of_process[key]
-            if not of_process:
-                del self._by_process[trader.peer_pid]
+        of_process = self._by_process.get(trader.peer_pid, {}) if trader is not None else {}
+        if trader is not None and of_process.pop(key, None) is not None and not of_process:
+            del self._by_process[trader.peer_pid]
+        return trader is not None
 
     def of_process(self, pid: int) -> list[Trader]:
-        """Return the runs of a process; none of a process that is not known."""
+        """Return the runs whose connection ended while this process was known to run: a few, however many it has."""
         return list(self._by_process.get(pid, {}).values())
 
 
@@ -242,10 +241,11 @@ class TraderRegistry:
     into the table; from then on ages are differences of `mono`.
 
     `unsynced_before_us`: lines of runs that began before this time, on the relay's clock, may have been acked and then
-    lost with the power; None: none was.
+    lost with the power; None: none was. `on_over` is called with the key of a run that was waited for and is not any
+    longer, because it has ended for good: nobody need look at its process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  (one state machine)
         self,
         runs: Iterable[Run],
         sequencer: Sequencer,
@@ -255,8 +255,10 @@ class TraderRegistry:
         now_us: int,
         max_runs: int = MAX_RUNS,
         unsynced_before_us: int | None = None,
+        on_over: Callable[[bytes], None] = lambda _run: None,
     ) -> None:
         self._sequencer = sequencer
+        self._on_over = on_over
         self._max_runs = max_runs
         self._next_forgotten_notice = 0.0
         """Monotonic time before which no notice tells of runs forgotten early."""
@@ -737,7 +739,8 @@ class TraderRegistry:
         trader.run.state = state
         trader.run.seen_us = now_us
         if state not in _WAITED_FOR:
-            self._waited_for.discard(trader.run.key)
+            if self._waited_for.discard(trader.run.key):
+                self._on_over(trader.run.key)
             self._ended.pop(trader.run.key, None)
             self._ended[trader.run.key] = trader
         self._sequencer.touch(trader.run)
@@ -944,7 +947,7 @@ class TraderRegistry:
                 self._drop(closed[0])
             elif lost is not None and trusted_us - lost[0].seen_us > RESEND_S * 1_000_000:
                 self._drop(lost[0])
-            elif len(self._table) > self._max_runs and (early := closed or lost) is not None:
+            elif self._is_full() and (early := closed or lost) is not None:
                 self._drop(early[0])
                 self.counters.forgotten_early += 1
                 self._unreported_forgotten += 1
@@ -998,6 +1001,9 @@ class TraderRegistry:
     def _is_highest(self, run: Run) -> bool:
         return run.id == self._next_id - 1
 
+    def _is_full(self) -> bool:
+        return len(self._table) > self._max_runs or self._table.size > MAX_BYTES
+
     def _drop(self, run: Run) -> None:
         self._table.pop(run.key)
         self._sequencer.forget(run)
@@ -1012,7 +1018,8 @@ class TraderRegistry:
             WARNING,
             "relay",
             f"{'1 run was' if count == 1 else f'{count:,} runs were'} forgotten before their time, because at most "
-            f"{self._max_runs:,} that ended are remembered: lines that one of them sends again would be kept twice. "
+            f"{self._max_runs:,} that ended are remembered, and {MAX_BYTES >> 20} MiB of them: lines that one of them "
+            "sends again would be kept twice. "
             f"A larger --keep-bytes remembers more, up to {MAX_RUNS:,}",
             {"state": "runs", "count": count},
         )

@@ -158,7 +158,9 @@ class RowWriter:
         Readers get to know a name before the commit, never after: a filter must not miss its first line.
         A number given away in a commit that failed stays with its name, and is written with the next.
         """
-        unknown = {(line.source, line.app) for line in lines if line.run != RELAY_RUN} - self.names.keys()
+        known = self.names
+        # One by one: `set - known.keys()` goes through all that are known, and this is done with every commit.
+        unknown = {key for line in lines if line.run != RELAY_RUN and (key := (line.source, line.app)) not in known}
         for name in sorted(unknown)[: max(0, MAX_SOURCES - len(self.names))]:
             self._last_name += 1
             self._new_names[name] = self._last_name

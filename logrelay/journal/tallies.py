@@ -256,7 +256,8 @@ class Tallies:
             self._first, self._end = self._gap(oldest)
             self._next = self._first
         upto = min(head, self._end, self._next + STEP_LINES - 1)
-        self._tally.add_lines(db, self._next, upto, self._numbers(), lambda: _apps(db))
+        if not self._tally.too_many:  # what is not stored need not grow to the end of the span
+            self._tally.add_lines(db, self._next, upto, self._numbers(), lambda: _apps(db))
         self._next = upto + 1
         if self._next <= self._end:
             return 0

@@ -57,6 +57,9 @@ class Server:
     def schedule_tick(self):
         """The test calls `tick` itself."""
 
+    def forget_process(self, run):
+        """No process is watched."""
+
 
 class Connection:
     """A trader's connection that nobody listens to."""

@@ -33,6 +33,7 @@ def test_it_does_what_a_dict_would(seed):
         assert table.get(key) == model.get(key)
     assert table == list(model.values())
     assert len(table) == len(model)
+    assert table.size == table.copy().size == sum(map(len, filter(None, table._records)))
     for state in ("closed", "crashed", "gone", "connected"):
         assert table.in_state(state) == sum(run.state == state for run in model.values())
     assert table.in_states("closed", "gone") == [run for run in model.values() if run.state in ("closed", "gone")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,3 +189,20 @@ def test_a_head_takes_one_look_at_each_byte_wherever_its_fault_stands(filling, w
     assert isinstance(outcome, Malformed)
     assert (outcome.status, outcome.reason) == (400, "line")
     assert isinstance(read(request(b"X-Long:" + long)), RequestHead)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lines_end_as_a_pattern_would_have_it(seed):
+    """CR LF only, and no NUL: the same for every text, and wherever it is cut in two."""
+    rng, bad = random.Random(seed), re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
+    for _ in range(1500):
+        text = b"GET /" + bytes(rng.choice(b"\r\n\r\n\r\nx\0" if rng.random() < 0.1 else b"\r\nx") for _ in range(8))
+        for cut in range(5, len(text)):
+            reader = HeadReader()
+            for read, upto in ((text[:cut], cut), (text[cut:], len(text))):
+                outcome = reader.receive(read)
+                head, end, _ = text[:upto].partition(b"\r\n\r\n")
+                is_told = isinstance(outcome, Malformed) and outcome.message.startswith("lines end with CR LF")
+                assert is_told == bool(bad.search(head + end)), (text, cut)
+                if outcome is not None:
+                    break

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 
 import pytest
 
@@ -14,7 +15,7 @@ from logrelay.ingest.keepalive import TICK_S
 from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.read_coalescing import FULL_BYTES, LONE_S, REST_S
 from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, TELL_AFTER_S
-from logrelay.ingest.server import ACCEPT_RETRY_S, MAX_UNGREETED_PER_USER, TraderServer
+from logrelay.ingest.server import ACCEPT_RETRY_S, ACCEPTED_AT_ONCE, MAX_UNGREETED_PER_USER, TraderServer
 from logrelay.ingest.trader_registry import RUNNING, UNKNOWN, End
 
 
@@ -154,6 +155,12 @@ class Poll:
         self.on_readable = on_readable
         self.watching = True
         self.ready = []
+
+    def add(self, descriptor, read):
+        """Nothing comes by itself."""
+
+    def remove(self, descriptor):
+        """Nothing comes by itself."""
 
     def read(self):
         for call in self.ready:
@@ -428,6 +435,50 @@ def test_the_end_of_a_process_that_lost_its_connection_is_reported(server, loop,
     loop.readers[7]()
     assert intake.calls[-1] == ("died", b"a")
     assert (loop.readers, processes[0].closed) == ({}, True)
+
+
+def test_the_process_of_a_run_that_is_over_is_watched_no_more(server, loop, intake):
+    """Its place among those that are watched is another's."""
+    intake.watches = True
+    process = Process(7)
+    connection = Connection(run=b"a", process=process)
+    server.admit(connection)
+    server.was_greeted(connection)
+    server.was_lost(connection)
+    server.forget_process(b"a")
+    server.forget_process(b"b")
+    assert (loop.readers, process.closed) == ({}, True)
+
+
+class Crowd:
+    """A listening socket with many in its queue."""
+
+    def __init__(self, count):
+        self.waiting = [socket.socketpair(socket.AF_UNIX) for _ in range(count)]
+        self.accepted = []
+
+    def accept(self):
+        if not self.waiting:
+            raise BlockingIOError
+        self.accepted.append(self.waiting.pop(0))
+        return self.accepted[-1][0], b""
+
+
+def test_a_crowd_is_accepted_some_in_each_turn(server):
+    """Those who wait stay in the kernel, in their order; whoever is connected is read in between."""
+    crowd = Crowd(3 * ACCEPTED_AT_ONCE - 1)
+    everybody = list(crowd.waiting)
+    try:
+        counts = []
+        for _ in range(4):
+            server._accept(crowd)
+            counts.append(len(crowd.accepted))
+        assert counts == [ACCEPTED_AT_ONCE, 2 * ACCEPTED_AT_ONCE, len(everybody), len(everybody)]
+        assert crowd.accepted == everybody
+    finally:
+        for pair in everybody:
+            for end in pair:
+                end.close()
 
 
 def test_the_process_of_who_ended_in_order_is_not_watched(server, loop, intake):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logrelay.fanout.line_json import rfc3339
+from logrelay.ingest import trader_registry
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost, reject
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.trader_registry import (
@@ -73,6 +74,7 @@ class Bench:
         unsynced_before_us=None,
         on_notice=lambda _rank, _text: None,
     ):
+        self.over = []
         self.mono = 1000.0
         self.now_us = NOW
         self.sequencer = Sequencer("k3f9ab", head + 1, on_notice=on_notice)
@@ -83,6 +85,7 @@ class Bench:
             mono=self.mono,
             now_us=self.now_us,
             unsynced_before_us=unsynced_before_us,
+            on_over=self.over.append,
         )
         self.commits = []
 
@@ -924,6 +927,50 @@ def test_a_process_that_has_become_another_program():
     bench.hello(7, peer_pid=9)
     bench.take()
     assert (trader.run.state, bench.pass_time(CRASH_GRACE_S)) == ("gone", []), "the next program was quick"
+    assert bench.over == [run_key(3), run_key(6)], "nobody need look at the process for them"
+
+
+def test_a_run_that_is_not_waited_for_any_longer_is_told_of():
+    """So that its process is watched no more: when it is given up, gone or back, and not when it ended in order."""
+    bench = Bench()
+    trader, connection = bench.join(1, peer_pid=7)
+    bench.receive(trader, log(1), Bye(1))
+    bench.ended(trader, connection, End(RUNNING))
+    assert bench.over == []
+    lost_one, connection = bench.join(2, peer_pid=8)
+    bench.ended(lost_one, connection, End(RUNNING))
+    bench.hello(2, peer_pid=8)
+    assert bench.over == [], "it is back, and the server knows"
+    gone, connection = bench.join(3, peer_pid=9)
+    bench.ended(gone, connection, End(UNKNOWN))
+    bench.pass_time(CRASH_GRACE_S)
+    bench.pass_time(LOST_GRACE_S)
+    assert bench.over == [run_key(3)]
+
+
+def test_a_process_with_many_runs_is_not_gone_through():
+    """Whoever makes runs without pause makes no hello slower: what is looked at are those it was known to run for."""
+    bench = Bench()
+    for number in range(1, 50):
+        trader, connection = bench.join(number, peer_pid=7)
+        bench.ended(trader, connection, End(UNKNOWN if number % 2 else RUNNING))
+    assert len(bench.registry._waited_for.of_process(7)) <= 1
+    assert len(bench.registry._waited_for) == 25
+
+
+def test_long_names_are_remembered_for_fewer_runs(monkeypatch):
+    """Runs are bounded in bytes too; the first that ended goes first, and it is told once."""
+    monkeypatch.setattr(trader_registry, "MAX_BYTES", 20_000)
+    bench = Bench()
+    for number in range(1, RECENT_RUNS + 80):
+        trader, connection = bench.join(number, app="a" * 250, host="h" * 250)
+        bench.receive(trader, log(1), Bye(1))
+        bench.registry.committed(trader.run.id, 1)
+        bench.ended(trader, connection)
+        bench.registry.forget(1, bench.now_us, bench.mono)
+        assert bench.registry._table.size <= 20_000
+    assert 30 < len(bench.registry._table) < 40
+    assert bench.registry.counters.forgotten_early > 0
 
 
 def test_a_dead_run_that_another_process_delivers_has_crashed():

@@ -215,3 +215,18 @@ def test_a_span_with_too_much_in_it_is_counted_by_lines(journal_at, lines, small
     with closing(sqlite3.connect(journal.path)) as db:
         assert db.execute("SELECT counts FROM tallies").fetchall() == [(b"null",)]
     assert len(summarize(journal, Query(0, 8, 0)).groups) == 8
+
+
+def test_what_is_not_stored_does_not_grow(journal_at, lines, small, monkeypatch):
+    """Whoever makes up names has the rest of a span left uncounted; a question counts its lines all the same."""
+    monkeypatch.setattr(tallies, "MOST_ROWS", 3)
+    journal = journal_at()
+    journal.open()
+    for seq in range(1, 9):
+        journal.append(Commit(lines(seq, 1, app=f"app {seq}")))
+    steps = []
+    counted = tallies.Tally.add_lines
+    monkeypatch.setattr(tallies.Tally, "add_lines", lambda *args: steps.append(args[2:4]) or counted(*args))
+    derive(journal)
+    assert steps == [(1, 4)], "four apps are too many already"
+    assert len(summarize(journal, Query(0, 8, 0)).apps) == 8
