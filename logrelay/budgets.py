@@ -58,6 +58,14 @@ reader that is only slow takes some of it, and one that has gone, or means harm,
 ANSWER_SLICE_BYTES = 64 * 1024
 """Written at once of a long answer; the rest waits for the socket to drain."""
 
+# --- places for viewers --------------------------------------------------------------------------------------------
+
+KEPT_PER_ADDRESS = 16
+"""Viewers of one address that no other address takes the place of: the phones and pages of a house behind one router.
+While there are places an address may take any number; when `--max-viewers` is reached, an address that has fewer gets
+the place of the newest viewer of the address that has most. So one address cannot keep the others out, and a proxy in
+front of all viewers, whose address is the only one, changes nothing."""
+
 # --- an open WebSocket -----------------------------------------------------------------------------------------------
 
 READ_BYTES = 16 * 1024
@@ -68,6 +76,10 @@ MESSAGES_PER_S = 50.0
 
 MESSAGES_AT_ONCE = 100.0
 """So many may come together, after a pause. Beyond it the viewer is not read from until its time has come."""
+
+PONGS_DUE = 100
+"""Pongs that do not count among them, because they answer the relay's own pings to a device: as many as are waited for,
+and of those no more than this, or a device that has left thousands of pings unanswered could send as many at once."""
 
 LEAST_WAIT_S = 0.01
 """What a viewer that sent too much waits at least: half a message's time. The loop's timers are a millisecond early or
@@ -101,6 +113,7 @@ CAUSES: dict[str, str] = {
     "handshake": "connections without a complete request were cut: there were too many",
     "answer": "connections were cut that did not read their answers: there were too many",
     "stalled": "long answers were cut: nothing was read of them while others waited for their place",
+    "share": "viewers were closed with 4429: their address had most of the places, and another one needed one",
     "undecoded": "viewers were closed with 4429: too many beginnings of messages were held",
     "messages": "times a viewer sent more messages than it may and had to wait",
 }

@@ -17,6 +17,8 @@ other module of the package. Read `model` next.
 
 from __future__ import annotations
 
+import re
+
 QUOTED_CHARS = 40
 """How much of what a peer sent an error message repeats, where nothing else is said: enough to recognise it."""
 
@@ -86,6 +88,14 @@ class RequestError(RelayError):
         self.code = code
 
 
+_TOKEN_SHOWN = re.compile(r"(token=|bearer[. ]\s*|\blr_)[^\s&,;'\"]+", re.IGNORECASE)
+"""Where a token begins in what somebody sent: as in a URL, in a header or subprotocol, and one that we have made."""
+
+
 def quoted(text: str, limit: int = QUOTED_CHARS) -> str:
-    """Return what a peer sent as an error message repeats it: in quotes, escaped, and at most `limit` characters."""
+    """Return what a peer sent as an error message repeats it: in quotes, escaped, and at most `limit` characters.
+
+    Without what may be a token: one that was put in a wrong place would be in messages that people pass on.
+    """
+    text = _TOKEN_SHOWN.sub(r"\1...", text)
     return repr(text if len(text) <= limit else text[: limit - 3] + "...")

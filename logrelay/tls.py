@@ -97,7 +97,7 @@ def _context(cert: str, key: str) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     try:
         mode = stat.S_IMODE(Path(key).stat().st_mode)
-        if mode & FORBIDDEN_KEY_BITS:
+        if mode & FORBIDDEN_KEY_BITS and not _has(Path(key), _CERTIFICATE):
             raise ConfigError(
                 f"the TLS key {key} has mode {mode:04o}, so others could read or change it; allowed: at most 0640. "
                 f"Do: chmod 600 {key}"
@@ -105,15 +105,46 @@ def _context(cert: str, key: str) -> ssl.SSLContext:
         # A key with a passphrase must not ask for it on a terminal that a service does not have.
         context.load_cert_chain(cert, key, password=lambda: "")
     except ssl.SSLError as error:
-        reason = error.reason or str(error)
         raise ConfigError(
-            f"the TLS certificate {cert} and the key {key} cannot be used: {reason}; both have to be PEM, belong to "
-            "each other, and the key must have no passphrase"
+            f"the TLS certificate {cert} and the key {key} cannot be used: {_mistake(Path(cert), Path(key), error)}"
         ) from None
     except OSError as error:
         name = error.filename or f"{cert} or {key}"
         raise ConfigError(f"the TLS file {name} cannot be read: {error.strerror or error}") from None
     return context
+
+
+# --- what is wrong with two files -------------------------------------------------------------------------------------
+
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+_KEY = "PRIVATE KEY-----"
+_LOCKED = ("-----BEGIN ENCRYPTED PRIVATE KEY-----", "Proc-Type: 4,ENCRYPTED")
+"""How a key with a passphrase begins (RFC 5958), and what the older form has in its second line (RFC 1421)."""
+
+
+def _mistake(cert: Path, key: Path, error: ssl.SSLError) -> str:
+    """Say what is wrong with two files that OpenSSL does not take: one of the usual mistakes, else its own words."""
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "they do not belong to each other: the key is that of another certificate"
+    if not _has(cert, _CERTIFICATE) and _has(cert, _KEY) and _has(key, _CERTIFICATE):
+        return "they are swapped: the first has a private key in it, the second a certificate"
+    if not _has(cert, _CERTIFICATE):
+        return f"{cert} has no certificate in PEM form; it begins with {_CERTIFICATE}"
+    if any(_has(key, mark) for mark in _LOCKED):
+        return (
+            f"{key} has a passphrase, which nobody could type when a service starts; take it off: "
+            f"openssl pkey -in {key} -out NEW-KEY, and chmod 600 NEW-KEY"
+        )
+    if not _has(key, _KEY):
+        return f"{key} has no private key in PEM form; its first line ends with {_KEY}"
+    return f"{error.reason or error}; both have to be PEM, and whole"
+
+
+def _has(path: Path, mark: str) -> bool:
+    try:
+        return mark in path.read_text("ascii", "replace")
+    except OSError:
+        return False
 
 
 # --- when a certificate is valid --------------------------------------------------------------------------------------

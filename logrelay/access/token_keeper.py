@@ -20,6 +20,7 @@ from logrelay.access.token_file import read_tokens, signature
 from logrelay.access.token_use import TokenUse, Use, latest_uses, read_uses, write_uses
 from logrelay.access.tokens import Token, TokenSet, make_token_set
 from logrelay.access.wrong_tokens import WrongTokens
+from logrelay.budgets import Allowance
 from logrelay.errors import TokenFileError
 from logrelay.model import ERROR, INFO, WARNING
 
@@ -63,6 +64,13 @@ class TokenKeeper:
         """There has been a file: from now on a token is needed, whatever becomes of it."""
         self.token_set = make_token_set(setting, tokens or (), needed=self._seen)
         """The tokens that are good now, but for those whose time is over."""
+        self._told_set = self.token_set
+        """The tokens as of the last `check`."""
+        self._messages: list[tuple[int, str]] = []
+        """What a look in between has found, for the next `check`."""
+        self._looks = Allowance(mono())
+        """For looks because of unknown tokens, some microseconds each: whoever guesses without pause causes fifty in a
+        second, and whoever uses a token that was made a moment ago, meanwhile too, waits a fiftieth of one."""
         self._expired = self._expired_now()
         self._use = TokenUse({} if path is None or tokens is None else read_uses(path))
         self._writer: Thread | None = None
@@ -83,15 +91,13 @@ class TokenKeeper:
 
     def check(self, *, reload: bool = False) -> Findings:
         """Look whether the file or the time has changed anything; `reload`: read the file in any case."""
-        before, messages = self.token_set, list[tuple[int, str]]()
+        before, messages = self._told_set, self._messages
+        self._messages = []
         wrong = self.wrong.take_message(self._mono())
         if wrong is not None:
             messages.append((WARNING, wrong))
-        if self._path is not None:
-            found = signature(self._path)
-            if found != self._signature or (reload and found is not None):
-                self._signature = found
-                messages += self._reload(self._path)
+        messages += self._look(reload=reload)
+        self._told_set = self.token_set
         expired = self._expired_now()
         newly = [token for token in self.token_set.tokens if token in expired - self._expired]
         messages += [(INFO, f"the token {token.name} has expired") for token in newly]
@@ -100,6 +106,27 @@ class TokenKeeper:
             self._told_write_error = True
             messages.append((WARNING, f"the last use of tokens cannot be written: {self._write_error}"))
         return Findings(self.token_set != before or bool(newly), messages)
+
+    def look_again(self) -> bool:
+        """Look at the file because of a token that is not known: it may have been made a moment ago.
+
+        Returns whether the tokens are others now. What there is to be told, and to be closed, is for the next `check`.
+        """
+        if self._looks.take(self._mono()):
+            return False
+        before = self.token_set
+        self._messages += self._look()
+        return self.token_set != before
+
+    def _look(self, *, reload: bool = False) -> list[tuple[int, str]]:
+        """Read the file if it has changed; return what is to be told of that."""
+        if self._path is None:
+            return []
+        found = signature(self._path)
+        if found == self._signature and not (reload and found is not None):
+            return []
+        self._signature = found
+        return self._reload(self._path)
 
     def _expired_now(self) -> frozenset[Token]:
         now_s = self.now()

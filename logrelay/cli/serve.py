@@ -28,6 +28,8 @@ def serve(open_page: bool, **flags: str | None) -> None:
     effective = read_settings(flags)
     for variable in effective.unknown_variables:
         print_stderr(f"{variable} is set but is not a setting; {unknown_variable_hint(variable)}")
+    for warning in effective.warnings:
+        print_stderr(f"warning: {warning}")
     from logrelay import app  # noqa: PLC0415  (--help and check need no event loop)
 
     on_ready = _open_page if open_page else lambda _page: None

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from stat import S_IMODE, S_ISREG
 from typing import Any
 
 import click
@@ -55,5 +57,15 @@ def read_settings(flags: dict[str, str | None], *, serving: bool = True) -> Effe
         is_directory=lambda path: Path(path).is_dir(),
         read_file=lambda path: Path(path).read_bytes(),
         is_file=os.path.lexists,
+        file_mode=_file_mode,
     )
     return load(flags, around, serving=serving)
+
+
+def _file_mode(path: str) -> int:
+    """Return the permission bits of a regular file; 0 of anything else, such as a pipe that a shell has made."""
+    with suppress(OSError):
+        status = Path(path).stat()
+        if S_ISREG(status.st_mode):
+            return S_IMODE(status.st_mode)
+    return 0

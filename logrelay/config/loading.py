@@ -31,6 +31,10 @@ from logrelay.config.settings import (
 from logrelay.config.weak_tokens import GOOD_TOKEN_CHARS, weakness
 from logrelay.errors import ConfigError
 
+OPEN_MODE_BITS = 0o037
+"""What the mode of a config file with a secret should not have: nothing for others, and no writing for its group. A
+group may read, as with the key of a certificate."""
+
 SHOWN_CHARS = 60
 """How much of a wrong value an error repeats: enough to recognise it, not enough to flood a terminal."""
 
@@ -48,6 +52,8 @@ class Effective:
     """By setting name: `--port`, `LOGRELAY_PORT`, `port in FILE`, or `default`."""
     unknown_variables: tuple[str, ...]
     """`LOGRELAY_*` variables nobody reads, most likely misspelt; `logrelay check` shows them."""
+    warnings: tuple[str, ...] = ()
+    """What is allowed, and most likely not meant: a sentence each, for stderr."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Surroundings:
     """Whole content of a file; may raise OSError."""
     is_file: Callable[[str], bool] = lambda _path: False
     """Tells whether something is there; asked about the token file."""
+    file_mode: Callable[[str], int] = lambda _path: 0
+    """Permission bits of a file; 0 where they are not known. Asked about the config file."""
 
 
 def load(flags: Mapping[str, str | None], around: Surroundings, *, serving: bool = True) -> Effective:
@@ -89,8 +97,11 @@ def load(flags: Mapping[str, str | None], around: Surroundings, *, serving: bool
         elif variable:
             take(setting, setting.variable, setting.value_type.from_text, variable)
     path = found.get("config")
+    warnings: list[str] = []
     if isinstance(path, str):
-        for name, value in _file_values(path, around).items():
+        values = _file_values(path, around)
+        warnings += _warnings_of_file(path, values, around.file_mode(path))
+        for name, value in values.items():
             setting = BY_NAME[name]
             if name not in found:
                 take(setting, f"{name} in {path}", setting.value_type.from_toml, value)
@@ -111,7 +122,7 @@ def load(flags: Mapping[str, str | None], around: Surroundings, *, serving: bool
         require_token(config.host, config.token, origins["host"], has_file=has_file)
     known = {setting.variable for setting in SETTINGS} | set(OTHER_VARIABLES)
     unknown = tuple(sorted(n for n in around.environ if n.startswith(ENV_PREFIX) and n not in known))
-    return Effective(config, origins, unknown)
+    return Effective(config, origins, unknown, tuple(warnings))
 
 
 def _file_values(path: str, around: Surroundings) -> dict[str, object]:
@@ -135,6 +146,16 @@ def unknown_variable_hint(variable: str) -> str:
     names = [setting.variable.removeprefix(ENV_PREFIX) for setting in SETTINGS]
     near = get_close_matches(variable.removeprefix(ENV_PREFIX), names, n=1)
     return f"did you mean {ENV_PREFIX}{near[0]}?" if near else "see logrelay serve --help"
+
+
+def _warnings_of_file(path: str, values: Mapping[str, object], mode: int) -> list[str]:
+    if "token" not in values or not mode & OPEN_MODE_BITS:
+        return []
+    warning = (
+        f"the config file {path} has a token in it and mode {mode:04o}, so others can read or change it, and whoever "
+        f"knows the token can read the log. Do: chmod 600 {path}"
+    )
+    return [warning]
 
 
 def default_socket(environ: Mapping[str, str], uid: int, is_directory: Callable[[str], bool]) -> str:

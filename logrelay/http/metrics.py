@@ -165,6 +165,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("viewer_answer_limit_total", "counter", "Connections cut with answers unread: too many."),
     Metric("viewer_stalled_limit_total", "counter", "Long answers cut: nothing was read, and others waited."),
     Metric("viewer_messages_limit_total", "counter", "Times a viewer had to wait: more messages than it may send."),
+    Metric("viewer_share_limit_total", "counter", "Viewers closed with 4429: another address needed the place."),
     Metric("viewer_undecoded_limit_total", "counter", "Viewers closed with 4429: too much held."),
 )
 

@@ -135,8 +135,8 @@ class ConnectionRegistry(Protocol):
     def add(self, connection: ViewerConnection) -> bool:
         """Take up a new connection; False when there are too many."""
 
-    def refuse_viewer(self) -> HttpResponse | None:
-        """Return the answer for a viewer that is one too many, or None while there is a place for it."""
+    def refuse_viewer(self, connection: ViewerConnection) -> HttpResponse | None:
+        """Return the answer for a viewer that is one too many, or None: there is a place for it, or one is made."""
 
     def offers_compression(self, peer: str | None) -> bool:
         """Tell whether to offer compression to a viewer at address `peer`."""
@@ -511,7 +511,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         decision = self._service.decide(request, self._peer)
         self.token = decision.token
         if isinstance(decision, Upgrade) or (isinstance(decision, HttpResponse) and decision.follow is not None):
-            decision = self._registry.refuse_viewer() or decision
+            decision = self._registry.refuse_viewer(self) or decision
         if isinstance(decision, HttpResponse):
             head_only = head.method == "HEAD"
             if decision.delay_s:
@@ -742,7 +742,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             return
         with contextlib.suppress(ProtocolError):  # one with this payload is under way
             protocol.send_ping(payload)
-            self._pongs_due += 1
+            self._pongs_due = min(self._pongs_due + 1, budgets.PONGS_DUE)
         for data in protocol.data_to_send():
             if data:
                 self._write(transport, data)

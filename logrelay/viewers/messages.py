@@ -98,7 +98,10 @@ CLOSE_CODES: dict[int, tuple[str, str]] = {
     ),
     CLOSE_OVER_BUDGET: (
         "over budget",
-        "the beginning of a message was held for too long while many were; connect again and send messages whole",
+        (
+            "the beginning of a message was held for too long while many were, or all places were taken, most of them "
+            "by this address, and another one needed one; connect again with backoff, and send messages whole"
+        ),
     ),
 }
 """Every code the relay closes with: a name, and what a client does (docs/protocol.md)."""

@@ -66,6 +66,8 @@ class ViewerServer:
         """Every connection, whatever it is about."""
         self.viewers: dict[ViewerConnection, None] = {}
         """Those with an open WebSocket."""
+        self._viewers_of: dict[str, dict[ViewerConnection, None]] = {}
+        """The same by address (IPv6: its /64), in the order in which they came."""
         self.read_buffer = memoryview(bytearray(budgets.READ_BYTES))
         """What every connection is read into, one after another."""
         self._waiting: OrderedDict[ViewerConnection, str] = OrderedDict()
@@ -182,10 +184,22 @@ class ViewerServer:
         """Count that a limit was met; people are told of it, not each time."""
         self._report.note(cause, times)
 
-    def refuse_viewer(self) -> HttpResponse | None:
-        """Return the answer for a viewer that is one too many, or None while there is a place for it."""
+    def refuse_viewer(self, connection: ViewerConnection) -> HttpResponse | None:
+        """Return the answer for a viewer that is one too many, or None: there is a place for it.
+
+        When all are taken, the newest viewer of the address that has most gives its place up to an address that has
+        fewer; see `budgets.KEPT_PER_ADDRESS`.
+        """
         count = len(self.viewers)
         if count < self._max_viewers:
+            return None
+        most = max(self._viewers_of.values(), key=len)
+        fewer = self._viewers_of.get(address_key(connection.peer), ())
+        if len(most) > max(budgets.KEPT_PER_ADDRESS, len(fewer) + 1):
+            newest = next(reversed(most))
+            self._end_viewing(newest)
+            newest.close(CLOSE_OVER_BUDGET, "its address has most of the places, and another one needs one")
+            self.exceeded("share")
             return None
         text = f"{count} viewers are connected; at most {self._max_viewers} are allowed\n"
         return HttpResponse(503, (("Retry-After", str(RETRY_AFTER_S)),), text.encode())
@@ -200,12 +214,23 @@ class ViewerServer:
         """Count a connection among the viewers and ping it from now on."""
         self._end_waiting(connection)
         self.viewers[connection] = None
+        self._viewers_of.setdefault(address_key(connection.peer), {})[connection] = None
         self._schedule_pings()
+
+    def _end_viewing(self, connection: ViewerConnection) -> None:
+        if connection not in self.viewers:
+            return
+        del self.viewers[connection]
+        address = address_key(connection.peer)
+        neighbours = self._viewers_of[address]
+        del neighbours[connection]
+        if not neighbours:
+            del self._viewers_of[address]
 
     def forget(self, connection: ViewerConnection) -> None:
         """Remove a connection that has ended."""
         self.connections.pop(connection, None)
-        self.viewers.pop(connection, None)
+        self._end_viewing(connection)
         self._memory.connection_ended()
         self._end_waiting(connection)
         self._answering.pop(connection, None)

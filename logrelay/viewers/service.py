@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
@@ -177,19 +178,22 @@ class ViewerService:
             if name.strip()
         ]
         target = request.path
-        verdict = self._policy.decide(
+        judge = partial(
+            self._policy.decide,
             origin=headers.get_all("Origin"),
             host_header=headers.get_all("Host"),
             authorization=headers.get_all("Authorization"),
             subprotocols=offered,
             query_token=query_tokens(target),
             peer_is_loopback=peer is None or is_loopback(peer),
-            token_set=self._tokens.token_set,
             now_s=self._tokens.now(),
             host_optional=request.protocol == "HTTP/1.0",
             forwarded_by=forwarding_header(name for name, _ in headers.raw_items()),
             fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
+        verdict = judge(token_set=self._tokens.token_set)
+        if isinstance(verdict, Refused) and verdict.code == "bad_token" and self._tokens.look_again():
+            verdict = judge(token_set=self._tokens.token_set)
         # RFC 6455, section 4.1: it is asked for with GET.
         upgrade = request.method == "GET" and any("websocket" in value.lower() for value in headers.get_all("Upgrade"))
         if isinstance(verdict, Refused):

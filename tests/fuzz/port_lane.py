@@ -207,7 +207,7 @@ class _Registry:
         self.open += 1
         return True
 
-    def refuse_viewer(self):
+    def refuse_viewer(self, connection):
         return None
 
     def offers_compression(self, peer):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+import subprocess
+import sys
 
 import pytest
 
 from logrelay.errors import ConfigError
 from logrelay.tls import RENEW_DAYS, TlsFiles, read_validity, tls_files
 from tests.support.certificates import Authority
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +84,56 @@ def test_a_key_that_others_may_read_is_refused(authority, tmp_path, mode):
 
 def test_files_that_do_not_fit_or_are_not_there(authority, tmp_path):
     """Each with the names of the files."""
-    with pytest.raises(ConfigError, match="cannot be used: KEY_VALUES_MISMATCH"):
-        TlsFiles(str(authority.folder / "one.pem"), str(authority.folder / "two.key"))
-    with pytest.raises(ConfigError, match=r"missing\.key cannot be read: No such file"):
-        TlsFiles(str(authority.folder / "one.pem"), str(tmp_path / "missing.key"))
+    one, key = authority.folder / "one.pem", authority.folder / "one.key"
+    locked, old_locked, half, words = (tmp_path / name for name in ("locked.key", "old.key", "half.key", "words"))
+    authority._openssl("pkey", "-in", str(key), "-aes256", "-passout", "pass:x", "-out", str(locked))
+    authority._openssl("ec", "-in", str(key), "-aes256", "-passout", "pass:x", "-out", str(old_locked))
+    half.write_text(key.read_text()[:80] + "\n-----END PRIVATE KEY-----\n")
+    words.write_text("no PEM")
+    for path in (locked, old_locked, half, words):
+        path.chmod(0o600)
+    mistakes = {
+        (one, authority.folder / "two.key"): "they do not belong to each other",
+        (key, one): "they are swapped: the first has a private key",
+        (one, locked): r"locked\.key has a passphrase.* openssl pkey -in .*locked\.key -out NEW-KEY",
+        (one, old_locked): r"old\.key has a passphrase",
+        (one, half): "both have to be PEM, and whole",
+        (one, words): "words has no private key in PEM form",
+        (words, key): "words has no certificate in PEM form",
+        (key, key): r"one\.key has no certificate in PEM form",
+    }
+    for (cert, with_key), words_of_it in mistakes.items():
+        with pytest.raises(ConfigError, match=words_of_it) as caught:
+            TlsFiles(str(cert), str(with_key))
+        assert str(caught.value).startswith(f"the TLS certificate {cert} and the key {with_key} cannot be used: ")
+    for cert, with_key, which in ((one, tmp_path / "gone", "gone"), (tmp_path / "gone", key, "gone")):
+        with pytest.raises(ConfigError, match=rf"{which}.* cannot be read: No such file"):
+            TlsFiles(str(cert), str(with_key))
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        TlsFiles(str(one), str(directory(tmp_path)))
+
+
+def directory(place):
+    made = place / "directory"
+    made.mkdir(mode=0o700)
+    return made
+
+
+DROPS = """
+import os, sys
+from logrelay.tls import TlsFiles
+os.setgroups([])
+os.setresuid(65534, 65534, 65534)
+TlsFiles(*sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become somebody who may not read a file")
+def test_files_that_may_not_be_read(authority):
+    """The words of the system, and which file."""
+    files = [str(authority.folder / name) for name in ("one.pem", "one.key")]
+    done = subprocess.run([sys.executable, "-c", DROPS, *files], capture_output=True, text=True, timeout=DEADLINE_S)
+    assert f"the TLS file {files[1]} cannot be read: Permission denied" in done.stderr
 
 
 def test_one_of_the_two_is_not_enough():

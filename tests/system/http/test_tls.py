@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -18,6 +22,7 @@ from websockets.sync.client import connect
 
 from tests.support.certificates import Authority
 from tests.support.chaos.relay import Relay as HeldRelay
+from tests.support.threads import join
 from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.http.test_malformed import GET, ask
 
@@ -77,6 +82,86 @@ def test_a_relay_with_a_certificate(start, authority):
     with socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S) as plain:
         plain.sendall(GET)
         assert b"HTTP/1.1" not in plain.recv(100)
+
+
+class DroppingProxy:
+    """Carries bytes between clients and the relay, until it drops what it carries without a word."""
+
+    def __init__(self, port: int) -> None:
+        self._relay = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._relay))
+            self._ends += [near, far]
+            for pair in ((near, far), (far, near)):
+                self._threads.append(threading.Thread(target=self._carry, args=pair))
+                self._threads[-1].start()
+
+    @staticmethod
+    def _carry(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 14):
+                target.sendall(data)
+
+    def drop(self) -> None:
+        """Reset every connection on both sides; what is on the way is lost."""
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for end in ends:
+            end.close()
+
+    def end(self) -> None:
+        """Drop all, and accept no more."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.drop()
+        for thread in self._threads:
+            join(thread)
+
+
+def test_a_device_goes_on_over_tls_where_it_was_dropped(start, authority):
+    """Through somebody who drops connections: nothing is missing, and what was answered for does not come again."""
+    cert, key = map(str, authority.issue("relay"))
+    relay = start(LOGRELAY_TLS_CERT=cert, LOGRELAY_TLS_KEY=key)
+    trader = relay.trader()
+    proxy = DroppingProxy(relay.port)
+    seen: list[list[int]] = []
+    sent = 0
+    try:
+        for _ in range(6):
+            for _ in range(40):
+                trader.log("line", n=sent)
+                sent += 1
+            # Pings are answered while it reads, as by every client.
+            with connect(f"wss://localhost:{proxy.port}/?device=phone", ssl=authority.client()) as viewer:
+                seen.append([])
+                while not seen[-1] or seen[-1][-1] < sent - 1:
+                    message = json.loads(viewer.recv(DEADLINE_S))
+                    if message["type"] == "log" and message["message"] == "line":
+                        seen[-1].append(message["context"]["n"])
+                trader.log("line", n=sent)  # it may be on the way, or read and not answered for
+                sent += 1
+                proxy.drop()
+    finally:
+        proxy.end()
+    read = [n for numbers in seen for n in numbers]
+    assert sorted(set(read)) == list(range(sent - 1)) or sorted(set(read)) == list(range(sent))
+    assert all(numbers == list(range(numbers[0], numbers[-1] + 1)) for numbers in seen), "in order, without a hole"
+    assert all(later[0] <= earlier[-1] + 1 for earlier, later in itertools.pairwise(seen)), "nothing is left out"
 
 
 def test_sighup_does_not_end_a_relay_without_a_certificate(start):

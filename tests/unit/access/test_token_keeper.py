@@ -168,3 +168,31 @@ def test_uses_that_cannot_be_written_are_told_once(bench, monkeypatch):
         keeper.close()
         found = texts(keeper.check())
         assert found == (["the last use of tokens cannot be written: Read-only file system"] if bench.now == 1 else [])
+
+
+def test_a_token_that_is_not_known_may_have_been_made_a_moment_ago(bench):
+    """The file is looked at, not without end; what there is to tell and to close is found by the next check."""
+    keeper = bench.keeper("lr_own")
+    assert keeper.look_again() is False
+    bench.put(PHONE)
+    assert keeper.token_set.find("lr_phone", 0.0) is None
+    assert keeper.look_again() is True
+    assert keeper.token_set.find("lr_phone", 0.0) == PHONE
+    assert [keeper.look_again() for _ in range(1000)] == [False] * 1000
+    bench.put(PHONE, SHORT)
+    assert keeper.look_again() is False, "somebody guesses"
+    bench.mono += 1.0
+    assert keeper.look_again() is True
+    added = [(INFO, f"the token {name} was added") for name in ("phone", "short")]
+    assert keeper.check() == Findings(changed=True, messages=added)
+    assert keeper.check() == Findings()
+    assert bench.keeper("lr_own", path=False).look_again() is False
+
+
+def test_a_token_revoked_between_two_looks_is_closed_by_the_next(bench):
+    """Whoever looks in between takes nothing from it."""
+    bench.put(PHONE, SHORT)
+    keeper = bench.keeper()
+    bench.put(SHORT)
+    assert keeper.look_again() is True
+    assert keeper.check() == Findings(changed=True, messages=[(INFO, "the token phone was revoked")])

@@ -15,7 +15,7 @@ TOKEN = "correct-horse-battery-staple"
 GOOD_TOKEN = "V3sJm0t-Qz7w_1pLk9rX"
 
 
-def settings(flags=None, environ=None, file=None, directories=()):
+def settings(flags=None, environ=None, file=None, directories=(), mode=0o600):
     def read_file(path):
         if file is None:
             raise FileNotFoundError(2, "No such file or directory")
@@ -25,7 +25,9 @@ def settings(flags=None, environ=None, file=None, directories=()):
     if file is not None:
         flags.setdefault("config", "/etc/r.toml")
     environ = {"HOME": "/home/eve"} | dict(environ or {})
-    return load(flags, Surroundings(environ, 1000, lambda path: path in directories, read_file))
+    return load(
+        flags, Surroundings(environ, 1000, lambda path: path in directories, read_file, file_mode=lambda _path: mode)
+    )
 
 
 def refusal(**given):
@@ -240,3 +242,20 @@ def test_nothing_is_read_from_the_process(monkeypatch):
 
     assert settings().config.port == 8765
     assert not hasattr(loading, "os")
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_open"),
+    [(0o600, False), (0o640, False), (0o400, False), (0o644, True), (0o660, True), (0o604, True), (0, False)],
+)
+def test_a_token_in_a_file_that_others_can_read(mode, is_open):
+    """It is told, with the cure; without a token in it the file is no secret."""
+    warnings = settings(file=f'token = "{GOOD_TOKEN}"', mode=mode).warnings
+    assert len(warnings) == is_open
+    for text in warnings:
+        assert f"/etc/r.toml has a token in it and mode {mode:04o}" in text
+        assert text.endswith("chmod 600 /etc/r.toml")
+        assert GOOD_TOKEN not in text
+    overridden = settings(file=f'token = "{GOOD_TOKEN}"', environ={"LOGRELAY_TOKEN": TOKEN}, mode=mode).warnings
+    assert overridden == warnings, "it may be used again"
+    assert settings(file="port = 1", mode=mode).warnings == settings(mode=mode).warnings == ()

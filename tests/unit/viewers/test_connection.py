@@ -130,7 +130,7 @@ class Bench:
     def add(self, connection):
         return self.connections > 0
 
-    def refuse_viewer(self):
+    def refuse_viewer(self, connection):
         return None if self.places else HttpResponse(503, (("Retry-After", "10"),), b"full\n")
 
     def offers_compression(self, peer):

@@ -266,3 +266,79 @@ def test_what_is_behind_a_request_is_thrown_away_a_little_at_a_time(monkeypatch)
         bench.connection.connection_lost(None)
 
     scenario()
+
+
+class Viewer:
+    """A viewer from an address, as the server knows it."""
+
+    def __init__(self, peer):
+        self.peer = peer
+        self.code = None
+
+    def close(self, code, reason):
+        self.code = code
+
+
+@pytest.fixture(autouse=True)
+def few_kept(monkeypatch):
+    """The numbers of these tests are small."""
+    monkeypatch.setattr(budgets, "KEPT_PER_ADDRESS", 2)
+
+
+def come(server, peer):
+    """Let a viewer in if there is a place for it."""
+    viewer = Viewer(peer)
+    if server.refuse_viewer(viewer) is not None:
+        return None
+    server.viewer_opened(viewer)
+    return viewer
+
+
+@on_a_loop
+async def test_an_address_keeps_no_other_out():
+    """While there are places it has any number; then the newest of the address with most goes, down to a fair share."""
+    server, _, report = server_with({})
+    crowd = [come(server, f"2001:db8::{number:x}") for number in range(10)]
+    assert all(crowd)
+    assert come(server, "2001:db8::ffff") is None, "of the same network"
+    others = [come(server, "10.0.0.1") for _ in range(5)]
+    assert all(others)
+    assert [viewer.code for viewer in crowd] == [None] * 5 + [4429] * 5
+    assert come(server, "10.0.0.1") is None, "each has half"
+    third = come(server, "10.0.0.2")
+    assert third is not None
+    assert (len(server.viewers), report.counters()["viewer_share_limit_total"]) == (10, 6)
+    for viewer in (*crowd, *others, third):
+        server.forget(viewer)
+    assert not server.viewers
+    assert not server._viewers_of
+    report.close()
+
+
+@on_a_loop
+async def test_a_house_keeps_its_phone_and_its_page():
+    """However many other addresses come: each has a few places that no other takes."""
+    server, _, report = server_with({})
+    viewers = [come(server, f"10.0.0.{number // 2}") for number in range(10)]
+    assert come(server, "10.0.1.1") is None
+    assert [viewer.code for viewer in viewers] == [None] * 10
+    for viewer in viewers:
+        server.forget(viewer)
+    report.close()
+
+
+@on_a_loop
+async def test_pings_that_are_never_answered_give_no_allowance_without_end():
+    """A device that has left thousands of them unanswered sends no more pongs at once than one that is awake."""
+    bench = SlowBench()
+    for number in range(budgets.PONGS_DUE * 3):
+        bench.connection.send_ping(b"%d" % number)
+    pongs = budgets.PONGS_DUE + int(budgets.MESSAGES_AT_ONCE)
+    bench.connection.data_received(mask(PONG, b"") * (pongs + 50))
+    turns = 0
+    while bench.waiting:
+        bench.turn()
+        turns += 1
+    assert pongs <= turns <= pongs + 5
+    assert bench.limits == ["messages"]
+    bench.connection.connection_lost(None)

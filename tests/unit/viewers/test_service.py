@@ -8,6 +8,7 @@ import pytest
 from websockets.datastructures import Headers
 from websockets.http11 import Request
 
+from logrelay.access.token_file import change_tokens
 from logrelay.access.token_keeper import TokenKeeper
 from logrelay.access.tokens import Token, TokenSet, digest_of
 from logrelay.access.wrong_tokens import MAX_WAITING_EACH
@@ -313,3 +314,16 @@ def test_so_many_are_told(bench):
 
     assert told == [True] * EXPLAIN_BURST + [(401, True)] * 3
     assert made.service.counters()["token_explanations_total"] == EXPLAIN_BURST
+
+
+def test_a_token_made_a_moment_ago_is_taken(bench, tmp_path):
+    """Before the relay has looked at the file by itself; a wrong one is refused all the same."""
+    path = str(tmp_path / "tokens.json")
+    phone, pad = Token("phone", digest_of("lr_phone"), "a1"), Token("pad", digest_of("lr_pad"), "b2")
+    change_tokens(path, lambda _there: (phone,))
+    made = bench()
+    mono = iter(range(100))
+    made.service._tokens = TokenKeeper(path, None, mono=lambda: next(mono))
+    change_tokens(path, lambda there: (*there, pad))
+    assert made.decide(**WEBSOCKET, Authorization="Bearer lr_pad") == Upgrade(None, pad)
+    assert made.decide(**WEBSOCKET, Authorization="Bearer lr_none").status == 401
