@@ -78,7 +78,6 @@ TESTED_ELSEWHERE = {
     "logrelay/terminal/finding": "tests/system/terminal",
     "logrelay/terminal/history": "tests/system/terminal",
     "logrelay/terminal/journal_facts": "tests/system/terminal: the same questions to a relay and to its file",
-    "logrelay/errors": "classes without logic; the exit codes are seen by tests/system/test_cli.py",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",
     "logrelay/machines/forwarder": "tests/system/machines: with real servers",
