@@ -20,7 +20,7 @@ import socket
 import string
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -37,8 +37,8 @@ from logrelay.ingest.server import TraderServer
 from logrelay.journal.interface import Journal, Opening
 from logrelay.journal.writer_thread import JournalThread
 from logrelay.listeners import Listeners, SocketFileWatch, open_listeners, overridden
-from logrelay.model import ERROR, RANKS, WARNING
-from logrelay.pipeline import Pipeline
+from logrelay.model import ERROR, RANKS, WARNING, CollectedRow
+from logrelay.pipeline import OtherMachines, Pipeline
 from logrelay.run_table import most_runs
 from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
 from logrelay.tls import TlsFiles, tls_files
@@ -126,7 +126,7 @@ def run(
     for sock in inherited:
         if config.token is not None and sock.family != socket.AF_UNIX:
             require_token(str(sock.getsockname()[0]), config.token, "the inherited address")
-    forward = _forward(config)
+    forward, collect = _forward(config), _collect(config)
     journal = _journal(config)
     opening = journal.open()
     try:
@@ -138,7 +138,7 @@ def run(
     if ineffective is not None:
         print_stderr(ineffective)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, listeners, tokens, tls, forward, on_ready))
+        return runner.run(_serve(config, journal, opening, listeners, tokens, tls, forward, collect, on_ready))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -177,6 +177,32 @@ def _forward(config: Config) -> MakeForwarding | None:
     from logrelay.machines.forwarding import make_forwarding  # noqa: PLC0415
 
     return make_forwarding(config, host=socket.gethostname(), random_text=_random_text, version=__version__)
+
+
+class Collecting(Protocol):
+    """What brings the lines of other machines into the journal; see `machines/collecting`."""
+
+    @property
+    def overview(self) -> OtherMachines:
+        """What is shown of them."""
+
+    def start(self, sink: Pipeline[TraderServer], /) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """End; what has been taken is with the sink."""
+
+
+MakeCollecting = Callable[[Sequence[CollectedRow], asyncio.AbstractEventLoop], Collecting]
+
+
+def _collect(config: Config) -> MakeCollecting | None:
+    """Return what makes the collecting; None: nothing is collected, and nothing of it is imported."""
+    if not config.collect:
+        return None
+    from logrelay.machines.collecting import make_collecting  # noqa: PLC0415
+
+    return make_collecting(config, host=socket.gethostname())
 
 
 def _random_text(length: int) -> str:
@@ -250,11 +276,12 @@ class Relay:
         tokens: TokenKeeper,
         tls: TlsFiles | None = None,
         forward: MakeForwarding | None = None,
+        collect: MakeCollecting | None = None,
     ) -> None:
         """Build the parts around an open journal and bound sockets, which belong to them from now on.
 
         `opening` is what opening the journal returned; `tls` the certificate of the viewers' port, None: plain text.
-        `forward` makes what forwards the lines to other machines; None: nothing does.
+        `forward` makes what forwards the lines to other machines, `collect` what brings theirs; None: nothing does.
         Nothing is read or committed before `start`.
         """
         self._forwarding: Forwarding | None = None
@@ -268,6 +295,7 @@ class Relay:
         """What the process is to end with."""
         self._loop = loop
         self._faults = FaultReport()
+        self._collecting = None if collect is None else collect(opening.collected, loop)
         self._pipeline = Pipeline(
             opening,
             make_journal_thread=lambda events: JournalThread(journal, opening, events, loop.call_soon_threadsafe),
@@ -283,6 +311,7 @@ class Relay:
             landing_lines=config.tail,
             max_runs=most_runs(config.keep_bytes),
             after_commit=self._after_commit,
+            machines=None if self._collecting is None else self._collecting.overview,
         )
         self._forwarding = None if forward is None else forward(opening, self._pipeline, loop)
         policy = AccessPolicy(
@@ -339,6 +368,8 @@ class Relay:
             self._forwarding.start()
         if self._alerts is not None:
             await self._alerts.start()
+        if self._collecting is not None:
+            self._collecting.start(self._pipeline)
 
     def _after_commit(self, upto: int, oldest: int) -> None:
         if self._forwarding is not None:
@@ -445,6 +476,8 @@ class Relay:
         self._viewer_service.end()
         self._viewer_server.stop_accepting()
         self._socket_file.remove_file()
+        if self._collecting is not None:
+            await self._collecting.stop()
         await pipeline.trader_server.drain()
         if not await pipeline.wait_committed(COMMIT_TIMEOUT_S):
             lines = pipeline.pending_lines
@@ -488,11 +521,12 @@ async def _serve(
     tokens: TokenKeeper,
     tls: TlsFiles | None,
     forward: MakeForwarding | None,
+    collect: MakeCollecting | None,
     on_ready: Callable[[str], None],
 ) -> int:
     loop = asyncio.get_running_loop()
     notifier = Notifier(os.environ)
-    relay = Relay(config, journal, opening, listeners, loop, tokens=tokens, tls=tls, forward=forward)
+    relay = Relay(config, journal, opening, listeners, loop, tokens=tokens, tls=tls, forward=forward, collect=collect)
     loop.set_exception_handler(lambda _loop, context: relay.on_unexpected_error(context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)

@@ -363,6 +363,15 @@ SETTINGS: tuple[Setting, ...] = (
         public=nats_url.public,
     ),
     Setting(
+        "collect",
+        several(_NATS_URL, MAX_ALLOWED),
+        (),
+        "NATS servers from whose JetStream the lines of other machines come; several of one cluster are tried in turn.",
+        "Makes this relay a hub relay: its viewers see the bots of all machines, see docs/machines.md.",
+        default_text="none",
+        public=nats_url.public,
+    ),
+    Setting(
         "edge_name",
         _SUBJECT_TOKEN,
         None,
@@ -556,6 +565,8 @@ class Config:
     trades: tuple[str, ...] = ()
     forward: tuple[str, ...] = field(default=(), repr=False)
     """URLs, perhaps with a password in them."""
+    collect: tuple[str, ...] = field(default=(), repr=False)
+    """The same."""
     edge_name: str | None = None
     """None: made of the host name."""
     nats_stream: str = "LOGRELAY"

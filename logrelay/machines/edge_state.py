@@ -2,7 +2,7 @@
 
 Owns: the message on `logrelay.state.<edge>`, JSON in UTF-8, both ways. It is not stored: whoever listens knows of each
 edge within an interval, and takes one that has been silent for SILENT_INTERVALS of them as unreachable. It must not
-know NATS clients, clocks or what is done with a state. Pure. The reading trail ends here.
+know NATS clients, clocks or what is done with a state. Pure. Read `collector` next: it is who listens.
 """
 
 from __future__ import annotations

@@ -80,6 +80,8 @@ TESTED_ELSEWHERE = {
     "logrelay/terminal/journal_facts": "tests/system/terminal: the same questions to a relay and to its file",
     "logrelay/fanout/hub_types": "records without logic of their own, tests/unit/fanout/test_hub.py",
     "logrelay/journal/interface": "the journals' tests: an interface without logic",
+    "logrelay/machines/collecting": "tests/system/machines",
+    "logrelay/machines/collector": "tests/system/machines: with real servers",
     "logrelay/machines/forwarder": "tests/system/machines: with real servers",
     "logrelay/machines/forwarding": "tests/system/machines",
     "logrelay/viewers/memory_return": "tests/siege: with a real relay, whose memory is measured",

@@ -95,6 +95,36 @@ STATE_RECORDS = [
         "what was saved of a lost file, until a new one holds it",
     ),
     Record(
+        "logrelay.machines.collection",
+        "logrelay.machines.collection.Counters",
+        {"self.counters"},
+        "the collection's own counters, in a record so that the metrics can be read at once",
+    ),
+    Record(
+        "logrelay.machines.collection",
+        "logrelay.machines.collection._Edge",
+        {"found"},
+        "what has been taken of a machine, in the module that owns it",
+    ),
+    Record(
+        "logrelay.machines.collection",
+        "logrelay.fanout.collected_line.Collected",
+        {"part"},
+        "a part of a batch while it is filled: only at its end is it known to be the last",
+    ),
+    Record(
+        "logrelay.machines.collector",
+        "logrelay.machines.overview.LinkCounters",
+        {"self._link"},
+        "how the connection is doing, written by the only one that has it",
+    ),
+    Record(
+        "logrelay.machines.edges",
+        "logrelay.machines.edges._Edge",
+        {"edge"},
+        "one machine as it is known here, in the module that owns it",
+    ),
+    Record(
         "robo_trader.log_relay.outbox",
         "robo_trader.log_relay.outbox.Gap",
         {"gap", "before", "after", "unreported[-1]"},

@@ -1,0 +1,342 @@
+"""A hub relay collects from a real NATS server: each line once and in order, whatever is killed, cut or emptied."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import count
+
+import pytest
+
+from tests.support.chaos.feeder import Feeder, Trader
+from tests.support.chaos.ledger import Ledger, check_viewer, private_notices
+from tests.support.chaos.relay import ROOT, Relay
+from tests.support.chaos.scale import chance, scaled
+from tests.support.chaos.viewer import Viewer
+from tests.support.edges import change_stream, edge_state_of, lines_batch, publish
+from tests.support.nats import Proxy, nats_server, needs_nats, needs_socat
+from tests.support.waiting import DEADLINE_S, wait_for
+
+pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
+pytestmark = needs_nats
+
+KILLS = scaled(9, 100)
+EDGES, BOTS = 3, 4
+RATE = scaled(30, 60)
+"""Lines of one bot in a second: twelve of them, proxies and a server share the machine with what is tested."""
+
+
+@pytest.fixture
+def cast(tmp_path):
+    """Make relays, bots and viewers that end with the test, the last one made first."""
+    ends = []
+    numbers = count()
+
+    class Cast:
+        def relay(self, *options, name=""):
+            folder = tmp_path / (name or f"relay{next(numbers)}")
+            folder.mkdir(exist_ok=True)
+            made = Relay(folder, *options)
+            ends.append(made.end)
+            return made
+
+        def hub(self, url, *options, name="hub"):
+            return self.relay("--collect", url, *options, name=name)
+
+        def edge(self, url, name, *options):
+            return self.relay("--forward", url, "--edge-name", name, *options, name=name)
+
+        def viewer(self, relay, **query):
+            made = Viewer(relay.port, **query)
+            ends.append(made.stop)
+            return made.start()
+
+        def feeder(self, relay, name, **options):
+            made = Feeder(relay.home, relay.socket, name, **options)
+            ends.append(made.end)
+            return made
+
+        def trader(self, relay, name):
+            made = Trader(relay.socket, name)
+            ends.append(made.close)
+            return made.connect()
+
+        def proxy(self, server):
+            made = Proxy(server.port).start()
+            ends.append(made.cut)
+            return made
+
+    yield Cast()
+    while ends:
+        ends.pop()()
+
+
+@pytest.fixture
+def server(tmp_path):
+    with nats_server(tmp_path / "nats") as made:
+        yield made
+
+
+def bodies(viewer):
+    """Return the lines of bots that a viewer got."""
+    return [line.data for line in viewer.lines if b'"feeder"' in line.raw]
+
+
+def numbers(viewer, edge="berlin"):
+    """Return the `n` of each line of an edge, as they came."""
+    return [data["context"]["n"] for data in bodies(viewer) if data["edge"] == edge]
+
+
+def told(viewer, **context):
+    """Return the contexts of notices that have these values."""
+    found = [line.data["context"] for line in viewer.lines if b'"notice"' in line.raw]
+    return [shown for shown in found if context.items() <= shown.items()]
+
+
+def edges_in(lines):
+    """Return the names of the edges that lines came from."""
+    return {line.raw.rpartition(b'"edge":"')[2].partition(b'"')[0] for line in lines if b'"feeder"' in line.raw}
+
+
+def check_times(viewer):
+    """No timestamp of a collected line comes twice, and in each run they rise."""
+    seen, last = set(), {}
+    for data in bodies(viewer):
+        shown, run = data["timestamp"], (data["edge"], data["run"])
+        assert shown not in seen, data
+        assert shown > last.get(run, ""), data
+        seen.add(shown)
+        last[run] = shown
+
+
+@needs_socat
+def test_kills_and_cuts_between_bots_and_a_viewer_of_the_hub(cast, server):
+    """Kill -9 of edges, hub and NATS server, and cut connections, under load: each line of each bot once, in order."""
+    dice = chance("collect kills")
+    proxies = [cast.proxy(server) for _ in range(EDGES + 1)]
+    hub = cast.hub(proxies[-1].url).start()
+    edges = [cast.edge(proxy.url, f"edge{n}").start() for n, proxy in enumerate(proxies[:-1])]
+    viewer = cast.viewer(hub)
+    feeders = {
+        f"edge{n}.bot{b}": cast.feeder(edge, f"edge{n}.bot{b}", rate=RATE)
+        for n, edge in enumerate(edges)
+        for b in range(BOTS)
+    }
+    done = dict.fromkeys(("edge", "hub", "server", "cut"), 0)
+    kinds = list(done)
+    for kill in range(KILLS):
+        # Not before lines have come through again from every edge, else the kills would only meet what is down already.
+        seen = len(viewer.lines)
+        wait_for(
+            lambda s=seen: len(edges_in(viewer.lines[s:])) == EDGES,
+            lambda: f"lines of every edge; {hub.tell()} {[edge.tell() for edge in edges]}",
+        )
+        kind = kinds[kill % len(kinds)] if kill < len(kinds) else dice.choice(kinds)
+        done[kind] += 1
+        if kind == "edge":
+            dice.choice(edges).restart()
+        elif kind == "hub":
+            hub.restart()
+        elif kind == "server":
+            server.kill()
+            server.start()
+        else:
+            proxy = dice.choice(proxies)
+            proxy.cut()
+            proxy.start()
+    for feeder in feeders.values():
+        feeder.finish()
+    produced = {name: feeder.wait() for name, feeder in feeders.items()}
+    total = sum(produced.values())
+    viewer.wait(lambda: sum(b'"feeder"' in line.raw for line in viewer.lines) >= total, f"not all of {total} lines")
+    found: dict[str, list[int]] = {name: [] for name in produced}
+    for data in bodies(viewer):
+        assert data["edge"] == data["context"]["feeder"].partition(".")[0]
+        assert data["host"] == "chaos"
+        found[data["context"]["feeder"]].append(data["context"]["n"])
+    wrong = {n: len(got) for n, got in found.items() if got != list(range(1, produced[n] + 1))}
+    assert not wrong, f"lines of {wrong}, of {produced}"
+    check_times(viewer)
+    assert not private_notices(viewer.lines)
+    assert not [gap for gap in told(viewer, notice="gap") if gap.get("cause") != "unexplained"]
+    ledger = Ledger.read(hub.journal)
+    viewer.wait_for_id(ledger.head)
+    check_viewer(viewer, ledger)
+    print(f"\n{done}: {total} lines of {len(produced)} bots, {viewer.connections} connections of the viewer")
+
+
+def test_what_comes_twice_is_cut_and_what_is_missing_is_told(cast, server):
+    """Batches that overlap, a hole that an edge explains, one that nobody does, and messages that are none."""
+    hub = cast.hub(server.url).start()
+    viewer = cast.viewer(hub, notices="all")
+    impostor = lines_batch("paris", "p1", 1, 2)
+    publish(
+        server.url,
+        lines_batch("berlin", "e1", 1, 10),
+        lines_batch("berlin", "e1", 5, 12),
+        ("logrelay.lines.berlin", b"nonsense"),
+        impostor,
+        lines_batch("berlin", "e1", 20, 22),
+    )
+    viewer.wait(lambda: len(bodies(viewer)) == 17, "not all lines")
+    assert numbers(viewer) == [*range(1, 13), 20, 21, 22]
+    [gap] = told(viewer, notice="gap")
+    assert (gap["cause"], gap["count"], gap["first"], gap["last"], gap["edge"]) == (
+        *("stream", 7, "e1-13", "e1-19"),
+        "berlin",
+    )
+    [bad] = told(viewer, state="bad_message")
+    assert "berlin" in str(viewer.lines[[b"bad_message" in line.raw for line in viewer.lines].index(True)].raw)
+    assert bad["count"] == 1
+    assert hub.metric("collected_duplicate_lines_total") == 6
+    assert hub.metric("collected_missing_lines_total") == 7
+    hub.restart()
+    publish(server.url, lines_batch("berlin", "e1", 21, 24), make=False)
+    viewer.wait(lambda: numbers(viewer)[-1] == 24, "nothing behind the restart")
+    assert numbers(viewer) == [*range(1, 13), *range(20, 25)]
+    check_times(viewer)
+
+
+def test_a_stream_that_was_emptied_or_made_anew_is_told_and_gone_on_with(cast, server):
+    """Purged before the hub relay had come to it, deleted and made anew, and read again from its beginning."""
+    hub = cast.hub(server.url).start()
+    viewer = cast.viewer(hub)
+    publish(server.url, lines_batch("berlin", "e1", 1, 10))
+    viewer.wait(lambda: len(bodies(viewer)) == 10, "not the first lines")
+    hub.stop()
+    publish(server.url, lines_batch("berlin", "e1", 11, 15), lines_batch("berlin", "e1", 16, 20), make=False)
+    change_stream(server.url, "purge_stream")
+    publish(server.url, lines_batch("berlin", "e1", 21, 25), make=False)
+    hub.start()
+    viewer.wait(lambda: len(bodies(viewer)) == 15, "not the lines behind the purge")
+    assert [one["messages"] for one in told(viewer, state="stream")] == [2]
+    assert [(one["count"], one["first"], one["last"]) for one in told(viewer, notice="gap")] == [(10, "e1-11", "e1-20")]
+
+    change_stream(server.url, "delete_stream")
+    publish(server.url, lines_batch("berlin", "e1", 21, 27), lines_batch("berlin", "e2", 31, 32))
+    viewer.wait(lambda: len(bodies(viewer)) == 19, "not the lines of the new stream")
+    assert numbers(viewer) == [*range(1, 11), *range(21, 28), 31, 32]
+    assert len(told(viewer, state="stream")) == 2
+    assert told(viewer, notice="gap")[1]["count"] == 3
+
+
+def test_several_hubs_and_one_that_has_lost_its_disk(cast, server):
+    """Each has everything; the one that begins anew has it from the stream."""
+    first, second = cast.hub(server.url).start(), cast.hub(server.url, name="second").start()
+    publish(server.url, lines_batch("berlin", "e1", 1, 900), lines_batch("paris", "p1", 1, 5))
+    for hub in (first, second):
+        viewer = cast.viewer(hub)
+        viewer.wait(lambda v=viewer: len(bodies(v)) == 905, "not all lines")
+        assert numbers(viewer) == list(range(1, 901))
+    first.kill()
+    for path in first.home.glob("journal.db*"):
+        path.unlink()
+    first.start()
+    viewer = cast.viewer(first)
+    viewer.wait(lambda: len(bodies(viewer)) == 905, "not rebuilt")
+    assert numbers(viewer) == list(range(1, 901))
+    assert not told(viewer, notice="gap")
+
+
+def test_while_the_journal_is_in_trouble_lines_wait_in_the_stream(cast, server):
+    """Reading stops, and goes on where it was; nothing is lost, nothing comes twice."""
+    hub = cast.hub(server.url, "--keep-free", "0").start()
+    viewer = cast.viewer(hub)
+    publish(server.url, lines_batch("berlin", "e1", 1, 10))
+    viewer.wait(lambda: len(bodies(viewer)) == 10, "not the first lines")
+    hub.limit_file_size(hub.journal.stat().st_size)
+    publish(server.url, *(lines_batch("berlin", "e1", n * 500 + 11, n * 500 + 510) for n in range(40)), make=False)
+    wait_for(lambda: hub.metric("journal_trouble") == 1, hub.tell)
+    assert hub.metric("collected_messages_total") < 41, "what there is no room for is not taken"
+    hub.limit_file_size(None)
+    viewer.wait(lambda: len(bodies(viewer)) == 20_010, "not all lines")
+    assert numbers(viewer) == list(range(1, 20_011))
+    assert not told(viewer, notice="gap")
+
+
+def test_viewers_of_a_hub_ask_by_machine(cast, server):
+    """In a subscription, in /logs and in the terminal; and what is told of machines that are heard and are not."""
+    hub = cast.hub(server.url).start()
+    bots = [{"app": "robo"}, {"app": "other", "state": "crashed"}]
+    publish(
+        server.url,
+        lines_batch("berlin", "e1", 1, 5, app="robo"),
+        lines_batch("berlin", "e1", 6, 7, app="other"),
+        lines_batch("paris", "p1", 1, 3, app="robo"),
+    )
+    viewer = cast.viewer(hub, edge="ber*", notices="no")
+    viewer.wait(lambda: len(bodies(viewer)) == 7, "not the lines of berlin")
+    states = edge_state_of("berlin", *bots, interval_s=3600), edge_state_of("paris", {"app": "robo"}, interval_s=0.1)
+    publish(server.url, *states, make=False)
+    for query, lines in (("edge=paris", 3), ("edge=ber*&app=robo", 5), ("edge=x", 0), ("edge=*&text=p1-2", 1)):
+        found = hub.get(f"/logs?notices=no&{query}")[1].splitlines()
+        assert len(found) == lines, (query, found)
+    assert hub.get("/logs?edge=" + "a" * 300)[0] == 400
+    command = [
+        sys.executable,
+        "-m",
+        "logrelay",
+        "search",
+        "--edge",
+        "paris",
+        "--notices",
+        "no",
+        "p1",
+        f"http://127.0.0.1:{hub.port}/",
+    ]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=True).stdout
+    assert shown.count("p1-") == 3
+
+    # The edge with the short interval has become silent meanwhile.
+    wait_for(lambda: hub.metric("edges_unreachable") == 1, hub.tell)
+    health = hub.health()
+    assert {edge["edge"]: edge["state"] for edge in health["edges"]} == {"berlin": "reachable", "paris": "unreachable"}
+    states = {(trader["edge"], trader["app"]): trader["state"] for trader in health["traders"]}
+    assert states == {("berlin", "robo"): "connected", ("berlin", "other"): "crashed", ("paris", "robo"): "unknown"}
+    metrics = hub.get("/metrics")[1].decode()
+    assert 'logrelay_trader_up{app="robo",edge="berlin"} 1' in metrics
+    assert 'logrelay_trader_up{app="other",edge="berlin"} 0' in metrics
+    assert 'app="robo",edge="paris"' not in metrics
+    everything = cast.viewer(hub)
+    assert {edge["edge"] for edge in everything.others[0]["edges"]} == {"berlin", "paris"}
+    everything.wait(lambda: told(everything, state="edge_unreachable", edge="paris"), "nothing said of paris")
+    assert len(bodies(everything)) == 10, "it is told behind the lines"
+    publish(server.url, edge_state_of("paris", {"app": "robo"}, interval_s=3600), make=False)
+    everything.wait(lambda: told(everything, state="edge_back", edge="paris"), "nothing said of its return")
+    assert hub.metric("edges_unreachable") == 0
+
+
+def test_a_relay_may_be_edge_and_hub_at_once(cast, server):
+    """It has its own bots' lines and the others', forwards only its own, and says only of its own bots how they are."""
+    both = cast.relay("--forward", server.url, "--collect", server.url, "--edge-name", "both", name="both").start()
+    edge, hub = cast.edge(server.url, "edge").start(), cast.hub(server.url).start()
+    for relay in (both, edge):
+        bot = cast.trader(relay, f"bot.{relay.home.name}")
+        bot.burst(50)
+        bot.wait_acked()
+    viewers = [cast.viewer(relay) for relay in (both, hub)]
+    for viewer in viewers:
+        viewer.wait(lambda v=viewer: len({d["context"]["feeder"] for d in bodies(v)}) == 2, "not both bots")
+        viewer.wait(lambda v=viewer: len(bodies(v)) >= 100, "not all lines")
+    wait_for(lambda: len(hub.health()["traders"]) == 2, hub.tell)
+    wait_for(lambda: both.metric("forward_lag_lines") == 0, both.tell)
+    for viewer in viewers:
+        found = bodies(viewer)
+        for name in ("both", "edge"):
+            assert [d["context"]["n"] for d in found if d["app"] == f"bot.{name}"] == list(range(1, 51))
+    own = [d.get("edge") for d in bodies(viewers[0]) if d["app"] == "bot.both"]
+    assert set(own) <= {None, "both"}
+    assert {(t["app"], t["edge"]) for t in hub.health()["traders"]} == {("bot.both", "both"), ("bot.edge", "edge")}
+
+
+def test_without_the_setting_nothing_of_it_is_there(cast):
+    """Neither imports nor fields nor metrics."""
+    relay = cast.relay().start()
+    viewer = cast.viewer(relay)
+    assert "edges" not in viewer.others[0]
+    assert "edges" not in relay.health()
+    assert b"collect" not in relay.get("/metrics")[1]
+    of_it = "m.startswith(('nats', 'logrelay.machines'))"
+    code = f"import sys; import logrelay.app; print(*[m for m in sys.modules if {of_it}])"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (loaded.returncode, loaded.stdout.strip()) == (0, ""), loaded.stderr
