@@ -60,6 +60,7 @@ STATIC: dict[str, tuple[str, str]] = {
     "/sw.js": ("sw.js", "text/javascript; charset=utf-8"),
     "/static/style.css": ("style.css", "text/css; charset=utf-8"),
     "/static/address.js": ("address.js", "text/javascript; charset=utf-8"),
+    "/static/alerts.js": ("alerts.js", "text/javascript; charset=utf-8"),
     "/static/bots.js": ("bots.js", "text/javascript; charset=utf-8"),
     "/static/client.js": ("client.js", "text/javascript; charset=utf-8"),
     "/static/clipboard.js": ("clipboard.js", "text/javascript; charset=utf-8"),

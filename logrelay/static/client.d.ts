@@ -253,6 +253,8 @@ export interface Options {
   /** The token is good no longer, or was never. It is tried again now and then; setToken() tries another at once. */
   onDenied?(reason: string): void;
   onError?(message: ErrorMessage): void;
+  /** The answer to silence(). */
+  onAlerts?(message: Alerts): void;
   /** Something that was asked for means nothing to this relay. */
   onNote?(message: NoteMessage): void;
   onState?(state: State, detail: string): void;
@@ -282,4 +284,6 @@ export class LogRelayClient {
   setToken(token: string): void;
   subscribe(filter: Filter): void;
   history(before: string, limit: number): boolean;
+  /** Have no alerts sent about bots that match a glob for so many seconds; 0: end that. False: not connected. */
+  silence(app: string, seconds: number): boolean;
 }

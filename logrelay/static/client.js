@@ -114,6 +114,11 @@ export class LogRelayClient {
     this.wake(); // after a refusal nothing is open and nothing is tried
   }
 
+  /** Have no alerts sent about bots that match a glob for so many seconds, 0: end that; `onAlerts` or `onError` is told. */
+  silence(app, seconds) {
+    return this.#send(seconds ? { type: "silence", app, for_s: seconds } : { type: "unsilence", app });
+  }
+
   /** Ask for up to `limit` lines before the line `before`, for `onHistory`. False: not connected, or busy with another. */
   history(before, limit) {
     if (this.#history !== null || !this.#send({ type: "history", before, limit })) return false;
@@ -241,6 +246,8 @@ export class LogRelayClient {
       this.#options.onReset?.();
     } else if (message.type === "note") {
       this.#options.onNote?.(message);
+    } else if (message.type === "alerts") {
+      this.#options.onAlerts?.(message);
     } else if (message.type === "error") {
       this.#history = null;
       if (this.#asked > 0 && --this.#asked === 0) this.filter = this.#confirmed; // the old one goes on

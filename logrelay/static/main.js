@@ -9,6 +9,7 @@
  */
 
 import { Address, takeToken } from "./address.js";
+import { Alerts } from "./alerts.js";
 import { Bots } from "./bots.js";
 import { LogRelayClient, splitId } from "./client.js";
 import { copyText, saveFile, toCsv } from "./clipboard.js";
@@ -93,6 +94,14 @@ const problems = new Problems({
   more: $("more"),
   outside: { open: (problem) => openProblem(problem), around: (id) => openAround(id) },
 });
+const alerts = new Alerts({
+  parts: parts("alerts", "active", "silences", "services", "silence", "silenceapp", "silencefor"),
+  outside: {
+    ask: () => relay.alerts(),
+    silence: (app, seconds) => client.silence(app, seconds) || link.showRemark("Not connected: nothing was silenced."),
+    around: (id) => openAround(id),
+  },
+});
 const notifications = new Notifications({ storage, isHidden: () => document.visibilityState === "hidden" });
 const summary = new Summary({
   ask: (query) => relay.summary(query),
@@ -101,6 +110,7 @@ const summary = new Summary({
   on: {
     changed: (data, received) => {
       showSummary(data, received, false);
+      if (address.view.tab === "problems") alerts.refresh();
       notifications.take(data);
       storage.saveLast({ data, received });
     },
@@ -120,6 +130,7 @@ function showSummary(data, received, stored) {
   bots.take(data, received, stored);
   seen.take(data, storage.seen);
   problems.take(data);
+  alerts.setApps(data.apps.map(({ app }) => app));
   redraw($("crashes"), JSON.stringify(data.crashes.map(({ id }) => id)), () => data.crashes.map((crash) => {
     const item = element("li");
     item.append(button("", `when ${visible(crash.app ?? "it")} crashed, ${moment(crash.timestamp)}`, () => openAround(crash.id)));
@@ -190,6 +201,7 @@ const client = new LogRelayClient({
     findOutWhetherEmpty();
   },
   onError: (error) => link.showText(error.message),
+  onAlerts: (shown) => alerts.take(shown),
   onConnection: (message) => {
     link.showText("");
     login.hide();
@@ -324,6 +336,7 @@ async function show(view) {
     else tab.removeAttribute("aria-current");
     $(`panel-${tab.dataset.tab}`).hidden = !here;
   }
+  if (view.tab === "problems" && before?.tab !== "problems") alerts.refresh();
   if (view.tab === "trades" && before?.tab !== "trades") {
     trades.show();
     if (before) loadTrades();

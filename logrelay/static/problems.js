@@ -1,7 +1,7 @@
 /**
  * The problems: what is the same but for its numbers, once, with how often and when; crashes and gaps among them.
  *
- * Owns: the list and its order. It must not know what a tap leads to. Read `static/trades.js` next.
+ * Owns: the list and its order. It must not know what a tap leads to. Read `static/alerts.js` next.
  */
 
 import { button, element, redraw } from "./dom.js";

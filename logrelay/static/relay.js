@@ -47,6 +47,11 @@ export class Relay {
     return answer.json();
   }
 
+  /** Get how the alerts are. */
+  async alerts() {
+    return (await this.#get("alerts", {}, AbortSignal.timeout(GIVEN_UP_AFTER))).json();
+  }
+
   /** Get the table that says which events and fields are a trade's. */
   async tradeNames() {
     return (await this.#get("trade-names", {})).json();
