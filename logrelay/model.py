@@ -7,10 +7,11 @@ where lines come from or go to. Pure. `ingest/frames` makes events, `fanout/line
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from operator import attrgetter
 from typing import NamedTuple
 
 DEBUG, INFO, WARNING, ERROR, CRITICAL = 10, 20, 30, 40, 50
@@ -78,6 +79,14 @@ class Line(NamedTuple):
     """The `run` that the line shows, made by `run_name`; empty for notices, and where an older relay kept the line."""
     edge: str = ""
     """The machine that it was collected from, as the line shows it; empty: it came to this relay itself."""
+
+
+_body = attrgetter("body")
+
+
+def size_of(lines: Iterable[Line]) -> int:
+    """Return how many bytes the bodies of some lines have."""
+    return sum(map(len, map(_body, lines)))
 
 
 @dataclass(slots=True)

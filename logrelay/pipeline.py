@@ -354,10 +354,15 @@ class Pipeline(Generic[Server]):
             self.journal_thread.submit(commit)
         if batch is None:
             return
-        degraded.add(batch, [(run.id, run.last_seq) for run in commit.runs], time.monotonic())
         if is_committed:
-            self.on_committed(batch.last, self.journal_thread.oldest)
+            # Nothing waits, so nothing has to be found among what waits.
+            self._hub.publish(batch, oldest=self.journal_thread.oldest)
+            self._carry_out_requests()
+            for run in commit.runs:
+                self._registry.committed(run.id, run.last_seq)
+            self._forget_runs(self.journal_thread.oldest)
             return
+        degraded.add(batch, [(run.id, run.last_seq) for run in commit.runs], time.monotonic())
         if degraded.alias is not None:
             self._publish_provisional(batch)
         if self._commit_timer is None and not self._stopping:
@@ -417,8 +422,7 @@ class Pipeline(Generic[Server]):
         self._carry_out_requests()
         for run_id, seq in committed.acks.items():
             self._registry.committed(run_id, seq)
-        if self._registry.forget(oldest, _now_us(), time.monotonic()):
-            self.trader_server.schedule_tick()
+        self._forget_runs(oldest)
         self._update_reading()
         if degraded.trouble is not None and degraded.recover(time.monotonic()):
             self._on_trouble_over()
@@ -426,6 +430,10 @@ class Pipeline(Generic[Server]):
         if self._all_committed is not None and not degraded.waiting:
             self._all_committed.set()
         self._after_commit(upto, oldest)
+
+    def _forget_runs(self, oldest: int) -> None:
+        if self._registry.forget(oldest, _now_us(), time.monotonic()):
+            self.trader_server.schedule_tick()
 
     def on_trouble(self, error: JournalError) -> None:
         """The journal refuses lines: go on without it, and say so."""

@@ -11,7 +11,8 @@ selection gets the very same bytes objects.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, chain
 from typing import Literal, NamedTuple
 
@@ -64,6 +65,10 @@ class Segment(NamedTuple):
     lines: int
 
 
+_segment: Callable[[tuple[object, ...]], Segment] = partial(tuple.__new__, Segment)
+"""Segment of a ready tuple: a line that comes alone makes one."""
+
+
 class _Headers(dict[int, bytes]):
     """Headers of unmasked, final text frames by payload size (RFC 6455 section 5.2); lines have few sizes."""
 
@@ -91,6 +96,8 @@ def segments_of(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> lis
     """Cut rendered lines into segments of about `SEGMENT_BYTES`, in order."""
     if not bodies:
         return []
+    if len(bodies) == 1:
+        return [_segment((_join(bodies, form), seqs[0], 1))]
     sizes = list(accumulate([len(body) + _HEADER_BYTES for body in bodies]))
     if sizes[-1] <= SEGMENT_BYTES:
         return [Segment(_join(bodies, form), seqs[-1], len(bodies))]
@@ -110,6 +117,8 @@ def _join(bodies: Sequence[bytes], form: Form) -> bytes:
         return b"\n".join([*bodies, b""])
     if form == "sse":
         return b"".join([b"id: %b\ndata: %b\n\n" % (_id_in(body), body) for body in bodies])
+    if len(bodies) == 1:
+        return _header[len(bodies[0])] + bodies[0]
     # Header and body go into the one join that makes the segment: a line is copied once.
     headers = map(_header.__getitem__, map(len, bodies))
     return b"".join(chain.from_iterable(zip(headers, bodies, strict=True)))
@@ -166,9 +175,8 @@ class Batch:
         if len(_keys) > MAX_KEYS:
             _keys.clear()
         share = _keys.setdefault
-        self.keys: list[Key] = [
-            share(key, key) for key in [(line.level, line.source, line.run and 1, line.app) for line in lines]
-        ]
+        keys = [(line.level, line.source, line.run and 1, line.app) for line in lines]
+        self.keys: list[Key] = list(map(share, keys, keys))
         self.keyset: frozenset[Key] = frozenset(self.keys)
         self.alias: tuple[str, str] | None = None
         self._fresh = True

@@ -12,7 +12,7 @@ when. A limit on the apps holds for them too: what tells of a bot that a viewer 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -131,6 +131,12 @@ class Filter:
     """Which notices pass, besides what the limit says of them."""
     edges: tuple[str, ...] = ()
     """Globs for the machine that the line was collected from; one of this relay's own fails."""
+    everything: bool = field(init=False, repr=False, compare=False)
+    """True when no line and no notice can fail this filter. Worked out once: it is asked for each batch."""
+
+    def __post_init__(self) -> None:
+        """Work out what follows from the fields."""
+        object.__setattr__(self, "everything", not self.asks and not self.by_notice)
 
     def within(self, limit: Limit) -> Filter:
         """Return what of this filter somebody with `limit` may see; the same again for what was narrowed by it."""
@@ -143,11 +149,6 @@ class Filter:
     def asks(self) -> bool:
         """True when there is a condition on the lines, the limit left aside."""
         return bool(self.level > DEBUG or self.sources or self.apps or self.by_content)
-
-    @property
-    def everything(self) -> bool:
-        """True when no line and no notice can fail this filter."""
-        return not self.asks and not self.by_notice
 
     @property
     def by_source(self) -> bool:

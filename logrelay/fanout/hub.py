@@ -135,10 +135,11 @@ class Hub:
 
     # --- lines come in -----------------------------------------------------------------------------------
 
-    def publish(self, batch: Batch) -> None:
+    def publish(self, batch: Batch, *, oldest: int | None = None) -> None:
         """Send a batch to everybody at the head and remember it for those just behind.
 
-        Batches come in order and without holes: `batch.first == head + 1`.
+        Batches come in order and without holes: `batch.first == head + 1`. `oldest`: the journal holds the batch
+        already, and from that seq on; `commit` need not be called.
         """
         assert batch.first == self.head + 1, "a batch was published out of order"
         self.head = batch.last
@@ -167,7 +168,10 @@ class Hub:
             for viewer in stalled:
                 self._leave(viewer)
                 viewer.stalled = True
-        self._trim()
+        if oldest is None:
+            self._trim()
+        else:
+            self.commit(batch.last, oldest)
 
     def _publish_compressed(self, group: Group, batch: Batch) -> None:
         """Send a batch through the group's compressor."""

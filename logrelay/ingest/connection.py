@@ -120,6 +120,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         "_find_process",
         "_hello_timer",
         "_intake",
+        "_into",
         "_owner",
         "_silence",
         "_transport",
@@ -167,6 +168,8 @@ class UnixConnection(asyncio.BufferedProtocol):
         """The highest seq that was to be acked."""
         self._acked = 0
         """The highest seq that the trader has been told."""
+        self._into = memoryview(b"")
+        """Where the last bytes were read to."""
         self._transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
         self._fd = -1
@@ -191,11 +194,12 @@ class UnixConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (the owner says how much is read at once)
         """Return where the next bytes go, which every connection uses: they are taken out at once."""
-        return self._owner.read_buffer(self)
+        self._into = self._owner.read_buffer(self)
+        return self._into
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what was read."""
-        self.data_received(bytes(self._owner.read_buffer(self)[:nbytes]))
+        self.data_received(bytes(self._into[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
         """Decode at once, so that no later error of the socket can take the bytes away; then hand the frames over."""
@@ -223,7 +227,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         broken = received[-1] if received and isinstance(received[-1], frames.Broken) else None
         if broken:
             received.pop()
-        if any(type(frame) is Hello for frame in received):
+        if Hello in map(type, received):
             # Hello again changes nothing; another run's ends what is understood, and the lines before it count.
             other = next((n for n, f in enumerate(received) if type(f) is Hello and f.run != self.run), None)
             if other is not None:

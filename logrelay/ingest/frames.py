@@ -236,6 +236,8 @@ class Decoder:
                     return data[end:]
                 sizes.append(size)
                 start = end
+                if start == len(data):
+                    break  # the usual end, without the price of an exception
         except msgpack.OutOfData:
             pass
         except _UNDECODABLE as error:
@@ -275,7 +277,7 @@ class Decoder:
         ranks = RANKS
         unpacker = self._unpackers.decoder
         unpacker.feed(data)
-        for raw, _ in zip(unpacker, sizes, strict=True):
+        for raw, _ in zip(unpacker, sizes, strict=True) if len(sizes) > 1 else ((unpacker.unpack(), 0),):
             # The common frame first, all of its types at once: this loop runs for every line.
             if type(raw) is list and len(raw) == 5 and raw[0] == _LOG:
                 kind, seq, time_ns, level, event = raw

@@ -54,6 +54,8 @@ MAX_RANGES = 16
 MAX_NAMED = 8
 """Apps that a count of suppressed notices names."""
 
+_NEVER = float("inf")
+
 
 @dataclass(slots=True)
 class Suppressed:
@@ -144,7 +146,9 @@ class NoticeRate:
 
     def next_deadline(self) -> float:
         """Return when `take_due` has something; infinity: never."""
-        return min((found.since + SUM_S for found in self._suppressed.values()), default=float("inf"))
+        if not self._suppressed:
+            return _NEVER
+        return min(found.since + SUM_S for found in self._suppressed.values())
 
     def take_due(self, mono: float, *, all_of_them: bool = False) -> list[Suppressed]:
         """Return the counts that are due, or all; they begin anew."""
@@ -227,5 +231,7 @@ class GapSums:
 
     def take(self) -> list[GapSum]:
         """Return the sums; they begin anew."""
+        if not self._sums:
+            return []
         taken, self._sums = list(self._sums.values()), {}
         return taken

@@ -937,8 +937,10 @@ class TraderRegistry:
         is kept and `CLOSED_S` have passed; or when `RESEND_S` have passed. Beyond `max_runs` others go before their
         time, those that said goodbye first. Their rows go with the next commit.
         """
-        self._retire()
         trusted_us = self._trusted(now_us, mono)
+        if len(self._ended) <= RECENT_RUNS and not len(self._table) and not self._unreported_forgotten:
+            return False  # the relay of one bot
+        self._retire()
         for _ in range(FORGET_STEP):
             closed, lost = self._table.first(CLOSED), self._table.first(CLOSED, other=True)
             closed = None if closed is not None and self._is_highest(closed[0]) else closed

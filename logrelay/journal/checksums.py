@@ -41,7 +41,8 @@ def line_crc(seq: int, time_us: int, level: int, source: int, run: int, body: by
 
 def row_crc(values: Iterable[object]) -> int:
     """Return the checksum of a row of a small table: integers, texts, bytes and NULLs."""
-    return crc32("\0".join(v.hex() if isinstance(v, bytes) else str(v) for v in values).encode("utf-8", "replace"))
+    texts = [v.hex() if type(v) is bytes else str(v) for v in values]
+    return crc32("\0".join(texts).encode("utf-8", "replace"))
 
 
 def damaged(seqs: Sequence[int], bodies: Sequence[bytes], wanted: Sequence[int]) -> list[int]:

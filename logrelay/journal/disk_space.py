@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from logrelay.journal.schema import PAGE_SIZE
+from logrelay.model import size_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,7 +55,7 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 def pages_of(lines: Sequence[Line]) -> int:
     """Return how many pages a commit of `lines` adds to the file at most."""
-    count, size = len(lines), sum(len(line.body) for line in lines)
+    count, size = len(lines), size_of(lines)
     tails = count if size > LONG_BYTES * count else 0
     return (size * 5 // 4 + ROW_BYTES * count) // PAGE_SIZE + COMMIT_PAGES + tails
 

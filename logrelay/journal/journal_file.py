@@ -291,8 +291,10 @@ class JournalFile:
         """Return the size of the file and its companions."""
         total = 0
         for companion in _COMPANIONS:
-            with suppress(OSError):
-                total += Path(self.path + companion).stat().st_size
+            try:
+                total += os.stat(self.path + companion).st_size  # noqa: PTH116  (a Path takes ten times as long)
+            except OSError:
+                continue
         return total
 
 

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import TYPE_CHECKING
 
 from logrelay.journal import purged
@@ -66,6 +66,11 @@ DAY_US = 86_400_000_000
 AGE, SIZE, SPACE = "age", "size", "space"
 """Why lines go: they are old, the journal is too large, or the file system has too little room."""
 
+_MARKED = (DEBUG, INFO, WARNING, ERROR, CRITICAL)
+"""The levels that a mark counts, in the order of its columns."""
+
+_UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 _levels = attrgetter("level")
 
 
@@ -77,7 +82,8 @@ class _Block:
     began_us: int
     min_us: int
     max_us: int
-    counts: Counter[int]
+    counts: list[int]
+    """Lines of each level of `_MARKED`."""
     lines: int = 0
 
 
@@ -88,7 +94,7 @@ def log_share(least: int) -> int:
 
 def uptime_us() -> int:
     """Read a clock that never steps; on Linux it goes on while the machine is suspended."""
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
+    return time.clock_gettime_ns(_UPTIME_CLOCK) // 1000
 
 
 @dataclass(slots=True)
@@ -180,7 +186,7 @@ class Retention:
         """Write down the block of `lines` in the transaction that is open; `confirm` makes it count."""
         now = max(self._look(), self._last_mark_us)
         times = [line.time_us if line.clock_us is None else line.clock_us for line in lines]
-        counts, least, most = Counter(map(_levels, lines)), min(times), max(times)
+        counts, least, most = list(map([*map(_levels, lines)].count, _MARKED)), min(times), max(times)
         block = self._block
         if block is None or block.lines >= BLOCK_LINES or now - block.began_us >= BLOCK_US:
             block = _Block(lines[0].seq, now, least, most, counts, len(lines))
@@ -190,13 +196,10 @@ class Retention:
                 block.began_us,
                 min(block.min_us, least),
                 max(block.max_us, most),
-                block.counts + counts,
+                list(map(add, block.counts, counts)),
                 block.lines + len(lines),
             )
-        row = (
-            *(block.first, lines[-1].seq, now, block.min_us, block.max_us),
-            *(block.counts[level] for level in (DEBUG, INFO, WARNING, ERROR, CRITICAL)),
-        )
+        row = (block.first, lines[-1].seq, now, block.min_us, block.max_us, *block.counts)
         db.execute(
             "REPLACE INTO marks "
             "(first, last, relay_us, min_us, max_us, debug, info, warning, error, critical, crc) "

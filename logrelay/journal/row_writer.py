@@ -34,6 +34,9 @@ CHUNKS = (512, 64, 8, 1)
 MAX_ALIASES = 64
 """Provisional epochs remembered: one per time of trouble that viewers lived through."""
 
+MOST_CHANGED_RUNS = 64
+"""Runs that wait to be put into the table, half a kilobyte each; a machine has fewer bots at a time."""
+
 _INSERTS = {
     n: "INSERT INTO lines (seq, time_us, level, source, run, body, crc) VALUES "  # noqa: S608  (only counts)
     + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT), ?)"] * n)
@@ -56,7 +59,9 @@ class RowWriter:
 
     def __init__(self) -> None:
         """Know nothing yet; see `load`."""
-        self.runs = RunTable()
+        self._runs = RunTable()
+        self._changed_runs: dict[int, Run] = {}
+        """Runs by id that have changed since, in that order: putting one into the table is a part of a lone line."""
         self.aliases: list[str] = []
         self.devices: dict[int, DeviceRow] = {}
         self._has_devices = False
@@ -70,6 +75,14 @@ class RowWriter:
         """Source ids by logger name and app. Replaced, never changed: readers on other threads go through it."""
         self._new_names: dict[SourceKey, int] = {}
         self._last_name = NOTICE_SOURCE
+
+    @property
+    def runs(self) -> RunTable:
+        """The runs that the file has."""
+        if self._changed_runs:
+            changed, self._changed_runs = self._changed_runs, {}
+            self._runs.change(changed.values(), ())
+        return self._runs
 
     def load(self, db: sqlite3.Connection) -> None:
         """Take over what a file holds. Raises sqlite3.Error, TypeError when the columns are not ours."""
@@ -85,7 +98,7 @@ class RowWriter:
         self.forwarded = {row.target: row for row in read_forwarded(db)} if self._has_forwarded else {}
         columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
         rows = db.execute(f"SELECT {columns} FROM runs ORDER BY seen_us, id")  # noqa: S608  (only names of columns)
-        self.runs = RunTable(Run(*row) for row in rows)
+        self._runs, self._changed_runs = RunTable(Run(*row) for row in rows), {}
 
     def write(self, db: sqlite3.Connection, commit: Commit) -> None:
         """Write a commit in the transaction that is open; `confirm` makes it count. Raises sqlite3.Error."""
@@ -109,8 +122,15 @@ class RowWriter:
     def confirm(self, commit: Commit) -> None:
         """Remember what of the commit is not lines: the transaction is in the file."""
         self._new_names = {}
-        self.runs.change(commit.runs, commit.forgotten)
-        self.aliases += [alias for alias in commit.aliases if alias not in self.aliases]
+        if commit.forgotten:
+            self.runs.change(commit.runs, commit.forgotten)
+        else:
+            for run in commit.runs:
+                self._changed_runs[run.id] = run
+            if len(self._changed_runs) > MOST_CHANGED_RUNS:
+                self._runs = self.runs
+        if commit.aliases:
+            self.aliases += [alias for alias in commit.aliases if alias not in self.aliases]
         if commit.devices:
             self._has_devices = True
             self.devices |= {row.id: row for row in commit.devices}
@@ -159,6 +179,8 @@ class RowWriter:
         A number given away in a commit that failed stays with its name, and is written with the next.
         """
         known = self.names
+        if len(lines) == 1 and not self._new_names and (lines[0].source, lines[0].app) in known:
+            return  # the usual line that comes alone
         # One by one: `set - known.keys()` goes through all that are known, and this is done with every commit.
         unknown = {key for line in lines if line.run != RELAY_RUN and (key := (line.source, line.app)) not in known}
         for name in sorted(unknown)[: max(0, MAX_SOURCES - len(self.names))]:
@@ -173,10 +195,9 @@ class RowWriter:
 
     def write_runs(self, db: sqlite3.Connection, runs: Iterable[Run]) -> None:
         """Insert or replace runs by id. Raises sqlite3.Error."""
-        rows = [
-            (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us) for r in runs
-        ]
-        db.executemany(_RUN, [(*row, row_crc(row)) for row in rows])
+        for r in runs:
+            row = (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
+            db.execute(_RUN, (*row, row_crc(row)))
 
     def write_aliases(self, db: sqlite3.Connection, aliases: Iterable[str]) -> None:
         """Insert aliases that are not there yet. Raises sqlite3.Error."""

@@ -35,7 +35,7 @@ from logrelay.journal.interface import (
     UpkeepNotice,
 )
 from logrelay.journal.quick_commits import QuickCommits
-from logrelay.model import ERROR, WARNING, Commit
+from logrelay.model import ERROR, WARNING, Commit, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -212,9 +212,9 @@ class JournalThread:
         Nothing is reported. The caller knows of no trouble, and of no commit that has not been reported.
         """
         lines = commit.lines
-        if self.pending or self._trouble is not None or self._stopping.is_set():
+        if self._submitted != self._taken or self._trouble is not None or self._stopping.is_set():
             return False
-        if not self._quick.allow(len(lines), _size(commit)) or not self._using.acquire(blocking=False):
+        if not self._quick.allow(len(lines), size_of(lines)) or not self._using.acquire(blocking=False):
             return False
         try:
             if self._lost or self._damage is not None:
@@ -435,7 +435,7 @@ class JournalThread:
         """Take commits that wait, up to a bound, the first one whatever its size."""
         waiting = self._carried_over
         parts = [waiting.popleft()]
-        lines, size = len(parts[0].lines), _size(parts[0])
+        lines, size = len(parts[0].lines), size_of(parts[0].lines)
         while lines < MERGE_LINES and len(parts) < self._most_parts:
             if not waiting:
                 try:
@@ -448,7 +448,7 @@ class JournalThread:
                     self._queue.put(None)  # the end stays the end: nothing is submitted behind it
                     break
                 waiting.append(following)
-            lines, size = lines + len(waiting[0].lines), size + _size(waiting[0])
+            lines, size = lines + len(waiting[0].lines), size + size_of(waiting[0].lines)
             if lines > MERGE_LINES or size > MERGE_BYTES:
                 break
             parts.append(waiting.popleft())
@@ -644,7 +644,3 @@ def _merge(parts: list[Commit]) -> Commit:
         list({row.id: row for part in parts for row in part.collected}.values()),
         next((part.forwarded for part in reversed(parts) if part.forwarded is not None), None),
     )
-
-
-def _size(commit: Commit) -> int:
-    return sum(len(line.body) for line in commit.lines)

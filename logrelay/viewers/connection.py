@@ -718,7 +718,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or self._closing or transport.is_closing():
             return False
-        self._write(transport, payload)
+        self.bytes_written += len(payload)
+        transport.write(payload)
         return not self._writing_paused
 
     def _write(self, transport: asyncio.Transport, data: bytes) -> None:

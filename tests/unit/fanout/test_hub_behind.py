@@ -890,3 +890,19 @@ def test_where_its_newest_lines_have_to_be_searched_for(found_seqs, complete, ex
 
     assert viewer.sink.got() == expected
     assert relay.hub.received(viewer) == 20
+
+
+def test_a_batch_that_the_journal_has_already_is_shown_and_committed_at_once():
+    """As if `publish` and `commit` had been called."""
+    one, two = Relay(), Relay()
+    for relay in (one, two):
+        viewer = relay.viewer()
+        relay.hub.start_after(viewer, 20)
+        relay.hub.commit(20, 1)
+        relay.sink = viewer.sink
+    one.hub.publish(batch(21, 22), oldest=3)
+    two.hub.publish(batch(21, 22))
+    two.hub.commit(22, 3)
+    assert (one.hub.head, one.hub.committed, one.hub.oldest) == (two.hub.head, two.hub.committed, two.hub.oldest)
+    assert one.hub.committed == 22
+    assert one.sink.got() == two.sink.got() == [21, 22]

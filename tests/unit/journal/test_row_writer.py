@@ -196,6 +196,22 @@ def test_a_commit_takes_runs_out(writer, db, run):
     assert writer.runs.get(run(2).key) == again
 
 
+def test_runs_are_remembered_as_the_file_has_them_however_many_change(writer, db, run, monkeypatch):
+    """Those that changed lately are looked up and passed on like all others; only so many of them wait."""
+    monkeypatch.setattr(row_writer, "MOST_CHANGED_RUNS", 3)
+    for n in (5, 1, 4, 2, 3):
+        write(writer, db, Commit(runs=[run(n, last_seq=1, seen_us=n)]))
+    write(writer, db, Commit(runs=[run(1, last_seq=7, seen_us=1)]))
+    write(writer, db, Commit(runs=[run(1, last_seq=8, seen_us=1), run(6, seen_us=6)]))
+    assert len(writer._changed_runs) <= 3
+
+    assert [(r.id, r.last_seq) for r in writer.runs] == [(5, 1), (1, 8), (4, 1), (2, 1), (3, 1), (6, 0)]
+    assert sorted(writer.runs, key=lambda r: r.id) == sorted(loaded(db).runs, key=lambda r: r.id)
+    write(writer, db, Commit(runs=[run(6, last_seq=1, seen_us=6)]))
+    write(writer, db, Commit(forgotten=[(6, run(6).key)]))
+    assert writer.runs.get(run(6).key) is None
+
+
 class TestForget:
     @pytest.fixture(autouse=True)
     def _small(self, monkeypatch):
