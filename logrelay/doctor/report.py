@@ -14,9 +14,6 @@ from logrelay.config.settings import SETTINGS, Setting
 from logrelay.doctor.facts import Facts
 from logrelay.doctor.finding import Finding, exit_code
 
-SECRETS = ("token", "nats_password", "nats_token", "nats_nkey")
-"""Settings whose values are not shown."""
-
 NOT_SET = "not set"
 
 UNIT_SHOWN = ("FragmentPath", "DropInPaths", "EnvironmentFiles", "User", "UnitFileState", "ActiveState", "SubState")
@@ -25,7 +22,8 @@ UNIT_SHOWN = ("FragmentPath", "DropInPaths", "EnvironmentFiles", "User", "UnitFi
 def value_of(setting: Setting, effective: Effective) -> object:
     """Return the value of a setting as JSON has it; a secret only as set."""
     value = getattr(effective.config, setting.name)
-    return "(set)" if setting.name in SECRETS and value is not None else value
+    # What has no option, because options are visible to everybody, is not shown either.
+    return value if setting.by_flag or value is None else "(set)"
 
 
 def text_of(setting: Setting, effective: Effective) -> str:

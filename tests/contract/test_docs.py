@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from logrelay import errors  # noqa: E402
+from logrelay import budgets, errors  # noqa: E402
 from logrelay.cli.serve import serve  # noqa: E402
 from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
 from logrelay.fanout import line_json  # noqa: E402
-from logrelay.http import metrics  # noqa: E402
-from logrelay.viewers import messages, requests  # noqa: E402
+from logrelay.http import log_query, metrics, request_head  # noqa: E402
+from logrelay.viewers import connection, messages, requests, server  # noqa: E402
 from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor, Redactor  # noqa: E402
 from tests.support.waiting import DEADLINE_S  # noqa: E402
 
@@ -298,6 +298,80 @@ def test_every_argument_and_number_of_the_trader_s_side_is_documented():
     assert {name for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)} == arguments
     named = {name for row in numbers.splitlines() if row.startswith("| `") for name in re.findall(r"`(\w+)`", row)}
     assert LogRelayProcessor(disabled=True).stats().keys() - named == set()
+
+
+def test_every_signal_is_documented():
+    """What the relay does on a signal should have a row in docs/operations.md, and no other."""
+    source = (ROOT / "logrelay" / "app.py").read_text("utf-8")
+    # `signal.` alone counts: the words of messages are no handlers
+    handled = set(re.findall(r"signal\.(SIG[A-Z0-9]+)", source))
+    section = page("docs/operations.md").partition("## Signals")[2].partition("\n## ")[0]
+
+    assert {"SIGTERM", "SIGINT", "SIGHUP"} <= handled
+    assert set(re.findall(r"^\| (SIG[A-Z0-9]+) \|", section, re.MULTILINE)) == handled
+
+
+def test_every_state_of_a_notice_is_documented():
+    """Whoever acts on a notice goes by its state, and should find it in docs/protocol.md."""
+    folders = ("ingest", "journal", "viewers", "access")
+    paths = [*(ROOT / "logrelay").glob("*.py"), *(p for f in folders for p in (ROOT / "logrelay" / f).glob("*.py"))]
+    sources = [path.read_text("utf-8") for path in paths]
+    states = {state for text in sources for state in re.findall(r'"state": "(\w+)"', text)}
+    text = page("docs/protocol.md")
+
+    assert len(states) > 12
+    assert [state for state in sorted(states) if f"`{state}`" not in text] == []
+
+
+def test_every_option_of_a_unit_exists():
+    """A unit that names an option or a variable that is none would never start, or be set in vain."""
+    flags = {s.flag for s in SETTINGS if s.by_flag} | {option for one in serve.params for option in one.opts}
+    variables = {s.variable for s in SETTINGS} | set(OTHER_VARIABLES)
+    units = sorted((ROOT / "logrelay" / "units").glob("*.service"))
+    assert len(units) >= 2
+    for unit in units:
+        text = unit.read_text("utf-8")
+        for command in re.findall(r"^Exec\w+=\S*/logrelay serve(.*)$", text, re.MULTILINE):
+            assert set(re.findall(r"(--[a-z-]+)", command)) <= flags, unit.name
+        assert set(re.findall(r"^Environment=.*?(LOGRELAY_[A-Z_]+)=", text, re.MULTILINE)) <= variables, unit.name
+
+
+def test_the_dashboard_and_the_rules_use_metrics_that_exist():
+    """A name that is not there shows an empty panel, and a rule that never fires; each rule has a test of its own."""
+    folder = ROOT / "docs" / "monitoring"
+    known = {metrics.PREFIX + metric.name for metric in metrics.METRICS}
+    labels = {metrics.PREFIX + metric.name: {*metric.labels, "instance"} for metric in metrics.METRICS}
+    for name in ("rules.yml", "rules.test.yml", "dashboard.json"):
+        text = (folder / name).read_text("utf-8").replace('\\"', '"')
+        used = set(re.findall(r"\blogrelay_\w+", text))
+        assert len(used) > 8
+        assert used - known == set(), name
+        for metric, inside in re.findall(r"\b(logrelay_\w+)\{([^}]*)\}", text):
+            assert set(re.findall(r"(\w+)=", inside)) <= labels[metric], (name, metric)
+    rules = (folder / "rules.yml").read_text("utf-8")
+    named = set(re.findall(r"- alert: (\w+)", rules))
+    tested = set(re.findall(r'alertname="(\w+)"', (folder / "rules.test.yml").read_text("utf-8")))
+    assert len(named) > 10
+    assert tested == named
+
+
+def test_the_limits_in_the_text_are_those_of_the_code():
+    """docs/upkeep.md, "Limits of every request"."""
+    section = page("docs/upkeep.md").partition("## Limits of every request")[2].partition("\n## ")[0]
+    rows = [row.split("|")[2] for row in section.splitlines() if row.startswith("| ")][1:]
+    numbers = [
+        (request_head.MAX_LINE_BYTES >> 10, request_head.MAX_HEAD_BYTES >> 10, request_head.MAX_FIELDS),
+        (request_head.MAX_WEBSOCKET_BYTES >> 10,), (int(connection.HANDSHAKE_TIMEOUT_S),),
+        (connection.MAX_DROPPED_BYTES >> 20,), (log_query.MAX_FIELDS,), (log_query.DEFAULT_LIMIT, log_query.MAX_LIMIT),
+        (log_query.DEFAULT_AROUND,), (budgets.SEARCHES,),
+        (int(connection.STREAM_TIMEOUT_S), int(budgets.STALLED_ANSWER_S), budgets.SEARCHES), (),
+        (connection.MAX_REQUEST_BYTES >> 10,), (int(budgets.MESSAGES_PER_S), int(budgets.MESSAGES_AT_ONCE)),
+        (int(server.PING_INTERVAL_S),),
+    ]  # fmt: skip
+    assert len(rows) == len(numbers) + 1
+    for row, wanted in zip(rows, numbers, strict=False):
+        found = set(map(int, re.findall(r"\d+", row)))
+        assert set(wanted) <= found, row
 
 
 def test_the_changelog_begins_with_what_is_unreleased():
