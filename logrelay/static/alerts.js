@@ -6,7 +6,7 @@
  */
 
 import { button, element, redraw, setText } from "./dom.js";
-import { count, moment, visible } from "./format.js";
+import { count, moment, shortError, visible } from "./format.js";
 import { globOf } from "./filters.js";
 
 export class Alerts {
@@ -81,7 +81,7 @@ export class Alerts {
     first.append(element("b", "kind", active ? `${kind}, still` : kind), element("bdi", "message", visible(message)), element("b", "times", lost));
     const when = since === last ? moment(last) : `${moment(since)} to ${moment(last)}`;
     const told = [app && visible(app), when, `rule ${visible(rule)}`, silenced && "silenced"].filter(Boolean).join(" \u00b7 ");
-    face.append(first, element("bdi", "reason", visible(reason)), element("span", "when", told));
+    face.append(first, element("bdi", "reason", visible(shortError(reason))), element("span", "when", told));
     item.append(face);
     return item;
   }

@@ -29,6 +29,11 @@ export function lastLine(text) {
   return text.trimEnd().split("\n").at(-1).trim();
 }
 
+/** The last line of an exception without the module of its class, which would push the reason off a small screen. */
+export function shortError(text) {
+  return text.replace(/^(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_]\w*(?::|$))/, "");
+}
+
 const two = (n) => String(n).padStart(2, "0");
 
 /** The local time of day to the second. */

@@ -5,7 +5,7 @@
  */
 
 import { button, element, redraw } from "./dom.js";
-import { count, moment, visible } from "./format.js";
+import { count, moment, shortError, visible } from "./format.js";
 
 /** How a cause of a gap is said. */
 const LOST_LINES = (gap) => (gap.count ? `${count(gap.count, "line")} missing` : "lines are missing");
@@ -40,7 +40,7 @@ export class Problems {
       const [from, to] = [moment(first.timestamp), moment(last.timestamp)];
       const when = from === to ? to : `${from} to ${to}`;
       items.push(this.#item(problem.severity ?? problem.level, problem.app, problem.message, n > 1 ? `\u00d7${n.toLocaleString("en")}` : "",
-        problem.exception ?? problem.source, when, () => this.#outside.open(problem)));
+        problem.exception === null ? problem.source : shortError(problem.exception), when, () => this.#outside.open(problem)));
     }
     for (const gap of data.gaps) {
       items.push(this.#item("gap", gap.app, LOST_LINES(gap), "", gap.cause, moment(gap.timestamp), () => this.#outside.around(gap.id)));

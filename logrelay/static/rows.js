@@ -7,7 +7,7 @@
 
 import { splitId } from "./client.js";
 import { button, element } from "./dom.js";
-import { clock, day, lastLine, TRACEBACKS, valueText, visible } from "./format.js";
+import { clock, day, lastLine, shortError, TRACEBACKS, valueText, visible } from "./format.js";
 
 /** Characters of a value in a row; the detail sheet has all of it. */
 const VALUE_SHOWN = 160;
@@ -31,7 +31,7 @@ export function isNotice(line) {
 /** Why it happened, in one text line; empty when the line does not say. */
 export function reasonOf(line) {
   for (const key of TRACEBACKS) {
-    if (typeof line.context[key] === "string") return lastLine(line.context[key]);
+    if (typeof line.context[key] === "string") return shortError(lastLine(line.context[key]));
   }
   const key = REASONS.find((one) => line.context[one] !== undefined && line.context[one] !== null);
   return key ? valueText(line.context[key]) : "";

@@ -6,7 +6,7 @@
  */
 
 import { button, element, redraw, setText } from "./dom.js";
-import { count, moment, visible } from "./format.js";
+import { count, moment, shortError, visible } from "./format.js";
 import { totals } from "./summary.js";
 
 /** Groups of problems that are named on the first screen. */
@@ -61,7 +61,7 @@ export class Seen {
     const face = button(problem.severity ?? problem.level, undefined, () => this.#outside.open(problem));
     face.append(element("bdi", "message", visible(problem.message)),
       element("span", "times", problem.count > 1 ? `\u00d7${problem.count.toLocaleString("en")}` : problem.severity ? "critical" : ""));
-    if (problem.exception) face.append(element("bdi", "reason", visible(problem.exception)));
+    if (problem.exception) face.append(element("bdi", "reason", visible(shortError(problem.exception))));
     item.append(face);
     return item;
   }

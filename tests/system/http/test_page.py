@@ -244,7 +244,11 @@ def test_the_reason_comes_first(relay, tall):
     noise = {"day": 3, "at": "09:30", "pid": 7}
     trader.log("bar.received", symbol="AAPL", close=190, **noise)
     trader.log(
-        "order.failed", level="error", order="A1", exception="Traceback\n  File x\nLimitExceeded: 500 > 300", **noise
+        "order.failed",
+        level="error",
+        order="A1",
+        exception="Traceback\n  File x\nmy_bot.risk.LimitExceeded: 500 > 300",
+        **noise,
     )
     trader.log("halted", level="warning", symbol="AAPL", reason="volatility", **noise)
     trader.log("stop", level="critical", why="loss", **noise)
