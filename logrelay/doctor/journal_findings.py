@@ -17,6 +17,9 @@ from logrelay.journal.room_watch import LOW_SHARE, PINNED_SHARES
 CLOCK_BEHIND_US = 300_000_000
 """Five minutes: a step that a clock takes when it is set; beyond that lines come before those that are there."""
 
+UP_STATES = ("connected", "quiet")
+"""States of a bot that is there."""
+
 BAD_STATES = ("crashed", "lost", "gone")
 """States of a bot that somebody has to look at; `closed` said goodbye."""
 
@@ -112,8 +115,16 @@ def bots(facts: Facts) -> Iterator[Finding]:
             f"no bot has been seen{since}",
             "start one; on its stderr it says where it looks for the relay (docs/bots.md)",
         )
+    states = {bot.app: bot.state for bot in found.bots}
+    for app in facts.effective.config.expect:
+        if states.get(app) not in UP_STATES:
+            yield problem(
+                "bot_not_up",
+                f"the bot {app!r} should always be up (LOGRELAY_EXPECT), and {_how(states.get(app))}",
+                "start it; on its stderr it says where it looks for the relay (docs/bots.md)",
+            )
     for bot in found.bots:
-        if bot.state in BAD_STATES:
+        if bot.state in BAD_STATES and bot.app not in facts.effective.config.expect:
             last = "" if bot.last_us is None else f", its last line is of {_time(bot.last_us)}"
             yield warning(
                 "bot_missing", f"the bot {bot.app!r} is {bot.state}{last}", "logrelay status shows what it said last"
@@ -129,6 +140,10 @@ def clock(facts: Facts) -> Iterator[Finding]:
             f"the machine's clock says {_time(facts.now_us)}, and the journal's newest line is of {_time(newest)}",
             "set the clock (timedatectl set-ntp true)",
         )
+
+
+def _how(state: str | None) -> str:
+    return "has never been seen" if state is None else f"is {state}"
 
 
 def _mib(count: int) -> str:

@@ -123,6 +123,11 @@ FAULTS = [
     ("log_pinned", with_journal(log_bytes=65 * MIB, readers=["process 9 (sqlite3)"]), 7, "process 9 (sqlite3)"),
     ("no_bot_seen", with_journal(bots=[]), 0, "since 2026-01-23 10:00 UTC"),
     ("bot_missing", with_journal(bots=[Bot("scalper", "gone", NOW)]), 0, "'scalper' is gone"),
+    ("bot_not_up", with_config(expect=("scalper", "other")), 7, "'other' should always be up"),
+    (
+        "bot_not_up",
+        with_config(with_journal(bots=[Bot("scalper", "gone", NOW)]), expect=("scalper",)), 7, "and is gone",
+    ),
     ("clock_behind", replace(HEALTHY, now_us=NOW - 400_000_000), 7, "set the clock"),
     ("clock_not_synchronised", replace(HEALTHY, clock_synchronised=False), 0, "not synchronised"),
     ("package_missing", replace(HEALTHY, packages=[Package("click", None, "8.1")]), 2, "click is not installed"),
