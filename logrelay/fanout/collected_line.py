@@ -100,6 +100,18 @@ def read_line(edge: str, host: str, rank: int, found_us: int, app: str, run_name
     return CollectedLine(edge, host, rank, shown_us, found_us, app, run_name, source, shape, body)
 
 
+def shown_before(body: bytes) -> tuple[str, int] | None:
+    """Return of a line of this journal whose run it is, as `run_key` has it, and its timestamp; None: not collected."""
+    shape = orjson.loads(body)
+    edge = shape.get(EDGE)
+    return None if edge is None else (run_key(str(edge), str(shape.get("run", ""))), _microseconds(shape["timestamp"]))
+
+
+def run_key(edge: str, run_name: str) -> str:
+    """Return what lines whose timestamps rise have in common; the notices of an edge are a run of their own."""
+    return f"{edge}/{run_name}"
+
+
 def _microseconds(shown: object) -> int:
     if type(shown) is str and _RFC3339.fullmatch(shown) is not None:
         with suppress(ValueError):
@@ -156,6 +168,11 @@ class ShownTimes:
         self._moved: OrderedDict[str, int] = OrderedDict()
         """Runs of which a line was moved, and the timestamp that it got."""
 
+    def seen(self, run: str, shown_us: int) -> None:
+        """Learn of a line that is there already; they come in the order in which they stand."""
+        self._remember(shown_us)
+        self._raise_floor(run, shown_us)
+
     def place(self, run: str, shown_us: int) -> int:
         """Return the timestamp for a line of a run that says `shown_us`."""
         recent = self._recent
@@ -166,13 +183,19 @@ class ShownTimes:
         while at in recent:
             at += 1
         if at != shown_us:
-            self._moved[run] = at
-            self._moved.move_to_end(run)
-            if len(self._moved) > MOST_MOVED:
-                self._moved.popitem(last=False)
+            self._raise_floor(run, at)
         elif floor is not None:
             del self._moved[run]
-        recent[at] = None
-        if len(recent) > WINDOW:
-            recent.popitem(last=False)
+        self._remember(at)
         return at
+
+    def _raise_floor(self, run: str, at: int) -> None:
+        self._moved[run] = at
+        self._moved.move_to_end(run)
+        if len(self._moved) > MOST_MOVED:
+            self._moved.popitem(last=False)
+
+    def _remember(self, at: int) -> None:
+        self._recent[at] = None
+        if len(self._recent) > WINDOW:
+            self._recent.popitem(last=False)

@@ -20,7 +20,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from logrelay.fanout.collected_line import Collected, CollectedLine, ShownTimes, Told, UnreadableError, read_line
+from logrelay.fanout.collected_line import (
+    Collected,
+    CollectedLine,
+    ShownTimes,
+    Told,
+    UnreadableError,
+    read_line,
+    run_key,
+    shown_before,
+)
 from logrelay.fanout.positions import id_of, split_id
 from logrelay.machines.stream_batch import Hole, StreamBatch, StreamLine
 from logrelay.model import WARNING, CollectedRow
@@ -157,6 +166,13 @@ class Collection:
         self._streams[facts.name] = row
         return row
 
+    def learn(self, bodies: Iterable[bytes]) -> None:
+        """Learn which timestamps the newest lines of the journal have, ascending by seq; once, at the start."""
+        for body in bodies:
+            known = shown_before(body)
+            if known is not None:
+                self._times.seen(*known)
+
     # --- what is new --------------------------------------------------------------------------------------------
 
     def take(self, batch: StreamBatch, now_us: int) -> Iterator[Collected]:
@@ -220,10 +236,7 @@ class Collection:
         origin = line.origin
         found = read_line(edge, origin.host, line.rank, line.found_us, origin.app, origin.run_name, line.body)
         self.counters.lines += 1
-        if found.app:
-            shown_us = self._times.place(f"{edge}/{found.run_name}", found.shown_us)
-        else:
-            shown_us = self._times.place(f"{edge}/", found.shown_us)
+        shown_us = self._times.place(run_key(edge, found.run_name), found.shown_us)
         return found if shown_us == found.shown_us else found._replace(shown_us=shown_us)
 
     def _reached(self, batch: StreamBatch, edge: _Edge, seq: int, now_us: int) -> CollectedRow:

@@ -19,14 +19,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from logrelay.config.nats_url import NatsUrl
-from logrelay.errors import ConfigError
-from logrelay.fanout.collected_line import Collected, Told
+from logrelay.errors import ConfigError, JournalError
+from logrelay.fanout.collected_line import WINDOW, Collected, Told
+from logrelay.journal.interface import Page, Query
 from logrelay.machines import edge_state, nats_link, stream_batch
 from logrelay.machines.collection import Collection, StreamFacts
 from logrelay.machines.edges import Change, Edges
@@ -53,6 +55,8 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.1, 2.0
 once."""
 TELL_DOWN_S = 10.0
 """A connection that is not back within this time is told of: a server that is restarted takes a few seconds."""
+LEARN_BYTES = 4 << 20
+"""Of the newest lines, read once at the start: some ten thousand lines of usual length."""
 BAD_TOLD_S = 60.0
 """Messages that cannot be read are told of this often at most, with their number."""
 STOP_S = 1.0
@@ -69,6 +73,13 @@ class Sink(Protocol):
 
     async def wait_room(self) -> None:
         """Wait until more may come."""
+
+    @property
+    def committed(self) -> int:
+        """Seq of the newest line in the journal."""
+
+    def read(self, query: Query) -> Awaitable[Page]:
+        """Read from the journal. Raises JournalError; cancelling drops the answer."""
 
 
 class _Message(NamedTuple):
@@ -131,7 +142,21 @@ class Collector:
 
     # --- the connection -----------------------------------------------------------------------------------------
 
+    async def _learn(self) -> None:
+        """Learn which timestamps have been shown lately; where they cannot be read, one may come a second time."""
+        newest = Query(0, self._sink.committed, WINDOW, newest=True, max_bytes=LEARN_BYTES)
+        while newest.until > 0 and newest.limit > 0:
+            try:
+                page = await self._sink.read(newest)
+            except JournalError:
+                return
+            self._collection.learn(page.bodies)
+            if page.complete or page.bodies:
+                return
+            newest = replace(newest, until=page.reached)
+
     async def _run(self) -> None:
+        await self._learn()
         pause, attempt = FIRST_RETRY_S, 0
         while True:
             server = self._settings.servers[attempt % len(self._settings.servers)]

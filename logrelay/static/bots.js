@@ -16,7 +16,7 @@ const JUST_NOW = 2_000;
 const TONES = ["idle", "good", "warn", "unknown", "bad"];
 /** Word and tone of each state of a trader; one that is not known is shown as it is. */
 const STATES = { connected: ["RUNNING", "good"], quiet: ["QUIET", "warn"], lost: ["CONNECTION LOST", "warn"],
-  closed: ["STOPPED", "warn"], crashed: ["CRASHED", "bad"], gone: ["GONE", "bad"] };
+  closed: ["STOPPED", "warn"], crashed: ["CRASHED", "bad"], gone: ["GONE", "bad"], unknown: ["UNKNOWN", "unknown"] };
 
 export class Bots {
   #parts;

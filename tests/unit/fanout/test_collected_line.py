@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logrelay.fanout import collected_line as module
-from logrelay.fanout.collected_line import ShownTimes, UnreadableError, collected_line, read_line
+from logrelay.fanout.collected_line import ShownTimes, UnreadableError, collected_line, read_line, shown_before
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import COLLECTED_RUN, CRITICAL, INFO, RELAY_RUN, WARNING
 
@@ -169,3 +169,15 @@ def test_timestamps_rise_within_each_run_whatever_is_remembered(steps, window):
             assert at > last[run]
             assert at >= now[run]
             last[run] = at
+
+
+def test_what_was_shown_before_a_restart_counts():
+    """Its timestamps are taken, and its runs go on behind them; the relay's own lines have no part in it."""
+    before = collected_line("hub001", 9, read(sent())._replace(shown_us=T0 + 2))[0]
+    assert shown_before(sent().body) is None
+    times = ShownTimes()
+    times.seen(*shown_before(before.body))
+
+    assert times.place("berlin/other", T0 + 2) == T0 + 3
+    assert times.place(f"berlin/{before.run_name}", T0 + 1) == T0 + 4, "behind its own, and not where another is"
+    assert times.place(f"berlin/{before.run_name}", T0 + 9) == T0 + 9
