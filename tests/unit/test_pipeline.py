@@ -9,11 +9,13 @@ import pytest
 
 from logrelay import pipeline as module
 from logrelay.errors import JournalError
+from logrelay.fanout.collected_line import Collected, Told, read_line
 from logrelay.fanout.filters import Filter
+from logrelay.fanout.line_json import log_line
 from logrelay.ingest.frames import Hello, Log
 from logrelay.ingest.trader_registry import DEAD, End
 from logrelay.journal.interface import Opening, Query
-from logrelay.model import CRITICAL, INFO
+from logrelay.model import CRITICAL, INFO, WARNING, CollectedRow
 from logrelay.pipeline import LOOP_LATE_S, STALLED_S, SYNC_BURST, SYNCS_PER_S, Pipeline
 from tests.support.waiting import DEADLINE_S
 
@@ -101,7 +103,7 @@ class RecordingLoop:
 class Bench:
     """A pipeline on the running loop, with one trader that is connected."""
 
-    def __init__(self, head=0):
+    def __init__(self, head=0, **more):
         self.loop = RecordingLoop()
         self.notices = []
         self.pipeline = Pipeline(
@@ -117,6 +119,7 @@ class Bench:
             landing_lines=10,
             commit_deadline_s=DEADLINE_S,
             read_retry_s=DEADLINE_S,
+            **more,
         )
         self.journal = self.pipeline.journal_thread
         self.trader = Connection()
@@ -274,5 +277,89 @@ def test_lines_below_critical_never_wait_for_a_sync():
         for seq in range(1, 3 * SYNC_BURST):
             bench.line(seq)
         assert len(commits) == 3 * SYNC_BURST - 1
+
+    asyncio.run(go())
+
+
+def collected(seq, size=10):
+    """A line of another machine."""
+    event = {"event": "x" * size, "logger": "bot.x"}
+    line = log_line("edge01", seq, 3, "bot", 1_769_162_400_000_000 + seq, INFO, event, b"k" * 16)[0]
+    return read_line("berlin", "box", INFO, line.time_us, "bot", line.run_name, line.body)
+
+
+def test_collected_lines_and_how_far_they_are_go_into_one_commit():
+    """With what is told between them, in order; nothing of it is committed by itself."""
+
+    async def go():
+        bench = Bench()
+        row = CollectedRow(1, "edge", "berlin", "edge01", 2, "j", 5)
+        gap = Told(WARNING, "gap", "1 line missing", {"cause": "stream", "count": 1})
+        bench.pipeline.tick()
+        before = len(bench.journal.submitted)
+        bench.pipeline.collect(Collected([collected(1), gap, collected(3)], [row]))
+        assert len(bench.journal.submitted) == before
+        bench.pipeline.tick()
+        [commit] = bench.journal.submitted[before:]
+        assert [line.edge for line in commit.lines] == ["berlin", "", "berlin"]
+        assert commit.collected == [row]
+
+    asyncio.run(go())
+
+
+def test_lines_of_other_machines_wait_while_the_journal_has_no_room():
+    """As much as it may have to write, or trouble: they stay in the stream, and come when there is room again."""
+
+    async def go():
+        bench = Bench()
+        await bench.pipeline.wait_room()
+        for seq in range(1, 30):
+            bench.pipeline.collect(Collected([collected(seq, 40_000)]))
+            bench.pipeline.tick()
+        waiting = asyncio.ensure_future(bench.pipeline.wait_room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        bench.pipeline.on_committed(bench.journal.submitted[-1].lines[-1].seq, 1)
+        await asyncio.wait_for(waiting, DEADLINE_S)
+        bench.pipeline.on_trouble(JournalError("the disk is full"))
+        waiting = asyncio.ensure_future(bench.pipeline.wait_room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        bench.pipeline.tick()
+        bench.pipeline.on_committed(bench.journal.submitted[-1].lines[-1].seq, 1)
+        await asyncio.wait_for(waiting, DEADLINE_S)
+
+    asyncio.run(go())
+
+
+class Machines:
+    """Other machines as they are shown."""
+
+    def bots_shown(self, mono):
+        return [{"app": "far", "edge": "berlin"}]
+
+    def edges_shown(self, mono):
+        return [{"edge": "berlin"}]
+
+    def samples(self, mono):
+        return {"trader_up": [({"app": "far", "edge": "berlin"}, 1)], "edge_up": [({"edge": "berlin"}, 1)]}
+
+    def counters(self):
+        return {"edges": 1}
+
+
+def test_bots_of_other_machines_stand_behind_its_own():
+    """In what viewers and monitors are told; without other machines nothing is said of them."""
+
+    async def go():
+        pipeline = Bench(machines=Machines()).pipeline
+        assert [trader["app"] for trader in pipeline.traders_shown()] == ["bot", "far"]
+        assert [trader["app"] for trader in pipeline.own_traders()] == ["bot"]
+        assert pipeline.edges_shown() == [{"edge": "berlin"}]
+        samples = pipeline.app_samples()
+        assert [labels for labels, _ in samples["trader_up"]] == [{"app": "bot"}, {"app": "far", "edge": "berlin"}]
+        assert samples["edge_up"] == [({"edge": "berlin"}, 1)]
+        assert Bench().pipeline.edges_shown() is None
+        assert "edge_up" not in Bench().pipeline.app_samples()
 
     asyncio.run(go())
