@@ -361,6 +361,7 @@ class Pipeline(Generic[Server]):
             for run in commit.runs:
                 self._registry.committed(run.id, run.last_seq)
             self._forget_runs(self.journal_thread.oldest)
+            self._after_commit(batch.last, self.journal_thread.oldest)
             return
         degraded.add(batch, [(run.id, run.last_seq) for run in commit.runs], time.monotonic())
         if degraded.alias is not None:

@@ -108,7 +108,7 @@ class Bench:
         self.notices = []
         self.pipeline = Pipeline(
             Opening("k3f9ab", 1, head, [], set()),
-            make_journal_thread=lambda _events: HangingJournalThread(),
+            make_journal_thread=more.pop("make_journal_thread", lambda _events: HangingJournalThread()),
             make_trader_server=lambda _intake: Server(),
             on_fatal=pytest.fail,
             on_notice=lambda _rank, text: self.notices.append(text),
@@ -361,5 +361,31 @@ def test_bots_of_other_machines_stand_behind_its_own():
         assert samples["edge_up"] == [({"edge": "berlin"}, 1)]
         assert Bench().pipeline.edges_shown() is None
         assert "edge_up" not in Bench().pipeline.app_samples()
+
+    asyncio.run(go())
+
+
+class QuickJournalThread(HangingJournalThread):
+    """Commits everything at once, on the loop."""
+
+    oldest = 1
+
+    def commit_now(self, commit):
+        self.submitted.append(commit)
+        return True
+
+
+def test_whoever_forwards_is_told_of_every_commit():
+    """Also of those that the loop makes by itself: a lone line would wait for the next state of the edge."""
+
+    async def go():
+        told = []
+        bench = Bench(
+            make_journal_thread=lambda _events: QuickJournalThread(), after_commit=lambda *ends: told.append(ends)
+        )
+        bench.line(1)
+        bench.line(2)
+        assert told == [(commit.lines[-1].seq, 1) for commit in bench.journal.submitted]
+        assert len(told) == 2
 
     asyncio.run(go())
