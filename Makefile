@@ -39,7 +39,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(READY_DEV): $(READY)
-	$(BIN)/python $(PIP) install -e '.[bot,nats,test,lint]'
+	$(BIN)/python $(PIP) install -e '.[bot,nats,alerts,test,lint]'
 	@touch $@
 
 run: $(READY) ## start relay and paper trader, print what to open; Ctrl-C stops both (PORT=9000: on another port)
@@ -71,13 +71,13 @@ coverage: $(READY_DEV) ## measure what unit and integration tests cover, against
 
 # Every dependency at the lowest version that pyproject.toml allows, in an environment of its own.
 lowest: $(LOWEST)/.ready ## run the tests that depend on other packages with the oldest ones allowed
-	$(LOWEST)/bin/python $(PYTEST) tests/unit tests/integration tests/system/test_cli.py tests/system/http $(ARGS)
+	$(LOWEST)/bin/python $(PYTEST) tests/unit tests/integration tests/system/test_cli.py tests/system/http tests/system/alerts $(ARGS)
 
 $(LOWEST)/.ready: pyproject.toml $(CLIENT)/pyproject.toml .ci/lowest.py
 	rm -rf $(LOWEST)
 	$(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) .ci/lowest.py pyproject.toml $(CLIENT)/pyproject.toml >$(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python $(PIP) install --constraint $(LOWEST)/constraints.txt -e '.[bot,nats,test]'
+	$(LOWEST)/bin/python $(PIP) install --constraint $(LOWEST)/constraints.txt -e '.[bot,nats,alerts,test]'
 	@touch $@
 
 bench: $(READY) ## measure the fan-out to many viewers
@@ -87,7 +87,7 @@ bench-trader: $(READY) ## measure what a log call costs the trader
 	$(BIN)/python tests/bench/trader.py $(ARGS)
 
 chaos: $(READY_DEV) ## kill things at random and count lines, with the full counts (some 10 minutes)
-	CHAOS=full $(BIN)/python -m pytest tests/system/chaos $(ARGS)
+	CHAOS=full $(BIN)/python -m pytest tests/system/chaos tests/system/alerts/test_killed.py $(ARGS)
 
 siege: $(READY_DEV) ## attack both listeners of a relay and see who notices (some 25 minutes; ARGS='--listener viewers', ARGS=row)
 	$(BIN)/python -m tests.siege $(ARGS)

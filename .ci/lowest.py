@@ -1,7 +1,7 @@
 """Print the lowest version of every dependency that the given pyproject.toml files allow, as constraints for pip.
 
-Reads `dependencies` and the extra `bot`: what testing needs is not part of what is promised. Where two files name the
-same package the higher bound holds, since one environment has to satisfy both.
+Reads `dependencies` and the extras `bot` and `alerts`: what testing needs is not part of what is promised. Where two
+files name the same package the higher bound holds, since one environment has to satisfy both.
 """
 
 import re
@@ -18,7 +18,8 @@ def main() -> None:
     lowest: dict[str, tuple[int, ...]] = {}
     for file in sys.argv[1:]:
         project = tomllib.loads(Path(file).read_text("utf-8"))["project"]
-        for requirement in project["dependencies"] + project.get("optional-dependencies", {}).get("bot", []):
+        extras = project.get("optional-dependencies", {})
+        for requirement in [*project["dependencies"], *extras.get("bot", []), *extras.get("alerts", [])]:
             match = BOUND.match(requirement)
             if match is None:
                 sys.exit(f"{file}: {requirement!r} is not of the form name>=version")

@@ -127,6 +127,10 @@ def run(
         if config.token is not None and sock.family != socket.AF_UNIX:
             require_token(str(sock.getsockname()[0]), config.token, "the inherited address")
     forward, collect = _forward(config), _collect(config)
+    if config.alert:
+        from logrelay.alerts.task import require_apprise  # noqa: PLC0415  (most relays do without)
+
+        require_apprise()
     journal = _journal(config)
     opening = journal.open()
     try:

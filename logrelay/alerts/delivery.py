@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -25,9 +26,8 @@ from typing import Any, NamedTuple
 
 from logrelay.alerts.retry import delay_s, retry_after_s
 from logrelay.alerts.store import Locks, Queued, Store
+from logrelay.alerts.task import MISSING
 from logrelay.alerts.text import Message
-
-MISSING = "sending alerts needs Apprise: pip install 'logrelay-daemon[alerts]'"
 
 ATTEMPT_S = 30.0
 """How long an attempt may take before the process is ended: Apprise waits 4 s for a connection, and as long for each
@@ -108,6 +108,7 @@ def deliver(url: str, message: Message) -> Result:
         import requests  # noqa: PLC0415
     except ImportError:
         return Result(sent=False, error=MISSING)
+    logging.disable()  # Apprise logs what it fails at, with hosts, topics and names: secrets
     services = apprise.Apprise()
     if not services.add(url):
         return Result(sent=False, error="Apprise does not understand the URL of this rule")
@@ -119,7 +120,11 @@ def deliver(url: str, message: Message) -> Result:
     session.send = wire.watch_http(session.send)
     mail.data = wire.watch_mail(mail.data)
     try:
-        sent = bool(services.notify(message.body, message.title, notify_type=apprise.NotifyType(message.severity)))
+        sent = bool(
+            services.notify(
+                message.body, message.title, notify_type=getattr(apprise.NotifyType, message.severity.upper())
+            )
+        )
     except Exception as error:  # whatever a plugin of Apprise does, the alert is tried again
         return Result(sent=False, error=type(error).__name__, doubtful=wire.doubtful)
     if sent or wire.accepted:

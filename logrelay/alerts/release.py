@@ -63,6 +63,11 @@ class Release:
         """Return what is to be remembered."""
         return {"sent": self._sent, "last": self._last, "postponed": self._postponed}
 
+    def _gather_s(self, name: str) -> float:
+        """Return how long matters of a class are gathered: no longer than the rule is silent about one."""
+        cooldown_s = self._rule.state_cooldown_s if name == "state" else self._rule.line_cooldown_s
+        return min(GATHER_S[name], cooldown_s)
+
     def ready_at(self, matter: Matter, now: float) -> float:
         """Return from when on a matter with something new may be told, as far as it alone decides."""
         cooldown_s = self._rule.state_cooldown_s if matter.is_state else self._rule.line_cooldown_s
@@ -92,7 +97,7 @@ class Release:
         return alerts
 
     def _decide_class(self, name: str, ready: list[Matter], now: float) -> list[Alert]:
-        gather_s = GATHER_S[name]
+        gather_s = self._gather_s(name)
         if _later(self._last.get(name, 0.0), gather_s, now) > now:
             return []
         if self._is_full(GROUPS[name], now):
@@ -107,7 +112,7 @@ class Release:
         earliest = inf
         for matter in waiting:
             name = class_of(matter.kind)
-            at = max(self.ready_at(matter, now), _later(self._last.get(name, 0.0), GATHER_S[name], now))
+            at = max(self.ready_at(matter, now), _later(self._last.get(name, 0.0), self._gather_s(name), now))
             if self._postponed.get(GROUPS[name]) == "quiet_hours":
                 at = max(at, now + LOOK_S)
             elif self._is_full(GROUPS[name], now):

@@ -15,10 +15,14 @@ import socket
 import struct
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import logrelay
 from logrelay.config.alert_rules import AlertRule
+from logrelay.errors import ConfigError
+
+MISSING = "sending alerts needs Apprise: pip install 'logrelay-daemon[alerts]'"
 
 STORE_SUFFIX = "-alerts"
 """Behind the name of the journal's file: the file of the alerts."""
@@ -50,6 +54,12 @@ class Task:
         """Return what is sent."""
         body = pickle.dumps(self)
         return LENGTH.pack(len(body)) + body
+
+
+def require_apprise() -> None:
+    """Raise ConfigError where Apprise is not installed. It is not imported."""
+    if find_spec("apprise") is None:
+        raise ConfigError(MISSING)
 
 
 def command(name: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from logrelay import __version__
+from logrelay.cli.alert import alert
 from logrelay.cli.check import check
 from logrelay.cli.export import export
 from logrelay.cli.output import print_stderr
@@ -95,3 +96,4 @@ main.add_command(check)
 main.add_command(send)
 main.add_command(systemd)
 main.add_command(token)
+main.add_command(alert)

@@ -151,7 +151,7 @@ def reading(given: dict[str, Any], *, history: bool = False) -> Iterator[Reading
     from logrelay.terminal.finding import find  # noqa: PLC0415
     from logrelay.terminal.output import discard_stdout  # noqa: PLC0415
 
-    token = effective.config.token if token_file is None else _read_token(token_file)
+    token = effective.config.token if token_file is None else read_token(token_file)
     try:
         found = find(place, effective.config, journal_path(effective), token, history=history)
         if found.note:
@@ -167,7 +167,8 @@ def reading(given: dict[str, Any], *, history: bool = False) -> Iterator[Reading
         sys.exit(0)
 
 
-def _read_token(path: str) -> str:
+def read_token(path: str) -> str:
+    """Return the token in a file. Raises ConfigError."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(MOST_TOKEN_BYTES).decode("ascii").strip()

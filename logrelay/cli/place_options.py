@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from logrelay.cli.completion import completer
+from logrelay.cli.setting_options import joined
 from logrelay.config.loading import Effective
 from logrelay.config.settings import BY_NAME
 
@@ -30,7 +31,13 @@ def place_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
             help_text = f"{setting.help}  [default: {setting.shown_default}]"
             metavar = setting.value_type.metavar
             option = click.option(
-                setting.flag, name, metavar=metavar, help=help_text, shell_complete=completer(metavar)
+                setting.flag,
+                name,
+                metavar=metavar,
+                help=help_text,
+                shell_complete=completer(metavar),
+                multiple=setting.value_type.repeatable,
+                callback=joined if setting.value_type.repeatable else None,
             )
             command = option(command)
         return command

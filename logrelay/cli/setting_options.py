@@ -32,13 +32,14 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help=_option_help(setting),
                 shell_complete=completer(metavar),
                 multiple=setting.value_type.repeatable,
-                callback=_joined if setting.value_type.repeatable else None,
+                callback=joined if setting.value_type.repeatable else None,
             )
             command = option(command)
     return command
 
 
-def _joined(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> str | None:
+def joined(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """Return what a repeatable option was given, as one text for its type; None: nothing."""
     return " ".join(given) or None
 
 

@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
@@ -165,6 +166,30 @@ def _body(
         raise NoRelayError(f"{name} has ended the answer before its end: {_words(error)}") from error
     finally:
         connection.close()
+
+
+def ask(address: Address, request: Mapping[str, object]) -> dict[str, Any]:
+    """Send one request of a viewer, and return its answer.
+
+    Raises NoRelayError where nobody answers, and ConfigError where it is refused.
+    """
+    try:
+        with connect(
+            f"{address.url}/?tail=0&level=critical&notices=no",
+            ssl=address.context(), additional_headers=address.headers(), max_size=MAX_MESSAGE_BYTES,
+            open_timeout=TIMEOUT_S, close_timeout=CLOSE_TIMEOUT_S, proxy=None,
+        ) as stream:  # fmt: skip
+            stream.send(orjson.dumps(request).decode())
+            while True:
+                message = orjson.loads(stream.recv(TIMEOUT_S))
+                if message["type"] == "error":
+                    raise ConfigError(str(message["message"]))
+                if message["type"] not in ("log", "connection", "note"):
+                    return dict(message)
+    except InvalidStatus as error:
+        raise refusal(error.response.status_code, bytes(error.response.body)) from None
+    except (ConnectionClosed, OSError, InvalidHandshake, TimeoutError) as error:
+        raise NoRelayError(f"no relay answers at {address.url}: {_words(error)}") from error
 
 
 class Follower:

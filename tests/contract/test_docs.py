@@ -149,7 +149,10 @@ def test_every_dependency_is_justified():
     for path in (ROOT / "pyproject.toml", CLIENT / "pyproject.toml"):
         project = tomllib.loads(path.read_text("utf-8"))["project"]
         extras = project.get("optional-dependencies", {})
-        for requirement in [*project["dependencies"], *extras.get("bot", []), *extras.get("nats", [])]:
+        for requirement in [
+            *project["dependencies"],
+            *(one for extra in ("bot", "nats", "alerts") for one in extras.get(extra, [])),
+        ]:
             needs.setdefault(re.match(r"[a-z-]+", requirement)[0], set()).add(project["name"])
 
     assert len(needs) >= 5

@@ -48,6 +48,7 @@ TESTED_ELSEWHERE = {
     "logrelay/alerts/records": "tests/unit/alerts/test_engine.py: records with what counts in them",
     "logrelay/alerts/release": "tests/unit/alerts/test_engine.py: what decides together is tested together",
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",
+    "logrelay/cli/alert": "tests/system/alerts",
     "logrelay/cli/check": "tests/system/test_cli.py",
     "logrelay/cli/completion": "tests/system/terminal/test_terminal_docs.py",
     "logrelay/cli/group": "tests/system/test_cli.py",

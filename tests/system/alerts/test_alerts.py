@@ -49,13 +49,13 @@ def test_a_killed_bot_an_error_and_an_exception_reach_web_and_mail(make_relay, m
         assert ["scalper: it failed", "scalper crashed"] == [one.title for one in mail.mails]
         assert f"#{line['id']}" in mail.mails[0].body
 
-        shown = alerts(relay)
+        shown = wait_for(lambda: len((found := alerts(relay))["active"]) == 4 and found, "what is active")
         check("alerts", shown)
         assert {(one["rule"], one["kind"], one["active"]) for one in shown["active"]} == {
             (rule, kind, kind == "crashed") for rule in ("alert1", "alert2") for kind in ("crashed", "error")
         }
         assert "hidden" not in json.dumps(shown)
-        assert relay.metric("alerts_sent_total") == 4
+        wait_for(lambda: relay.metric("alerts_sent_total") == 4, "the count")
     finally:
         mail.close()
 

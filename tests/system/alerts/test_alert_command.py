@@ -1,0 +1,96 @@
+"""`logrelay alert`: with a relay that runs, and without."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.chaos.relay import ROOT
+from tests.support.services import refusing_port
+from tests.support.waiting import DEADLINE_S, wait_for
+
+WITHOUT_APPRISE = "import sys; sys.modules['apprise'] = None; from logrelay.cli import main; main()"
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run `logrelay alert` in a home of its own."""
+
+    def run(*arguments, code=None, **environ):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("LOGRELAY_", "XDG_"))}
+        program = ["-m", "logrelay"] if code is None else ["-c", code]
+        return subprocess.run(
+            [sys.executable, *program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S,
+            env=clean | {"HOME": str(tmp_path), "STATE_DIRECTORY": str(tmp_path), "PYTHONPATH": str(ROOT)} | environ,
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_test_says_which_service_took_it_and_shows_no_url(command, receiver):
+    refused = f"json://127.0.0.1:{refusing_port()}/hidden"
+    done = command("alert", "test", LOGRELAY_ALERT=f"{receiver.url} {refused}")
+
+    assert done.returncode == 7
+    assert done.stdout.splitlines() == ["alert1  json://***  sent", "alert2  json://***  ConnectionError"]
+    assert "hidden" not in done.stdout + done.stderr
+    assert "127.0.0.1" not in done.stdout + done.stderr
+    assert receiver.accepted[0].title == "logrelay: this is a test"
+
+    done = command("alert", "test", "alert1", "--json", "--alert", receiver.url, "--alert", refused)
+    assert (done.returncode, [one["sent"] for one in json.loads(done.stdout)["services"]]) == (0, [True])
+
+
+def test_what_is_wrong_is_said_in_one_line(command):
+    for arguments, environ, words in (
+        (("alert", "test"), {}, "there are no alert rules"),
+        (
+            ("alert", "test", "phone"),
+            {"LOGRELAY_ALERT": "json://x"},
+            "there is no alert rule 'phone'; there is: alert1",
+        ),
+        (("alert", "silence", "x", "--for", "never"), {}, "--for never is not a time"),
+        (("serve",), {"LOGRELAY_ALERT": "nonsense"}, "url in alert rule alert1 is wrong"),
+    ):
+        done = command(*arguments, **environ)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert words in done.stderr
+    for arguments in (("alert", "test"), ("serve", "--port", "0")):
+        done = command(*arguments, code=WITHOUT_APPRISE, LOGRELAY_ALERT="json://x")
+        assert (done.returncode, "pip install 'logrelay-daemon[alerts]'" in done.stderr) == (2, True), done.stderr
+
+
+def test_silences_with_a_relay_and_without(command, make_relay, receiver):
+    relay = make_relay(receiver.url)
+    places = ("--port", str(relay.port), "--journal", str(relay.journal))
+    wait_for(lambda: json.loads(relay.get("/alerts")[1])["services"], "the worker")
+    done = command("alert", "silence", "scal*", "--for", "2h", *places)
+    assert (done.returncode, done.stdout.startswith("no alerts about scal* until ")) == (0, True), done.stderr
+    done = command("alert", "list", *places)
+    assert "silenced: scal* until" in done.stdout
+    assert "service: alert1  json://***  nothing waits" in done.stdout
+    relay.stop()
+
+    done = command("alert", "silence", "cron", "--json", *places)
+    assert sorted(json.loads(done.stdout)["silences"]) == ["cron", "scal*"], done.stderr
+    assert command("alert", "unsilence", "scal*", *places).returncode == 0
+    assert command("alert", "unsilence", "scal*", *places).returncode == 2
+    assert command("alert", "list", *places).returncode == 5
+    relay.start()
+    wait_for(lambda: json.loads(relay.get("/alerts")[1])["silences"], "the silence")
+    done = command("alert", "list", "--json", *places)
+    assert [one["app"] for one in json.loads(done.stdout)["silences"]] == ["cron"]
+
+
+def test_without_alerts_nothing_can_be_silenced(command, make_relay):
+    relay = make_relay("")
+    places = ("--port", str(relay.port), "--journal", str(relay.journal))
+
+    assert "no alerts are set up" in command("alert", "silence", "x", *places).stderr
+    assert "no alerts are set up" in command("alert", "list", *places).stderr
+    relay.stop()
+    assert command("alert", "silence", "x", *places).returncode == 5

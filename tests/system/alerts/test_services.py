@@ -1,0 +1,176 @@
+"""Services that hang, refuse, want to be left alone, or are away: their alerts come later, and nothing else waits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import time
+
+import pytest
+
+from tests.support.http import Trader
+from tests.support.services import Receiver
+from tests.support.waiting import wait_for
+from tests.system.alerts.conftest import processes_of
+
+
+@pytest.fixture
+def connect():
+    """Connect a trader; its socket is closed with the test."""
+    made = []
+
+    def trader(relay):
+        made.append(Trader(relay.socket))
+        return made[-1]
+
+    yield trader
+    for one in made:
+        one.socket.close()
+
+
+def rules(*urls, **keys):
+    """Rules with a short cooldown, one for each URL."""
+    more = "".join(f"{key} = {json.dumps(value)}\n" for key, value in ({"cooldown": "2s"} | keys).items())
+    return "".join(f'[[alert]]\nname = "rule{n}"\nurl = "{url}"\n{more}' for n, url in enumerate(urls))
+
+
+def service(relay, rule):
+    shown = json.loads(relay.get("/alerts")[1])
+    return next((one for one in shown["services"] if one["rule"] == rule), None)
+
+
+def test_one_that_hangs_keeps_nobody_waiting_and_gets_its_alert_later(make_relay, connect, receiver):
+    """What it did not answer it may have had: it comes again after the cooldown, and says so."""
+    stuck = Receiver()
+    try:
+        stuck.answer = lambda _got: None if not stuck.got else (200, {})
+        relay = make_relay(rules(stuck.url, receiver.url))
+        trader = connect(relay)
+        trader.log("boom", "error")
+        receiver.wait_for("boom")
+        assert stuck.accepted == []
+        again = stuck.wait_for("boom")[0]
+        assert "you may have had it before" in again.body
+        assert again.at - stuck.got[0].at >= 2
+    finally:
+        stuck.release.set()
+        stuck.close()
+
+
+def test_one_that_asks_to_be_left_alone_is(make_relay, connect, receiver):
+    """429 with Retry-After: no attempt before that, and none that counts as doubtful."""
+    receiver.answer = lambda _got: (429, {"Retry-After": "7"}) if not receiver.got else (200, {})
+    relay = make_relay(rules(receiver.url))
+    trader = connect(relay)
+    trader.log("boom", "error")
+    wait_for(lambda: (service(relay, "rule0") or {}).get("error") == "it answers with HTTP 429", "the error")
+    came = receiver.wait_for("boom")[0]
+
+    assert came.at - receiver.got[0].at >= 7
+    assert "before" not in came.body
+    wait_for(lambda: service(relay, "rule0")["error"] == "", "the error to be over")
+    wait_for(lambda: relay.metric("alerts_failed_total") == 1, "the count")
+
+
+def test_one_that_is_away_gets_everything_in_order_when_it_is_back(make_relay, connect, receiver):
+    """Through a restart of the relay, too; what waits is shown, and nothing of the URL."""
+    relay = make_relay(rules(receiver.url))
+    trader = connect(relay)
+    receiver.close()
+    trader.log("boom", "error")
+    wait_for(lambda: (service(relay, "rule0") or {}).get("error"), "a failure")
+    trader.log("the end", "critical")
+    wait_for(lambda: service(relay, "rule0")["waiting"] == 2, "both to wait")
+    assert "hidden" not in json.dumps(service(relay, "rule0"))
+    relay.restart()
+    wait_for(lambda: service(relay, "rule0"), "the worker")
+    wait_for(lambda: relay.metric("alerts_waiting") == 2, "both to wait still")
+    receiver.open()
+    receiver.wait_for("the end")
+
+    assert [re.sub("^.*: ", "", got.title) for got in receiver.accepted] == ["boom", "the end"]
+    assert not any("hidden" in line for line in relay.said), relay.tell()
+
+
+def test_ten_thousand_errors_in_a_minute_ring_a_few_times_and_are_all_counted(make_relay, connect, receiver):
+    """With a cooldown of seconds, as often as it passes; the count is exact."""
+    relay = make_relay(rules(receiver.url, cooldown="15s"))
+    trader = connect(relay)
+    for number in range(10_000):
+        trader.log(f"order {number} rejected", "error")
+    trader.wait()
+    receiver.wait_for("10,000 times")
+
+    assert len(receiver.accepted) <= 3, receiver.accepted
+
+
+def test_heartbeats_need_a_relay_that_is_well_and_the_bots_that_are_expected(make_relay, make_bot, receiver):
+    """None without the bot, some with it, none from a relay that is dead."""
+    options = ("--heartbeat-every", "10", "--expect", "scalper")
+    relay = make_relay("", *options, LOGRELAY_HEARTBEAT=receiver.heartbeat)
+    wait_for(lambda: relay.metric("heartbeats_withheld_total") >= 1, "a heartbeat that is withheld")
+    assert json.loads(relay.get("/alerts")[1])["heartbeat"]["withheld"] == "not connected: scalper"
+    assert receiver.beats == []
+    make_bot(relay)
+    wait_for(lambda: receiver.beats, "a heartbeat")
+    wait_for(lambda: relay.metric("heartbeats_sent_total") >= 1, "its count")
+    relay.kill()
+    wait_for(lambda: not processes_of(relay), "the worker to end")
+
+
+def test_trouble_with_the_journal_is_told_while_it_lasts_and_from_memory(make_relay, connect, receiver):
+    """The disk is full for the journal, and for the file of the alerts as well."""
+    relay = make_relay(rules(receiver.url))
+    trader = connect(relay)
+    trader.log("well")
+    wait_for(lambda: service(relay, "rule0"), "the worker")
+    for pid in [relay.pid, *processes_of(relay)]:
+        full(pid)
+    trader.log("one that does not fit")
+    receiver.wait_for("the journal is in trouble")
+    assert any("the alerts' file cannot be written" in line for line in relay.said), relay.tell()
+
+
+def full(pid):
+    """Let no write of a process go beyond a few pages into a file: to SQLite, a full disk."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+
+def test_a_worker_that_is_killed_is_started_again_and_goes_on(make_relay, connect, receiver):
+    """At every place of its life, and with no alert lost."""
+    relay = make_relay(rules(receiver.url))
+    trader = connect(relay)
+    wait_for(lambda: processes_of(relay), "the worker")
+    kill_all(processes_of(relay))
+    trader.log("boom", "error")
+    receiver.wait_for("boom")
+    wait_for(lambda: relay.metric("alerts_worker_starts_total") >= 2, "the count")
+
+
+def kill_all(pids):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_worker_that_stands_still_holds_nothing_up(make_relay, connect, receiver):
+    """Lines are committed and acked all the same; it goes on where it was."""
+    relay = make_relay(rules(receiver.url))
+    trader = connect(relay)
+    wait_for(lambda: service(relay, "rule0"), "the worker")
+    (worker,) = processes_of(relay)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        for number in range(2000):
+            trader.log(f"order {number} rejected", "error", detail="x" * 500)
+        begun = time.monotonic()
+        trader.wait()
+        print(f"acked {time.monotonic() - begun:.2f} s after the last line")
+        assert receiver.got == []
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    receiver.wait_for("2,000 times")
