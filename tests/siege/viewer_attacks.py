@@ -221,30 +221,27 @@ def metrics_flood(target: Target) -> None:
     _flood(target, target.request("/metrics"))
 
 
-def unread_pages(target: Target) -> None:
-    """1,000 requests for the page whose answers are not read."""
-    request = target.request("/static/main.js")
+def _leave_unread(target: Target, path: str, count: int) -> None:
+    """Ask so often, and read none of the answers."""
+    request = target.request(path)
 
     def make() -> socket.socket:
         sock = target.tcp(rcvbuf=4096)
         sock.sendall(request)
         return sock
 
-    with crowd(make, target.count(1000)) as many:
+    with crowd(make, target.count(count)) as many:
         many.hold(target.seconds)
+
+
+def unread_pages(target: Target) -> None:
+    """1,000 requests for the page whose answers are not read."""
+    _leave_unread(target, "/static/main.js", 1000)
 
 
 def unread_logs(target: Target) -> None:
     """300 requests for 14,000 lines whose answers are not read."""
-    request = target.request("/logs?limit=14000")
-
-    def make() -> socket.socket:
-        sock = target.tcp(rcvbuf=4096)
-        sock.sendall(request)
-        return sock
-
-    with crowd(make, target.count(300)) as many:
-        many.hold(target.seconds)
+    _leave_unread(target, "/logs?limit=14000", 300)
 
 
 def log_scans(target: Target) -> None:

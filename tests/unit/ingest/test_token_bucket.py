@@ -20,3 +20,12 @@ def test_what_is_owed_is_paid_back_in_time():
     bucket.take(1_000)
     assert bucket.wait_s(0.0) == 5.5
     assert bucket.wait_s(5.5) == 0.0
+
+
+def test_one_is_taken_unless_it_is_said_otherwise():
+    """Two calls empty a bucket for two."""
+    bucket = TokenBucket(2, 1.0, 0.0)
+    bucket.take()
+    assert bucket.wait_s(0.0) == 0.0
+    bucket.take()
+    assert bucket.wait_s(0.0) > 0

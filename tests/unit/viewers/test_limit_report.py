@@ -61,3 +61,15 @@ def test_after_the_end_nothing_is_told():
     report.note("answer")
     report.close()
     assert loop.timers[0].cancelled
+
+
+def test_after_a_quiet_time_it_is_told_soon_again():
+    """As if it happened for the first time."""
+    loop, told = Loop(), []
+    report = LimitReport(told.append, loop)
+    report.note("answer")
+    loop.fire()
+    loop.fire()
+    report.note("answer")
+    assert loop.fire() == NOTICE_FIRST_S
+    assert len(told) == 2

@@ -111,3 +111,31 @@ def test_newcomers_take_turns_with_the_others_and_the_newest_is_first():
     while loop.soon:
         loop.turn()
     assert done[5:] == list(range(newest - 2, 1, -1)), "beyond the places the oldest are forgotten"
+
+
+def test_what_fits_into_a_turn_is_acted_on_at_once():
+    """However late it is by the loop's clock, and in every turn anew."""
+    loop, done = Loop(), []
+    loop.now = 1000.0
+    turns = Turns(loop)
+    for turn in range(3):
+        for number in range(3):
+            turns.request(lambda turn=turn, number=number: done.append((turn, number)))
+            assert done[-1] == (turn, number)
+        loop.turn()
+    turns.request(lambda: setattr(loop, "now", loop.now + TURN_S))
+    turns.request(lambda: done.append("later"))
+    assert done[-1] != "later"
+    loop.turn()
+    assert done[-1] == "later"
+
+
+def test_nobody_is_served_before_those_who_wait():
+    """Though there would be time for it: what work has asked for is older."""
+    loop, done = Loop(), []
+    turns = Turns(loop)
+    turns.request(lambda: turns.request(lambda: done.append("older")))
+    turns.request(lambda: done.append("younger"))
+    assert done == []
+    loop.turn()
+    assert done == ["older", "younger"]
