@@ -11,6 +11,7 @@ behind one address there may be a household, with the owner in it.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 MAX_ADDRESSES = 4096
@@ -121,6 +122,7 @@ class WrongTokens:
         return f"{count} wrong tokens were shown from {places}; they were refused"
 
 
+@lru_cache(MAX_ADDRESSES)
 def address_key(address: str | None) -> str:
     """Return what wrong tokens from an address are counted under."""
     if address is None:

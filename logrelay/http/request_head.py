@@ -101,6 +101,8 @@ class HeadReader:
         seen = len(gathered)
         gathered += data
         end = gathered.find(END, max(0, seen - len(END) + 1), MAX_HEAD_BYTES)
+        if end < 0 and len(gathered) >= MAX_HEAD_BYTES:
+            return _fault_of_size(gathered)  # whatever is in it: what is too long is not worth a look at every byte
         head = bytes(gathered if end < 0 else gathered[: end + len(END)])
         fault = _fault_of_bytes(head, seen)
         if fault is not None or end >= 0:

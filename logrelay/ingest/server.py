@@ -27,8 +27,9 @@ BACKLOG = 1024
 """Traders waiting to be accepted; a connect beyond it fails at once with EAGAIN and is tried again."""
 
 ACCEPTED_AT_ONCE = 8
-"""Connections accepted in one turn of the loop: with hello and first line each is half a millisecond of work, which
-all of them may bring with them. Whoever connects without pause waits in the kernel and not before others' lines."""
+"""Connections accepted between two reads of all sockets: with hello and first line each is half a millisecond of work,
+which all of them may bring with them. Whoever connects without pause waits in the kernel and not before others'
+lines."""
 
 NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """The system has no room for one more connection at the moment,"""
@@ -107,6 +108,8 @@ class TraderServer:
         self._flood_timer_at = 0.0
         self._listening: list[socket.socket] = []
         """Sockets on which traders are accepted."""
+        self._not_accepting: list[socket.socket] = []
+        """Those of them that are left alone until the other sockets have been read."""
         self._poll = make_poll(self._read_ready, loop)
         self._in_pass = False
         """The sockets that have something are being read, and a tick follows."""
@@ -170,6 +173,17 @@ class TraderServer:
                 return
             connection = UnixConnection(self, self._intake, bounds=self._bounds)
             TraderSocket(accepted, connection, self._poll, self.loop).start()
+        # In a rest the loop turns many times, and would take in more than can be read in one go behind it.
+        self.loop.remove_reader(sock.fileno())
+        self._not_accepting.append(sock)
+        if self._rest_timer is None:
+            self.loop.call_soon(self._accept_more)
+
+    def _accept_more(self) -> None:
+        """Look again at the sockets on which traders wait."""
+        waiting, self._not_accepting = self._not_accepting, []
+        for sock in waiting:
+            self._accept_again(sock)
 
     def _accept_again(self, sock: socket.socket) -> None:
         if sock in self._listening:
@@ -333,6 +347,8 @@ class TraderServer:
             self._poll.read()
         finally:
             self._in_pass = False
+        if self._not_accepting:
+            self._accept_more()
         if self._was_read:
             self._tick()
 

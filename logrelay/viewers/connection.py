@@ -22,7 +22,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from http import HTTPStatus
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -76,6 +76,10 @@ MAX_REQUEST_BYTES = 64 * 1024
 NOTSENT_BYTES = 512 * 1024
 """Unsent bytes the kernel takes for one viewer (TCP_NOTSENT_LOWAT, tcp(7)): two thousand lines, enough for a burst.
 Without it a suspended phone would have megabytes of old lines in the kernel's buffer, beyond anybody's reach."""
+
+MAX_ANSWER_HEADS = 64
+"""Heads of answers that are remembered, half a kilobyte each. What is asked by thousands in a second, or sent by those
+who mean harm, has the same head for that second; making one takes a fifth of a millisecond."""
 
 PING_PAYLOAD = b"logrelay"
 
@@ -634,19 +638,10 @@ class ViewerConnection(asyncio.BufferedProtocol):
             return
         if response.follow is None:
             self._registry.answering(self)
-        response = response.with_safe_headers()
-        fields = Headers()
-        fields["Date"] = email.utils.formatdate(usegmt=True)
-        fields["Connection"] = "close"
         body = response.body
-        if isinstance(body, bytes) and response.follow is None and response.status not in (204, 304):
-            fields["Content-Length"] = str(len(body))
-            fields["Content-Type"] = "text/plain; charset=utf-8"
-        for name, value in response.headers:
-            if name.lower() in ("content-length", "content-type") and name in fields:
-                del fields[name]  # the answer to HEAD names the length of what GET would send
-            fields[name] = value
-        head = Response(response.status, HTTPStatus(response.status).phrase, fields).serialize()
+        is_whole = isinstance(body, bytes) and response.follow is None and response.status not in (204, 304)
+        length = len(body) if is_whole and isinstance(body, bytes) else None
+        head = _answer_head(response.status, response.headers, length, int(time.time()))
         if response.follow is not None:
             self._cancel_timer()
             self._heartbeat = response.follow.heartbeat
@@ -823,6 +818,22 @@ class ViewerConnection(asyncio.BufferedProtocol):
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             self._transport.abort()
+
+
+@lru_cache(MAX_ANSWER_HEADS)
+def _answer_head(status: int, given: tuple[tuple[str, str], ...], length: int | None, now_s: int) -> bytes:
+    """Return the head of an answer; `length` is that of its body, None where that is not known or there is none."""
+    fields = Headers()
+    fields["Date"] = email.utils.formatdate(now_s, usegmt=True)
+    fields["Connection"] = "close"
+    if length is not None:
+        fields["Content-Length"] = str(length)
+        fields["Content-Type"] = "text/plain; charset=utf-8"
+    for name, value in HttpResponse(status, given).with_safe_headers().headers:
+        if name.lower() in ("content-length", "content-type") and name in fields:
+            del fields[name]  # the answer to HEAD names the length of what GET would send
+        fields[name] = value
+    return Response(status, HTTPStatus(status).phrase, fields).serialize()
 
 
 def whole_frames(data: bytes | bytearray) -> Iterator[tuple[int, int]]:

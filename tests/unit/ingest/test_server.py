@@ -45,10 +45,10 @@ class Loop:
         self.readers[fd] = lambda: call(*args)
 
     def remove_reader(self, fd):
-        del self.readers[fd]
+        return self.readers.pop(fd, None) is not None
 
-    def call_soon(self, call):
-        self.soon.append(Handle(call))
+    def call_soon(self, call, *args):
+        self.soon.append(Handle(lambda: call(*args)))
         return self.soon[-1]
 
     def call_later(self, delay_s, call, *args):
@@ -455,7 +455,17 @@ class Crowd:
 
     def __init__(self, count):
         self.waiting = [socket.socketpair(socket.AF_UNIX) for _ in range(count)]
+        self.everybody = list(self.waiting)
         self.accepted = []
+
+    def fileno(self):
+        return 3
+
+    def setblocking(self, _blocking):
+        """It never blocks."""
+
+    def listen(self, _backlog):
+        """It does."""
 
     def accept(self):
         if not self.waiting:
@@ -463,22 +473,54 @@ class Crowd:
         self.accepted.append(self.waiting.pop(0))
         return self.accepted[-1][0], b""
 
-
-def test_a_crowd_is_accepted_some_in_each_turn(server):
-    """Those who wait stay in the kernel, in their order; whoever is connected is read in between."""
-    crowd = Crowd(3 * ACCEPTED_AT_ONCE - 1)
-    everybody = list(crowd.waiting)
-    try:
-        counts = []
-        for _ in range(4):
-            server._accept(crowd)
-            counts.append(len(crowd.accepted))
-        assert counts == [ACCEPTED_AT_ONCE, 2 * ACCEPTED_AT_ONCE, len(everybody), len(everybody)]
-        assert crowd.accepted == everybody
-    finally:
-        for pair in everybody:
+    def close(self):
+        for pair in self.everybody:
             for end in pair:
                 end.close()
+
+
+@pytest.fixture
+def crowd(server):
+    made = Crowd(3 * ACCEPTED_AT_ONCE - 1)
+    asyncio.run(server.serve(made))
+    yield made
+    made.close()
+
+
+def test_a_crowd_is_accepted_some_at_a_time(server, loop, crowd):
+    """Those who wait stay in the kernel, in their order; whoever is connected is read in between."""
+    counts = []
+    while 3 in loop.readers:
+        loop.readers[3]()
+        counts.append(len(crowd.accepted))
+        if len(counts) < 4:
+            loop.turn()
+        else:
+            break
+    assert counts == [ACCEPTED_AT_ONCE, 2 * ACCEPTED_AT_ONCE, len(crowd.everybody), len(crowd.everybody)]
+    assert crowd.accepted == crowd.everybody
+
+
+def test_in_a_rest_no_more_are_accepted_than_are_read_behind_it(server, loop, poll, crowd):
+    """The loop turns many times in a rest: the work of all that came would be done in one go."""
+    (one,) = admitted(server, 1)
+    begin_rest(server, loop, one)
+    loop.readers[3]()
+    assert len(crowd.accepted) == ACCEPTED_AT_ONCE
+    for _ in range(5):
+        loop.turn()
+        assert 3 not in loop.readers
+    loop.pass_time()
+    assert 3 in loop.readers
+    assert len(crowd.accepted) == ACCEPTED_AT_ONCE
+
+
+def test_a_socket_that_is_closed_meanwhile_is_not_looked_at_again(server, loop, crowd):
+    """The relay is stopping."""
+    loop.readers[3]()
+    server._stop_accepting()
+    loop.turn()
+    assert 3 not in loop.readers
 
 
 def test_the_process_of_who_ended_in_order_is_not_watched(server, loop, intake):
