@@ -1,5 +1,6 @@
 """`python -m logrelay` is the command `logrelay`. Read `cli` next."""
 
+import signal
 import sys
 
 NEEDED = {"click", "msgpack", "orjson", "segno", "websockets"}
@@ -8,6 +9,9 @@ NEEDED = {"click", "msgpack", "orjson", "segno", "websockets"}
 
 def run() -> None:
     """Run the command line. Exits with a line that says what to do when a package that it needs is missing."""
+    if sys.argv[1:2] == ["serve"]:
+        # From the first moment on: a reload that is asked for while the relay starts must not end it.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         from logrelay.cli import main  # noqa: PLC0415  (the missing package may be the first one it imports)
 

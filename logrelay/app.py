@@ -28,19 +28,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from logrelay import __version__
 from logrelay.access.token_keeper import TokenKeeper
-from logrelay.config.loading import require_token
+from logrelay.config.loading import Effective, require_token
+from logrelay.config.reloading import Changes, compare, words
 from logrelay.config.settings import MEMORY, Config
 from logrelay.config.trade_names import read_trade_names
 from logrelay.errors import ConfigError, JournalError, ListenError
 from logrelay.faults import FaultReport
+from logrelay.hangup import Hangups
 from logrelay.ingest.server import TraderServer
-from logrelay.journal.interface import Journal, Opening
+from logrelay.journal.interface import Journal, Keeping, Opening
 from logrelay.journal.writer_thread import JournalThread
 from logrelay.listeners import Listeners, SocketFileWatch, open_listeners, overridden
 from logrelay.model import ERROR, RANKS, WARNING, CollectedRow
 from logrelay.pipeline import OtherMachines, Pipeline
+from logrelay.progress import Progress, Work
 from logrelay.run_table import most_runs
-from logrelay.systemd import Notifier, inherited_sockets, watchdog_interval
+from logrelay.systemd import Notifier, inherited_sockets, keeps_out, watchdog_interval
 from logrelay.tls import TlsFiles, tls_files
 from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.devices import Devices
@@ -111,13 +114,19 @@ def run(
     config: Config,
     *,
     origins: Mapping[str, str] = MappingProxyType({}),
+    read_again: Callable[[], Effective] | None = None,
+    hangups: Hangups | None = None,
     on_ready: Callable[[str], None] = lambda _page: None,
 ) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code; raises RelayError when the start fails.
 
-    `origins` says where each setting came from, as `Effective` does. `on_ready` is called once, when the relay serves,
-    with the URL of its page; it must not block.
+    `origins` says where each setting came from, as `Effective` does. `read_again` works the settings out anew, for
+    SIGHUP, and may raise ConfigError; None: they stay. `hangups` takes that signal already. `on_ready` is called once,
+    when the relay serves, with the URL of its page; it must not block.
     """
+    hangups = Hangups() if hangups is None else hangups
+    in_use = Effective(config, origins, ())
+    reread = read_again if read_again is not None else lambda: in_use
     _raise_fd_limit()
     _let_traders_go_first()
     tls = tls_files(config.tls_cert, config.tls_key)
@@ -132,7 +141,14 @@ def run(
 
         require_apprise()
     journal = _journal(config)
-    opening = journal.open()
+    try:
+        opening = journal.open()
+    except JournalError:
+        remedy = keeps_out(os.environ, config.journal)
+        if remedy is None:
+            raise
+        # A setting that the unit does not go with: trying again for ever would not help.
+        raise ConfigError(f"journal {config.journal} cannot be written: {remedy}") from None
     try:
         listeners = open_listeners(config, inherited)
     except ListenError:
@@ -142,7 +158,11 @@ def run(
     if ineffective is not None:
         print_stderr(ineffective)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(config, journal, opening, listeners, tokens, tls, forward, collect, on_ready))
+        addresses = [str(sock.getsockname()[0]) for sock in listeners.viewer_sockets]
+        settings = Reloading(in_use, reread, addresses=addresses)
+        return runner.run(
+            _serve(settings, hangups, journal, opening, listeners, tokens, tls, forward, collect, on_ready)
+        )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -446,19 +466,46 @@ class Relay:
         for rank, text in findings.messages:
             self._pipeline.announce(rank, text, {"state": "access"})
 
-    def reload(self) -> None:
-        """Read tokens and certificate again, for SIGHUP; what cannot be used changes nothing. Never raises."""
+    def reload(self, settings: Reloading) -> None:
+        """Read settings, tokens and certificate again, for SIGHUP. What cannot be used changes nothing. Never raises.
+
+        What was done, and what was not, is said on stderr in one line.
+        """
+        try:
+            changes = settings.read()
+        except ConfigError as error:
+            of_settings = f"the settings in use stay: {error}"
+        else:
+            self._apply(changes.config, changes.applied)
+            of_settings = words(changes, changes.config.config)
         self.check_tokens(reload=True)
+        print_stderr(f"SIGHUP: {self._read_certificate()}; {of_settings}")
+        self.warn_of_certificate()
+
+    def _read_certificate(self) -> str:
+        """Read the certificate again where there is one; say what came of it."""
         if self._tls is None:
-            print_stderr("SIGHUP: the tokens have been read again; there is no certificate")
-            return
+            return "the tokens have been read again; there is no certificate"
         try:
             self._tls.reload()
         except ConfigError as error:
-            print_stderr(f"SIGHUP: the certificate in use stays: {error}")
-        else:
-            print_stderr("SIGHUP: the tokens have been read again, and the certificate for connections from now on")
-            self.warn_of_certificate()
+            return f"the tokens have been read again; the certificate in use stays: {error}"
+        return "the tokens have been read again, and the certificate for connections from now on"
+
+    def _apply(self, config: Config, changed: Sequence[str]) -> None:
+        """Hand new values on to the parts that use them; `changed` names some of `RELOADABLE`."""
+        self._stderr_rank = RANKS[config.log_level]
+        self._viewer_server.limit_viewers(config.max_viewers)
+        self._pipeline.trader_server.limit_connections(config.max_traders)
+        self._tokens.change_setting(config.token)
+        if "quiet_after" in changed:
+            self._pipeline.change_quiet_after(config.quiet_after)
+        if {"keep_days", "keep_bytes", "keep_free"} & set(changed):
+            self._pipeline.journal_thread.keep(Keeping(config.keep_days * DAY_S, config.keep_bytes, config.keep_free))
+
+    def works(self) -> Mapping[str, Work]:
+        """Say of each part whether it has work, for the watchdog."""
+        return self._pipeline.works(self._pipeline.trader_server.work())
 
     def warn_of_certificate(self) -> None:
         """Say on stderr what will keep clients away from the certificate."""
@@ -517,8 +564,32 @@ class Relay:
             print_stderr(text)
 
 
+class Reloading:
+    """The settings in use, and reading them again: `read` works them out anew.
+
+    `addresses` are those that the viewers' port listens on; the settings may name others, if it was inherited.
+    """
+
+    def __init__(self, in_use: Effective, read: Callable[[], Effective], *, addresses: Sequence[str]) -> None:
+        self.config = in_use.config
+        self._origins = in_use.origins
+        self._read = read
+        self._addresses = addresses
+
+    def read(self) -> Changes:
+        """Return what has changed; it is in use from then on. Raises ConfigError, and then nothing is."""
+        read = self._read()
+        changes = compare(self.config, self._origins, read)
+        if changes.config.token is not None:
+            for address in self._addresses:
+                require_token(address, changes.config.token, "the address of the viewers' port")
+        self.config = changes.config
+        return changes
+
+
 async def _serve(
-    config: Config,
+    settings: Reloading,
+    hangups: Hangups,
     journal: Journal,
     opening: Opening,
     listeners: Listeners,
@@ -528,13 +599,12 @@ async def _serve(
     collect: MakeCollecting | None,
     on_ready: Callable[[str], None],
 ) -> int:
-    loop = asyncio.get_running_loop()
+    loop, config = asyncio.get_running_loop(), settings.config
     notifier = Notifier(os.environ)
     relay = Relay(config, journal, opening, listeners, loop, tokens=tokens, tls=tls, forward=forward, collect=collect)
     loop.set_exception_handler(lambda _loop, context: relay.on_unexpected_error(context))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.request_stop)
-    loop.add_signal_handler(signal.SIGHUP, relay.reload)
     await relay.start()
     if tls is None and not listeners.viewers_on_loopback:
         print_stderr(PLAIN_TEXT_WARNING)
@@ -549,10 +619,18 @@ async def _serve(
     notifier.ready(status)
     on_ready(page)
     _tune_interpreter()
-    watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid())))
+
+    def reload() -> None:
+        notifier.reloading(time.monotonic_ns() // 1000)
+        relay.reload(settings)
+        notifier.ready(status)
+
+    hangups.begin(lambda: loop.call_soon_threadsafe(reload))
+    watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid()), relay.works))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))
     watches = [asyncio.create_task(_keep_up(watch)) for watch in (relay.watch_socket_file, relay.watch_tokens)]
     await relay.wait_for_stop()
+    hangups.end()
     notifier.stopping()
     for task in watches:
         task.cancel()
@@ -591,10 +669,19 @@ async def _keep_up(watch: Callable[[], Awaitable[None]]) -> None:
             asyncio.get_running_loop().call_exception_handler({"message": "a watch has failed", "exception": error})
 
 
-async def _watch(notifier: Notifier, interval_s: float | None) -> None:
-    """Tell the service manager that the loop turns; a loop that hangs is restarted by it."""
+async def _watch(notifier: Notifier, interval_s: float | None, works: Callable[[], Mapping[str, Work]]) -> None:
+    """Tell the service manager that the loop turns and every part goes on; else it starts the relay again."""
+    progress, told = Progress(), False
     while interval_s is not None:
-        notifier.watchdog()
+        stuck = progress.look(works(), time.monotonic())
+        if not stuck:
+            notifier.watchdog()
+        elif not told:
+            parts = ", ".join(f"{name} for {seconds:.0f} s" for name, seconds in stuck.items())
+            print_stderr(
+                f"a part of the relay has work and does not go on ({parts}): the service manager is to restart it"
+            )
+        told = bool(stuck)
         await asyncio.sleep(interval_s)
 
 

@@ -53,6 +53,7 @@ from logrelay.journal.interface import Opening, Page, Query, RowPage, SummaryPag
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit, DeviceRow, ForwardRow
 from logrelay.pending_devices import WRITE_WITHIN_S, PendingDevices, Place
+from logrelay.progress import Work
 from logrelay.read_queue import Read, ReadQueue
 from logrelay.run_table import MAX_RUNS
 
@@ -466,6 +467,25 @@ class Pipeline(Generic[Server]):
         if stalled_s >= STALLED_S and self.trouble is None:
             self._degrade(f"the disk has not answered for {stalled_s:.0f} s")
         self.journal_thread.look_after_files()
+
+    def change_quiet_after(self, seconds: float) -> None:
+        """Change after how many seconds without a line a connected trader is called quiet; 0: never."""
+        self._registry.change_quiet_after(seconds, time.monotonic())
+        self._set_deadline(self._registry.next_deadline())
+
+    def works(self, ingest: Work) -> dict[str, Work]:
+        """Say of each part whether it has work, for the watchdog; `ingest` is what the traders' server says.
+
+        What waits for the disk is not a part's own: while the disk does not answer, or refuses, the relay goes on
+        without it (`degraded`), and another process would meet the same disk.
+        """
+        thread, hub = self.journal_thread, self._hub
+        waits_for_disk = self.trouble is not None or thread.stalled_s > 0
+        return {
+            "ingest": ingest,
+            "journal": Work(thread.pending > 0 and not waits_for_disk, thread.stats().commits),
+            "fan-out": Work(thread.head > hub.committed, hub.committed),
+        }
 
     def on_notice(self, notice: UpkeepNotice) -> None:
         """Say in the stream what the journal's upkeep has to say."""

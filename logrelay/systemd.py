@@ -86,6 +86,28 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
     return int(usec) / 2_000_000
 
 
+def keeps_out(environ: Mapping[str, str], path: str) -> str | None:
+    """Return what to do about a unit that lets the relay not write to the file at `path`; None: it is no unit's doing.
+
+    ProtectSystem= shows as a file system that is mounted read-only for this service.
+    """
+    states = environ.get("STATE_DIRECTORY", "").split(":")
+    directory = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120  (no link is followed)
+    if "INVOCATION_ID" not in environ or any(state and f"{directory}/".startswith(f"{state}/") for state in states):
+        return None
+    above = directory
+    while not os.path.exists(above):  # noqa: PTH110
+        above = os.path.dirname(above)  # noqa: PTH120
+    if not os.statvfs(above).f_flag & os.ST_RDONLY:
+        return None
+    allowed = " and ".join(filter(None, states)) or "no directory"
+    return (
+        f"the unit lets the relay write to {allowed} alone. Choose a directory that is not below /home, /root or /tmp; "
+        f"do: install -d -o logrelay -g logrelay -m 0700 {directory}; then systemctl edit logrelay, and under "
+        f"[Service] add ReadWritePaths={directory}"
+    )
+
+
 class Notifier:
     """Tells the service manager the state of the relay; does nothing where there is no manager.
 
@@ -119,12 +141,16 @@ class Notifier:
         """Say that the end has begun. May block for `NOTIFY_WAIT_S` at most."""
         return self._send("STOPPING=1", NOTIFY_WAIT_S)
 
+    def reloading(self, mono_us: int) -> bool:
+        """Say that the settings are read again; `mono_us` is the monotonic clock in microseconds. `ready` ends it."""
+        return self._send(f"RELOADING=1\nMONOTONIC_USEC={mono_us}", NOTIFY_WAIT_S)
+
     def status(self, text: str) -> bool:
         """Show one line in `systemctl status`. Never blocks."""
         return self._send(f"STATUS={_one_line(text)}", 0)
 
     def watchdog(self) -> bool:
-        """Say that the event loop turns. Never blocks; a lost message is made up for by the next one."""
+        """Say that the loop turns and every part goes on. Never blocks; the next message makes up for a lost one."""
         return self._send("WATCHDOG=1", 0)
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from threading import Thread
 
 from logrelay.access.token_file import read_tokens, signature
 from logrelay.access.token_use import TokenUse, Use, latest_uses, read_uses, write_uses
-from logrelay.access.tokens import Token, TokenSet, make_token_set
+from logrelay.access.tokens import SETTING_NAME, Token, TokenSet, make_token_set
 from logrelay.access.wrong_tokens import WrongTokens
 from logrelay.budgets import Allowance
 from logrelay.errors import TokenFileError
@@ -86,6 +86,13 @@ class TokenKeeper:
     def note_wrong(self, address: str | None) -> float | None:
         """Note a wrong token; see `WrongTokens.note`."""
         return self.wrong.note(address, self._mono())
+
+    def change_setting(self, setting: str | None) -> None:
+        """Take another text of LOGRELAY_TOKEN; None: there is none any more. `check` tells what that has changed."""
+        if setting != self._setting:
+            self._setting = setting
+            of_file = [token for token in self.token_set.tokens if token.name != SETTING_NAME]
+            self.token_set = make_token_set(setting, of_file, needed=self._seen or self.token_set.needed)
 
     # --- the watch ------------------------------------------------------------------------------------------------
 

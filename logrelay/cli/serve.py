@@ -14,6 +14,7 @@ import click
 from logrelay.cli.output import print_stderr
 from logrelay.cli.setting_options import read_settings, setting_options
 from logrelay.config.loading import unknown_variable_hint
+from logrelay.hangup import Hangups
 
 
 @click.command()
@@ -25,6 +26,7 @@ def serve(open_page: bool, **flags: str | None) -> None:
     Prints one line on stderr when it is ready, with the addresses for viewers and browsers. Exit codes: 0 stopped
     cleanly, 2 a setting is wrong, 3 an address cannot be listened on, 4 the journal cannot be used, 1 anything else.
     """
+    hangups = Hangups()
     effective = read_settings(flags)
     for variable in effective.unknown_variables:
         print_stderr(f"{variable} is set but is not a setting; {unknown_variable_hint(variable)}")
@@ -33,7 +35,15 @@ def serve(open_page: bool, **flags: str | None) -> None:
     from logrelay import app  # noqa: PLC0415  (--help and check need no event loop)
 
     on_ready = _open_page if open_page else lambda _page: None
-    sys.exit(app.run(effective.config, origins=effective.origins, on_ready=on_ready))
+    sys.exit(
+        app.run(
+            effective.config,
+            origins=effective.origins,
+            read_again=lambda: read_settings(flags),
+            hangups=hangups,
+            on_ready=on_ready,
+        )
+    )
 
 
 def _open_page(url: str) -> None:

@@ -22,6 +22,7 @@ from logrelay.ingest.read_coalescing import rest_after
 from logrelay.ingest.read_shares import ReadShares
 from logrelay.ingest.socket_poll import SocketPoll
 from logrelay.ingest.trader_socket import TraderSocket
+from logrelay.progress import Work
 
 BACKLOG = 1024
 """Traders waiting to be accepted; a connect beyond it fails at once with EAGAIN and is tried again."""
@@ -134,6 +135,15 @@ class TraderServer:
     def connection_count(self) -> int:
         """Traders connected now, whether they have said hello or not."""
         return len(self._connections)
+
+    def limit_connections(self, count: int) -> None:
+        """Change how many traders may be connected at once. Those that are connected stay."""
+        self._max_connections = count
+
+    def work(self) -> Work:
+        """Say whether there is something to read, and how much has been read; for the watchdog."""
+        waits = not self._reading_paused and not self._closing and self._poll.has_something()
+        return Work(waits, self._drained_bytes)
 
     async def serve(self, sock: socket.socket) -> None:
         """Accept traders on a listening Unix socket. The socket is the server's to close, its file is not."""

@@ -54,6 +54,10 @@ class SocketPoll:
             if found is not None:  # none: one before it in this pass has had it removed
                 found()
 
+    def has_something(self) -> bool:
+        """Tell whether one of the sockets can be read now; never waits."""
+        return bool(self._reads) and bool(self._selector.select(0))
+
     def watch(self) -> None:
         """Have the loop call `on_readable` while there is something to read."""
         if not self._watched:

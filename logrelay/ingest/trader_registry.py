@@ -608,6 +608,13 @@ class TraderRegistry:
         unannounced = next(iter(self._unannounced.values()), _NEVER)
         return min(unannounced, refusals, self._notices.next_deadline(), self._on_stderr.next_deadline())
 
+    def change_quiet_after(self, seconds: float, mono: float) -> None:
+        """Change after how many seconds without a line a connected trader is called quiet; 0: never."""
+        self._quiet_after = seconds if seconds > 0 else _NEVER
+        for trader in self._by_key.values():
+            if trader.run.state == CONNECTED and trader.connection is not None:
+                trader.deadline = max(mono, trader.last_line + self._quiet_after)
+
     def pass_time(self, now_us: int, mono: float) -> None:
         """Tell in notices which traders have become quiet, lost, crashed or gone."""
         self._mono = mono

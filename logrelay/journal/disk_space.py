@@ -86,6 +86,10 @@ class DiskSpace:
         self.growths = 0
         """How often the file was made longer."""
 
+    def change(self, *, keep_free: int | None, max_bytes: int) -> None:
+        """Change what the constructor was given."""
+        self._keep_free, self._max_bytes = keep_free, max_bytes
+
     def open(self) -> int:
         """Begin; to be called before SQLite opens the file. Returns the size of the file system. Raises OSError."""
         self.close()

@@ -81,6 +81,18 @@ class Room:
     """Less is free than should be."""
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How much is kept, and for how long."""
+
+    max_age_s: float
+    """Lines that are older go; 0: no limit by age."""
+    max_bytes: int
+    """The oldest lines go when file and log are larger."""
+    keep_free: int | None
+    """The oldest lines go when fewer bytes of the file system are free; 0: never, None: a share of it."""
+
+
 PAGE_BYTES = 1 << 20
 """A megabyte of lines at a time, unless a reader asks for another size: a few milliseconds of work, and as much memory
 for each reader."""
@@ -180,8 +192,8 @@ class SummaryPage:
 class Journal(Protocol):
     """Keeps lines. All methods block.
 
-    `open`, `append`, `append_now`, `prune`, `due`, `derive`, `checkpoint`, `sync`, `reopen` and `close` belong to one
-    thread at a time, the others to any thread at any time.
+    `open`, `append`, `append_now`, `keep`, `prune`, `due`, `derive`, `checkpoint`, `sync`, `reopen` and `close` belong
+    to one thread at a time, the others to any thread at any time.
     """
 
     def open(self) -> Opening:
@@ -205,6 +217,9 @@ class Journal(Protocol):
 
         `Opening.notices` says what happened. Raises JournalError when it did not work; ask again later.
         """
+
+    def keep(self, keeping: Keeping) -> None:
+        """Keep lines by other limits from now on; what has to go by them goes with the next steps of retention."""
 
     def prune(self) -> int:
         """Take one small step of retention (some milliseconds). Returns the oldest seq kept now."""

@@ -18,7 +18,17 @@ import orjson
 from logrelay.errors import JournalError
 from logrelay.fanout.line_json import read_body
 from logrelay.fanout.summary import Summary, add_body
-from logrelay.journal.interface import Opening, Page, Query, Room, RowOrigin, RowPage, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import (
+    Keeping,
+    Opening,
+    Page,
+    Query,
+    Room,
+    RowOrigin,
+    RowPage,
+    SummaryPage,
+    UpkeepNotice,
+)
 from logrelay.model import RELAY_RUN, CollectedRow, Commit, Line
 from logrelay.run_table import RunTable
 
@@ -139,6 +149,9 @@ class MemoryJournal:
             self._aliases.update(commit.aliases)
             self._runs.change(commit.runs, commit.forgotten)
             self._collected |= {row.id: row for row in commit.collected}
+
+    def keep(self, _keeping: Keeping) -> None:
+        """Change nothing: what is kept in memory has a limit of its own."""
 
     def prune(self) -> int:
         """Return the oldest seq; `append` has dropped what is too much already."""

@@ -157,6 +157,11 @@ class Retention:
         """What the write-ahead log may take of the limit."""
         self._budget = self._max_bytes - self.log_bytes
 
+    def change(self, *, max_age_us: int, max_bytes: int) -> None:
+        """Change what is kept. The write-ahead log has its share until the file is opened anew."""
+        self._max_age_us, self._max_bytes = max_age_us, max_bytes
+        self._budget = max_bytes - min(self.log_bytes, max_bytes // 2)
+
     def load(self, db: sqlite3.Connection, oldest: int, head: int) -> None:
         """Take over what a file holds. Raises sqlite3.Error."""
         self.oldest, self.head = oldest, head

@@ -30,7 +30,17 @@ from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.file_systems import waits_for_others
 from logrelay.journal.holes import Holes, merge, without
-from logrelay.journal.interface import JournalLost, Opening, Page, Query, Room, RowPage, SummaryPage, UpkeepNotice
+from logrelay.journal.interface import (
+    JournalLost,
+    Keeping,
+    Opening,
+    Page,
+    Query,
+    Room,
+    RowPage,
+    SummaryPage,
+    UpkeepNotice,
+)
 from logrelay.journal.journal_file import JournalFile
 from logrelay.journal.line_rows import RowReader
 from logrelay.journal.lock_holders import readers_of
@@ -866,6 +876,11 @@ class SqliteJournal:
         return count
 
     # --- upkeep ---------------------------------------------------------------------------------------------
+
+    def keep(self, keeping: Keeping) -> None:
+        """Keep lines by other limits from now on."""
+        self._space.change(keep_free=keeping.keep_free, max_bytes=keeping.max_bytes)
+        self._retention.change(max_age_us=int(keeping.max_age_s * 1e6), max_bytes=keeping.max_bytes)
 
     def prune(self) -> int:
         """Take one small step of retention. Returns the oldest seq kept now."""

@@ -26,6 +26,7 @@ from logrelay.errors import JournalError
 from logrelay.journal.interface import (
     Journal,
     JournalLost,
+    Keeping,
     Opening,
     Page,
     Query,
@@ -183,6 +184,8 @@ class JournalThread:
         self._unkept = 0
         """Lines committed since the last look after retention."""
         self._look_at = 0.0
+        self._keeping: Keeping | None = None
+        """Limits that the journal is to be told of, by the thread."""
         self._notices: list[str] = []
         self._told_damaged = journal.damaged_lines
         """Lines lost to damage of which somebody has been told; what the opening found, its notices said."""
@@ -299,6 +302,11 @@ class JournalThread:
         """Seconds since the thread turned to the journal and has not come back; any thread. 0 when it rests."""
         since = self._busy_since
         return 0.0 if since is None else max(0.0, self._clock() - since)
+
+    def keep(self, keeping: Keeping) -> None:
+        """Have the journal keep lines by other limits, as soon as the thread comes to it. Never blocks."""
+        self._keeping = keeping
+        self._queue.put(_PLAN)
 
     def look_after_files(self) -> None:
         """See to it that a file that somebody has cut or overwritten is noticed although no line comes."""
@@ -425,7 +433,7 @@ class JournalThread:
     def _plan(self) -> float:
         """Look after the journal now if much has come, else when what the loop has committed is to be synced."""
         with self._at_work():
-            if self._unkept < UPKEEP_LINES:
+            if self._unkept < UPKEEP_LINES and self._keeping is None:
                 wait = min(self._sync(), LONGEST_WAIT_S)
                 self._wakes_at = self._clock() + wait
                 return wait
@@ -551,6 +559,9 @@ class JournalThread:
 
         As many lines go as came, so that retention cannot fall behind. Returns the seconds until the next look.
         """
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            self._journal.keep(keeping)
         sync_in = self._sync()
         paused_for = self._upkeep_after - self._clock()
         if paused_for > 0:

@@ -91,6 +91,10 @@ class ViewerServer:
         self._ping_timer: asyncio.TimerHandle | None = None
         self._emptied: asyncio.Event | None = None
 
+    def limit_viewers(self, count: int) -> None:
+        """Change how many WebSockets may be open at once. Those that are open stay."""
+        self._max_viewers = count
+
     async def listen(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
         """Serve a bound TCP socket, with TLS if there is a context for it."""
         if tls is not None:

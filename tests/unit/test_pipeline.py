@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +18,7 @@ from logrelay.ingest.trader_registry import DEAD, End
 from logrelay.journal.interface import Opening, Query
 from logrelay.model import CRITICAL, INFO, WARNING, CollectedRow
 from logrelay.pipeline import LOOP_LATE_S, STALLED_S, SYNC_BURST, SYNCS_PER_S, Pipeline
+from logrelay.progress import Progress, Work
 from tests.support.waiting import DEADLINE_S
 
 
@@ -389,3 +391,44 @@ def test_whoever_forwards_is_told_of_every_commit():
         assert len(told) == 2
 
     asyncio.run(go())
+
+
+def stuck_after(bench, looks=3):
+    """Have the watchdog look at the pipeline's parts; return those that are stuck."""
+    progress = Progress()
+    return [progress.look(bench.pipeline.works(Work(False, 0)), float(mono)) for mono in range(looks)][-1]
+
+
+def test_a_journal_that_waits_for_its_disk_is_not_stuck():
+    """Neither while the thread is at one write nor once the trouble is known: the relay goes on without the journal."""
+
+    async def main():
+        bench = Bench()
+        thread = bench.pipeline.journal_thread
+        thread.pending, thread.head = 1, 0
+        thread.stats = lambda: SimpleNamespace(commits=0)
+        assert stuck_after(bench) == {"journal": 2.0}, "a commit waits, and nobody is at it"
+        thread.stalled_s = 0.1
+        assert stuck_after(bench) == {}
+        thread.stalled_s = 0.0
+        bench.pipeline.on_trouble(JournalError("no space left on device"))
+        assert stuck_after(bench) == {}
+
+    asyncio.run(main())
+
+
+def test_a_report_that_never_arrives_is_work_that_is_not_done():
+    """Lines that are in the journal and that the hub was not given: no viewer sees them."""
+
+    async def main():
+        bench = Bench(head=7)
+        thread = bench.pipeline.journal_thread
+        thread.pending, thread.head = 0, 7
+        thread.stats = lambda: SimpleNamespace(commits=0)
+        assert stuck_after(bench) == {}
+        thread.head = 9
+        assert stuck_after(bench) == {"fan-out": 2.0}
+        bench.pipeline.on_committed(9, 1)
+        assert stuck_after(bench) == {}
+
+    asyncio.run(main())

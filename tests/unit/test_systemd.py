@@ -7,11 +7,12 @@ import shutil
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from logrelay.errors import ListenError
-from logrelay.systemd import LISTEN_FDS_START, Notifier, inherited_sockets, watchdog_interval
+from logrelay.systemd import LISTEN_FDS_START, Notifier, inherited_sockets, keeps_out, watchdog_interval
 from tests.support.waiting import DEADLINE_S
 
 
@@ -41,6 +42,8 @@ def test_the_manager_hears_ready_status_watchdog_and_stopping(tmp_path, abstract
         assert manager.recv(999) == b"READY=1\nSTATUS=ws://127.0.0.1:8765"
         assert notifier.status("two\nlines=1")
         assert manager.recv(999) == b"STATUS=two lines=1"
+        assert notifier.reloading(7)
+        assert manager.recv(999) == b"RELOADING=1\nMONOTONIC_USEC=7"
         assert notifier.watchdog()
         assert manager.recv(999) == b"WATCHDOG=1"
         assert notifier.stopping()
@@ -212,3 +215,16 @@ def test_a_real_socket_activation_passes_both_sockets(tmp_path):
         process.kill()
         process.communicate()
     assert out == "AF_UNIX False False\nAF_INET False False\nFalse\n"
+
+
+def test_only_a_unit_is_blamed_for_a_place_that_cannot_be_written(tmp_path, monkeypatch):
+    """Not where the relay runs by itself, nor for its state directory: there the disk itself is read-only."""
+    path = str(tmp_path / "missing" / "journal.db")
+    assert keeps_out({"INVOCATION_ID": "x"}, path) is None
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=os.ST_RDONLY))
+
+    assert keeps_out({}, path) is None
+    assert keeps_out({"INVOCATION_ID": "x", "STATE_DIRECTORY": str(tmp_path)}, path) is None
+    said = keeps_out({"INVOCATION_ID": "x", "STATE_DIRECTORY": "/var/lib/logrelay"}, path)
+    assert f"ReadWritePaths={tmp_path}/missing" in said
+    assert "/var/lib/logrelay alone" in said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,90 @@ def test_a_step_that_fails_is_told_with_what_is_left(machine):
     done = install(machine)
     assert done.returncode == 1
     assert "LOGRELAY_KEEP_DAYS is 'soon'; allowed:" in done.stderr, "the relay's own words"
+
+
+def drop_ins():
+    """The drop-ins of docs/operations.md, in their order: a journal elsewhere, NATS, HTTPS."""
+    text = (HERE.parents[2] / "docs" / "operations.md").read_text()
+    return re.findall(
+        r"```ini\n(.*?)```", text.partition("**Drop-ins.**")[2].partition("**Without root**")[0], re.DOTALL
+    )
+
+
+def edit(box, text):
+    """`systemctl edit logrelay` with this text."""
+    box.write("/etc/systemd/system/logrelay.service.d/override.conf", text)
+    box("systemctl", "daemon-reload")
+    return box.done("systemctl", "restart", "logrelay")
+
+
+def test_a_reload_changes_settings_and_a_part_that_hangs_is_restarted(machine):
+    """`systemctl reload` should read the file again, in the same process; a frozen relay should not stay."""
+    machine.write("/etc/logrelay/logrelay.env", "LOGRELAY_CONFIG=/etc/logrelay/logrelay.toml\n", 0o600)
+    machine.write("/etc/logrelay/logrelay.toml", "keep_days = 1\n")
+    assert install(machine).returncode == 0
+    pid = machine.show("logrelay", "MainPID")
+    machine.write("/etc/logrelay/logrelay.toml", "keep_days = 2\n")
+    machine("systemctl", "reload", "logrelay")
+    machine.until("the reload", lambda: "changed: keep_days" in machine.journal())
+    machine.until("active again", lambda: machine.show("logrelay", "ActiveState") == "active")
+    assert machine.show("logrelay", "MainPID") == pid
+    assert "ready on ws://" in machine.show("logrelay", "StatusText")
+
+    assert edit(machine, "[Service]\nWatchdogSec=2s\nWatchdogSignal=SIGKILL\n").returncode == 0
+    machine("systemctl", "kill", "--signal=STOP", "--kill-whom=main", "logrelay")
+    machine.until("another relay", lambda: machine.show("logrelay", "NRestarts") == "1")
+    assert machine.get("/healthz"), "systemd's socket has kept the request"
+
+
+def test_the_drop_ins_of_the_documentation_do_what_they_are_for(machine):
+    """Each is tried without and with: a journal elsewhere, a connection to NATS, one to anywhere, a local address."""
+    elsewhere, nats, anywhere = drop_ins()
+    machine.write("/etc/logrelay/logrelay.env", "LOGRELAY_JOURNAL=/srv/logrelay/journal.db\n", 0o600)
+    done = install(machine)
+    assert done.returncode == 1
+    assert "install -d -o logrelay -g logrelay -m 0700 /srv/logrelay" in done.stderr
+    assert "ReadWritePaths=/srv/logrelay" in done.stderr
+    assert machine.show("logrelay", "ExecMainStatus") == "2", "it is not tried again"
+    machine("install", "-d", "-o", "logrelay", "-g", "logrelay", "-m", "0700", "/srv/logrelay")
+    assert edit(machine, elsewhere).returncode == 0
+    assert machine("ls", "/srv/logrelay/journal.db")
+    assert install(machine).returncode == 0
+    machine("systemctl", "stop", "logrelay")
+    machine("rm", "-r", "/srv/logrelay", "/etc/systemd/system/logrelay.service.d")
+    machine.write("/etc/logrelay/logrelay.env", "", 0o600)
+
+    for address in ("10.0.0.5/32", "10.0.0.6/32"):
+        machine("ip", "address", "add", address, "dev", "lo")
+    code = (
+        "import socket, threading\n"
+        "s = socket.create_server(('0.0.0.0', 4222)); print(1, flush=True)\n"
+        "while True: s.accept()\n"
+    )
+    start(machine, "server", SYSTEM_PYTHON, "-c", code)
+    machine.until("the server", lambda: "1" in machine("cat", "/tmp/server", check=False))
+    probe = (
+        '[Service]\nExecStartPre=/usr/bin/python3 -c "import socket; '
+        "socket.create_connection(('{}', 4222), 3).close()\"\n"
+    )
+    try:
+        for drop_in, reached in (("", ""), (nats, "10.0.0.5"), (anywhere, "10.0.0.5 10.0.0.6")):
+            for address in ("10.0.0.5", "10.0.0.6"):
+                done = edit(machine, drop_in + probe.format(address))
+                assert (done.returncode == 0) == (address in reached), f"{drop_in}{address}: {machine.journal()}"
+    finally:
+        machine("systemctl", "stop", "test-server", check=False)
+    assert edit(machine, "").returncode == 0
+
+    machine(LOGRELAY, "token", "add", "phone", check=False)
+    assert install(machine, "--listen", "10.0.0.6").returncode == 0
+    code = "import socket; socket.create_connection(('10.0.0.6', 8765), 60).close(); print('in')"
+    assert machine(SYSTEM_PYTHON, "-c", code) == "in\n"
+    assert install(machine, "--listen", "10.0.0.7").returncode == 1, "an address that is not there yet is nobody's"
+    machine("ip", "address", "add", "10.0.0.7/32", "dev", "lo")
+    assert install(machine).returncode == 0
+    for address in ("10.0.0.5/32", "10.0.0.6/32", "10.0.0.7/32"):
+        machine("ip", "address", "del", address, "dev", "lo")
 
 
 def test_every_option_that_a_unit_gives_exists(machine):

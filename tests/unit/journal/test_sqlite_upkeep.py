@@ -14,7 +14,7 @@ import pytest
 from logrelay.errors import JournalError
 from logrelay.journal import schema, sqlite
 from logrelay.journal.disk_space import LOG_RESERVE
-from logrelay.journal.interface import JournalLost, Query
+from logrelay.journal.interface import JournalLost, Keeping, Query
 from logrelay.journal.lock_holders import Holder
 from logrelay.journal.room_watch import PINNED_AFTER_S, PINNED_SHARES, RETRY_S
 from logrelay.journal.sqlite import COMMIT_BYTES, ROW_BYTES
@@ -425,3 +425,25 @@ def test_a_journal_that_was_never_opened_says_so(journal_at, lines):
     with pytest.raises(JournalError) as error:
         journal.page(Query(0, 1, 1))
     assert str(error.value) == f"journal {journal.path} is not open at the moment"
+
+
+def test_other_limits_hold_from_now_on(journal_at, fill):
+    """What is too much by new limits should go, in an open journal; limits that are raised again keep the rest."""
+    journal = journal_at(max_bytes=64 << 20, max_age_s=0)
+    journal.open()
+    fill(journal, 1, 20_000)
+
+    def prune():
+        while journal.due() <= 0:
+            journal.prune()
+
+    prune()
+    assert journal.pruned == 0
+    journal.keep(Keeping(max_age_s=0, max_bytes=1 << 20, keep_free=0))
+    prune()
+    pruned = journal.pruned
+    assert pruned > 10_000
+    journal.keep(Keeping(max_age_s=0, max_bytes=64 << 20, keep_free=0))
+    fill(journal, 20_001, 5_000)
+    prune()
+    assert journal.pruned == pruned

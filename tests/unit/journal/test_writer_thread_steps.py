@@ -14,7 +14,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.journal import writer_thread
-from logrelay.journal.interface import JournalLost, Opening, Page, Query, Room
+from logrelay.journal.interface import JournalLost, Keeping, Opening, Page, Query, Room
 from logrelay.journal.writer_thread import (
     DERIVE_BUSY_S,
     DERIVE_IDLE_S,
@@ -98,6 +98,9 @@ class Scripted:
         if isinstance(found, Exception):
             raise found
         return found
+
+    def keep(self, keeping):
+        self.calls.append(keeping)
 
     def room(self):
         return Room(log_bytes=7)
@@ -340,6 +343,16 @@ def test_how_long_the_disk_has_been_at_one_thing_can_be_seen(world, lines, monke
     world.then(Commit(lines(3, 3)))
     assert seen == [0.5, 3.0]
     assert (world.thread.stalled_s, world.thread.stats().room) == (0.0, Room(log_bytes=7))
+
+
+def test_other_limits_are_handed_on_with_the_next_look(world, lines):
+    """By the thread, which the journal belongs to, and once."""
+    keeping = Keeping(1.0, 2, None)
+    world.thread.keep(keeping)
+    world.begin(Commit(lines(1, 2)))
+    world.then(Commit(lines(3, 3)))
+
+    assert [call for call in world.journal.calls if isinstance(call, Keeping)] == [keeping]
 
 
 def test_what_waits_is_counted_until_it_is_in_the_journal(world, lines):
