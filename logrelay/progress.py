@@ -27,7 +27,7 @@ class Work:
     """Grows with what has been done."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Seen:
     finished: int
     since: float
@@ -54,7 +54,7 @@ class Progress:
             elif seen is None or seen.finished != work.finished:
                 self._seen[name] = _Seen(work.finished, mono, 1)
             else:
-                seen.looks += 1
-                if seen.looks >= self._least_looks:
+                self._seen[name] = _Seen(seen.finished, seen.since, seen.looks + 1)
+                if seen.looks + 1 >= self._least_looks:
                     stuck[name] = mono - seen.since
         return stuck
