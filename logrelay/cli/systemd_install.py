@@ -178,6 +178,7 @@ def _report(places: plan.Places, *, listen: str | None) -> None:
     if wrong:
         raise InstallError("installed, but it does not work yet: " + "; ".join(wrong))
     ctl = " ".join(places.systemctl)
+    of_user = " --user" if places.for_user else ""
     page = f"http://{authority(connectable(address[0]), address[1])}/"
     click.echo(f"\nThe relay runs. Open {page}")
     for trader in traders:
@@ -188,7 +189,7 @@ def _report(places: plan.Places, *, listen: str | None) -> None:
         click.echo("From other machines it answers nobody without a token: logrelay token add NAME")
     else:
         click.echo(
-            "From other machines: logrelay systemd install --listen 0.0.0.0, with a token; see docs/phone.md"
+            f"From other machines: logrelay systemd install{of_user} --listen 0.0.0.0, with a token; see docs/phone.md"
             if places.socket in found.files
             else f"From other machines: LOGRELAY_HOST in {places.settings}, with a token; see docs/phone.md"
         )
@@ -196,7 +197,9 @@ def _report(places: plan.Places, *, listen: str | None) -> None:
         _warn_of_settings(places, found)
     if places.for_user and not Path(f"/var/lib/systemd/linger/{os.environ.get('USER', '')}").exists():
         click.echo("It ends when this user has logged out everywhere, unless: loginctl enable-linger")
-    click.echo(f"State: {ctl} status logrelay; settings: {places.settings}; to remove it: logrelay systemd uninstall")
+    click.echo(
+        f"State: {ctl} status logrelay; settings: {places.settings}; to remove it: logrelay systemd uninstall{of_user}"
+    )
 
 
 def _warn_of_settings(places: plan.Places, found: plan.Found) -> None:

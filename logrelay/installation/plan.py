@@ -248,7 +248,7 @@ def install(wish: Wish, places: Places, found: Found) -> list[Step]:
         for path, text in _unit_texts(wish, places, found, activated=activated).items()
         for step in _file_steps(path, text, found)
     ]
-    steps += unit_steps
+    steps += dict.fromkeys(unit_steps)  # two units lie in one directory
     changed = {step.path for step in unit_steps if isinstance(step, Write | Remove)}
     if changed:
         steps.append(Run((*places.systemctl, "daemon-reload")))

@@ -350,6 +350,48 @@ def test_the_drop_ins_of_the_documentation_do_what_they_are_for(machine):
         machine("ip", "address", "del", address, "dev", "lo")
 
 
+AS_CAROL = """
+export HOME=/home/carol USER=carol XDG_RUNTIME_DIR=/run/user/$(id -u carol) PATH=/usr/bin:/bin
+exec setpriv --reuid=carol --regid=carol --init-groups "$@"
+"""
+
+
+def test_a_user_installs_a_relay_without_root(machine):
+    """With a manager of its own, and beside a directory that a relay of the system has left behind."""
+    machine("useradd", "--create-home", "carol")
+    before = machine("find", "/home/carol")
+    runtime = f"/run/user/{machine('id', '-u', 'carol').strip()}"
+    machine("install", "-d", "-o", "carol", "-m", "0700", runtime)
+    machine("mkdir", "/run/logrelay")
+    manager = ("/lib/systemd/systemd", "--user")
+    more = ("-p", "Delegate=yes", f"--setenv=XDG_RUNTIME_DIR={runtime}")
+    machine("systemd-run", "--quiet", "--collect", "--unit=test-manager", "--uid=carol", *more, "--", *manager)
+
+    def carol(*command):
+        return machine.done("sh", "-c", AS_CAROL, "sh", *command)
+
+    try:
+        machine.until("the manager", lambda: carol("systemctl", "--user", "show").returncode == 0)
+        done = carol(LOGRELAY, "systemd", "install", "--user")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "nothing to do" in carol(LOGRELAY, "systemd", "install", "--user").stdout
+        assert carol(LOGRELAY, "send", "--app", "desktop", "arrived").returncode == 0
+        assert [line["message"] for line in machine.lines("app=desktop&notices=no")] == ["arrived"]
+        assert carol("systemctl", "--user", "kill", "--signal=KILL", "logrelay").returncode == 0
+        assert machine.get("/healthz")
+        verify = ("systemd-analyze", "--user", "verify", "--man=no", "--recursive-errors=no", "logrelay.service")
+        said = carol(*verify)
+        assert (said.returncode, said.stdout) == (0, ""), said.stderr
+        assert carol(LOGRELAY, "systemd", "uninstall", "--user", "--purge").returncode == 0
+        left = set(machine("find", "/home/carol").split()) - set(before.split())
+        assert {path for path in left if "logrelay" in path} == set()
+    finally:
+        machine("systemctl", "stop", "test-manager", check=False)
+        machine("rm", "-rf", "/run/logrelay", runtime)
+        machine("rmdir", "/run/user", check=False)
+        machine("userdel", "--remove", "carol", check=False)
+
+
 def test_every_option_that_a_unit_gives_exists(machine):
     """`logrelay serve` should understand the command line of each unit that is written or printed."""
     assert install(machine).returncode == 0
