@@ -305,7 +305,7 @@ def test_every_argument_and_number_of_the_trader_s_side_is_documented():
 
 def test_every_signal_is_documented():
     """What the relay does on a signal should have a row in docs/operations.md, and no other."""
-    source = (ROOT / "logrelay" / "app.py").read_text("utf-8")
+    source = "".join((ROOT / "logrelay" / name).read_text("utf-8") for name in ("app.py", "hangup.py"))
     # `signal.` alone counts: the words of messages are no handlers
     handled = set(re.findall(r"signal\.(SIG[A-Z0-9]+)", source))
     section = page("docs/operations.md").partition("## Signals")[2].partition("\n## ")[0]
