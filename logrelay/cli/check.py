@@ -6,14 +6,20 @@ Owns: the command. It must not look at the machine or judge: `doctor` does both.
 from __future__ import annotations
 
 import json
+import socket
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from logrelay.cli.output import print_stderr
-from logrelay.cli.setting_options import setting_options
+from logrelay.cli.setting_options import setting_options, warn_of_secrets
 from logrelay.cli.verify import shape, text, verify_journal
+from logrelay.config.settings import Config
 from logrelay.errors import ConfigError, JournalError
+
+if TYPE_CHECKING:
+    from logrelay.machines.nats_check import Answer
 
 
 @click.command()
@@ -33,12 +39,13 @@ def check(
 ) -> None:
     """Say what is effective and from where, and what is wrong, each with what to do about it.
 
-    It changes nothing. Exit codes: 0 nothing is wrong, or there are only warnings; 2, 3 and 4 what `serve` would end
-    with (settings, sockets, journal); 7 something else needs a look.
+    It changes nothing. NATS servers that are set are asked whether they are as forwarding and collecting need them.
+    Exit codes: 0 nothing is wrong, or there are only warnings; 2, 3 and 4 what `serve` would end with (settings,
+    sockets, journal); 7 something else needs a look.
     """
     from logrelay.doctor import gathering, report  # noqa: PLC0415  (--help needs none of it)
     from logrelay.doctor.diagnosis import diagnose  # noqa: PLC0415
-    from logrelay.doctor.finding import exit_code  # noqa: PLC0415
+    from logrelay.doctor.finding import exit_code, in_order, problem  # noqa: PLC0415
     from logrelay.doctor.units import look  # noqa: PLC0415
 
     if for_user and unit is None:
@@ -50,13 +57,19 @@ def check(
         _verify(effective.config.journal, as_json=as_json)
         return
     facts = gathering.gather(effective, user, unit=found, trader=trader, now_s=gathering.now_s())
-    findings = diagnose(facts)
+    answers = _ask_nats(effective.config)
+    findings = in_order([*diagnose(facts), *(problem("nats", *answer.told) for answer in answers if not answer.good)])
     urls = gathering.addresses(effective.config, () if found is None else found.listens)
     if as_json:
-        click.echo(json.dumps(report.as_json(facts, findings, urls), indent=2))
+        shown = report.as_json(facts, findings, urls)
+        click.echo(json.dumps(shown | {"nats": [answer.text for answer in answers if answer.good]}, indent=2))
     else:
         for row in report.as_text(facts, findings, urls):
             click.echo(row)
+        for answer in answers:
+            if answer.good:
+                click.echo(answer.text)
+    warn_of_secrets(effective)
     for one in findings:
         print_stderr(report.finding_text(one))
     sys.exit(exit_code(findings))
@@ -67,3 +80,14 @@ def _verify(path: str, *, as_json: bool) -> None:
     click.echo(json.dumps(shape(path, found), indent=2) if as_json else text(path, found))
     if not found.sound:
         sys.exit(JournalError.exit_code)
+
+
+def _ask_nats(config: Config) -> list[Answer]:
+    """Ask the NATS servers, if there are any."""
+    found: list[Answer] = []
+    if config.forward:
+        from logrelay.machines.nats_check import check_forwarding  # noqa: PLC0415  (only then is nats-py needed)
+        from logrelay.machines.nats_link import forwarding  # noqa: PLC0415
+
+        found += check_forwarding(*forwarding(config, socket.gethostname()))
+    return found

@@ -12,7 +12,7 @@ import threading
 import click
 
 from logrelay.cli.output import print_stderr
-from logrelay.cli.setting_options import read_settings, setting_options
+from logrelay.cli.setting_options import read_settings, setting_options, warn_of_secrets
 from logrelay.config.loading import unknown_variable_hint
 from logrelay.hangup import Hangups
 
@@ -28,6 +28,7 @@ def serve(open_page: bool, **flags: str | None) -> None:
     """
     hangups = Hangups()
     effective = read_settings(flags)
+    warn_of_secrets(effective)
     for variable in effective.unknown_variables:
         print_stderr(f"{variable} is set but is not a setting; {unknown_variable_hint(variable)}")
     for warning in effective.warnings:

@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 from logrelay.cli.completion import completer
+from logrelay.cli.output import print_stderr
+from logrelay.config import nats_url
 from logrelay.config.loading import Effective, Surroundings, load
 from logrelay.config.settings import SETTINGS, Setting
 
@@ -45,6 +47,19 @@ def joined(_context: click.Context, _option: click.Parameter, given: tuple[str, 
 
 def _option_help(setting: Setting) -> str:
     return f"{setting.help}  [default: {setting.shown_default}]"
+
+
+def warn_of_secrets(effective: Effective) -> None:
+    """Say it when a secret was given as an argument, which everybody on the machine can see."""
+    for setting in SETTINGS:
+        value = getattr(effective.config, setting.name)
+        if setting.public is not nats_url.public or effective.origins[setting.name] != setting.flag:
+            continue
+        if any(nats_url.parse(url).has_secret for url in value):
+            print_stderr(
+                f"the URL of {setting.flag} has a secret in it, which ps shows to everybody: give it as "
+                f"LOGRELAY_NATS_PASSWORD, LOGRELAY_NATS_TOKEN or {setting.variable}, or in the config file"
+            )
 
 
 def read_settings(flags: dict[str, str | None], *, serving: bool = True) -> Effective:

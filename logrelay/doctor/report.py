@@ -20,8 +20,10 @@ UNIT_SHOWN = ("FragmentPath", "DropInPaths", "EnvironmentFiles", "User", "UnitFi
 
 
 def value_of(setting: Setting, effective: Effective) -> object:
-    """Return the value of a setting as JSON has it; a secret only as set."""
+    """Return the value of a setting as JSON has it, without what is secret in it."""
     value = getattr(effective.config, setting.name)
+    if setting.public is not None:
+        return setting.public(value)
     # What has no option, because options are visible to everybody, is not shown either.
     return value if setting.by_flag or value is None else "(set)"
 

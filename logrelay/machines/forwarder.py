@@ -503,6 +503,6 @@ class _Link:
                 raise _NotThereError from None
             if code is not None:
                 raise NatsError(f"{self.server.public}: {getattr(error, 'description', None) or error}") from None
-            raise as_nats_error(error, self.server) from None
+            raise as_nats_error(error, self.server, self.client) from None
         finally:
             task.cancel()

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -39,6 +41,11 @@ DUPLICATE_WINDOW_S = 120.0
 """Within which a server knows a message by its id; beyond it the expected sequence tells."""
 
 EXTRA = "pip install 'logrelay-daemon[nats]'"
+
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "?([^\s"\']+)', re.IGNORECASE)
+"""How a server says so; nats-py has it in lower case."""
+_NOISE = "returning true from eof_received()"
+"""Begins a warning of asyncio about every TLS connection that a server ends: nobody can do anything about it."""
 
 STREAM_NOT_FOUND = 10059
 """JetStream's error code."""
@@ -145,6 +152,7 @@ async def connect(
     reconnected.
     """
     nats = load_client()
+    logging.getLogger("asyncio").addFilter(_is_no_noise)  # the same function is added once
     client = nats.NATS()
     secret_is_safe, said = _SecretGuard(client, settings), _LastError()
     options: dict[str, Any] = {
@@ -205,6 +213,10 @@ class _SecretGuard:
         return secret
 
 
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_NOISE)
+
+
 class _LastError:
     """Keeps what a client has said last that went wrong; what it raises in the end is often that nothing worked."""
 
@@ -222,10 +234,21 @@ async def close(client: Any, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         await asyncio.wait_for(client.close(), timeout_s)
 
 
-def as_nats_error(error: BaseException, server: NatsUrl) -> NatsError:
-    """Return what an error of nats-py, or of the network, means."""
+def as_nats_error(error: BaseException, server: NatsUrl, client: Any = None) -> NatsError:
+    """Return what an error of nats-py, or of the network, means.
+
+    A server says apart from the answer, which then never comes, that a user may not do something: the last that it has
+    said is asked of `client`.
+    """
     if isinstance(error, NatsError):
         return error
+    denied = str(getattr(client, "last_error", None) or "")
+    may_not = _DENIED.search(denied)
+    if may_not is not None and type(error).__name__ == "TimeoutError":
+        verb = "publish" if may_not[1].lower() == "publish" else "subscribe"
+        return NatsRefusedError(
+            f"{server.public}: the user may not {verb} to {may_not[2]}; docs/machines.md has the permissions"
+        )
     where, text = server.public, str(error).strip() or type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
         return NatsRefusedError(f"{where}: its certificate is not trusted: {error.verify_message or error}")
@@ -266,16 +289,18 @@ async def ensure_stream(client: Any, settings: NatsSettings, server: NatsUrl, *,
     except Exception as error:
         if getattr(error, "err_code", None) is not None:
             raise NatsRefusedError(f"{server.public}: stream {settings.stream}: {_described(error)}") from None
+        refused = as_nats_error(error, server, client)
+        if isinstance(refused, NatsRefusedError):
+            raise refused from None
         if type(error).__name__ == "TimeoutError" or isinstance(error, TimeoutError):
             raise NatsError(
-                f"{server.public}: no answer about stream {settings.stream}: JetStream has no leader now, or the user "
-                "may not ask (docs/machines.md has the permissions)"
+                f"{server.public}: no answer about stream {settings.stream}: JetStream has no leader now"
             ) from None
         if type(error).__name__ in ("ServiceUnavailableError", "NoRespondersError"):
             raise NatsRefusedError(
                 f"{server.public}: JetStream is not enabled there (jetstream in its config)"
             ) from None
-        raise as_nats_error(error, server) from None
+        raise refused from None
     if not any(takes(pattern, LINES_SUBJECT + "x") for pattern in info.config.subjects or ()):
         raise NatsRefusedError(
             f"{server.public}: stream {settings.stream} takes {', '.join(info.config.subjects or ())}, not {subject}"
