@@ -120,6 +120,8 @@ class Cutter:
     def cut(self, page: RowPage) -> Cut:
         """Make batches of the next page."""
         lines, holes = self._sorted(page)
+        if lines and not holes and not self._holes and self._is_whole(lines, page.reached):
+            return Cut([self._batch(lines, [], page.reached, self._epoch_of(page.reached))], page.reached)
         batches: list[StreamBatch] = []
         part: list[StreamLine] = []
         gone: list[Hole] = self._holes
@@ -150,6 +152,16 @@ class Cutter:
         else:
             self._holes = gone
         return Cut(batches, at - 1)
+
+    def _is_whole(self, lines: list[StreamLine], reached: int) -> bool:
+        """Tell whether the lines go on without a hole, and are of one epoch: the usual page, which need not be cut."""
+        first, last = lines[0].seq, lines[-1].seq
+        return (
+            first == self._covered + 1
+            and last == reached
+            and last - first + 1 == len(lines)
+            and self._epoch_of(first) == self._epoch_of(last)
+        )
 
     def _sorted(self, page: RowPage) -> tuple[list[StreamLine], list[Hole]]:
         origins = [Origin(*origin) for origin in page.origins]

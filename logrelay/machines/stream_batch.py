@@ -195,9 +195,10 @@ def split(batch: StreamBatch, max_payload: int) -> list[StreamBatch]:
     A line that is larger by itself becomes a hole (`too_large`).
     """
     room = max(1, max_payload - HEADER_BYTES)
-    sizes = [_size(line) for line in batch.lines]
-    holes_size = HOLE_BYTES * len(batch.holes)
-    if sum(sizes) + holes_size <= room:
+    origins = {id(line.origin): line for line in batch.lines}
+    named = sum(_size(line) - len(line.body) for line in origins.values())
+    rows = sum(len(line.body) for line in batch.lines) + LINE_BYTES * len(batch.lines)
+    if rows + named + HOLE_BYTES * len(batch.holes) <= room:
         return [batch]
     parts: list[StreamBatch] = []
     pieces: list[tuple[int, StreamLine | Hole]] = [(line.seq, line) for line in batch.lines]
