@@ -78,7 +78,7 @@ class _Check:
         self._client, self._settings, self._server, self._found = client, settings, server, found
         self._js = client.jetstream(timeout=REQUEST_TIMEOUT_S)
 
-    def _say(self, text: str, *, good: bool) -> None:
+    def _note(self, text: str, *, good: bool) -> None:
         self._found.append(Answer(good, text))
 
     async def _stream(self) -> bool:
@@ -86,20 +86,20 @@ class _Check:
         try:
             info = await nats_link.ensure_stream(self._client, self._settings, self._server, create=False)
         except NatsError as error:
-            self._say(str(error), good=False)
+            self._note(str(error), good=False)
             return False
         config, state = info.config, info.state
         replicas = config.num_replicas or 1
         text = f"stream {name}: {config.storage}, {replicas} replica(s), {state.messages:,} messages"
-        self._say(f"{text}, {state.bytes:,} bytes", good=True)
+        self._note(f"{text}, {state.bytes:,} bytes", good=True)
         if replicas < self._settings.replicas:
-            self._say(
+            self._note(
                 f"stream {name} has {replicas} replica(s), nats_replicas says {self._settings.replicas}; "
                 f"nats stream edit {name} --replicas {self._settings.replicas}",
                 good=False,
             )
         if not config.allow_direct:
-            self._say(
+            self._note(
                 f"stream {name} lacks allow_direct: an edge then needs the permission to read all of it, not its own "
                 f"last message alone; nats stream edit {name} --allow-direct",
                 good=False,
@@ -113,21 +113,21 @@ class _Check:
         name, subject = self._settings.stream, LINES_SUBJECT + edge
         try:
             last = await self._js.get_last_msg(name, subject, direct=True)
-            self._say(f"the stream has lines of {edge} up to {position_of(last.headers)[1]}", good=True)
+            self._note(f"the stream has lines of {edge} up to {position_of(last.headers)[1]}", good=True)
         except BadBatchError as error:
-            self._say(f"the last message on {subject} is not of a relay: {error}; purge the subject", good=False)
+            self._note(f"the last message on {subject} is not of a relay: {error}; purge the subject", good=False)
         except Exception as error:
             if getattr(error, "err_code", None) != NO_MESSAGE and type(error).__name__ != "NotFoundError":
-                self._say(str(as_nats_error(error, self._server, self._client)), good=False)
+                self._note(str(as_nats_error(error, self._server, self._client)), good=False)
             else:
-                self._say(f"the stream has no lines of {edge} yet", good=True)
+                self._note(f"the stream has no lines of {edge} yet", good=True)
         try:
             await self._js.publish(subject, b"", timeout=REQUEST_TIMEOUT_S, headers={EXPECTED_LAST: NEVER})
         except Exception as error:
             if getattr(error, "err_code", None) == WRONG_SEQUENCE:
-                self._say(f"lines may be published as {edge}", good=True)
+                self._note(f"lines may be published as {edge}", good=True)
             else:
-                self._say(str(as_nats_error(error, self._server, self._client)), good=False)
+                self._note(str(as_nats_error(error, self._server, self._client)), good=False)
 
     async def may_collect(self) -> None:
         """Ask what a hub relay needs."""
@@ -141,6 +141,6 @@ class _Check:
             answer = await self._client.request(f"$JS.API.CONSUMER.CREATE.{name}", asked, timeout=REQUEST_TIMEOUT_S)
             refused = orjson.loads(answer.data).get("error")
             text = f"stream {name} may be read" if refused is None else f"stream {name}: {refused.get('description')}"
-            self._say(text, good=refused is None)
+            self._note(text, good=refused is None)
         except Exception as error:
-            self._say(str(as_nats_error(error, self._server, self._client)), good=False)
+            self._note(str(as_nats_error(error, self._server, self._client)), good=False)
