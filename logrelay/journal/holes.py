@@ -27,6 +27,10 @@ the nearest are joined, true lines between them included: a file in this state i
 told to be missing may be more than is, never less."""
 
 
+NEVER_ENDS = 1 << 62
+"""The last seq of a stretch without an end: no journal gets there."""
+
+
 def joined(ranges: Iterable[Range]) -> list[Range]:
     """Return the ranges ascending, those that touch or overlap joined, however many there are."""
     found: list[Range] = []
@@ -36,6 +40,17 @@ def joined(ranges: Iterable[Range]) -> list[Range]:
         else:
             found.append((first, last))
     return found
+
+
+def first_gap(ranges: Iterable[Range], first: int) -> Range:
+    """Return the first stretch from `first` on that is in none of the ranges, which are ascending; it may not end."""
+    for start, last in ranges:
+        if last < first:
+            continue
+        if start > first:
+            return first, start - 1
+        first = last + 1
+    return first, NEVER_ENDS
 
 
 def merge(ranges: Iterable[Range]) -> list[Range]:

@@ -23,6 +23,7 @@ import orjson
 
 from logrelay.fanout.problem_groups import Problem, problem_of
 from logrelay.fanout.summary import Group, Seen, Summary, notice_passes, rank_of
+from logrelay.journal.holes import first_gap
 from logrelay.journal.interface import Query, SummaryPage
 from logrelay.journal.query import bounds, by_time
 from logrelay.journal.schema import NOTICE_SOURCE, OVERFLOW_SOURCE, SourceKey
@@ -234,14 +235,8 @@ class Tallies:
         return min(head, end) - first + 1 >= min(STEP_LINES, end - first + 1)
 
     def _gap(self, oldest: int) -> tuple[int, int]:
-        first = oldest
-        for start, last in self._ranges:
-            if last < first:
-                continue
-            if start > first:
-                return first, min(first + SPAN_LINES, start) - 1
-            first = last + 1
-        return first, first + SPAN_LINES - 1
+        first, last = first_gap(self._ranges, oldest)
+        return first, min(last, first + SPAN_LINES - 1)
 
     def step(self, db: sqlite3.Connection, oldest: int, head: int) -> int:
         """Do a little of what there is to do; returns the pages that were written at most. Raises sqlite3.Error."""

@@ -36,6 +36,7 @@ from logrelay.journal.grams import (
     pieces_of,
     slab_of,
 )
+from logrelay.journal.holes import first_gap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,33 +125,24 @@ class TextIndex:
     def _lines_left(self, oldest: int, head: int) -> int:
         if self._first and self._next > oldest:
             return min(head, self._end) - self._next + 1
-        first, end = self._gap(oldest)
+        first, end = first_gap(self._ranges, oldest)
         return min(head, end) - first + 1
-
-    def _gap(self, oldest: int) -> tuple[int, int]:
-        """Return the first line that no slab has, and the last one before the slab behind it."""
-        first = oldest
-        for start, last in self._ranges:
-            if last < first:
-                continue
-            if start > first:
-                return first, start - 1
-            first = last + 1
-        return first, 1 << 62
 
     def step(self, db: sqlite3.Connection, oldest: int, head: int) -> int:
         """Do a little of what there is to do; returns the pages that were written at most. Raises sqlite3.Error."""
-        if self.damaged:
-            self.forget(db)
-            return PAGES
-        if self._ranges and self._ranges[0][1] < oldest:
+        if self._ranges and (self.damaged or self._ranges[0][1] < oldest):
+            # One at a time, as all of them take seconds, in which every commit would wait.
             self._forget_slab(db, self._ranges[0][0])
             return PAGES
+        if self.damaged:
+            self._begin()
+            self.damaged = False
+            return 0
         if self._slab:
             return self._write_some(db)
         if not self._first or self._first < oldest:
             self._begin()
-            self._first, self._end = self._gap(oldest)
+            self._first, self._end = first_gap(self._ranges, oldest)
             self._next = self._first
         self._index_some(db, head)
         return 0

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -51,17 +52,20 @@ def looks_at(counter, pid):
     return counter.poll() is not None or "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
 
 
-def count_calls(pid, work, out: Path):
+COUNTERS = {
+    "perf": ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter"],
+    "strace": ["strace", "-f", "-qq", "-c", "-U", "calls,name"],
+}
+"""The first one that is there and may look counts."""
+
+
+def count_calls(pid, work, out: Path, counters=tuple(COUNTERS)):
     """Return the system calls of a process during `work()`; None where nothing here can count them."""
-    counters = {
-        "perf": ["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-o", str(out), "-p", str(pid)],
-        "strace": ["strace", "-f", "-qq", "-c", "-U", "calls,name", "-o", str(out), "-p", str(pid)],
-    }
-    for name, command in counters.items():
+    for name in counters:
         if shutil.which(name) is None:
             continue
         out.unlink(missing_ok=True)
-        counter = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        counter = subprocess.Popen([*COUNTERS[name], "-o", str(out), "-p", str(pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             if name == "strace":
                 wait_for(partial(looks_at, counter, pid), "it traces, or ends")
@@ -80,6 +84,33 @@ def sleeps(pid):
     """Return how often the threads of a process have gone to sleep."""
     texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
     return sum(int(re.search(r"^voluntary_ctxt_switches:\t(\d+)", text, re.MULTILINE)[1]) for text in texts)
+
+
+CALLER = """
+import os, sys
+while sys.stdin.buffer.raw.read(1):
+    for _ in range(500):
+        os.getppid()
+    os.write(1, b"x")
+"""
+
+
+@pytest.mark.parametrize("counter", COUNTERS)
+def test_each_counter_counts_what_was_called(counter, tmp_path):
+    """On a process that makes a known number of calls: whichever is used, the bounds mean the same."""
+    with subprocess.Popen([sys.executable, "-c", CALLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+
+        def call():
+            process.stdin.write(b"x")
+            process.stdin.flush()
+            assert process.stdout.read(1) == b"x"
+
+        call()
+        calls = count_calls(process.pid, call, tmp_path / "calls", [counter])
+        process.stdin.close()
+    if calls is None:
+        pytest.skip(f"{counter} is not installed, or may not look at a process here")
+    assert 500 <= calls <= 520
 
 
 def test_a_lone_line_is_cheap(scene, tmp_path):

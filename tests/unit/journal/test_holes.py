@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from logrelay.journal import holes as module
-from logrelay.journal.holes import Holes, merge
+from logrelay.journal.holes import NEVER_ENDS, Holes, first_gap, merge
 
 
 @pytest.fixture
@@ -43,6 +43,22 @@ def test_a_stretch_gets_what_is_missing_of_it(holes):
     assert holes.within(5, 8) == []
     assert holes.within(8, 9) == [(9, 9)]
     assert holes.within(9, 9) == []
+
+
+@pytest.mark.parametrize(
+    ("ranges", "first", "gap"),
+    [
+        ([], 5, (5, NEVER_ENDS)),
+        ([(1, 4)], 5, (5, NEVER_ENDS)),
+        ([(5, 8)], 5, (9, NEVER_ENDS)),
+        ([(3, 5), (6, 8), (10, 12)], 5, (9, 9)),
+        ([(6, 8)], 5, (5, 5)),
+        ([(9, 12)], 5, (5, 8)),
+    ],
+)
+def test_the_first_stretch_that_no_range_has(ranges, first, gap):
+    """Ranges before it, and those that touch each other, are no gap."""
+    assert first_gap(ranges, first) == gap
 
 
 def test_what_is_new_is_counted(holes):

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from logrelay.fanout.filters import Filter
-from logrelay.journal import query, text_index
+from logrelay.journal import query, tallies, text_index
 from logrelay.journal.interface import Query
 from logrelay.model import RELAY_RUN, Commit
 
@@ -155,6 +155,60 @@ def test_a_damaged_index_denies_nothing_and_is_made_anew(journal, line, harm):
     assert slabs(journal) == [(1, 16), (17, 32), (33, 48)]
     assert find(journal, "needle", 48) == [20]
     assert not journal._text_index.damaged
+
+
+def test_a_damaged_index_goes_a_slab_at_a_time(journal, line):
+    """No step is longer than another, however large the index is, and until it is gone nothing of it is believed."""
+    write(journal, line, 1, 48, at20="needle")
+    derive(journal)
+    journal._text_index.damaged = True
+    left = []
+    while journal._text_index.damaged:
+        assert find(journal, "needle", 48) == [20]
+        journal.derive(seconds=0.0)
+        journal._derive_some(journal._db)
+        left.append(len(slabs(journal)))
+    assert left == [2, 1, 0, 0]
+
+
+def test_a_purge_leaves_nothing_of_its_lines_in_index_and_tallies(journal, line, monkeypatch):
+    """Not a bit that says which pieces of text they had, nor a count; what is left is indexed and counted anew."""
+    for name, value in {"SPAN_LINES": 16, "STEP_LINES": 2}.items():
+        monkeypatch.setattr(tallies, name, value)
+    write(journal, line, 1, 48, at20="needle")
+    derive(journal)
+
+    def rows(sql):
+        with closing(sqlite3.connect(journal.path)) as db:
+            return db.execute(sql).fetchall()
+
+    bits = "SELECT bits FROM text_bits WHERE id / 256 = 17 ORDER BY id"
+    before, counted = rows(bits), rows("SELECT first FROM tallies ORDER BY first")
+    assert counted == [(1,), (17,), (33,)]
+    assert len(before) == 256
+    assert journal.purge([20]) == 1
+    assert slabs(journal) == [(1, 16), (33, 48)]
+    assert rows(bits) == []
+    assert rows("SELECT first FROM tallies ORDER BY first") == [(1,), (33,)]
+    derive(journal)
+    assert slabs(journal)[:3] == [(1, 16), (17, 32), (33, 48)]
+    assert rows(bits) != before
+    assert [b"gap" in body for body in journal.page(Query(0, 48, 1000, Filter(text="needle"))).bodies] == [True]
+    assert 21 in find(journal, f"order{21:08x}", 48)
+
+
+def test_on_a_full_disk_no_part_of_it_is_written_and_lines_are(journal, line, monkeypatch):
+    """What is indexed in memory waits; the file has room for lines alone."""
+    write(journal, line, 1, 20, at7="needle")
+    monkeypatch.setattr(journal._space, "is_short", lambda: True)
+    for _ in range(100):
+        journal.derive(seconds=1.0)
+    assert slabs(journal) == []
+    write(journal, line, 21, 12)
+    assert find(journal, "needle", 32) == [7]
+    monkeypatch.undo()
+    derive(journal)
+    assert slabs(journal)
 
 
 def test_tables_that_are_missing_deny_nothing(journal, line):
