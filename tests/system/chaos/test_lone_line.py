@@ -65,7 +65,9 @@ def count_calls(pid, work, out: Path, counters=tuple(COUNTERS)):
         if shutil.which(name) is None:
             continue
         out.unlink(missing_ok=True)
-        counter = subprocess.Popen([*COUNTERS[name], "-o", str(out), "-p", str(pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        counter = subprocess.Popen(
+            [*COUNTERS[name], "-o", str(out), "-p", str(pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             if name == "strace":
                 wait_for(partial(looks_at, counter, pid), "it traces, or ends")
