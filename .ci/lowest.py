@@ -1,7 +1,7 @@
 """Print the lowest version of every dependency that the given pyproject.toml files allow, as constraints for pip.
 
-Reads `dependencies` and the extras `bot` and `alerts`: what testing needs is not part of what is promised. Where two
-files name the same package the higher bound holds, since one environment has to satisfy both.
+Reads `dependencies` and the extras `bot`, `nats` and `alerts`: what testing needs is not part of what is promised.
+Where two files name the same package the higher bound holds, since one environment has to satisfy both.
 """
 
 import re
@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-BOUND = re.compile(r"^([A-Za-z0-9._-]+)\s*>=\s*([0-9.]+)\s*(?:;|$)")
+BOUND = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?\s*>=\s*([0-9.]+)\s*(?:;|$)")
 """A name and its lower bound; the condition behind `;` does not matter to a constraint."""
 
 
@@ -19,7 +19,8 @@ def main() -> None:
     for file in sys.argv[1:]:
         project = tomllib.loads(Path(file).read_text("utf-8"))["project"]
         extras = project.get("optional-dependencies", {})
-        for requirement in [*project["dependencies"], *extras.get("bot", []), *extras.get("alerts", [])]:
+        optional = [requirement for extra in ("bot", "nats", "alerts") for requirement in extras.get(extra, [])]
+        for requirement in [*project["dependencies"], *optional]:
             match = BOUND.match(requirement)
             if match is None:
                 sys.exit(f"{file}: {requirement!r} is not of the form name>=version")

@@ -90,4 +90,9 @@ def _ask_nats(config: Config) -> list[Answer]:
         from logrelay.machines.nats_link import forwarding  # noqa: PLC0415
 
         found += check_forwarding(*forwarding(config, socket.gethostname()))
+    if config.collect:
+        from logrelay.machines.nats_check import check_collecting  # noqa: PLC0415  (the same)
+        from logrelay.machines.nats_link import HUB_INBOX, nats_settings  # noqa: PLC0415
+
+        found += check_collecting(nats_settings(config, config.collect), HUB_INBOX)
     return found

@@ -14,12 +14,9 @@ from logrelay.config.settings import Config
 from logrelay.machines.collection import Collection
 from logrelay.machines.collector import Collector, Sink
 from logrelay.machines.edges import Edges
-from logrelay.machines.nats_link import forwarding, load_client, nats_settings, tls_context
+from logrelay.machines.nats_link import HUB_INBOX, forwarding, load_client, nats_settings, tls_context
 from logrelay.machines.overview import LinkCounters, Overview
 from logrelay.model import CollectedRow
-
-HUB_INBOX = "logrelay-hub"
-"""Answers of NATS servers to a relay that collects come below `_INBOX.` and this."""
 
 
 class Collecting:

@@ -33,6 +33,9 @@ REQUEST_TIMEOUT_S = 5.0
 PING_EVERY_S, MOST_PINGS = 10, 2
 """A connection that has died without a word is noticed after so many seconds times so many."""
 
+HUB_INBOX = "logrelay-hub"
+"""Answers of NATS servers to a relay that collects come below `_INBOX.` and this."""
+
 STREAM_MAX_AGE_S = 7 * 86_400.0
 STREAM_MAX_BYTES = 1 << 30
 """What a stream keeps that is made because there was none: as much as a journal keeps by itself. A server refuses a

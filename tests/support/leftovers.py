@@ -209,7 +209,8 @@ def pytest_unconfigure(config):
         sys.__stdout__.flush()
         sys.__stderr__.flush()
         os._exit(config.stash.get(_status, 0) or int(pytest.ExitCode.TESTS_FAILED))
-    faulthandler.dump_traceback_later(END_S, exit=True, file=sys.__stderr__)
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist waits for the others, and is ended with them
+        faulthandler.dump_traceback_later(END_S, exit=True, file=sys.__stderr__)
 
 
 _status = pytest.StashKey[int]()

@@ -117,6 +117,14 @@ def test_the_documented_configuration_lets_each_do_its_part_and_no_more(tmp_path
         assert not any(one.encode() in shown for one in SECRETS)
     assert "eof_received" not in after.stderr
 
+    as_hub = {"LOGRELAY_NATS_USER": "hub", "LOGRELAY_NATS_PASSWORD": "HUB-PASSWORD"}
+    hub = check("--collect", url, *options[4:], **as_hub)
+    assert hub.returncode == 0, hub.stderr
+    assert "stream LOGRELAY may be read" in hub.stdout
+    no_hub = check("--collect", url, *options[4:], **secret)
+    assert no_hub.returncode == 7
+    assert "problem: " in no_hub.stderr
+
     denied = check("--forward", url, "--edge-name", "box-2", *options[4:], **secret)
     assert denied.returncode == 7
     assert "the user may not subscribe to _inbox.box-2." in denied.stderr

@@ -16,7 +16,8 @@ cgroup_of() { # the box's own cgroup: a manager moves every process of its root 
   local mount
   mount=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
   [ -n "$mount" ] || { echo "no cgroup2 file system is mounted" >&2; exit 1; }
-  echo "$mount/box-$(basename "$1")"
+  # Of the directory above too: tests that run beside one another give their boxes directories of one name.
+  echo "$mount/box-$(basename "$(dirname "$1")")-$(basename "$1")"
 }
 
 inside() { # DIR COMMAND...

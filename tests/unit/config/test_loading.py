@@ -58,6 +58,7 @@ def test_every_value_type_gives_the_type_its_field_declares():
         "tls_cert": "/c",
         "tls_key": "/k",
         "forward": "nats://a,nats://b",
+        "collect": "nats://a",
         "alert": "ntfys://topic json://b",
         "public_url": "https://a",
         "heartbeat": "https://a/b",

@@ -9,14 +9,17 @@ import pytest
 from logrelay.errors import ConfigError
 from logrelay.terminal.selection import Selection
 
-ALL = Selection("warning", ("a", "b"), ("1*",), ("x.*",), "text & more", ("k=v=w", "n=1"), "2h", "1h")
+ALL = Selection(
+    level="warning", apps=("a", "b"), runs=("1*",), edges=("e*",), sources=("x.*",), text="text & more",
+    where=("k=v=w", "n=1"), since="2h", until="1h",
+)  # fmt: skip
 
 
 def test_every_condition_is_in_the_request():
     """And in the live one all but the times, which a stream does not know."""
     live = {
-        "level": ["warning"], "text": ["text & more"], "app": ["a", "b"], "run": ["1*"], "source": ["x.*"],
-        "where": ["k=v=w", "n=1"],
+        "level": ["warning"], "text": ["text & more"], "app": ["a", "b"], "run": ["1*"], "edge": ["e*"],
+        "source": ["x.*"], "where": ["k=v=w", "n=1"],
     }  # fmt: skip
 
     assert parse_qs(ALL.live_query(after="k-1")) == live | {"after": ["k-1"]}
