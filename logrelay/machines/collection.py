@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 from logrelay.fanout.collected_line import (
     Collected,
-    CollectedLine,
     ShownTimes,
     Told,
     UnreadableError,
+    moved,
     read_line,
     run_key,
     shown_before,
@@ -194,7 +194,9 @@ class Collection:
             # The journal over there is another one, and what came before this batch has never come here.
             epoch, last = split_id(batch.after)
             self._tell_gap(part, batch, epoch, 1, last)
-        new = [line for line in batch.lines if line.seq > taken]
+        new = batch.lines
+        if new and new[0].seq <= taken:
+            new = [line for line in new if line.seq > taken]
         self.counters.duplicates += len(batch.lines) - len(new)
         # A hole before the lines may begin in the epoch before, of which some had come.
         yield from self._parts(batch, edge, part, new, _clipped(batch, taken, at or 0), now_us)
@@ -211,13 +213,18 @@ class Collection:
         told = _gaps_by_place(holes)
         unreadable: list[int] = []
         for start in range(0, len(lines), CHUNK_LINES):
-            for line in lines[start : start + CHUNK_LINES]:
-                while told and told[0].last < line.seq:
+            for seq, rank, found_us, origin, body in lines[start : start + CHUNK_LINES]:
+                while told and told[0].last < seq:
                     self._tell_hole(part, batch, told.pop(0))
+                app, run_name, host, _ = origin
                 try:
-                    part.items.append(self._placed(batch.edge, line))
+                    found = read_line(batch.edge, host, rank, found_us, app, run_name, body)
                 except UnreadableError:
-                    unreadable.append(line.seq)
+                    unreadable.append(seq)
+                    continue
+                shown_us = self._times.place(run_key(batch.edge, run_name), found.shown_us)
+                part.items.append(found if shown_us == found.shown_us else moved(found, shown_us))
+                self.counters.lines += 1
             if start + CHUNK_LINES < len(lines):
                 last = lines[start + CHUNK_LINES - 1].seq
                 part.rows.append(self._reached(batch, edge, last, now_us))
@@ -231,13 +238,6 @@ class Collection:
             part.rows.append(self._reached(batch, edge, batch.last, now_us))
         part.is_last = True
         yield part
-
-    def _placed(self, edge: str, line: StreamLine) -> CollectedLine:
-        origin = line.origin
-        found = read_line(edge, origin.host, line.rank, line.found_us, origin.app, origin.run_name, line.body)
-        self.counters.lines += 1
-        shown_us = self._times.place(run_key(edge, found.run_name), found.shown_us)
-        return found if shown_us == found.shown_us else found._replace(shown_us=shown_us)
 
     def _reached(self, batch: StreamBatch, edge: _Edge, seq: int, now_us: int) -> CollectedRow:
         known = edge.epochs.pop(batch.epoch, None)

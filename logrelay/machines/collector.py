@@ -210,7 +210,7 @@ class Collector:
         )
         try:
             await client.subscribe(f"{STATE_SUBJECT}*", cb=self._on_state)
-            info = await nats_link.ensure_stream(client, self._settings, server, create=False)
+            info = await nats_link.ensure_stream(client, self._settings, server, create=False, read_only=True)
             created = getattr(info, "created", None)
             state = info.state
             facts = StreamFacts(info.config.name, str(created or ""), state.first_seq, state.last_seq)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from logrelay.errors import RequestError
 from logrelay.fanout.positions import Epochs, split_id
 from logrelay.journal.interface import RowPage
-from logrelay.machines.stream_batch import Hole, Origin, StreamBatch, StreamLine
+from logrelay.machines.stream_batch import Hole, Origin, StreamBatch, StreamLine, stream_line
 from logrelay.model import ForwardRow
 
 
@@ -166,7 +166,8 @@ class Cutter:
     def _sorted(self, page: RowPage) -> tuple[list[StreamLine], list[Hole]]:
         origins = [Origin(*origin) for origin in page.origins]
         of_line = map(origins.__getitem__, page.places)
-        lines = list(map(StreamLine, page.seqs, page.ranks, page.times, of_line, page.bodies))
+        columns = zip(page.seqs, page.ranks, page.times, of_line, page.bodies, strict=True)
+        lines = list(map(stream_line, columns))
         holes = [Hole(*hole) for hole in page.holes]
         taken = [line for line in lines if self._is_collected(line.body)]
         if taken:

@@ -81,10 +81,12 @@ class _Check:
     def _note(self, text: str, *, good: bool) -> None:
         self._found.append(Answer(good, text))
 
-    async def _stream(self) -> bool:
+    async def _stream(self, *, read_only: bool = False) -> bool:
         name = self._settings.stream
         try:
-            info = await nats_link.ensure_stream(self._client, self._settings, self._server, create=False)
+            info = await nats_link.ensure_stream(
+                self._client, self._settings, self._server, create=False, read_only=read_only
+            )
         except NatsError as error:
             self._note(str(error), good=False)
             return False
@@ -131,7 +133,7 @@ class _Check:
 
     async def may_collect(self) -> None:
         """Ask what a hub relay needs."""
-        if not await self._stream():
+        if not await self._stream(read_only=True):
             return
         name = self._settings.stream
         config = {"ack_policy": "none", "deliver_policy": "new", "inactive_threshold": int(TRIED_CONSUMER_S * 1e9)}

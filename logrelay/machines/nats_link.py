@@ -264,10 +264,13 @@ def as_nats_error(error: BaseException, server: NatsUrl, client: Any = None) -> 
     return NatsError(f"{where}: {text}")
 
 
-async def ensure_stream(client: Any, settings: NatsSettings, server: NatsUrl, *, create: bool = True) -> Any:
+async def ensure_stream(
+    client: Any, settings: NatsSettings, server: NatsUrl, *, create: bool = True, read_only: bool = False
+) -> Any:
     """Return what the server says of the stream; one that is missing is made, if `create`. Raises NatsError.
 
-    A stream that is there is used as it is, if it takes the lines of edges.
+    A stream that is there is used as it is, if it takes the lines of edges. Who only reads may have one that gets them
+    from other streams (a mirror, or sources), as the central one of several sites does.
     """
     js = client.jetstream(timeout=REQUEST_TIMEOUT_S)
     subject = f"{LINES_SUBJECT}*"
@@ -304,6 +307,8 @@ async def ensure_stream(client: Any, settings: NatsSettings, server: NatsUrl, *,
                 f"{server.public}: JetStream is not enabled there (jetstream in its config)"
             ) from None
         raise refused from None
+    if read_only and (info.config.mirror is not None or info.config.sources):
+        return info
     if not any(takes(pattern, LINES_SUBJECT + "x") for pattern in info.config.subjects or ()):
         raise NatsRefusedError(
             f"{server.public}: stream {settings.stream} takes {', '.join(info.config.subjects or ())}, not {subject}"

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -90,6 +91,10 @@ class StreamLine(NamedTuple):
     origin: Origin
     body: bytes
     """The viewer message as the edge's viewers get it, with the edge's id."""
+
+
+stream_line: Callable[[tuple[object, ...]], StreamLine] = partial(tuple.__new__, StreamLine)
+"""A line of a ready tuple, in half the time."""
 
 
 class Hole(NamedTuple):
@@ -285,14 +290,25 @@ def _read_body(body: bytes) -> tuple[list[StreamLine], list[Hole]]:
     origins = [Origin(*row) for row in named]
     if not (_all(int, seqs) and _all(int, ranks) and _all(int, times) and _all(int, places) and _all(bytes, bodies)):
         raise BadBatchError("a column has a value of another type")
-    if not set(ranks) <= _WORDS.keys() or any(not 0 <= place < len(origins) for place in places):
+    if not set(ranks) <= _WORDS.keys() or (places and not 0 <= min(places) <= max(places) < len(origins)):
         raise BadBatchError("a line has a level or an origin that there is not")
-    if any(abs(time_us) >= 1 << 62 for time_us in times):
+    if times and not -1 << 62 < min(times) <= max(times) < 1 << 62:
         raise BadBatchError("a line has a time that is none")
-    if any(not (text.startswith(b"{") and text.endswith(b"}")) or b"\n" in text for text in bodies):
+    if not _are_objects(bodies):
         raise BadBatchError("the body of a line is no JSON object in one line")
-    lines = list(map(StreamLine, seqs, ranks, times, (origins[place] for place in places), bodies))
+    of_line = map(origins.__getitem__, places)
+    lines = list(map(stream_line, zip(seqs, ranks, times, of_line, bodies, strict=True)))
     return lines, [_hole(row) for row in holes]
+
+
+def _are_objects(bodies: list[bytes]) -> bool:
+    """Tell whether each body begins and ends as an object and is one line, all at once: lines come in thousands."""
+    if not bodies:
+        return True
+    text, between = b"\n".join(bodies), len(bodies) - 1
+    return (
+        text.count(b"\n") == text.count(b"}\n{") == between and bodies[0].startswith(b"{") and bodies[-1].endswith(b"}")
+    )
 
 
 def _hole(row: Any) -> Hole:
@@ -303,6 +319,8 @@ def _hole(row: Any) -> Hole:
 
 def _check_cover(batch: StreamBatch) -> None:
     """See to it that every seq is there once."""
+    if not batch.holes and [line.seq for line in batch.lines] == list(range(batch.first, batch.last + 1)):
+        return
     ranges = [*((line.seq, line.seq) for line in batch.lines), *((hole.first, hole.last) for hole in batch.holes)]
     if any(low > high for low, high in ranges):
         raise BadBatchError("a hole ends before it begins")
@@ -318,7 +336,7 @@ def _check_cover(batch: StreamBatch) -> None:
 
 
 def _all(kind: type, values: Sequence[object]) -> bool:
-    return all(type(value) is kind for value in values)
+    return set(map(type, values)) <= {kind}
 
 
 def _number(headers: Mapping[str, str], name: str) -> int:

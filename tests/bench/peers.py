@@ -109,7 +109,7 @@ class Server:
 
     def start(self, fleet: Fleet, folder: Path, *, deflate: bool = False) -> None:
         """Start it and return when it is ready. Raises BenchError saying what it said."""
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # a relay may find the journal of one before
         self._fleet = fleet
         command = self.command(folder, deflate)
         began = time.perf_counter()

@@ -207,14 +207,23 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 def rss_bytes(pids: Sequence[int]) -> int:
     """Return the resident memory of the processes in bytes (VmRSS, summed)."""
+    return _status_bytes(pids, "VmRSS")
+
+
+def _status_bytes(pids: Sequence[int], name: str) -> int:
     total = 0
     for pid in pids:
         try:
             status = Path(f"/proc/{pid}/status").read_text()
         except OSError as error:
             raise BenchError("the server is gone") from error
-        total += next((int(row.split()[1]) for row in status.splitlines() if row.startswith("VmRSS")), 0) * 1024
+        total += next((int(row.split()[1]) for row in status.splitlines() if row.startswith(name)), 0) * 1024
     return total
+
+
+def peak_bytes(pids: Sequence[int]) -> int:
+    """Return the most resident memory that the processes have had so far, in bytes (VmHWM, summed)."""
+    return _status_bytes(pids, "VmHWM")
 
 
 def sleeps(pids: Sequence[int]) -> int:

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import lines  # noqa: E402
+import machines  # noqa: E402
 import report  # noqa: E402
 from peers import Broadcast  # noqa: E402
 from processes import BenchError, Child, Fleet, children_of  # noqa: E402
@@ -207,3 +208,22 @@ def test_ctrl_c_ends_every_process_and_shows_what_there_is() -> None:
     assert bench.returncode == 130
     assert "interrupted" in said
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def test_lines_of_an_edge_are_followed_to_a_viewer_of_the_hub_relay(fleet: Fleet, tmp_path: Path) -> None:
+    """The section `machines`, small: every line is counted, each process's CPU time and memory is told."""
+    pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
+    scripts = {"feeders": FEEDERS, "crowd": VIEWERS, "probe": VIEWERS}
+    load = {role: Child(fleet, role, command) for role, command in scripts.items()}
+    numbers = iter(range(1, 100))
+    section = machines.Machines(fleet, tmp_path, load.__getitem__, lambda: next(numbers), DEADLINE)
+    if why := section.missing():
+        pytest.skip(why)
+    samples = section.measure(lone=3, live=500, backlog=700, say=lambda _: None)
+    assert [(one["cell"], one["lines"], one["faults"]) for one in samples] == [
+        *(("lone", 3, ""), ("live", 500, ""), ("backlog", 700, ""), ("rebuild", 700, "")),
+    ]
+    assert len(samples[0]["latencies_us"]) == 3
+    assert [sorted(one["cpu_us"]) for one in samples] == [["edge", "hub", "nats"]] * 3 + [["hub", "nats"]]
+    [table] = report.machines(samples)
+    assert [row[0] for row in table.rows] == ["3", "500", "700", "700"]

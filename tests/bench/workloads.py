@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lines import STRATEGIES
+from machines import Machines
 from peers import HERE, SERVERS, LogRelay, Server
 from processes import BenchError, CallCounter, Child, Fleet, cpu_seconds, rss_bytes, sleeps
 
@@ -63,11 +64,14 @@ class Plan:
     idle_seconds: float
     storm_viewers: int
     storm_seconds: float
+    machines_lone: int
+    machines_live: int
+    machines_backlog: int
 
 
 FULL = Plan(
     rounds=3,
-    minutes=14,
+    minutes=17,
     viewers=(1, 10, 100, 1000),
     lines={
         50: {1: 75, 10: 75, 100: 75, 1000: 50},
@@ -85,6 +89,9 @@ FULL = Plan(
     idle_seconds=60,
     storm_viewers=2000,
     storm_seconds=10,
+    machines_lone=200,
+    machines_live=200_000,
+    machines_backlog=1_000_000,
 )
 QUICK = Plan(
     rounds=1,
@@ -106,6 +113,9 @@ QUICK = Plan(
     idle_seconds=3,
     storm_viewers=400,
     storm_seconds=2,
+    machines_lone=40,
+    machines_live=50_000,
+    machines_backlog=100_000,
 )
 COMPRESS_RATE = 200
 """Lines a second in the compression section: what a server that compresses for each of 100 viewers apart can do."""
@@ -220,6 +230,10 @@ class Bench:
             self.problems.append(f"{what}, run {self.round + 1}: {error}")
             self.recover()
 
+    def _next_cell(self) -> int:
+        self._cell += 1
+        return self._cell
+
     # --- one cell -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -255,7 +269,7 @@ class Bench:
         self, group: Group, section: str, lines: int, rate: int, *, count_calls: bool = False, **tags: Any
     ) -> Sample:
         """Send the lines, wait until all viewers have them, and return the sample (also kept, unless section is "")."""
-        self._cell += 1
+        self._next_cell()
         crowd, probe, feeders = self.load("crowd"), self.load("probe"), self.load("feeders")
         share = lines // group.step
         offered = lines / rate if rate else 0.0
@@ -317,7 +331,8 @@ class Bench:
     def run(self, sections: list[str]) -> None:
         """Warm up, then take every section once per round."""
         self.section = "warm-up"
-        self.warm_up()
+        if sections != ["machines"]:  # which has servers of its own
+            self.warm_up()
         for self.round in range(self.plan.rounds):  # noqa: B020  (the round is what everything below looks at)
             for self.section in sections:
                 getattr(self, self.section)()
@@ -599,10 +614,25 @@ class Bench:
                     }
                 )
 
+    def machines(self) -> None:
+        """An edge, a nats-server with JetStream and a hub relay: processes of this section only."""
+        if self.round:
+            return
+        plan = self.plan
+        for _ in self.servers(LogRelay.name):  # for its clock
+            with self.guarded("machines"):
+                machines = Machines(self.fleet, self.folder, self.load, self._next_cell, ANSWER_SECONDS)
+                if why := machines.missing():
+                    raise BenchError(why)
+                sizes = {"lone": plan.machines_lone, "live": plan.machines_live, "backlog": plan.machines_backlog}
+                found = machines.measure(**sizes, say=self.say)
+                self.samples += [{**sample, "round": self.round} for sample in found]
+                self.problems += [f"machines, {one['cell']}: {one['faults']}" for one in found if one["faults"]]
+
 
 SECTIONS = (
     *("footprint", "idle", "day", "fanout", "latency", "traders", "filters"),
-    *("batch", "compress", "resume", "stalled", "storm"),
+    *("batch", "compress", "resume", "stalled", "storm", "machines"),
 )
 """The sections by the names of their methods, in the order they run and are shown."""
 

@@ -67,14 +67,14 @@ class NatsServer:
             )
         return self
 
-    def start(self) -> NatsServer:
-        """Start it, and wait until it takes messages."""
+    def start(self, deadline_s: float = DEADLINE_S) -> NatsServer:
+        """Start it, and wait until it takes messages; in a cluster that is when it has what the others have."""
         self.begin()
-        self.wait_ready()
+        self.wait_ready(deadline_s)
         return self
 
-    def wait_ready(self) -> None:
-        wait_for(self.healthy, lambda: f"nats-server to be ready; it says: {self.log.read_text()[-2000:]}")
+    def wait_ready(self, deadline_s: float = DEADLINE_S) -> None:
+        wait_for(self.healthy, lambda: f"nats-server to be ready; it says: {self.log.read_text()[-2000:]}", deadline_s)
 
     def healthy(self) -> bool:
         try:

@@ -15,11 +15,13 @@ from tests.support.chaos.relay import ROOT, Relay
 from tests.support.chaos.scale import chance, scaled
 from tests.support.chaos.viewer import Viewer
 from tests.support.edges import change_stream, edge_state_of, lines_batch, publish
-from tests.support.nats import Proxy, nats_server, needs_nats, needs_socat
+from tests.support.nats import Proxy, asked, nats_server, needs_nats, needs_socat
 from tests.support.waiting import DEADLINE_S, wait_for
 
-pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
-pytestmark = needs_nats
+api = pytest.importorskip("nats.js.api", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
+FULL_TIMEOUT_S = 1800
+"""For one test with the full counts."""
+pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
 
 KILLS = scaled(9, 100)
 EDGES, BOTS = 3, 4
@@ -309,6 +311,26 @@ def test_viewers_of_a_hub_ask_by_machine(cast, server):
     publish(server.url, edge_state_of("paris", {"app": "robo"}, interval_s=3600), make=False)
     everything.wait(lambda: told(everything, state="edge_back", edge="paris"), "nothing said of its return")
     assert hub.metric("edges_unreachable") == 0
+
+
+def test_a_stream_that_only_gets_its_lines_from_others_can_be_collected(cast, server):
+    """A mirror, and the central stream of several sites, take no subject; an edge is refused there, a hub relay not."""
+    publish(server.url, lines_batch("berlin", "e1", 1, 20))
+
+    async def copy(client):
+        js = client.jetstream()
+        await js.add_stream(name="MIRROR", mirror=api.StreamSource(name="LOGRELAY"))
+        await js.add_stream(name="CENTRAL", sources=[api.StreamSource(name="LOGRELAY")])
+
+    asked(server.url, copy)
+    hubs = [cast.hub(server.url, "--nats-stream", name, name=name.lower()) for name in ("MIRROR", "CENTRAL")]
+    viewers = [cast.viewer(hub.start(), tail=1000) for hub in hubs]
+    publish(server.url, lines_batch("berlin", "e1", 21, 25), make=False)
+    for viewer in viewers:
+        viewer.wait(lambda v=viewer: len(bodies(v)) == 25, "not all lines")
+        assert numbers(viewer) == list(range(1, 26))
+    edge = cast.edge(server.url, "rome", "--nats-stream", "MIRROR", "--log-level", "info").start()
+    wait_for(lambda: any("stream MIRROR takes" in said for said in edge.said), edge.tell)
 
 
 def test_a_relay_may_be_edge_and_hub_at_once(cast, server):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logrelay.fanout import collected_line as module
-from logrelay.fanout.collected_line import ShownTimes, UnreadableError, collected_line, read_line, shown_before
+from logrelay.fanout.collected_line import ShownTimes, UnreadableError, collected_line, moved, read_line, shown_before
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import COLLECTED_RUN, CRITICAL, INFO, RELAY_RUN, WARNING
 
@@ -43,7 +43,7 @@ def test_a_timestamp_is_moved_where_it_stands():
     """Another one in the context, in the name of the bot or in a text is left alone."""
     event = {"event": '"timestamp":"x', "timestamp": "2020-01-01T00:00:00.000000Z", "deep": {"timestamp": "t"}}
     before = sent(event, app='"timestamp":"')
-    found = read(before)._replace(shown_us=T0 + 7)
+    found = moved(read(before), T0 + 7)
     line, _, _ = collected_line("hub001", 9, found)
     shape = orjson.loads(line.body)
 
@@ -91,7 +91,7 @@ def test_a_body_in_another_order_is_written_again():
     """Another version may write its fields in another order."""
     before = sent()
     body = orjson.dumps(orjson.loads(before.body), option=orjson.OPT_SORT_KEYS)
-    line = collected_line("hub001", 9, read(before._replace(body=body))._replace(shown_us=T0 + 1))[0]
+    line = collected_line("hub001", 9, moved(read(before._replace(body=body)), T0 + 1))[0]
 
     assert orjson.loads(line.body) == {
         **orjson.loads(before.body),
@@ -173,7 +173,7 @@ def test_timestamps_rise_within_each_run_whatever_is_remembered(steps, window):
 
 def test_what_was_shown_before_a_restart_counts():
     """Its timestamps are taken, and its runs go on behind them; the relay's own lines have no part in it."""
-    before = collected_line("hub001", 9, read(sent())._replace(shown_us=T0 + 2))[0]
+    before = collected_line("hub001", 9, moved(read(sent()), T0 + 2))[0]
     assert shown_before(sent().body) is None
     times = ShownTimes()
     times.seen(*shown_before(before.body))
