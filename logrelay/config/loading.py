@@ -35,6 +35,17 @@ OPEN_MODE_BITS = 0o037
 """What the mode of a config file with a secret should not have: nothing for others, and no writing for its group. A
 group may read, as with the key of a certificate."""
 
+SECRETS = {
+    "token": "a token",
+    "nats_password": "the password at the NATS servers",
+    "nats_token": "the token at the NATS servers",
+    "forward": "a secret in a NATS URL",
+    "collect": "a secret in a NATS URL",
+    "alert": "the URLs of alerts",
+    "heartbeat": "the URL of the heartbeat",
+}
+"""What a config file is private for, in the words of the warning: every setting of which not all may be shown."""
+
 SHOWN_CHARS = 60
 """How much of a wrong value an error repeats: enough to recognise it, not enough to flood a terminal."""
 
@@ -149,13 +160,23 @@ def unknown_variable_hint(variable: str) -> str:
 
 
 def _warnings_of_file(path: str, values: Mapping[str, object], mode: int) -> list[str]:
-    if "token" not in values or not mode & OPEN_MODE_BITS:
+    held = dict.fromkeys(words for name, words in SECRETS.items() if _is_secret(name, values.get(name)))
+    if not held or not mode & OPEN_MODE_BITS:
         return []
+    token = ", and whoever knows the token can read the log" if "token" in values else ""
     warning = (
-        f"the config file {path} has a token in it and mode {mode:04o}, so others can read or change it, and whoever "
-        f"knows the token can read the log. Do: chmod 600 {path}"
+        f"the config file {path} has {' and '.join(held)} in it and mode {mode:04o}, so others can read or change "
+        f"it{token}. Do: chmod 600 {path}"
     )
     return [warning]
+
+
+def _is_secret(name: str, value: object) -> bool:
+    """Tell whether the value of one of `SECRETS`, as it stands in the file, is to be kept from others."""
+    if name not in ("forward", "collect"):
+        return bool(value)
+    # What is no URL of a server is refused where it counts; here it may be overridden.
+    return isinstance(value, list) and any("@" in url for url in value if isinstance(url, str))
 
 
 def default_socket(environ: Mapping[str, str], uid: int, is_directory: Callable[[str], bool]) -> str:

@@ -86,26 +86,41 @@ def _swapped(piece: int) -> int:
 def filter_of(pieces: Iterable[int]) -> bytes:
     """Return a block's filter: a byte for each position, 0 or 1."""
     found = bytearray(POSITIONS)
+    add_pieces(found, pieces)
+    return bytes(found)
+
+
+def add_pieces(found: bytearray, pieces: Iterable[int]) -> None:
+    """Add pieces to the filter of a block, which is all zero at first."""
     if sys.byteorder == "big":
         pieces = map(_swapped, pieces)
     # As `position_of` says, without a call for each of some ten thousand pieces.
     for piece in pieces:
         found[((piece & _PREFIX_MASK) * _SPREAD >> 20 & 0xFFF) << 4 | piece * _LAST_SPREAD >> 28 & 0xF] = 1
-    return bytes(found)
 
 
 def slab_of(filters: Sequence[bytes]) -> bytes:
     """Lay up to `BLOCKS` filters side by side: for each position `GROUPS` bytes with a bit for each block."""
-    slab = bytearray(POSITIONS * GROUPS)
-    for group in range(0, len(filters), GROUP):
-        bits = 0
-        for number, one in enumerate(filters[group : group + GROUP]):
-            bits |= int.from_bytes(one, "little") << number
-        slab[group // GROUP :: GROUPS] = bits.to_bytes(POSITIONS, "little")
+    slab = empty_slab()
+    for group in range(-(-len(filters) // GROUP)):
+        lay_group(slab, filters, group)
     return bytes(slab)
 
 
-def part_of(slab: bytes, part: int) -> bytes:
+def empty_slab() -> bytearray:
+    """Return a slab in which no block has any piece."""
+    return bytearray(POSITIONS * GROUPS)
+
+
+def lay_group(slab: bytearray, filters: Sequence[bytes | bytearray], group: int) -> None:
+    """Lay the filters of one group of blocks into a slab, of which `filters` has all."""
+    bits = 0
+    for number, one in enumerate(filters[group * GROUP : (group + 1) * GROUP]):
+        bits |= int.from_bytes(one, "little") << number
+    slab[group::GROUPS] = bits.to_bytes(POSITIONS, "little")
+
+
+def part_of(slab: bytes | bytearray, part: int) -> bytes | bytearray:
     """Return one of the `PARTS` of a slab."""
     size = _PER_PART * GROUPS
     return slab[part * size : (part + 1) * size]

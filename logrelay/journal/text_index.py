@@ -4,10 +4,12 @@ Owns: the tables `text_slabs` and `text_bits`, which are filled behind the head 
 question has to look at. It must not know filters of viewers (`journal/grams`) or threads. Read `journal/tallies` next:
 it counts behind the head in the same way.
 
-A commit writes nothing of it. Lines of a slab are indexed in memory a few at a time, and the slab is written when it is
-full, its row in `text_slabs` last: what has no such row is looked at line by line, whoever has written it. After a
-restart a slab that was not full begins again. What is in it is only ever taken for "perhaps" or "no", and every part
-has a checksum; where one fails, nothing of the index is believed, and it is made anew.
+A commit writes nothing of it, but it waits behind a step, so every step does one small thing: it indexes some lines in
+memory, puts some pieces into the filter of a full block, lays eight filters side by side (a millisecond), or writes a
+part of a slab. The slab is written when it is full, its row in `text_slabs` last: what has no such row is looked at
+line by line, whoever has written it. After a restart a slab that was not full begins again. What is in it is only ever
+taken for "perhaps" or "no", and every part has a checksum; where one fails, nothing of the index is believed, and it is
+made anew.
 
 Both tables begin with a column that is never NULL, so that a rescue of a damaged file (`journal/salvage`, that of older
 versions too) takes their rows for none of its own. An older version ignores them.
@@ -18,23 +20,27 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from bisect import insort
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import compress, crc32, decompress
 from zlib import error as zlib_error
 
 from logrelay.journal.grams import (
     BLOCKS,
+    GROUP,
     LAYOUT,
     MOST_LINES,
     MOST_PIECES,
     PARTS,
+    POSITIONS,
     Place,
+    add_pieces,
     bits_at,
-    filter_of,
+    empty_slab,
     indexed_text,
+    lay_group,
     part_of,
     pieces_of,
-    slab_of,
 )
 from logrelay.journal.holes import first_gap
 
@@ -48,9 +54,13 @@ _BITS = """CREATE TABLE IF NOT EXISTS text_bits (
     crc INTEGER NOT NULL, id INTEGER PRIMARY KEY, bits BLOB NOT NULL
 )"""
 STEP_LINES = 64
-"""Lines indexed in one step: about a millisecond."""
-STEP_PARTS = 32
-"""Parts of a slab written in one transaction: 120 kB at most, some milliseconds."""
+"""Lines indexed in one step: about a millisecond, if they are as short as a bot's mostly are."""
+STEP_BYTES = 64 * 1024
+"""Bodies indexed in one step; longer ones end it before `STEP_LINES`. A body longer than that takes a step alone."""
+STEP_PIECES = 6_000
+"""Pieces put into the filter of a full block in one step: some two milliseconds, two or three times for most blocks."""
+STEP_PARTS = 16
+"""Parts of a slab written in one transaction: 60 kB at most, some two milliseconds and the commit."""
 PAGES = 2 * STEP_PARTS
 """What a step writes at most, in pages of the file."""
 MOST_SLABS = 100_000
@@ -90,12 +100,16 @@ class TextIndex:
         """The line that comes next."""
         self._end = 0
         """Where it has to end, because what follows is indexed."""
-        self._filters: list[bytes] = []
+        self._filters: list[bytearray] = []
         self._starts = array("I")
         self._block: set[int] = set()
         self._block_lines = 0
-        self._slab = b""
-        """A full slab that is being written."""
+        self._pieces: Iterator[int] | None = None
+        """Those of a full block that its filter, the last one, lacks; None: no block is full."""
+        self._slab = bytearray()
+        """A full slab, into which the filters are laid, and which then is written. Empty: there is none."""
+        self._laid = 0
+        """Groups of filters that are in it."""
         self._written = 0
 
     # --- the thread that writes -----------------------------------------------------------------------------------
@@ -120,7 +134,11 @@ class TextIndex:
         if not self.usable:
             return False
         outdated = bool(self._ranges) and self._ranges[0][1] < oldest
-        return self.damaged or outdated or bool(self._slab) or self._lines_left(oldest, head) >= STEP_LINES
+        return self.damaged or outdated or self._is_under_way or self._lines_left(oldest, head) >= STEP_LINES
+
+    @property
+    def _is_under_way(self) -> bool:
+        return self._pieces is not None or bool(self._slab)
 
     def _lines_left(self, oldest: int, head: int) -> int:
         if self._first and self._next > oldest:
@@ -138,19 +156,25 @@ class TextIndex:
             self._begin()
             self.damaged = False
             return 0
-        if self._slab:
+        if self.will_write:
             return self._write_some(db)
         if not self._first or self._first < oldest:
             self._begin()
             self._first, self._end = first_gap(self._ranges, oldest)
             self._next = self._first
-        self._index_some(db, head)
+        if self._slab:
+            lay_group(self._slab, self._filters, self._laid)
+            self._laid += 1
+        elif self._pieces is not None:
+            self._go_on_with_filter(self._pieces)
+        else:
+            self._index_some(db, head)
         return 0
 
     @property
     def will_write(self) -> bool:
         """True when the next step needs room in the file."""
-        return bool(self._slab)
+        return bool(self._slab) and self._laid * GROUP >= len(self._filters)
 
     def forget(self, db: sqlite3.Connection, first: int = 0, last: int = 1 << 62) -> None:
         """Forget what is indexed of a stretch of lines; it is indexed anew.
@@ -172,20 +196,36 @@ class TextIndex:
 
     def _index_some(self, db: sqlite3.Connection, head: int) -> None:
         upto = min(head, self._end, self._next + STEP_LINES - 1)
+        texts, size = [], 0
         rows = db.execute(
-            "SELECT CAST(body AS BLOB) FROM lines NOT INDEXED WHERE seq BETWEEN ? AND ?", (self._next, upto)
-        ).fetchall()
+            "SELECT seq, CAST(body AS BLOB) FROM lines NOT INDEXED WHERE seq BETWEEN ? AND ? ORDER BY seq",
+            (self._next, upto),
+        )
+        for seq, body in rows:
+            texts.append(indexed_text(body))
+            size += len(body)
+            if size >= STEP_BYTES:
+                upto = seq
+                break
+        rows.close()
         if not self._block_lines:
             self._starts.append(self._next - self._first)
-        self._block |= pieces_of(indexed_text(body) for (body,) in rows)
+        self._block |= pieces_of(texts)
         self._block_lines += upto - self._next + 1
         self._next = upto + 1
-        ends = self._next > self._end
-        if ends or self._block_lines >= MOST_LINES or len(self._block) >= MOST_PIECES:
-            self._filters.append(filter_of(self._block))
+        if self._next > self._end or self._block_lines >= MOST_LINES or len(self._block) >= MOST_PIECES:
+            self._filters.append(bytearray(POSITIONS))
+            self._pieces = iter(self._block)
             self._block, self._block_lines = set(), 0
-            if ends or len(self._filters) == BLOCKS:
-                self._slab, self._filters = slab_of(self._filters), []
+
+    def _go_on_with_filter(self, pieces: Iterator[int]) -> None:
+        some = list(islice(pieces, STEP_PIECES))
+        add_pieces(self._filters[-1], some)
+        if len(some) == STEP_PIECES:
+            return
+        self._pieces = None
+        if self._next > self._end or len(self._filters) == BLOCKS:
+            self._slab = empty_slab()
 
     def _write_some(self, db: sqlite3.Connection) -> int:
         first, last = self._first, self._next - 1

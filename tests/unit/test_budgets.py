@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from logrelay.budgets import MESSAGES_AT_ONCE, MESSAGES_PER_S, Allowance
+from logrelay.budgets import CAUSES, MESSAGES_AT_ONCE, MESSAGES_PER_S, Allowance
+from logrelay.http.metrics import METRICS
 
 
 def test_a_burst_and_then_a_rate():
@@ -39,3 +40,20 @@ def test_a_timer_that_rings_early_is_not_asked_for_again_and_again():
         else:
             taken += 1
     assert waits <= 2 * (200 - MESSAGES_AT_ONCE)
+
+
+def test_half_a_message_makes_the_wait_shorter():
+    """What has come back counts."""
+    allowance = Allowance(0.0)
+    for _ in range(int(MESSAGES_AT_ONCE)):
+        allowance.take(0.0)
+    assert allowance.take(0.25 / MESSAGES_PER_S) == pytest.approx(0.75 / MESSAGES_PER_S)
+
+
+def test_every_cause_has_its_counter_and_a_sentence():
+    """People read the sentence behind a number: it says who, and why."""
+    counters = {metric.name for metric in METRICS if metric.name.endswith("_limit_total")}
+    assert counters == {f"viewer_{cause}_limit_total" for cause in CAUSES}
+    for sentence in CAUSES.values():
+        assert sentence.startswith(("connections ", "long answers ", "viewers ", "times a viewer "))
+        assert " were " in sentence or " sent more " in sentence

@@ -7,7 +7,7 @@ import typing
 import pytest
 
 from logrelay.config import loading
-from logrelay.config.loading import Surroundings, default_socket, load
+from logrelay.config.loading import SECRETS, Surroundings, default_socket, load
 from logrelay.config.settings import SETTINGS, Config
 from logrelay.errors import ConfigError
 
@@ -260,3 +260,41 @@ def test_a_token_in_a_file_that_others_can_read(mode, is_open):
     overridden = settings(file=f'token = "{GOOD_TOKEN}"', environ={"LOGRELAY_TOKEN": TOKEN}, mode=mode).warnings
     assert overridden == warnings, "it may be used again"
     assert settings(file="port = 1", mode=mode).warnings == settings(mode=mode).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ('nats_user = "u"\nnats_password = "s3cret"', "the password at the NATS servers"),
+        ('nats_token = "s3cret"', "the token at the NATS servers"),
+        ('forward = ["nats://a", "nats://u:s3cret@b"]', "a secret in a NATS URL"),
+        ('collect = ["nats://s3cret@b"]', "a secret in a NATS URL"),
+        ('forward = ["nats://s3cret@b"]\ncollect = ["nats://s3cret@b"]', "a secret in a NATS URL"),
+        ('alert = ["json://s3cret"]', "the URLs of alerts"),
+        ('[[alert]]\nname = "a"\nurl = "json://s3cret"', "the URLs of alerts"),
+        ('heartbeat = "https://a/s3cret"', "the URL of the heartbeat"),
+        (f'token = "{GOOD_TOKEN}"\nnats_token = "s3cret"', "a token and the token at the NATS servers"),
+        ('forward = ["nats://a"]\nnats_user = "u"\nnats_password = "s3cret"', "the password at the NATS servers"),
+    ],
+)
+def test_every_secret_in_a_file_that_others_can_read_is_told_of(file, words):
+    """By name, and once; nothing of it is shown."""
+    (text,) = settings(file=file, mode=0o644).warnings
+    assert text.startswith(f"the config file /etc/r.toml has {words} in it and mode 0644, so others can read or change")
+    assert ("read the log" in text) == file.startswith("token")
+    assert text.endswith(". Do: chmod 600 /etc/r.toml")
+    assert "s3cret" not in text
+    assert settings(file=file, mode=0o640).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "file", ['forward = ["nats://a"]', 'collect = ["nats://a"]', "alert = []", 'nats_creds = "/c"']
+)
+def test_a_file_without_a_secret_may_be_read_by_others(file):
+    """An address, and the place of a secret, are none."""
+    assert settings(file=file, mode=0o644).warnings == ()
+
+
+def test_every_setting_that_is_not_shown_makes_the_file_private():
+    """A new one needs its words."""
+    assert {setting.name for setting in SETTINGS if setting.public is not None and setting.by_file} == set(SECRETS)

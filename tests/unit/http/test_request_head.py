@@ -123,6 +123,69 @@ def test_every_fault_has_its_answer(name, pieces):
     assert outcome.message.isascii()
 
 
+WORDS = {
+    "bare LF": "lines end with CR LF, and neither of them nor NUL stands elsewhere",
+    "garbage": "a request begins with its method, as in GET / HTTP/1.1",
+    "two spaces": "the first line is not of the form METHOD TARGET HTTP/1.1",
+    "as of a proxy": "the target is not a path that begins with /: this is no proxy",
+    "no colon": "a header is not of the form Name: value, on one line and without control characters",
+    "HTTP/1.9": "this port speaks HTTP/1.1, HTTP/1.0 and WebSocket",
+    "TLS": "this port speaks plain HTTP and WebSocket, and the client began with TLS: use http:// or ws://, or give "
+    "the relay a certificate with --tls-cert and --tls-key",
+    "coding and length": "Transfer-Encoding may stand neither beside Content-Length nor in HTTP/1.0",
+    "coding": "a body with Transfer-Encoding is not taken here",
+    "two lengths": "one Content-Length is allowed, and it is a plain number",
+    "GET with a body": "GET has no body here",
+    "long whole target": "the first line is longer than 8 KiB",
+    "long header": "a header is longer than 8 KiB",
+    "many headers": "there are more than 100 headers",
+    "many long headers": "the headers are longer than 16 KiB in all",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_person_is_told_what_was_wrong(name):
+    """What was wrong, or what is allowed, in words that a client's log shows."""
+    assert read(FAULTS[name][0]).message == WORDS[name]
+
+
+def test_every_reason_has_a_request():
+    """Each is a label of a metric; the one that is missing among the faults is that of a WebSocket."""
+    assert set(MALFORMED) == {reason for _, _, reason in FAULTS.values()} | {"bytes_behind"}
+
+
+def test_a_websocket_is_refused_in_words():
+    """With the reason for the metrics."""
+    words = "a WebSocket begins after the answer to its request, not before"
+    assert read(GOOD + b"x").malformed_for_websocket() == Malformed(400, "bytes_behind", words)
+    head = read(request(b"Upgrade: " + b"a" * (MAX_WEBSOCKET_BYTES + 1)))
+    names = "Connection, Upgrade, Sec-WebSocket-Extensions and Sec-WebSocket-Protocol"
+    assert head.malformed_for_websocket() == Malformed(431, "size", f"{names} are longer than 2 KiB in all")
+
+
+def test_tls_is_known_by_its_second_byte():
+    """The first one alone may become anything, and is waited with."""
+    reader = HeadReader()
+    assert reader.receive(b"\x16") is None
+    assert reader.receive(b"\x03").reason == "tls"
+
+
+def test_a_first_line_without_an_end_is_told_of_before_the_head_is_full():
+    """The last byte that may come, and the first one too many."""
+    line = b"GET /" + b"x" * (MAX_LINE_BYTES - 5)
+    reader = HeadReader()
+    assert reader.receive(line) is None
+    assert reader.receive(b"x") == Malformed(414, "size", "the first line is longer than 8 KiB")
+
+
+def test_of_what_is_too_long_no_byte_is_looked_at():
+    """At the bound as beyond it: what is wrong in it, and where it begins, changes nothing."""
+    first = b"GET / HTTP/1.1\r\nA: \0"
+    assert read(first + b"x" * (MAX_HEAD_BYTES - len(first))).status == 431
+    assert read(b"\r\n" + b"x" * MAX_HEAD_BYTES).status == 431
+    assert read(b"\r\n\r\n" + b"x" * MAX_HEAD_BYTES).status == 400, "this one is a head, and a wrong one"
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -157,7 +220,7 @@ def test_the_end_of_a_probe_and_of_half_a_request():
     assert HeadReader().receive_eof() is None
     reader = HeadReader()
     reader.receive(GOOD[:30])
-    assert reader.receive_eof().status == 400
+    assert reader.receive_eof() == Malformed(400, "line", "the request ended before its blank line")
 
 
 PIECES = st.lists(st.sampled_from([b"GET / HTTP/1.1\r\n", b"Host: x\r\n", b"\r\n", b"\n", b"\x00", b"A: b\r\n", b" c",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from contextlib import closing
 
 import pytest
@@ -169,6 +170,48 @@ def test_a_damaged_index_goes_a_slab_at_a_time(journal, line):
         journal._derive_some(journal._db)
         left.append(len(slabs(journal)))
     assert left == [2, 1, 0, 0]
+
+
+def test_a_step_does_one_small_thing(journal, line, monkeypatch):
+    """A commit waits behind a step: what it does is counted, whether the lines are short or long."""
+    for name, value in {"STEP_BYTES": 1000, "STEP_PIECES": 30, "BLOCKS": 20, "STEP_PARTS": 7}.items():
+        monkeypatch.setattr(text_index, name, value)
+    done = Counter()
+
+    def counted(name, size):
+        function = getattr(text_index, name)
+
+        def counting(*arguments):
+            done[name] += size(*arguments)
+            return function(*arguments)
+
+        monkeypatch.setattr(text_index, name, counting)
+
+    counted("indexed_text", lambda _body: 1)
+    counted("add_pieces", lambda _filter, pieces: len(pieces))
+    counted("lay_group", lambda *_: 1)
+    counted("compress", lambda *_: 1)
+    write(journal, line, 1, 40, at7="needle")
+    journal.append(Commit([line(seq, context={"order_id": f"long{seq}" * 400}) for seq in range(41, 81)]))
+    whole, steps = Counter(), 0
+    while journal._derive_due():
+        done.clear()
+        assert journal._derive_some(journal._db)
+        assert len(done) <= 1
+        (most,) = done.values() or (0,)
+        bound = {"indexed_text": 2, "add_pieces": 30, "lay_group": 1, "compress": 7}
+        assert all(most <= bound[name] for name in done)
+        if journal._text_index._next > 41 and "indexed_text" in done:
+            assert most == 1, "a line longer than a step's bytes is indexed alone"
+        whole.update(done)
+        steps += 1
+    assert whole["indexed_text"] == 80
+    assert whole["lay_group"] == 3, "20 blocks are three groups of eight"
+    assert whole["compress"] >= 256
+    assert slabs(journal) == [(1, 80)]
+    assert steps > 40 + 3 + 256 // 7
+    assert find(journal, "needle", 80) == [7]
+    assert find(journal, "long80long", 80) == [80]
 
 
 def test_a_purge_leaves_nothing_of_its_lines_in_index_and_tallies(journal, line, monkeypatch):
