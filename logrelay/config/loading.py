@@ -160,12 +160,12 @@ def unknown_variable_hint(variable: str) -> str:
 
 
 def _warnings_of_file(path: str, values: Mapping[str, object], mode: int) -> list[str]:
-    held = dict.fromkeys(words for name, words in SECRETS.items() if _is_secret(name, values.get(name)))
-    if not held or not mode & OPEN_MODE_BITS:
+    secrets = dict.fromkeys(words for name, words in SECRETS.items() if _is_secret(name, values.get(name)))
+    if not secrets or not mode & OPEN_MODE_BITS:
         return []
     token = ", and whoever knows the token can read the log" if "token" in values else ""
     warning = (
-        f"the config file {path} has {' and '.join(held)} in it and mode {mode:04o}, so others can read or change "
+        f"the config file {path} has {' and '.join(secrets)} in it and mode {mode:04o}, so others can read or change "
         f"it{token}. Do: chmod 600 {path}"
     )
     return [warning]
