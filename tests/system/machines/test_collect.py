@@ -17,10 +17,9 @@ from tests.support.chaos.viewer import Viewer
 from tests.support.edges import change_stream, edge_state_of, lines_batch, publish
 from tests.support.nats import Proxy, asked, nats_server, needs_nats, needs_socat
 from tests.support.waiting import DEADLINE_S, wait_for
+from tests.system.chaos.conftest import FULL_TIMEOUT_S
 
 api = pytest.importorskip("nats.js.api", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
-FULL_TIMEOUT_S = 1800
-"""For one test with the full counts."""
 pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
 
 KILLS = scaled(9, 100)

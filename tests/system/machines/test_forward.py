@@ -16,10 +16,9 @@ from tests.support.chaos.relay import Relay
 from tests.support.chaos.scale import FULL, chance, scaled
 from tests.support.nats import Proxy, asked, messages_of, nats_cluster, nats_server, needs_nats, needs_socat
 from tests.support.waiting import DEADLINE_S, wait_for
+from tests.system.chaos.conftest import FULL_TIMEOUT_S
 
 pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
-FULL_TIMEOUT_S = 1800
-"""For one test with the full counts."""
 pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
 
 KILLS = scaled(9, 100)
