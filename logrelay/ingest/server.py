@@ -21,6 +21,7 @@ from logrelay.ingest.peer_process import ProcessTable
 from logrelay.ingest.read_coalescing import rest_after
 from logrelay.ingest.read_shares import ReadShares
 from logrelay.ingest.socket_poll import SocketPoll
+from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_socket import TraderSocket
 from logrelay.progress import Work
 
@@ -48,9 +49,25 @@ READ_BYTES = 64 * 1024
 """Read at once of one connection: some 400 lines. All frames of a read are worked on in one turn of the loop, and the
 shortest have ten bytes."""
 
+HELLO_READ_BYTES = 4 * 1024
+"""Of one that has not said hello: a hello has some 200 bytes, and what is behind it is not worth a look where it is
+refused."""
+
+PASS_BYTES = 8 * READ_BYTES
+"""Read at once of all connections together: eight that send as fast as they can, some 3,000 lines, which are 20 ms of
+work. After an outage hundreds may send their backlogs; those that are left are read first in the next turn of the
+loop."""
+
 FLOOD_READ_BYTES = 8 * 1024
 """Of one that floods while others log: a millisecond or two of work for its shortest lines, which they may have to
 wait for."""
+
+REFUSED_AT_ONCE = 256
+"""Connections that are refused at once because all places are taken: as many as there are traders by default,"""
+REFUSED_PER_S = 200.0
+"""and after them so many in a second, some hundredths of a core. Whoever is refused and connects anew without pause
+would be accepted again in the same millisecond, some 1,600 times a second, and take the processors from everybody: now
+it waits in the queue. Nobody who could be served waits there for long, for there is no place."""
 
 DRAIN_ROUNDS = 256
 """At 64 KiB a read this empties more than a socket can hold, with pauses for commits in between; a trader that goes on
@@ -98,10 +115,12 @@ class TraderServer:
         self._connections: dict[UnixConnection, None] = {}
         self._ungreeted: dict[UnixConnection, None] = {}
         """Those of them that have not said hello, the oldest first."""
+        self._refusals = TokenBucket(REFUSED_AT_ONCE, REFUSED_PER_S, loop.time())
         self._ungreeted_of: Counter[int] = Counter()
         """Their number by user."""
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._short_buffer = self._buffer[:FLOOD_READ_BYTES]
+        self._hello_buffer = self._buffer[:HELLO_READ_BYTES]
         self._shares = ReadShares()
         self._flooding: dict[UnixConnection, float] = {}
         """Connections that are read after the others, and when, by the loop's clock."""
@@ -183,6 +202,11 @@ class TraderServer:
                 return
             connection = UnixConnection(self, self._intake, bounds=self._bounds)
             TraderSocket(accepted, connection, self._poll, self.loop).start()
+            now = self.loop.time()
+            if self._refusals.wait_s(now) > 0:
+                self.loop.remove_reader(sock.fileno())
+                self.loop.call_later(self._refusals.wait_s(now, ACCEPTED_AT_ONCE), self._accept_again, sock)
+                return
         # In a rest the loop turns many times, and would take in more than can be read in one go behind it.
         self.loop.remove_reader(sock.fileno())
         self._not_accepting.append(sock)
@@ -206,6 +230,7 @@ class TraderServer:
         groups = connection.groups() if self._access.needs_groups else ()
         reason = self._access.refusal(connection.uid, groups) or self.admit_hello(connection)
         if reason is not None:
+            self._refusals.take()
             return reason
         if self._ungreeted_of[connection.uid] >= MAX_UNGREETED_PER_USER:
             oldest = next(other for other in self._ungreeted if other.uid == connection.uid)
@@ -221,7 +246,9 @@ class TraderServer:
         return None
 
     def read_buffer(self, connection: UnixConnection) -> memoryview:
-        """Return where bytes of the connection are read to: a turn of the loop is short for one that floods."""
+        """Return where bytes of the connection are read to: few of one without hello, or of one that floods."""
+        if not connection.greeted:
+            return self._hello_buffer
         return self._short_buffer if self._shares.delays_others(connection, self.loop.time()) else self._buffer
 
     def admit_hello(self, connection: UnixConnection) -> str | None:  # noqa: ARG002  (all are equal here)
@@ -351,16 +378,22 @@ class TraderServer:
             self._poll.watch()
 
     def _read_ready(self) -> None:
-        """Read all that can be read now, and have it committed together. Called by the loop, and after a rest."""
+        """Read what can be read now, up to `PASS_BYTES`, and have it committed together.
+
+        Called by the loop, and after a rest.
+        """
         self._in_pass = True
         try:
-            self._poll.read()
+            self._poll.read(self._has_room_in_pass)
         finally:
             self._in_pass = False
         if self._not_accepting:
             self._accept_more()
         if self._was_read:
             self._tick()
+
+    def _has_room_in_pass(self) -> bool:
+        return self._read_bytes < PASS_BYTES
 
     def _end_rest(self) -> None:
         """Read what has come. As long as something comes the loop need not watch for it."""

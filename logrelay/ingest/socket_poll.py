@@ -28,6 +28,8 @@ class SocketPoll:
         # An epoll, and a kqueue on systems without: both have a descriptor that can be read when there is an event.
         self._selector: Any = selectors.DefaultSelector()
         self._reads: dict[int, Callable[[], None]] = {}
+        self._left: list[int] = []
+        """Descriptors that had something and were not read; their turn comes first."""
         self._watched = False
 
     def add(self, descriptor: int, read: Callable[[], None]) -> None:
@@ -43,14 +45,24 @@ class SocketPoll:
         self._selector.unregister(descriptor)
         del self._reads[descriptor]
 
-    def read(self) -> None:
-        """Read each socket that has something, once; never waits. Of one alone it is not asked whether it has."""
+    def read(self, goes_on: Callable[[], bool] = lambda: True) -> None:
+        """Read each socket that has something, once; never waits. Of one alone it is not asked whether it has.
+
+        After one of them has been read `goes_on` is asked before each other; those that it leaves are first next time.
+        """
         if len(self._reads) == 1:
             for read in list(self._reads.values()):
                 read()
             return
-        for key, _ in self._selector.select(0):
-            found = self._reads.get(key.fd)
+        ready = [key.fd for key, _ in self._selector.select(0)]
+        if self._left:
+            first, self._left = dict.fromkeys(self._left), []
+            ready = [*filter(set(ready).__contains__, first), *(fd for fd in ready if fd not in first)]
+        for number, fd in enumerate(ready):
+            if number and not goes_on():
+                self._left = ready[number:]
+                return
+            found = self._reads.get(fd)
             if found is not None:  # none: one before it in this pass has had it removed
                 found()
 

@@ -213,3 +213,24 @@ def test_an_error_in_a_long_frame_takes_no_more_off_the_account_than_was_put_in(
         assert unpackers.long_bytes == 0
         decoder.close()
         assert unpackers.long_bytes == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 4096, 60_000])
+@pytest.mark.parametrize("event", [b"\xdc\xff\xff" * 480, b"\xdb\x00\x00\xea\x60" + b"x" * 59_000, b"\x81" * 400])
+def test_each_byte_of_half_a_frame_is_looked_at_a_few_times(monkeypatch, event, size):
+    """However it arrives: what came before is not scanned again with each read."""
+    looked = []
+
+    class Unpacker(msgpack.Unpacker):
+        def feed(self, data):
+            looked.append(len(data))
+            super().feed(data)
+
+    monkeypatch.setattr(frames.msgpack, "Unpacker", Unpacker)
+    decoder = frames.Decoder(frames.Unpackers())
+    data = b"\x95\x01\x01" + msgpack.packb(1) + msgpack.packb("info") + event
+    data = data[: 3000 if size < 1000 else None]
+    for at in range(0, len(data), size):
+        assert decoder.receive(data[at : at + size]) == []
+    assert decoder.pending == len(data)
+    assert len(data) <= sum(looked) <= 2 * len(data)

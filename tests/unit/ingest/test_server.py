@@ -11,11 +11,22 @@ import socket
 
 import pytest
 
+from logrelay.ingest.connection import HELLO_TIMEOUT_S
 from logrelay.ingest.keepalive import TICK_S
 from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.read_coalescing import FULL_BYTES, LONE_S, REST_S
 from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, TELL_AFTER_S
-from logrelay.ingest.server import ACCEPT_RETRY_S, ACCEPTED_AT_ONCE, MAX_UNGREETED_PER_USER, TraderServer
+from logrelay.ingest.server import (
+    ACCEPT_RETRY_S,
+    ACCEPTED_AT_ONCE,
+    HELLO_READ_BYTES,
+    MAX_UNGREETED_PER_USER,
+    PASS_BYTES,
+    READ_BYTES,
+    REFUSED_AT_ONCE,
+    REFUSED_PER_S,
+    TraderServer,
+)
 from logrelay.ingest.trader_registry import RUNNING, UNKNOWN, End
 
 
@@ -162,8 +173,10 @@ class Poll:
     def remove(self, descriptor):
         """Nothing comes by itself."""
 
-    def read(self):
-        for call in self.ready:
+    def read(self, goes_on):
+        for number, call in enumerate(self.ready):
+            if number and not goes_on():
+                break
             call()
 
     def watch(self):
@@ -513,6 +526,71 @@ def test_in_a_rest_no_more_are_accepted_than_are_read_behind_it(server, loop, po
     loop.pass_time()
     assert 3 in loop.readers
     assert len(crowd.accepted) == ACCEPTED_AT_ONCE
+
+
+def test_who_is_refused_again_and_again_waits_in_the_queue(server, loop):
+    """All places are taken: a burst is refused at once, and after it so many in a second, however many come."""
+    admitted(server, 3)
+    crowd = Crowd(REFUSED_AT_ONCE + 3 * int(REFUSED_PER_S))
+    asyncio.run(server.serve(crowd))
+
+    def refused_at_once():
+        before = len(crowd.accepted)
+        while 3 in loop.readers:
+            loop.readers[3]()
+            loop.turn()
+        return len(crowd.accepted) - before
+
+    assert refused_at_once() == REFUSED_AT_ONCE
+    for _ in range(20):
+        (delay_s,) = [delay_s for delay_s, _ in loop.later]
+        loop.now += delay_s
+        loop.pass_time()
+        assert 1 <= refused_at_once() <= ACCEPTED_AT_ONCE
+    assert len(crowd.accepted) <= REFUSED_AT_ONCE + (loop.now - 50.0) * REFUSED_PER_S + 1
+    loop.now += 1.0
+    loop.pass_time()
+    assert abs(refused_at_once() - REFUSED_PER_S) <= 2
+    crowd.close()
+
+
+def test_those_who_come_in_are_not_counted_as_refused(server, loop, crowd):
+    """A relay with places takes a crowd as quickly as it can."""
+    for _ in range(10 * REFUSED_AT_ONCE):
+        connection = Connection()
+        assert server.admit(connection) is None
+        server.was_lost(connection)
+    loop.readers[3]()
+    assert [delay_s for delay_s, _ in loop.later if delay_s < HELLO_TIMEOUT_S] == []
+    assert len(crowd.accepted) == ACCEPTED_AT_ONCE
+
+
+def test_before_hello_little_is_read(server):
+    """Whoever is refused has had no more of its bytes looked at."""
+    connection = Connection(greeted=False)
+    assert server.admit(connection) is None
+    assert len(server.read_buffer(connection)) == HELLO_READ_BYTES
+    connection.greeted = True
+    assert len(server.read_buffer(connection)) == READ_BYTES
+
+
+def test_a_pass_ends_when_much_was_read(server, loop, intake, poll):
+    """The others wait for the next turn of the loop, behind a tick; viewers have theirs in between."""
+    (one, *_) = admitted(server, 3)
+    reads = []
+
+    def read():
+        reads.append(READ_BYTES)
+        server.was_read(one, READ_BYTES)
+
+    poll.ready = [read] * 200
+    poll.on_readable()
+    assert sum(reads) == PASS_BYTES
+    assert intake.calls == ["tick"]
+    assert poll.watching, "the rest follows at once"
+    poll.on_readable()
+    assert sum(reads) == 2 * PASS_BYTES
+    assert intake.calls == ["tick", "tick"]
 
 
 def test_a_socket_that_is_closed_meanwhile_is_not_looked_at_again(server, loop, crowd):

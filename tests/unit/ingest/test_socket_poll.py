@@ -152,3 +152,38 @@ def test_of_several_only_those_that_have_something_are_read(running):
     for pair in pairs:
         for sock in pair:
             sock.close()
+
+
+def test_what_a_pass_leaves_is_read_first_in_the_next(running):
+    """Each has its turn, however much the others send; at least one is read in each pass."""
+    calls = []
+    pairs = [socket.socketpair() for _ in range(7)]
+
+    def scenario():
+        for index, (near, far) in enumerate(pairs):
+            running.poll.add(near.fileno(), lambda index=index: calls.append(index))  # and so it stays readable
+            far.sendall(b"x")
+        passes = []
+        for _ in range(7):
+            calls.clear()
+            running.poll.read(lambda: len(calls) < 3)
+            passes.append(list(calls))
+        calls.clear()
+        running.poll.read(lambda: False)
+        assert len(calls) == 1
+        for near, _ in pairs[1:]:  # some of which are left for the next pass
+            running.poll.remove(near.fileno())
+        running.poll.remove(running.near.fileno())
+        calls.clear()
+        running.poll.read()
+        running.poll.remove(pairs[0][0].fileno())
+        return passes, list(calls)
+
+    passes, alone = running.call(scenario)
+    running.call(lambda: running.poll.add(running.near.fileno(), running._read))
+    assert [len(one) for one in passes] == [3] * 7
+    assert all({*range(7)} == {*passes[n], *passes[n + 1], *passes[n + 2]} for n in range(5))
+    assert alone == [0]
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
