@@ -151,3 +151,10 @@ def test_lines_of_other_edges_are_not_missing():
     holes = [Hole(1, 5, "collected"), Hole(6, 8, "purged")]
 
     assert batch(1, 9, holes=holes).missing == 3
+
+
+@given(st.lists(st.text("{}\n", max_size=4).map(str.encode), max_size=4))
+def test_bodies_are_looked_at_together_as_one_by_one(bodies):
+    """Whatever stands at their ends: the place between two of them must not make up for what one of them lacks."""
+    each = [body.startswith(b"{") and body.endswith(b"}") and b"\n" not in body for body in bodies]
+    assert stream_batch._are_objects(bodies) is all(each)
