@@ -91,9 +91,6 @@ type and put into URLs: one case only, and nothing that needs escaping; nor the 
 EPOCH_LENGTH = 6
 """36^6 is two thousand million: no viewer will meet the same epoch twice, and an id stays short."""
 
-BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
-"""Random at each boot of the machine (random(4))."""
-
 DAY_S = 86_400
 
 PLAIN_TEXT_WARNING = (
@@ -238,6 +235,7 @@ def _journal(config: Config) -> Journal:
         from logrelay.journal.memory import MemoryJournal  # noqa: PLC0415  (only one of the two is needed)
 
         return MemoryJournal(random_epoch=lambda: _random_text(EPOCH_LENGTH))
+    from logrelay.journal.opening_record import boot_id  # noqa: PLC0415
     from logrelay.journal.sqlite import SqliteJournal  # noqa: PLC0415
 
     return SqliteJournal(
@@ -248,18 +246,10 @@ def _journal(config: Config) -> Journal:
         keep_free=config.keep_free,
         now_us=lambda: time.time_ns() // 1000,
         random_epoch=lambda: _random_text(EPOCH_LENGTH),
-        boot=_boot(),
+        boot=boot_id(),
         text_index=config.text_index == "on",
         on_progress=print_stderr,
     )
-
-
-def _boot() -> str:
-    """Return the kernel's name for this boot of the machine; empty where it does not say."""
-    try:
-        return Path(BOOT_ID_FILE).read_text("ascii").strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _raise_fd_limit() -> None:
@@ -587,6 +577,15 @@ class Reloading:
         return changes
 
 
+def _reload(notifier: Notifier, read: Callable[[], None], status: str) -> None:
+    """Read the settings again, and tell systemd when that begins and ends, also where it fails."""
+    notifier.reloading(time.monotonic_ns() // 1000)
+    try:
+        read()
+    finally:
+        notifier.ready(status)
+
+
 async def _serve(
     settings: Reloading,
     hangups: Hangups,
@@ -620,11 +619,7 @@ async def _serve(
     on_ready(page)
     _tune_interpreter()
 
-    def reload() -> None:
-        notifier.reloading(time.monotonic_ns() // 1000)
-        relay.reload(settings)
-        notifier.ready(status)
-
+    reload = partial(_reload, notifier, lambda: relay.reload(settings), status)
     hangups.begin(lambda: loop.call_soon_threadsafe(reload))
     watchdog = asyncio.create_task(_watch(notifier, watchdog_interval(os.environ, os.getpid()), relay.works))
     shown = asyncio.create_task(_show_status(notifier, lambda: f"{relay.summary()}; {status}"))

@@ -86,6 +86,7 @@ def list_alerts(token_file: str | None, as_json: bool, **given: Any) -> None:
     from logrelay.terminal.relay import RelaySource  # noqa: PLC0415
 
     source = RelaySource(_address(read_settings(given, serving=False).config, token_file))
+    source.require_relay(*source.health())
     answer = source.get("/alerts")
     answer.check()
     shown = json.loads(b"".join(answer.chunks))

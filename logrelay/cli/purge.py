@@ -152,6 +152,7 @@ def _is_unfinished(path: str) -> bool:
 
 def _purge(path: str, seqs: list[int]) -> int:
     """Take the lines away, under the journal's lock; returns how many went. Raises JournalError."""
+    from logrelay.journal.opening_record import boot_id  # noqa: PLC0415
     from logrelay.journal.sqlite import SqliteJournal  # noqa: PLC0415
 
     directory = str(Path(path).parent)
@@ -169,6 +170,7 @@ def _purge(path: str, seqs: list[int]) -> int:
         path,
         now_us=lambda: time.time_ns() // 1000,
         random_epoch=lambda: "".join(secrets.choice(EPOCH_CHARS) for _ in range(EPOCH_LENGTH)),
+        boot=boot_id(),
         on_progress=print_stderr,
     )
     try:

@@ -40,7 +40,7 @@ def serve(open_page: bool, **flags: str | None) -> None:
         app.run(
             effective.config,
             origins=effective.origins,
-            read_again=lambda: read_settings(flags),
+            read_again=lambda: read_settings(flags, again=True),
             hangups=hangups,
             on_ready=on_ready,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from stat import S_IMODE, S_ISREG
 from typing import Any
@@ -20,6 +21,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.config import nats_url
 from logrelay.config.loading import Effective, Surroundings, load
 from logrelay.config.settings import SETTINGS, Setting
+from logrelay.config_file import read_config_file
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,16 +64,16 @@ def warn_of_secrets(effective: Effective) -> None:
             )
 
 
-def read_settings(flags: dict[str, str | None], *, serving: bool = True) -> Effective:
+def read_settings(flags: dict[str, str | None], *, serving: bool = True, again: bool = False) -> Effective:
     """Work out the settings of this process; without `serving` they need not be safe to serve with.
 
-    Raises ConfigError.
+    `again`: not at the start; nothing is waited for, so a config file that is a pipe is refused. Raises ConfigError.
     """
     around = Surroundings(
         environ=os.environ,
         uid=os.getuid(),
         is_directory=lambda path: Path(path).is_dir(),
-        read_file=lambda path: Path(path).read_bytes(),
+        read_file=partial(read_config_file, regular_only=again),
         is_file=os.path.lexists,
         file_mode=_file_mode,
     )

@@ -2,8 +2,7 @@
 
 Owns: `load`, which turns what was given into one frozen `Config`, the default places of socket and journal, and the
 rule that beyond loopback a good token is needed. It touches nothing: the environment, the file reader and the tests for
-files and directories are arguments. It must not know what any part does with a value. Read `app` next to see the values
-used.
+files and directories are arguments. It must not know what any part does with a value. Read `config_file` next.
 
 A flag beats the environment, the environment beats the file, the file beats the default.
 An empty environment variable counts as not set.
@@ -141,8 +140,10 @@ def _file_values(path: str, around: Surroundings) -> dict[str, object]:
         values = tomllib.loads(around.read_file(path).decode())
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML, of UTF-8, or of a number with thousands of digits
         raise ConfigError(f"config file {path} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"config file {path} is not valid TOML: its brackets are nested too deeply") from None
     allowed = [setting.name for setting in SETTINGS if setting.by_file]
     for key in values:
         if key not in allowed:

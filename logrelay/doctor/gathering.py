@@ -10,7 +10,6 @@ import ctypes
 import errno
 import fcntl
 import grp
-import json
 import os
 import pwd
 import re
@@ -21,6 +20,7 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
@@ -28,6 +28,7 @@ from urllib.parse import quote
 from logrelay.access.token_file import read_tokens
 from logrelay.config.loading import Effective, Surroundings, load, require_token, trader_places
 from logrelay.config.settings import MEMORY, Config, authority, connectable
+from logrelay.config_file import read_config_file
 from logrelay.doctor import processes
 from logrelay.doctor.facts import Bot, Facts, JournalFile, LogSocket, Node, Package, Port, RunningRelay, UnitFacts, User
 from logrelay.errors import ConfigError, JournalError, ListenError, NoRelayError
@@ -37,7 +38,8 @@ from logrelay.journal.file_systems import LOCAL, MOUNTS, kind_of
 from logrelay.journal.lock_holders import readers_of
 from logrelay.journal.retention import log_share
 from logrelay.listeners import allowed_peers, bind_tcp, group_id
-from logrelay.terminal.relay import Address, RelaySource
+from logrelay.terminal.answer import relay_facts
+from logrelay.terminal.relay import TIMEOUT_S, Address, RelaySource
 from logrelay.tls import tls_files
 
 DISTRIBUTION = "logrelay-daemon"
@@ -51,6 +53,10 @@ TIMEX_BYTES = 256
 SQLITE_WAIT_S = 2.0
 
 PROBE_S = 2.0
+"""How long whoever listens on the viewers' port may take for each part of an answer: a relay takes milliseconds."""
+
+PROBE_BYTES = 1 << 16
+"""How much of an answer is read: /healthz has far less, and what answers may be anything."""
 
 
 def settings_of(flags: Mapping[str, str | None], unit: UnitFacts | None, user: User) -> Effective:
@@ -67,7 +73,7 @@ def settings_of(flags: Mapping[str, str | None], unit: UnitFacts | None, user: U
         environ=environ,
         uid=user.uid,
         is_directory=lambda path: Path(path).is_dir(),
-        read_file=lambda path: Path(path).read_bytes(),
+        read_file=partial(read_config_file, regular_only=True),
         is_file=os.path.lexists,
     )
     return load(flags, around, serving=False)
@@ -183,7 +189,8 @@ def _secret_files(config: Config) -> list[Node]:
     if node is None or config.config is None:
         return []
     with suppress(OSError):
-        if re.search(r"^\s*(token|nats_password|nats_token)\s*=", Path(config.config).read_text("utf-8"), re.MULTILINE):
+        text = read_config_file(config.config, regular_only=True).decode()
+        if re.search(r"^\s*(token|nats_password|nats_token)\s*=", text, re.MULTILINE):
             return [node]
     return []
 
@@ -210,21 +217,22 @@ def _relay(config: Config, unit: UnitFacts | None) -> tuple[RunningRelay | None,
         if colon and number.isdigit():
             host, port = connectable(inherited.strip("[]") or "::"), int(number)
     source = RelaySource(
-        Address(host, port, secure=config.tls_cert is not None, token=config.token, certificate=config.tls_cert)
+        Address(host, port, secure=config.tls_cert is not None, token=config.token, certificate=config.tls_cert),
+        # systemd starts the relay of a socket when it is asked, which takes its time.
+        timeout_s=TIMEOUT_S if unit is not None and unit.listens else PROBE_S,
     )
     try:
         answer = source.get("/healthz")
-        body = b"".join(answer.chunks)
+        body = answer.beginning(PROBE_BYTES, source.timeout_s)
     except (NoRelayError, ConfigError, OSError):
         return None, False
-    with suppress(ValueError):
-        said = json.loads(body)
-        if isinstance(said, dict) and {"version", "epoch"} <= said.keys():
-            trouble = (said.get("journal") or {}).get("trouble")
-            return RunningRelay(str(said["version"]), str(said["epoch"]), trouble and str(trouble)), True
+    said = relay_facts(body)
+    if said is not None:
+        trouble = (said.get("journal") or {}).get("trouble")
+        return RunningRelay(str(said["version"]), str(said["epoch"]), trouble and str(trouble)), True
     if answer.status in (401, 403, 429) and (b"token" in body or b"relay" in body):
         return RunningRelay(), True
-    return None, True
+    return None, False
 
 
 def _port(config: Config, unit: UnitFacts | None, *, relay_answers: bool) -> Port:
@@ -295,7 +303,9 @@ def _journal(config: Config, user: User) -> JournalFile:
     kind = kind_of(path, MOUNTS)
     total = 0 if system is None else system.f_blocks * system.f_frsize
     size = sum(_size(path + end) for end in ("", "-wal", "-shm"))
-    refusal, newest, epoch, bots, made = _content(path) if node is not None else ("", None, None, None, None)
+    refusal, newest, epoch, bots, made = _irregular(path), None, None, None, None
+    if node is not None and not refusal:
+        refusal, newest, epoch, bots, made = _content(path)
     return JournalFile(
         node=node,
         way=way,
@@ -325,13 +335,21 @@ def _size(path: str) -> int:
         return 0
 
 
-def _unsafe(path: str, user: User) -> str:
-    for end in ("", "-wal", "-shm", ".lock"):
-        node = _node(path + end, follow=False)
-        if node is None:
-            continue
+def _beside(path: str) -> list[Node]:
+    nodes = [_node(path + end, follow=False) for end in ("", "-wal", "-shm", ".lock")]
+    return [node for node in nodes if node is not None]
+
+
+def _irregular(path: str) -> str:
+    """Return why none of a journal's files may be opened: opening a pipe would wait for ever."""
+    for node in _beside(path):
         if not stat.S_ISREG(node.mode):
             return f"{node.path} is no regular file; the relay does not use it"
+    return ""
+
+
+def _unsafe(path: str, user: User) -> str:
+    for node in _beside(path):
         if node.uid not in (user.uid, 0):
             return f"{node.path} belongs to uid {node.uid}, and the relay runs as {user.name} ({user.uid})"
         if node.mode & stat.S_IWOTH:
@@ -342,7 +360,7 @@ def _unsafe(path: str, user: User) -> str:
 def _lock_holder(path: str) -> int | None:
     """Return the process that holds the lock of a journal, 0 for one that is not known; None: nobody, or not seen."""
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -1,7 +1,8 @@
 """What a journal file says about its openings: their epochs, and whether the last one ended in order.
 
 Owns: the keys `epoch`, `epochs`, `boot`, `sync` and `closed` of the table `meta`. It must not begin or end
-transactions, nor know files. Read `journal/row_writer` next: it writes the rest of a commit.
+transactions, nor know files but the kernel's name of this boot. Read `journal/row_writer` next: it writes the rest
+of a commit.
 
 An opening takes a new epoch (`fanout/positions` says why) and writes it down with its first commit, which is synced
 whatever `--sync` says. So before anybody is given an id of the new epoch, the disk has the epoch, the number it begins
@@ -19,6 +20,7 @@ A file of a version before has `epoch` alone, which all its openings shared.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logrelay.fanout.positions import MAX_EPOCHS, Epoch, Epochs
@@ -30,6 +32,17 @@ if TYPE_CHECKING:
 
 NAME_TRIES = 8
 """Two thousand names of two thousand million: not even the second try ever finds a name that is taken."""
+
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+"""Random at each boot of the machine (random(4))."""
+
+
+def boot_id() -> str:
+    """Return the kernel's name for this boot of the machine; empty where it does not say."""
+    try:
+        return Path(BOOT_ID_FILE).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 class OpeningRecord:

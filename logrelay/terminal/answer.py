@@ -6,8 +6,10 @@ own. Read `terminal/journal_facts` next.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -15,6 +17,9 @@ from logrelay.errors import ConfigError, JournalError, NoRelayError, RelayError
 
 HEAD_HEADER = "logrelay-head"
 """The header that says how far the journal was looked at."""
+
+NOT_OF_A_RELAY = (404, 405, 501)
+"""Statuses that no relay has for /healthz: no such page, no such method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,15 @@ class Answer:
         if self.status != 200:
             raise refusal(self.status, b"".join(self.chunks))
 
+    def beginning(self, most_bytes: int, within_s: float) -> bytes:
+        """Return the body, or what has come of it in time, some `most_bytes` at most: it may be anybody's."""
+        body, give_up = b"", time.monotonic() + within_s
+        for chunk in self.chunks:
+            body += chunk
+            if len(body) >= most_bytes or time.monotonic() >= give_up:
+                break
+        return body
+
     def rows(self) -> Iterator[bytes]:
         """Give the lines of the body, without their line breaks, as they come."""
         rest = b""
@@ -51,6 +65,20 @@ class Answer:
             if found.get("type") == "error" and found.get("code") == "journal":
                 raise JournalError(str(found.get("message")))
             yield found
+
+
+def relay_facts(healthz: bytes) -> dict[str, Any] | None:
+    """Return what a relay says of itself at /healthz; None: this is no such answer, so whoever gives it is no relay."""
+    try:
+        found = orjson.loads(healthz)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and {"version", "epoch"} <= found.keys() else None
+
+
+def is_anothers(status: int, healthz: bytes) -> bool:
+    """Tell whether what answers at /healthz is no relay; one that lets nobody in, and a proxy's, are left open."""
+    return (status < 400 or status in NOT_OF_A_RELAY) and relay_facts(healthz) is None
 
 
 def refusal(status: int, body: bytes) -> RelayError:

@@ -54,27 +54,29 @@ def find(place: str | None, config: Config, journal: str, token: str | None, *, 
     if place is not None:
         if "://" in place:
             address, given = parse_address(place, token)
-            return Found(RelaySource(address), tuple(given))
+            named = RelaySource(address)
+            named.require_relay(*named.health())
+            return Found(named, tuple(given))
         if _HOST_AND_PORT.fullmatch(place) and not Path(place).exists():
             raise ConfigError(f"there is no journal file {place}; did you mean ws://{place}?")
         return Found(FileSource(place))
     relay = RelaySource(address_of(config, token))
     readable = journal != MEMORY and Path(journal).expanduser().is_file()
     try:
-        answer = relay.get("/healthz")
+        status, body = relay.health()
     except NoRelayError as error:
         if readable:
             return Found(FileSource(journal), note=f"{error}; reading its journal {journal}")
         none = "it would keep its journal in memory" if journal == MEMORY else f"there is no journal at {journal}"
         raise NoRelayError(f"{error}, and {none}; name a URL or a journal file") from error
-    body = b"".join(answer.chunks)
-    if answer.status == 401 and token is None and readable:
+    relay.require_relay(status, body)
+    if status == 401 and token is None and readable:
         return Found(
             FileSource(journal),
             note=f"the relay at {relay.address.url} needs a token, and none is known: reading the journal {journal}",
         )
-    if answer.status not in (200, 503):  # 503: it has trouble with its journal, and answers all the same
-        raise refusal(answer.status, body)
+    if status not in (200, 503):  # 503: it has trouble with its journal, and answers all the same
+        raise refusal(status, body)
     if history and readable and _epoch_of(body) == _epoch_in(journal):
         return Found(FileSource(journal))
     return Found(relay)

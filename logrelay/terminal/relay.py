@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 
 from logrelay.config.settings import authority
 from logrelay.errors import ConfigError, NoRelayError
-from logrelay.terminal.answer import Answer, refusal
+from logrelay.terminal.answer import Answer, is_anothers, refusal
 
 BATCH = "logrelay.v1.batch"
 """The subprotocol by which many lines come in one message."""
@@ -48,6 +48,9 @@ GIVE_UP_CODES = (4400, 4401, 4403)
 UNTRUSTED_NAMES = (62, 64)
 """OpenSSL's codes for a certificate that is good, but for another name or address (X509_V_ERR_HOSTNAME_MISMATCH, and
 the same for an IP address)."""
+
+HEALTHZ_BYTES = 16 << 20
+"""How much of /healthz is read: a relay with very many runs has far less, and what answers may be anything."""
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
 
@@ -118,9 +121,10 @@ class RelaySource:
 
     follows = True
 
-    def __init__(self, address: Address) -> None:
-        """Name the relay. Nothing is opened."""
+    def __init__(self, address: Address, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Name the relay. Nothing is opened. `timeout_s` is for a connection, and for each part of an answer."""
         self.address = address
+        self.timeout_s = timeout_s
 
     @property
     def name(self) -> str:
@@ -134,22 +138,34 @@ class RelaySource:
         """
         address = self.address
         connection = (
-            http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT_S, context=address.context())
+            http.client.HTTPSConnection(address.host, address.port, timeout=self.timeout_s, context=address.context())
             if address.secure
-            else http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+            else http.client.HTTPConnection(address.host, address.port, timeout=self.timeout_s)
         )
         try:
             connection.request("GET", target, headers=address.headers())
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            if not address.secure and not isinstance(error, ConnectionRefusedError) and _speaks_tls(address):
+            # TLS answers at once, with an alert, and refuses no connection.
+            silent = isinstance(error, ConnectionRefusedError | TimeoutError)
+            if not address.secure and not silent and _speaks_tls(address, self.timeout_s):
                 secure = replace(address, secure=True).url
                 raise NoRelayError(
                     f"the relay at {address.url} does not answer: it speaks TLS, use {secure}"
                 ) from error
             raise NoRelayError(f"no relay answers at {address.url}: {_words(error)}") from error
         return Answer(response.status, dict(response.getheaders()), _body(connection, response, progress, self.name))
+
+    def health(self) -> tuple[int, bytes]:
+        """Return status and body of /healthz, whoever gives it. Raises NoRelayError where nobody answers."""
+        answer = self.get("/healthz")
+        return answer.status, answer.beginning(HEALTHZ_BYTES, self.timeout_s)
+
+    def require_relay(self, status: int, body: bytes) -> None:
+        """Raise NoRelayError where `health` is not that of a relay: another program has the port."""
+        if is_anothers(status, body):
+            raise NoRelayError(f"what answers at {self.address.url} is not a relay; name another --port or URL")
 
 
 def _body(
@@ -286,10 +302,10 @@ class Follower:
                         raise ConfigError(str(one.get("message")))
 
 
-def _speaks_tls(address: Address) -> bool:
+def _speaks_tls(address: Address, timeout_s: float) -> bool:
     """Tell whether a handshake is answered there, with whatever certificate: nothing is said to it."""
     try:
-        with socket.create_connection((address.host, address.port), TIMEOUT_S) as plain:
+        with socket.create_connection((address.host, address.port), timeout_s) as plain:
             ssl.create_default_context().wrap_socket(plain, server_hostname=address.host).close()
     except ssl.SSLCertVerificationError:
         return True

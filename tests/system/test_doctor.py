@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from logrelay.model import Commit, Line, Run
 from tests.support.certificates import Authority
 from tests.support.chaos.relay import Relay
 from tests.support.waiting import DEADLINE_S, wait_for
+from tests.support.web_server import Greeting, web_server
 from tests.unit.journal.test_sqlite_upkeep import reader
 
 TOKEN = "V3sJm0t-Qz7w_1pLk9rXu8Yb2"
@@ -177,6 +179,9 @@ def test_ports(patient, relay):
         codes, code, said = patient.found(LOGRELAY_PORT=port, LOGRELAY_SOCKET=str(patient.home / "x"))
         assert ("port_taken" in codes, code) == (True, 3)
         assert f"process {os.getpid()} (" in said
+    for kind in (SimpleHTTPRequestHandler, Greeting):  # 404, and 200
+        with web_server(kind) as port:
+            assert "port_taken" in patient.found(LOGRELAY_PORT=str(port), LOGRELAY_SOCKET=str(patient.home / "x"))[0]
     assert patient.found(LOGRELAY_HOST="192.0.2.1", LOGRELAY_TOKEN=TOKEN)[1] == 3
     assert "address_unusable" in patient.found(LOGRELAY_HOST="192.0.2.1", LOGRELAY_TOKEN=TOKEN)[0]
     wait_for(relay.journal.exists, "the journal")
@@ -186,6 +191,24 @@ def test_ports(patient, relay):
     assert ("journal_in_use" in codes, code) == (True, 4)
     assert f"(process {relay.process.pid})" in said
     assert "socket_in_use" in patient.found(LOGRELAY_PORT="0", LOGRELAY_JOURNAL=":memory:")[0]
+
+
+def test_pipes_are_never_waited_for(patient, tmp_path):
+    """As the config file, as the journal, and as the file beside it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = subprocess.run(
+        [sys.executable, "-m", "logrelay", "check", "--config", str(pipe)], env=patient.environ, cwd=patient.home,
+        capture_output=True, text=True, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert (done.returncode, "it is no regular file" in done.stderr) == (2, True), done.stderr
+    journal = patient.journal()
+    lock = journal.with_name("j.db.lock")
+    lock.unlink(missing_ok=True)
+    os.mkfifo(lock)
+    for one in (pipe, journal):
+        codes, code, said = patient.found("--journal", str(one))
+        assert (code, "is no regular file" in said) == (4, True), (codes, said)
 
 
 def test_log_sockets(patient, tmp_path):

@@ -70,6 +70,12 @@ def test_settings_change_while_the_relay_runs_and_a_bad_file_changes_nothing(ser
     )
     assert (status(port, TOKEN)[0], status(port, OTHER)[0]) == (401, 200)
     reload("max_viewers = nine\n", "the settings in use stay: config file")
+    reload(f"a = {'[' * 5000}\n", "nested too deeply")
+    config.rename(tmp_path / "aside")
+    os.mkfifo(config)
+    process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "cannot be read: it is no regular file" in said(tmp_path), "the reload of a pipe")
+    config.unlink()
     reload("max_vievers = 9\n", "did you mean max_viewers?")
     assert status(port, OTHER)[0] == 200
     reload("", "changed: token, keep_bytes, quiet_after, max_viewers")

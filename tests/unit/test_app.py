@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -76,3 +77,20 @@ def test_a_watch_that_fails_is_reported_and_begun_again():
 
     asyncio.run(main())
     assert reported == failures
+
+
+def test_a_reload_that_fails_is_over_for_the_manager(tmp_path):
+    """It would wait for READY=1 otherwise, and end the relay in the end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "n"))
+        manager.settimeout(DEADLINE_S)
+        notifier = app.Notifier({"NOTIFY_SOCKET": str(tmp_path / "n")})
+        with pytest.raises(RecursionError):
+            app._reload(notifier, lambda: _again(0), "s")
+        told = [manager.recv(1000).decode().partition("=1")[0] for _ in range(2)]
+        notifier.close()
+    assert told == ["RELOADING", "READY"]
+
+
+def _again(depth):
+    return _again(depth + 1)

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from http.server import SimpleHTTPRequestHandler
 
 import pytest
 
@@ -15,6 +16,7 @@ from logrelay.model import Commit, Run
 from tests.support.certificates import Authority
 from tests.support.chaos.relay import Relay
 from tests.support.waiting import DEADLINE_S, wait_for
+from tests.support.web_server import Greeting, web_server
 from tests.system.terminal.conftest import T0_US
 
 EMPTY = (
@@ -142,3 +144,14 @@ def test_pair_makes_no_token_for_an_address_that_is_none(cli, home, option, valu
     """With what is allowed, before anything is written."""
     refused(cli("pair", option, value), 2, f"{option} '{value}' is neither a name nor an IP address; allowed: ")
     assert not list(home.rglob("tokens.json"))
+
+
+def test_another_program_on_the_port_is_no_relay(cli, home):
+    """Every command says so in the same words, with the code for no relay."""
+    commands = (("search", "x"), ("tail",), ("export",), ("status",), ("alert", "list"))
+    for handler in (Greeting, SimpleHTTPRequestHandler):
+        with web_server(handler) as port:
+            told = f"what answers at ws://127.0.0.1:{port} is not a relay; name another --port or URL"
+            for command in commands:
+                refused(cli(*command, "--port", str(port)), 5, told)
+            refused(cli("export", f"ws://127.0.0.1:{port}"), 5, told)

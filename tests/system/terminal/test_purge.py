@@ -81,3 +81,13 @@ def test_everything_is_never_purged_by_mistake(cli, journal):
     left = [json.loads(row)["message"] for row in cli("export").stdout.splitlines()]
     assert "engine.started" not in left
     assert {"order.rejected", "done"} <= set(left)
+
+
+def test_a_relay_that_was_killed_is_no_power_cut_to_purge(relay, cli):
+    """The machine is the same since; only its boot tells."""
+    relay.start()
+    assert cli("send", "--socket", relay.socket, "--app", "my_bot", SECRET).returncode == 0
+    relay.kill()
+    done = cli("purge", "--grep", SECRET, "--yes")
+    assert (done.returncode, "1 line deleted" in done.stderr) == (0, True), done.stderr
+    assert "machine stopped" not in done.stderr

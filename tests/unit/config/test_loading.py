@@ -37,6 +37,12 @@ def refusal(**given):
     return str(caught.value)
 
 
+@pytest.mark.parametrize("file", ["a = " + "[" * 5000, "port = " + "9" * 5000, "port = [", "a = '\x00'"])
+def test_whatever_is_no_toml_is_a_bad_file(file):
+    """Nested too deeply, and with a number of too many digits, too."""
+    assert "config file /etc/r.toml is not valid TOML: " in refusal(file=file)
+
+
 def test_every_value_type_gives_the_type_its_field_declares():
     """What load puts into a field should have the type that the field is annotated with."""
     hints = typing.get_type_hints(Config)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import pytest
 
 from logrelay.errors import ConfigError, JournalError, NoRelayError
-from logrelay.terminal.answer import Answer, refusal
+from logrelay.terminal.answer import Answer, is_anothers, refusal
 
 
 def test_lines_are_whole_wherever_the_answer_was_cut():
@@ -43,3 +45,32 @@ def test_a_refusal_says_why(status, body, kind, said):
     with pytest.raises(kind, match=said):
         Answer(status, {}, iter([body])).check()
     assert isinstance(refusal(status, body), kind)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_no_relay"),
+    [
+        (200, b'{"status":"ok","version":"1","epoch":"a"}', False),
+        (503, b'{"status":"trouble","version":"1","epoch":"a"}', False),
+        (200, b"<html>", True),
+        (200, b"[1]", True),
+        (200, b'{"version":"2"}', True),
+        (301, b"", True),
+        (404, b"no such page", True),
+        (501, b"", True),
+        (401, b"a token is needed", False),
+        (403, b"", False),
+        (429, b"", False),
+        (502, b"the proxy's", False),
+    ],
+)
+def test_a_relay_is_known_by_what_it_says_of_itself(status, body, is_no_relay):
+    """Whoever lets nobody in may be one."""
+    assert is_anothers(status, body) == is_no_relay
+
+
+def test_an_answer_without_end_is_read_up_to_a_bound():
+    """In bytes and in time."""
+    assert Answer(200, {}, repeat(b"ab")).beginning(5, 60.0) == b"ababab"
+    assert Answer(200, {}, repeat(b"ab")).beginning(5, 0.0) == b"ab"
+    assert Answer(200, {}, iter([b"a", b"b"])).beginning(5, 60.0) == b"ab"
