@@ -30,8 +30,12 @@ from logrelay.alerts.task import MISSING
 from logrelay.alerts.text import Message
 
 ATTEMPT_S = 30.0
-"""How long an attempt may take before the process is ended: Apprise waits 4 s for a connection, and as long for each
+"""How long an attempt may take before the process is ended: Apprise waits 4 s for a connection, and READ_S for each
 part of an answer."""
+
+READ_S = 20.0
+"""How long to wait for an answer, unless the URL says so (`rto=`): a service under load takes ten seconds, and every
+answer that is not waited for leaves a doubt. Apprise's own 4 s are for people who look on."""
 
 END_S = 3
 """How long an attempt that is on the wire may go on when the relay's service is stopped."""
@@ -90,8 +94,9 @@ class Wire:
     def watch_mail(self, data: Callable[..., Any]) -> Callable[..., Any]:
         """Return `smtplib.SMTP.data` with notes about whether the server has taken the mail."""
 
-        def watched(server: object, message: object) -> Any:
+        def watched(server: Any, message: object) -> Any:
             self.doubtful = True
+            server.sock.settimeout(READ_S)
             answer = data(server, message)
             self.doubtful = False
             self.accepted = answer[0] == 250
@@ -108,6 +113,8 @@ def deliver(url: str, message: Message) -> Result:
         import requests  # noqa: PLC0415
     except ImportError:
         return Result(sent=False, error=MISSING)
+    base: Any = apprise.URLBase
+    base.socket_read_timeout = READ_S
     logging.disable()  # Apprise logs what it fails at, with hosts, topics and names: secrets
     services = apprise.Apprise()
     if not services.add(url):
@@ -141,12 +148,12 @@ def attempt(request: Mapping[str, Any]) -> Result:
     if path is None:  # the disk is full: the worker keeps the alert in its memory
         return deliver(url, Message(*request["message"]))
     if not Locks(path).take(number):
-        return Result(sent=False, claimed=False)
+        return Result(sent=False, claimed=False, error="another process is sending it")
     try:
-        with contextlib.closing(Store(path)) as store:
+        with contextlib.closing(Store(path, create=False)) as store:
             queued = store.begin(number)
             if queued is None:
-                return Result(sent=False, claimed=False)
+                return Result(sent=False, claimed=False, error="it is not waiting in the alerts' file")
             _load_apprise()  # what takes longest: a kill until here leaves no doubt
             store.note_sending(number)
             result = deliver(url, _message(queued))
@@ -183,6 +190,9 @@ def main() -> None:
     """Read a request from stdin, carry it out, and write the result to stdout."""
     signal.signal(signal.SIGTERM, _end_soon)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the relay, whose end ends the worker
+    # Whoever started this process ends it after that time, and may be gone: nobody else would.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(int(ATTEMPT_S))
     result = attempt(json.load(sys.stdin))
     with contextlib.suppress(OSError):  # the worker may be gone: the store has it
         os.write(1, json.dumps(result._asdict()).encode())

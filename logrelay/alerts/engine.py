@@ -20,6 +20,7 @@ from logrelay.alerts.bots import Bots
 from logrelay.alerts.records import MAX_TEXT_CHARS, Alert, Matter, Seen, matter_of
 from logrelay.alerts.release import Release
 from logrelay.config.alert_rules import AlertRule
+from logrelay.errors import RequestError
 from logrelay.fanout.filters import apps_of_notice, field_text, name_matches, parse_filter
 from logrelay.fanout.problem_groups import problem_of
 from logrelay.fanout.summary import rank_of
@@ -98,7 +99,14 @@ class Engine:
     ) -> None:
         kept = kept or {}
         self._local = local
-        self._judges = [_Judge(rule, kept) for rule in rules]
+        self._judges: list[_Judge] = []
+        self.refused: list[tuple[str, str]] = []
+        """Rules that cannot be used, and why: the others are worth more than the end of all of them."""
+        for rule in rules:
+            try:
+                self._judges.append(_Judge(rule, kept))
+            except RequestError as error:
+                self.refused.append((rule.name, str(error)))
         self._bots = Bots(expected, kept.get("bots"))
         self._silences: dict[str, float] = {app: float(until) for app, until in kept.get("silences", {}).items()}
         self._changed: set[str] = set()

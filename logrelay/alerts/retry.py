@@ -12,13 +12,27 @@ FIRST_S, LONGEST_S = 5.0, 600.0
 """Between two attempts: a service that restarts is back in seconds; one that is down for an hour is asked ten times."""
 
 MAX_AGE_S = 86_400.0
-"""After a day an alert is history; the log has it anyway."""
+"""After a day an alert is history; the log has it anyway. One in doubt has the time besides that it waits for."""
+
+MAX_DOUBTS = 3
+"""Attempts that nobody answered after which an alert is given up: the first and two more. A service that takes each
+message and never says so would otherwise ring for a day."""
 
 MAX_WAITING = 200
 """Alerts that wait for one service, half a kilobyte each: ten hours of a rule at its most."""
 
 MAX_RETRY_AFTER_S = 6 * 3600.0
 """A service that wants to be left alone for longer is asked all the same."""
+
+
+CLOCK_S = 60.0
+"""An alert that was made so far in the future was made before the clock was set back; less is a correction of it."""
+
+
+def due_at(due: float, made_at: float, tries: int, cooldown_s: float, now: float) -> float:
+    """Return when an alert is due; at once where the clock was set back and the time it has waits for nothing."""
+    longest_s = max(cooldown_s, MAX_RETRY_AFTER_S) if tries else 0.0
+    return now if made_at > now + CLOCK_S and due > now + longest_s else due
 
 
 def delay_s(tries: int, retry_after_s: float | None, jitter: float) -> float:

@@ -17,12 +17,12 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from logrelay.alerts.retry import MAX_AGE_S, MAX_WAITING
+from logrelay.alerts.retry import MAX_AGE_S, MAX_DOUBTS, MAX_WAITING
 from logrelay.alerts.text import Message
 
 LOCK_SUFFIX = "-lock"
@@ -74,7 +74,7 @@ class Queued(NamedTuple):
     """Seconds since 1970."""
     made_at: float
     doubtful: int
-    """1: the service may have had it."""
+    """Attempts after which the service may have had it."""
 
 
 class Outgoing(NamedTuple):
@@ -92,15 +92,21 @@ _COLUMNS = ", ".join(Queued._fields)
 class Store:
     """The file at `path`, which is made where there is none; ":memory:" keeps nothing. Belongs to one thread.
 
-    Raises sqlite3.Error for a file that cannot be used, here and in every method.
+    `create` False: there has to be one, because an empty one would answer that nothing is waiting. `set_aside` is what
+    a damaged file was renamed to that this one stands in for. Raises sqlite3.Error for a file that
+    cannot be used, here and in every method.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, create: bool = True, set_aside: str = "") -> None:
         self.path = path
-        if path != ":memory:":
+        self.set_aside = set_aside
+        address = path
+        if not create:
+            address = f"{Path(path).absolute().as_uri()}?mode=rw"
+        elif path != ":memory:":
             # SQLite gives its log the mode of the file. Alerts say what lines say, and are as private.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        self._db = sqlite3.connect(address, timeout=BUSY_S, isolation_level=None, uri=not create)
         try:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")  # a commit tells what the owner's phone has had
@@ -113,6 +119,19 @@ class Store:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def check(self) -> None:
+        """Raise sqlite3.DatabaseError, ValueError or TypeError where the file is damaged. Reads all of it."""
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if found != ("ok",):
+            raise sqlite3.DatabaseError(str(found))
+        cursor, remembered = self.load()
+        if not isinstance(cursor, str) or not all(isinstance(body, dict) for body in remembered.values()):
+            raise ValueError("what the alerts remember is not what was written")
+        for alert in self.queued():
+            texts, numbers = alert[1:6] + alert[7:8], (*alert[:1], alert[6], *alert[8:])
+            if not all(isinstance(one, str) for one in texts) or not all(isinstance(n, int | float) for n in numbers):
+                raise ValueError("an alert is not what was written")
 
     # --- who judges lines -------------------------------------------------------------------------------------------
 
@@ -156,7 +175,7 @@ class Store:
             self._db.execute("DELETE FROM queue WHERE state = 'sent'")
 
     def give_up(self, services: Iterable[str], now: float) -> dict[str, int]:
-        """Take away alerts that are too old, too many, or for a service that nobody names any more.
+        """Take away alerts that are too old, too many, too often in doubt, or for a service that nobody names any more.
 
         Returns how many by rule.
         """
@@ -165,8 +184,10 @@ class Store:
             if alert.state != "waiting":
                 continue
             waiting[alert.service] = waiting.get(alert.service, 0) + 1
-            too_old = now - alert.made_at > MAX_AGE_S
-            if too_old or waiting[alert.service] > MAX_WAITING or alert.service not in wanted:
+            in_vain = (
+                alert.doubtful >= MAX_DOUBTS or now - alert.made_at > MAX_AGE_S + alert.doubtful * alert.cooldown_s
+            )
+            if in_vain or waiting[alert.service] > MAX_WAITING or alert.service not in wanted:
                 self._db.execute("DELETE FROM queue WHERE number = ? AND state = 'waiting'", (alert.number,))
                 given_up[alert.rule] = given_up.get(alert.rule, 0) + 1
         return given_up
@@ -192,7 +213,7 @@ class Store:
     def note_failed(self, number: int, due_at: float, *, doubtful: bool) -> None:
         """Write down that it is to be tried again at a time; `doubtful`: the service may have it."""
         self._db.execute(
-            "UPDATE queue SET state = 'waiting', due_at = ?, doubtful = max(doubtful, ?) WHERE number = ?",
+            "UPDATE queue SET state = 'waiting', due_at = ?, doubtful = doubtful + ? WHERE number = ?",
             (due_at, int(doubtful), number),
         )
 
@@ -217,7 +238,8 @@ class Store:
                 continue
             # Whoever had the lock may have written the result meanwhile.
             self._db.execute(
-                "UPDATE queue SET state = 'waiting', doubtful = 1, due_at = ? WHERE number = ? AND state = 'sending'",
+                "UPDATE queue SET state = 'waiting', doubtful = doubtful + 1, due_at = ? "
+                "WHERE number = ? AND state = 'sending'",
                 (now + alert.cooldown_s, alert.number),
             )
             locks.release(alert.number)
@@ -256,10 +278,13 @@ class Locks:
             return False
         return True
 
-    def wait(self, byte: int) -> None:
-        """Take a lock, however long another process has it."""
+    def wait(self, byte: int, *, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Take a lock, however long another process has it; False: `unless` has become true before."""
         while not self.take(byte):
+            if unless():
+                return False
             time.sleep(LOOK_S)
+        return True
 
     def release(self, byte: int) -> None:
         """Give a lock back."""
@@ -270,15 +295,24 @@ class Locks:
 def open_store(path: str) -> Store:
     """Open the file; one that is damaged is set aside, because alerts of tomorrow matter more than its own.
 
-    Raises sqlite3.Error, or OSError, where there can be none.
+    `set_aside` of the store says so. Raises sqlite3.Error, or OSError, where there can be none.
     """
     try:
-        return Store(path)
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
+        store = Store(path)
+        try:
+            store.check()
+        except BaseException:
+            store.close()
             raise
+    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        # What SQLite calls operational is the machine's: locked, full, not permitted. A text that is no UTF-8 is called
+        # so by Python, and has no code of SQLite.
+        if isinstance(error, sqlite3.OperationalError) and hasattr(error, "sqlite_errorcode"):
+            raise
+        aside = f"{path}.damaged-{int(time.time())}"
         with contextlib.suppress(OSError):
-            Path(path).replace(f"{path}.damaged-{int(time.time())}")
+            Path(path).replace(aside)
         for companion in ("-wal", "-shm"):
             Path(path + companion).unlink(missing_ok=True)
-        return Store(path)
+        return Store(path, set_aside=aside)
+    return store

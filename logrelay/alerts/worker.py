@@ -15,23 +15,25 @@ import contextlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sqlite3
 import time
 import traceback
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from hashlib import blake2b
 from math import inf
+from pathlib import Path
 from typing import Any
 
 from logrelay.alerts.delivery import ATTEMPT_S, Result, next_try_at
 from logrelay.alerts.engine import Engine, LocalTime
 from logrelay.alerts.pulse import Pulse, objection
 from logrelay.alerts.records import Alert
-from logrelay.alerts.retry import delay_s
+from logrelay.alerts.retry import MAX_RETRY_AFTER_S, delay_s, due_at
 from logrelay.alerts.store import OWNER_BYTE, Locks, Outgoing, Queued, Store, open_store
 from logrelay.alerts.task import Task, command, receive_task
 from logrelay.alerts.text import render
@@ -87,6 +89,33 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
+def startable(
+    queued: Iterable[Queued], now: float, busy: Collection[str], rests: Mapping[str, float]
+) -> tuple[list[Queued], float]:
+    """Return alerts to be sent now, at most one for each service, and in how many seconds the next one is due.
+
+    A service gets its alerts one after another, in order, never two at once, and none before the time in `rests` has
+    come. Only one that waits because the service may have had it lets others pass: it waits for its cooldown.
+    """
+    services, found, wait_s = set(busy), list[Queued](), inf
+    for alert in queued:
+        if alert.state != "waiting" or alert.service in services:
+            continue
+        due = due_at(alert.due_at, alert.made_at, alert.tries, alert.cooldown_s, now)
+        rest = rests.get(alert.service, 0.0)
+        if now < rest <= now + MAX_RETRY_AFTER_S:  # later than that: the clock was set back
+            wait_s = min(wait_s, max(rest, due) - now)
+            services.add(alert.service)
+        elif due <= now:
+            found.append(alert)
+            services.add(alert.service)
+        else:
+            wait_s = min(wait_s, due - now)
+            if not alert.doubtful:
+                services.add(alert.service)
+    return found, wait_s
+
+
 MAX_SHOWN = 100
 """Matters that the relay is told of, for who looks; those that last, and the newest."""
 
@@ -113,6 +142,8 @@ class Worker:
         """Deliveries under way, by service."""
         self._failures: dict[str, tuple[int, str]] = {}
         """Failures in a row and the last error, by service."""
+        self._rests: dict[str, float] = {}
+        """Before when a service that failed is left alone, by service."""
         self._from_memory: Store | None = None
         """The file's store, while alerts are kept in memory because it cannot be written."""
         self._reopen_at = 0.0
@@ -125,7 +156,13 @@ class Worker:
         self._told_at = 0.0
 
     def begin(self) -> None:
-        """Ask for the lines behind the position."""
+        """Ask for the lines behind the position, and tell what is not as it should be."""
+        if self._store.set_aside:
+            text = f"the alerts' file was damaged; it is kept as {self._store.set_aside}, and a new one is begun"
+            self._send({"type": "notice", "state": "alerts_failing", "text": text})
+        for name, why in self._engine.refused:
+            text = f"the alert rule {name} is left out: {why}; correct it and start the relay again"
+            self._send({"type": "notice", "state": "alerts_failing", "text": text})
         self._send({"type": "follow", "after": self._cursor, "level": self._engine.lowest_level})
 
     # --- what comes in ----------------------------------------------------------------------------------------------
@@ -231,18 +268,10 @@ class Worker:
         if any(alert.state == "sending" and alert.service not in self._attempts for alert in queued):
             self._store.resolve_doubts(self._locks, now)
             queued, wait_s = self._store.queued(), DOUBT_LOOK_S
-        services: set[str] = set(self._attempts)
-        for alert in queued:
-            if alert.state != "waiting" or alert.service in services:
-                continue
-            services.add(alert.service)  # one after another, in order, and never two at once
-            if alert.due_at > now + 86_400:  # the clock was set back
-                alert = alert._replace(due_at=now)  # noqa: PLW2901
-            if alert.due_at > now:
-                wait_s = min(wait_s, alert.due_at - now)
-            elif len(self._attempts) < MAX_ATTEMPTS:
-                self._attempts[alert.service] = asyncio.create_task(self._attempt(alert))
-        return wait_s
+        alerts, next_s = startable(queued, now, self._attempts, self._rests)
+        for alert in alerts[: MAX_ATTEMPTS - len(self._attempts)]:  # the end of an attempt brings the next look
+            self._attempts[alert.service] = asyncio.create_task(self._attempt(alert))
+        return min(wait_s, next_s)
 
     async def _attempt(self, alert: Queued) -> None:
         path = None if self._store.path == ":memory:" else self._store.path
@@ -291,21 +320,22 @@ class Worker:
         self._store.note_failed(alert.number, due_at, doubtful=bool(result.get("doubtful")))
 
     def _note_result(self, alert: Queued, result: Mapping[str, Any]) -> None:
-        if not result.get("claimed", True):
-            return
         if not result.get("stored", True):
             self._go_on_in_memory(str(result["error"]), time.time())
             return
         if result["sent"]:
             self._counters["sent"] += 1
             self._failures.pop(alert.service, None)
+            self._rests.pop(alert.service, None)
             return
         self._counters["failed"] += 1
         failures = self._failures.get(alert.service, (0, ""))[0] + 1
-        if result.get("killed") and self._from_memory is None:
-            now = time.time()
-            self._store.resolve_doubts(self._locks, now)
-            self._store.postpone(alert.number, now + delay_s(failures, None, 0.0))
+        now = time.time()
+        self._rests[alert.service] = now + delay_s(failures, result.get("retry_after_s"), 0.0)
+        if (result.get("killed") or not result.get("claimed", True)) and self._from_memory is None:
+            with contextlib.suppress(sqlite3.Error):  # the next look at the queue finds that out, too
+                self._store.resolve_doubts(self._locks, now)
+                self._store.postpone(alert.number, now + delay_s(failures, None, 0.0))
         self._failures[alert.service] = (failures, str(result.get("error", "")))
         if failures == FAILING_TRIES:
             text = f"alerts of the rule {alert.rule} do not get through ({result.get('error')}); they are tried again"
@@ -328,7 +358,10 @@ class Worker:
         file = self._from_memory
         assert file is not None, "asked by the caller"
         self._reopen_at = now + REOPEN_S
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, OSError):
+            if not Path(file.path).exists():  # removed while it was open: what is written to it nobody finds again
+                file.close()
+                file = self._from_memory = open_store(file.path)
             self._store.copy_to(file)
             self._store.close()
             self._store, self._from_memory = file, None
@@ -442,6 +475,13 @@ async def _read(reader: asyncio.StreamReader, worker: Worker) -> None:
                 await asyncio.sleep(0)
 
 
+def hung_up(channel: socket.socket) -> bool:
+    """Tell whether the other end is closed, whatever it may have sent before. Does not block."""
+    poll = select.poll()
+    poll.register(channel, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
 def main() -> None:
     """Do the relay's task until its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the relay, whose end ends this process
@@ -454,6 +494,7 @@ def main() -> None:
         if task is None:
             return
         locks = Locks(task.store)
-        locks.wait(OWNER_BYTE)
+        if not locks.wait(OWNER_BYTE, unless=lambda: hung_up(channel)):
+            return
         store = Store(":memory:") if task.store is None else open_store(task.store)
         asyncio.run(_serve(task, channel, store, locks))

@@ -30,7 +30,11 @@ MAX_RULES = 16
 MAX_URL_CHARS = 2048
 MAX_NAME_CHARS = 40
 MAX_PATTERNS = 32
-"""Globs or conditions of one kind in a rule, as in a filter of a viewer."""
+"""Globs of one kind in a rule, as in a filter of a viewer (`fanout.filters`, whose bounds these three repeat)."""
+MAX_WHERE = 16
+"""Conditions on fields."""
+MAX_PATTERN_CHARS = 256
+"""Of one glob, text or condition."""
 MAX_RATE = 10_000
 """Lines that a rate may ask for: so many times are remembered for each such rule."""
 
@@ -284,7 +288,9 @@ def _cooldown(value: object) -> float:
 
 
 def _pattern(value: object) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= 256 or "\0" in value:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_PATTERN_CHARS or "\0" in value:
+        raise ValueError
+    if value != value.encode("utf-8", "replace").decode():
         raise ValueError
     return value
 
@@ -296,13 +302,27 @@ def _patterns(value: object) -> tuple[str, ...]:
     return tuple(map(_pattern, given))
 
 
+def _globs(value: object) -> tuple[str, ...]:
+    """Read globs; a comma separates two of them, as in a filter."""
+    return _patterns([glob.strip() for given in _patterns(value) for glob in given.split(",") if glob.strip()])
+
+
 def _where(value: object) -> tuple[str, ...]:
     if isinstance(value, dict):
-        value = [f"{name}={one}" for name, one in value.items()]
+        value = [f"{name}={_field_text(one)}" for name, one in value.items()]
     found = _patterns(value)
-    if any("=" not in one or one.startswith("=") or '"' in one.partition("=")[0] for one in found):
+    if len(found) > MAX_WHERE or any(
+        "=" not in one or one.startswith("=") or '"' in one.partition("=")[0] for one in found
+    ):
         raise ValueError
     return found
+
+
+def _field_text(value: object) -> str:
+    """Return the text that a field with this value is compared with: what is no text, as JSON."""
+    import orjson  # noqa: PLC0415  (`--help` does not pay for it)
+
+    return orjson.dumps(value).decode() if isinstance(value, bool | int | float | list | dict) else str(value)
 
 
 def _kinds(value: object) -> tuple[str, ...]:
@@ -351,10 +371,10 @@ _READERS: Mapping[str, tuple[str, Callable[[object], Any], str]] = {
     "url": ("url", _url, "a URL as Apprise takes it, such as ntfys://ntfy.sh/TOPIC"),
     "on": ("kinds", _kinds, f"some of {', '.join(KINDS)}"),
     "level": ("level", _level, "debug, info, warning, error or critical"),
-    "app": ("apps", _patterns, "a name or a glob of a bot, or an array of them"),
-    "source": ("sources", _patterns, "a name or a glob of a logger, or an array of them"),
+    "app": ("apps", _globs, "a name or a glob of a bot, or an array of them"),
+    "source": ("sources", _globs, "a name or a glob of a logger, or an array of them"),
     "text": ("text", _pattern, "a text of 1 to 256 characters"),
-    "where": ("where", _where, "field=value, an array of them, or a table"),
+    "where": ("where", _where, f"field=value, an array of at most {MAX_WHERE} of them, or a table"),
     "rate": ("rate", _rate, f"like 5 in 10m: 1 to {MAX_RATE} lines in a time"),
     "quiet_after": ("quiet_after", _quiet_after_by_app, "a time such as 30m, off, or a table of them by bot"),
     "quiet_normal": ("quiet_normal", _by_app(hours_of), f"{_HOURS_ALLOWED}; or a table of them by bot"),

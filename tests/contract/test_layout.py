@@ -40,10 +40,8 @@ TEST_FOLDERS = {
 
 TESTED_ELSEWHERE = {
     "logrelay/alerts/bots": "tests/unit/alerts/test_engine.py",
-    "logrelay/alerts/delivery": "tests/system/alerts: with real services",
     "logrelay/alerts/link": "tests/system/alerts: with a real relay",
     "logrelay/alerts/task": "tests/system/alerts: every alert goes through it",
-    "logrelay/alerts/worker": "tests/system/alerts",
     "logrelay/viewers/alerting": "an interface, and what stands for it; tests/system/alerts",
     "logrelay/alerts/records": "tests/unit/alerts/test_engine.py: records with what counts in them",
     "logrelay/alerts/release": "tests/unit/alerts/test_engine.py: what decides together is tested together",

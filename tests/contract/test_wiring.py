@@ -174,6 +174,7 @@ EXCEPTIONS = [
 """Where one object of ours does write into another, attribute by attribute; see docs/decisions/flat-combining.md."""
 
 FOREIGN = [
+    Foreign("logrelay.alerts.delivery", "base", {"socket_read_timeout"}, "how long Apprise waits for an answer"),
     Foreign("logrelay.alerts.delivery", "session", {"send"}, "the answer's head, which Apprise keeps for itself"),
     Foreign("logrelay.alerts.delivery", "mail", {"data"}, "whether a mail was taken, which Apprise keeps for itself"),
     Foreign("logrelay.viewers.connection", "_log", {"propagate"}, "a logger of the logging module is set up this way"),

@@ -48,7 +48,7 @@ def test_one_that_hangs_keeps_nobody_waiting_and_gets_its_alert_later(make_relay
     stuck = Receiver()
     try:
         stuck.answer = lambda _got: None if not stuck.got else (200, {})
-        relay = make_relay(rules(stuck.url, receiver.url))
+        relay = make_relay(rules(f"{stuck.url}{'&' if '?' in stuck.url else '?'}rto=4", receiver.url))
         trader = connect(relay)
         trader.log("boom", "error")
         receiver.wait_for("boom")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 
 import pytest
 
-from logrelay.alerts.retry import MAX_AGE_S, MAX_WAITING
+from logrelay.alerts.retry import MAX_AGE_S, MAX_DOUBTS, MAX_WAITING
 from logrelay.alerts.store import OWNER_BYTE, Locks, Outgoing, Store, open_store
 from logrelay.alerts.text import Message
 from tests.support.chaos.relay import ROOT
@@ -85,6 +86,81 @@ def test_a_damaged_file_is_set_aside(tmp_path):
     store.close()
 
     assert [name for name in os.listdir(tmp_path) if "damaged" in name]
+
+
+def damage_a_page(path):
+    """Overwrite the last page, which holds rows."""
+    with open(path, "r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\xff" * 4096)
+
+
+def damage_what_is_remembered(path):
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE remembered SET body = '{\"n\": '")
+
+
+def damage_a_text(path):
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE queue SET title = CAST(x'ff' AS TEXT)")
+
+
+def damage_a_number(path):
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE queue SET due_at = 'soon'")
+
+
+@pytest.mark.parametrize("damage", [damage_a_page, damage_what_is_remembered, damage_a_text, damage_a_number])
+def test_a_file_that_is_damaged_within_is_set_aside_and_that_is_known(tmp_path, damage):
+    path = str(tmp_path / "alerts")
+    before = Store(path)
+    before.commit("k3f9ab-7", {"a": {"n": 1}}, [ALERT] * 50, T)
+    before.close()
+    damage(path)
+    store = open_store(path)
+    found, queued, aside = store.load(), store.queued(), store.set_aside
+    store.close()
+
+    assert (found, queued) == (("", {}), [])
+    assert os.path.exists(aside)
+
+
+def test_a_file_that_is_well_or_in_use_is_not_set_aside(store, tmp_path):
+    store.commit("k3f9ab-7", {"a": {"n": 1}}, [ALERT], T)
+    again = open_store(store.path)
+    assert again.set_aside == ""
+    assert len(again.queued()) == 1
+    again.close()
+
+
+def test_a_file_that_is_gone_is_not_made_where_there_has_to_be_one(tmp_path):
+    with pytest.raises(sqlite3.Error):
+        Store(str(tmp_path / "a b?c"), create=False)
+    Store(str(tmp_path / "a b?c")).close()
+    Store(str(tmp_path / "a b?c"), create=False).close()
+
+
+def test_one_in_doubt_is_repeated_twice_and_then_given_up(store):
+    store.commit("", {}, [ALERT], T)
+    for _ in range(MAX_DOUBTS):
+        assert store.give_up(["s1"], T) == {}
+        store.note_sending(1)
+        store.note_failed(1, T, doubtful=True)
+    assert store.give_up(["s1"], T) == {"phone": 1}
+
+
+def test_one_in_doubt_is_kept_for_its_cooldown_and_a_day(store):
+    cooldown_s = 7 * 86_400.0
+    store.commit("", {}, [ALERT._replace(cooldown_s=cooldown_s)], T)
+    store.note_sending(1)
+    store.note_failed(1, T + cooldown_s, doubtful=True)
+    assert store.give_up(["s1"], T + cooldown_s + MAX_AGE_S - 1) == {}
+    assert store.give_up(["s1"], T + cooldown_s + MAX_AGE_S + 1) == {"phone": 1}
+
+
+def test_who_waits_for_its_turn_need_not(store):
+    with OtherProcess(store.path, OWNER_BYTE):
+        assert not Locks(store.path).wait(OWNER_BYTE, unless=lambda: True)
 
 
 def test_what_is_too_old_too_many_or_for_nobody_is_given_up(store):

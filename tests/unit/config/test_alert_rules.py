@@ -8,7 +8,10 @@ import pytest
 
 from logrelay.config.alert_rules import (
     DEFAULT_KINDS,
+    MAX_PATTERN_CHARS,
+    MAX_PATTERNS,
     MAX_RULES,
+    MAX_WHERE,
     QUIET_AFTER_S,
     Hours,
     hours_of,
@@ -18,6 +21,7 @@ from logrelay.config.alert_rules import (
     seconds_of,
 )
 from logrelay.errors import ConfigError
+from logrelay.fanout import filters
 from logrelay.model import ERROR, WARNING
 
 URL = "ntfys://ntfy.sh/hidden-topic"
@@ -34,6 +38,40 @@ def test_a_url_alone_is_a_rule_with_everything_but_lines():
     assert (first.name, second.name) == ("alert1", "alert2")
     assert first.quiet_after == (("*", QUIET_AFTER_S),)
     assert first.fields == ()
+
+
+def test_a_condition_on_a_value_that_is_no_text_is_compared_as_json():
+    found = rule(where={"live": True, "n": 3, "x": 1.5, "s": "True", "l": [1, "a"]})
+
+    assert found.where == ("live=true", "n=3", "x=1.5", "s=True", 'l=[1,"a"]')
+
+
+def test_commas_separate_globs():
+    assert rule(app="a, b*,", source=["x", "y,z"]).apps == ("a", "b*")
+    assert rule(source=["x", "y,z"]).sources == ("x", "y", "z")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"where": [f"f{n}=1" for n in range(17)]},
+        {"app": ",".join(f"a{n}" for n in range(33))},
+        {"source": [f"a{n},b{n}" for n in range(17)]},
+        {"app": ","},
+        {"text": "\udc80"},
+    ],
+)
+def test_what_no_filter_takes_is_refused(table):
+    with pytest.raises(ConfigError, match=r"in alert rule alert1 is wrong; allowed"):
+        rule(**table)
+
+
+def test_the_bounds_are_those_of_a_filter():
+    assert (MAX_PATTERNS, MAX_WHERE, MAX_PATTERN_CHARS) == (
+        filters.MAX_SOURCES,
+        filters.MAX_WHERE,
+        filters.MAX_PATTERN_CHARS,
+    )
 
 
 def test_an_array_in_the_file_may_mix_urls_and_tables():
