@@ -271,7 +271,8 @@ export class LineList {
   /** Take note of a scroll whose event is still to come: what follows the newest line now would undo it. */
   #noteScroll() {
     const { scroller } = this.#parts;
-    if (!this.#screen || !this.following || scroller.scrollTop >= this.#place - 1) return;
+    if (!this.following || scroller.scrollTop >= this.#place - 1) return;
+    if (!this.#screen || scroller.clientHeight !== this.#screen) return; // it has another size: that moved it, nobody did
     const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
     if (left > AT_BOTTOM) this.#following = false;
   }
