@@ -21,9 +21,9 @@ MAX_RUNS = 100_000
 """Ended runs that are remembered, whatever the size of the journal: a job that runs every minute makes them in 69 days,
 and the tables take 40 MB then. Beyond it runs are forgotten before their time."""
 
-MAX_BYTES = 16 * 1024 * 1024
-"""Of their records, which is what `MAX_RUNS` of them take with ordinary names: whoever makes up long names, of which
-each takes two hundred bytes more, has fewer remembered."""
+MAX_NAME_BYTES = 4 * 1024 * 1024
+"""Of the names of their apps and hosts, twice what `MAX_RUNS` of them have in ordinary names: whoever makes up long
+ones has fewer runs remembered, and the tables take no more than they do anyway."""
 
 LEAST_RUNS = 2_000
 """The smallest journal remembers as many."""
@@ -47,11 +47,13 @@ _FEWEST_CELLS = 16
 _GONE = 0xFFFF_FFFF
 """A cell of the index whose record was taken out: a search goes on behind it."""
 _TEXT = "utf-8"
+_LENGTHS = Struct("<HH")
+"""The last two of them."""
 _END = b"\0"
 """Before the state, the last text of a record: so a state is compared without unpacking."""
 
 
-_Parts = tuple[list[bytes | None], dict[tuple[str, bool], int], "array[int]", int, int, Counter[str], int]
+_Parts = tuple[list[bytes | None], dict[tuple[str, bool], int], "array[int]", int, int, Counter[str], int, int]
 
 
 class RunTable:
@@ -61,7 +63,7 @@ class RunTable:
     same runs. `copied` is what `copy` hands over.
     """
 
-    __slots__ = ("_cells", "_count", "_cursors", "_index", "_records", "_states", "size")
+    __slots__ = ("_cells", "_count", "_cursors", "_index", "_records", "_states", "name_bytes", "size")
 
     def __init__(self, runs: Iterable[Run] = (), *, copied: _Parts | None = None) -> None:
         self._records: list[bytes | None] = []
@@ -76,8 +78,11 @@ class RunTable:
         self._states: Counter[str] = Counter()
         self.size = 0
         """Bytes of the records."""
+        self.name_bytes = 0
+        """Of them the names of apps and hosts."""
         if copied is not None:
-            self._records, self._cursors, self._index, self._cells, self._count, self._states, self.size = copied
+            self._records, self._cursors, self._index, self._cells, self._count, self._states, *sizes = copied
+            self.size, self.name_bytes = sizes
         for run in runs:
             self.put(run)
 
@@ -129,8 +134,7 @@ class RunTable:
         if number:
             before = self._records[number - 1]
             assert before is not None, "what was taken out is not found"
-            self._states[_state_of(before)] -= 1
-            self.size -= len(before)
+            self._take_off(before)
             self._records[number - 1] = record
         else:
             if (self._cells + 1) * 3 > len(self._index) * 2:
@@ -142,6 +146,7 @@ class RunTable:
             self._count += 1
         self._states[run.state] += 1
         self.size += len(record)
+        self.name_bytes += _name_bytes(record)
 
     def get(self, key: bytes) -> Run | None:
         """Return the run with this key; None: there is none."""
@@ -159,9 +164,14 @@ class RunTable:
         self._records[number - 1] = None
         self._index[cell] = _GONE
         self._count -= 1
-        self.size -= len(record)
-        self._states[_state_of(record)] -= 1
+        self._take_off(record)
         return _unpack(record)[0]
+
+    def _take_off(self, record: bytes) -> None:
+        """Count a record no longer."""
+        self._states[_state_of(record)] -= 1
+        self.size -= len(record)
+        self.name_bytes -= _name_bytes(record)
 
     def change(self, runs: Iterable[Run], forgotten: Iterable[tuple[int, bytes]]) -> None:
         """Put `runs`, and take out those that are `forgotten` by id and key; a key may have come back with a new id."""
@@ -211,7 +221,8 @@ class RunTable:
     def copy(self) -> RunTable:
         """Return a table of its own with the same runs; it takes little memory as long as neither changes."""
         records, cursors, states = self._records.copy(), self._cursors.copy(), self._states.copy()
-        return RunTable(copied=(records, cursors, self._index[:], self._cells, self._count, states, self.size))
+        sizes = (self.size, self.name_bytes)
+        return RunTable(copied=(records, cursors, self._index[:], self._cells, self._count, states, *sizes))
 
     def _find(self, key: bytes) -> int:
         """Return the cell of a key; one that is 0 when the key is not there."""
@@ -249,6 +260,10 @@ def _unpack(record: bytes) -> tuple[Run, int]:
     texts = record[at : at + app], record[at + app : at + app + host], record[at + app + host + 1 :]
     app_text, host_text, state = (text.decode(_TEXT) for text in texts)
     return Run(id_, key, app_text, host_text, pid, started_ns, last_seq, last_us, state, seen_us, uid), mark
+
+
+def _name_bytes(record: bytes) -> int:
+    return sum(_LENGTHS.unpack_from(record, _RECORD.size - _LENGTHS.size))
 
 
 def _state_of(record: bytes) -> str:

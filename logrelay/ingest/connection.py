@@ -95,6 +95,9 @@ class Owner(Protocol):
     def admit_hello(self, connection: UnixConnection) -> str | None:
         """Return why a connection that says hello is refused; None: it may stay."""
 
+    def charge(self, connection: UnixConnection, count: int, *, is_new: bool) -> None:
+        """Note how much memory half a frame of the connection takes now; `is_new`: it is another frame."""
+
     def was_refused(self, connection: UnixConnection, reason: str) -> None:
         """Note that the connection is turned away without having sent anything wrong."""
 
@@ -115,6 +118,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         "_acked",
         "_acked_bytes",
         "_bounds",
+        "_charged",
         "_decoder",
         "_fd",
         "_find_process",
@@ -158,6 +162,8 @@ class UnixConnection(asyncio.BufferedProtocol):
         self._owner = owner
         self._intake = intake
         self._decoder = frames.Decoder(owner.unpackers, first_frame_bytes=frames.MAX_HELLO_BYTES)
+        self._charged = 0
+        """Bytes that the owner was told are kept of half a frame."""
         self._hello_timer: asyncio.TimerHandle | None = None
         self._ack_timer: asyncio.TimerHandle | None = None
         self._ack_is_lazy = False
@@ -211,6 +217,10 @@ class UnixConnection(asyncio.BufferedProtocol):
             silence.heard()
         self._unacked_bytes += len(data)
         received = self._decoder.receive(data)
+        kept = self._decoder.kept_bytes
+        if kept != self._charged:
+            self._charged = kept
+            self._owner.charge(self, kept, is_new=bool(received))
         if self._decoder.was_pinged and self.greeted:
             self._send(frames.PONG)
         if not self.greeted:
@@ -332,7 +342,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         return peer_groups(self._transport.get_extra_info("socket")) | {self.gid}
 
     def turn_away(self, reason: str) -> None:
-        """Refuse a connection that has not said hello."""
+        """Refuse a connection that has done nothing wrong but has what others need."""
         self._turn_away(reason)
 
     def close(self) -> None:

@@ -36,8 +36,11 @@ _HEAD_BYTES = 16
 """Of a frame that is too long this much is kept: the array's header, the kind and the seq, which reject names."""
 
 _SCAN_BYTES = 4096
-"""The end of half a frame is looked for in slices of this size: msgpack's buffer stays that small.
-Its stack takes 40 KiB besides, which is what half a frame costs a connection."""
+"""The end of half a frame is looked for in slices of this size: msgpack's buffer stays that small."""
+
+_SCANNER_BYTES = 44 * 1024
+"""What looking for its end takes from the second read on: msgpack's stack of 40 KiB, and that buffer. After an outage
+thousands of connections have half a frame each, and most of them have all of it with their second read."""
 
 _ROOM_BYTES = 1 << 30
 """msgpack insists on a bound for its buffer; what it gets here, one read from a socket, is far less."""
@@ -190,6 +193,11 @@ class Decoder:
     def pending(self) -> int:
         """Bytes of a frame that is not complete yet, kept or passed over."""
         return 0 if self._partial is None else self._partial.size
+
+    @property
+    def kept_bytes(self) -> int:
+        """Memory that is taken by a frame that is not complete yet."""
+        return 0 if self._partial is None else self._partial.kept_bytes
 
     def close(self) -> None:
         """Give back what is held: the connection is over."""
@@ -347,20 +355,33 @@ class Decoder:
 class _PartialFrame:
     """The beginning of a frame, whose end is looked for as bytes come. Raises what msgpack raises.
 
-    Once it is longer than a frame may be, only its first bytes are kept.
+    Once it is longer than a frame may be, only its first bytes are kept. It is made of the beginning of a frame, or of
+    a whole one that is too long.
     """
 
     __slots__ = ("_scanner", "begin", "size")
 
     def __init__(self, data: bytes) -> None:
-        self.begin = bytearray()
-        self._scanner = msgpack.Unpacker(max_buffer_size=_ROOM_BYTES, read_size=_SCAN_BYTES)
-        self.size = 0
+        self.begin = bytearray(data)
+        self._scanner: msgpack.Unpacker | None = None
+        """None until more of the frame comes."""
+        self.size = len(data)
         """Bytes of the frame so far, kept or passed over."""
-        self.grow(data)
+        if self.size > MAX_FRAME_BYTES:
+            self.grow(b"")
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it takes of memory."""
+        return len(self.begin) + (0 if self._scanner is None else _SCANNER_BYTES)
 
     def grow(self, data: bytes) -> bytes | None:
         """Add bytes; returns what is behind the frame's end, None while that has not come."""
+        if self._scanner is None:
+            self._scanner = msgpack.Unpacker(max_buffer_size=_ROOM_BYTES, read_size=_SCAN_BYTES)
+            data = bytes(self.begin) + data
+            self.begin.clear()
+            self.size = 0
         before = self.size
         rest: bytes | None = None
         for at in range(0, len(data), _SCAN_BYTES):

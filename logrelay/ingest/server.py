@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from logrelay.ingest.connection import Intake, UnixConnection
 from logrelay.ingest.frames import Unpackers
+from logrelay.ingest.half_frames import HALF_FRAMES_BYTES, HalfFrames
 from logrelay.ingest.keepalive import Bounds, is_late
 from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.peer_process import ProcessTable
@@ -23,6 +24,7 @@ from logrelay.ingest.read_shares import ReadShares
 from logrelay.ingest.socket_poll import SocketPoll
 from logrelay.ingest.token_bucket import TokenBucket
 from logrelay.ingest.trader_socket import TraderSocket
+from logrelay.memory_return import MemoryReturn
 from logrelay.progress import Work
 
 BACKLOG = 1024
@@ -89,7 +91,7 @@ class TraderServer:
     to be called on `loop`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  (one state machine)
         self,
         intake: Intake,
         *,
@@ -118,6 +120,8 @@ class TraderServer:
         self._refusals = TokenBucket(REFUSED_AT_ONCE, REFUSED_PER_S, loop.time())
         self._ungreeted_of: Counter[int] = Counter()
         """Their number by user."""
+        self._half_frames: HalfFrames[UnixConnection] = HalfFrames()
+        self._memory = MemoryReturn(loop)
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._short_buffer = self._buffer[:FLOOD_READ_BYTES]
         self._hello_buffer = self._buffer[:HELLO_READ_BYTES]
@@ -245,6 +249,14 @@ class TraderServer:
         self._ungreeted_of[connection.uid] += 1
         return None
 
+    def charge(self, connection: UnixConnection, count: int, *, is_new: bool) -> None:
+        """Note what is kept of half a frame; of too much, whose frame began first is refused."""
+        oldest = self._half_frames.charge(connection, count, is_new=is_new)
+        if oldest is not None:
+            oldest.turn_away(
+                f"frames without an end take more than {HALF_FRAMES_BYTES >> 20} MiB; this one began first"
+            )
+
     def read_buffer(self, connection: UnixConnection) -> memoryview:
         """Return where bytes of the connection are read to: few of one without hello, or of one that floods."""
         if not connection.greeted:
@@ -328,6 +340,8 @@ class TraderServer:
         admitted = self._connections.pop(connection, connection) is None
         self._forget_ungreeted(connection)
         self._shares.forget(connection)
+        self._half_frames.forget(connection)
+        self._memory.connection_ended()
         self._flooding.pop(connection, None)
         self._pinged.pop(connection, None)
         if admitted and connection.greeted:
@@ -461,4 +475,5 @@ class TraderServer:
             self._flood_timer.cancel()
             self._flood_timer = None
         self._pinged.clear()
+        self._memory.close()
         self._processes.close()

@@ -22,7 +22,7 @@ from logrelay.ingest.frames import Bad, Bye, Frame, Hello, Log, Lost, reject
 from logrelay.ingest.notice_rate import STDERR_GAPS_S, SUM_S, GapSum, GapSums, NoticeRate, StderrRate, Suppressed
 from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
 from logrelay.model import ERROR, INFO, UNKNOWN_UID, WARNING, Run
-from logrelay.run_table import MAX_BYTES, MAX_RUNS, RunTable
+from logrelay.run_table import MAX_NAME_BYTES, MAX_RUNS, RunTable
 
 CRASH_GRACE_S = 1.0
 """A connection that ended without bye may be back at once (a reset, a second connection taking over); a trader
@@ -1011,7 +1011,7 @@ class TraderRegistry:
         return run.id == self._next_id - 1
 
     def _is_full(self) -> bool:
-        return len(self._table) > self._max_runs or self._table.size > MAX_BYTES
+        return len(self._table) > self._max_runs or self._table.name_bytes > MAX_NAME_BYTES
 
     def _drop(self, run: Run) -> None:
         self._table.pop(run.key)
@@ -1027,8 +1027,8 @@ class TraderRegistry:
             WARNING,
             "relay",
             f"{'1 run was' if count == 1 else f'{count:,} runs were'} forgotten before their time, because at most "
-            f"{self._max_runs:,} that ended are remembered, and {MAX_BYTES >> 20} MiB of them: lines that one of them "
-            "sends again would be kept twice. "
+            f"{self._max_runs:,} that ended are remembered, and {MAX_NAME_BYTES >> 20} MiB of their names: lines that "
+            "one of them sends again would be kept twice. "
             f"A larger --keep-bytes remembers more, up to {MAX_RUNS:,}",
             {"state": "runs", "count": count},
         )

@@ -16,9 +16,9 @@ from logrelay import budgets
 from logrelay.access.tokens import TokenSet
 from logrelay.access.wrong_tokens import address_key
 from logrelay.http.response import HttpResponse
+from logrelay.memory_return import MemoryReturn
 from logrelay.viewers.connection import HANDSHAKE_TIMEOUT_S, ViewerConnection
 from logrelay.viewers.limit_report import LimitReport
-from logrelay.viewers.memory_return import MemoryReturn
 from logrelay.viewers.messages import CLOSE_OVER_BUDGET, CLOSE_TOKEN
 from logrelay.viewers.service import ViewerService
 from logrelay.viewers.tls_acceptor import TlsAcceptor

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from logrelay import budgets
 from logrelay.access.wrong_tokens import address_key
-from logrelay.viewers.memory_return import MemoryReturn
+from logrelay.memory_return import MemoryReturn
 
 AGAIN_S = 1.0
 """When to accept again after the system had no descriptor or no memory left."""

@@ -84,7 +84,6 @@ TESTED_ELSEWHERE = {
     "logrelay/machines/forwarder": "tests/system/machines: with real servers",
     "logrelay/machines/nats_check": "tests/system/machines/test_nats_security.py: with real servers",
     "logrelay/machines/forwarding": "tests/system/machines",
-    "logrelay/viewers/memory_return": "tests/siege: with a real relay, whose memory is measured",
     "logrelay/viewers/server": "tests/integration/relay/test_viewer_socket.py: with real sockets",
     "logrelay/viewers/stream": "an interface without logic",
     "robo_trader/__main__": "tests/system/trader/test_robo_trader.py runs it",

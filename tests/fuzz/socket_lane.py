@@ -15,6 +15,7 @@ import orjson
 
 from logrelay.ingest.connection import UnixConnection
 from logrelay.ingest.frames import Unpackers
+from logrelay.ingest.half_frames import HalfFrames
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.trader_registry import UNKNOWN, End, Trader, TraderRegistry
 from logrelay.model import RELAY_RUN
@@ -81,6 +82,7 @@ class _Relay:
         self.refusals: list[str] = []
         self.mono = 0.0
         self.greeted = 0
+        self.half_frames: HalfFrames[object] = HalfFrames()
 
     def call_later(self, *_: object) -> _Timer:
         return _Timer()
@@ -90,6 +92,9 @@ class _Relay:
 
     def admit_hello(self, _connection: object) -> None:
         return None
+
+    def charge(self, connection: object, count: int, *, is_new: bool) -> None:
+        self.half_frames.charge(connection, count, is_new=is_new)
 
     def was_read(self, _connection: object, _size: int, _frames: int = 0) -> None:
         pass
@@ -101,6 +106,7 @@ class _Relay:
         self.refusals.append(reason)
 
     def was_lost(self, connection: object) -> None:
+        self.half_frames.forget(connection)
         trader = self.traders.pop(connection, None)
         if trader is not None:
             self.registry.ended(trader, connection, End(UNKNOWN), NOW_US, self.mono)
@@ -218,6 +224,7 @@ class SocketLane:
             connection.close()
             connection.connection_lost(None)
             require(self._unpackers.long_bytes == 0, "the shared account is not empty", self._unpackers.long_bytes)
+            require(relay.half_frames.total == 0, "half a frame is kept", relay.half_frames.total)
             expected.connection(given.pieces)
             was_refused = len(relay.refusals) - refused
             require(was_refused <= 1, "refused more than once")

@@ -1,4 +1,5 @@
-"""`python -m tests.siege [ROW ...] [--seconds N] [--settle N] [--scale X] [--json FILE] [--list]`: a table for people.
+"""`python -m tests.siege [ROW ...] [--seconds N] [--settle N] [--scale X] [--later N] [--json FILE]
+[--list]`: a table for people.
 
 Owns: the command line and the table. ROW is a part of a row's name. The exit code is 1 when a row did not hold.
 """
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--listener", choices=("viewers", "traders"))
     parser.add_argument("--seconds", type=float, default=8.0, help="of attack per row")
     parser.add_argument("--settle", type=float, default=10.0, help="seconds for memory to be given back")
+    parser.add_argument("--later", type=float, default=0.0, help="say what memory is taken so many seconds after it")
     parser.add_argument("--scale", type=float, default=1.0, help="less than 1: smaller counts")
     parser.add_argument("--python", default="", help="interpreter for the relay, such as another checkout's")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
@@ -57,12 +59,20 @@ def main() -> int:
     print(HEAD, flush=True)
     outcomes = []
     for row in chosen:
-        outcome = lay_siege(row, seconds=given.seconds, settle_s=given.settle, scale=given.scale, python=given.python)
+        outcome = lay_siege(
+            row,
+            seconds=given.seconds,
+            settle_s=given.settle,
+            later_s=given.later,
+            scale=given.scale,
+            python=given.python,
+        )
         outcomes.append(outcome)
-        print(table_row(outcome), flush=True)
-    if given.json:
-        with open(given.json, "w") as file:
-            json.dump([asdict(outcome) | {"faults": outcome.faults()} for outcome in outcomes], file, indent=1)
+        later = f"; {given.later:.0f} s after it {outcome.rss_later / 2**20:.0f} MB" if given.later else ""
+        print(table_row(outcome) + later, flush=True)
+        if given.json:  # after each row, so that a pass that is interrupted is not lost
+            with open(given.json, "w") as file:
+                json.dump([asdict(one) | {"faults": one.faults()} for one in outcomes], file, indent=1)
     held = sum(not outcome.faults() for outcome in outcomes)
     print(f"{held} of {len(outcomes)} rows held")
     return 0 if held == len(outcomes) else 1

@@ -58,6 +58,8 @@ class Outcome:
     rss_before: int = 0
     rss_during: int = 0
     rss_after: int = 0
+    rss_later: int = 0
+    """0: not looked at."""
     calm: dict[str, dict] = field(default_factory=dict)
     attacked: dict[str, dict] = field(default_factory=dict)
     lost: int = 0
@@ -218,10 +220,13 @@ def home() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def lay_siege(row: Row, *, seconds: float, settle_s: float, scale: float = 1.0, python: str = "") -> Outcome:
+def lay_siege(
+    row: Row, *, seconds: float, settle_s: float, later_s: float = 0.0, scale: float = 1.0, python: str = ""
+) -> Outcome:
     """Run one row: calm for a moment, `seconds` of attack, and up to `settle_s` for memory to be given back.
 
-    `scale` makes the counts smaller. `python` is the interpreter that the relay runs with; empty: this one.
+    `later_s`: memory is looked at once more so many seconds after the attack; 0: it is not. `scale` makes the counts
+    smaller. `python` is the interpreter that the relay runs with; empty: this one.
     """
     outcome = Outcome(row.name)
     with home() as place, contextlib.ExitStack() as ends:
@@ -264,7 +269,11 @@ def lay_siege(row: Row, *, seconds: float, settle_s: float, scale: float = 1.0, 
             outcome.attacker = _attack(row, target)
             outcome.attacked = _measures(trader, watcher)
         outcome.rss_during = memory.highest
+        over = time.monotonic()
         outcome.rss_after = _settled(relay, settle_s)
+        if later_s:
+            time.sleep(max(0.0, over + later_s - time.monotonic()))
+            outcome.rss_later = relay.rss()
         lines = trader.ask("finish")["lines"]
         outcome.reconnects = watcher.ask(f"mark {lines}")["reconnects"]
         counted = watcher.ask(f"finish {lines}")

@@ -73,6 +73,19 @@ def half_frames(target: Target) -> None:
         many.hold(target.seconds)
 
 
+def half_frames_dripped(target: Target) -> None:
+    """The same 500, of which a byte more comes all the time."""
+    frame = _log_head(1) + b"\xdb" + struct.pack(">I", 60_000) + b"x" * 55_000
+    ends = target.ends()
+    with crowd(lambda: _send(target.trader(), frame), target.count(500)) as many:
+        while time.monotonic() < ends:
+            many.fill(ends)
+            for sock in many.each():
+                with contextlib.suppress(OSError):
+                    sock.send(b"x")
+            many.hold(0.02)
+
+
 def silent(target: Target) -> None:
     """1,000 connections that say nothing."""
     with crowd(target.unix, target.count(1000)) as many:
@@ -179,6 +192,51 @@ def poisoned_seq(target: Target) -> None:
     while time.monotonic() < ends:
         with contextlib.suppress(OSError), target.trader() as sock:
             sock.sendall(log(2**63 - 1, {"event": "x"}) + log(2**64 - 1, {"event": "x"}))
+
+
+def huge_hellos(target: Target) -> None:
+    """Hellos as long as one may be, with names of thousands of characters, without pause."""
+    facts = {"protocol": 1, "app": "a" * 5_000, "host": "\u4e2d" * 1_500, "pid": os.getpid(), "started_ns": 1}
+
+    def make(_: int) -> bytes:
+        return msgpack.packb([0, facts | {"run": os.urandom(16), "more": [{}] * 6_000}])
+
+    pump_all(target.unix, make, 20, target.ends(), read=True)
+
+
+def other_pids(target: Target) -> None:
+    """Runs of made-up processes, alive and dead ones, each with a line and no goodbye."""
+    ends = target.ends()
+    for n in itertools.count():
+        if time.monotonic() > ends:
+            return
+        facts = {"protocol": 1, "run": os.urandom(16), "app": "besieger", "host": "siege", "pid": n % 30_000 + 1}
+        first = msgpack.packb([0, facts | {"started_ns": time.time_ns(), "dead": n % 2 == 0, "ping": True}])
+        with contextlib.suppress(OSError), target.unix() as sock:
+            sock.sendall(first + log(1, {"event": "one"}))
+
+
+def spool_replays(target: Target) -> None:
+    """What 50 dead runs have left behind, delivered again and again from the first line on."""
+    runs = [os.urandom(16) for _ in range(50)]
+    old_ns = time.time_ns() - 7 * 86_400 * 10**9
+    lines = b"".join(msgpack.packb([1, seq, old_ns + seq, "info", {"event": "left behind"}]) for seq in range(1, 400))
+    numbers = itertools.count()
+
+    def make(_: int) -> bytes:
+        facts = {"protocol": 1, "run": runs[next(numbers) % 50], "app": "besieger", "host": "siege", "pid": 1}
+        return msgpack.packb([0, facts | {"started_ns": old_ns, "dead": True}]) + lines
+
+    ends = target.ends()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.unix() as sock:
+            _send(sock, make(0))
+
+
+def pings(target: Target) -> None:
+    """Pings without pause, before hello and behind it, pongs read and unread."""
+    frames, makes = b"\x91\x04" * 30_000, itertools.cycle((target.trader, target.unix))
+    pump_all(lambda: next(makes)(), lambda _: frames, 8, target.ends(), read=True)
 
 
 ATTACKS = {

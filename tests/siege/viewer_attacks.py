@@ -495,6 +495,157 @@ def history_searches(target: Target) -> None:
     pump_all(make, lambda _: frames, 50, target.ends(), read=True)
 
 
+# --- what other protocols bring ---------------------------------------------------------------------------------------
+
+
+def chunked_bodies(target: Target) -> None:
+    """100 requests with bodies in chunks that never end."""
+    head = target.request("/logs", method="POST", headers="Transfer-Encoding: chunked\r\n")
+    chunks = (b"4000\r\n" + b"x" * 0x4000 + b"\r\n") * 8
+
+    def make() -> socket.socket:
+        sock = target.tcp()
+        sock.sendall(head)
+        return sock
+
+    pump_all(make, lambda _: chunks, 100, target.ends())
+
+
+def http2_upgrades(target: Target) -> None:
+    """Requests to go on with HTTP/2, and the beginning of it behind them in one packet."""
+    headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+    preface = (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + (b"\x00\x00\x06\x04\x00" + bytes(4) + b"\x00\x03\x7f\xff\xff\xff") * 100
+    )
+    _flood(target, target.request("/healthz", headers=headers) + preface)
+    _flood(target, preface)
+
+
+def odd_control_frames(target: Target) -> None:
+    """Pings in pieces, pings that are too long, kinds and bits that there are not, each on a viewer of its own."""
+    frames = (
+        bytes([0x09, 0x80]) + bytes(4) + bytes([0x89, 0x80]) + bytes(4),
+        bytes([0x89, 0xFE]) + struct.pack(">H", 60_000) + bytes(4) + bytes(60_000),
+        bytes([0x8B, 0x80]) + bytes(4),
+        bytes([0xF9, 0x80]) + bytes(4),
+        bytes([0x88, 0x81]) + bytes(5),
+        bytes([0x81, 0x05]) + b"plain",
+        bytes([0x81, 0xFF]) + b"\xff" * 8 + bytes(4),
+    )
+    ends = target.ends()
+    for data in itertools.cycle(frames):
+        if time.monotonic() > ends:
+            return
+        with contextlib.suppress(OSError), target.viewer(tail=0) as sock:
+            _send_what_goes(sock, data)
+            _read_answer(sock, 0.02)
+
+
+def context_takeover(target: Target) -> None:
+    """40 compressed viewers that keep their window and send messages that grow a thousandfold, as many as they may."""
+    packer = zlib.compressobj(9, wbits=-15)
+    frames = bytearray()
+    for n in range(50):
+        data = packer.compress(b'{"type":"ping","x":"' + b"%d" % (n % 10) * 60_000 + b'"}')
+        frame = bytearray(mask(1, (data + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]))
+        frame[0] |= 0x40
+        frames += frame
+    pump_all(lambda: target.viewer(deflate=True, tail=0), lambda _: bytes(frames), 40, target.ends(), read=True)
+
+
+# --- lines over plain HTTP --------------------------------------------------------------------------------------------
+
+
+def followers_unread(target: Target) -> None:
+    """600 readers of lines that go on without end, which they do not read; half of them as events."""
+    paths = itertools.cycle(("/logs?follow=1&tail=100000", "/events?tail=100000"))
+
+    def make() -> socket.socket:
+        sock = target.tcp(rcvbuf=4096)
+        sock.sendall(target.request(next(paths)))
+        return sock
+
+    with crowd(make, target.count(600)) as many:
+        many.hold(target.seconds)
+
+
+def event_visits(target: Target) -> None:
+    """Readers of events that come and go without pause."""
+    _flood(target, target.request("/events?tail=100"), width=20)
+
+
+def slow_events(target: Target) -> None:
+    """1,000 requests for events that come a few bytes at a time and never end."""
+    start = target.request("/events", headers="Last-Event-ID: ")[:-4]
+
+    def make() -> socket.socket:
+        sock = target.tcp()
+        sock.sendall(start)
+        return sock
+
+    ends = target.ends()
+    with crowd(make, target.count(1000)) as many:
+        while time.monotonic() < ends:
+            many.fill(ends)
+            for sock in many.each():
+                with contextlib.suppress(OSError):
+                    sock.send(b"x")
+            many.hold(min(0.5, max(0.0, ends - time.monotonic())))
+
+
+def summaries(target: Target) -> None:
+    """Counts of the whole journal, fifty at a time, each by other conditions."""
+    globs = "&".join(f"source={_random_glob(100)}" for _ in range(32))
+    _flood(target, target.request(f"/summary?since=0&{globs}&text={'ab' * 120}"))
+
+
+def where_scans(target: Target) -> None:
+    """Searches of the whole journal by sixteen fields, fifty at a time."""
+    fields = "&".join(f"where=field{n}.{'a' * 200}=x" for n in range(15))
+    _flood(target, target.request(f"/logs?limit=1000000&where=symbol=AAPL&{fields}"))
+
+
+def tokens_from_many_addresses(target: Target) -> None:
+    """Guess tokens, each time from another address."""
+    ends = target.ends()
+    while time.monotonic() < ends:
+        socks = []
+        for _ in range(50):
+            address = f"127.{RANDOM.randint(1, 254)}.{RANDOM.randint(0, 255)}.{RANDOM.randint(1, 254)}"
+            with contextlib.suppress(OSError):
+                sock = target.tcp(source=address)
+                sock.sendall(target.request("/healthz", token=f"{GUESS}-{RANDOM.random()}"))
+                socks.append(sock)
+        for sock in socks:
+            _read_answer(sock, 0.02)
+            sock.close()
+
+
+# --- devices, and the end ---------------------------------------------------------------------------------------------
+
+
+def device_names(target: Target) -> None:
+    """Viewers with a name, each time another one."""
+    ends = target.ends()
+    while time.monotonic() < ends:
+        with contextlib.suppress(OSError), target.viewer(device=f"d{os.urandom(16).hex()}"):
+            pass
+
+
+def closings(target: Target) -> None:
+    """200 viewers with answers that they have not read, all closed in one moment, again and again."""
+    request, ends = _history(target) * 4, target.ends()
+    while time.monotonic() < ends:
+        socks = []
+        for _ in range(target.count(200)):
+            with contextlib.suppress(OSError):
+                sock = target.viewer(rcvbuf=4096, tail=1000)
+                sock.sendall(request)
+                socks.append(sock)
+        for sock in socks:
+            sock.close()
+
+
 ATTACKS = {
     name: attack
     for name, attack in list(globals().items())

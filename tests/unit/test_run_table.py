@@ -27,13 +27,16 @@ def test_it_does_what_a_dict_would(seed):
         if rng.random() < rng.choice((0.3, 0.7)):
             assert table.pop(key) == model.pop(key, None)
         else:
-            run = made(number, last_seq=rng.randrange(2**63), state=rng.choice(("closed", "crashed", "gone")))
+            app = rng.choice(("", "bot", "é" * 128, "scalper"))
+            run = made(number, app=app, last_seq=rng.randrange(2**63), state=rng.choice(("closed", "crashed", "gone")))
             table.put(run)
             model[key] = run
         assert table.get(key) == model.get(key)
     assert table == list(model.values())
     assert len(table) == len(model)
     assert table.size == table.copy().size == sum(map(len, filter(None, table._records)))
+    names = sum(len(run.app.encode()) + len(run.host.encode()) for run in model.values())
+    assert table.name_bytes == table.copy().name_bytes == names
     for state in ("closed", "crashed", "gone", "connected"):
         assert table.in_state(state) == sum(run.state == state for run in model.values())
     assert table.in_states("closed", "gone") == [run for run in model.values() if run.state in ("closed", "gone")]

@@ -90,6 +90,7 @@ class Bench:
         self.acked = acked
         self.calls = []
         self.answers = []
+        self.charges = []
         self.trader, self.relay = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.trader.setblocking(False)
         self.relay.setblocking(False)
@@ -129,6 +130,9 @@ class Bench:
 
     def admit_hello(self, _connection):
         return None
+
+    def charge(self, _connection, count, *, is_new):
+        self.charges.append((count, is_new))
 
     def was_read(self, _connection, size, _frames=0):
         self.calls.append(("read", size))
@@ -498,3 +502,22 @@ def test_of_a_dead_run_no_process_is_looked_for(bench):
     connection.connection_made(bench.transport)
     connection.data_received(msgpack.packb([0, HELLO[1] | {"dead": True}]))
     assert connection.greeted
+
+
+def test_what_is_held_for_half_a_frame_is_told_when_it_changes(bench):
+    """And whether it is another frame than before."""
+    one = bench()
+    one.receive(HELLO)
+    line = msgpack.packb(log(1))
+    assert one.charges == []
+    one.connection.data_received(line)
+    assert one.charges == []
+    one.connection.data_received(line + line[:5])
+    assert one.charges == [(5, True)]
+    one.connection.data_received(line[5:6])
+    (_, grown) = one.charges
+    assert (grown[0] > 6, grown[1]) == (True, False)
+    one.connection.data_received(line[6:] + line[:5])
+    assert one.charges[2:] == [(5, True)]
+    one.connection.data_received(line[5:])
+    assert one.charges[3:] == [(0, True)]

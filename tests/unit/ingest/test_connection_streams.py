@@ -57,6 +57,9 @@ class Relay:
     def admit_hello(self, _connection):
         return None
 
+    def charge(self, _connection, _count, *, is_new):
+        pass
+
     def was_read(self, _connection, _size, _frames):
         pass
 

@@ -234,3 +234,43 @@ def test_each_byte_of_half_a_frame_is_looked_at_a_few_times(monkeypatch, event, 
         assert decoder.receive(data[at : at + size]) == []
     assert decoder.pending == len(data)
     assert len(data) <= sum(looked) <= 2 * len(data)
+
+
+def test_what_half_a_frame_takes_is_known():
+    """Its bytes, and from the second read on what looks for its end; of one that is too long its first bytes."""
+    line = msgpack.packb([1, 1, 5, "info", {"event": "x" * 900}])
+    decoder = Decoder()
+    assert decoder.kept_bytes == 0
+    assert len(decoder.receive(line + line[:500])) == 1
+    assert decoder.kept_bytes == 500
+    assert decoder.receive(line[500:700]) == []
+    assert decoder.kept_bytes == 700 + frames._SCANNER_BYTES
+    assert len(decoder.receive(line[700:] + line[:3])) == 1
+    assert decoder.kept_bytes == 3
+    decoder.close()
+    assert decoder.kept_bytes == 0
+    for reads in ((70_000,), (60_000, 10_000), (20_000, 45_000, 20_000)):
+        decoder = Decoder()
+        claim = b"\x95\x01\x01\x05\xa4info\x81\xa5event\xdb" + (80_000).to_bytes(4, "big") + bytes(90_000)
+        at = 0
+        for size in reads:
+            assert decoder.receive(claim[at : at + size]) == []
+            at += size
+        assert decoder.pending == at
+        assert decoder.kept_bytes == frames._HEAD_BYTES + frames._SCANNER_BYTES
+
+
+def test_what_looks_for_the_end_of_a_frame_takes_what_is_said():
+    """Measured, so that the account of all connections means something."""
+    half = b"\x95\x01\x01\x05\xa4info\x81\xa5event\xda\xff\xff" + bytes(1000)
+    decoders = [Decoder(frames.Unpackers()) for _ in range(50)]
+    for decoder in decoders:
+        decoder.receive(half[:500])
+    tracemalloc.start()
+    try:
+        for decoder in decoders:
+            decoder.receive(half[500:600])
+        taken = tracemalloc.get_traced_memory()[0] / len(decoders)
+    finally:
+        tracemalloc.stop()
+    assert taken <= frames._SCANNER_BYTES + 1000

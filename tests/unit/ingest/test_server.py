@@ -11,7 +11,9 @@ import socket
 
 import pytest
 
+from logrelay.budgets import TRIM_CONNECTIONS, TRIM_PAUSE_S
 from logrelay.ingest.connection import HELLO_TIMEOUT_S
+from logrelay.ingest.half_frames import HALF_FRAMES_BYTES
 from logrelay.ingest.keepalive import TICK_S
 from logrelay.ingest.peer_access import PeerAccess
 from logrelay.ingest.read_coalescing import FULL_BYTES, LONE_S, REST_S
@@ -69,6 +71,9 @@ class Loop:
 
     def call_exception_handler(self, context):
         self.problems.append(context)
+
+    def run_in_executor(self, _executor, _call):
+        """Nothing is to be had from a thread here."""
 
     def turn(self):
         """Make the calls that are due now; return how many there were."""
@@ -543,7 +548,7 @@ def test_who_is_refused_again_and_again_waits_in_the_queue(server, loop):
 
     assert refused_at_once() == REFUSED_AT_ONCE
     for _ in range(20):
-        (delay_s,) = [delay_s for delay_s, _ in loop.later]
+        (delay_s,) = [delay_s for delay_s, _ in loop.later if delay_s != TRIM_PAUSE_S]
         loop.now += delay_s
         loop.pass_time()
         assert 1 <= refused_at_once() <= ACCEPTED_AT_ONCE
@@ -561,8 +566,29 @@ def test_those_who_come_in_are_not_counted_as_refused(server, loop, crowd):
         assert server.admit(connection) is None
         server.was_lost(connection)
     loop.readers[3]()
-    assert [delay_s for delay_s, _ in loop.later if delay_s < HELLO_TIMEOUT_S] == []
+    assert [delay_s for delay_s, _ in loop.later if delay_s not in (HELLO_TIMEOUT_S, TRIM_PAUSE_S)] == []
     assert len(crowd.accepted) == ACCEPTED_AT_ONCE
+
+
+def test_who_has_waited_longest_for_the_end_of_a_frame_is_refused(server):
+    """Only while too much is kept, and not one that has gone."""
+    one, two, three = admitted(server, 3)
+    server.charge(one, HALF_FRAMES_BYTES, is_new=True)
+    server.was_lost(one)
+    server.charge(two, HALF_FRAMES_BYTES, is_new=True)
+    assert (one.refusal, two.refusal) == (None, None)
+    server.charge(three, 1, is_new=True)
+    assert (one.refusal, three.refusal) == (None, None)
+    assert two.refusal == "frames without an end take more than 32 MiB; this one began first"
+
+
+def test_memory_is_given_back_when_a_crowd_has_gone(server, loop):
+    """Silent ones and refused ones count as well; a relay that stops has other things to do."""
+    for _ in range(TRIM_CONNECTIONS):
+        server.was_lost(Connection(greeted=False))
+    assert [delay_s for delay_s, _ in loop.later] == [TRIM_PAUSE_S]
+    server._stop_accepting()
+    assert [handle.cancelled for _, handle in loop.later] == [True]
 
 
 def test_before_hello_little_is_read(server):

@@ -960,7 +960,7 @@ def test_a_process_with_many_runs_is_not_gone_through():
 
 def test_long_names_are_remembered_for_fewer_runs(monkeypatch):
     """Runs are bounded in bytes too; the first that ended goes first, and it is told once."""
-    monkeypatch.setattr(trader_registry, "MAX_BYTES", 20_000)
+    monkeypatch.setattr(trader_registry, "MAX_NAME_BYTES", 20_000)
     bench = Bench()
     for number in range(1, RECENT_RUNS + 80):
         trader, connection = bench.join(number, app="a" * 250, host="h" * 250)
@@ -968,8 +968,8 @@ def test_long_names_are_remembered_for_fewer_runs(monkeypatch):
         bench.registry.committed(trader.run.id, 1)
         bench.ended(trader, connection)
         bench.registry.forget(1, bench.now_us, bench.mono)
-        assert bench.registry._table.size <= 20_000
-    assert 30 < len(bench.registry._table) < 40
+        assert bench.registry._table.name_bytes <= 20_000
+    assert len(bench.registry._table) == 40
     assert bench.registry.counters.forgotten_early > 0
 
 
