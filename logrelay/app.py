@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from logrelay import __version__
 from logrelay.access.token_keeper import TokenKeeper
 from logrelay.config.loading import Effective, require_token
-from logrelay.config.reloading import Changes, compare, words
+from logrelay.config.reloading import ALERT_SETTINGS, Changes, compare, words
 from logrelay.config.settings import MEMORY, Config
 from logrelay.config.trade_names import read_trade_names
 from logrelay.errors import ConfigError, JournalError, ListenError
@@ -46,6 +46,7 @@ from logrelay.run_table import most_runs
 from logrelay.systemd import Notifier, inherited_sockets, keeps_out, watchdog_interval
 from logrelay.tls import TlsFiles, tls_files
 from logrelay.viewers.access_policy import AccessPolicy
+from logrelay.viewers.alerting import CurrentAlerts
 from logrelay.viewers.devices import Devices
 from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ViewerServer
@@ -54,6 +55,7 @@ from logrelay.visible_text import visible
 
 if TYPE_CHECKING:
     from logrelay.alerts.link import Alerts
+    from logrelay.alerts.task import Task
 
 STOP_TIMEOUT_S = 8.0
 """For everything from the signal to the exit; systemd's TimeoutStopSec in our unit is 10."""
@@ -133,10 +135,7 @@ def run(
         if config.token is not None and sock.family != socket.AF_UNIX:
             require_token(str(sock.getsockname()[0]), config.token, "the inherited address")
     forward, collect = _forward(config), _collect(config)
-    if config.alert:
-        from logrelay.alerts.task import require_apprise  # noqa: PLC0415  (most relays do without)
-
-        require_apprise()
+    _require_apprise(config)
     journal = _journal(config)
     try:
         opening = journal.open()
@@ -224,6 +223,18 @@ def _collect(config: Config) -> MakeCollecting | None:
     from logrelay.machines.collecting import make_collecting  # noqa: PLC0415
 
     return make_collecting(config, host=socket.gethostname())
+
+
+def _wants_alerts(config: Config) -> bool:
+    return bool(config.alert) or config.heartbeat is not None
+
+
+def _require_apprise(config: Config) -> None:
+    """Raise ConfigError where alerts are to be sent, and what sends them is not installed."""
+    if config.alert:
+        from logrelay.alerts.task import require_apprise  # noqa: PLC0415  (most relays do without)
+
+        require_apprise()
 
 
 def _random_text(length: int) -> str:
@@ -337,6 +348,10 @@ class Relay:
         )
         limits = LimitReport(self._on_viewers_limit, loop)
         self._alerts = self._make_alerts(config)
+        self._current_alerts = CurrentAlerts()
+        self._current_alerts.use(self._alerts)
+        self._alert_changes: set[asyncio.Task[None]] = set()
+        """Alerts that are being begun or ended since the settings were read again."""
         self._viewer_service = ViewerService(
             self._pipeline,
             policy,
@@ -355,7 +370,7 @@ class Relay:
             internal_errors=lambda: self._faults.count,
             encrypted=tls is not None,
             more_counters=self._more_counters,
-            alerts=self._alerts,
+            alerts=self._current_alerts,
         )
         self._viewer_server = ViewerServer(
             self._viewer_service,
@@ -394,28 +409,57 @@ class Relay:
 
     def _make_alerts(self, config: Config) -> Alerts | None:
         """Return the alerts; None: nobody wants any."""
-        if not config.alert and config.heartbeat is None:
+        if not _wants_alerts(config):
             return None
         from logrelay.alerts.link import Alerts  # noqa: PLC0415  (most relays do without)
-        from logrelay.alerts.task import STORE_SUFFIX, Task  # noqa: PLC0415
+        from logrelay.alerts.runtime_file import RuntimeDirectory  # noqa: PLC0415
+        from logrelay.alerts.task import STORE_SUFFIX  # noqa: PLC0415
+
+        runtime = None
+        if config.journal == MEMORY:
+            with contextlib.suppress(OSError):  # without it, the alerts begin anew when their process ends
+                runtime = RuntimeDirectory(os.environ)
+            store = None if runtime is None else runtime.store
+        else:
+            store = str(Path(config.journal).resolve()) + STORE_SUFFIX
+        return Alerts(
+            self._pipeline,
+            self._alert_task(config, store),
+            ready=lambda: self._viewer_service.ready(),  # noqa: PLW0108  (made after this)
+            announce=self._pipeline.announce,
+            loop=self._loop,
+            start_id=_random_text(EPOCH_LENGTH),
+            runtime=runtime,
+        )
+
+    def _alert_task(self, config: Config, store: str | None) -> Task:
+        from logrelay.alerts.task import Task  # noqa: PLC0415
 
         secure = "" if self._tls is None else "s"
         page = config.public_url or f"http{secure}://{self._listeners.page_authority}"
-        task = Task(
+        return Task(
             config.alert,
             page.rstrip("/"),
-            None if config.journal == MEMORY else str(Path(config.journal).resolve()) + STORE_SUFFIX,
+            store,
             heartbeat=config.heartbeat,
             heartbeat_s=config.heartbeat_every,
             expected=config.expect,
         )
-        return Alerts(
-            self._pipeline,
-            task,
-            ready=lambda: self._viewer_service.ready(),  # noqa: PLW0108  (made after this)
-            announce=self._pipeline.announce,
-            loop=self._loop,
-        )
+
+    def _change_alerts(self, config: Config) -> None:
+        """Have the alerts go on by other settings, begin or end them."""
+        alerts = self._alerts
+        if alerts is not None and _wants_alerts(config):
+            alerts.use(self._alert_task(config, None))
+            return
+        self._alerts = self._make_alerts(config)
+        self._current_alerts.use(self._alerts)
+        works = [] if alerts is None else [alerts.stop()]
+        works += [] if self._alerts is None else [self._alerts.start()]
+        for work in works:
+            task = self._loop.create_task(work)
+            self._alert_changes.add(task)
+            task.add_done_callback(self._alert_changes.discard)
 
     def summary(self) -> str:
         """Say in a few words how the relay is, for `systemctl status`."""
@@ -490,6 +534,8 @@ class Relay:
         self._tokens.change_setting(config.token)
         if "quiet_after" in changed:
             self._pipeline.change_quiet_after(config.quiet_after)
+        if ALERT_SETTINGS & set(changed):
+            self._change_alerts(config)
         if {"keep_days", "keep_bytes", "keep_free"} & set(changed):
             self._pipeline.journal_thread.keep(Keeping(config.keep_days * DAY_S, config.keep_bytes, config.keep_free))
 
@@ -573,6 +619,8 @@ class Reloading:
         if changes.config.token is not None:
             for address in self._addresses:
                 require_token(address, changes.config.token, "the address of the viewers' port")
+        if "alert" in changes.applied:
+            _require_apprise(changes.config)
         self.config = changes.config
         return changes
 

@@ -54,6 +54,9 @@ OWN_GAPS = ("lag", "retention")
 IGNORED_GAPS = ("epoch", "unsynced", "away", "purged")
 """Gaps of one viewer that tell of nothing new, and of lines that somebody deleted on purpose."""
 
+LINK = "\nlink"
+"""The key of the state in which a hub relay has no connection to the servers; no edge has such a name."""
+
 BEGINNINGS: Mapping[str, tuple[str, str]] = {
     "trouble": ("journal", "journal"),
     "full": ("journal", "journal"),
@@ -61,6 +64,7 @@ BEGINNINGS: Mapping[str, tuple[str, str]] = {
     "disk_low": ("disk", "disk"),
     "log_pinned": ("disk", "log"),
     "edge_unreachable": ("edge", ""),
+    "collect_lost": ("edge", LINK),
 }
 """By the state of a notice: the kind and the key of the matter that begins; the key "" is the name of the edge."""
 
@@ -70,7 +74,15 @@ ENDS: Mapping[str, tuple[str, str]] = {
     "disk_recovered": ("disk", "disk"),
     "log_released": ("disk", "log"),
     "edge_back": ("edge", ""),
+    "collect_back": ("edge", LINK),
 }
+
+OF_ONE_START = tuple(place for place in BEGINNINGS.values() if place[1])
+"""States that a relay tells the end of only if it has told their beginning: a relay that starts begins without them.
+What is known of edges is in the journal, and outlives it."""
+
+LOSSES = ("stream", "forward_lost")
+"""States of notices that tell of lines lost between machines: gaps, by another name."""
 
 
 class LocalTime(NamedTuple):
@@ -109,6 +121,7 @@ class Engine:
                 self.refused.append((rule.name, str(error)))
         self._bots = Bots(expected, kept.get("bots"))
         self._silences: dict[str, float] = {app: float(until) for app, until in kept.get("silences", {}).items()}
+        self._relay_start = str(kept.get("relay", {}).get("start", ""))
         self._changed: set[str] = set()
         names = {judge.rule.name for judge in self._judges}
         self._changed |= {row for row in kept if row.partition("\0")[2] and row.split("\0")[1] not in names}
@@ -155,6 +168,10 @@ class Engine:
                 self._begin("gone", app, app, seen, now, number, lasts=bool(app), once=True)
             elif state == "connected":
                 self._over(("crashed", "gone"), app, now)
+        elif state in LOSSES and rank >= WARNING:
+            messages = context.get("messages")
+            number = messages if isinstance(messages, int) and messages > 0 else number
+            self._begin("gap", f"\n{state}", "", seen, now, number, lasts=False)
         elif state in BEGINNINGS:
             kind, key = BEGINNINGS[state]
             self._begin(kind, key or str(context.get("edge") or app), app, seen, now, 1, lasts=True, once=True)
@@ -172,6 +189,18 @@ class Engine:
             return
         key = "alerts" if cause in OWN_GAPS else f"{app}\n{cause}"
         self._begin("gap", key, app, seen, now, number, lasts=False)
+
+    def set_relay(self, start: str, now: float) -> None:
+        """Take over which start of the relay this is: an earlier one can tell the end of nothing any more.
+
+        What lasts is told of again within seconds; then it is the same state, and not told once more.
+        """
+        if start == self._relay_start:
+            return
+        self._relay_start = start
+        self._changed.add("relay")
+        for kind, key in OF_ONE_START:
+            self._over((kind,), key, now)
 
     def set_trouble(self, trouble: str | None, now: float) -> None:
         """Take over whether the relay has trouble with its journal now; a restart ends it without a notice."""
@@ -289,6 +318,8 @@ class Engine:
                 rows[row] = self._bots.as_json()
             elif row == "silences":
                 rows[row] = dict(self._silences)
+            elif row == "relay":
+                rows[row] = {"start": self._relay_start}
             else:
                 judge = by_name.get(row.split("\0")[1])
                 rows[row] = None if judge is None else judge.row(row)
@@ -386,7 +417,10 @@ class _Judge:
         lasts: bool,
         once: bool = False,
     ) -> None:
-        """Count something that happened; `lasts`: it is a state; `once`: while it lasts it does not count again."""
+        """Count something that happened; `lasts`: it is a state; `once`: while it lasts it does not count again.
+
+        A state lasts until it has been over for `RECOVER_S`.
+        """
         name = f"matter\0{self.rule.name}\0{kind}\0{key}"
         matter = self._matters.get(name)
         if matter is None and len(self._matters) >= MAX_MATTERS:
@@ -397,7 +431,7 @@ class _Judge:
             matter = Matter(self.rule.name, kind, key, app, since_us=seen.time_us, last_us=seen.time_us)
             self._matters[name] = matter
         changed.add(name)
-        if not (once and matter.active and not matter.back_at):
+        if not (once and matter.active):
             matter.note_seen(seen, count, now)
         if lasts:
             matter.begin()
@@ -461,8 +495,11 @@ class _Judge:
                 self.begin(kind, app, app, seen, now, 1, changed, lasts=True)
         for matter in self.active(("quiet",)):
             if matter.app not in silent:
-                # One that has ended meanwhile speaks no more: its end is another matter, or was in order.
-                matter.seems_over(now) if speaks(matter.app) else matter.end()
+                if speaks(matter.app):
+                    matter.seems_over(now)
+                else:  # one that has ended speaks no more: its end is another matter, or was in order
+                    matter.note_ignored()
+                    matter.end()
                 changed.add(f"matter\0{matter.name}")
 
     # --- what goes out ------------------------------------------------------------------------------------------
@@ -477,17 +514,21 @@ class _Judge:
         for name, matter in self._matters.items():
             if matter.app not in ignored:
                 ignored[matter.app] = is_silenced(matter.app)
+            is_over = matter.active and matter.back_at > 0 and now - matter.back_at >= RECOVER_S
             if matter.is_new:
                 if not ignored[matter.app]:
                     waiting.append(matter)
-                elif not matter.active:
-                    self._silenced += matter.count - matter.told
-                    matter.note_ignored()
-                    changed.add(name)
-                continue
-            if matter.active and matter.back_at and now - matter.back_at >= RECOVER_S:
-                if matter.told_at and self.rule.back and not ignored[matter.app]:
-                    alert = self.release.tell_back(matter, now, quiet=quiet)
+                    continue
+                if matter.active and not is_over:
+                    continue
+                # What was over before its silence was is told to nobody.
+                self._silenced += matter.count - matter.told
+                matter.note_ignored()
+                changed.add(name)
+            if is_over:
+                if matter.is_known and self.rule.back:
+                    # Whoever was told that it began is told that it is over, be it behind a silence.
+                    alert = None if ignored[matter.app] else self.release.tell_back(matter, now, quiet=quiet)
                     if alert is None:
                         continue
                     alerts.append(alert)
@@ -517,7 +558,7 @@ class _Judge:
         waiting = [matter for matter in self._matters.values() if matter.is_new and not is_silenced(matter.app)]
         earliest = self.release.next_look(waiting, now)
         for matter in self._matters.values():
-            if matter.is_new:
+            if matter.is_new and not (matter.active and is_silenced(matter.app)):
                 continue
             if matter.active and matter.back_at:
                 at = matter.back_at + RECOVER_S

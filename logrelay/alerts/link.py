@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
 
+from logrelay.alerts.runtime_file import RuntimeDirectory
 from logrelay.alerts.task import Task, command, environment
 from logrelay.errors import RequestError
 from logrelay.fanout.filters import Filter
@@ -44,6 +47,13 @@ MAX_MESSAGE_BYTES = 4 << 20
 
 REAP_S = 0.05
 """How often it is looked whether a worker that has closed its end has ended."""
+
+LINGER_S = 2.0
+"""How long a worker that has closed its end may take to end by itself: how it ended is worth knowing."""
+
+ALIVE_EVERY_S, ALIVE_WITHIN_S = 30.0, 120.0
+"""How often the worker is asked for a sign of life, and how long it may give none: the longest that it waits for is
+another process that writes its file, some seconds."""
 
 COUNTED = {
     "sent": "alerts_sent_total",
@@ -73,9 +83,13 @@ class Alerts:
         ready: Callable[[], bool],
         announce: Callable[[int, str, dict[str, object]], None],
         loop: asyncio.AbstractEventLoop,
+        start_id: str,
+        runtime: RuntimeDirectory | None = None,
     ) -> None:
         self._stream = stream
         self._task = task
+        self.start_id = start_id
+        self._runtime = runtime
         self._ready = ready
         self._announce = announce
         self._loop = loop
@@ -88,6 +102,13 @@ class Alerts:
         self._started_at = 0.0
         self._starts = 0
         self._stopping = False
+        self._changing = False
+        """The worker is ended so that another one takes up a new task."""
+        self._last_words = ""
+        """What the worker said it ends for."""
+        self._heard_at = 0.0
+        """When it gave its last sign of life."""
+        self._life_timer: asyncio.TimerHandle | None = None
         self._status: Mapping[str, Any] = {}
         self._before: dict[str, int] = {}
         """What workers that have ended had counted."""
@@ -116,29 +137,58 @@ class Alerts:
         ours.setblocking(False)
         _, link = await self._loop.create_unix_connection(lambda: _Link(self, self._stream), sock=ours)
         self._link = link
+        self._changing, self._last_words, self._heard_at = False, "", self._loop.time()
         link.send_bytes(self._task.as_bytes())
+        self._life_timer = self._loop.call_later(ALIVE_EVERY_S, self._ask_for_life)
+
+    def use(self, task: Task) -> None:
+        """Go on by another task, in the same file: queue, cooldowns and silences stay. The worker is started anew."""
+        self._task = replace(task, store=self._task.store)
+        self._pause_s = FIRST_PAUSE_S
+        if self._link is not None:
+            self._changing = True
+            self._link.end()
+
+    def _ask_for_life(self) -> None:
+        if self._link is None:
+            return
+        if self._loop.time() - self._heard_at > ALIVE_WITHIN_S and self._process is not None:
+            self._last_words = f"it gave no sign of life for {ALIVE_WITHIN_S:.0f} s"
+            self._process.kill()
+            return
+        self._link.send({"type": "alive"})
+        self._life_timer = self._loop.call_later(ALIVE_EVERY_S, self._ask_for_life)
 
     def ended(self) -> None:
         """Note that the worker has closed its end."""
         self._link = None
+        if self._life_timer is not None:
+            self._life_timer.cancel()
         for name, value in self._counters_now().items():
             self._before[name] = value
         self._status = {**self._status, "counters": {}}
-        self._reap()
+        self._reap(self._loop.time() + LINGER_S)
 
-    def _reap(self) -> None:
+    def _reap(self, until: float) -> None:
+        """Start a worker in place of the one that has ended; one that goes on without its socket is ended then."""
         process = self._process
         if process is None or self._stopping:
             return
         if process.poll() is None:
-            process.kill()
-            self._timer = self._loop.call_later(REAP_S, self._reap)
+            if self._loop.time() >= until:
+                self._last_words = self._last_words or "it closed its connection and did not end"
+                process.kill()
+            self._timer = self._loop.call_later(REAP_S, self._reap, until)
             return
         self._process = None
+        if self._changing:
+            self._timer = self._loop.call_later(0, lambda: self._loop.create_task(self.start()))
+            return
         if self._loop.time() - self._started_at >= STEADY_S:
             self._pause_s = FIRST_PAUSE_S
-        if self._pause_s > FIRST_PAUSE_S:
-            text = f"the process of the alerts has ended (exit code {process.returncode}) and is started again"
+        if self._pause_s > FIRST_PAUSE_S or self._last_words:
+            why = self._last_words or _how_it_ended(process.returncode)
+            text = f"the process of the alerts has ended ({why}) and is started again"
             self._announce(WARNING, text, {"state": "alerts_failing"})
         self._start_again()
 
@@ -148,20 +198,28 @@ class Alerts:
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     async def stop(self) -> None:
-        """End the worker. What it has not judged it judges after the next start."""
+        """End the worker. What it has not judged it judges after the next start, if the journal is in a file."""
         self._stopping = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._life_timer):
+            if timer is not None:
+                timer.cancel()
+        waiting = int(self._status.get("waiting", 0))
+        if self._runtime is not None and waiting:
+            text = f"{waiting:,} alerts were not delivered yet and are lost: with the journal in memory they end here"
+            self._announce(WARNING, text, {"state": "alerts_given_up"})
         if self._link is not None:
             self._link.end()
         process = self._process
         if process is not None:
             await asyncio.to_thread(_wait, process)
+        if self._runtime is not None:
+            self._runtime.remove()
 
     # --- what the worker says -----------------------------------------------------------------------------------------
 
     def take(self, link: _Link, message: Mapping[str, Any]) -> None:
         """Act on one message of the worker."""
+        self._heard_at = self._loop.time()
         match message.get("type"):
             case "follow":
                 link.follow(str(message["after"]) or self._first, int(message["level"]))
@@ -171,6 +229,8 @@ class Alerts:
                 link.send({"type": "pulse", "pulse": self._pulse(link)})
             case "status":
                 self._status = message
+            case "ending":
+                self._last_words = str(message["why"])
             case "notice":
                 self._announce(WARNING, str(message["text"]), {"state": str(message["state"])})
             case "done":
@@ -209,7 +269,7 @@ class Alerts:
                 {**one, "oldest": None if one["oldest"] is None else _rfc3339(one["oldest"])}
                 for one in status.get("services", ())
             ],
-            "heartbeat": None if self._task.heartbeat is None else {"withheld": status.get("withheld", "")},
+            "heartbeat": None if self._task.heartbeat is None else _heartbeat_shown(status),
         }
 
     async def silence(self, app: str, for_s: float) -> None:
@@ -305,7 +365,8 @@ class _Link(asyncio.Protocol):
         """Begin behind an id of this journal, else with what comes from now on, and say where that is."""
         stream = self._stream
         # What is known now stands before the lines: a state that they end has to have begun.
-        self.send({"type": "facts", "traders": stream.traders_shown(), "trouble": stream.trouble})
+        facts = {"traders": stream.traders_shown(), "trouble": stream.trouble, "start": self._owner.start_id}
+        self.send({"type": "facts", **facts})
         position = None
         with contextlib.suppress(RequestError):  # an id of another journal: what this one has is not new
             position = stream.resolve(after)
@@ -350,6 +411,24 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _how_it_ended(code: int) -> str:
+    """Return how a process ended, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-code).name}"
+    return f"signal {-code}"
+
+
+def _heartbeat_shown(status: Mapping[str, Any]) -> dict[str, object]:
+    sent = status.get("heartbeat_sent")
+    return {
+        "withheld": status.get("withheld", ""),
+        "error": status.get("heartbeat_error", ""),
+        "sent": None if sent is None else _rfc3339(sent),
+    }
 
 
 def _rfc3339(seconds: float) -> str:

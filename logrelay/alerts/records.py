@@ -64,6 +64,8 @@ class Matter:
     id: str = ""
     """Of the newest line that tells of it."""
     fields: dict[str, str] = field(default_factory=dict)
+    is_known: bool = False
+    """A state that lasts, as far as the owner was told."""
     kept_back: bool = False
     """It is held back by quiet hours or by the most alerts in an hour."""
 
@@ -78,12 +80,13 @@ class Matter:
         return not before
 
     def note_told(self, now: float) -> None:
-        """Note that all of it was told."""
+        """Note that all of it was told, with a state also whether it seems to be over."""
         self.told, self.told_at, self.kept_back = self.count, now, False
+        self.is_known = self.active and not self.back_at
 
     def note_ignored(self) -> None:
-        """Note that nobody is to be told of what has happened so far: its bot is silenced."""
-        self.told = self.count
+        """Note that nobody is to be told of what has happened so far."""
+        self.told, self.kept_back = self.count, False
 
     def note_seen(self, seen: Seen, count: int, now: float) -> None:
         """Count what a line tells of; texts and id are those of the newest line of the highest level."""
@@ -105,7 +108,7 @@ class Matter:
 
     def end(self) -> None:
         """Note that the state is over."""
-        self.active, self.back_at = False, 0.0
+        self.active, self.back_at, self.is_known = False, 0.0, False
 
     @property
     def is_state(self) -> bool:
@@ -144,5 +147,6 @@ _KEYS = {one.name for one in fields(Matter)}
 
 
 def matter_of(kept: Mapping[str, Any]) -> Matter:
-    """Return the matter that `as_json` gave; keys of a later version are left out."""
-    return Matter(**{key: value for key, value in kept.items() if key in _KEYS})
+    """Return the matter that `as_json` gave; keys of a later version are left out, those it had not yet are made up."""
+    known = {"is_known": kept.get("active", False) and kept.get("told_at", 0.0) > 0}
+    return Matter(**known | {key: value for key, value in kept.items() if key in _KEYS})

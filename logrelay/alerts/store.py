@@ -192,6 +192,12 @@ class Store:
                 given_up[alert.rule] = given_up.get(alert.rule, 0) + 1
         return given_up
 
+    def move(self, rule: str, old: str, new: str) -> None:
+        """Have the alerts of a rule that wait for one service go to another."""
+        self._db.execute(
+            "UPDATE queue SET service = ? WHERE rule = ? AND service = ? AND state != 'sent'", (new, rule, old)
+        )
+
     # --- who delivers -----------------------------------------------------------------------------------------------
 
     def begin(self, number: int) -> Queued | None:

@@ -45,7 +45,7 @@ class Task:
     page: str
     """URL of the relay's page, without a slash at the end."""
     store: str | None
-    """Path of the store; None: in memory, as the journal is."""
+    """Path of the store; None: there is no place for it, so it is in memory, and ends with the worker."""
     heartbeat: str | None = None
     heartbeat_s: float = 60.0
     expected: tuple[str, ...] = ()

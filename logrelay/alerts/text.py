@@ -59,6 +59,7 @@ def render(alert: Alert, *, page: str, stamp: Callable[[float], str], again: boo
             lines.append(
                 f"{_times(matter)} {_cut(_title(matter), TITLE_CHARS)}"
                 + (f": {_cut(matter.reason, LISTED_CHARS)}" if matter.reason else "")
+                + (f"; back since {stamp(matter.back_at)}" if matter.is_state and matter.back_at else "")
             )
             lines += _link(matter, page)
         if alert.more:
@@ -99,7 +100,9 @@ def _single(matter: Matter, alert: Alert, stamp: Callable[[float], str]) -> list
     if matter.reason:
         lines.append(matter.reason)
     new = alert.lines
-    if matter.kind == "gap":
+    if matter.kind == "gap" and matter.key in _OF_STREAM:
+        lines.append(f"at {stamp(matter.last_us / 1e6)}")
+    elif matter.kind == "gap":
         lines.append(f"{matter.count:,} lines are missing, since {stamp(matter.since_us / 1e6)}")
     elif matter.count == 1:
         lines.append(f"at {stamp(matter.since_us / 1e6)}")
@@ -117,6 +120,10 @@ def _link(matter: Matter, page: str) -> list[str]:
     return [f"{page}/#{matter.id}"] if page and is_id(matter.id) else []
 
 
+_OF_STREAM = ("\nstream",)
+"""Keys of gaps whose lines nobody has counted yet: it is known which messages of the stream are missing."""
+
+
 def _times(matter: Matter) -> str:
     return f"{matter.count:,} x" if matter.count > 1 else "-"
 
@@ -130,12 +137,16 @@ def _title(matter: Matter) -> str:
             return f"{app or 'a bot'} is gone"
         case "quiet":
             return f"{app or 'a bot'} says nothing"
+        case "gap" if matter.key in _OF_STREAM:
+            return "logrelay: lines of other machines are missing"
         case "gap":
             return f"{matter.count:,} lines of {app} are missing" if app else f"{matter.count:,} lines are missing"
         case "journal":
             return "logrelay: the journal is in trouble"
         case "disk":
             return "logrelay: the disk is nearly full"
+        case "edge" if matter.key.startswith("\n"):
+            return "logrelay: the lines of other machines do not come"
         case "edge":
             return f"logrelay: {matter.key or 'a machine'} cannot be reached"
     what = matter.message or _level(matter)
@@ -152,6 +163,8 @@ def _back_title(matter: Matter) -> str:
             return "logrelay: the journal works again"
         case "disk":
             return "logrelay: the disk has room again"
+        case "edge" if matter.key.startswith("\n"):
+            return "logrelay: the lines of other machines come again"
         case "edge":
             return f"logrelay: {matter.key or 'a machine'} is reached again"
     return f"over: {_title(matter)}"

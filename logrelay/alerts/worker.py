@@ -2,10 +2,10 @@
 
 Owns: the loop of that process: lines come in over the socket that is its stdin, go to the engine, and alerts go through
 the store to `alerts/delivery`, one process for each attempt. It must not know how the relay makes lines
-(`alerts/link` is the other end). The process ends when the relay does. Read `alerts/link` next.
+(`alerts/link` is the other end). The process ends when the relay does. Read `alerts/runtime_file` next.
 
 The relay sends first a task (`alerts/task`), then lines as NDJSON, each as viewers have it, and among them answers. The
-other way go JSON objects, one in a line: `follow`, `where`, `pulse`, `status`, `notice`, `done`.
+other way go JSON objects, one in a line: `follow`, `where`, `pulse`, `alive`, `status`, `notice`, `done`, `ending`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import socket
 import sqlite3
 import time
 import traceback
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
@@ -71,6 +72,9 @@ STATUS_S = 0.5
 
 BURST_LINES = 500
 """Lines that are judged in a row before it is looked at what is due."""
+
+LAST_WORDS_S = 1.0
+"""How long the end of this process waits until the relay has its reason."""
 
 
 def fingerprint(url: str) -> str:
@@ -149,8 +153,16 @@ class Worker:
         self._reopen_at = 0.0
         self._moved_at = time.time()
         self._counters = dict.fromkeys(COUNTERS, 0)
+        self._services_before: Mapping[str, Any] = kept.get("services", {})
+        """The services of the rules when they were written down last, by rule."""
+        self._unjudged = 0
+        """Lines that a fault kept from being judged."""
         self._pulse: Pulse | None = None
         self._withheld = ""
+        self._beat_error = ""
+        """Why the last heartbeat failed."""
+        self._beat_at: float | None = None
+        """When one was taken last."""
         self._beat: asyncio.Task[None] | None = None
         self._shown: Mapping[str, Any] = {}
         self._told_at = 0.0
@@ -161,9 +173,27 @@ class Worker:
             text = f"the alerts' file was damaged; it is kept as {self._store.set_aside}, and a new one is begun"
             self._send({"type": "notice", "state": "alerts_failing", "text": text})
         for name, why in self._engine.refused:
-            text = f"the alert rule {name} is left out: {why}; correct it and start the relay again"
+            text = f"the alert rule {name} is left out: {why}; correct it and reload the relay"
             self._send({"type": "notice", "state": "alerts_failing", "text": text})
+        with contextlib.suppress(sqlite3.Error):  # the next commit finds that out, too
+            self._move_queue(time.time())
         self._send({"type": "follow", "after": self._cursor, "level": self._engine.lowest_level})
+
+    def _move_queue(self, now: float) -> None:
+        """Have alerts wait for the service that their rule names now.
+
+        A rule that got the service of another one, or gave its own away, is not the same rule under another URL: what
+        waits for such a service stays with it.
+        """
+        services = {name: fingerprint(rule.url) for name, rule in self._rules.items()}
+        before = self._services_before
+        if services == before:
+            return
+        for name, service in services.items():
+            old = before.get(name, service)
+            if old != service and old not in services.values() and service not in before.values():
+                self._store.move(name, old, service)
+        self._store.commit("", {"services": services}, [], now)
 
     # --- what comes in ----------------------------------------------------------------------------------------------
 
@@ -172,12 +202,13 @@ class Worker:
         now = time.time()
         match message.get("type"):
             case "log":
-                self._engine.take(message, _microseconds(message.get("timestamp"), now), now)
+                self._judge_line(message, now)
                 self._cursor, self._uncommitted = str(message["id"]), True
             case "at":
                 if message["id"] != self._cursor:
                     self._cursor, self._uncommitted = str(message["id"]), True
             case "facts":
+                self._engine.set_relay(message["start"], now)
                 self._engine.set_traders(message["traders"], now)
                 self._engine.set_trouble(message["trouble"], now)
                 self._uncommitted = True
@@ -185,7 +216,20 @@ class Worker:
                 self._silence(message, now)
             case "pulse":
                 self._on_pulse(Pulse(**message["pulse"]))
+            case "alive":
+                self._send({"type": "alive"})
         self._wakeup.set()
+
+    def _judge_line(self, line: Mapping[str, Any], now: float) -> None:
+        """Judge a line. One that cannot be judged is left out, and told: it must not end the alerts of all others."""
+        try:
+            self._engine.take(line, _microseconds(line.get("timestamp"), now), now)
+        except Exception as error:
+            self._unjudged += 1
+            if self._unjudged == 1:
+                traceback.print_exception(error)
+                text = f"the alerts could not judge the line {line.get('id')} and leave it out: {words_of(error)}"
+                self._send({"type": "notice", "state": "alerts_failing", "text": text})
 
     def _silence(self, message: Mapping[str, Any], now: float) -> None:
         """Silence a bot or end that; the relay hears of it when it is written down."""
@@ -400,6 +444,8 @@ class Worker:
                 "silenced": self._engine.silenced_total,
             },
             "withheld": self._withheld,
+            "heartbeat_error": self._beat_error,
+            "heartbeat_sent": self._beat_at,
         }
         if shown != self._shown:
             self._shown = shown
@@ -424,10 +470,12 @@ class Worker:
     async def _send_heartbeat(self, url: str) -> None:
         try:
             await asyncio.to_thread(_get, url)
-        except Exception:  # whatever is wrong with it, its service notices
+        except Exception as error:  # whatever is wrong with it, its service notices
             self._counters["heartbeats_failed"] += 1
+            self._beat_error = beat_error(error)
         else:
             self._counters["heartbeats"] += 1
+            self._beat_error, self._beat_at = "", time.time()
         self._wakeup.set()
 
 
@@ -435,6 +483,24 @@ def _get(url: str) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "logrelay"})  # noqa: S310  (checked as a setting)
     with urllib.request.urlopen(request, timeout=HEARTBEAT_TIMEOUT_S) as answer:  # noqa: S310
         answer.read(1024)
+
+
+def beat_error(error: BaseException) -> str:
+    """Return why a heartbeat failed; its URL is a secret, and so is what may repeat it."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"it answers with HTTP {error.code}"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, TimeoutError):
+        return f"no answer within {HEARTBEAT_TIMEOUT_S:.0f} s"
+    return str(getattr(reason, "strerror", None) or type(reason).__name__)
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error is and where it comes from. Its own text may repeat a URL, except for SQLite's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    text = f": {error}" if isinstance(error, sqlite3.Error) else ""
+    return f"{type(error).__name__}{text}{where}"
 
 
 def _microseconds(timestamp: object, now: float) -> int:
@@ -460,6 +526,10 @@ async def _serve(task: Task, channel: socket.socket, store: Store, locks: Locks)
     errors = [error for one in done if (error := one.exception()) is not None]
     for error in errors:
         traceback.print_exception(error)
+        send({"type": "ending", "why": words_of(error)})
+    writer.transport.set_write_buffer_limits(0)
+    with contextlib.suppress(OSError, TimeoutError):
+        await asyncio.wait_for(writer.drain(), LAST_WORDS_S)
     # Not in order: asyncio would kill the deliveries under way, which write down themselves what becomes of them.
     os._exit(1 if errors else 0)
 
@@ -496,5 +566,10 @@ def main() -> None:
         locks = Locks(task.store)
         if not locks.wait(OWNER_BYTE, unless=lambda: hung_up(channel)):
             return
-        store = Store(":memory:") if task.store is None else open_store(task.store)
+        try:
+            store = Store(":memory:") if task.store is None else open_store(task.store)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                channel.sendall(json.dumps({"type": "ending", "why": words_of(error)}).encode() + b"\n")
+            raise
         asyncio.run(_serve(task, channel, store, locks))

@@ -52,9 +52,9 @@ SERVICE_UNAVAILABLE = 503
 def status(as_json: bool, **given: Any) -> None:
     """Show each bot with its state and its last line, the problems since a time, and how the relay is.
 
-    Exit codes: 0 all is well, 7 something needs a look (a bot crashed, was lost or is gone; a crash, a gap, or a line
-    at ERROR or CRITICAL since then), 4 the relay has trouble with its journal, 5 no relay runs or it lets nobody in
-    (the journal is shown where it can be read), 2 the command line is wrong.
+    Exit codes: 0 all is well, 7 something needs a look (a bot crashed, was lost or is gone; a machine of a hub cannot
+    be reached; a crash, a gap, or a line at ERROR or CRITICAL since then), 4 the relay has trouble with its journal, 5
+    no relay runs or it lets nobody in (the journal is shown where it can be read), 2 the command line is wrong.
     """
     from logrelay.terminal.output import Output  # noqa: PLC0415
 
@@ -115,6 +115,11 @@ def _verdict(summary: Mapping[str, Any], health: Mapping[str, Any], *, runs: boo
         f"{visible(str(app['app']))} {'not back since the relay was restarted' if _is_awaited(app) else app['state']}"
         for app in summary["apps"]
         if app["state"] in BAD_STATES or _is_awaited(app)
+    ]
+    bad += [
+        f"machine {visible(str(edge['edge']))} cannot be reached"
+        for edge in health.get("edges") or ()
+        if edge.get("state") == "unreachable"
     ]
     counts = (
         ("crash", "crashes", len(summary["crashes"]) + summary["more_crashes"]),

@@ -3,7 +3,8 @@
 Owns: `AlertRule`, its defaults where only a URL is given, and the reading of `--alert` and of the tables `[[alert]]` in
 the file. It must not know lines, services or when an alert is sent. Pure. Read `config/settings` next.
 
-A URL names a service and mostly holds the secret to it, so no error and no text of this module repeats one.
+A URL names a service and mostly holds the secret to it, so no error and no text of this module repeats one, nor what
+may be one in the wrong place.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from math import inf
 from typing import Any, NamedTuple
 
@@ -35,6 +37,8 @@ MAX_WHERE = 16
 """Conditions on fields."""
 MAX_PATTERN_CHARS = 256
 """Of one glob, text or condition."""
+SHOWN_CHARS = 60
+"""How much of a wrong value an error repeats."""
 MAX_RATE = 10_000
 """Lines that a rate may ask for: so many times are remembered for each such rule."""
 
@@ -129,6 +133,14 @@ class AlertRule:
         return redacted(self.url)
 
 
+class UnknownKeyError(ConfigError):
+    """A table has a key that no rule has. It may be a setting of the relay, which TOML took for the rule's."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def redacted(url: str) -> str:
     """Return what may be shown of a service's URL."""
     return f"{url.partition('://')[0]}://***"
@@ -168,32 +180,39 @@ def rules_of_toml(value: object) -> tuple[AlertRule, ...]:
     rules: list[AlertRule] = []
     for number, given in enumerate(value, 1):
         rule = _read_rule({"url": given} if isinstance(given, str) else given, number)
-        if any(rule.name == other.name for other in rules):
-            raise ConfigError(f"two alert rules are called {rule.name}; give each its own name")
+        same = next((place for place, other in enumerate(rules, 1) if other.name == rule.name), None)
+        if same is not None:
+            raise ConfigError(
+                f"two alert rules are called {rule.name}, number {same} and number {number}; give each its own name"
+            )
         rules.append(rule)
     return tuple(rules)
 
 
 def _read_rule(given: object, number: int) -> AlertRule:
     if not isinstance(given, dict):
-        raise ConfigError(f"alert rule {number} is neither a URL nor a table")
-    shown = given.get("name", f"alert{number}")
-    if not isinstance(shown, str) or not _NAME.fullmatch(shown):
+        raise ConfigError(f"alert rule {number} is neither a URL nor a table, but {_shown(given)}")
+    name = given.get("name", f"alert{number}")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(
-            f"the name of alert rule {number} is wrong; allowed: 1 to {MAX_NAME_CHARS} of A-Z a-z 0-9 . _ -"
+            f"the name of alert rule {number} is {_shown(name)}; allowed: 1 to {MAX_NAME_CHARS} of A-Z a-z 0-9 . _ -"
         )
+    shown = name if name == f"alert{number}" else f"{name} (number {number})"
     for key in given:
         if key not in _READERS:
-            raise ConfigError(f"{key!r} in alert rule {shown} is no key of a rule; allowed: {', '.join(_READERS)}")
+            near = get_close_matches(key.replace("-", "_"), _READERS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(_READERS)}"
+            raise UnknownKeyError(f"{_cut(repr(key))} in alert rule {shown} is no key of a rule; {hint}", key)
     if "url" not in given:
         raise ConfigError(f"alert rule {shown} has no url; see docs/alerts.md")
-    values: dict[str, Any] = {"name": shown}
+    values: dict[str, Any] = {"name": name}
     for key, value in given.items():
         target, reader, allowed = _READERS[key]
         try:
             found = reader(value)
         except (ValueError, TypeError, AttributeError):
-            raise ConfigError(f"{key} in alert rule {shown} is wrong; allowed: {allowed}") from None
+            what = "not valid (its value is not shown)" if key == "url" else _shown(value)
+            raise ConfigError(f"{key} in alert rule {shown} is {what}; allowed: {allowed}") from None
         values[target] = found
     if "cooldown" in values:
         values["line_cooldown_s"] = values["state_cooldown_s"] = values.pop("cooldown")
@@ -202,6 +221,16 @@ def _read_rule(given: object, number: int) -> AlertRule:
     if "kinds" not in values and any(key in given for key in ("level", "source", "text", "where", "rate")):
         values["kinds"] = ("lines",)
     return AlertRule(**values)
+
+
+def _shown(value: object) -> str:
+    """Return a wrong value as an error repeats it; what may be a URL stays out of it."""
+    text = repr(value)
+    return "a value that is not shown" if "://" in text else _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
 
 
 # --- one value each ---------------------------------------------------------------------------------------------------

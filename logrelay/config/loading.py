@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from logrelay.config.alert_rules import UnknownKeyError
 from logrelay.config.settings import (
     BY_NAME,
     ENV_PREFIX,
@@ -93,6 +94,10 @@ def load(flags: Mapping[str, str | None], around: Surroundings, *, serving: bool
     def take(setting: Setting, where: str, read: Callable[[Any], object], given: object) -> None:
         try:
             found[setting.name] = read(given)
+        except UnknownKeyError as error:
+            raise ConfigError(f"{where}: {error}{_table_hint(error.key)}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
         except ValueError:
             # A secret stays out of logs.
             shown = "not valid (its value is not shown)" if setting.public is not None else _short(given)
@@ -151,6 +156,18 @@ def _file_values(path: str, around: Surroundings) -> dict[str, object]:
             hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(allowed)}"
             raise ConfigError(f"{_short(key)} in {path} is not a setting; {hint}")
     return values
+
+
+def _table_hint(key: str) -> str:
+    """Say what somebody may have meant by a key in the table of a rule that is none of its own."""
+    near = get_close_matches(key.replace("-", "_"), [setting.name for setting in SETTINGS if setting.by_file], n=1)
+    if not near:
+        return ""
+    what = f"{near[0]} is" if key == near[0] else f"if {near[0]} was meant, that is"
+    return (
+        f"; {what} a setting of the relay, and in TOML every line below [[alert]] belongs to that rule: "
+        "put it above the first [[alert]]"
+    )
 
 
 def unknown_variable_hint(variable: str) -> str:

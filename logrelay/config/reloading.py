@@ -13,7 +13,10 @@ from typing import Any
 from logrelay.config.loading import Effective
 from logrelay.config.settings import SETTINGS, Config
 
-RELOADABLE = frozenset(
+ALERT_SETTINGS = frozenset({"alert", "public_url", "heartbeat", "heartbeat_every", "expect"})
+"""What the process of the alerts is told; another one takes up its file."""
+
+RELOADABLE = ALERT_SETTINGS | frozenset(
     {"keep_bytes", "keep_days", "keep_free", "log_level", "max_traders", "max_viewers", "quiet_after", "token"}
 )
 """Each is looked at anew whenever it matters. What is opened, bound or made once at the start is not among them."""

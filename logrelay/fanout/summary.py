@@ -28,6 +28,10 @@ MAX_NOTICES = 1000
 """Crashes, and gaps, that are kept, the newest; the others are counted."""
 
 
+LOST_BETWEEN = ("stream", "forward_lost", "collect_lost")
+"""States of the relay's notices that are gaps by another name: lines lost, or not coming, between machines."""
+
+
 class Seen(NamedTuple):
     """A line, by its number, and what the clock said then, in microseconds."""
 
@@ -216,6 +220,8 @@ def event_of(seq: int, rank: int, context: Mapping[str, object]) -> Event | None
     if context.get("notice") == "gap" and rank >= WARNING:
         gaps = context.get("gaps")
         return Event(seq, _app(context), number, gaps if isinstance(gaps, int) and gaps > 0 else 1)
+    if context.get("notice") == "relay" and context.get("state") in LOST_BETWEEN and rank >= WARNING:
+        return Event(seq, _app(context), number, 1)
     # At INFO: what a crashed bot left behind has come, and its crash was told of before.
     if context.get("notice") == "trader" and context.get("state") == "crashed" and rank >= ERROR:
         return Event(seq, _app(context), max(1, number), 0)

@@ -143,7 +143,11 @@ def shape(
             for notice in summary.crashes[: -SHOWN_NOTICES - 1 : -1]
         ],
         "gaps": [
-            {**event(notice), "cause": context(notice).get("cause"), "count": notice.number}
+            {
+                **event(notice),
+                "cause": context(notice).get("cause") or context(notice).get("state"),
+                "count": notice.number,
+            }
             for notice in summary.gaps[: -SHOWN_NOTICES - 1 : -1]
         ],
         "more_apps": max(0, len(apps) - SHOWN_APPS),

@@ -68,6 +68,7 @@ export class Alerts {
     const failing = shown.services.filter(({ error }) => error)
       .map(({ service, waiting, error }) => `${visible(service)} does not take alerts, ${waiting} wait: ${visible(error)}`);
     if (shown.heartbeat?.withheld) failing.push(`no sign of life is sent: ${visible(shown.heartbeat.withheld)}`);
+    else if (shown.heartbeat?.error) failing.push(`the sign of life is not taken: ${visible(shown.heartbeat.error)}`);
     setText(services, failing.join(" \u00b7 "));
     services.hidden = !failing.length;
   }

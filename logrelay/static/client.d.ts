@@ -104,7 +104,7 @@ export interface Alerts {
   }[];
   silences: { app: string; until: string }[];
   services: { rule: string; service: string; waiting: number; oldest: string | null; error: string }[];
-  heartbeat: { withheld: string } | null;
+  heartbeat: { withheld: string; error: string; sent: string | null } | null;
 }
 
 /** No alerts about bots that match `app`, for so many seconds; the answer is `Alerts` or an error. */

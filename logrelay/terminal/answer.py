@@ -18,6 +18,12 @@ from logrelay.errors import ConfigError, JournalError, NoRelayError, RelayError
 HEAD_HEADER = "logrelay-head"
 """The header that says how far the journal was looked at."""
 
+ACCESS_HINT = (
+    "give one with --token-file PATH, as LOGRELAY_TOKEN or in the URL (?token=...). Who may read the "
+    "journal's file can name that instead of a URL"
+)
+"""What to do about a token that is missing or not known, for a command that takes a URL or a file."""
+
 NOT_OF_A_RELAY = (404, 405, 501)
 """Statuses that no relay has for /healthz: no such page, no such method."""
 
@@ -35,10 +41,10 @@ class Answer:
         """The id up to which the journal was looked at; empty where it is not said."""
         return next((value for name, value in self.headers.items() if name.lower() == HEAD_HEADER), "")
 
-    def check(self) -> None:
-        """Raise the error that an answer other than 200 means: RelayError, with its text."""
+    def check(self, access_hint: str = ACCESS_HINT) -> None:
+        """Raise the error that an answer other than 200 means: RelayError, with its text. See `refusal`."""
         if self.status != 200:
-            raise refusal(self.status, b"".join(self.chunks))
+            raise refusal(self.status, b"".join(self.chunks), access_hint)
 
     def beginning(self, most_bytes: int, within_s: float) -> bytes:
         """Return the body, or what has come of it in time, some `most_bytes` at most: it may be anybody's."""
@@ -81,8 +87,12 @@ def is_anothers(status: int, healthz: bytes) -> bool:
     return (status < 400 or status in NOT_OF_A_RELAY) and relay_facts(healthz) is None
 
 
-def refusal(status: int, body: bytes) -> RelayError:
-    """Return the error that a refused request means."""
+class NotLetInError(NoRelayError):
+    """A relay answers, and lets nobody in without a good token."""
+
+
+def refusal(status: int, body: bytes, access_hint: str = ACCESS_HINT) -> RelayError:
+    """Return the error that a refused request means; `access_hint` says how the command is given a token."""
     text = body.decode("utf-8", "replace").strip()
     try:
         found = orjson.loads(body)
@@ -92,8 +102,5 @@ def refusal(status: int, body: bytes) -> RelayError:
     if status in (400, 404, 410):
         return ConfigError(text)
     if status == 401:
-        return NoRelayError(
-            f"{text}; give one with --token-file PATH, as LOGRELAY_TOKEN or in the URL (?token=...). Who may read the "
-            "journal's file can name that instead of a URL"
-        )
+        return NotLetInError(f"{text}; {access_hint}")
     return NoRelayError(f"the relay refuses (HTTP {status}): {text}")

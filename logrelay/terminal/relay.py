@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 
 from logrelay.config.settings import authority
 from logrelay.errors import ConfigError, NoRelayError
-from logrelay.terminal.answer import Answer, is_anothers, refusal
+from logrelay.terminal.answer import ACCESS_HINT, Answer, is_anothers, refusal
 
 BATCH = "logrelay.v1.batch"
 """The subprotocol by which many lines come in one message."""
@@ -184,10 +184,10 @@ def _body(
         connection.close()
 
 
-def ask(address: Address, request: Mapping[str, object]) -> dict[str, Any]:
-    """Send one request of a viewer, and return its answer.
+def ask(address: Address, request: Mapping[str, object], access_hint: str = ACCESS_HINT) -> dict[str, Any]:
+    """Send one request of a viewer, and return its answer; `access_hint` says how the command is given a token.
 
-    Raises NoRelayError where nobody answers, and ConfigError where it is refused.
+    Raises NoRelayError where nobody answers or nobody is let in, and ConfigError where it is refused.
     """
     try:
         with connect(
@@ -203,7 +203,7 @@ def ask(address: Address, request: Mapping[str, object]) -> dict[str, Any]:
                 if message["type"] not in ("log", "connection", "note"):
                     return dict(message)
     except InvalidStatus as error:
-        raise refusal(error.response.status_code, bytes(error.response.body)) from None
+        raise refusal(error.response.status_code, bytes(error.response.body), access_hint) from None
     except (ConnectionClosed, OSError, InvalidHandshake, TimeoutError) as error:
         raise NoRelayError(f"no relay answers at {address.url}: {_words(error)}") from error
 

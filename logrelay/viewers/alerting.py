@@ -1,7 +1,8 @@
 """What the viewers' side needs of the alerts, and nothing else.
 
-Owns: `AlertFacts`, the interface that the alerts offer, what stands for them where there are none, and what a holder of
-a limited token gets. It must not know who implements it. Read `viewers/session` next.
+Owns: `AlertFacts`, the interface that the alerts offer, what stands for them where there are none, what goes on when
+they begin or end, and what a holder of a limited token gets. It must not know who implements it. Read
+`viewers/session` next.
 """
 
 from __future__ import annotations
@@ -50,6 +51,29 @@ class NoAlerts:
     def counters(self) -> Mapping[str, int | float]:
         """Return nothing: a metric without a value is left out."""
         return {}
+
+
+class CurrentAlerts:
+    """The alerts that there are now: reading the settings again may begin and end them."""
+
+    def __init__(self) -> None:
+        self._facts: AlertFacts = NoAlerts()
+
+    def use(self, facts: AlertFacts | None) -> None:
+        """Ask these from now on; None: there are none."""
+        self._facts = NoAlerts() if facts is None else facts
+
+    def shown(self) -> Mapping[str, object]:
+        """Return what /alerts answers, JSON-safe."""
+        return self._facts.shown()
+
+    async def silence(self, app: str, for_s: float) -> None:
+        """See `AlertFacts`."""
+        await self._facts.silence(app, for_s)
+
+    def counters(self) -> Mapping[str, int | float]:
+        """See `AlertFacts`."""
+        return self._facts.counters()
 
 
 class LimitedAlerts(NoAlerts):

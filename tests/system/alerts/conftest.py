@@ -7,7 +7,9 @@ import subprocess
 import sys
 import textwrap
 
+import orjson
 import pytest
+from websockets.sync.client import connect
 
 from tests.support.chaos.relay import ROOT, Relay
 from tests.support.services import Receiver
@@ -96,6 +98,21 @@ def processes_of(relay):
             if any(link.startswith(mark) for link in links):
                 found.append(int(name))
     return found
+
+
+@pytest.fixture
+def ask():
+    """Send a request as a viewer does, and return its answer."""
+
+    def send(relay, request):
+        with connect(f"ws://127.0.0.1:{relay.port}/?tail=0") as viewer:
+            viewer.recv(timeout=DEADLINE_S)
+            viewer.send(orjson.dumps(request).decode())
+            while (answer := orjson.loads(viewer.recv(timeout=DEADLINE_S)))["type"] == "log":
+                pass
+            return answer
+
+    return send
 
 
 @pytest.fixture

@@ -54,7 +54,11 @@ def test_what_is_wrong_is_said_in_one_line(command):
             "there is no alert rule 'phone'; there is: alert1",
         ),
         (("alert", "silence", "x", "--for", "never"), {}, "--for never is not a time"),
-        (("serve",), {"LOGRELAY_ALERT": "nonsense"}, "url in alert rule alert1 is wrong"),
+        (
+            ("serve",),
+            {"LOGRELAY_ALERT": "nonsense"},
+            "LOGRELAY_ALERT: url in alert rule alert1 is not valid (its value is not shown)",
+        ),
     ):
         done = command(*arguments, **environ)
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

@@ -5,26 +5,14 @@ from __future__ import annotations
 import json
 import time
 
-import orjson
-from websockets.sync.client import connect
-
 from tests.support.services import MailServer
-from tests.support.waiting import DEADLINE_S, wait_for
+from tests.support.waiting import wait_for
 from tests.system.alerts.conftest import processes_of
 from tests.system.http.test_schema import check
 
 
 def alerts(relay):
     return json.loads(relay.get("/alerts")[1])
-
-
-def ask(relay, request):
-    with connect(f"ws://127.0.0.1:{relay.port}/?tail=0") as viewer:
-        viewer.recv(timeout=DEADLINE_S)
-        viewer.send(orjson.dumps(request).decode())
-        while (answer := orjson.loads(viewer.recv(timeout=DEADLINE_S)))["type"] == "log":
-            pass
-        return answer
 
 
 def test_a_killed_bot_an_error_and_an_exception_reach_web_and_mail(make_relay, make_bot, receiver):
@@ -60,7 +48,7 @@ def test_a_killed_bot_an_error_and_an_exception_reach_web_and_mail(make_relay, m
         mail.close()
 
 
-def test_a_silence_is_kept_through_restarts_and_ended(make_relay, make_bot, receiver):
+def test_a_silence_is_kept_through_restarts_and_ended(make_relay, make_bot, receiver, ask):
     """The page asks over its WebSocket; the answer is what /alerts shows."""
     relay = make_relay(receiver.url)
     answer = ask(relay, {"type": "silence", "app": "scal*", "for_s": 3600})
@@ -80,7 +68,7 @@ def test_a_silence_is_kept_through_restarts_and_ended(make_relay, make_bot, rece
     assert [got.title for got in receiver.accepted] == ["other: to be told", "scalper: now it is"]
 
 
-def test_a_relay_without_alerts_says_so(make_relay):
+def test_a_relay_without_alerts_says_so(make_relay, ask):
     relay = make_relay("")
 
     check("alerts", alerts(relay))

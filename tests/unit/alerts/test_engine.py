@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
@@ -24,14 +25,15 @@ def utc(now):
 class Owner:
     """A relay's stream and an owner's phone, with a clock that is set."""
 
-    def __init__(self, *rules, expected=()):
-        self.now = START
+    def __init__(self, *rules, expected=(), local=utc, now=START):
+        self.now = now
+        self.local = local
         self.seq = 0
         self.given = rules_of_toml(list(rules) or [URL])
         self.expected = expected
         self.kept = {}
         self.alerts = []
-        self.engine = Engine(self.given, local=utc, expected=expected)
+        self.engine = Engine(self.given, local=local, expected=expected)
 
     def line(self, message, level="ERROR", app="scalper", source="bot.broker", **context):
         self.take({"level": level, "source": source, "message": message, "context": context, "app": app})
@@ -71,7 +73,7 @@ class Owner:
                 self.kept[name] = orjson.loads(orjson.dumps(row))
 
     def restart(self):
-        self.engine = Engine(self.given, local=utc, expected=self.expected, kept=self.kept)
+        self.engine = Engine(self.given, local=self.local, expected=self.expected, kept=self.kept)
 
 
 @pytest.fixture
@@ -376,6 +378,7 @@ def test_a_restart_of_the_relay_ends_its_trouble(owner):
         ("disk_low", {}, "disk_recovered", "disk"),
         ("edge_unreachable", {"edge": "paris"}, "edge_back", "edge"),
         ("upkeep_trouble", {}, "upkeep_recovered", "journal"),
+        ("collect_lost", {"reason": "no servers"}, "collect_back", "edge"),
     ],
 )
 def test_other_states_of_the_relay_begin_and_end(owner, begin, more, end, kind):
@@ -385,6 +388,47 @@ def test_other_states_of_the_relay_begin_and_end(owner, begin, more, end, kind):
 
     assert [m.kind for alert in found for m in alert.matters] == [kind]
     assert [alert.why for alert in owner.look(60)] == ["back"]
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "count"),
+    [("stream", {"messages": 3}, 3), ("stream", {}, 1), ("forward_lost", {"count": 40, "cause": "retention"}, 40)],
+)
+def test_lines_lost_between_machines_are_a_gap(owner, state, more, count):
+    """They are told of by notices that are not called so."""
+    owner.notice("relay", state, WARNING, **more)
+
+    assert told(owner.look()) == [("now", [("gap", "", count)])]
+
+
+def test_a_state_that_lasts_through_a_restart_of_the_relay_is_told_once(owner):
+    """The new relay says it again, a moment later."""
+    owner.engine.set_relay("first", owner.now)
+    owner.notice("relay", "disk_low", 40)
+    assert len(owner.look(3600)) == 1
+    owner.engine.set_relay("second", owner.now)
+    owner.look(RECOVER_S / 2)
+    owner.notice("relay", "disk_low", 40)
+    assert owner.look(3600) == []
+    owner.notice("relay", "disk_recovered")
+
+    assert [alert.why for alert in owner.look(60)] == ["back"]
+
+
+def test_a_state_that_the_new_relay_does_not_know_of_is_over_and_the_next_one_is_told(owner):
+    """Nobody says its end: the relay that could is gone. It must not keep the next trouble from being told."""
+    owner.engine.set_relay("first", owner.now)
+    owner.notice("relay", "disk_low", 40)
+    owner.look(3600)
+    owner.restart()
+    owner.engine.set_relay("first", owner.now)
+    assert owner.look(3600) == [], "the process of the alerts was started again, the relay was not"
+    owner.restart()
+    owner.engine.set_relay("second", owner.now)
+    assert [alert.why for alert in owner.look(3600)] == ["back"]
+    owner.notice("relay", "disk_low", 40)
+
+    assert [m.kind for alert in owner.look(60) for m in alert.matters] == ["disk"]
 
 
 def test_gaps_are_counted_in_lines(owner):
@@ -465,6 +509,67 @@ def test_nothing_is_told_of_a_silenced_bot_and_states_that_last_are_told_afterwa
     assert told(owner.look(1)) == [("now", [("error", "scalper", 1)])]
 
 
+def test_what_was_over_before_its_silence_was_is_told_to_nobody(owner):
+    """A planned restart that went wrong once, and then well."""
+    owner.engine.silence("scalper", owner.now + 3600)
+    owner.bot("crashed")
+    owner.look(5)
+    owner.bot("connected", run="r2")
+
+    assert owner.look(2 * 3600) == []
+    assert owner.engine.silenced_total == 1
+    assert owner.engine.active(owner.now) == []
+
+
+def test_several_crashes_in_a_silence_are_one_alert_at_its_end_if_the_bot_stays_away(owner):
+    owner.engine.silence("scalper", owner.now + 3600)
+    for number in range(3):
+        owner.bot("crashed", run=f"r{number}")
+        owner.look(60)
+        owner.bot("connected", run=f"r{number + 1}")
+        owner.look(2)
+    owner.bot("crashed", run="r3")
+    found = owner.look(2 * 3600)
+
+    assert [(alert.why, len(alert.matters)) for alert in found] == [("now", 1)]
+    assert found[0].matters[0].active
+
+
+def test_who_was_told_of_a_crash_is_told_behind_a_silence_that_the_bot_is_back(owner):
+    """The owner hears of the crash, silences the bot to mend it, and starts it again."""
+    owner.bot("crashed")
+    owner.look(60)
+    owner.engine.silence("scalper", owner.now + 3600)
+    owner.bot("connected", run="r2")
+    assert owner.look(3599) == []
+
+    assert [alert.why for alert in owner.look(2)] == ["back"]
+    assert owner.look(3600) == []
+
+
+def test_what_is_over_when_its_alert_was_held_back_is_told_in_one(owner):
+    """A crash in the quiet hours: the summary says that the bot is back, and nothing says it again."""
+    owner = Owner({"url": URL, "quiet_hours": "23:00-07:00"})
+    owner.bot("crashed")
+    owner.look(60)
+    owner.bot("connected", run="r2")
+    found = owner.look(10 * 3600)
+
+    assert [alert.why for alert in found] == ["quiet_hours"]
+    assert found[0].matters[0].back_at > 0
+
+
+def test_a_state_told_by_a_version_that_did_not_note_it_is_over_for_its_owner_too(owner):
+    owner.bot("crashed")
+    owner.look(60)
+    for row in owner.kept.values():
+        row.pop("is_known", None)
+    owner.restart()
+    owner.bot("connected", run="r2")
+
+    assert [alert.why for alert in owner.look(60)] == ["back"]
+
+
 def test_a_silence_can_be_ended(owner):
     owner.engine.silence("scalper", owner.now + 7200)
     assert owner.engine.silences(owner.now) == {"scalper": owner.now + 7200}
@@ -514,6 +619,43 @@ def test_a_clock_that_is_set_back_keeps_no_alert_away(owner):
     owner.line("boom")
 
     assert len(owner.look(1)) == 1
+
+
+def in_berlin(now):
+    moment = datetime.fromtimestamp(now, ZoneInfo("Europe/Berlin"))
+    return LocalTime(moment.weekday(), moment.hour * 60 + moment.minute)
+
+
+@pytest.mark.parametrize("day", [(2026, 3, 28), (2026, 10, 24)], ids=["an hour is left out", "an hour comes twice"])
+def test_quiet_hours_end_by_the_owner_s_clock_in_the_night_in_which_it_changes(day):
+    begin = datetime(*day, 22, 30, tzinfo=ZoneInfo("Europe/Berlin")).timestamp()
+    owner = Owner({"url": URL, "quiet_hours": "23:00-07:00"}, local=in_berlin, now=begin)
+    owner.look(31 * 60)
+    owner.line("boom")
+    while not owner.look(60):
+        assert owner.now < begin + 86_400
+    at = datetime.fromtimestamp(owner.now, ZoneInfo("Europe/Berlin"))
+
+    assert (at.hour, at.minute // 2) == (7, 0)
+    assert [alert.why for alert in owner.alerts] == ["quiet_hours"]
+
+
+@pytest.mark.parametrize("step_s", [-40 * 86_400, -7200, -300, 300, 7200, 40 * 86_400])
+def test_a_step_of_the_clock_loses_nothing_and_repeats_nothing(step_s):
+    """What was told is not told again; what happens after the step is, at once or with its count."""
+    owner = Owner({"url": URL, "quiet_after": "off"})
+    owner.bot("connected")
+    owner.line("boom")
+    owner.bot("crashed", app="other", run="r9")
+    owner.look(60)
+    assert len(owner.alerts) == 2
+    owner.now += step_s
+    assert owner.look(60) == []
+    owner.line("a new problem")
+    owner.bot("crashed")
+    found = owner.look(3600)
+
+    assert sorted(m.kind for alert in found for m in alert.matters) == ["crashed", "error"]
 
 
 def test_what_is_remembered_is_bounded(owner):

@@ -158,6 +158,15 @@ def test_one_in_doubt_is_kept_for_its_cooldown_and_a_day(store):
     assert store.give_up(["s1"], T + cooldown_s + MAX_AGE_S + 1) == {"phone": 1}
 
 
+def test_what_waits_can_go_to_another_service(store):
+    store.commit("", {}, [ALERT, ALERT._replace(rule="other"), ALERT], T)
+    store.note_sending(3)
+    store.note_sent(3)
+    store.move("phone", "s1", "s2")
+
+    assert [(one.rule, one.service) for one in store.queued()] == [("phone", "s2"), ("other", "s1")]
+
+
 def test_who_waits_for_its_turn_need_not(store):
     with OtherProcess(store.path, OWNER_BYTE):
         assert not Locks(store.path).wait(OWNER_BYTE, unless=lambda: True)

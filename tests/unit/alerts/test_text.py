@@ -54,6 +54,23 @@ def test_a_count_says_since_when_and_how_many_are_new():
     assert "1,042 times since 10:00:00, 1,041 of them since the last alert, last at 10:01:00" in message.body
 
 
+def test_a_state_that_is_over_meanwhile_says_so():
+    crash = matter(kind="crashed", message="scalper (pid 7) is gone", active=True, back_at=T + 60.0)
+
+    assert "It is back since 10:01:00." in shown(crash, why="quiet_hours").body
+    assert "- scalper crashed; back since 10:01:00" in shown(crash, matter(), why="quiet_hours").body
+
+
+def test_what_happens_between_machines_is_named():
+    link = matter(kind="edge", key="\nlink", app="", message="lines of other machines cannot be collected", active=True)
+    lost = matter(kind="gap", key="\nstream", app="", message="the stream LOGRELAY has lost 3 messages", count=3)
+
+    assert shown(link).title == "logrelay: the lines of other machines do not come"
+    assert shown(link, why="back").title == "logrelay: the lines of other machines come again"
+    assert shown(lost).title == "logrelay: lines of other machines are missing"
+    assert "3 lines" not in shown(lost).body
+
+
 def test_several_things_are_listed_each_with_its_link():
     message = shown(
         matter(kind="crashed", message="scalper (pid 7) is gone", id="k3f9ab-9"),

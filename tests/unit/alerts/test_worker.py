@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import socket
+import sqlite3
+import time
+import urllib.error
 from dataclasses import replace
 from math import inf
 
 import pytest
 
-from logrelay.alerts.store import Locks, Queued, Store, open_store
+from logrelay.alerts.store import Locks, Outgoing, Queued, Store, open_store
 from logrelay.alerts.task import Task
-from logrelay.alerts.worker import Worker, hung_up, startable
+from logrelay.alerts.text import Message
+from logrelay.alerts.worker import Worker, beat_error, fingerprint, hung_up, startable, words_of
 from logrelay.config.alert_rules import rules_of_text
 
 NOW = 1_769_162_400.0
@@ -109,3 +113,73 @@ def test_an_alert_that_a_delivery_does_not_find_counts_as_failed_and_waits(make_
 
     assert worker._failures["s1"] == (1, "it is not waiting in the alerts' file")
     assert worker._rests["s1"] > NOW
+
+
+A, B = "json://localhost/a", "json://localhost/b"
+
+
+def waiting(store):
+    return [(one.rule, one.service) for one in store.queued()]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rule", "goes_to"),
+    [
+        ([A], [B], "alert1", B),
+        ([A, B], [B], "alert1", A),
+        ([A, B], [B, A], "alert1", A),
+        ([A], [A, B], "alert1", A),
+    ],
+    ids=["another URL", "the rule before it was taken away", "two that change places", "one more"],
+)
+def test_what_waits_goes_with_its_rule_to_another_url(make_worker, before, after, rule, goes_to):
+    """A topic that was misspelt is corrected; but what goes to another rule as well is not sent there twice."""
+    store = Store(":memory:")
+    make_worker(store, rules_of_text(" ".join(before)), []).begin()
+    store.commit("", {}, [Outgoing(rule, fingerprint(A), Message("t", "b", "info"), 900.0)], NOW)
+    make_worker(store, rules_of_text(" ".join(after)), []).begin()
+
+    assert waiting(store) == [(rule, fingerprint(goes_to))]
+
+
+def test_a_line_that_cannot_be_judged_is_left_out_and_told_once(make_worker, capsys):
+    """It must not end the alerts of all others, again and again."""
+    sent = []
+    worker = make_worker(Store(":memory:"), rules_of_text(A), sent)
+    for number in range(3):
+        worker.take({"type": "log", "id": f"k3f9ab-{number}", "level": "NONE"})
+    worker.take({"type": "log", "id": "k3f9ab-9", "level": "ERROR", "source": "s", "message": "boom", "app": "a"})
+
+    assert [one["text"].partition(":")[0] for one in sent] == [
+        "the alerts could not judge the line k3f9ab-0 and leave it out"
+    ]
+    assert [one["message"] for one in worker._engine.active(time.time())] == ["boom"]
+    assert "KeyError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            urllib.error.HTTPError("https://hc.example/hidden", 404, "no /hidden", None, None),
+            "it answers with HTTP 404",
+        ),
+        (urllib.error.URLError(ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
+        (urllib.error.URLError("unknown url type: hidden"), "str"),
+        (TimeoutError("hidden"), "no answer within 10 s"),
+        (ValueError("https://hc.example/hidden"), "ValueError"),
+    ],
+)
+def test_why_a_heartbeat_failed_is_said_without_its_url(error, text):
+    assert beat_error(error) == text
+
+
+def test_what_ends_the_process_is_said_with_its_place_and_no_secret():
+    def failing(error):
+        try:
+            raise error
+        except type(error) as caught:
+            return words_of(caught)
+
+    assert failing(ValueError("json://hidden")).startswith("ValueError at test_worker.py:")
+    assert failing(sqlite3.OperationalError("no such table")).startswith("OperationalError: no such table at test_work")

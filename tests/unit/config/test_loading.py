@@ -304,3 +304,29 @@ def test_a_file_without_a_secret_may_be_read_by_others(file):
 def test_every_setting_that_is_not_shown_makes_the_file_private():
     """A new one needs its words."""
     assert {setting.name for setting in SETTINGS if setting.public is not None and setting.by_file} == set(SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (
+            '[[alert]]\nname = "phone"\nurl = "json://s3cret"\nprot = 1\n',
+            "alert in /etc/r.toml: 'prot' in alert rule phone (number 1) is no key of a rule; allowed: ",
+        ),
+        (
+            '[[alert]]\nurl = "json://s3cret"\nprot = 1\n',
+            "; if port was meant, that is a setting of the relay, and in TOML every line below [[alert]] belongs to",
+        ),
+        ('[[alert]]\nurl = "json://s3cret"\nkeep_days = 1\n', "; keep_days is a setting of the relay, and in TOML"),
+        (
+            '[[alert]]\nurl = "json://a"\n[[alert]]\nlevel = "x"\nurl = "json://b"',
+            "in alert rule alert2 is 'x'; allowed",
+        ),
+    ],
+)
+def test_a_mistake_in_a_rule_is_named_with_its_place(file, words):
+    """A setting below a table is TOML's trap: it belongs to the table, and the relay never sees it."""
+    said = refusal(file=file)
+
+    assert words in said
+    assert "s3cret" not in said
