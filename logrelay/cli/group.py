@@ -7,7 +7,10 @@ Read `cli/serve` next.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -27,6 +30,7 @@ from logrelay.cli.systemd_units import systemd
 from logrelay.cli.tail import tail
 from logrelay.cli.token import token
 from logrelay.errors import RelayError
+from logrelay.interrupts import INTERRUPTED
 
 PROGRAM = "logrelay"
 
@@ -37,8 +41,39 @@ HELP_WIDTH = 100
 class Commands(click.Group):
     """A group whose commands may raise RelayError: one line on stderr, and the exit code of the error.
 
-    A command line that cannot be understood is told in the same way, whichever command it is for.
+    A command line that cannot be understood is told in the same way, whichever command it is for. Ctrl-C ends every
+    command quietly with 130, wherever it was; a command that has something to do first, or a code of its own, catches
+    KeyboardInterrupt.
     """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run the command line and exit the process; otherwise, without `standalone_mode`, as click does."""
+        given: Any = {"windows_expand_args": windows_expand_args, **extra}
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **given)
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **given)
+        except click.Abort as abort:
+            if not isinstance(abort.__cause__, KeyboardInterrupt):  # a question was not answered with yes
+                print_stderr("not confirmed: nothing was done")
+                sys.exit(1)
+            code = INTERRUPTED
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        if code == INTERRUPTED:
+            _discard_stdout()
+        sys.exit(code if isinstance(code, int) else 0)
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -58,6 +93,14 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except click.UsageError as error:
             ctx.exit(_print_usage_error(error, f"{ctx.command_path} {ctx.invoked_subcommand or ''}".rstrip()))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+def _discard_stdout() -> None:
+    """Have what is left in stdout's buffer go nowhere: its reader may be gone, or read no more."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
 
 
 def _print_usage_error(error: click.UsageError, path: str) -> int:

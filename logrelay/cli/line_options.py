@@ -1,8 +1,8 @@
 """What the commands that show lines have in common: filters as options, the source, and how such a command ends.
 
-Owns: these options, and `reading`, which opens what a command reads from and sees to its end at Ctrl-C and at a closed
-pipe. It must not know how lines look or travel: that is in `terminal`, which is loaded when a command is called. Read
-`cli/tail` next.
+Owns: these options, and `reading`, which opens what a command reads from and sees to its end at a closed pipe. It must
+not know how lines look or travel: that is in `terminal`, which is loaded when a command is called. Read `cli/tail`
+next.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ from logrelay.errors import ConfigError
 if TYPE_CHECKING:
     from logrelay.terminal.finding import Found
     from logrelay.terminal.selection import Selection
-
-INTERRUPTED = 130
-"""The shell's exit code for a program that Ctrl-C ended."""
 
 MOST_TOKEN_BYTES = 4096
 """Of a file with a token; a token has 256 characters at most."""
@@ -143,7 +140,7 @@ def selection_of(given: dict[str, Any], *, until_name: str = "until") -> Selecti
 def reading(given: dict[str, Any], *, history: bool = False) -> Iterator[Reading]:
     """Find what a command reads from; `given` are the values of its filter and source options.
 
-    Ends the process with 130 at Ctrl-C, and with 0 when nobody reads its output any more. Raises RelayError.
+    Ends the process with 0 when nobody reads its output any more. Raises RelayError.
     """
     selection = selection_of(given)
     place, token_file = given.pop("place"), given.pop("token_file")
@@ -159,9 +156,6 @@ def reading(given: dict[str, Any], *, history: bool = False) -> Iterator[Reading
         selection = selection.or_else(found.given)
         selection.check(time.time_ns() // 1000)
         yield Reading(selection, found)
-    except KeyboardInterrupt:
-        discard_stdout()
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         discard_stdout()
         sys.exit(0)

@@ -24,6 +24,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.config.loading import default_socket, trader_places
 from logrelay.errors import ConfigError, NotAckedError, RelayError
 from logrelay.ingest.frames import MAX_FRAME_BYTES, MAX_NAME_CHARS, RUN_KEY_BYTES
+from logrelay.interrupts import INTERRUPTED
 from logrelay.model import run_name
 from logrelay.send import frames
 from logrelay.send.given import Given, from_arguments, from_line, level_of
@@ -31,9 +32,6 @@ from logrelay.send.link import Link, first_socket
 
 DEFAULT_TIMEOUT_S = 5.0
 """A relay that restarts is back in a second or two; a script should not hang for longer than a person waits."""
-
-INTERRUPTED = 130
-"""The shell's exit code for a program that Ctrl-C ended."""
 
 NS_PER_S = 1_000_000_000
 

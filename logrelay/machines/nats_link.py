@@ -2,7 +2,7 @@
 
 Owns: how the settings become options of nats-py, what is done about a missing stream, and what is said of errors, which
 never have a secret in them. It must not know lines, journals or what is sent. nats-py is imported when there is
-something to connect to, and only here. Read `stream_batch` next: it is what goes through.
+something to connect to, and only here. Read `nats_transport` next: the bytes below it.
 
 One attempt is one server: whoever connects goes through the list and waits between two attempts, so that the client's
 own reconnecting, which keeps what it was given for later, is not needed: what nobody has acknowledged is in a journal.
@@ -24,12 +24,16 @@ from typing import Any
 from logrelay.config.nats_url import NatsUrl, parse
 from logrelay.config.settings import Config
 from logrelay.errors import ConfigError
+from logrelay.machines.nats_transport import HearingTransport
 from logrelay.machines.stream_batch import LINES_SUBJECT, edge_name_of
 
 CONNECT_TIMEOUT_S = 5.0
 """For one attempt: a server that is reachable answers within a few round trips."""
 REQUEST_TIMEOUT_S = 5.0
 """For an answer of JetStream: a cluster that has lost a server elects another leader meanwhile."""
+MOST_ENDS = 3
+"""Attempts at one server whose connections end without a word before they are made. Its reason may have been lost on
+the way, which does not happen again and again; a server that is not up behind a proxy ends them all."""
 PING_EVERY_S, MOST_PINGS = 10, 2
 """A connection that has died without a word is noticed after so many seconds times so many."""
 
@@ -43,10 +47,34 @@ stream for which it has no room."""
 DUPLICATE_WINDOW_S = 120.0
 """Within which a server knows a message by its id; beyond it the expected sequence tells."""
 
+TRANSPORT = "_transport"
+"""Where a client of nats-py has its connection."""
+
 EXTRA = "pip install 'logrelay-daemon[nats]'"
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "?([^\s"\']+)', re.IGNORECASE)
 """How a server says so; nats-py has it in lower case."""
+_REFUSALS = tuple(
+    (re.compile(pattern, re.IGNORECASE), meaning)
+    for pattern, meaning in (
+        ("authorization violation", "it does not know us: user, password, token, nkey or credentials are wrong"),
+        (r"authentication (expired|revoked)", "our user has expired or was revoked; ask for new credentials"),
+        (
+            r"maximum (account active )?connections exceeded",
+            "it has as many connections as it allows; raise max_connections there, or end others",
+        ),
+        (
+            r"tls required|no ssl context",
+            "it wants TLS; write tls:// in place of nats://, and name the CA with --nats-tls-ca if it is a private one",
+        ),
+        (
+            r"alert (certificate required|bad certificate|handshake failure|unknown ca)|certificate_required",
+            "it does not take our TLS certificate, or was shown none; see --nats-tls-cert and --nats-tls-key",
+        ),
+        (r"account.*(suspended|registration)", "it has no use of our account; ask who runs the server"),
+    )
+)
+"""What servers say when they refuse a connection, and what it means to who has set us up."""
 _NOISE = "returning true from eof_received()"
 """Begins a warning of asyncio about every TLS connection that a server ends: nobody can do anything about it."""
 
@@ -151,13 +179,31 @@ async def connect(
     """Connect to one server and return the client. Raises NatsError, and ConfigError for files that cannot be used.
 
     `name` is how the server's own tools show us. Answers come to subjects below `_INBOX.<inbox>`, so that a server can
-    be told to let nobody else read them. `on_closed` is called when the connection has ended, whyever. Nothing is
-    reconnected.
+    be told to let nobody else read them. `on_closed` is called when a connection that was made has ended, whyever.
+    Nothing is reconnected. Cancelling ends what there is of the connection.
     """
     nats = load_client()
     logging.getLogger("asyncio").addFilter(_is_no_noise)  # the same function is added once
-    client = nats.NATS()
-    secret_is_safe, said = _SecretGuard(client, settings), _LastError()
+    for _ in range(MOST_ENDS):
+        try:
+            return await _attempt(nats.NATS(), settings, server, name, inbox, on_closed)
+        except _EndedError as error:
+            ended = error
+    raise ended
+
+
+async def _attempt(
+    client: Any,
+    settings: NatsSettings,
+    server: NatsUrl,
+    name: str,
+    inbox: str,
+    on_closed: Callable[[], Awaitable[None]] | None,
+) -> Any:
+    transport, said, end = HearingTransport(), _LastError(), _End(on_closed)
+    # nats-py takes the transport that it has, and has no argument for it.
+    vars(client)[TRANSPORT] = transport
+    secret_is_safe = _SecretGuard(client, settings)
     options: dict[str, Any] = {
         "servers": [server.public],
         "name": name,
@@ -170,9 +216,8 @@ async def connect(
         "max_outstanding_pings": MOST_PINGS,
         "inbox_prefix": f"_INBOX.{inbox}",
         "error_cb": said.take,
+        "closed_cb": end.take,
     }
-    if on_closed is not None:
-        options["closed_cb"] = on_closed
     context = tls_context(settings)
     if context is not None:
         options["tls"] = context
@@ -189,15 +234,52 @@ async def connect(
     try:
         await asyncio.wait_for(client.connect(**options), CONNECT_TIMEOUT_S * 2)
         secret_is_safe("")
-    except ConfigError:
-        raise
-    except NatsError:
+    except (ConfigError, NatsError):
         await close(client)
         raise
     except Exception as error:
         await close(client)
-        raise as_nats_error(said.error or error, server) from None
+        if transport.said:  # whatever came of it, this is why
+            raise as_nats_error(_SaidError(transport.said), server) from None
+        cause = said.error or error
+        if isinstance(cause, ConnectionResetError | BrokenPipeError | ConnectionAbortedError):
+            raise _EndedError(
+                f"{server.public}: the connection has ended before it was made, and nobody said why; look at the log "
+                "of the server, or of what is in front of it"
+            ) from None
+        raise as_nats_error(cause, server) from None
+    except BaseException:
+        transport.close()
+        raise
+    await end.begin()
     return client
+
+
+class _SaidError(Exception):
+    """What a server has said before it ended the connection."""
+
+
+class _EndedError(NatsError):
+    """A connection has ended before it was made, and nobody has said why."""
+
+
+class _End:
+    """Passes on that a connection has ended, if it was made before."""
+
+    def __init__(self, tell: Callable[[], Awaitable[None]] | None) -> None:
+        self._tell, self._made, self._ended = tell, False, False
+
+    async def take(self) -> None:
+        """Be told that it has ended, by the client."""
+        self._ended = True
+        if self._made and self._tell is not None:
+            await self._tell()
+
+    async def begin(self) -> None:
+        """Be told that it was made; it may have ended at once."""
+        self._made = True
+        if self._ended and self._tell is not None:
+            await self._tell()
 
 
 class _SecretGuard:
@@ -252,11 +334,21 @@ def as_nats_error(error: BaseException, server: NatsUrl, client: Any = None) -> 
         return NatsRefusedError(
             f"{server.public}: the user may not {verb} to {may_not[2]}; docs/machines.md has the permissions"
         )
+    if type(error).__name__ == "ConnectionClosedError" and isinstance(getattr(client, "last_error", None), Exception):
+        error = client.last_error  # why it was closed
     where, text = server.public, str(error).strip() or type(error).__name__
     if isinstance(error, ssl.SSLCertVerificationError):
-        return NatsRefusedError(f"{where}: its certificate is not trusted: {error.verify_message or error}")
-    if type(error).__name__ == "AuthorizationError" or "authorization violation" in text.lower():
-        return NatsRefusedError(f"{where}: it does not know us: user, password, token, nkey or credentials are wrong")
+        return NatsRefusedError(
+            f"{where}: its certificate is not trusted: {error.verify_message or error}; --nats-tls-ca names a CA of "
+            "your own"
+        )
+    if type(error).__name__ == "AuthorizationError":
+        text = "authorization violation"
+    for pattern, meaning in _REFUSALS:
+        if pattern.search(text):
+            return NatsRefusedError(f"{where}: {meaning}")
+    if isinstance(error, ssl.SSLError):
+        return NatsRefusedError(f"{where}: there is no TLS with it: {error.reason or error}")
     if isinstance(error, TimeoutError) or type(error).__name__ in ("TimeoutError", "NoServersError"):
         return NatsError(f"{where}: no answer in time")
     if "Permissions Violation" in text:

@@ -24,6 +24,7 @@ from logrelay.cli.serve import serve  # noqa: E402
 from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
 from logrelay.fanout import line_json  # noqa: E402
 from logrelay.http import log_query, metrics, request_head  # noqa: E402
+from logrelay.interrupts import INTERRUPTED  # noqa: E402
 from logrelay.viewers import connection, messages, requests, server  # noqa: E402
 from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor, Redactor  # noqa: E402
 from tests.support.waiting import DEADLINE_S  # noqa: E402
@@ -67,7 +68,7 @@ def test_every_exit_code_is_documented():
     classes = [errors.RelayError]
     for cls in classes:
         classes.extend(cls.__subclasses__())
-    codes = {0} | {cls.exit_code for cls in classes}
+    codes = {0, INTERRUPTED} | {cls.exit_code for cls in classes}
     section = page("docs/operations.md").partition("## Exit codes")[2].partition("\n## ")[0]
 
     assert {int(c) for c in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)} == codes

@@ -183,6 +183,7 @@ FOREIGN = [
     Foreign("logrelay.tls", "connection", {"context"}, "the same: the callback sets what the handshake goes on with"),
     Foreign("logrelay.terminal.relay", "context", {"check_hostname"}, "the ssl module's way to set a context up"),
     Foreign("logrelay.tls", "context", {"minimum_version", "options"}, "the ssl module's way to set a context up"),
+    Foreign("logrelay.interrupts", "sys", {"unraisablehook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.log_relay.handler", "_busy", {"depth"}, "a threading.local of the module: set per thread"),

@@ -11,9 +11,10 @@ from logrelay.config.settings import Config
 from logrelay.errors import ConfigError
 from logrelay.machines import nats_link
 from logrelay.machines.nats_link import NatsError, NatsRefusedError, NatsSettings
+from tests.support.certificates import Authority
 from tests.support.nats import NatsServer, asked, free_port, nats_server, needs_nats
 
-pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
+pytest.importorskip("nats", reason="nats-py is not installed: pip install '.[nats]' in the checkout")
 
 
 def settings(url, **more):
@@ -92,6 +93,46 @@ def test_what_a_server_refuses_is_said_without_the_secret(server):
     plain = settings(server.url.replace("nats", "tls"), user="ann", password="hunter2")
     with pytest.raises(NatsRefusedError, match="does not want TLS"):
         stream_of(plain)
+
+
+@needs_nats
+def test_a_server_that_is_full_or_knows_no_such_key_says_so(tmp_path):
+    """A key that it does not know, and one connection too many: each should be a refusal that says what to do."""
+    nkeys = pytest.importorskip("nkeys", reason="nkeys is not installed: pip install '.[nats]' in the checkout")
+    seed = tmp_path / "seed"
+    seed.write_bytes(nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER))
+    users = 'max_connections: 1\nauthorization { users: [{user: "ann", password: "hunter2"}] }'
+    with nats_server(tmp_path, extra=users) as running:
+        with pytest.raises(NatsRefusedError, match="does not know us"):
+            stream_of(settings(running.url, nkey=str(seed)))
+        with pytest.raises(NatsRefusedError, match="does not know us"):
+            stream_of(settings(running.url, token="hunter3"))
+        ann = settings(running.url, user="ann", password="hunter2")
+
+        async def another(_client, server):
+            return await nats_link.connect(ann, server, name="other", inbox="test")
+
+        with pytest.raises(NatsRefusedError, match="raise max_connections"):
+            connected(ann, another)
+
+
+@needs_nats
+def test_a_server_that_wants_tls_or_a_certificate_says_so(tmp_path):
+    """Whoever comes without should be told which of the two is missing."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("server")
+    ca = tmp_path / "ca.pem"
+    tls = f'tls {{ cert_file: "{certificate}", key_file: "{key}", ca_file: "{ca}", verify: true }}'
+    with nats_server(tmp_path, extra=tls) as running:
+        url = running.url.replace("nats", "tls")
+        for one in (running.url, url):
+            with pytest.raises(NatsRefusedError, match=r"not trusted: .*--nats-tls-ca"):
+                stream_of(settings(one))
+        with pytest.raises(NatsRefusedError, match="see --nats-tls-cert"):
+            stream_of(settings(url, tls_ca=str(ca)))
+        own = authority.issue("client")
+        wanted = settings(url, tls_ca=str(ca), tls_cert=str(own[0]), tls_key=str(own[1]))
+        assert stream_of(wanted).config.name == "LOGRELAY"
 
 
 @needs_nats
