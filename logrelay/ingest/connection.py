@@ -87,7 +87,7 @@ class Owner(Protocol):
         """Count the connection in. Returns None, or the reason why it is refused."""
 
     def was_read(self, connection: UnixConnection, size: int, frames: int = 0) -> None:
-        """Note that `size` bytes were read, and so many frames handed over."""
+        """Note that `size` bytes were read, and so many frames worked on, pings among them."""
 
     def read_buffer(self, connection: UnixConnection) -> memoryview:
         """Return where bytes of the connection are read to; its length is how much is read at once."""
@@ -225,6 +225,8 @@ class UnixConnection(asyncio.BufferedProtocol):
             self._send(frames.PONG)
         if not self.greeted:
             if not received:
+                if self._decoder.frame_count:
+                    self._owner.was_read(self, len(data), self._decoder.frame_count)
                 return
             first = received.pop(0)
             reason = self._greet(first) if isinstance(first, Hello) else "the first frame must be hello"
@@ -249,7 +251,7 @@ class UnixConnection(asyncio.BufferedProtocol):
                 self._send(answer)
         if broken:
             self._intake.refused(self, broken.reason)
-        self._owner.was_read(self, len(data), len(received))
+        self._owner.was_read(self, len(data), self._decoder.frame_count)
         if broken:
             self._refuse(broken.reason)
 

@@ -176,7 +176,7 @@ class Decoder:
     the connection is to be closed; further bytes are ignored.
     """
 
-    __slots__ = ("_allowed_bytes", "_broken", "_counted_bytes", "_partial", "_unpackers", "was_pinged")
+    __slots__ = ("_allowed_bytes", "_broken", "_counted_bytes", "_partial", "_unpackers", "frame_count", "was_pinged")
 
     def __init__(self, unpackers: Unpackers | None = None, *, first_frame_bytes: int = MAX_PENDING_BYTES) -> None:
         self._unpackers = unpackers or Unpackers()
@@ -188,6 +188,8 @@ class Decoder:
         self._broken = False
         self.was_pinged = False
         """Among what `receive` was given last were pings, however many."""
+        self.frame_count = 0
+        """Frames that what `receive` was given last has completed, pings among them: so much work it was."""
 
     @property
     def pending(self) -> int:
@@ -207,6 +209,7 @@ class Decoder:
     def receive(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes, in order, but for pings and pongs. Never raises."""
         self.was_pinged = False
+        self.frame_count = 0
         received: list[Frame] = []
         try:
             while data and not self._broken:
@@ -280,6 +283,7 @@ class Decoder:
         if sizes[0] > self._allowed_bytes:
             self._break(received, _too_long(self._allowed_bytes))
             return
+        self.frame_count += len(sizes)
         allowed, self._allowed_bytes = self._allowed_bytes, MAX_PENDING_BYTES
         append = received.append
         ranks = RANKS
@@ -320,6 +324,7 @@ class Decoder:
             self._break(received, _too_long(self._allowed_bytes))
             return
         self._allowed_bytes = MAX_PENDING_BYTES
+        self.frame_count += 1
         answer = frame.answer()
         received.append(answer)
         self._broken = type(answer) is Broken

@@ -24,6 +24,10 @@ LINES_PER_S = 2_000.0
 LINE_BYTES = 256
 """So many bytes cost as much as a line, if the lines are long."""
 
+FRAMES_AT_ONCE = 1_000
+"""Frames in one read of a connection, if they are as long as those of the read before: some ten milliseconds. A line
+has 150 bytes, mostly, and a whole read has fewer of them; but the shortest frames have two bytes."""
+
 FLOOD_LINES_PER_S = 10_000.0
 """Of all connections that flood, while others log: a tenth of what the relay reads at full speed on a small machine, so
 that a commit has some hundred lines and nobody waits for many of them."""
@@ -41,7 +45,7 @@ TELL_AGAIN_S = 60.0
 class _Share:
     """What is known of one connection."""
 
-    __slots__ = ("bucket", "flooding_since", "lines", "told_at")
+    __slots__ = ("bucket", "flooding_since", "frame_bytes", "lines", "told_at")
 
     def __init__(self, mono: float) -> None:
         self.bucket = TokenBucket(BURST_LINES, LINES_PER_S, mono)
@@ -49,6 +53,8 @@ class _Share:
         self.told_at = float("-inf")
         self.lines = 0
         """Since it floods, or since that was last told."""
+        self.frame_bytes = 0.0
+        """Of a frame in the last read that ended any, on average; 0: there was none yet."""
 
     def read(self, lines: int, cost: float, mono: float) -> bool:
         """Note a read; tells whether the connection floods."""
@@ -83,11 +89,16 @@ class ReadShares:
         """Monotonic time at which those that flood have used up what they have been read."""
 
     def pause_s(self, connection: Hashable, lines: int, size: int, mono: float) -> float:
-        """Note a read of so many lines and bytes; return the seconds for which the connection is left unread."""
+        """Note a read of so many lines and bytes; return the seconds for which the connection is left unread.
+
+        Frames of other kinds count as lines.
+        """
         share = self._shares.get(connection)
         if share is None:
             share = self._shares[connection] = _Share(mono)
         cost = max(lines, size / LINE_BYTES)
+        if lines:
+            share.frame_bytes = size / lines
         if not share.read(lines, cost, mono):
             self._quiet = (connection, mono)
             return 0.0
@@ -96,6 +107,11 @@ class ReadShares:
             return 0.0
         self._free_at = max(self._free_at, mono) + cost / FLOOD_LINES_PER_S
         return self._free_at - mono
+
+    def read_bytes(self, connection: Hashable, least: int, most: int) -> int:
+        """Return how much to read of a connection at once, for `FRAMES_AT_ONCE`; of one that is not known the least."""
+        share = self._shares.get(connection)
+        return least if share is None else max(least, min(most, int(share.frame_bytes * FRAMES_AT_ONCE)))
 
     def delays_others(self, connection: Hashable, mono: float) -> bool:
         """Tell whether a connection has used up more than its share while others log."""

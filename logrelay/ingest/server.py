@@ -48,8 +48,8 @@ MAX_UNGREETED_PER_USER = 512
 """Of them of one user; the same, for the oldest of that user. Twice as many as traders are allowed by default."""
 
 READ_BYTES = 64 * 1024
-"""Read at once of one connection: some 400 lines. All frames of a read are worked on in one turn of the loop, and the
-shortest have ten bytes."""
+"""Read at once of one connection: some 400 lines. All frames of a read are worked on in one turn of the loop; where
+they are short, less is read."""
 
 HELLO_READ_BYTES = 4 * 1024
 """Of one that has not said hello: a hello has some 200 bytes, and what is behind it is not worth a look where it is
@@ -60,9 +60,13 @@ PASS_BYTES = 8 * READ_BYTES
 work. After an outage hundreds may send their backlogs; those that are left are read first in the next turn of the
 loop."""
 
+PASS_FRAMES = 4_000
+"""Frames worked on in one turn of the loop, as much as those bytes hold of ordinary lines. Behind it the others wait
+for the next turn as well: pings have two bytes, and a quarter of a million of them would take half a second."""
+
 FLOOD_READ_BYTES = 8 * 1024
-"""Of one that floods while others log: a millisecond or two of work for its shortest lines, which they may have to
-wait for."""
+"""Of one that floods while others log, and of one of which nothing is known yet: a millisecond or two of work for the
+shortest lines, which they may have to wait for."""
 
 REFUSED_AT_ONCE = 256
 """Connections that are refused at once because all places are taken: as many as there are traders by default,"""
@@ -142,6 +146,8 @@ class TraderServer:
         """Runs while reads are coalesced; at its end whatever has come is read."""
         self._read_bytes = 0
         """Bytes read since the last tick."""
+        self._read_frames = 0
+        """Frames worked on since then."""
         self._was_read = False
         """Something was read since the last tick."""
         self._read_at = float("-inf")
@@ -261,7 +267,10 @@ class TraderServer:
         """Return where bytes of the connection are read to: few of one without hello, or of one that floods."""
         if not connection.greeted:
             return self._hello_buffer
-        return self._short_buffer if self._shares.delays_others(connection, self.loop.time()) else self._buffer
+        if self._shares.delays_others(connection, self.loop.time()):
+            return self._short_buffer
+        size = self._shares.read_bytes(connection, FLOOD_READ_BYTES, READ_BYTES)
+        return self._buffer if size == READ_BYTES else self._buffer[:size]
 
     def admit_hello(self, connection: UnixConnection) -> str | None:  # noqa: ARG002  (all are equal here)
         """Return why a connection that says hello is refused; None: there is room for one more trader."""
@@ -282,6 +291,7 @@ class TraderServer:
         One that floods is not read again before its time, see `read_shares`.
         """
         self._read_bytes += size
+        self._read_frames += frames
         self._drained_bytes += size
         self._was_read = True
         if not self._in_pass:
@@ -377,7 +387,7 @@ class TraderServer:
         if self._tick_handle is not None:
             self._tick_handle.cancel()  # where a pass ticks by itself
             self._tick_handle = None
-        read_bytes, self._read_bytes = self._read_bytes, 0
+        read_bytes, self._read_bytes, self._read_frames = self._read_bytes, 0, 0
         was_read, self._was_read = self._was_read, False
         viewers = self._intake.tick()
         if not was_read or self._rest_timer is not None or self._closing:
@@ -392,7 +402,7 @@ class TraderServer:
             self._poll.watch()
 
     def _read_ready(self) -> None:
-        """Read what can be read now, up to `PASS_BYTES`, and have it committed together.
+        """Read what can be read now, up to `PASS_BYTES` or `PASS_FRAMES`, and have it committed together.
 
         Called by the loop, and after a rest.
         """
@@ -407,7 +417,7 @@ class TraderServer:
             self._tick()
 
     def _has_room_in_pass(self) -> bool:
-        return self._read_bytes < PASS_BYTES
+        return self._read_bytes < PASS_BYTES and self._read_frames < PASS_FRAMES
 
     def _end_rest(self) -> None:
         """Read what has come. As long as something comes the loop need not watch for it."""

@@ -91,6 +91,7 @@ class Bench:
         self.calls = []
         self.answers = []
         self.charges = []
+        self.frame_counts = []
         self.trader, self.relay = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.trader.setblocking(False)
         self.relay.setblocking(False)
@@ -134,7 +135,8 @@ class Bench:
     def charge(self, _connection, count, *, is_new):
         self.charges.append((count, is_new))
 
-    def was_read(self, _connection, size, _frames=0):
+    def was_read(self, _connection, size, frames=0):
+        self.frame_counts.append(frames)
         self.calls.append(("read", size))
 
     def was_refused(self, _connection, reason):
@@ -521,3 +523,17 @@ def test_what_is_held_for_half_a_frame_is_told_when_it_changes(bench):
     assert one.charges[2:] == [(5, True)]
     one.connection.data_received(line[5:])
     assert one.charges[3:] == [(0, True)]
+
+
+def test_pings_are_counted_as_work_before_hello_and_behind_it(bench):
+    """Whoever sends nothing else is read after the others like any other flood."""
+    one = bench()
+    one.connection.data_received(b"\x91\x04" * 50)
+    assert one.frame_counts == [50]
+    one.receive(HELLO, [4], log(1), [5])
+    assert one.frame_counts == [50, 4]
+    one.receive([4], [4])
+    assert one.frame_counts == [50, 4, 2]
+    two = bench()
+    two.connection.data_received(msgpack.packb(HELLO)[:20])
+    assert two.frame_counts == [], "half a hello is no frame"

@@ -249,7 +249,7 @@ def test_what_half_a_frame_takes_is_known():
     assert decoder.kept_bytes == 3
     decoder.close()
     assert decoder.kept_bytes == 0
-    for reads in ((70_000,), (60_000, 10_000), (20_000, 45_000, 20_000)):
+    for reads in ((70_000,), (60_000, 10_000), (20_000, 45_000, 10_000)):
         decoder = Decoder()
         claim = b"\x95\x01\x01\x05\xa4info\x81\xa5event\xdb" + (80_000).to_bytes(4, "big") + bytes(90_000)
         at = 0
@@ -274,3 +274,20 @@ def test_what_looks_for_the_end_of_a_frame_takes_what_is_said():
     finally:
         tracemalloc.stop()
     assert taken <= frames._SCANNER_BYTES + 1000
+
+
+def test_every_frame_is_counted_as_work():
+    """Pings too, of which nothing else is seen, those that are too long, and those that are completed."""
+    line, ping, pong = msgpack.packb([1, 1, 5, "info", {"event": "x"}]), b"\x91\x04", b"\x91\x05"
+    decoder = Decoder()
+    assert decoder.receive((ping + pong) * 500) == []
+    assert decoder.frame_count == 1000
+    assert len(decoder.receive(line + ping + line + line[:5])) == 2
+    assert decoder.frame_count == 3
+    assert decoder.receive(b"") == []
+    assert decoder.frame_count == 0
+    assert len(decoder.receive(line[5:] + ping)) == 1
+    assert decoder.frame_count == 2
+    long = msgpack.packb([1, 2, 5, "info", {"event": "x" * 70_000}])
+    assert len(decoder.receive(ping + long + line)) == 2
+    assert decoder.frame_count == 3

@@ -7,6 +7,7 @@ import pytest
 from logrelay.ingest.read_shares import (
     BURST_LINES,
     FLOOD_LINES_PER_S,
+    FRAMES_AT_ONCE,
     LINE_BYTES,
     LINES_PER_S,
     OTHERS_S,
@@ -98,3 +99,21 @@ def test_a_connection_that_is_over_is_forgotten():
     shares.forget("bot")
     shares.forget("bot")
     assert not shares._shares
+
+
+def test_of_short_frames_less_is_read_at_once():
+    """As many as the last read had of them say; of who is not known, or has ended no frame, the least."""
+    shares = ReadShares()
+    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+    shares.pause_s("bot", 0, 5_000, 0.0)
+    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+    shares.pause_s("bot", 100, 15_000, 0.0)
+    assert shares.read_bytes("bot", 8_192, 65_536) == 65_536
+    shares.pause_s("bot", 100, 3_050, 0.0)
+    assert shares.read_bytes("bot", 8_192, 65_536) == 30.5 * FRAMES_AT_ONCE
+    shares.pause_s("bot", 0, 60_000, 0.0)
+    assert shares.read_bytes("bot", 8_192, 65_536) == 30.5 * FRAMES_AT_ONCE
+    shares.pause_s("bot", 4_096, 8_192, 0.0)
+    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+    shares.forget("bot")
+    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192

@@ -21,9 +21,11 @@ from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, TELL_AFT
 from logrelay.ingest.server import (
     ACCEPT_RETRY_S,
     ACCEPTED_AT_ONCE,
+    FLOOD_READ_BYTES,
     HELLO_READ_BYTES,
     MAX_UNGREETED_PER_USER,
     PASS_BYTES,
+    PASS_FRAMES,
     READ_BYTES,
     REFUSED_AT_ONCE,
     REFUSED_PER_S,
@@ -597,7 +599,11 @@ def test_before_hello_little_is_read(server):
     assert server.admit(connection) is None
     assert len(server.read_buffer(connection)) == HELLO_READ_BYTES
     connection.greeted = True
+    assert len(server.read_buffer(connection)) == FLOOD_READ_BYTES
+    server.was_read(connection, FLOOD_READ_BYTES, FLOOD_READ_BYTES // 150)
     assert len(server.read_buffer(connection)) == READ_BYTES
+    server.was_read(connection, 20_000, 1_000)
+    assert len(server.read_buffer(connection)) == 20_000
 
 
 def test_a_pass_ends_when_much_was_read(server, loop, intake, poll):
@@ -616,6 +622,23 @@ def test_a_pass_ends_when_much_was_read(server, loop, intake, poll):
     assert poll.watching, "the rest follows at once"
     poll.on_readable()
     assert sum(reads) == 2 * PASS_BYTES
+    assert intake.calls == ["tick", "tick"]
+
+
+def test_a_pass_ends_when_many_frames_were_worked_on(server, intake, poll):
+    """However few bytes they have; the next pass begins with none."""
+    (one, *_) = admitted(server, 3)
+    reads = []
+
+    def read():
+        reads.append(1000)
+        server.was_read(one, 2000, 1000)
+
+    poll.ready = [read] * 200
+    poll.on_readable()
+    assert sum(reads) == PASS_FRAMES
+    poll.on_readable()
+    assert sum(reads) == 2 * PASS_FRAMES
     assert intake.calls == ["tick", "tick"]
 
 
