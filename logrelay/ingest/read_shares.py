@@ -56,8 +56,10 @@ class _Share:
         self.frame_bytes = 0.0
         """Of a frame in the last read that ended any, on average; 0: there was none yet."""
 
-    def read(self, lines: int, cost: float, mono: float) -> bool:
+    def read(self, lines: int, size: int, cost: float, mono: float) -> bool:
         """Note a read; tells whether the connection floods."""
+        if lines:
+            self.frame_bytes = size / lines
         if self.bucket.wait_s(mono) <= 0:
             self.flooding_since = None
             self.lines = 0
@@ -97,9 +99,7 @@ class ReadShares:
         if share is None:
             share = self._shares[connection] = _Share(mono)
         cost = max(lines, size / LINE_BYTES)
-        if lines:
-            share.frame_bytes = size / lines
-        if not share.read(lines, cost, mono):
+        if not share.read(lines, size, cost, mono):
             self._quiet = (connection, mono)
             return 0.0
         if not self._others_log(connection, mono):
