@@ -857,6 +857,7 @@ class Pipeline(Generic[Server]):
             "journal_log_bytes": stats.room.log_bytes,
             "journal_log_pinned_seconds": round(stats.room.log_pinned_s, 3),
             "journal_disk_low": int(stats.room.low),
+            "journal_index_behind_lines": stats.index_behind,
             **({} if stats.room.free_bytes is None else {"journal_disk_free_bytes": stats.room.free_bytes}),
             "journal_upkeep_trouble": int(stats.upkeep_trouble is not None),
             "journal_expired_lines_total": stats.pruned_for.get("age", 0),

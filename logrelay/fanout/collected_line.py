@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -108,6 +108,45 @@ def read_line(edge: str, host: str, rank: int, found_us: int, app: str, run_name
         raise UnreadableError("it is neither a bot's line nor a notice")
     shown_us = found_us if shown == rfc3339(found_us) else _microseconds(shown)
     return _found((edge, host, rank, shown_us, found_us, app, run_name, source, shape, body, shown))
+
+
+Said = tuple[int, int, int, tuple[str, str, str, str], bytes]
+"""A line as it comes from another machine: seq, level rank, what the clock said, (app, run, host, source), body."""
+
+
+def read_lines(edge: str, said: Sequence[Said]) -> list[CollectedLine | None]:
+    """Read many bodies at once, in half of the time that `read_line` takes for each; None in the place of no line."""
+    try:
+        return _read_all(edge, said)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return [_read_or_none(edge, one) for one in said]  # which of them it is, and the others
+
+
+def _read_all(edge: str, said: Sequence[Said]) -> list[CollectedLine | None]:
+    """Do what `read_line` does, without a call for each. Raises one of some errors where any of them is no line."""
+    found: list[CollectedLine | None] = []
+    add, known = found.append, SHOWN
+    for (_, rank, found_us, (app, run_name, host, _), body), shape in zip(
+        said, [orjson.loads(one[4]) for one in said], strict=True
+    ):
+        source, context, shown = shape["source"], shape["context"], shape["timestamp"]
+        if shape["level"] != known[rank] or shape["type"] != "log" or (source == RELAY_SOURCE) is (app != ""):
+            raise UnreadableError
+        if type(shape["message"]) is not str or type(context) is not dict or type(source) is not str:
+            raise UnreadableError
+        if app == "" and type(context.get("notice")) is not str:
+            raise UnreadableError
+        shown_us = found_us if shown == rfc3339(found_us) else _microseconds(shown)
+        add(_found((edge, host, rank, shown_us, found_us, app, run_name, source, shape, body, shown)))
+    return found
+
+
+def _read_or_none(edge: str, said: Said) -> CollectedLine | None:
+    _, rank, found_us, (app, run_name, host, _), body = said
+    try:
+        return read_line(edge, host, rank, found_us, app, run_name, body)
+    except UnreadableError:
+        return None
 
 
 def moved(found: CollectedLine, shown_us: int) -> CollectedLine:
@@ -209,6 +248,16 @@ class ShownTimes:
         if len(recent) > WINDOW:
             recent.popitem(last=False)
         return at
+
+    def take_free(self, times: Sequence[int]) -> bool:
+        """Note the timestamps of some lines, which stay as they are; False: not all are free, and `place` does it."""
+        recent, unique = self._recent, set(times)
+        if self._moved or len(unique) < len(times) or not unique.isdisjoint(recent):
+            return False
+        recent.update(dict.fromkeys(times))
+        while len(recent) > WINDOW:
+            recent.popitem(last=False)
+        return True
 
     def _raise_floor(self, run: str, at: int) -> None:
         self._moved[run] = at

@@ -54,6 +54,11 @@ METRICS: tuple[Metric, ...] = (
         "Seconds since another program that reads the file has kept a long write-ahead log from getting shorter; 0 "
         "while none does.",
     ),
+    Metric(
+        "journal_index_behind_lines",
+        "gauge",
+        "Lines that the text index does not have yet; a search looks at them one by one.",
+    ),
     Metric("journal_disk_free_bytes", "gauge", "Free bytes of the journal's file system, where it says."),
     Metric("journal_disk_low", "gauge", "1 while half of --keep-free or less is free on the journal's file system."),
     Metric("journal_expired_lines_total", "counter", "Lines deleted because of --keep-days."),

@@ -270,6 +270,10 @@ class Journal(Protocol):
         """The same by reason: `age`, `size`, `space`."""
 
     @property
+    def index_behind(self) -> int:
+        """Kept lines that `derive` has not come to: a search looks at them one by one."""
+
+    @property
     def damaged_lines(self) -> int:
         """Kept lines that are lost to damage, as far as it is known; a notice takes their place."""
 

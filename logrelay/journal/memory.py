@@ -166,6 +166,11 @@ class MemoryJournal:
         """There is nothing that is made behind the head."""
         return False
 
+    @property
+    def index_behind(self) -> int:
+        """There is no index that could lack lines."""
+        return 0
+
     def checkpoint(self, *, idle: bool) -> None:
         """There is no log."""
 

@@ -919,6 +919,11 @@ class SqliteJournal:
                 more = self._derive_due()
             return more
 
+    @property
+    def index_behind(self) -> int:
+        """Kept lines that the text index does not have; 0 where there is none to be made."""
+        return self._text_index.behind(self._retention.oldest, self._retention.head)
+
     def _forget_derived(self, db: sqlite3.Connection, ranges: Sequence[Range]) -> None:
         """Leave nothing of what was made of some lines, in the transaction that is open. Raises sqlite3.Error."""
         for first, last in ranges:

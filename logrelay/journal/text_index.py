@@ -136,6 +136,10 @@ class TextIndex:
         outdated = bool(self._ranges) and self._ranges[0][1] < oldest
         return self.damaged or outdated or self._is_under_way or self._lines_left(oldest, head) >= STEP_LINES
 
+    def behind(self, oldest: int, head: int) -> int:
+        """Return how many lines are not in the index yet, up to the head; those that wait in memory count as in it."""
+        return max(0, self._lines_left(oldest, head)) if self.usable else 0
+
     @property
     def _is_under_way(self) -> bool:
         return self._pieces is not None or bool(self._slab)

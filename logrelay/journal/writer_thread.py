@@ -2,7 +2,7 @@
 
 Owns: `JournalThread`. Everything that blocks on the journal happens here, so that the event loop never does. It must
 not know sockets, viewers or what a line says: it reports to a `JournalEvents`, on the loop. It also owns the open
-journal: nobody else closes it. Read `journal/file_systems` next, and with it who makes a commit.
+journal: nobody else closes it. Read `journal/derive_rhythm` next: what is made behind the head waits for lines.
 
 One commit is written at a time; what arrives meanwhile becomes the next one, so the busier the relay is, the
 larger its transactions are. Retention and checkpoints are taken in small steps between commits. A small commit may be
@@ -23,6 +23,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from logrelay.errors import JournalError
+from logrelay.journal.derive_rhythm import WINDOW_S, DeriveRhythm
 from logrelay.journal.interface import (
     Journal,
     JournalLost,
@@ -139,6 +140,8 @@ class WriterStats:
     """Seconds that the disk has been at one thing; 0 while it is at nothing."""
     room: Room
     """What is known of the log and the disk, as of a moment ago."""
+    index_behind: int
+    """Lines that the text index does not have, as of a moment ago."""
 
 
 class JournalThread:
@@ -163,6 +166,8 @@ class JournalThread:
         self._using = Lock()
         """Held by whoever does something with the journal: the thread, or the loop for one commit."""
         self._quick = QuickCommits()
+        self._rhythm = DeriveRhythm()
+        self._index_behind = journal.index_behind
         self._wakes_at = float("-inf")
         """`clock` at which the thread looks after the journal by itself; written with `_using` held."""
         self._carried_over: deque[Commit] = deque()
@@ -295,6 +300,7 @@ class JournalThread:
             upkeep_trouble=str(self._upkeep_trouble) if self._upkeep_trouble else None,
             stalled_s=self.stalled_s,
             room=self._room,
+            index_behind=self._index_behind,
         )
 
     @property
@@ -426,7 +432,7 @@ class JournalThread:
             enough, self._unkept = max(1, self._unkept), 0
             wait = min(self._upkeep(enough=enough, idle=True), LONGEST_WAIT_S)
             if self._derive(DERIVE_IDLE_S):
-                wait = min(wait, DERIVE_PAUSE_S)
+                wait = min(wait, DERIVE_PAUSE_S if self._may_derive() else WINDOW_S)
             self._wakes_at = self._clock() + wait
         return wait
 
@@ -532,6 +538,7 @@ class JournalThread:
             self._head = commit.lines[-1].seq
         self._oldest = self._journal.oldest
         now = self._clock()
+        self._rhythm.note(len(commit.lines), now)
         if now - self._disk_looked >= DISK_LOOK_S:
             self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
 
@@ -583,9 +590,15 @@ class JournalThread:
         return min(sync_in, wait)
 
     def _derive(self, seconds: float) -> bool:
-        """Have the journal go on with what it makes behind the head, unless somebody waits for a commit."""
+        """Have the journal go on with what it makes behind the head, unless somebody waits for a commit.
+
+        Returns whether there is more to do, now or once lines do not pour in any more.
+        """
+        self._index_behind = self._journal.index_behind
         if self.pending or self._upkeep_trouble is not None or self._trouble is not None:
             return False
+        if not self._may_derive():
+            return True
         try:
             return self._journal.derive(seconds=seconds)
         except JournalError as error:
@@ -595,6 +608,9 @@ class JournalThread:
                 self._report(self.submit, Commit())
             self._upkeep_after = self._clock() + UPKEEP_RETRY_S
             return False
+
+    def _may_derive(self) -> bool:
+        return self._rhythm.may(self._clock(), self._index_behind)
 
     def _sync(self) -> float:
         """Have the disk take what it has not, when it is time; also while nothing else of the upkeep works."""

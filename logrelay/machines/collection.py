@@ -22,11 +22,11 @@ from typing import NamedTuple
 
 from logrelay.fanout.collected_line import (
     Collected,
+    CollectedLine,
     ShownTimes,
     Told,
-    UnreadableError,
     moved,
-    read_line,
+    read_lines,
     run_key,
     shown_before,
 )
@@ -213,18 +213,14 @@ class Collection:
         told = _gaps_by_place(holes)
         unreadable: list[int] = []
         for start in range(0, len(lines), CHUNK_LINES):
-            for seq, rank, found_us, origin, body in lines[start : start + CHUNK_LINES]:
-                while told and told[0].last < seq:
-                    self._tell_hole(part, batch, told.pop(0))
-                app, run_name, host, _ = origin
-                try:
-                    found = read_line(batch.edge, host, rank, found_us, app, run_name, body)
-                except UnreadableError:
-                    unreadable.append(seq)
-                    continue
-                shown_us = self._times.place(run_key(batch.edge, run_name), found.shown_us)
-                part.items.append(found if shown_us == found.shown_us else moved(found, shown_us))
-                self.counters.lines += 1
+            some = lines[start : start + CHUNK_LINES]
+            read = read_lines(batch.edge, some)
+            holes_between = bool(told) and told[0].last < some[-1].seq
+            if None not in read and not holes_between and self._times.take_free([one.shown_us for one in read if one]):
+                part.items += filter(None, read)  # the usual: nothing stands between lines, and none has to be moved
+                self.counters.lines += len(read)
+            else:
+                self._place_each(batch, some, read, part, told, unreadable)
             if start + CHUNK_LINES < len(lines):
                 last = lines[start + CHUNK_LINES - 1].seq
                 part.rows.append(self._reached(batch, edge, last, now_us))
@@ -238,6 +234,25 @@ class Collection:
             part.rows.append(self._reached(batch, edge, batch.last, now_us))
         part.is_last = True
         yield part
+
+    def _place_each(
+        self,
+        batch: StreamBatch,
+        lines: list[StreamLine],
+        read: list[CollectedLine | None],
+        part: Collected,
+        told: list[_Gap],
+        unreadable: list[int],
+    ) -> None:
+        for (seq, _, _, origin, _), found in zip(lines, read, strict=True):
+            while told and told[0].last < seq:
+                self._tell_hole(part, batch, told.pop(0))
+            if found is None:
+                unreadable.append(seq)
+                continue
+            shown_us = self._times.place(run_key(batch.edge, origin.run_name), found.shown_us)
+            part.items.append(found if shown_us == found.shown_us else moved(found, shown_us))
+            self.counters.lines += 1
 
     def _reached(self, batch: StreamBatch, edge: _Edge, seq: int, now_us: int) -> CollectedRow:
         known = edge.epochs.pop(batch.epoch, None)

@@ -122,6 +122,7 @@ class Collector:
         """Since when there is no connection, seconds of the loop's clock; None: there is one."""
         self._told = ""
         """What of the connection's trouble has been told; empty: nothing."""
+        self._is_told_deaf = False
         self._bad_since_told = 0
         self._bad_told_at = float("-inf")
         self._watch_timer: asyncio.TimerHandle | None = None
@@ -211,6 +212,7 @@ class Collector:
         try:
             await client.subscribe(f"{STATE_SUBJECT}*", cb=self._on_state)
             info = await nats_link.ensure_stream(client, self._settings, server, create=False, read_only=True)
+            self._tell_deaf(client)  # what a server has against the subscription comes before the answer
             created = getattr(info, "created", None)
             state = info.state
             facts = StreamFacts(info.config.name, str(created or ""), state.first_seq, state.last_seq)
@@ -327,7 +329,18 @@ class Collector:
 
     # --- the edges ----------------------------------------------------------------------------------------------
 
+    def _tell_deaf(self, client: Any) -> None:
+        """Say once that it cannot be heard how edges are."""
+        why = nats_link.denied(client, f"{STATE_SUBJECT}*")
+        if why is None or self._is_told_deaf:
+            return
+        self._is_told_deaf = True
+        text = f"{why}: all edges, and their bots, are shown as unreachable; docs/machines.md has the permissions"
+        self._tell(WARNING, text, {"state": "collect_deaf", "reason": why})
+
     async def _on_state(self, message: Any) -> None:
+        if not message.data:
+            return  # `logrelay check` asks whether it may say something
         try:
             state = edge_state.decode(message.data)
         except edge_state.BadStateError:

@@ -38,6 +38,7 @@ from logrelay.machines.nats_link import (
     as_nats_error,
     close,
     connect,
+    denied,
     ensure_stream,
 )
 from logrelay.machines.stream_batch import LINES_SUBJECT, BadBatchError, StreamBatch, position_of, split
@@ -132,6 +133,7 @@ class Forwarder:
         self._told = False
         self._told_at = self._other_told_at = self._other_at = float("-inf")
         self._refusals = 0
+        self._is_told_unheard = False
         self._connected = False
         self._connections = self._lines = self._bytes = self._batches = self._duplicates = self._lost = 0
         self._in_flight = 0
@@ -461,7 +463,17 @@ class Forwarder:
             half = len(state.bots) // 2
             state = replace(state, bots=state.bots[:half], more_bots=state.more_bots + len(state.bots) - half)
             message = edge_state.encode(state)
+        self._tell_unheard(link, state.subject)
         await link.do(link.client.publish(state.subject, message))
+
+    def _tell_unheard(self, link: _Link, subject: str) -> None:
+        """Say once that nobody hears how this edge is, if the server has complained of it since the last time."""
+        why = denied(link.client, subject)
+        if why is None or self._is_told_unheard:
+            return
+        self._is_told_unheard = True
+        text = f"{why}: hub relays take this edge, and its bots, for unreachable; docs/machines.md has the permissions"
+        self._feed.announce(WARNING, text, {"state": "forward_unheard", "reason": why})
 
 
 class _OtherRelayError(Exception):

@@ -14,11 +14,21 @@ import orjson
 
 from logrelay.config.nats_url import NatsUrl
 from logrelay.machines import nats_link
-from logrelay.machines.nats_link import REQUEST_TIMEOUT_S, NatsError, NatsSettings, as_nats_error, close, connect
-from logrelay.machines.stream_batch import EXPECTED_LAST, LINES_SUBJECT, BadBatchError, position_of
+from logrelay.machines.nats_link import (
+    REQUEST_TIMEOUT_S,
+    NatsError,
+    NatsSettings,
+    NoStreamError,
+    as_nats_error,
+    close,
+    connect,
+    denied,
+)
+from logrelay.machines.stream_batch import EXPECTED_LAST, LINES_SUBJECT, STATE_SUBJECT, BadBatchError, position_of
 
-WRONG_SEQUENCE, NO_MESSAGE = 10071, 10037
-"""JetStream's codes: the expected sequence is another, as is asked for here; there is no such message."""
+WRONG_SEQUENCE, NO_MESSAGE, OTHER_NAME = 10071, 10037, 10056
+"""JetStream's codes: the expected sequence is another, as is asked for here; there is no such message; a stream is to be
+made whose name is not that of the subject."""
 NEVER = str((1 << 53) - 1)
 """A sequence that no subject has: a message that expects it is refused by a server that would take ours."""
 TRIED_CONSUMER_S = 1.0
@@ -87,6 +97,14 @@ class _Check:
             info = await nats_link.ensure_stream(
                 self._client, self._settings, self._server, create=False, read_only=read_only
             )
+        except NoStreamError as error:
+            if read_only:
+                self._note(f"{error}; it is made by the first edge whose user may, a hub relay makes none", good=False)
+            elif await self._may_make(name):
+                self._note(f"stream {name} is not there yet: the relay makes it when it starts", good=True)
+            else:
+                self._note(f"{error}; start once as a user who may make it, or make it: docs/machines.md", good=False)
+            return False
         except NatsError as error:
             self._note(str(error), good=False)
             return False
@@ -108,8 +126,32 @@ class _Check:
             )
         return True
 
+    async def _may_make(self, name: str) -> bool:
+        """Ask for a stream under another name than the subject's: a server that lets us ask says that, and makes none."""
+        try:
+            asked = orjson.dumps({"name": f"{name}-not-to-be-made", "subjects": [LINES_SUBJECT + "none"]})
+            answer = await self._client.request(f"$JS.API.STREAM.CREATE.{name}", asked, timeout=REQUEST_TIMEOUT_S)
+            code: object = orjson.loads(answer.data).get("error", {}).get("err_code")
+        except Exception:
+            return False  # there is no answer to whoever may not ask
+        return code == OTHER_NAME
+
+    async def _may_say(self, edge: str) -> None:
+        """Ask whether the edge may say how it is; what is said here says nothing, and hub relays leave it out."""
+        subject = STATE_SUBJECT + edge
+        await self._client.publish(subject, b"")
+        why = await self._denied(subject)
+        if why is not None:
+            self._note(f"{why}: hub relays take this edge, and its bots, for unreachable", good=False)
+
+    async def _denied(self, subject: str) -> str | None:
+        for _ in range(2):  # the client sends the first question before what waits to be sent, the second behind it
+            await self._client.flush(REQUEST_TIMEOUT_S)
+        return denied(self._client, subject)
+
     async def may_forward(self, edge: str) -> None:
         """Ask what an edge needs."""
+        await self._may_say(edge)
         if not await self._stream():
             return
         name, subject = self._settings.stream, LINES_SUBJECT + edge
@@ -133,6 +175,11 @@ class _Check:
 
     async def may_collect(self) -> None:
         """Ask what a hub relay needs."""
+        states = f"{STATE_SUBJECT}*"
+        await self._client.subscribe(states)
+        why = await self._denied(states)
+        if why is not None:
+            self._note(f"{why}: all edges, and their bots, will be shown as unreachable", good=False)
         if not await self._stream(read_only=True):
             return
         name = self._settings.stream

@@ -90,6 +90,10 @@ class NatsRefusedError(NatsError):
     """A server will not let us do something until somebody changes a setting, there or here."""
 
 
+class NoStreamError(NatsRefusedError):
+    """There is no stream of the name, and it was not to be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
     """Where the servers are, who we are there, and which stream is meant."""
@@ -356,6 +360,18 @@ def as_nats_error(error: BaseException, server: NatsUrl, client: Any = None) -> 
     return NatsError(f"{where}: {text}")
 
 
+def denied(client: Any, subject: str) -> str | None:
+    """Return what the user may not do with a subject, if that is the last that the server has complained of.
+
+    A server says so apart from everything else, and nobody waits for it where no answer is expected.
+    """
+    may_not = _DENIED.search(str(client.last_error or ""))
+    if may_not is None or may_not[2].lower() != subject.lower():
+        return None
+    verb = "publish" if may_not[1].lower() == "publish" else "subscribe"
+    return f"the user may not {verb} to {subject}"
+
+
 async def ensure_stream(
     client: Any, settings: NatsSettings, server: NatsUrl, *, create: bool = True, read_only: bool = False
 ) -> Any:
@@ -386,7 +402,8 @@ async def ensure_stream(
             )
     except Exception as error:
         if getattr(error, "err_code", None) is not None:
-            raise NatsRefusedError(f"{server.public}: stream {settings.stream}: {_described(error)}") from None
+            kind = NoStreamError if getattr(error, "err_code", None) == STREAM_NOT_FOUND else NatsRefusedError
+            raise kind(f"{server.public}: stream {settings.stream}: {_described(error)}") from None
         refused = as_nats_error(error, server, client)
         if isinstance(refused, NatsRefusedError):
             raise refused from None

@@ -213,6 +213,46 @@ def test_a_user_who_may_not_publish_is_told_what_is_missing(tmp_path):
             relay.end()
 
 
+def test_states_that_are_not_allowed_are_told_by_each_and_by_check(tmp_path):
+    """An edge that may not say how it is, and a hub relay that may not hear it, look like machines that are dead."""
+    users = (
+        '{user: "mute", password: "p", permissions: {publish: ["$JS.API.>", "logrelay.lines.>"], subscribe: "_INBOX.>"}}'
+        ',{user: "deaf", password: "p", permissions: {publish: "$JS.API.>", subscribe: "_INBOX.>"}}'
+    )
+    with nats_server(tmp_path / "nats", extra=f"authorization {{ users: [{users}] }}") as server:
+        mute = {"LOGRELAY_NATS_USER": "mute", "LOGRELAY_NATS_PASSWORD": "p"}
+        deaf = {"LOGRELAY_NATS_USER": "deaf", "LOGRELAY_NATS_PASSWORD": "p"}
+        edge = Relay(tmp_path, "--forward", server.url, "--edge-name", "box")
+        edge.environ = mute
+        (tmp_path / "hub").mkdir()
+        hub = Relay(tmp_path / "hub", "--collect", server.url)
+        hub.environ = deaf
+        before = check("--forward", server.url, "--edge-name", "box", **mute)
+        assert "stream LOGRELAY is not there yet: the relay makes it when it starts" in before.stdout
+        assert "stream not found" not in before.stderr, "no problem: it may be made"
+        assert not server.streams(), "nothing is made by asking"
+        no_hub = check("--collect", server.url, **deaf)
+        assert "stream not found" in no_hub.stderr
+        assert "made by the first edge" in no_hub.stderr
+        try:
+            edge.start()
+            wait_for(lambda: any("may not publish to logrelay.state.box" in said for said in edge.said), edge.tell)
+            hub.start()
+            wait_for(lambda: any("may not subscribe to logrelay.state.*" in said for said in hub.said), hub.tell)
+            after = check("--forward", server.url, "--edge-name", "box", **mute)
+            assert "the user may not publish to logrelay.state.box" in after.stderr
+            assert (before.returncode, after.returncode) == (7, 7)
+            assert "lines may be published as box" in after.stdout
+            deaf_hub = check("--collect", server.url, **deaf)
+            assert "the user may not subscribe to logrelay.state.*" in deaf_hub.stderr
+            assert hub.metric("collected_bad_messages_total") == 0
+            for relay, state in ((edge, b'"state":"forward_unheard"'), (hub, b'"state":"collect_deaf"')):
+                assert relay.get("/logs?limit=1000")[1].count(state) >= 1
+        finally:
+            hub.end()
+            edge.end()
+
+
 def key_pair(prefix):
     """Return the seed, and the key pair, of a new nkey."""
     seed = nkeys.encode_seed(os.urandom(32), prefix)

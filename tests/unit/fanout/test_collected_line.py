@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logrelay.fanout import collected_line as module
-from logrelay.fanout.collected_line import ShownTimes, UnreadableError, collected_line, moved, read_line, shown_before
+from logrelay.fanout.collected_line import (
+    ShownTimes,
+    UnreadableError,
+    collected_line,
+    moved,
+    read_line,
+    read_lines,
+    shown_before,
+)
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import COLLECTED_RUN, CRITICAL, INFO, RELAY_RUN, WARNING
 
@@ -139,6 +147,40 @@ def test_whatever_the_bytes_are_nothing_else_is_raised(body):
         read_line("berlin", "", INFO, T0, "bot", "", body)
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                (sent().body, "bot"),
+                (sent(clock_us=T0 - 5).body, "bot"),
+                (notice_line("edge01", 42, T0, INFO, "relay", "hello", {})[0].body, ""),
+                (notice_line("edge01", 42, T0, INFO, "relay", "hello", {})[0].body, "bot"),
+                (sent().body, ""),
+                (sent(rank=CRITICAL).body, "bot"),
+                (orjson.dumps({**GOOD, "message": 7}), "bot"),
+                (orjson.dumps({**GOOD, "context": []}), "bot"),
+                (orjson.dumps({**GOOD, "source": None}), "bot"),
+                (orjson.dumps({**GOOD, "timestamp": 3}), "bot"),
+                (orjson.dumps({"type": "log"}), "bot"),
+                (b"[]", "bot"),
+                (b"{", "bot"),
+            ]
+        ),
+        max_size=6,
+    )
+)
+def test_many_at_once_are_what_each_would_be(bodies):
+    """Whatever is among them, and wherever it stands."""
+    said = [(7 + n, INFO, T0, (app, "run1", "box", "x"), body) for n, (body, app) in enumerate(bodies)]
+    expected = []
+    for _, rank, at, (app, run, host, _), body in said:
+        try:
+            expected.append(read_line("berlin", host, rank, at, app, run, body))
+        except UnreadableError:
+            expected.append(None)
+    assert read_lines("berlin", said) == expected
+
+
 def test_critical_is_shown_as_error():
     """As everywhere."""
     before = sent(rank=CRITICAL)
@@ -155,6 +197,21 @@ def test_of_two_machines_no_timestamp_comes_twice():
     placed = [times.place(run, at) for run, at in asked]
 
     assert placed == [10, 11, 12, 13, 14, 15, 20, 19]
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=4), max_size=9))
+def test_free_timestamps_are_taken_in_one_step_as_one_by_one(groups):
+    """Where they are not all free, nothing is noted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "WINDOW", 5)
+        once, each = ShownTimes(), ShownTimes()
+        for group in groups:
+            wanted = [at for _, at in group]
+            placed = [each.place(run, at) for run, at in group]
+            if once.take_free(wanted):
+                assert placed == wanted
+            else:
+                assert [once.place(run, at) for run, at in group] == placed
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 3)), max_size=60), st.integers(1, 5))

@@ -73,7 +73,9 @@ def test_it_is_made_behind_the_head_and_goes_on_after_a_restart(journal, line):
     """What is full is kept, what is not begins again; nothing is found twice or not at all."""
     write(journal, line, 1, 41, at7="needle-one", at40="needle-two")
     assert find(journal, "NEEDLE", 41) == [7, 40]
+    assert journal.index_behind == 41
     derive(journal)
+    assert journal.index_behind == 1, "half of a step is not worth one"
     assert slabs(journal) == [(1, 16), (17, 32)]
     assert find(journal, "needle", 41) == find(journal, "needle", 41, newest=True) == [7, 40]
     journal.close()

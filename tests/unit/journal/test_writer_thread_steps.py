@@ -14,6 +14,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.journal import writer_thread
+from logrelay.journal.derive_rhythm import BUSY_LINES_PER_S, MOST_BEHIND, WINDOW_S
 from logrelay.journal.interface import JournalLost, Keeping, Opening, Page, Query, Room
 from logrelay.journal.writer_thread import (
     DERIVE_BUSY_S,
@@ -140,6 +141,7 @@ class Scripted:
         return {first: last}
 
     damaged_lines = 0
+    index_behind = 0
 
     def disturbed(self):
         return False
@@ -815,6 +817,20 @@ def test_what_is_made_behind_the_head_goes_on_while_nobody_waits(world, lines):
     assert world.idle[:4] == [IDLE_S, DERIVE_PAUSE_S, DERIVE_PAUSE_S, world.idle[3]]
     assert world.idle[3] > DERIVE_PAUSE_S
     assert world.journal.derived[:4] == [DERIVE_BUSY_S, DERIVE_IDLE_S, DERIVE_IDLE_S, DERIVE_IDLE_S]
+
+
+def test_what_is_made_behind_the_head_waits_while_lines_pour_in(world, lines):
+    """Until they do not, which is looked for in time, or until too much is missing; how much is told."""
+    world.journal.derives = [True] * 9
+    world.journal.index_behind = 7
+    world.idle_turns = 3
+    world.begin(Commit(lines(1, int(BUSY_LINES_PER_S * WINDOW_S))))
+    assert world.idle[1:3] == [WINDOW_S, WINDOW_S]
+    assert world.journal.derived == []
+    assert world.thread.stats().index_behind == 7
+    world.journal.index_behind, world.idle_turns = MOST_BEHIND, 1
+    world.then(Commit(lines(int(BUSY_LINES_PER_S * WINDOW_S) + 1, 1)))
+    assert world.journal.derived
 
 
 def test_an_error_of_what_is_made_behind_the_head_is_no_trouble(world, lines):
