@@ -11,7 +11,7 @@ cannot come out differently. A body that begins in another way, of an older rela
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -176,8 +176,15 @@ def _microseconds(shown: object) -> int:
 def collected_line(epoch: str, seq: int, found: CollectedLine) -> tuple[Line, str, dict[str, object]]:
     """Make a line of this journal. Returns it, its message and its context, as `line_json.log_line` does."""
     edge, host, rank, shown_us, found_us, app, run_name, source, shape, said, shown = found
-    id_, notice, context = id_of(epoch, seq), app == "", shape["context"]
-    shown = shown or rfc3339(shown_us)
+    notice, context = app == "", shape["context"]
+    begins = b'{"type":"log","id":"%b"' % str(shape.get("id")).encode()
+    if shown and not notice and EDGE not in shape and HOST not in shape and said.startswith(begins):
+        # The usual line, without a call for each step: only id and origin are another.
+        spliced = b'{"type":"log","id":"%b-%d"%b%b' % (epoch.encode(), seq, said[len(begins) : -1], _end(edge, host))
+        clock_us = None if found_us == shown_us else found_us
+        line = (seq, shown_us, rank, source, COLLECTED_RUN, spliced, "", EMPTY, app, clock_us, run_name, edge)
+        return _line(line), shape["message"], context
+    id_, shown = id_of(epoch, seq), shown or rfc3339(shown_us)
     body = None if notice else _spliced(shape, said, id_, shown, edge, host)
     if body is None:
         if notice:
@@ -222,7 +229,9 @@ class ShownTimes:
     """
 
     def __init__(self) -> None:
-        self._recent: OrderedDict[int, None] = OrderedDict()
+        self._recent: set[int] = set()
+        self._order: deque[int] = deque()
+        """The same, in the order in which they came."""
         self._moved: OrderedDict[str, int] = OrderedDict()
         """Runs of which a line was moved, and the timestamp that it got."""
 
@@ -244,9 +253,7 @@ class ShownTimes:
             self._raise_floor(run, at)
         elif floor is not None:
             del self._moved[run]
-        recent[at] = None  # as `_remember` does: this is the way of every line
-        if len(recent) > WINDOW:
-            recent.popitem(last=False)
+        self._remember(at)
         return at
 
     def take_free(self, times: Sequence[int]) -> bool:
@@ -254,9 +261,9 @@ class ShownTimes:
         recent, unique = self._recent, set(times)
         if self._moved or len(unique) < len(times) or not unique.isdisjoint(recent):
             return False
-        recent.update(dict.fromkeys(times))
-        while len(recent) > WINDOW:
-            recent.popitem(last=False)
+        recent |= unique
+        self._order.extend(times)
+        self._forget()
         return True
 
     def _raise_floor(self, run: str, at: int) -> None:
@@ -266,6 +273,13 @@ class ShownTimes:
             self._moved.popitem(last=False)
 
     def _remember(self, at: int) -> None:
-        self._recent[at] = None
-        if len(self._recent) > WINDOW:
-            self._recent.popitem(last=False)
+        if at not in self._recent:
+            self._recent.add(at)
+            self._order.append(at)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget the oldest of more than WINDOW."""
+        order = self._order
+        for _ in range(len(order) - WINDOW):
+            self._recent.discard(order.popleft())

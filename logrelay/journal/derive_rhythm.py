@@ -6,8 +6,8 @@ commit.
 
 The text index takes more of the processor for a line than all the rest of its way into the journal, and nobody misses
 it for some time: what is not in it yet is searched line by line. So while lines pour in (a hub relay that catches up, a
-bot that runs wild) it waits, and the processor is theirs. It does not wait for ever: beyond MOST_BEHIND a search
-would take seconds.
+bot that runs wild), or out (an edge that catches up), it waits, and the processor is theirs. It does not wait for ever:
+beyond MOST_BEHIND a search would take seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DeriveRhythm:
         """In the window before."""
 
     def note(self, lines: int, now: float) -> None:
-        """Learn that so many lines have been committed."""
+        """Learn that so many lines have been committed, or read to be forwarded."""
         self._turn(now)
         self._lines += lines
 

@@ -167,6 +167,8 @@ class JournalThread:
         """Held by whoever does something with the journal: the thread, or the loop for one commit."""
         self._quick = QuickCommits()
         self._rhythm = DeriveRhythm()
+        self._rows_read = self._rows_noted = 0
+        """Rows that others have read to pass them on; how many of them the rhythm knows of."""
         self._index_behind = journal.index_behind
         self._wakes_at = float("-inf")
         """`clock` at which the thread looks after the journal by itself; written with `_using` held."""
@@ -350,7 +352,9 @@ class JournalThread:
         return self._read(lambda: self._journal.page(query))
 
     def _rows(self, after: int, max_bytes: int) -> RowPage:
-        return self._read(lambda: self._journal.rows(after, max_bytes=max_bytes))
+        page = self._read(lambda: self._journal.rows(after, max_bytes=max_bytes))
+        self._rows_read += len(page.seqs)
+        return page
 
     def _read(self, read: Callable[[], _Answer]) -> _Answer:
         try:
@@ -610,7 +614,10 @@ class JournalThread:
             return False
 
     def _may_derive(self) -> bool:
-        return self._rhythm.may(self._clock(), self._index_behind)
+        now, read = self._clock(), self._rows_read
+        self._rhythm.note(read - self._rows_noted, now)  # an edge that catches up needs the processor as well
+        self._rows_noted = read
+        return self._rhythm.may(now, self._index_behind)
 
     def _sync(self) -> float:
         """Have the disk take what it has not, when it is time; also while nothing else of the upkeep works."""

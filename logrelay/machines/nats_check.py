@@ -27,8 +27,8 @@ from logrelay.machines.nats_link import (
 from logrelay.machines.stream_batch import EXPECTED_LAST, LINES_SUBJECT, STATE_SUBJECT, BadBatchError, position_of
 
 WRONG_SEQUENCE, NO_MESSAGE, OTHER_NAME = 10071, 10037, 10056
-"""JetStream's codes: the expected sequence is another, as is asked for here; there is no such message; a stream is to be
-made whose name is not that of the subject."""
+"""JetStream's codes: the expected sequence is another, as is asked for here; there is no such message; a stream is to
+be made whose name is not that of the subject."""
 NEVER = str((1 << 53) - 1)
 """A sequence that no subject has: a message that expects it is refused by a server that would take ours."""
 TRIED_CONSUMER_S = 1.0
@@ -127,7 +127,7 @@ class _Check:
         return True
 
     async def _may_make(self, name: str) -> bool:
-        """Ask for a stream under another name than the subject's: a server that lets us ask says that, and makes none."""
+        """Ask for a stream under another name than the subject's: a server that lets us ask refuses that."""
         try:
             asked = orjson.dumps({"name": f"{name}-not-to-be-made", "subjects": [LINES_SUBJECT + "none"]})
             answer = await self._client.request(f"$JS.API.STREAM.CREATE.{name}", asked, timeout=REQUEST_TIMEOUT_S)

@@ -216,7 +216,7 @@ def test_a_user_who_may_not_publish_is_told_what_is_missing(tmp_path):
 def test_states_that_are_not_allowed_are_told_by_each_and_by_check(tmp_path):
     """An edge that may not say how it is, and a hub relay that may not hear it, look like machines that are dead."""
     users = (
-        '{user: "mute", password: "p", permissions: {publish: ["$JS.API.>", "logrelay.lines.>"], subscribe: "_INBOX.>"}}'
+        '{user: "mute", password: "p", permissions: {publish: ["$JS.API.>", "logrelay.lines.*"], subscribe: ">"}}'
         ',{user: "deaf", password: "p", permissions: {publish: "$JS.API.>", subscribe: "_INBOX.>"}}'
     )
     with nats_server(tmp_path / "nats", extra=f"authorization {{ users: [{users}] }}") as server:
