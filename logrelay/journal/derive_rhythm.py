@@ -12,10 +12,14 @@ beyond MOST_BEHIND a search would take seconds.
 
 from __future__ import annotations
 
-BUSY_LINES_PER_S = 5_000
-"""Lines pour in. Up to here the index takes a twentieth of a core, and is made as they come."""
-WINDOW_S = 0.25
-"""Lines are counted for so long."""
+BUSY_LINES_PER_S = 2_000
+"""Lines pour in. Up to here the index takes a fiftieth of a core, and is made as they come."""
+WINDOW_S = 1.0
+"""Lines are counted for so long: those that are forwarded come in some thousands at a time."""
+PAUSE_S, CROWDED_PAUSE_S = 0.002, 0.02
+"""After a piece of work of two milliseconds: half of a core where nobody else wants it, a tenth where somebody does."""
+OWN_SHARE = 0.6
+"""Of the time that a piece took, the thread had the processor for less: somebody else wants it, or the interpreter."""
 MOST_BEHIND = 1_000_000
 """Lines that the index may be behind while lines pour in. A search looks at so many, one by one, in a second or two."""
 
@@ -40,6 +44,10 @@ class DeriveRhythm:
             return True
         self._turn(now)
         return max(self._per_s, self._lines / WINDOW_S) < BUSY_LINES_PER_S
+
+    def pause(self, took_s: float, cpu_s: float) -> float:
+        """Return how long to rest after a piece of work, in which the thread had the processor for `cpu_s`."""
+        return PAUSE_S if cpu_s >= took_s * OWN_SHARE else CROWDED_PAUSE_S
 
     def _turn(self, now: float) -> None:
         """Begin another window when this one is over."""

@@ -59,7 +59,7 @@ IDLE_S = 0.05
 """No commit for so long: nobody waits, the checkpoint may wait for the disk."""
 MOST_UNPLANNED_S = 4.0
 """Commits of the loop wake the thread to look after the journal if it would sleep for longer: once in so long."""
-DERIVE_IDLE_S, DERIVE_PAUSE_S = 0.002, 0.002
+DERIVE_IDLE_S = 0.002
 """While nobody waits, half of the time goes into what is made behind the head, in pieces that no commit notices."""
 DERIVE_BUSY_S = 0.005
 """While lines keep coming, as much of each quarter of a second: some 1,000 lines of a text index in a second."""
@@ -155,13 +155,16 @@ class JournalThread:
         call_soon: Callable[..., object],
         *,
         clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
         """Take over a journal that is open; `opening` is what opening it returned.
 
         `events` gets the reports, through `call_soon(function, *args)`, which runs the function on the loop and may be
-        called from any thread (`loop.call_soon_threadsafe`). `clock` counts seconds.
+        called from any thread (`loop.call_soon_threadsafe`). `clock` counts seconds, `cpu_clock` those in which the
+        calling thread had the processor.
         """
         self._journal, self._events, self._call_soon, self._clock = journal, events, call_soon, clock
+        self._cpu_clock = cpu_clock
         self._queue: SimpleQueue[Commit | None] = SimpleQueue()
         self._using = Lock()
         """Held by whoever does something with the journal: the thread, or the loop for one commit."""
@@ -435,8 +438,10 @@ class JournalThread:
         with self._at_work():
             enough, self._unkept = max(1, self._unkept), 0
             wait = min(self._upkeep(enough=enough, idle=True), LONGEST_WAIT_S)
+            began, used = self._clock(), self._cpu_clock()
             if self._derive(DERIVE_IDLE_S):
-                wait = min(wait, DERIVE_PAUSE_S if self._may_derive() else WINDOW_S)
+                pause = self._rhythm.pause(self._clock() - began, self._cpu_clock() - used)
+                wait = min(wait, pause if self._may_derive() else WINDOW_S)
             self._wakes_at = self._clock() + wait
         return wait
 

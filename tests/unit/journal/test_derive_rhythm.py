@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from logrelay.journal.derive_rhythm import BUSY_LINES_PER_S, MOST_BEHIND, WINDOW_S, DeriveRhythm
+from logrelay.journal.derive_rhythm import (
+    BUSY_LINES_PER_S,
+    CROWDED_PAUSE_S,
+    MOST_BEHIND,
+    PAUSE_S,
+    WINDOW_S,
+    DeriveRhythm,
+)
 
 MANY = int(BUSY_LINES_PER_S * WINDOW_S)
 
@@ -33,3 +40,9 @@ def test_it_does_not_wait_for_ever(behind, goes_on):
     rhythm = DeriveRhythm()
     rhythm.note(MANY, 1.0)
     assert rhythm.may(1.0, behind) is goes_on
+
+
+@pytest.mark.parametrize(("cpu_s", "pause"), [(0.002, PAUSE_S), (0.0005, CROWDED_PAUSE_S), (0.0, CROWDED_PAUSE_S)])
+def test_where_others_want_the_processor_it_rests_longer(cpu_s, pause):
+    """It is seen by how long a piece takes."""
+    assert DeriveRhythm().pause(0.002, cpu_s) == pause

@@ -14,12 +14,11 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.journal import writer_thread
-from logrelay.journal.derive_rhythm import BUSY_LINES_PER_S, MOST_BEHIND, WINDOW_S
+from logrelay.journal.derive_rhythm import BUSY_LINES_PER_S, MOST_BEHIND, PAUSE_S, WINDOW_S
 from logrelay.journal.interface import JournalLost, Keeping, Opening, Page, Query, Room
 from logrelay.journal.writer_thread import (
     DERIVE_BUSY_S,
     DERIVE_IDLE_S,
-    DERIVE_PAUSE_S,
     IDLE_S,
     LONGEST_WAIT_S,
     READERS,
@@ -814,8 +813,8 @@ def test_what_is_made_behind_the_head_goes_on_while_nobody_waits(world, lines):
     world.journal.derives = [False, True, True, False]
     world.idle_turns = 4
     world.begin(Commit(lines(1, 1)))
-    assert world.idle[:4] == [IDLE_S, DERIVE_PAUSE_S, DERIVE_PAUSE_S, world.idle[3]]
-    assert world.idle[3] > DERIVE_PAUSE_S
+    assert world.idle[:4] == [IDLE_S, PAUSE_S, PAUSE_S, world.idle[3]]
+    assert world.idle[3] > PAUSE_S
     assert world.journal.derived[:4] == [DERIVE_BUSY_S, DERIVE_IDLE_S, DERIVE_IDLE_S, DERIVE_IDLE_S]
 
 
