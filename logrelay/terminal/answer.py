@@ -24,6 +24,9 @@ ACCESS_HINT = (
 )
 """What to do about a token that is missing or not known, for a command that takes a URL or a file."""
 
+SHOWN_TO_LIMITED = {"status", "journal", "traders"}
+"""What /healthz has in any case: whoever holds a token with limits is not told version and epoch."""
+
 NOT_OF_A_RELAY = (404, 405, 501)
 """Statuses that no relay has for /healthz: no such page, no such method."""
 
@@ -74,17 +77,25 @@ class Answer:
 
 
 def relay_facts(healthz: bytes) -> dict[str, Any] | None:
-    """Return what a relay says of itself at /healthz; None: this is no such answer, so whoever gives it is no relay."""
-    try:
-        found = orjson.loads(healthz)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and {"version", "epoch"} <= found.keys() else None
+    """Return what a relay says of itself at /healthz; None: this is no such answer, or one to a token with limits."""
+    found = _object(healthz)
+    return found if {"version", "epoch"} <= found.keys() else None
 
 
 def is_anothers(status: int, healthz: bytes) -> bool:
     """Tell whether what answers at /healthz is no relay; one that lets nobody in, and a proxy's, are left open."""
-    return (status < 400 or status in NOT_OF_A_RELAY) and relay_facts(healthz) is None
+    if status >= 400 and status not in NOT_OF_A_RELAY:
+        return False
+    return relay_facts(healthz) is None and not _object(healthz).keys() >= SHOWN_TO_LIMITED
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that an answer is; an empty one: it is none."""
+    try:
+        found = orjson.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class NotLetInError(NoRelayError):

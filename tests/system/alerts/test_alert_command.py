@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -68,18 +69,79 @@ def test_what_is_wrong_is_said_in_one_line(command):
         assert (done.returncode, "pip install 'logrelay-daemon[alerts]'" in done.stderr) == (2, True), done.stderr
 
 
-def test_silences_with_a_relay_and_without(command, make_relay, receiver):
-    relay = make_relay(receiver.url)
+SYSTEMCTL = """#!/bin/sh
+echo "LoadState=loaded
+User=root
+Environment=LOGRELAY_PUBLIC_URL=https://bots.example.net
+EnvironmentFiles={file} (ignore_errors=no)
+ExecStart={{ path=/opt/logrelay ; argv[]=/opt/logrelay serve --expect scalper ; ignore_errors=no }}"
+"""
+"""What systemd answers about a service, as far as its settings go."""
+
+
+def test_the_rules_of_a_service_are_tried_as_systemd_gives_them(command, receiver, tmp_path):
+    """They stand in a file that the shell of the owner does not read."""
+    (tmp_path / "logrelay.env").write_text(f"LOGRELAY_ALERT={receiver.url}\n")
+    (tmp_path / "systemctl").write_text(SYSTEMCTL.format(file=tmp_path / "logrelay.env"))
+    (tmp_path / "systemctl").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = command("alert", "test", "--unit", "logrelay", PATH=path)
+
+    assert (done.returncode, done.stdout) == (0, "alert1  json://***  sent\n"), done.stderr
+    assert len(receiver.accepted) == 1
+    assert "--unit logrelay" in command("alert", "test").stderr
+    assert "--user goes with --unit" in command("alert", "list", "--user").stderr
+
+
+def test_a_relay_with_tokens_says_how_to_give_one(command, make_relay, receiver, tmp_path):
+    """And one with limits may neither see alerts nor silence a bot, not even its own."""
+    relay = make_relay(receiver.url, "--tokens", str(tmp_path / "tokens.json"))
+    places = ("--port", str(relay.port), "--journal", str(relay.journal))
+    for name, limits in (("owner", ()), ("reader", ("--app", "scalper"))):
+        made = command("token", "add", name, "--tokens", str(tmp_path / "tokens.json"), *limits)
+        (tmp_path / name).write_text(made.stdout.split()[-1] if made.returncode == 0 else made.stderr)
+    wait_for(lambda: relay.get("/alerts")[0] == 401, "the tokens")
+    for arguments in (("list",), ("silence", "scalper"), ("unsilence", "scalper")):
+        done = command("alert", *arguments, *places)
+        assert (done.returncode, len(done.stderr.splitlines())) == (5, 1), done.stderr
+        assert "give one with --token-file PATH or as LOGRELAY_TOKEN. It needs a token without limits" in done.stderr
+        assert "in use" not in done.stderr
+        assert "URL" not in done.stderr
+        done = command("alert", *arguments, *places, "--token-file", str(tmp_path / "reader"))
+        assert done.returncode in (2, 5), done.stderr
+        assert "limit" in done.stderr
+    done = command("alert", "silence", "scalper", *places, "--token-file", str(tmp_path / "owner"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_silences_with_a_relay_and_without(command, make_relay, receiver, make_bot):
+    heartbeat = f"http://127.0.0.1:{refusing_port()}/hidden"
+    relay = make_relay(receiver.url, LOGRELAY_HEARTBEAT=heartbeat)
+    bot = make_bot(relay, "scalper")
+    bot.say("info", "here")
     places = ("--port", str(relay.port), "--journal", str(relay.journal))
     wait_for(lambda: json.loads(relay.get("/alerts")[1])["services"], "the worker")
     done = command("alert", "silence", "scal*", "--for", "2h", *places)
     assert (done.returncode, done.stdout.startswith("no alerts about scal* until ")) == (0, True), done.stderr
+    assert done.stderr == ""
+    done = command("alert", "silence", "nobody", *places)
+    assert (done.returncode, done.stdout.startswith("no alerts about nobody until ")) == (0, True), done.stderr
+    assert "no bot is called nobody so far; known in the last 7d: scalper. It is silenced all the same" in done.stderr
+    assert command("alert", "unsilence", "nobody", *places).returncode == 0
+    bot.say("error", "not told")
+    wait_for(lambda: json.loads(relay.get("/alerts")[1])["heartbeat"]["error"], "the heartbeat")
+    wait_for(lambda: json.loads(relay.get("/alerts")[1])["active"], "the error")
     done = command("alert", "list", *places)
     assert "silenced: scal* until" in done.stdout
+    assert "heartbeat: fails: Connection refused; none was taken yet" in done.stdout
+    assert re.search(r"^alert1  error scalper  seen \S+, not told, silenced  not told$", done.stdout, re.MULTILINE)
+    assert "hidden" not in done.stdout
     assert "service: alert1  json://***  nothing waits" in done.stdout
+    bot.stop()
     relay.stop()
 
     done = command("alert", "silence", "cron", "--json", *places)
+    assert "no bot is called cron so far; known in the last 7d: scalper." in done.stderr
     assert sorted(json.loads(done.stdout)["silences"]) == ["cron", "scal*"], done.stderr
     assert command("alert", "unsilence", "scal*", *places).returncode == 0
     assert command("alert", "unsilence", "scal*", *places).returncode == 2

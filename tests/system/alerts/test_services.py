@@ -43,37 +43,50 @@ def service(relay, rule):
     return next((one for one in shown["services"] if one["rule"] == rule), None)
 
 
-def test_one_that_hangs_keeps_nobody_waiting_and_gets_its_alert_later(make_relay, connect, receiver):
-    """What it did not answer it may have had: it comes again after the cooldown, and says so."""
-    stuck = Receiver()
+def test_services_that_hang_or_push_back_keep_nobody_waiting(make_relay, make_bot, connect, receiver):
+    """One that hangs gets its alert again after the cooldown, and is told so: it may have had it.
+
+    One that answers 429 with Retry-After is left alone for so long, and nothing is in doubt. Meanwhile heartbeats begin
+    once the bot is there that is expected.
+    """
+    stuck, pushing = Receiver(), Receiver()
     try:
         stuck.answer = lambda _got: None if not stuck.got else (200, {})
-        relay = make_relay(rules(f"{stuck.url}{'&' if '?' in stuck.url else '?'}rto=4", receiver.url))
+        pushing.answer = lambda _got: (429, {"Retry-After": "7"}) if not pushing.got else (200, {})
+        relay = make_relay(
+            rules(f"{stuck.url}?rto=4", pushing.url, receiver.url),
+            *("--heartbeat-every", "10", "--expect", "scalper"),
+            LOGRELAY_HEARTBEAT=receiver.heartbeat,
+        )
+        wait_for(lambda: relay.metric("heartbeats_withheld_total") >= 1, "a heartbeat that is withheld")
+        assert json.loads(relay.get("/alerts")[1])["heartbeat"] == {
+            "withheld": "not connected: scalper", "error": "", "sent": None
+        }  # fmt: skip
+        assert receiver.beats == []
+        bot = make_bot(relay)
         trader = connect(relay)
         trader.log("boom", "error")
+        wait_for(lambda: (service(relay, "rule1") or {}).get("error") == "it answers with HTTP 429", "the error")
         receiver.wait_for("boom")
         assert stuck.accepted == []
         again = stuck.wait_for("boom")[0]
         assert "you may have had it before" in again.body
         assert again.at - stuck.got[0].at >= 2
+        came = pushing.wait_for("boom")[0]
+        assert came.at - pushing.got[0].at >= 7
+        assert "before" not in came.body
+        wait_for(lambda: service(relay, "rule1")["error"] == "", "the error to be over")
+        wait_for(lambda: relay.metric("alerts_failed_total") == 2, "the count")
+
+        wait_for(lambda: receiver.beats, "a heartbeat")
+        wait_for(lambda: relay.metric("heartbeats_sent_total") >= 1, "its count")
+        bot.stop()
+        relay.kill()
+        wait_for(lambda: not processes_of(relay), "the worker to end")
     finally:
         stuck.release.set()
         stuck.close()
-
-
-def test_one_that_asks_to_be_left_alone_is(make_relay, connect, receiver):
-    """429 with Retry-After: no attempt before that, and none that counts as doubtful."""
-    receiver.answer = lambda _got: (429, {"Retry-After": "7"}) if not receiver.got else (200, {})
-    relay = make_relay(rules(receiver.url))
-    trader = connect(relay)
-    trader.log("boom", "error")
-    wait_for(lambda: (service(relay, "rule0") or {}).get("error") == "it answers with HTTP 429", "the error")
-    came = receiver.wait_for("boom")[0]
-
-    assert came.at - receiver.got[0].at >= 7
-    assert "before" not in came.body
-    wait_for(lambda: service(relay, "rule0")["error"] == "", "the error to be over")
-    wait_for(lambda: relay.metric("alerts_failed_total") == 1, "the count")
+        pushing.close()
 
 
 def test_one_that_is_away_gets_everything_in_order_when_it_is_back(make_relay, connect, receiver):
@@ -98,28 +111,16 @@ def test_one_that_is_away_gets_everything_in_order_when_it_is_back(make_relay, c
 
 def test_ten_thousand_errors_in_a_minute_ring_a_few_times_and_are_all_counted(make_relay, connect, receiver):
     """With a cooldown of seconds, as often as it passes; the count is exact."""
-    relay = make_relay(rules(receiver.url, cooldown="15s"))
+    cooldown_s = 5
+    relay = make_relay(rules(receiver.url, cooldown=f"{cooldown_s}s"))
     trader = connect(relay)
+    begun = time.monotonic()
     for number in range(10_000):
         trader.log(f"order {number} rejected", "error")
     trader.wait()
     receiver.wait_for("10,000 times")
 
-    assert len(receiver.accepted) <= 3, receiver.accepted
-
-
-def test_heartbeats_need_a_relay_that_is_well_and_the_bots_that_are_expected(make_relay, make_bot, receiver):
-    """None without the bot, some with it, none from a relay that is dead."""
-    options = ("--heartbeat-every", "10", "--expect", "scalper")
-    relay = make_relay("", *options, LOGRELAY_HEARTBEAT=receiver.heartbeat)
-    wait_for(lambda: relay.metric("heartbeats_withheld_total") >= 1, "a heartbeat that is withheld")
-    assert json.loads(relay.get("/alerts")[1])["heartbeat"]["withheld"] == "not connected: scalper"
-    assert receiver.beats == []
-    make_bot(relay)
-    wait_for(lambda: receiver.beats, "a heartbeat")
-    wait_for(lambda: relay.metric("heartbeats_sent_total") >= 1, "its count")
-    relay.kill()
-    wait_for(lambda: not processes_of(relay), "the worker to end")
+    assert len(receiver.accepted) <= 2 + (time.monotonic() - begun) / cooldown_s, receiver.accepted
 
 
 def test_trouble_with_the_journal_is_told_while_it_lasts_and_from_memory(make_relay, connect, receiver):

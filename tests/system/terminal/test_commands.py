@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from logrelay.cli.status import _verdict
 from tests.support.chaos.relay import Relay
 from tests.support.chaos.scale import scaled
 from tests.support.http import Trader
@@ -266,3 +267,16 @@ def test_a_long_search_shows_how_far_it_is(on_terminal, journal, monkeypatch):
     assert shown.wait() == 0
     assert re.search(r"searching \[#+-*\] +\d+%  \d+ lines", shown.shown), shown.shown
     assert re.sub(r".*\r\x1b\[K", "", shown.shown).count("trade.executed") == 2
+
+
+def test_a_machine_that_is_not_heard_needs_a_look():
+    """Its bots are unknown, which is no state of trouble by itself."""
+    summary = {
+        "apps": [{"app": "scalper", "state": "unknown"}], "crashes": [], "more_crashes": 0,
+        "gaps": [{}], "more_gaps": 0, "lines": {"ERROR": 0, "CRITICAL": 0},
+    }  # fmt: skip
+    edges = [{"edge": "paris", "state": "unreachable"}, {"edge": "rome", "state": "reachable"}]
+
+    assert _verdict(summary, {"status": "ok", "edges": edges}, runs=True, name="the relay") == (
+        "look", "machine paris cannot be reached; 1 gap"
+    )  # fmt: skip

@@ -82,6 +82,10 @@ def test_everything_is_bounded(monkeypatch):
         (INFO, {"notice": "trader", "state": "crashed", "app": "a"}, None),
         (WARNING, {"notice": "trader", "state": "lost", "app": "a"}, None),
         (ERROR, {"notice": "relay", "state": "crashed"}, None),
+        (WARNING, {"notice": "relay", "state": "collect_lost"}, Event(1, "", 0, 1)),
+        (WARNING, {"notice": "relay", "state": "stream", "messages": 3}, Event(1, "", 0, 1)),
+        (WARNING, {"notice": "relay", "state": "forward_lost", "count": 7}, Event(1, "", 7, 1)),
+        (INFO, {"notice": "relay", "state": "collect_back"}, None),
     ],
 )
 def test_which_notices_are_crashes_and_gaps(rank, context, event):
