@@ -38,7 +38,7 @@ export class Lines {
    * `ask(query, signal)` gets a page (Relay.lines with the filter in use). `on` has functions: `replaced(index)`: all
    * lines are others, look at that one, or at the end (-1); `prepended(count)`; `appended(count)`;
    * `dropped(first, last)`: so many were forgotten at the beginning and the end; `failed(message)`; `loading()`: what is
-   * being asked for has changed.
+   * being asked for, or was missed, has changed.
    */
   constructor({ ask, on }) {
     this.#ask = ask;
@@ -49,7 +49,7 @@ export class Lines {
     this.live = true;
     /** Whether the journal may have matches before the first line. */
     this.older = false;
-    /** What arrived behind the stretch since it is not live: lines, and those of them that are errors. */
+    /** What arrived since the end was last looked at (`seeEnd`): lines, and those of them that are errors. */
     this.missed = { lines: 0, errors: 0 };
   }
 
@@ -83,7 +83,7 @@ export class Lines {
     this.live = true;
     this.older = true;
     this.all = [];
-    this.missed = { lines: 0, errors: 0 };
+    this.seeEnd();
     this.#on.replaced(-1);
   }
 
@@ -93,6 +93,10 @@ export class Lines {
     if (!lines.length) return;
     this.#recentAfter ??= seqOf(lines[0]) - 1;
     this.#lastSeq = seqOf(lines.at(-1));
+    if (!this.live || !following) {
+      this.missed.lines += lines.length;
+      this.missed.errors += lines.filter((line) => line.level === "ERROR").length;
+    }
     if (this.live && !following && this.all.length + lines.length > MOST) this.#detach();
     if (this.live) {
       for (const line of lines) this.all.push(line);
@@ -101,12 +105,16 @@ export class Lines {
       return;
     }
     for (const line of lines) this.#recent.push(line);
-    this.missed.lines += lines.length;
-    this.missed.errors += lines.filter((line) => line.level === "ERROR").length;
     if (this.#recent.length > RECENT) {
       const gone = this.#recent.splice(0, this.#recent.length - RECENT);
       this.#recentAfter = seqOf(gone.at(-1));
     }
+    this.#on.loading();
+  }
+
+  /** The end is being looked at, or left for another place: from now on it is counted what arrives. */
+  seeEnd() {
+    this.missed = { lines: 0, errors: 0 };
   }
 
   /** Ask for what surrounds a line. The line need not pass the filter. Rejects with RelayError when it is not kept. */
@@ -153,7 +161,7 @@ export class Lines {
         fresh.push(...this.#recent.filter((line) => seqOf(line) > reached));
         this.#recent = [];
         this.live = true;
-        this.missed = { lines: 0, errors: 0 };
+        this.seeEnd();
       }
       this.all.push(...fresh);
       this.#on.appended(fresh.length);
@@ -175,7 +183,6 @@ export class Lines {
     this.live = false;
     this.#recent = [];
     this.#recentAfter = this.#lastSeq;
-    this.missed = { lines: 0, errors: 0 };
   }
 
   #drop(first, last) {
@@ -188,6 +195,7 @@ export class Lines {
   async #open(query, look) {
     this.#begin();
     this.#detach();
+    this.seeEnd();
     const generation = this.#generation;
     this.#busy.older = true;
     this.#on.loading();

@@ -8,6 +8,10 @@
  * The canvas stands for the whole journal: above and below the loaded lines is room for the rest, in proportion, and
  * bounded because browsers are. Near the loaded lines one pixel is one pixel, and lines that are added at either end
  * move nothing. Far from them, where somebody has dragged the bar to, the lines of that part are asked for.
+ *
+ * Three move the list: this module, the browser (which keeps it within its ends when it or the screen changes), and the
+ * owner (keys and the handle count as his). An event tells of all three alike, later, and once for several. So every move
+ * made here is written down in `#place`, and before each one it is found out what happened since: see `#noteScroll`.
  */
 
 import { element, setText } from "./dom.js";
@@ -42,11 +46,10 @@ export class LineList {
   #arrival = 0;
   #following = true;
   #screen = 0; // height of the scroller; 0 while it is hidden
-  #place = 0; // where it was scrolled to
+  #place = 0; // where this module last put the list or found it, which outlives being hidden
   #current = null; // the line that the keyboard is at
   #marked = null; // the id of the line that was jumped to
   #seeking = false; // lines of another place were asked for
-  #pausedAt = null; // the newest line when following ended
   #bounds = { oldest: 1, head: 1, epoch: "" };
 
   /**
@@ -113,7 +116,7 @@ export class LineList {
       this.#below = Math.max(this.#room("below", 1), height - this.#above - this.#total);
       this.#seeking = false;
       this.#size();
-      scroller.scrollTop = this.#above + this.#offsets[index];
+      this.#goTo(this.#above + this.#offsets[index]);
     } else {
       this.#following = false;
       this.#above = this.#room("above");
@@ -121,7 +124,7 @@ export class LineList {
       this.#marked = this.#lines.all[index]?.id ?? null;
       this.#current = this.#lines.all[index] ?? null;
       this.#size();
-      scroller.scrollTop = this.#above + this.#offsets[index] - scroller.clientHeight * 0.35;
+      this.#goTo(this.#above + this.#offsets[index] - scroller.clientHeight * 0.35);
     }
     this.#render();
   }
@@ -165,16 +168,16 @@ export class LineList {
 
   /** Rows look different now: build all of them again. */
   relayout() {
-    const { scroller } = this.#parts;
-    const index = this.#at(scroller.scrollTop);
-    const into = scroller.scrollTop - this.#above - (this.#offsets[index] ?? 0);
+    this.#noteScroll();
+    const index = this.#at(this.#top);
+    const into = this.#top - this.#above - (this.#offsets[index] ?? 0);
     this.#measure();
     this.#rows.forEach((row) => row.remove());
     this.#rows.clear();
     this.#count(0);
     this.#size();
     if (this.following) this.#toBottom();
-    else scroller.scrollTop = this.#above + (this.#offsets[index] ?? 0) + into;
+    else this.#goTo(this.#above + (this.#offsets[index] ?? 0) + into);
     this.#render();
   }
 
@@ -227,6 +230,7 @@ export class LineList {
   }
 
   #measure() {
+    if (!this.#parts.probe.offsetHeight) return; // hidden: when they are shown again they have the heights they had, or it is told
     for (const row of this.#parts.probe.children) this.#heights[row.dataset.kind] = row.getBoundingClientRect().height;
   }
 
@@ -268,25 +272,36 @@ export class LineList {
     else this.#resize();
   }
 
-  /** Take note of a scroll whose event is still to come: what follows the newest line now would undo it. */
+  /** Where the list is scrolled to; while it is hidden, and until it is known that it is no more, a browser says 0. */
+  get #top() {
+    const { scroller } = this.#parts;
+    return this.#screen && scroller.clientHeight ? scroller.scrollTop : this.#place;
+  }
+
+  /**
+   * Find out whether the owner has scrolled up since this module last looked; if so, the newest line is followed no
+   * more. Before every move: the event is still to come, and following the newest line now would undo the scroll.
+   *
+   * A browser moves a list up by itself where it would be beyond the end: when the screen has become taller, and, as
+   * that may be over by now, at the taller one of its last two heights. What is above both `#place` and that was scrolled.
+   */
   #noteScroll() {
     const { scroller } = this.#parts;
-    if (!this.following || scroller.scrollTop >= this.#place - 1) return;
-    if (!this.#screen || scroller.clientHeight !== this.#screen) return; // it has another size: that moved it, nobody did
-    const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
-    if (left > AT_BOTTOM) this.#following = false;
+    if (!this.following || !this.#screen || !scroller.clientHeight) return;
+    const { scrollTop: y, scrollHeight: height, clientHeight: screen } = scroller;
+    const kept = Math.min(this.#place, height - Math.max(screen, this.#screen));
+    if (y < kept - 1 && height - screen - y > AT_BOTTOM) this.#following = false;
   }
 
   /** Lay the canvas out anew, and keep what is on the screen where it is. */
   #relocate() {
-    const { scroller } = this.#parts;
     this.#noteScroll();
-    const into = scroller.scrollTop - this.#above;
+    const into = this.#top - this.#above;
     this.#above = this.#room("above");
     if (this.#lines.live) this.#below = 0;
     this.#size();
     if (this.following) this.#toBottom();
-    else scroller.scrollTop = this.#above + into;
+    else this.#goTo(this.#above + into);
   }
 
   #size() {
@@ -309,10 +324,14 @@ export class LineList {
 
   // --- scrolling
 
-  #toBottom() {
+  #goTo(y) {
     const { scroller } = this.#parts;
-    scroller.scrollTop = scroller.scrollHeight;
-    this.#place = scroller.scrollTop;
+    scroller.scrollTop = y;
+    this.#place = scroller.clientHeight ? scroller.scrollTop : y;
+  }
+
+  #toBottom() {
+    this.#goTo(this.#parts.scroller.scrollHeight);
   }
 
   #resize() {
@@ -324,10 +343,12 @@ export class LineList {
   #resized() {
     const { scroller } = this.#parts;
     const shownAgain = this.#screen === 0;
+    this.#noteScroll(); // while the height before is still known
     this.#screen = scroller.clientHeight;
     if (!this.#screen) return; // hidden: browsers forget where it was
+    const place = this.#place;
     this.#resize();
-    if (!this.following && shownAgain) scroller.scrollTop = this.#place;
+    if (!this.following && shownAgain) this.#goTo(place);
     this.#render();
   }
 
@@ -335,10 +356,9 @@ export class LineList {
     const { scroller } = this.#parts;
     if (!this.#screen || !scroller.clientHeight) return;
     if (this.following && scroller.scrollTop === this.#place) return; // the list went there itself, and was drawn there
+    this.#noteScroll();
     const left = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
-    // Of what grew or became smaller, and not by being scrolled, the event comes later than the change.
-    const up = scroller.scrollTop < this.#place - 1;
-    this.#following = this.#lines.live && (left <= AT_BOTTOM || (this.#following && !up));
+    this.#following = this.#lines.live && (this.#following || left <= AT_BOTTOM);
     this.#place = scroller.scrollTop;
     this.#render();
     clearTimeout(this.#arrival);
@@ -471,15 +491,12 @@ export class LineList {
   #showFresh() {
     const { fresh } = this.#parts;
     fresh.hidden = this.following || !this.#lines.all.length;
+    if (this.following) this.#lines.seeEnd();
     if (fresh.hidden) {
-      this.#pausedAt = null;
+      setText(fresh, "");
       return;
     }
-    const { live, missed, all } = this.#lines;
-    this.#pausedAt ??= all.at(-1);
-    const newer = live ? all.slice(all.indexOf(this.#pausedAt) + 1) : null;
-    const lines = live ? newer.length : missed.lines;
-    const errors = live ? newer.filter((line) => line.level === "ERROR").length : missed.errors;
+    const { lines, errors } = this.#lines.missed;
     setText(fresh, `paused${lines ? ` \u00b7 ${lines.toLocaleString("en")} new` : ""}${errors ? `, ${errors.toLocaleString("en")} ${errors === 1 ? "error" : "errors"}` : ""} \u2193`);
     fresh.classList.toggle("bad", errors > 0);
   }

@@ -21,6 +21,25 @@ MESSAGES = """() => [...document.querySelectorAll('#canvas .row:not(.notice) .fa
     [...row.querySelectorAll('.message, .side, .quantity, .symbol')].map((part) => part.textContent).join(' '))"""
 """What the rows that exist say, from top to bottom; a test that wants all of a short list takes a tall phone."""
 
+NEWEST = "() => [...document.querySelectorAll('#canvas .row:not(.notice) .message')].at(-1)?.textContent"
+"""What the last row that exists says, notices apart: they come when they come."""
+
+PLACE = """() => new Promise((resolve) => {
+    const seen = new ResizeObserver(() => {
+        seen.disconnect();
+        const top = scroller.getBoundingClientRect().top;
+        const below = (row) => row.getBoundingClientRect().bottom > top + 1;
+        const row = [...document.querySelectorAll('#canvas .row')].find(below);
+        const y = row && Math.round(row.getBoundingClientRect().top - top);
+        resolve([row?.querySelector('.message')?.textContent, y]);
+    });
+    seen.observe(scroller);
+})"""
+"""The first row that the owner sees, and by how many pixels it is below the top of the list.
+
+Which rows exist around the screen depends on its height, and that on what the header has to say; and between two frames
+rows may stand where nobody sees them. A new observer is called once all of a frame is done, before it is painted."""
+
 TALL = 9000
 """Pixels of a phone on which some hundred rows are on the screen."""
 
@@ -87,6 +106,11 @@ def until(page, script: str, wanted) -> None:
 def until_true(page, script: str) -> None:
     """Wait until the page's answer is true."""
     until(page, f"() => Boolean({script})", True)
+
+
+def told(page) -> None:
+    """Wait until the header tells of the bots and of what happened: it is not going to push the list by itself."""
+    page.locator("#looked").wait_for()
 
 
 def numbered(first: int, last: int) -> list[str]:

@@ -109,7 +109,7 @@ def test_the_night(night, phone):
     for told in ("RUNNING", "restarted after a crash", "1 crash", "1 critical", "12 errors", "trading.suspended"):
         assert told in screen
     assert "order.rejected | \u00d712 | OrderRejected: margin call" in screen
-    assert phone.locator(".bot").get_attribute("data-tone") == "warn"  # it runs, and that is not all
+    expect(phone.locator(".bot")).to_have_attribute("data-tone", "warn")  # it runs, and that is not all
     assert phone.title().startswith("(14) ")
     expect(phone.locator("#tab-problems")).to_have_text("Problems 14")
 

@@ -230,4 +230,4 @@ def test_forced_colours_keep_states_apart(relay, open_phone):
     assert styles == {"good": "solid", "warn": "dashed"}
     pressed = page.evaluate(look, "nav [aria-current]")[1]
     assert pressed != page.evaluate(look, "nav button:not([aria-current])")[1]
-    assert numbered(1, 2) == page.evaluate(MESSAGES)
+    until(page, MESSAGES, numbered(1, 2))
