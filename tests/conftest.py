@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["tests.support.leftovers"]
@@ -18,6 +19,14 @@ STRICT = os.environ.get("LOGRELAY_CI") == "1"
 
 INCURABLE = ("root may write everywhere",)
 """Reasons for a skip that installing something cannot take away: CI is root."""
+
+
+# A machine with other work is slow without anything being wrong, so no example has to end in a time; and what is seen
+# once, in CI, has to be seen again: the report of a failure has what makes the same example.
+hypothesis.settings.register_profile(
+    "everywhere", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("everywhere")
 
 
 def pytest_configure(config):

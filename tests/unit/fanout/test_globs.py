@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fnmatch import fnmatchcase
 
 import pytest
@@ -29,3 +30,16 @@ def test_ranges_are_those_of_fnmatch(inside, rest, name):
 def test_a_long_glob_takes_one_pass(glob):
     """No glob makes the work more than the name is long, so this ends at once."""
     assert Glob(glob).match("a" * 60_000) == (glob in ("*" * 256, "?*" * 128))
+
+
+def test_a_long_glob_takes_little_memory():
+    """A thousand viewers may have 64 of them each."""
+    globs = ["*" + "ab?c" * 60 + str(number) for number in range(200)]
+    tracemalloc.start()
+    try:
+        kept = [Glob(glob) for glob in globs]
+        taken = tracemalloc.get_traced_memory()[0] / len(globs)
+    finally:
+        tracemalloc.stop()
+    assert kept[7].match("x" + "abxc" * 60 + "7")
+    assert taken < 800
