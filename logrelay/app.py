@@ -348,7 +348,7 @@ class Relay:
         )
         limits = LimitReport(self._on_viewers_limit, loop)
         self._alerts = self._make_alerts(config)
-        self._current_alerts = CurrentAlerts()
+        self._current_alerts = CurrentAlerts(time.monotonic)
         self._current_alerts.use(self._alerts)
         self._alert_changes: set[asyncio.Task[None]] = set()
         """Alerts that are being begun or ended since the settings were read again."""

@@ -89,6 +89,12 @@ UNDECODED_BYTES = 16 * 1024 * 1024
 """Beginnings of messages, of all viewers together. Beyond it the viewer that has held one for the longest time is
 closed with 4429: a healthy viewer's message is whole within a packet or two."""
 
+SILENCES_AT_ONCE = 20
+"""Changes of what alerts are silenced for, of all viewers together: more than a person makes on a bad morning,"""
+
+SILENCES_PER_S = 0.1
+"""and after them so many in a second. Each is told in a line of the stream and written to a file; beyond it: `busy`."""
+
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 TURN_S = 0.004

@@ -7,10 +7,13 @@ they begin or end, and what a holder of a limited token gets. It must not know w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import ceil
 from typing import NoReturn, Protocol
 
+from logrelay.budgets import SILENCES_AT_ONCE, SILENCES_PER_S
 from logrelay.errors import RequestError
+from logrelay.ingest.token_bucket import TokenBucket
 
 
 class AlertFacts(Protocol):
@@ -54,10 +57,15 @@ class NoAlerts:
 
 
 class CurrentAlerts:
-    """The alerts that there are now: reading the settings again may begin and end them."""
+    """The alerts that there are now: reading the settings again may begin and end them.
 
-    def __init__(self) -> None:
+    `mono` is a clock that never steps, in seconds.
+    """
+
+    def __init__(self, mono: Callable[[], float]) -> None:
         self._facts: AlertFacts = NoAlerts()
+        self._mono = mono
+        self._changes = TokenBucket(SILENCES_AT_ONCE, SILENCES_PER_S, mono())
 
     def use(self, facts: AlertFacts | None) -> None:
         """Ask these from now on; None: there are none."""
@@ -68,7 +76,12 @@ class CurrentAlerts:
         return self._facts.shown()
 
     async def silence(self, app: str, for_s: float) -> None:
-        """See `AlertFacts`."""
+        """See `AlertFacts`; raises RequestError also when it was asked for too often by all together."""
+        wait_s = self._changes.wait_s(self._mono())
+        if wait_s > 0:
+            what = f"bots were silenced {SILENCES_AT_ONCE} times in a short time"
+            raise RequestError("busy", f"{what}; ask again in {ceil(wait_s)} s")
+        self._changes.take()
         await self._facts.silence(app, for_s)
 
     def counters(self) -> Mapping[str, int | float]:

@@ -41,7 +41,7 @@ ERROR_CODES: dict[str, str] = {
     "bad_silence": "not the name of a bot, or not a time in the allowed range",
     "alerts": "there are no alerts here, or they do not answer just now",
     "limited": "the token has limits, and this concerns everybody",
-    "busy": "more history requests at once than allowed",
+    "busy": "more history requests or silences at once than allowed",
     "expired": "an id of another journal, or one it has not reached",
     "journal": "the journal cannot be read now; ask again",
 }

@@ -42,7 +42,6 @@ TESTED_ELSEWHERE = {
     "logrelay/alerts/bots": "tests/unit/alerts/test_engine.py",
     "logrelay/alerts/link": "tests/system/alerts: with a real relay",
     "logrelay/alerts/task": "tests/system/alerts: every alert goes through it",
-    "logrelay/viewers/alerting": "an interface, and what stands for it; tests/system/alerts",
     "logrelay/alerts/records": "tests/unit/alerts/test_engine.py: records with what counts in them",
     "logrelay/alerts/release": "tests/unit/alerts/test_engine.py: what decides together is tested together",
     "logrelay/__main__": "tests/system/test_cli.py runs `python -m logrelay`",

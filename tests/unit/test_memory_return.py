@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
+
 import pytest
 
 from logrelay.budgets import TRIM_CONNECTIONS, TRIM_PAUSE_S
@@ -70,18 +73,54 @@ def test_at_the_end_nothing_is_given_back_any_more(loop):
     assert [timer.cancelled for timer in loop.timers] == [True]
 
 
-def test_without_a_way_nothing_happens(loop, monkeypatch):
-    """Another C library than glibc."""
-    monkeypatch.setattr("logrelay.memory_return._trim_of_the_library", lambda: None)
+class Library:
+    """The C library, as far as it is asked."""
+
+    def __init__(self):
+        self.kept_bytes = []
+
+    def malloc_trim(self, kept):
+        self.kept_bytes.append(kept)
+        return 1
+
+
+def test_the_c_library_is_asked_where_it_can(loop, monkeypatch):
+    """For all that it can give: nothing is to be kept at the top."""
+    library = Library()
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library if name is None else None)
+    memory = MemoryReturn(loop)
+    end(memory, TRIM_CONNECTIONS)
+    loop.timers[0].call()
+    assert loop.on_threads[0]() == 1
+    assert library.kept_bytes == [0]
+
+
+@pytest.mark.parametrize("wrong", ["no library", "no function"])
+def test_another_c_library_is_left_alone(loop, monkeypatch, wrong):
+    """It cannot be loaded by that name, or has no such function."""
+
+    def load(_name):
+        if wrong == "no library":
+            raise OSError("not found")
+        return object()
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
     end(MemoryReturn(loop), 2 * TRIM_CONNECTIONS)
     assert loop.timers == []
 
 
-def test_the_c_library_is_asked_where_it_can(loop):
-    """On this system it does not raise."""
+def test_a_way_that_is_given_is_taken(loop):
+    """And not the library's."""
+    memory = MemoryReturn(loop, lambda: "given")
+    end(memory, TRIM_CONNECTIONS)
+    loop.timers[0].call()
+    assert loop.on_threads[0]() == "given"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the function")
+def test_with_glibc_there_is_a_way(loop):
+    """On this very system."""
     memory = MemoryReturn(loop)
     end(memory, TRIM_CONNECTIONS)
-    for timer in loop.timers:
-        timer.call()
-    for work in loop.on_threads:
-        work()
+    loop.timers[0].call()
+    assert loop.on_threads[0]() in (0, 1)

@@ -46,3 +46,23 @@ def test_after_a_burst_a_position_does_not_wait():
     assert pending.note(place(1), 200, BURST_WRITE_S)
     assert pending.note(place(2), 200, 9.0), "of another device nothing was written yet"
     assert not pending.note(place(3), 0, 99.0), "nor is anything known of this one"
+
+
+def test_whether_there_is_anything_to_write():
+    """Not before the first word, nor once it was taken."""
+    pending = PendingDevices()
+    assert not pending
+    pending.note(place(1), 0, 0.0)
+    assert pending
+    pending.take(0.0)
+    assert not pending
+
+
+def test_the_bounds_are_exact():
+    """As many lines as a few of a device of which nothing was written; the pause that rows take."""
+    pending = PendingDevices()
+    assert not pending.note(place(1), FEW_LINES, 0.0)
+    assert pending.note(place(1), FEW_LINES + 1, 0.0)
+    assert len(pending.take(0.0)) == 1
+    pending.note(place(1), 0, 0.0)
+    assert len(pending.take(1 / ROWS_PER_S)) == 1

@@ -37,3 +37,10 @@ def test_the_reason_names_user_and_options():
     assert PeerAccess(gids=[5]).refusal(1001, (6,)) == (
         "the user with uid 1001 may not log here; --allow-uid and --allow-gid say who may"
     )
+
+
+def test_where_nothing_is_said_the_relay_is_root():
+    """Nobody else is let in by being the first ordinary user."""
+    access = PeerAccess((1000,))
+    assert access.refusal(0, ()) is None
+    assert access.refusal(1, ()) is not None

@@ -117,3 +117,21 @@ def test_of_short_frames_less_is_read_at_once():
     assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
     shares.forget("bot")
     assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+
+
+def test_a_backlog_that_was_read_alone_is_not_held_against_its_trader():
+    """The pause is that of what was read since another one logs, at whatever time that is."""
+    shares = ReadShares()
+    for _ in range(3):
+        assert shares.pause_s("flood", 2 * BURST_LINES, 0, 50.0) == 0.0
+    shares.pause_s("bot", 1, 0, 50.0)
+    assert shares.pause_s("flood", 1_000, 0, 50.0) == pytest.approx(1_000 / FLOOD_LINES_PER_S)
+    assert shares.pause_s("flood", 1_000, 0, 50.0 + OTHERS_S) == pytest.approx(1_000 / FLOOD_LINES_PER_S)
+    assert shares.pause_s("flood", 1_000, 0, 50.01 + OTHERS_S) == 0.0
+
+
+def test_who_has_ended_no_frame_yet_is_read_the_least():
+    """However little that is."""
+    shares = ReadShares()
+    shares.pause_s("bot", 0, 5_000, 0.0)
+    assert shares.read_bytes("bot", 7, 65_536) == 7
