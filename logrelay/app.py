@@ -137,6 +137,7 @@ def run(
     forward, collect = _forward(config), _collect(config)
     _require_apprise(config)
     journal = _journal(config)
+    missing = _missing_directory(config.journal) if origins.get("journal", "default") != "default" else None
     try:
         opening = journal.open()
     except JournalError:
@@ -150,6 +151,8 @@ def run(
     except ListenError:
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
+    if missing is not None:  # most often a name with a typing error in it
+        print_stderr(f"{missing} was not there and was made, for journal {config.journal}")
     ineffective = overridden(config, origins, listeners)
     if ineffective is not None:
         print_stderr(ineffective)
@@ -159,6 +162,12 @@ def run(
         return runner.run(
             _serve(settings, hangups, journal, opening, listeners, tokens, tls, forward, collect, on_ready)
         )
+
+
+def _missing_directory(journal: str) -> Path | None:
+    """Return the topmost directory that has to be made for a journal; None: all are there."""
+    above = [] if journal == MEMORY else list(Path(journal).absolute().parents)
+    return next((directory for directory in reversed(above) if not directory.exists()), None)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

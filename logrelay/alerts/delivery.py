@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from logrelay.alerts.retry import delay_s, retry_after_s
 from logrelay.alerts.store import Locks, Queued, Store
-from logrelay.alerts.task import MISSING
+from logrelay.alerts.task import missing_apprise
 from logrelay.alerts.text import Message
 
 ATTEMPT_S = 30.0
@@ -112,7 +112,7 @@ def deliver(url: str, message: Message) -> Result:
         import apprise  # noqa: PLC0415  (an extra; and only this process needs it)
         import requests  # noqa: PLC0415
     except ImportError:
-        return Result(sent=False, error=MISSING)
+        return Result(sent=False, error=missing_apprise())
     base: Any = apprise.URLBase
     base.socket_read_timeout = READ_S
     logging.disable()  # Apprise logs what it fails at, with hosts, topics and names: secrets

@@ -21,8 +21,7 @@ from pathlib import Path
 import logrelay
 from logrelay.config.alert_rules import AlertRule
 from logrelay.errors import ConfigError
-
-MISSING = "sending alerts needs Apprise: pip install 'logrelay-daemon[alerts]'"
+from logrelay.extras import install_command
 
 STORE_SUFFIX = "-alerts"
 """Behind the name of the journal's file: the file of the alerts."""
@@ -56,10 +55,15 @@ class Task:
         return LENGTH.pack(len(body)) + body
 
 
+def missing_apprise() -> str:
+    """Return what to say where Apprise is not installed."""
+    return f"sending alerts needs Apprise: {install_command('alerts')}"
+
+
 def require_apprise() -> None:
     """Raise ConfigError where Apprise is not installed. It is not imported."""
     if find_spec("apprise") is None:
-        raise ConfigError(MISSING)
+        raise ConfigError(missing_apprise())
 
 
 def command(name: str) -> list[str]:

@@ -43,6 +43,20 @@ def check(
     Exit codes: 0 nothing is wrong, or there are only warnings; 2, 3 and 4 what `serve` would end with (settings,
     sockets, journal); 7 something else needs a look.
     """
+    try:
+        _check(unit, trader, flags, for_user=for_user, as_json=as_json, verify=verify)
+    except (ConfigError, JournalError) as error:
+        if as_json:  # whoever reads it gets an object whatever is wrong
+            code = "settings" if isinstance(error, ConfigError) else "journal"
+            text, _, remedy = str(error).partition("; ")
+            found = {"code": code, "rank": "error", "text": text, "remedy": remedy or "change what it names"}
+            click.echo(json.dumps({"findings": [found], "exit": error.exit_code}, indent=2))
+        raise
+
+
+def _check(
+    unit: str | None, trader: str | None, flags: dict[str, str | None], *, for_user: bool, as_json: bool, verify: bool
+) -> None:
     from logrelay.doctor import gathering, report  # noqa: PLC0415  (--help needs none of it)
     from logrelay.doctor.diagnosis import diagnose  # noqa: PLC0415
     from logrelay.doctor.finding import exit_code, in_order, problem  # noqa: PLC0415

@@ -8,6 +8,7 @@ Read `cli/serve` next.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -103,6 +104,29 @@ def _discard_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 1)
 
 
+_NOT_ALLOWED = re.compile(r"(.*?) is not (?:in the range|a valid|one of)", re.DOTALL)
+"""How click says that a value is none of those that are allowed."""
+
+
+def _wrong_value(error: click.UsageError) -> str:
+    """Say of an option's value what a wrong setting is told: what was given, and what is allowed; empty: it is else."""
+    parameter = error.param if isinstance(error, click.BadParameter) else None
+    given = _NOT_ALLOWED.match(error.message)
+    if parameter is None or given is None:
+        return ""
+    match parameter.type:
+        case click.Choice() as kind:
+            allowed = ", ".join(map(str, kind.choices))
+        case click.IntRange(min=least, max=most):
+            allowed = f"a whole number from {least:,} to {most:,}"
+        case click.FloatRange(max=most):
+            allowed = f"a number above 0, up to {most:,}"
+        case _:
+            return ""
+    name = max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.human_readable_name
+    return f"{name} is {given[1]}; allowed: {allowed}"
+
+
 def _print_usage_error(error: click.UsageError, path: str) -> int:
     """Say in one line what click does not understand, and where the help is; returns the exit code.
 
@@ -111,7 +135,7 @@ def _print_usage_error(error: click.UsageError, path: str) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # of newer versions of click: its text is the help
         error.show()
         return error.exit_code
-    said = " ".join(error.format_message().split()).rstrip(".")
+    said = _wrong_value(error) or " ".join(error.format_message().split()).rstrip(".")
     print_stderr(f"{said}; see {path if error.ctx is None else error.ctx.command_path} --help")
     return error.exit_code
 

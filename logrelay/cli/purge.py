@@ -27,7 +27,7 @@ from logrelay.cli.output import print_stderr
 from logrelay.cli.place_options import journal_path, place_options
 from logrelay.cli.setting_options import read_settings
 from logrelay.config.settings import MEMORY
-from logrelay.errors import ConfigError, JournalError, JournalRefused
+from logrelay.errors import ConfigError, JournalError, JournalRefused, quoted
 
 if TYPE_CHECKING:
     from logrelay.journal.interface import Query
@@ -52,7 +52,8 @@ COPIES = (".corrupt-", ".found-", ".rescue", ".salvage")
 @click.option("--dry-run", is_flag=True, help="Only say how many lines it would be, and from when; a relay may run.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @place_options("config", "journal")
-def purge(before: str | None, dry_run: bool, yes: bool, **given: Any) -> None:
+@click.argument("place", required=False, metavar="")
+def purge(before: str | None, dry_run: bool, yes: bool, place: str | None, **given: Any) -> None:
     """Delete every line that passes, for good: its bytes are in no file of the journal afterwards.
 
     At least one condition has to be given. A notice in the journal says how many lines went; a viewer that comes to
@@ -62,6 +63,11 @@ def purge(before: str | None, dry_run: bool, yes: bool, **given: Any) -> None:
     Exit codes: 0 done, or nothing to do, 2 the command line is wrong, 4 the journal is in use or cannot be written, 1
     not confirmed.
     """
+    if place is not None:
+        raise ConfigError(
+            f"purge works on the journal's file and takes no place such as {quoted(place)}; stop the relay, and name "
+            "its file with --journal PATH"
+        )
     if before is not None and given["until"] is not None:
         raise ConfigError("--before and --until are the same: give one of them")
     if before is not None:

@@ -73,6 +73,12 @@ def search(around: str | None, limit: int | None, as_json: bool, colour: str, **
             output.flush()
         finally:
             progress.clear()
+        if not output.lines:
+            begin, end = selection.since or "its oldest line", selection.until or "its newest"
+            print_stderr(
+                f"nothing found in {source.name}, from {begin} to {end}; conditions go together, so leave one out, or "
+                "give another --since and --until"
+            )
         if limit is None and around is None and output.lines >= most:
             print_stderr(f"these are the newest {most:,}; --limit shows more, logrelay export all of them")
 

@@ -101,7 +101,9 @@ def _is_awaited(app: Mapping[str, Any]) -> bool:
     return bool(app.get("awaited"))
 
 
-def _state(app: Mapping[str, Any]) -> str:
+def _state(app: Mapping[str, Any], *, runs: bool) -> str:
+    if not runs and app["state"] == "connected":
+        return "not known"  # it was, when the journal was written last
     return "not back" if _is_awaited(app) else app["state"] or "unknown"
 
 
@@ -151,7 +153,7 @@ def _texts(
         last, lines = app["last"], app["lines"]
         said = f"{_ago(last['timestamp'], now)}  {last['level']} {last['message']}" if last else "nothing since then"
         counts = ", ".join(f"{lines[level]:,} {level}" for level in COUNTED_LEVELS if lines[level])
-        yield f"  {visible(str(app['app'])):<{width}}  {_state(app):<9}  " + visible(
+        yield f"  {visible(str(app['app'])):<{width}}  {_state(app, runs=runs):<9}  " + visible(
             said + (f"  ({counts})" if counts else "")
         )
     problems = summary["problems"]

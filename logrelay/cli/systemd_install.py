@@ -73,6 +73,8 @@ def install(for_user: bool, activated: bool | None, trader: str | None, listen: 
 
     Says what it does, does it, and looks whether the relay works. Given again it does what is missing, or nothing.
     """
+    if listen is not None:
+        plan.read_address(listen)  # what was typed is looked at before the machine
     places = _places(for_user)
     _check_machine(places, for_user=for_user, dry_run=dry_run)
     bin_directory = str(Path(sys.executable).parent)

@@ -27,8 +27,7 @@ def verify_journal(path: str) -> Findings:
     from logrelay.journal.journal_file import refuse_foreign  # noqa: PLC0415
     from logrelay.journal.verify import verify_file  # noqa: PLC0415  (only for those who ask)
 
-    if path == MEMORY or not Path(path).expanduser().is_file():
-        raise JournalError(f"there is no journal file at {path} to verify; --journal names another one")
+    _require_file(path)
     refuse_foreign(str(Path(path).expanduser().resolve()))
     with click.progressbar(length=1000, label="verifying", file=sys.stderr) as bar:
 
@@ -36,6 +35,25 @@ def verify_journal(path: str) -> Findings:
             bar.update(done * 1000 // max(of, 1) - bar.pos)
 
         return verify_file(str(Path(path).expanduser().resolve()), progress=progress)
+
+
+def _require_file(path: str) -> None:
+    """Raise JournalError for what is no file with something in it; nothing else is opened, as a pipe would wait."""
+    place = Path(path).expanduser()
+    if path == MEMORY or not place.exists():
+        raise JournalError(f"there is no journal file at {path} to verify; --journal names another one")
+    if not place.is_file():
+        kind = "a directory" if place.is_dir() else "no regular file"
+        raise JournalError(f"{path} is {kind}, so it is no journal to verify; --journal takes the path of a file")
+    try:
+        with place.open("rb") as file:
+            begin = file.read(1)
+    except OSError as error:
+        raise JournalError(
+            f"{path} cannot be read: {error.strerror or error}; run this as the relay's user, or name another --journal"
+        ) from None
+    if not begin:
+        raise JournalError(f"{path} is empty, so it is no journal to verify; --journal names another one")
 
 
 def shape(path: str, found: Findings) -> dict[str, object]:

@@ -178,7 +178,7 @@ def unknown_variable_hint(variable: str) -> str:
 
 
 def _warnings_of_file(path: str, values: Mapping[str, object], mode: int) -> list[str]:
-    secrets = dict.fromkeys(words for name, words in SECRETS.items() if _is_secret(name, values.get(name)))
+    secrets = secrets_in(values)
     if not secrets or not mode & OPEN_MODE_BITS:
         return []
     token = ", and whoever knows the token can read the log" if "token" in values else ""
@@ -189,11 +189,17 @@ def _warnings_of_file(path: str, values: Mapping[str, object], mode: int) -> lis
     return [warning]
 
 
+def secrets_in(values: Mapping[str, object]) -> list[str]:
+    """Return the kinds of secrets among values, by the names of their settings, in the words of a warning."""
+    return list(dict.fromkeys(words for name, words in SECRETS.items() if _is_secret(name, values.get(name))))
+
+
 def _is_secret(name: str, value: object) -> bool:
     """Tell whether the value of one of `SECRETS`, as it stands in the file, is to be kept from others."""
     if name not in ("forward", "collect"):
         return bool(value)
     # What is no URL of a server is refused where it counts; here it may be overridden.
+    value = value.replace(",", " ").split() if isinstance(value, str) else value  # of a variable
     return isinstance(value, list) and any("@" in url for url in value if isinstance(url, str))
 
 

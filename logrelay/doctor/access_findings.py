@@ -78,14 +78,16 @@ def certificate(facts: Facts) -> Iterator[Finding]:
 
 
 def secrets(facts: Facts) -> Iterator[Finding]:
-    """A token that others can read, and a token file that cannot be used."""
+    """Secrets that others can read, and a token file that cannot be used."""
+    words = {**facts.secret_words, **(facts.unit.secret_words if facts.unit else {})}
     files = {node.path: node for node in (*facts.secret_files, *(facts.unit.secret_files if facts.unit else ()))}
     for node in files.values():
         if node.mode & OTHERS_READ:
             yield problem(
                 "token_readable",
-                f"{node.path} holds a token and has mode {node.rights}: other users of this machine can read it",
-                f"chmod 600 {node.path}, and make another token: somebody may have read this one",
+                f"{node.path} holds {' and '.join(words.get(node.path, ('a token',)))} and has mode {node.rights}: "
+                "other users of this machine can read it",
+                f"chmod 600 {node.path}, and replace what it holds: somebody may have read it",
             )
     if facts.tokens_error:
         yield error("token_file", "config", facts.tokens_error, "make it a private file of the relay's user")

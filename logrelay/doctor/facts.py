@@ -151,8 +151,10 @@ class UnitFacts:
     environment: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, str] = field(default_factory=dict)
     """Options of `logrelay serve` in the unit, by the name of the setting."""
+    secret_words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By the path of one of these files: what it holds."""
     secret_files: Sequence[Node] = ()
-    """Files of settings that hold a token."""
+    """Files of settings that hold a secret."""
 
     @property
     def systemctl(self) -> str:
@@ -187,8 +189,10 @@ class Facts:
     tls_error: str = ""
     tls_warning: str = ""
     tokens_error: str = ""
+    secret_words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By the path of one of these files: what it holds."""
     secret_files: Sequence[Node] = ()
-    """Files that hold a token in plain text."""
+    """Files that hold a secret in plain text."""
     trader: User | None = None
     """The user of a bot, where one is known."""
     group_members: int | None = None

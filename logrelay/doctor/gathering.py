@@ -18,6 +18,7 @@ import socket
 import sqlite3
 import stat
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
@@ -26,7 +27,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from logrelay.access.token_file import read_tokens
-from logrelay.config.loading import Effective, Surroundings, load, require_token, trader_places
+from logrelay.config.loading import Effective, Surroundings, load, require_token, secrets_in, trader_places
 from logrelay.config.settings import MEMORY, Config, authority, connectable
 from logrelay.config_file import read_config_file
 from logrelay.doctor import processes
@@ -111,6 +112,7 @@ def gather(effective: Effective, user: User, *, unit: UnitFacts | None, trader: 
     relay, answers = _relay(config, unit)
     journal = None if config.journal == MEMORY else _journal(config, user)
     tls_error, tls_warning = _certificate(config, now_s)
+    secret_files, secret_words = _secrets(config)
     places = trader_places(os.environ, os.getuid())
     return Facts(
         effective=effective,
@@ -126,7 +128,8 @@ def gather(effective: Effective, user: User, *, unit: UnitFacts | None, trader: 
         tls_error=tls_error,
         tls_warning=tls_warning,
         tokens_error=_tokens_error(config, user),
-        secret_files=_secret_files(config),
+        secret_files=secret_files,
+        secret_words=secret_words,
         trader=None if trader is None else user_called(trader),
         group_members=_members(config, user),
         trader_places=[(place, _is_socket(place)) for place in places],
@@ -184,15 +187,16 @@ def _tokens_error(config: Config, user: User) -> str:
     return ""
 
 
-def _secret_files(config: Config) -> list[Node]:
+def _secrets(config: Config) -> tuple[list[Node], dict[str, Sequence[str]]]:
+    """Return the config file if it holds secrets, and their kinds by its path."""
     node = None if config.config is None else _node(config.config)
     if node is None or config.config is None:
-        return []
-    with suppress(OSError):
-        text = read_config_file(config.config, regular_only=True).decode()
-        if re.search(r"^\s*(token|nats_password|nats_token)\s*=", text, re.MULTILINE):
-            return [node]
-    return []
+        return [], {}
+    with suppress(OSError, ValueError, RecursionError):  # said when the settings are read
+        words = secrets_in(tomllib.loads(read_config_file(config.config, regular_only=True).decode()))
+        if words:
+            return [node], {node.path: words}
+    return [], {}
 
 
 def _members(config: Config, user: User) -> int | None:

@@ -116,11 +116,12 @@ def bots(facts: Facts) -> Iterator[Finding]:
             "start one; on its stderr it says where it looks for the relay (docs/bots.md)",
         )
     states = {bot.app: bot.state for bot in found.bots}
+    named = facts.effective.origins.get("expect", "expect")
     for app in facts.effective.config.expect:
         if states.get(app) not in UP_STATES:
             yield problem(
                 "bot_not_up",
-                f"the bot {app!r} should always be up (LOGRELAY_EXPECT), and {_how(states.get(app))}",
+                f"the bot {app!r} should always be up ({named}), and {_how(states.get(app))}",
                 "start it; on its stderr it says where it looks for the relay (docs/bots.md)",
             )
     for bot in found.bots:

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from logrelay.config.loading import secrets_in
 from logrelay.config.settings import SETTINGS
 from logrelay.doctor.facts import Node, UnitFacts
 from logrelay.errors import ConfigError
@@ -36,7 +37,9 @@ def run(command: Sequence[str]) -> str:
     except subprocess.TimeoutExpired as error:
         raise OSError(f"{command[0]} does not answer") from error
     if done.returncode != 0:
-        raise OSError(done.stderr.strip() or f"{command[0]} ended with {done.returncode}")
+        raise OSError(
+            next(iter(done.stderr.strip().splitlines()), "").rstrip(".") or f"{command[0]} ended with {done.returncode}"
+        )
     return done.stdout
 
 
@@ -55,7 +58,7 @@ def look(unit: str, *, for_user: bool, ask: Ask = run) -> UnitFacts:
             "unit of one's own"
         ) from error
     environment = dict(_assignments(shown.get("Environment", "")))
-    secret_files = []
+    secret_files, secret_words = [], {}
     for path, optional in environment_files(shown.get("EnvironmentFiles", "")):
         try:
             read = read_environment(Path(path).read_text("utf-8", "replace"))
@@ -66,7 +69,9 @@ def look(unit: str, *, for_user: bool, ask: Ask = run) -> UnitFacts:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}; run this as root") from error
         environment |= read
-        if "LOGRELAY_TOKEN" in read:
+        words = secrets_in({s.name: read[s.variable] for s in SETTINGS if s.variable in read})
+        if words:
+            secret_words[path] = words
             status = os.stat(path)  # noqa: PTH116
             secret_files.append(Node(path, status.st_mode, status.st_uid, status.st_gid))
     base = os.environ.get("XDG_STATE_HOME", "~/.local/state") if for_user else "/var/lib"
@@ -82,6 +87,7 @@ def look(unit: str, *, for_user: bool, ask: Ask = run) -> UnitFacts:
         environment=environment,
         flags=flags(shown.get("ExecStart", "")),
         secret_files=secret_files,
+        secret_words=secret_words,
     )
 
 

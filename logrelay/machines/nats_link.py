@@ -24,6 +24,7 @@ from typing import Any
 from logrelay.config.nats_url import NatsUrl, parse
 from logrelay.config.settings import Config
 from logrelay.errors import ConfigError
+from logrelay.extras import install_command
 from logrelay.machines.nats_transport import HearingTransport
 from logrelay.machines.stream_batch import LINES_SUBJECT, edge_name_of
 
@@ -49,8 +50,6 @@ DUPLICATE_WINDOW_S = 120.0
 
 TRANSPORT = "_transport"
 """Where a client of nats-py has its connection."""
-
-EXTRA = "pip install 'logrelay-daemon[nats]'"
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "?([^\s"\']+)', re.IGNORECASE)
 """How a server says so; nats-py has it in lower case."""
@@ -155,7 +154,7 @@ def load_client() -> Any:
         return import_module("nats")
     except ImportError:
         raise ConfigError(
-            f"--forward and --collect need the package nats-py, which is not installed: {EXTRA}"
+            f"--forward and --collect need the package nats-py, which is not installed: {install_command('nats')}"
         ) from None
 
 

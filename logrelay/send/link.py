@@ -102,7 +102,10 @@ class Link:
     def _give_up(self) -> None:
         was_given = self._was_given_lines or self._given_bytes > len(self._hello)
         if not self._answered and (self._was_refused or not was_given):
-            raise NoRelayError(f"no relay takes lines at {self._path}: {self._trouble or 'it does not answer'}")
+            raise NoRelayError(
+                f"no relay takes lines at {self._path}: {self._trouble or 'it does not answer'}; start one with "
+                "logrelay serve, or name the socket of one that runs with --socket"
+            )
         why = f" ({self._trouble})" if self._trouble else ""
         raise NotAckedError(f"the relay at {self._path} has not acked in {self._timeout_s:g} s{why}")
 

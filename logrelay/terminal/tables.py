@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import IO, Any, Protocol
@@ -96,8 +97,8 @@ class _Parquet:
             from pyarrow import parquet  # noqa: PLC0415
         except ImportError:
             raise ConfigError(
-                "parquet needs the package pyarrow in the environment of logrelay: pip install pyarrow; ndjson and csv "
-                "need nothing"
+                "parquet needs the package pyarrow in the environment of logrelay: "
+                f"{sys.executable} -m pip install pyarrow; ndjson and csv need nothing"
             ) from None
         types = {"timestamp": pa.timestamp("us", tz="UTC")}
         self._schema: Any = pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])

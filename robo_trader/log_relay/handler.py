@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from . import environment, records, serializer
+from . import arguments, environment, records, serializer
 from .processor import MAX_BYTES, PRIVATE, RANKS, LogRelayProcessor, known_level, rank_of, word_for
 from .redaction import Redact
 
@@ -62,6 +62,7 @@ class LogRelayHandler(logging.Handler):
         if level is None:
             level = environment.choice("LOGRELAY_LEVEL", "info", f"one of {', '.join(RANKS)}", known_level)
         rank = rank_of(level)
+        arguments.optional("processor", processor, LogRelayProcessor, "a LogRelayProcessor", "one of its own")
         self._owned = processor is None
         self.processor = processor or LogRelayProcessor(
             socket or None,
@@ -158,7 +159,7 @@ def _read(name: str, value: Any, kind: Callable[[Any], Any], allowed: str) -> An
     try:
         return kind(value) if isinstance(value, str) else value
     except ValueError:
-        raise ValueError(f"{name} is {value!r}, it must be {allowed}") from None
+        raise ValueError(f"{name} is {value!r}, must be {allowed}; leave it out for the default") from None
 
 
 def event_of(record: logging.LogRecord, word: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Owns: the hot path, levels, exclusion, encoding, the fork and exit hooks, and the numbers a person may ask for. It must
 not know how the relay stores or shows anything; it imports nothing of the rest of robo_trader and never `logrelay`.
 Put it behind the processors that add to the event, before EventRenamer and every renderer.
-Read `environment` next for the settings, `records` for the way of a line.
+Read `arguments` next for the settings, `records` for the way of a line.
 
 A call returns the very object it was given, untouched, and raises nothing of its own. In the common case it packs the
 event, takes the outbox's baton, and gives the frame to the kernel with one non-blocking send: when the call returns,
@@ -27,10 +27,10 @@ from typing import Any, Final
 
 import msgpack
 
-from . import environment, frames, records, serializer
+from . import arguments, environment, frames, records, serializer
 from .descriptors import GET_MARK, SEND_FLAGS, Wakeup, missing, read_mark
 from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, Outbox
-from .redaction import OwnRedaction, Redact, redaction_of, without_torn_words
+from .redaction import OwnRedaction, Redact, check_redact, redaction_of, without_torn_words
 from .sender import Sender
 from .spool import Spool
 
@@ -106,7 +106,7 @@ class LogRelayProcessor:
     behind this one see is never changed. A variable that makes no sense is named on stderr once.
 
     One processor per process is meant; each has its own run, connection and thread. After fork the child is a
-    new run. Raises ValueError for a level or bound that makes no sense; this is the only method that raises.
+    new run. Raises ValueError for an argument that makes no sense; this is the only method that raises.
     """
 
     def __init__(
@@ -122,17 +122,16 @@ class LogRelayProcessor:
         redact: Redact = True,
         spool: str | os.PathLike[str] | None = None,
     ) -> None:
-        exclude = environment.split(exclude) if isinstance(exclude, str) else tuple(exclude)
-        if not isinstance(max_bytes, int) or max_bytes < MIN_BYTES:
-            raise ValueError(f"max_bytes is {max_bytes!r}, the least is {MIN_BYTES}")
-        if not isinstance(exit_timeout, (int, float)) or not exit_timeout >= 0:  # nan is not
-            raise ValueError(f"exit_timeout is {exit_timeout!r}, must not be negative")
-        if not isinstance(app, str | None):
-            raise ValueError(f"app is {app!r}; it must be a text, the name of the bot, or None")  # noqa: TRY004
-        if not isinstance(disabled, bool | None):
-            raise ValueError(f"disabled is {disabled!r}; it must be True, False or None")  # noqa: TRY004
+        socket = arguments.path("socket", socket, "the places where a relay is looked for")
+        exclude = arguments.names("exclude", exclude, ", ".join(PRIVATE))
+        arguments.whole_number("max_bytes", max_bytes, MIN_BYTES, f"{MAX_BYTES}")
+        arguments.seconds("exit_timeout", exit_timeout, "2")
+        arguments.optional("app", app, str, "a text, the name of the bot,", "the program's name")
+        arguments.optional("disabled", disabled, bool, "True, False", "LOGRELAY_DISABLED")
+        check_redact(redact)
+        spool = arguments.path("spool", spool, "LOGRELAY_SPOOL")
         self._settings: dict[str, Any] = {
-            "socket": None if socket is None else os.fspath(socket),
+            "socket": socket,
             "level": level,
             "app": app,
             "max_bytes": max_bytes,
@@ -140,9 +139,9 @@ class LogRelayProcessor:
             "exit_timeout": exit_timeout,
             "disabled": disabled,
             "redact": redact,
-            "spool": None if spool is None else os.fsdecode(spool),
+            "spool": spool,
         }
-        folder = os.environ.get("LOGRELAY_SPOOL", "") if spool is None else os.fsdecode(spool)
+        folder = os.environ.get("LOGRELAY_SPOOL", "") if spool is None else spool
         with contextlib.suppress(OSError):  # a working directory that is gone
             folder = folder and os.path.abspath(folder)  # noqa: PTH100 - the bot may go elsewhere later
         self._spool_folder = folder
@@ -549,12 +548,12 @@ def _is(value: object, kind: type) -> bool:
 def rank_of(level: str | int) -> int:
     """Return the number of a level. Raises ValueError for a word that is none."""
     if isinstance(level, bool) or not isinstance(level, str | int):
-        raise ValueError(f"level is {level!r}, must be a level's name or number")  # noqa: TRY004
+        raise arguments.wrong("level", level, "a level's name or number", "LOGRELAY_LEVEL, else info")
     if isinstance(level, int):
         return level
     word = ALIASES.get(level.lower(), level.lower())
     if word not in RANKS:
-        raise ValueError(f"level is {level!r}, must be one of {', '.join(RANKS)} or a number")
+        raise arguments.wrong("level", level, f"one of {', '.join(RANKS)} or a number", "LOGRELAY_LEVEL, else info")
     return RANKS[word]
 
 

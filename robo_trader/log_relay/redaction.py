@@ -26,7 +26,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from . import environment
+from . import arguments, environment
 from .known_secrets import from_environment
 from .secret_names import Meaning, hides, hides_number
 from .secret_rules import LOGIN_KEYS, Rules, is_login
@@ -558,17 +558,22 @@ Redact = bool | Redactor | Callable[[dict[str, Any]], dict[str, Any]]
 """What a processor may be told: the default rules or none, a redactor with settings, or a function of one's own."""
 
 
+def check_redact(redact: Any) -> None:
+    """Raise ValueError for what cannot say how secrets are taken out."""
+    if redact is not None and not isinstance(redact, bool) and not callable(redact):
+        raise arguments.wrong("redact", redact, "True, False, a Redactor or a function", "the default rules")
+
+
 def redaction_of(redact: Redact) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
     """Return what takes the secrets out of an event that is about to be shipped; None if nothing is to do that.
 
     Raises ValueError for what is none of the possibilities.
     """
+    check_redact(redact)
     if isinstance(redact, Redactor):
         return redact.redact
     if isinstance(redact, bool) or redact is None:
         return None if redact is False else Redactor().redact
-    if not callable(redact):
-        raise ValueError(f"redact is {type(redact).__name__}, must be True, False, a Redactor or a function")  # noqa: TRY004
     return OwnRedaction(redact).redact
 
 

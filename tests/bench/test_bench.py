@@ -212,7 +212,7 @@ def test_ctrl_c_ends_every_process_and_shows_what_there_is() -> None:
 
 def test_lines_of_an_edge_are_followed_to_a_viewer_of_the_hub_relay(fleet: Fleet, tmp_path: Path) -> None:
     """The section `machines`, small: every line is counted, each process's CPU time and memory is told."""
-    pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
+    pytest.importorskip("nats", reason="nats-py is not installed (pip install '.[nats]' in the checkout)")
     scripts = {"feeders": FEEDERS, "crowd": VIEWERS, "probe": VIEWERS}
     load = {role: Child(fleet, role, command) for role, command in scripts.items()}
     numbers = iter(range(1, 100))

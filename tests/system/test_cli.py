@@ -94,7 +94,14 @@ def test_the_version_is_the_package_s(cli):
         (["--nonsense"], "--nonsense.*; see logrelay --help"),
         (["nonsense"], "'nonsense'.*; see logrelay --help"),
         (["check", "--host"], "'--host' requires an argument; see logrelay check --help"),
-        (["tail", "--notices", "some"], "'some' is not one of.*; see logrelay tail --help"),
+        (["tail", "--notices", "some"], "--notices is 'some'; allowed: no, all; see logrelay tail --help"),
+        (["tail", "-n", "-5"], "--lines is -5; allowed: a whole number from 0 to 100,000; see logrelay tail --help"),
+        (["search", "--limit", "many", "x"], "--limit is 'many'; allowed: a whole number from 1 to 1,000,000; see .*"),
+        (["send", "--timeout", "0", "x"], "--timeout is 0.0; allowed: a number above 0, up to 86,400; see .*"),
+        (["export", "--format", "x"], "--format is 'x'; allowed: ndjson, csv, parquet; see logrelay export --help"),
+        (["purge", "--app", "x", "ws://box"], "purge works on the journal's file.*--journal PATH"),
+        (["systemd", "install", "--dry-run", "--listen", "x"], "--listen is 'x'; allowed: an IP address.*"),
+        (["check", "--unit", "a"], "systemd cannot be asked about a.service.*"),
         (["token", "revoke"], "'NAME'; see logrelay token revoke --help"),
         (["token", "nonsense"], "'nonsense'.*; see logrelay token --help"),
         (["systemd", "print"], "; see logrelay systemd print --help"),
@@ -223,6 +230,52 @@ def test_check_verifies_a_journal(cli, tmp_path):
     assert (found["sound"], found["damaged"], found["missing"], found["head"]) == (False, [[2, 2]], [], 3)
     done = cli("check", "--verify-journal", "--journal", str(tmp_path / "none.db"))
     assert (done.returncode, "there is no journal file at" in done.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pipe", "is no regular file, so it is no journal to verify; "),
+        ("directory", "is a directory, so it is no journal to verify; "),
+        ("empty", "is empty, so it is no journal to verify; "),
+        ("text", "is no SQLite database; "),
+        ("/dev/zero", "is no regular file, so it is no journal to verify; "),
+        ("/proc/self/mem", "cannot be read: "),
+        ("nothing", "there is no journal file at "),
+    ],
+)
+def test_what_is_no_journal_is_not_verified_and_nothing_waits(cli, tmp_path, kind, words):
+    """One line that says why, exit code 4, and the same as an object for programs."""
+    path = tmp_path / kind if not kind.startswith("/") else Path(kind)
+    {"pipe": os.mkfifo, "directory": Path.mkdir, "empty": Path.touch}.get(kind, lambda _path: None)(path)
+    if kind == "text":
+        path.write_text("dear diary " * 1000)
+    done = cli("check", "--verify-journal", "--json", "--journal", str(path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1), done.stderr
+    assert words in done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["exit"], [one["code"] for one in shown["findings"]]) == (4, ["journal"])
+    assert shown["findings"][0]["remedy"]
+
+
+def test_check_prints_an_object_where_the_settings_cannot_be_read(cli):
+    """Whoever reads JSON should get JSON, with what is on stderr, and the exit code."""
+    done = cli("check", "--json", "--port", "http")
+    shown = json.loads(done.stdout)
+    (finding,) = shown["findings"]
+    assert (done.returncode, shown["exit"], finding["code"], finding["rank"]) == (2, 2, "settings", "error")
+    assert f"logrelay: {finding['text']}; {finding['remedy']}\n" == done.stderr
+
+
+def test_a_directory_that_is_made_for_a_named_journal_is_said(relay, tmp_path):
+    """It may be a typing error; one that is there, and the usual place, are not spoken of."""
+    one = relay("--port", "0", "--journal", str(tmp_path / "typo" / "deep" / "j.db"))
+    assert f"{tmp_path}/typo was not there and was made, for journal {tmp_path}/typo/deep/j.db" in one.first_line
+    assert " ready on " in ready_line(one)
+    one.terminate()
+    assert one.wait(DEADLINE_S) == 0
+    again = relay("--port", "0", "--journal", str(tmp_path / "typo" / "deep" / "j.db"))
+    assert " ready on " in again.first_line
 
 
 def test_check_ends_as_serve_would_with_a_group_that_is_not_there(cli):

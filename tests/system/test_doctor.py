@@ -145,6 +145,13 @@ def test_settings_and_secrets(patient, tmp_path):
     codes, code, said = patient.found("--config", str(config))
     assert (codes, code) == ({"token_readable"}, 7)
     assert f"{config} holds a token and has mode 0644" in said
+    config.write_text(
+        'alert = ["json://example.org/x"]\nheartbeat = "https://example.org/y"\nforward = ["nats://ann:hunter2@box"]\n'
+    )
+    said = patient.found("--config", str(config))[2]
+    kinds = "a secret in a NATS URL and the URLs of alerts and the URL of the heartbeat"
+    assert f"{config} holds {kinds} and has mode 0644" in said
+    config.write_text(f'token = "{TOKEN}"\n')
     config.chmod(0o600)
     assert patient.found("--config", str(config))[:2] == (set(), 0)
 
@@ -412,6 +419,10 @@ def test_faults_of_a_service(service, tmp_path):
     (tmp_path / "logrelay.env").write_text(f"LOGRELAY_TOKEN={TOKEN}\n")
     (tmp_path / "logrelay.env").chmod(0o644)
     assert service()[0] == {"token_readable"}
+    (tmp_path / "logrelay.env").write_text("LOGRELAY_HEARTBEAT=https://example.org/y\n")
+    codes, shown = service()
+    assert codes == {"token_readable"}
+    assert "holds the URL of the heartbeat and has mode 0644" in str(shown["findings"])
 
 
 def test_what_the_user_of_a_service_may_not_do(service, patient, tmp_path):

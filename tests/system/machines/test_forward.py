@@ -18,7 +18,7 @@ from tests.support.nats import Proxy, asked, messages_of, nats_cluster, nats_ser
 from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.chaos.conftest import FULL_TIMEOUT_S
 
-pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
+pytest.importorskip("nats", reason="nats-py is not installed (pip install '.[nats]' in the checkout)")
 pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
 
 KILLS = scaled(9, 100)

@@ -19,7 +19,7 @@ from tests.support.chaos.relay import ROOT, Relay
 from tests.support.nats import NatsServer, asked, nats_server, needs_nats
 from tests.support.waiting import DEADLINE_S, wait_for
 
-nkeys = pytest.importorskip("nkeys", reason="nkeys is not installed (pip install 'logrelay-daemon[nats]')")
+nkeys = pytest.importorskip("nkeys", reason="nkeys is not installed (pip install '.[nats]' in the checkout)")
 pytestmark = needs_nats
 
 SECRETS = ("EDGE-PASSWORD", "HUB-PASSWORD", "ADMIN-PASSWORD", "s3cret-token")

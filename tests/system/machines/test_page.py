@@ -10,7 +10,7 @@ from tests.support.browser import chromium, needs_chromium, open_phone, phone, t
 from tests.support.edges import edge_state_of, publish
 from tests.support.nats import needs_nats
 
-pytest.importorskip("nats", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
+pytest.importorskip("nats", reason="nats-py is not installed (pip install '.[nats]' in the checkout)")
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [needs_nats, needs_chromium]
 

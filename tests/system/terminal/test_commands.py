@@ -120,6 +120,11 @@ def test_what_the_commands_show_of_a_running_relay(relay, send, cli, start, on_t
     wrong = cli("search", "--level", "loud", url)
     assert (wrong.returncode, "is not one of DEBUG" in wrong.stderr) == (2, True)
 
+    for place in (url, relay.journal):
+        nothing = cli("search", "no such words", "--since", "1h", place)
+        assert (nothing.returncode, nothing.stdout) == (0, "")
+        assert re.search("nothing found in .*, from 1h to its newest; conditions go together", nothing.stderr)
+
     # the end: nobody reads any more
     tail = start("tail", url)
     assert tail.stdout.readline()

@@ -391,10 +391,10 @@ def test_the_level_is_the_handlers(make, monkeypatch, capfd, peer):
     ("options", "said"),
     [
         ({"level": "loud"}, "loud"),
-        ({"max_bytes": "1MiB"}, "^max_bytes is '1MiB', it must be a whole number of bytes$"),
-        ({"exit_timeout": "x"}, "^exit_timeout is 'x', it must be a number of seconds$"),
-        ({"redact": "perhaps"}, "^redact is 'perhaps', it must be on or off$"),
-        ({"disabled": "perhaps"}, "^disabled is 'perhaps', it must be on or off$"),
+        ({"max_bytes": "1MiB"}, "^max_bytes is '1MiB', must be a whole number of bytes; leave it out for the default$"),
+        ({"exit_timeout": "x"}, "^exit_timeout is 'x', must be a number of seconds; leave it out for the default$"),
+        ({"redact": "perhaps"}, "^redact is 'perhaps', must be on or off; leave it out for the default$"),
+        ({"disabled": "perhaps"}, "^disabled is 'perhaps', must be on or off; leave it out for the default$"),
     ],
 )
 def test_an_argument_that_makes_no_sense_is_refused(options, said):

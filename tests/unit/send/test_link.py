@@ -120,7 +120,9 @@ def test_lines_go_out_in_order_and_are_waited_for(relay, link):
 
 def test_nobody_there(link, place):
     """The text names the place and the reason of the system."""
-    with pytest.raises(NoRelayError, match=f"no relay takes lines at {place}: No such file or directory"):
+    with pytest.raises(
+        NoRelayError, match=f"no relay takes lines at {place}: No such file or directory; start one with logrelay serve"
+    ):
         link(0.01).send(1, line(1))
 
 

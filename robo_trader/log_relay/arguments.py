@@ -1,0 +1,73 @@
+"""The arguments of the processor and the handler, looked at when one is made.
+
+Owns: what each kind of argument may be, and the text of the error: the name, what was given, what is allowed, what to
+do. It must not know what an argument is for, and touches nothing. Read `environment` next.
+
+A wrong argument is an error of who wrote the bot, seen the first time it starts; nothing that is found later may raise.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Final
+
+from . import environment
+
+SHOWN_CHARS: Final = 60
+"""Characters of a wrong value that are shown."""
+
+
+def wrong(name: str, value: Any, allowed: str, otherwise: str) -> ValueError:
+    """Return the error for an argument; `otherwise` is what leaving it out means."""
+    try:
+        shown = repr(value)
+    except Exception:  # the value's own code
+        shown = f"a {type(value).__name__}"
+    shown = shown if len(shown) <= SHOWN_CHARS else shown[: SHOWN_CHARS - 3] + "..."
+    return ValueError(f"{name} is {shown}, must be {allowed}; leave it out for {otherwise}")
+
+
+def path(name: str, value: Any, otherwise: str) -> str | None:
+    """Return a path as text. Raises ValueError for what is none."""
+    if value is None:
+        return None
+    try:
+        text = os.fsdecode(value)
+    except (TypeError, ValueError):
+        text = "\0"
+    if "\0" in text:
+        raise wrong(name, value, "a path, as text or pathlib.Path, or None", otherwise)
+    return text
+
+
+def names(name: str, value: Any, otherwise: str) -> tuple[str, ...]:
+    """Return names that were given as a list, or as text with commas. Raises ValueError for anything else."""
+    if isinstance(value, str):
+        return environment.split(value)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
+        found = tuple(value)
+        if all(isinstance(one, str) for one in found):
+            return found
+    raise wrong(name, value, "a list of names, or a text of names with commas between them", otherwise)
+
+
+def whole_number(name: str, value: Any, least: int, otherwise: str) -> int:
+    """Return a whole number of bytes. Raises ValueError for less than `least`, and for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise wrong(name, value, f"a whole number of bytes, {least} or more", otherwise)
+    return value
+
+
+def seconds(name: str, value: Any, otherwise: str) -> float:
+    """Return a number of seconds. Raises ValueError for a negative one, and for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # nan is not
+        raise wrong(name, value, "a number of seconds, 0 or more", otherwise)
+    return value
+
+
+def optional(name: str, value: Any, kind: type, allowed: str, otherwise: str) -> Any:
+    """Return what is of a type, or None. Raises ValueError for anything else."""
+    if value is not None and not isinstance(value, kind):
+        raise wrong(name, value, f"{allowed} or None", otherwise)
+    return value
