@@ -37,6 +37,10 @@ READ_S = 20.0
 """How long to wait for an answer, unless the URL says so (`rto=`): a service under load takes ten seconds, and every
 answer that is not waited for leaves a doubt. Apprise's own 4 s are for people who look on."""
 
+NICE = 10
+"""Below the bots and the relay, while all of them want a processor: loading Apprise takes one for 0.3 s, and an alert
+may be a second later for it."""
+
 END_S = 3
 """How long an attempt that is on the wire may go on when the relay's service is stopped."""
 
@@ -142,8 +146,8 @@ def deliver(url: str, message: Message) -> Result:
     return Result(sent=False, error=why, doubtful=wire.doubtful, retry_after_s=again_s)
 
 
-def attempt(request: Mapping[str, Any]) -> Result:
-    """Carry out a request: claim the alert, send it, write down what became of it."""
+def attempt(request: Mapping[str, Any], clock: Callable[[], float] = time.time) -> Result:
+    """Carry out a request: claim the alert, send it, write down what became of it. `clock` gives seconds since 1970."""
     path, number, url = request["path"], int(request["number"]), str(request["url"])
     if path is None:  # the disk is full: the worker keeps the alert in its memory
         return deliver(url, Message(*request["message"]))
@@ -160,7 +164,7 @@ def attempt(request: Mapping[str, Any]) -> Result:
             if result.sent:
                 store.note_sent(number)
             else:
-                store.note_failed(number, next_try_at(queued, result, time.time()), doubtful=result.doubtful)
+                store.note_failed(number, next_try_at(queued, result, clock()), doubtful=result.doubtful)
             return result
     except (sqlite3.Error, OSError) as error:
         return Result(sent=False, stored=False, error=f"the file of the alerts cannot be written: {error}")
@@ -188,6 +192,8 @@ def _end_soon(_number: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """Read a request from stdin, carry it out, and write the result to stdout."""
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
     signal.signal(signal.SIGTERM, _end_soon)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the relay, whose end ends the worker
     # Whoever started this process ends it after that time, and may be gone: nobody else would.

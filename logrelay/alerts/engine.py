@@ -10,15 +10,15 @@ position in the journal in one transaction.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from math import inf
 from typing import Any, NamedTuple
 
 from logrelay.alerts.bots import Bots
-from logrelay.alerts.records import MAX_TEXT_CHARS, Alert, Matter, Seen, matter_of
-from logrelay.alerts.release import Release
+from logrelay.alerts.records import BEYOND, MAX_TEXT_CHARS, Alert, Matter, Seen, matter_of
+from logrelay.alerts.release import Release, class_of
 from logrelay.config.alert_rules import AlertRule
 from logrelay.errors import RequestError
 from logrelay.fanout.filters import apps_of_notice, field_text, name_matches, parse_filter
@@ -27,9 +27,8 @@ from logrelay.fanout.summary import rank_of
 from logrelay.model import CRITICAL, ERROR, RELAY_SOURCE, WARNING, Line
 
 MAX_MATTERS = 1000
-"""Matters of a rule at once, like the problems of a summary; what is beyond is counted together."""
-BEYOND = "beyond"
-"""The key of the matter that counts them."""
+"""Matters of a rule and a class at once, like the problems of a summary; what is beyond is counted together. A thousand
+different errors must not take the name of the bot from a crash."""
 
 RECOVER_S = 30.0
 """How long a state has to be over before that is told: a bot that crashes at its start is back every few seconds."""
@@ -336,6 +335,8 @@ class _Judge:
         mine = f"matter\0{rule.name}\0"
         found = [matter_of(row) for name, row in kept.items() if name.startswith(mine)]
         self._matters = {f"matter\0{matter.name}": matter for matter in found}
+        self._sizes = Counter(class_of(matter.kind) for matter in found)
+        """Matters by class."""
         self._normal_until: dict[str, float] = {}
         """Until when silence was normal last, by bot."""
         self._silenced = 0
@@ -423,13 +424,14 @@ class _Judge:
         """
         name = f"matter\0{self.rule.name}\0{kind}\0{key}"
         matter = self._matters.get(name)
-        if matter is None and len(self._matters) >= MAX_MATTERS:
-            kind, key, app, lasts = "error" if kind in ("critical", "lines") else kind, BEYOND, "", False
+        if matter is None and self._sizes[class_of(kind)] >= MAX_MATTERS:
+            key, app, lasts = BEYOND, "", False
             name = f"matter\0{self.rule.name}\0{kind}\0{key}"
             matter = self._matters.get(name)
         if matter is None:
             matter = Matter(self.rule.name, kind, key, app, since_us=seen.time_us, last_us=seen.time_us)
             self._matters[name] = matter
+            self._sizes[class_of(kind)] += 1
         changed.add(name)
         if not (once and matter.active):
             matter.note_seen(seen, count, now)
@@ -537,7 +539,7 @@ class _Judge:
             if self.release.ready_at(matter, now) <= now and self._is_stale(matter, now):
                 over.append(name)
         for name in over:
-            del self._matters[name]
+            self._sizes[class_of(self._matters.pop(name).kind)] -= 1
             changed.add(name)
         told = self.release.decide(waiting, now, quiet=quiet)
         changed |= {f"matter\0{matter.name}" for matter in waiting if matter.told_at == now or matter.kept_back}

@@ -15,6 +15,9 @@ from logrelay.config.alert_rules import STATE_KINDS
 MAX_TEXT_CHARS = 300
 """Of a message and of an exception's last line, as in a summary."""
 
+BEYOND = "beyond"
+"""The key of the matter that counts what is beyond the most matters at once."""
+
 Reason = Literal["now", "again", "gathered", "quiet_hours", "cap", "back"]
 """Why an alert comes: for the first time; with what came since; with others that came close behind; with what the
 quiet hours, or the most alerts in an hour, had held back; because it is over."""

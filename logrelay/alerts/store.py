@@ -147,22 +147,43 @@ class Store:
         changes: Mapping[str, Mapping[str, Any] | None],
         alerts: Iterable[Outgoing],
         now: float,
+        *,
+        durable: bool = True,
     ) -> None:
-        """Write the position, what has changed in the engine, and new alerts, all or nothing."""
-        with self._transaction():
-            if cursor:
-                self._db.execute("REPLACE INTO meta VALUES ('cursor', ?)", (cursor,))
-            for name, body in changes.items():
-                if body is None:
-                    self._db.execute("DELETE FROM remembered WHERE name = ?", (name,))
-                else:
-                    self._db.execute("REPLACE INTO remembered VALUES (?, ?)", (name, json.dumps(body)))
-            for alert in alerts:
-                self._db.execute(
-                    "INSERT INTO queue (rule, service, title, body, severity, cooldown_s, state, tries, due_at, "
-                    "made_at, doubtful) VALUES (?, ?, ?, ?, ?, ?, 'waiting', 0, ?, ?, 0)",
-                    (alert.rule, alert.service, *alert.message, alert.cooldown_s, now, now),
-                )
+        """Write the position, what has changed in the engine, and new alerts, all or nothing.
+
+        Unless it is `durable`, a power cut may take it back, up to the next one that is: it does not wait for the disk,
+        which others write to.
+        """
+        if not durable:
+            self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            with self._transaction():
+                self._write(cursor, changes, alerts, now)
+        finally:
+            if not durable:
+                self._db.execute("PRAGMA synchronous = FULL")
+
+    def _write(
+        self,
+        cursor: str,
+        changes: Mapping[str, Mapping[str, Any] | None],
+        alerts: Iterable[Outgoing],
+        now: float,
+    ) -> None:
+        if cursor:
+            self._db.execute("REPLACE INTO meta VALUES ('cursor', ?)", (cursor,))
+        for name, body in changes.items():
+            if body is None:
+                self._db.execute("DELETE FROM remembered WHERE name = ?", (name,))
+            else:
+                self._db.execute("REPLACE INTO remembered VALUES (?, ?)", (name, json.dumps(body)))
+        for alert in alerts:
+            self._db.execute(
+                "INSERT INTO queue (rule, service, title, body, severity, cooldown_s, state, tries, due_at, "
+                "made_at, doubtful) VALUES (?, ?, ?, ?, ?, ?, 'waiting', 0, ?, ?, 0)",
+                (alert.rule, alert.service, *alert.message, alert.cooldown_s, now, now),
+            )
 
     def queued(self) -> list[Queued]:
         """Return every alert that is not sent yet, the oldest first."""

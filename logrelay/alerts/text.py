@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from logrelay.alerts.records import Alert, Matter
+from logrelay.alerts.records import BEYOND, Alert, Matter
 from logrelay.fanout.positions import is_id
 from logrelay.model import CRITICAL
 from logrelay.visible_text import visible
@@ -93,7 +93,9 @@ def _single(matter: Matter, alert: Alert, stamp: Callable[[float], str]) -> list
     lines: list[str] = []
     if alert.why in _HELD:
         lines.append(_HELD[alert.why])
-    if matter.kind in ("critical", "error", "lines"):
+    if matter.key == BEYOND and not matter.app:
+        lines.append(f"The newest: {matter.message}")
+    elif matter.kind in ("critical", "error", "lines"):
         lines.append(f"{_level(matter)} of {matter.source}" + (f" ({matter.app})" if matter.app else ""))
     elif matter.message:
         lines.append(matter.message)
@@ -130,6 +132,8 @@ def _times(matter: Matter) -> str:
 
 def _title(matter: Matter) -> str:
     app = matter.app
+    if matter.key == BEYOND and not app:
+        return f"{matter.count:,} more things in the log, of too many kinds to tell them apart"
     match matter.kind:
         case "crashed":
             return f"{app or 'a bot'} crashed"

@@ -268,16 +268,16 @@ class Worker:
     def _judge(self, now: float) -> None:
         alerts = self._engine.due(now)
         if alerts or (self._uncommitted and not self._committed_at <= now < self._committed_at + COMMIT_S):
-            self._commit(alerts, now)
+            self._commit(alerts, now, durable=bool(alerts))  # a position alone may go back: it is judged again
         if not self._moved_at <= now < self._moved_at + MOVE_S:
             self._moved_at = now
             self._send({"type": "where"})
 
-    def _commit(self, alerts: list[Alert], now: float) -> None:
+    def _commit(self, alerts: list[Alert], now: float, *, durable: bool = True) -> None:
         changes = self._engine.take_changes()
         outgoing = [self._outgoing(alert) for alert in alerts]
         try:
-            self._store.commit(self._cursor, changes, outgoing, now)
+            self._store.commit(self._cursor, changes, outgoing, now, durable=durable)
         except sqlite3.Error as error:
             self._go_on_in_memory(error, now)
             self._store.commit(self._cursor, changes, outgoing, now)

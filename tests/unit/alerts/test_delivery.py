@@ -10,7 +10,9 @@ import sys
 import pytest
 
 from logrelay.alerts.delivery import READ_S, attempt
+from logrelay.alerts.retry import LONGEST_S
 from tests.support.chaos.relay import ROOT
+from tests.support.services import Receiver, refusing_port
 from tests.support.waiting import DEADLINE_S
 
 
@@ -49,3 +51,48 @@ def test_an_answer_is_waited_for_as_long_as_a_busy_service_takes():
     out, _ = process.communicate(timeout=DEADLINE_S)
 
     assert out.split() == [str(READ_S), "3.0"]
+
+
+HOUR_OF_ATTEMPTS = """
+import random, sys
+from logrelay.alerts.delivery import attempt
+from logrelay.alerts.store import Outgoing, Store
+from logrelay.alerts.text import Message
+from logrelay.alerts.worker import startable
+path, port, url = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+begun = now = 1_769_162_400.0
+store = Store(path)
+for number in range(3):
+    store.commit("", {}, [Outgoing("phone", "s1", Message(f"alert {number}", "b", "failure"), 900.0)], begun)
+tries = 0
+while store.queued():
+    alerts, wait_s = startable(store.queued(), now, (), {})
+    if not alerts:
+        now += wait_s
+        continue
+    address = url if now - begun >= 3600 else f"json://127.0.0.1:{port}/"
+    result = attempt({"path": path, "number": alerts[0].number, "url": address}, lambda: now)
+    assert result.sent == (now - begun >= 3600), result
+    assert not result.doubtful
+    tries += not result.sent
+print(tries, round(now - begun))
+"""
+
+
+def test_a_service_that_is_down_for_an_hour_gets_everything_in_order_soon_after(tmp_path):
+    """The time is an argument; the refusals, the file and the service are real."""
+    pytest.importorskip("apprise")
+    receiver = Receiver()
+    try:
+        process = subprocess.run(
+            [sys.executable, "-c", HOUR_OF_ATTEMPTS, str(tmp_path / "alerts"), str(refusing_port()), receiver.url],
+            cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S,
+        )  # fmt: skip
+    finally:
+        receiver.close()
+    assert process.returncode == 0, process.stderr
+    tries, took_s = map(int, process.stdout.split())
+
+    assert [got.title for got in receiver.accepted] == ["alert 0", "alert 1", "alert 2"]
+    assert tries <= 15
+    assert 3600 <= took_s <= 3600 + LONGEST_S * 1.25

@@ -658,6 +658,23 @@ def test_a_step_of_the_clock_loses_nothing_and_repeats_nothing(step_s):
     assert sorted(m.kind for alert in found for m in alert.matters) == ["crashed", "error"]
 
 
+def test_a_flood_of_problems_takes_no_name_from_a_crash(owner):
+    """Nor the end of its state; a CRITICAL line, too, has places of its own."""
+    for number in range(MAX_MATTERS + 500):
+        owner.line("".join(chr(97 + int(digit)) * 2 for digit in str(number)))
+    owner.look(120)
+    owner.alerts.clear()
+    owner.bot("crashed")
+    owner.line("the end", severity="CRITICAL")
+    owner.look(5)
+    assert sorted((m.kind, m.app, m.key == "beyond") for a in owner.alerts for m in a.matters) == [
+        ("crashed", "scalper", False), ("critical", "scalper", False)
+    ]  # fmt: skip
+    owner.bot("connected", run="r2")
+
+    assert "back" in [alert.why for alert in owner.look(60)]
+
+
 def test_what_is_remembered_is_bounded(owner):
     for number in range(3 * MAX_MATTERS):
         owner.line("".join(chr(97 + int(digit)) * 2 for digit in str(number)))

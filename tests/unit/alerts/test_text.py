@@ -71,6 +71,13 @@ def test_what_happens_between_machines_is_named():
     assert "3 lines" not in shown(lost).body
 
 
+def test_what_is_beyond_the_bound_is_not_called_by_one_of_its_names():
+    beyond = matter(key="beyond", app="", message="order rejected", count=2002)
+
+    assert shown(beyond).title == "2,002 more things in the log, of too many kinds to tell them apart"
+    assert "The newest: order rejected" in shown(beyond).body
+
+
 def test_several_things_are_listed_each_with_its_link():
     message = shown(
         matter(kind="crashed", message="scalper (pid 7) is gone", id="k3f9ab-9"),
