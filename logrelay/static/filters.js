@@ -23,6 +23,17 @@ export function globOf(name) {
   return name.replace(/[*?[]/g, "[$&]").replaceAll(",", "?");
 }
 
+/** Whether a glob, of those that the relay takes, matches a whole name. */
+export function globMatches(glob, name) {
+  const pattern = glob.replace(/\[([!^]?)([^\]]+)\]|[*?]|[\\^$.|+(){}[\]]/g, (found, not, set) => (set
+    ? `[${not && "^"}${set.replace(/[\\^[\]]/g, "\\$&")}]` : { "*": ".*", "?": "." }[found] ?? `\\${found}`));
+  try {
+    return new RegExp(`^${pattern}$`, "su").test(name);
+  } catch { // a range that is none
+    return false;
+  }
+}
+
 /** Read a filter from the parameters of an address. */
 export function readFilter(parameters) {
   const level = levelIn(parameters);
@@ -134,6 +145,12 @@ export class Filters {
     const only = globOf(app);
     const { app: now } = this.#filter;
     this.#change({ app: now.length === 1 && now[0] === only ? [] : [only] });
+  }
+
+  /** Whether lines of this bot are asked for. */
+  passesApp(app) {
+    const globs = this.#filter.app.flatMap((given) => given.split(",")).map((glob) => glob.trim()).filter(Boolean);
+    return !globs.length || globs.some((glob) => globMatches(glob, app));
   }
 
   /** Whether the page leaves the line out by itself. */

@@ -28,7 +28,7 @@ import { Relay } from "./relay.js";
 import { isNotice, Rows } from "./rows.js";
 import { Seen } from "./seen.js";
 import { PageStorage } from "./storage.js";
-import { Summary } from "./summary.js";
+import { narrowed, Summary, totals } from "./summary.js";
 import { TradeNames } from "./tradenames.js";
 import { Trades } from "./trades.js";
 
@@ -59,7 +59,7 @@ socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
 $("plain").hidden = base.protocol === "https:" || THIS_MACHINE.test(base.hostname);
 
 /** What the page as a whole has come to. */
-const state = { open: false, shown: null, head: "", stale: true, timer: 0, money: 0, place: null };
+const state = { summary: null, open: false, shown: null, head: "", stale: true, timer: 0, money: 0, place: null };
 
 const storage = new PageStorage({ tab: sessionStorage, phone: localStorage });
 const given = takeToken(location, history);
@@ -128,14 +128,22 @@ function showSummary(data, received, stored) {
   if (several !== known) list.relayout();
   $("looked").hidden = false;
   bots.take(data, received, stored);
-  seen.take(data, storage.seen);
-  problems.take(data);
+  state.summary = data;
+  showProblems();
   alerts.setApps(data.apps.map(({ app }) => app));
   redraw($("crashes"), JSON.stringify(data.crashes.map(({ id }) => id)), () => data.crashes.map((crash) => {
     const item = element("li");
     item.append(button("", `when ${visible(crash.app ?? "it")} crashed, ${moment(crash.timestamp)}`, () => openAround(crash.id)));
     return item;
   }));
+}
+
+/** Show what went wrong, of the bots that are asked for. */
+function showProblems() {
+  if (!state.summary) return;
+  const shown = narrowed(state.summary, (app) => filters.passesApp(app));
+  seen.take(shown, storage.seen, totals(state.summary).bad);
+  problems.take(shown);
 }
 
 // --- the lines
@@ -344,6 +352,7 @@ async function show(view) {
   if (before && writeFilter(before.filter).toString() !== writeFilter(view.filter).toString()) {
     link.showText("");
     list.relayout();
+    showProblems();
     countMatches(view.filter);
   }
   const other = asked !== JSON.stringify(filters.asked);
@@ -486,8 +495,8 @@ document.addEventListener("visibilitychange", () => {
 });
 
 const { last } = storage;
-if (last?.data?.apps) showSummary(last.data, last.received, true);
 filters.show(address.view.filter);
+if (last?.data?.apps) showSummary(last.data, last.received, true);
 client.filter = filters.asked;
 show(address.view);
 client.start();

@@ -4,7 +4,7 @@
  * Owns: the list and its order. It must not know what a tap leads to. Read `static/alerts.js` next.
  */
 
-import { button, element, redraw } from "./dom.js";
+import { button, element, redraw, setText } from "./dom.js";
 import { count, moment, shortError, visible } from "./format.js";
 
 /** How a cause of a gap is said. */
@@ -23,11 +23,14 @@ export class Problems {
   }
 
   take(data) {
-    const key = JSON.stringify([data.problems.map((one) => [one.group, one.count]), data.crashes.length, data.gaps.map((gap) => gap.id)]);
+    const key = JSON.stringify([data.problems.map((one) => [one.group, one.count]), data.crashes.map((crash) => crash.id), data.gaps.map((gap) => gap.id)]);
     redraw(this.#list, key, () => this.#build(data));
     const left = data.more_problems + data.more_crashes + data.more_gaps;
-    this.#more.hidden = !left;
-    this.#more.textContent = `and ${left.toLocaleString("en")} more`;
+    const words = [];
+    if (left) words.push(`and ${left.toLocaleString("en")} more`);
+    if (data.elsewhere) words.push(`only the bots of the filter are shown; there ${data.elsewhere === 1 ? "is" : "are"} ${count(data.elsewhere, "problem")} of other bots`);
+    this.#more.hidden = !words.length;
+    setText(this.#more, words.join("; "));
   }
 
   #build(data) {

@@ -29,7 +29,8 @@ export class Seen {
     parts.seen.onclick = () => outside.see();
   }
 
-  take(data, looked) {
+  /** Take a summary (`narrowed`), the last look or null, and how much is bad at all bots: the title and the badge say that. */
+  take(data, looked, allBad) {
     const { since, seen, top, tab } = this.#parts;
     const { critical, errors, warnings, crashes, gaps, bad } = totals(data);
     const words = [];
@@ -38,15 +39,17 @@ export class Seen {
     if (errors) words.push(count(errors, "error"));
     if (warnings) words.push(count(warnings, "warning"));
     if (gaps) words.push(count(gaps, "gap"));
+    if (!words.length) words.push("nothing went wrong");
+    if (data.elsewhere) words.push(`${count(data.elsewhere, "problem")} of other bots`);
     const from = looked ? `since ${moment(looked.at)}` : "last 24 h";
-    setText(since, `${from}: ${words.join(" \u00b7 ") || "nothing went wrong"}`);
+    setText(since, `${from}: ${words.join(" \u00b7 ")}`);
     since.classList.toggle("bad", bad > 0);
-    seen.hidden = !bad && !warnings;
+    seen.hidden = (!bad && !warnings) || data.elsewhere > 0; // it would hide what is not shown
     const named = data.problems.filter((problem) => problem.level === "ERROR").slice(0, NAMED);
     redraw(top, JSON.stringify(named.map(({ group, count: n }) => [group, n])), () => named.map((problem) => this.#build(problem)));
     top.hidden = !named.length;
     setText(tab, bad || warnings ? `Problems ${(bad + warnings).toLocaleString("en")}` : "Problems");
-    this.#bad = bad;
+    this.#bad = allBad;
     this.#tell();
   }
 

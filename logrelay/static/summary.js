@@ -54,6 +54,18 @@ export function totals(data) {
   return { critical, errors, warnings, crashes, gaps, bad: critical + errors + crashes + gaps };
 }
 
+/**
+ * What a summary tells of some bots: the same without the problems of the others, and how many those are (`elsewhere`).
+ * `isShown(app)` tells which; what nobody knows the bot of stays. All bots stay, with how they are.
+ */
+export function narrowed(data, isShown) {
+  const ours = ({ app }) => !app || isShown(app);
+  const lines = data.apps.every(ours) ? data.lines : data.apps.filter(ours).reduce((sum, app) => added(sum, app.lines), added());
+  const shown = { ...data, lines, problems: data.problems.filter(ours), crashes: data.crashes.filter(ours), gaps: data.gaps.filter(ours) };
+  const [all, here] = [data, shown].map((one) => totals(one)).map(({ bad, warnings }) => bad + warnings);
+  return { ...shown, elsewhere: all - here };
+}
+
 export class Summary {
   #ask;
   #isHidden;

@@ -172,6 +172,32 @@ def test_problems(night, phone):
     expect(cards).to_have_count(4)
 
 
+def test_problems_of_one_bot(relay, phone):
+    """Who asks for one bot sees its problems alone, and how many there are of others; title and badge are of all."""
+    one, other = relay.trader("scalper [1]"), relay.trader("hedger")
+    one.log("too late", level="error")
+    other.log("broken", level="error")
+    other.log("slow", level="warning")
+    for trader in (one, other):
+        trader.wait()
+    phone.goto(relay.url)
+    expect(phone.locator("#since")).to_have_text(re.compile("2 errors . 1 warning$"))
+    phone.locator(".bot button", has_text="scalper").tap()
+    expect(phone.locator("#since")).to_have_text(re.compile(": 1 error . 2 problems of other bots$"))
+    expect(phone.locator("#seen")).to_be_hidden()
+    expect(phone.locator("#tab-problems")).to_have_text("Problems 1")
+    phone.tap("#tab-problems")
+    expect(phone.locator("#problems li")).to_have_count(1)
+    expect(phone.locator("#problems li")).to_contain_text("too late")
+    expect(phone.locator("#more")).to_contain_text("there are 2 problems of other bots")
+    until_true(phone, "document.title.startsWith('(2) ')")
+    phone.reload()
+    expect(phone.locator("#problems li")).to_have_count(1)
+    phone.locator("#conditions button").tap()
+    expect(phone.locator("#since")).to_have_text(re.compile("2 errors . 1 warning$"))
+    expect(phone.locator("#seen")).to_be_visible()
+
+
 def test_gone_since(relay, phone):
     """When the last look is of a journal that is gone, its time still tells what is new."""
     seen = json.dumps({"id": "zzzzzz-77", "at": round(time.time() * 1000) - 3_600_000})
