@@ -15,13 +15,9 @@ from tests.support.browser import (
     MESSAGES,
     NEWEST,
     PLACE,
-    chromium,
     log,
     needs_chromium,
     numbered,
-    open_phone,
-    phone,
-    tall,
     told,
     until,
     until_true,
@@ -31,7 +27,6 @@ from tests.support.waiting import DEADLINE_S
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = needs_chromium
-__all__ = ["chromium", "open_phone", "phone", "tall"]
 
 EPOCH = re.compile(r"([a-z0-9]+)-[0-9]+")
 

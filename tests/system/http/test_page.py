@@ -22,13 +22,9 @@ import pytest
 from logrelay.access.token_file import change_tokens
 from tests.support.browser import (
     MESSAGES,
-    chromium,
     log,
     needs_chromium,
     numbered,
-    open_phone,
-    phone,
-    tall,
     until,
     until_true,
 )
@@ -36,7 +32,6 @@ from tests.support.waiting import DEADLINE_S
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = needs_chromium
-__all__ = ["chromium", "open_phone", "phone", "tall"]
 
 ROOT = Path(__file__).parents[3]
 BOT = """

@@ -16,20 +16,15 @@ import pytest
 from logrelay.http.api import STATIC
 from tests.support.browser import (
     MESSAGES,
-    chromium,
     log,
     needs_chromium,
     numbered,
-    open_phone,
-    phone,
-    tall,
     until,
     until_true,
 )
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = needs_chromium
-__all__ = ["chromium", "open_phone", "phone", "tall"]
 
 HERE = Path(__file__).parent
 FAULTS = {

@@ -14,17 +14,15 @@ import pytest
 
 from tests.support.browser import (
     MESSAGES,
-    chromium,
     log,
     needs_chromium,
-    open_phone,
+    told,
     until,
     until_true,
 )
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 pytestmark = needs_chromium
-__all__ = ["chromium", "open_phone"]
 
 
 def axe_script() -> Path | None:
@@ -39,6 +37,16 @@ def axe_script() -> Path | None:
 AXE = axe_script()
 CHECK = """() => axe.run(document, { resultTypes: ['violations'] }).then(({ violations }) => violations.flatMap((one) =>
     one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 160)} ${node.any.map((any) => any.message)}`)))"""
+
+
+def violations(page) -> list[str]:
+    """Return what axe-core finds in the page as it is, in both themes."""
+    found: list[str] = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found += [f"{scheme}: {one}" for one in page.evaluate(CHECK)]
+    return found
+
 
 CUT_OFF = """(width) => [...document.querySelectorAll('button, input, h2, .since, .money, .state')].filter((node) => {
     const box = node.getBoundingClientRect();
@@ -119,28 +127,51 @@ def states(page):
 
 
 @pytest.mark.skipif(AXE is None, reason="axe-core is not installed")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe(busy, open_phone, scheme):
+def test_axe(busy, open_phone):
     """Rules of WCAG and good practice hold in every state and both themes, contrast among them."""
-    page = open_phone(color_scheme=scheme)
+    page = open_phone()
     page.add_init_script(AXE.read_text("utf-8"))
     ready(page, busy.url)
-    found = {name: violations for name in states(page) if (violations := page.evaluate(CHECK))}
+    found = {name: violations(page) for name in states(page)}
+    page.locator(".bot button", has_text="scalper").click()
+    expect(page.locator("#since")).to_contain_text("of other bots")
+    found["one bot"] = violations(page)
+    page.click("#tab-problems")
+    expect(page.locator("#more")).to_be_visible()
+    found["problems of one bot"] = violations(page)
+    page.locator("#conditions button").click()
+    page.locator("#seen").click()
+    expect(page.locator("#since")).to_contain_text("nothing went wrong")
+    found["seen"] = violations(page)
+    page.goto(f"{busy.url}?level=loud#zzz-4")
+    expect(page.locator("#trouble")).to_be_visible()
+    found["trouble"] = violations(page)
+    busy.traders[0].close()
+    busy.traders[1].send([3, busy.traders[1].seq])
+    busy.traders[1].close()
+    expect(page.locator(".bot .state", has_text="STOPPED")).to_be_visible()
+    expect(page.locator(".bot .state", has_text="CONNECTION LOST")).to_be_visible()
+    found["bots that are gone"] = violations(page)
     page.context.set_offline(True)
     expect(page.locator("#lost")).to_be_visible()
-    found |= {"offline": violations} if (violations := page.evaluate(CHECK)) else {}
-    assert found == {}
+    found["offline"] = violations(page)
+    assert {name: these for name, these in found.items() if these} == {}
 
 
 @pytest.mark.skipif(AXE is None, reason="axe-core is not installed")
 def test_axe_asking_for_a_token(start, open_phone):
-    """The form that asks for the token has none either."""
-    page = open_phone(color_scheme="dark")
+    """The form that asks for the token has none either, nor has a journal without a line."""
+    page = open_phone()
     page.add_init_script(AXE.read_text("utf-8"))
     page.goto(start(LOGRELAY_TOKEN="a-token-of-some-length-0123456789").url)
     expect(page.locator("#login")).to_be_visible()
     expect(page.locator("#login button")).to_be_in_viewport(ratio=1)
-    assert page.evaluate(CHECK) == []
+    assert violations(page) == []
+    page.fill("#token", "a-token-of-some-length-0123456789")
+    page.click("#login button")
+    expect(page.locator("#empty")).to_have_text("Nothing has been logged yet.")
+    told(page)
+    assert violations(page) == []
 
 
 SCREENS = {

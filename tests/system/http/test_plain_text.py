@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.browser import chromium, needs_chromium
+from tests.support.browser import needs_chromium
 from tests.support.certificates import Authority
 from tests.support.waiting import DEADLINE_S
 from tests.system.http.test_access import TOKEN, lan_address
 
 pytestmark = needs_chromium
-__all__ = ["chromium"]
 
 
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
