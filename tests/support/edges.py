@@ -29,6 +29,8 @@ def lines_batch(
     after: str = "",
     holes: Iterable[Hole] = (),
     at_us: int | None = None,
+    rank: int = 20,
+    source: str = "",
 ) -> StreamBatch:
     """Return a batch whose lines say `<epoch>-<seq>` as their message and their `n`."""
     now_us = time.time_ns() // 1000 if at_us is None else at_us
@@ -37,9 +39,10 @@ def lines_batch(
     for seq in range(first, last + 1):
         if seq in without:
             continue
-        event = {"event": f"{epoch}-{seq}", "logger": f"{app}.x", "feeder": f"{edge}/{app}", "n": seq}
-        made = log_line(epoch, seq, 1, app, now_us + seq, 20, event, (edge + app).encode().ljust(16, b"-")[:16])[0]
-        lines.append(StreamLine(seq, 20, made.time_us, Origin(app, made.run_name, "box", f"{app}.x"), made.body))
+        logger = source or f"{app}.x"
+        event = {"event": f"{epoch}-{seq}", "logger": logger, "feeder": f"{edge}/{app}", "n": seq}
+        made = log_line(epoch, seq, 1, app, now_us + seq, rank, event, (edge + app).encode().ljust(16, b"-")[:16])[0]
+        lines.append(StreamLine(seq, rank, made.time_us, Origin(app, made.run_name, "box", logger), made.body))
     return StreamBatch(edge, journal, epoch, first, last, after, lines, list(holes))
 
 

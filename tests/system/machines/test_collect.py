@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
 import subprocess
 import sys
 from collections import deque
+from contextlib import closing
 from itertools import count
 
 import pytest
@@ -310,6 +314,79 @@ def test_viewers_of_a_hub_ask_by_machine(cast, server):
     publish(server.url, edge_state_of("paris", {"app": "robo"}, interval_s=3600), make=False)
     everything.wait(lambda: told(everything, state="edge_back", edge="paris"), "nothing said of its return")
     assert hub.metric("edges_unreachable") == 0
+
+
+def test_limits_of_a_token_hold_for_collected_lines_by_any_way(cast, server):
+    """Level, bot and logger: over WebSocket, in /logs, /summary, /healthz and `status`; bots of machines as well."""
+    hub = cast.hub(server.url).start()
+    publish(
+        server.url,
+        lines_batch("berlin", "e1", 1, 2, app="visible", rank=30, source="shown.a"),
+        lines_batch("berlin", "e1", 3, 4, app="visible", rank=20, source="shown.a"),
+        lines_batch("berlin", "e1", 5, 6, app="visible", rank=40, source="hidden.a"),
+        lines_batch("paris", "p1", 1, 3, app="hidden", rank=40, source="shown.a"),
+    )
+    wait_for(lambda: hub.metric("collected_lines_total") == 9, hub.tell)
+    states = [
+        edge_state_of(edge, {"app": app}, interval_s=3600) for edge, app in (("berlin", "visible"), ("paris", "hidden"))
+    ]
+    publish(server.url, *states, make=False)
+    wait_for(lambda: hub.metric("edges") == 2, hub.tell)
+
+    def command(*arguments, **environ):
+        done = subprocess.run(
+            [sys.executable, "-m", "logrelay", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"LOGRELAY_JOURNAL": str(hub.journal)} | environ,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        return done.stdout.strip() or done.stderr
+
+    limits = ("--min-level", "warning", "--app", "vis*", "--source", "shown.*")
+    token, everything = command("token", "add", "phone", *limits), command("token", "add", "owner")
+
+    def get(target, shown):
+        link = http.client.HTTPConnection("127.0.0.1", hub.port, timeout=DEADLINE_S)
+        with closing(link):
+            link.request("GET", target, headers={"Authorization": f"Bearer {shown}"})
+            answer = link.getresponse()
+            return answer.status, answer.read()
+
+    wait_for(lambda: [get("/readyz", one)[0] for one in (token, everything)] == [200, 200], "the relay takes both")
+
+    def lines(shown):
+        found = map(json.loads, get("/logs?notices=no&limit=1000", shown)[1].splitlines())
+        return [line["message"] for line in found]
+
+    assert lines(everything) == [*(f"e1-{n}" for n in range(1, 7)), *(f"p1-{n}" for n in range(1, 4))]
+    assert lines(token) == ["e1-1", "e1-2"]
+    assert get("/logs?notices=no&edge=*&text=hidden", token)[1] == b""
+    assert get("/logs?notices=no&edge=paris", token)[1] == b""
+    viewer = cast.viewer(hub, token=token, tail=1000)
+    publish(
+        server.url,
+        lines_batch("paris", "p1", 4, 5, app="hidden", rank=50, source="shown.a"),
+        lines_batch("berlin", "e1", 7, 7, app="visible", rank=40, source="shown.a"),
+        make=False,
+    )
+    viewer.wait(lambda: len(bodies(viewer)) >= 3, "the lines of the token")
+    assert [data["message"] for data in bodies(viewer)] == ["e1-1", "e1-2", "e1-7"]
+    for way in ("/summary", "/healthz"):
+        assert b"hidden" in get(way, everything)[1], way
+        seen = get(way, token)[1]
+        assert b"visible" in seen, way
+        assert b"hidden" not in seen, (way, seen)
+        assert b"paris" not in seen, (way, seen)
+    assert not any(b"hidden" in line.raw or b"paris" in line.raw for line in viewer.lines)
+    assert "paris" not in json.dumps(viewer.others)
+    url = f"http://127.0.0.1:{hub.port}/"
+    assert "hidden" in command("status", url, LOGRELAY_TOKEN=everything)
+    narrowed = command("status", url, LOGRELAY_TOKEN=token)
+    assert "visible" in narrowed
+    assert "hidden" not in narrowed
 
 
 def test_a_stream_that_only_gets_its_lines_from_others_can_be_collected(cast, server):

@@ -23,6 +23,8 @@ pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
 
 KILLS = scaled(9, 100)
 GONE_S = scaled(1, 60)
+LOST_BURSTS, LOST_KEEP = scaled(12, 500), ("1MiB", "64MiB")[FULL]
+"""Lines of 600 at a time while the network is gone, and what the edge's journal may keep of them."""
 CLUSTER_LINES = scaled(3000, 60_000)
 ELECTED_S = scaled(60, 600)
 """For a server of a cluster that has lost its disk to have everything again: elections, which begin anew where
@@ -173,7 +175,9 @@ def test_a_server_that_is_away_does_not_matter_to_bots_and_what_waited_follows(t
             assert edge.metric("forward_lag_seconds") > GONE_S / 2
             assert sum("lines are not forwarded" in said for said in edge.said) == 1
         server.start()
+        began = time.monotonic()
         wait_forwarded(edge)
+        print(f"\n{count} lines in {GONE_S} s without a server, {time.monotonic() - began:.1f} s to catch up")
         assert lines_of(batches(server.url)) == rows(edge)
         if FULL:
             wait_for(lambda: any("lines are forwarded again" in said for said in edge.said), edge.tell)
@@ -182,13 +186,13 @@ def test_a_server_that_is_away_does_not_matter_to_bots_and_what_waited_follows(t
 def test_what_retention_takes_first_is_told_exactly(tmp_path, edges, bots):
     """Gone for longer than the journal keeps: lines and told losses should together be every line there ever was."""
     with nats_server(tmp_path / "nats") as server:
-        edge = edges(server.url, "--keep-bytes", "1MiB", "--log-level", "info").start()
+        edge = edges(server.url, "--keep-bytes", LOST_KEEP, "--log-level", "info").start()
         bot = bots(edge)
         bot.burst(50)
         bot.wait_acked()
         wait_forwarded(edge)
         server.kill()
-        for _ in range(12):
+        for _ in range(LOST_BURSTS):
             bot.burst(600, text="x" * 200)
             bot.wait_acked()
         wait_for(lambda: any("have not been forwarded" in said for said in edge.said), edge.tell)
@@ -204,6 +208,7 @@ def test_what_retention_takes_first_is_told_exactly(tmp_path, edges, bots):
         assert {hole.cause for hole in holes} == {"retention"}
         assert sum(hole.size for hole in holes) == lost > 1000
         assert sum(len(batch.lines) for batch in found) + lost == found[-1].last == head(edge)
+        print(f"\n{head(edge)} lines, {lost} of them lost and told, {len(found)} messages")
         told = next(body for body in lines_of(found).values() if b'"forward_lost"' in body)
         assert b'"count":%d' % holes[0].size in told
 
