@@ -189,11 +189,14 @@ class Collection:
         part = Collected()
         if at is not None and batch.first > at + 1:
             begin = newest.part if row is None and newest is not None else batch.epoch
-            self._tell_gap(part, batch, begin, at + 1, batch.first - 1)
+            self._tell_gap(part, batch, id_of(begin, at + 1), id_of(batch.epoch, batch.first - 1))
         elif at is None and newest is not None and batch.after:
-            # The journal over there is another one, and what came before this batch has never come here.
+            # The journal over there is another one: whatever came before this batch has come here, or never will.
             epoch, last = split_id(batch.after)
-            self._tell_gap(part, batch, epoch, 1, last)
+            there = edge.epochs.get(epoch)
+            if there is None or there.seq < last:
+                first = 1 if there is None else there.seq + 1
+                self._tell_gap(part, batch, id_of(epoch, first), id_of(epoch, last))
         new = batch.lines
         if new and new[0].seq <= taken:
             new = [line for line in new if line.seq > taken]
@@ -265,12 +268,12 @@ class Collection:
 
     # --- what is told -------------------------------------------------------------------------------------------
 
-    def _tell_gap(self, part: Collected, batch: StreamBatch, epoch: str, first: int, last: int) -> None:
-        """Tell of lines that were in the stream and have gone from it, or have never got there."""
-        count = last - first + 1
+    def _tell_gap(self, part: Collected, batch: StreamBatch, first: str, last: str) -> None:
+        """Tell of lines that were in the stream and have gone from it, or have never got there; by their ids."""
+        count = split_id(last)[1] - split_id(first)[1] + 1
         self.counters.missing += count
         text = f"{_lines(count)} of edge {batch.edge} missing: no longer in the stream when this hub came to them"
-        ids = {"first": id_of(epoch, first), "last": id_of(batch.epoch if epoch != batch.epoch else epoch, last)}
+        ids = {"first": first, "last": last}
         part.items.append(Told(WARNING, "gap", text, {"cause": "stream", "count": count, **ids, "edge": batch.edge}))
 
     def _tell_hole(self, part: Collected, batch: StreamBatch, gap: _Gap) -> None:

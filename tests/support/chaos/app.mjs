@@ -50,4 +50,6 @@ socket.onmessage = ({ data }) => {
   rows.set(timestamp, message);
   if (rows.size > MAX_ROWS) rows.delete(rows.keys().next().value);
 };
+// In Node a socket that is given up while it connects says so as an error, for which the library listens no more.
+process.on("uncaughtException", (error) => { if (!/before the connection was established/.test(error.message)) throw error; });
 createInterface({ input: process.stdin }).on("line", () => sockets.at(-1)._socket?.resetAndDestroy()).on("close", () => process.exit());

@@ -134,6 +134,15 @@ def test_another_journal_begins_anew(hub):
     assert hub.told == [("stream", None, 7, "m1-1", "m1-7")]
 
 
+def test_of_a_journal_that_was_wiped_or_put_back_only_what_never_came_is_told(hub):
+    """The edge names the last line that the stream has of the journal before, which may have been taken."""
+    hub.take(batch(1, 100))
+    hub.take(batch(1, 5, "n1", journal="j2", after="e1-100"))
+    assert hub.told == []
+    hub.take(batch(1, 5, "m1", journal="j3", after="n1-7"))
+    assert hub.told == [("stream", None, 2, "n1-6", "n1-7")]
+
+
 def test_holes_are_told_in_their_place_and_those_of_other_edges_not(hub):
     """With the reason that the edge has given."""
     holes = [Hole(3, 4, "purged"), Hole(6, 6, "collected"), Hole(8, 9, "too_large")]
