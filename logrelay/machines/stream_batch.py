@@ -45,6 +45,9 @@ where their own edges have put them."""
 
 HEADER_BYTES = 1024
 """Kept free of a server's max_payload, which counts headers, too; ours take some 500 bytes at most."""
+LEAST_PAYLOAD = 4096
+"""A server that takes smaller messages is not used: the notice about a line that is too large has to fit into one, or
+it would be the next such line."""
 LINE_BYTES = 40
 """What a line takes besides its body, at most: five integers and two lengths."""
 HOLE_BYTES = 40

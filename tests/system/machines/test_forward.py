@@ -312,6 +312,16 @@ def test_a_small_server_gets_small_messages(tmp_path, edges, bots):
         assert set(journal) - set(lines_of(found)) <= set(range(found[-1].last + 1, head(edge) + 1))
 
 
+def test_a_server_that_takes_next_to_nothing_is_not_used(tmp_path, edges, bots):
+    """Nothing should be lost there: the notice of a line that is too large would be too large itself, and so on."""
+    with nats_server(tmp_path / "nats", max_payload=1024) as server:
+        edge = edges(server.url).start()
+        bots(edge).burst(3)
+        wait_for(lambda: any("its max_payload is 1,024 bytes" in said for said in edge.said), edge.tell)
+        assert edge.metric("forward_lost_lines_total") == 0
+        assert not server.streams()
+
+
 def test_the_edge_says_how_it_is(tmp_path, edges, bots):
     """Whoever listens should hear of the edge and of its bots, and of a bot that has crashed."""
     with nats_server(tmp_path / "nats") as server:
