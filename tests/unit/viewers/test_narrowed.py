@@ -83,7 +83,7 @@ def test_the_facts_are_cut():
     facts = SimpleNamespace(
         id_of=lambda seq: f"k3f9ab-{seq}", head=7,
         status=lambda: status, ready=lambda: True, counters=lambda: {"lines_total": 7},
-        read=read, resolve=lambda id_: 4,
+        read=read, resolve=lambda id_: {"x": 4}[id_],
     )  # fmt: skip
     narrowed = NarrowedFacts(facts, LIMIT)
     assert narrowed.status() == {"journal": {"trouble": TROUBLE}, "traders": TRADERS[:1]}
@@ -107,3 +107,115 @@ def test_a_filter_is_narrowed_once():
     assert ASKED.within(Limit()) is ASKED
     assert not Filter().within(LIMIT).everything
     assert not Filter().within(Limit(apps=("a",))).everything
+
+
+class Recorder:
+    """Answers everything by its name, and keeps what it was called with; `values` are attributes, the rest methods."""
+
+    def __init__(self, *values):
+        self.values, self.calls = values, []
+
+    def __getattr__(self, name):
+        if name in self.values:
+            return f"value of {name}"
+
+        def call(*given, **named):
+            self.calls.append((name, given, named))
+            return f"answer of {name}"
+
+        return call
+
+
+def test_what_has_no_filter_goes_through_as_it_is():
+    """With every argument, and with its answer."""
+    values = [name for name, kind in vars(NarrowedStream).items() if isinstance(kind, property) and name != "trouble"]
+    stream = Recorder(*values)
+    narrowed = NarrowedStream(stream, LIMIT)
+    assert {name: getattr(narrowed, name) for name in values} == {name: f"value of {name}" for name in values}
+    assert len(values) == 8, "all but trouble"
+    gap, seq = object(), object()
+    narrowed.start_after("viewer", 5, gap)
+    narrowed.start_after("viewer", 6)
+    narrowed.start_tail("viewer", 7, 8)
+    narrowed.start_tail("viewer", 9)
+    narrowed.keep_device(1, "owner", "name", seq, connected=True, sure=4)
+    narrowed.keep_device(2, "owner", "name", seq, connected=False)
+    narrowed.leave("viewer")
+    narrowed.drained("viewer")
+    assert stream.calls == [
+        ("start_after", ("viewer", 5, gap), {}),
+        ("start_after", ("viewer", 6, None), {}),
+        ("start_tail", ("viewer", 7, 8), {}),
+        ("start_tail", ("viewer", 9, None), {}),
+        ("keep_device", (1, "owner", "name", seq), {"connected": True, "sure": 4}),
+        ("keep_device", (2, "owner", "name", seq), {"connected": False, "sure": 0}),
+        ("leave", ("viewer",), {}),
+        ("drained", ("viewer",), {}),
+    ]
+    stream.calls.clear()
+    for name, given in (
+        ("received", "viewer"),
+        ("id_of", 5),
+        ("resolve", "id"),
+        ("render_gap", gap),
+        ("lines_at", [1]),
+    ):
+        assert getattr(narrowed, name)(given) == f"answer of {name}"
+        assert stream.calls.pop() == (name, (given,), {})
+    assert narrowed.app_samples() == {}
+
+
+def test_a_viewer_joins_as_it_asked_but_for_what_it_may_see():
+    """And counts are of what it may see."""
+    stream = Recorder()
+    narrowed = NarrowedStream(stream, LIMIT)
+    assert narrowed.join("sink", ASKED, "batch", deflate=True) == "answer of join"
+    narrowed.join("sink", ASKED, "single")
+    assert narrowed.summarize(Query(0, 9, 1, ASKED)) == "answer of summarize"
+    inside = ASKED.within(LIMIT)
+    assert stream.calls == [
+        ("join", ("sink", inside, "batch"), {"deflate": True}),
+        ("join", ("sink", inside, "single"), {"deflate": False}),
+        ("summarize", (Query(0, 9, 1, inside),), {}),
+    ]
+
+
+def test_of_the_facts_too_what_has_no_filter_goes_through():
+    """Alerts and numbers with labels are about everybody's bots: there are none."""
+    facts = Recorder("oldest")
+    asked = []
+
+    async def answer(given):
+        asked.append(given)
+        return "answer"
+
+    facts.summarize = facts.lines_at = answer
+    narrowed = NarrowedFacts(facts, LIMIT)
+    assert narrowed.oldest == "value of oldest"
+    assert (narrowed.alerts(), narrowed.labelled()) == (None, {})
+    assert asyncio.run(narrowed.summarize(Query(0, 9, 1, ASKED))) == "answer"
+    assert asyncio.run(narrowed.lines_at([1, 2])) == "answer"
+    assert asked == [Query(0, 9, 1, ASKED.within(LIMIT)), [1, 2]]
+
+
+def test_a_status_without_lists_is_cut_as_well():
+    """Whatever a relay leaves out of it."""
+    status = {"journal": "?", "traders": "?", "edges": "?"}
+    assert NarrowedFacts(SimpleNamespace(status=lambda: status), LIMIT).status() == {
+        "journal": {"trouble": None},
+        "traders": [],
+    }
+    assert NarrowedFacts(SimpleNamespace(status=dict), LIMIT).status() == {"journal": {"trouble": None}, "traders": []}
+
+
+def test_a_trader_without_a_name_is_nobodys_bot():
+    """It is shown to whoever may see bots without one, and not to whoever may see any that has one."""
+    facts = SimpleNamespace(status=lambda: {"traders": TRADERS})
+    for apps, shown in ((("?*",), TRADERS[:2]), (("*",), TRADERS)):
+        assert NarrowedStream(Everything(), Limit(apps=apps)).traders_shown() == shown
+        assert NarrowedFacts(facts, Limit(apps=apps)).status()["traders"] == shown
+
+
+def test_of_trouble_no_more_is_said_than_that_there_is_some():
+    """The reason names files and disks of the machine."""
+    assert NarrowedStream(Everything(trouble="/var/secret is full"), LIMIT).trouble == "it cannot be written"
