@@ -255,10 +255,11 @@ def _journal(config: Config) -> Journal:
         from logrelay.journal.memory import MemoryJournal  # noqa: PLC0415  (only one of the two is needed)
 
         return MemoryJournal(random_epoch=lambda: _random_text(EPOCH_LENGTH))
+    from logrelay.journal.lone_lines import LoneLineJournal  # noqa: PLC0415
     from logrelay.journal.opening_record import boot_id  # noqa: PLC0415
     from logrelay.journal.sqlite import SqliteJournal  # noqa: PLC0415
 
-    return SqliteJournal(
+    journal = SqliteJournal(
         config.journal,
         sync="full" if config.sync == "full" else "normal",
         max_age_s=config.keep_days * DAY_S,
@@ -270,6 +271,7 @@ def _journal(config: Config) -> Journal:
         text_index=config.text_index == "on",
         on_progress=print_stderr,
     )
+    return LoneLineJournal(journal)
 
 
 def _raise_fd_limit() -> None:

@@ -7,7 +7,7 @@ where lines come from or go to. Pure. `ingest/frames` makes events, `fanout/line
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -216,3 +216,20 @@ class Commit:
     """Rows to insert or replace, by `id`: with the lines that they speak of, or not at all."""
     forwarded: ForwardRow | None = None
     """The row to insert or replace, by `target`."""
+
+
+def merged(parts: Sequence[Commit]) -> Commit:
+    """Make one commit of several that follow each other."""
+    if len(parts) == 1:
+        return parts[0]
+    runs = {run.id: run for part in parts for run in part.runs}
+    return Commit(
+        [line for part in parts for line in part.lines],
+        list(runs.values()),
+        [alias for part in parts for alias in part.aliases],
+        any(part.durable for part in parts),
+        [run for part in parts for run in part.forgotten],
+        list({device.id: device for part in parts for device in part.devices}.values()),
+        list({row.id: row for part in parts for row in part.collected}.values()),
+        next((part.forwarded for part in reversed(parts) if part.forwarded is not None), None),
+    )

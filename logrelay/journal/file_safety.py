@@ -28,6 +28,23 @@ def open_for_reading(path: str) -> int:
     return _open(path, os.O_RDONLY)
 
 
+def open_for_appending(path: str) -> int:
+    """Return a descriptor of a file that is written to at its end, made if it is not there. Raises OSError.
+
+    One that is not safe to use is no file to write to: PermissionError, for there is another way.
+    """
+    try:
+        descriptor = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    except JournalRefused as error:
+        raise PermissionError(errno.EPERM, str(error), path) from error
+    try:
+        _check(path, os.fstat(descriptor))
+    except JournalRefused as error:
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, str(error), path) from error
+    return descriptor
+
+
 def open_lock(path: str) -> int:
     """Return a descriptor of the lock, which is made if it is not there. Raises JournalRefused, OSError."""
     lock = _open(path, os.O_RDWR | os.O_CREAT)

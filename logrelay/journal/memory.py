@@ -74,13 +74,14 @@ class MemoryJournal:
         random_epoch: Callable[[], str],
         max_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        head: int = 0,
     ) -> None:
-        """Keep up to `max_bytes`, bookkeeping included."""
+        """Keep up to `max_bytes`, bookkeeping included, of the lines behind `head`."""
         self._epoch, self._max_bytes, self._clock = random_epoch(), max_bytes, clock
         self._lock = Lock()
         self._blocks: deque[_Block] = deque()
         self._size = 0
-        self._head = 0
+        self._head = head
         self._runs = RunTable()
         self._aliases: set[str] = set()
         self._collected: dict[int, CollectedRow] = {}

@@ -17,13 +17,14 @@ from urllib.parse import quote
 
 from logrelay.errors import JournalError
 from logrelay.fanout.positions import Epoch, Epochs
-from logrelay.journal import journal_file, opening_record, purged, schema, sqlite_errors
+from logrelay.journal import journal_file, lone_file, opening_record, purged, schema, sqlite_errors
 from logrelay.journal.holes import Holes
+from logrelay.journal.lone_lines import HeldLines
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, lines_at
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.tallies import Tallies
 from logrelay.journal.text_index import TextIndex
-from logrelay.model import RELAY_RUN
+from logrelay.model import RELAY_RUN, merged
 
 if TYPE_CHECKING:
     from logrelay.journal.interface import Page, Query, SummaryPage
@@ -59,6 +60,7 @@ class ReadOnlyJournal:
             older = version < schema.VERSION
             cure = "start the relay once, which upgrades it" if older else "install that version to read it"
             raise JournalError(f"journal {self.path} has the schema version {version}: {cure}", retry=False)
+        found = self._lone()  # first: what is handed over meanwhile is in both
         db.execute("BEGIN")  # one state for all that follows
         try:
             meta = dict(db.execute("SELECT key, value FROM meta"))
@@ -74,12 +76,25 @@ class ReadOnlyJournal:
             *earlier, last = opening_record.read(meta) or [Epoch(str(meta["epoch"]), self.oldest)]
         except (KeyError, TypeError) as error:
             raise JournalError(f"journal {self.path} is damaged (it lacks {error})") from error
+        commits = lone_file.following(found, last.name, self.head)
+        self._held = HeldLines(self.head, commits)
+        if commits:
+            self.head = commits[-1].lines[-1].seq
+            changed = {run.id: run for run in merged(commits).runs}
+            self._runs = [*(run for run in self._runs if run.id not in changed), *changed.values()]
         self.epochs = Epochs(earlier, last.name, last.first)
         """The epochs of its lines, the last one that of the opening that wrote last."""
         self._holes = Holes(self.epochs.of, now_us)
         self._holes.replace(holes, purged=purged_ranges)
         self._reader = Reader(lambda: self._names, holes=self._holes, index=TextIndex(usable=True))
         self._tallies = Tallies(lambda: self._names)
+
+    def _lone(self) -> lone_file.Found:
+        """Read what the relay has not handed over to SQLite yet, or had no time to."""
+        try:
+            return lone_file.read(self.path)
+        except OSError as error:
+            raise sqlite_errors.from_os(error, self.path) from error
 
     @property
     def damaged_lines(self) -> int:
@@ -94,28 +109,28 @@ class ReadOnlyJournal:
     def page(self, query: Query) -> Page:
         """Answer a query. Raises JournalError."""
         with self._errors():
-            return self._reader.page(self._db, query)
+            return self._held.page(query, lambda wanted: self._reader.page(self._db, wanted))
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count, see `Journal.summarize`. Raises JournalError."""
         with self._errors():
-            return self._tallies.page(self._db, query)
+            return self._held.summarize(query, lambda wanted: self._tallies.page(self._db, wanted))
 
     def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the viewer messages of some lines. Raises JournalError."""
         with self._errors():
-            return lines_at(self._db, seqs)
+            return self._held.lines_at(seqs, lambda wanted: lines_at(self._db, wanted))
 
     def count_lines(self) -> int:
         """Count the lines that bots logged; notices are not among them. Raises JournalError."""
         with self._errors():
             count: int = self._db.execute("SELECT count(*) FROM lines WHERE run != ?", (RELAY_RUN,)).fetchone()[0]
-            return count
+            return count + sum(line.run != RELAY_RUN for part in self._held.commits for line in part.lines)
 
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
         total = 0
-        for companion in ("", "-wal", "-shm"):
+        for companion in ("", "-wal", "-shm", lone_file.SUFFIX):
             with suppress(OSError):
                 total += Path(self.path + companion).stat().st_size
         return total

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from logrelay.errors import ConfigError, JournalError
 from logrelay.fanout.line_json import notice_line
 from logrelay.fanout.positions import Epochs, id_of
-from logrelay.journal import log_damage, purged, schema, sqlite_errors
+from logrelay.journal import log_damage, lone_file, purged, schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
 from logrelay.journal.file_systems import waits_for_others
@@ -53,7 +53,7 @@ from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
 from logrelay.journal.tallies import Tallies
 from logrelay.journal.text_index import PAGES, TextIndex
 from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure
-from logrelay.model import WARNING, Commit, size_of
+from logrelay.model import WARNING, Commit, merged, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -401,6 +401,8 @@ class SqliteJournal:
             marked = db.execute("SELECT max(last) FROM marks").fetchone()[0]
             if marked is not None and marked != head:
                 raise JournalLost(f"its last line is {head}, its index says {marked}")
+            if file == "found":
+                oldest, head = self._take_lone(db, meta, oldest, head, notices)
             if file == "replaced":
                 self._record.go_on()
             else:
@@ -415,6 +417,38 @@ class SqliteJournal:
             self._unchecked = IDLE_CHECKPOINT_BYTES  # whatever the last relay left in the log
             self._space.reserve(self._retention.log_bytes)
             self._file.remember()
+
+    def _take_lone(
+        self, db: sqlite3.Connection, meta: Mapping[str, object], oldest: int, head: int, notices: list[str]
+    ) -> tuple[int, int]:
+        """Write the lines that a relay before had no time to hand over; they are the last of its opening.
+
+        Returns the bounds of the lines that are there now.
+        """
+        found = lone_file.read(self.path)
+        epoch = str(meta["epoch"])
+        commits = lone_file.following(found, epoch, head)
+        if commits:
+            commit = merged(commits)
+            self._row_writer.load(db)
+            self._retention.load(db, oldest, head)
+            self._retention.begin_block()
+            self._sync(db, full=True)  # the file goes, and the disk must have one of the two
+            with self._transaction(db):
+                self._row_writer.write(db, commit)
+                self._retention.mark(db, commit.lines)
+            self._sync(db, full=self._full)
+            oldest, head = bounds(db)
+        if lone_file.is_left_over(found, epoch, head):
+            name = lone_file.set_aside(self.path)
+            notices.append(
+                f"What the relay before had committed last, in {Path(self.path).name}{lone_file.SUFFIX}, does not "
+                f"follow the journal's last line: the file was set aside as {name}. Lines before this one may be "
+                "missing."
+            )
+        else:
+            lone_file.delete(self.path)
+        return oldest, head
 
     def _load_holes(self, db: sqlite3.Connection) -> None:
         self._holes.replace(db.execute("SELECT first, last FROM holes"), purged=purged.ranges_in(db))
@@ -584,7 +618,7 @@ class SqliteJournal:
         db = self._require()
         self._look(db)
         self._wait_for_locks(db, patient=True)
-        self._check_order(commit)
+        self._check_order(commit.lines)
         try:
             self._commit(db, commit)
         finally:
@@ -592,24 +626,46 @@ class SqliteJournal:
 
     def append_now(self, commit: Commit) -> bool:
         """Write all of it in one transaction, or nothing; False: `append` is to do it."""
-        if self._full or commit.durable or self._waits_for_others or not self._in_use.acquire(blocking=False):
+        if not self._in_use.acquire(blocking=False):
             return False
         try:
-            db = self._db
-            if db is None or self._record.due or self._row_writer.too_many:
+            db = self._ready_now(commit)
+            if db is None:
                 return False
-            if self._unchecked > self._retention.log_bytes:
-                return False  # a checkpoint comes first
-            now = self._clock()
-            if now - self._looked_at >= LOOK_S:
-                self._look(db)
-                self._note_state()
-                self._looked_at = now
-            self._check_order(commit)
+            self._check_order(commit.lines)
             self._commit_now(db, commit)
         finally:
             self._in_use.release()
         return True
+
+    def may_append_now(self, commit: Commit, *, held: int) -> bool:
+        """Tell whether `append_now` would write a commit, with the `held` lines before it that were not given to this.
+
+        Raises what `append_now` raises, but for what a transaction would.
+        """
+        if not self._in_use.acquire(blocking=False):
+            return False
+        try:
+            if self._ready_now(commit) is None:
+                return False
+            self._check_order(commit.lines, held)
+        finally:
+            self._in_use.release()
+        return True
+
+    def _ready_now(self, commit: Commit) -> sqlite3.Connection | None:
+        """Return the connection if nothing that may take long comes before a commit. Raises JournalLost."""
+        db = self._db
+        if db is None or self._full or commit.durable or self._waits_for_others or self._record.due:
+            return None
+        if self._row_writer.too_many or self._unchecked > self._retention.log_bytes:
+            return None  # a checkpoint comes first
+        now = self._clock()
+        if now - self._looked_at >= LOOK_S:
+            self._look(db)
+            self._note_state()
+            self._looked_at = now
+        return db
 
     def _commit_now(self, db: sqlite3.Connection, commit: Commit) -> None:
         self._wait_for_locks(db, patient=False)
@@ -674,8 +730,9 @@ class SqliteJournal:
                 db.execute(f"PRAGMA busy_timeout = {int(schema.BUSY_S * 1000) if patient else 0}")
             self._patient = patient
 
-    def _check_order(self, commit: Commit) -> None:
-        lines, head = commit.lines, self._retention.head
+    def _check_order(self, lines: Sequence[Line], held: int = 0) -> None:
+        """See to it that lines follow those that are there, and the `held` ones that are not there yet."""
+        head = self._retention.head + held
         if lines and (lines[0].seq != head + 1 or lines[-1].seq != head + len(lines)):
             raise JournalError(
                 f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",
@@ -741,6 +798,14 @@ class SqliteJournal:
     def _harmed(self, harm: str) -> JournalLost:
         self._harm = harm
         return JournalLost(f"journal {self.path} is damaged ({harm})")
+
+    def note_unsynced(self, since: float) -> None:
+        """Note that what is committed next was promised at the time `since` of `clock`, as if it were committed then.
+
+        Belongs to whoever writes.
+        """
+        if self._unsynced_since is None or since < self._unsynced_since:
+            self._unsynced_since = since
 
     def sync(self) -> float:
         """Have the disk take what was committed SYNC_AFTER_S ago. Returns in how many seconds to ask again."""
@@ -1063,6 +1128,11 @@ class SqliteJournal:
     def room(self) -> Room:
         """Return what is known of the log and the disk."""
         return self._watch.room(self._clock())
+
+    @property
+    def head(self) -> int:
+        """Seq of the newest line of the file."""
+        return self._retention.head
 
     @property
     def oldest(self) -> int:

@@ -37,7 +37,7 @@ from logrelay.journal.interface import (
     UpkeepNotice,
 )
 from logrelay.journal.quick_commits import QuickCommits
-from logrelay.model import ERROR, WARNING, Commit, size_of
+from logrelay.model import ERROR, WARNING, Commit, merged, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -483,7 +483,7 @@ class JournalThread:
         Returns what was written. None: it could not be written and never will be here.
         """
         pause = FIRST_RETRY_S
-        commit = _merge(parts)
+        commit = merged(parts)
         while True:
             began = self._clock()
             try:
@@ -667,19 +667,3 @@ class JournalThread:
             self._upkeep_is_told = False
             text = "the journal's upkeep works again"
             self._report(self._events.on_notice, UpkeepNotice(WARNING, text, {"state": "upkeep_recovered"}))
-
-
-def _merge(parts: list[Commit]) -> Commit:
-    if len(parts) == 1:
-        return parts[0]
-    runs = {run.id: run for part in parts for run in part.runs}
-    return Commit(
-        [line for part in parts for line in part.lines],
-        list(runs.values()),
-        [alias for part in parts for alias in part.aliases],
-        any(part.durable for part in parts),
-        [run for part in parts for run in part.forgotten],
-        list({device.id: device for part in parts for device in part.devices}.values()),
-        list({row.id: row for part in parts for row in part.collected}.values()),
-        next((part.forwarded for part in reversed(parts) if part.forwarded is not None), None),
-    )

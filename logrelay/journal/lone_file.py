@@ -1,0 +1,212 @@
+"""The file beside the journal's that lone commits are written to first: one write(2) instead of a transaction.
+
+Owns: `LoneFile`, the form of its records, and which of them a journal still lacks. It must not know SQLite, nor when
+something is written here: `journal/lone_lines` does. Read `journal/lone_lines` next.
+
+A record is one commit: its length and the CRC-32 of what follows, four bytes each, little endian, then the epoch, the
+lines and the runs as msgpack. SQLite has everything that was here before the file was last cut to nothing. So after a
+kill it holds the newest lines, and whoever opens the journal takes them from here; what a power cut left of it may be
+anything, and counts only as far as it follows the journal's last line without a hole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
+
+import msgpack
+
+from logrelay.journal import file_safety
+from logrelay.model import Commit, Line, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUFFIX = "-lone"
+"""Added to the journal's name."""
+
+MOST_RECORD_BYTES = 1 << 20
+"""A longer record is none: what is written here has a small part of it."""
+
+MOST_FILE_BYTES = 4 << 20
+"""What is read of the file; what is written has a hundredth of it before SQLite gets it."""
+
+_HEAD = Struct("<II")
+_head = _HEAD.pack
+_pack = msgpack.Packer(autoreset=True).pack
+_EMPTY: dict[str, object] = {}
+
+
+class Found(NamedTuple):
+    """What was read of a file."""
+
+    records: Sequence[tuple[str, Commit]]
+    """Epoch and commit, in the order in which they were written."""
+    unread: int
+    """Bytes behind them that make no sense."""
+
+
+class LoneFile:
+    """Writes the file of the journal at `path`. Belongs to whoever writes the journal."""
+
+    def __init__(self, path: str) -> None:
+        """Name it; nothing is touched."""
+        self._path = path + SUFFIX
+        self._descriptor: int | None = None
+        self.size = 0
+        """Bytes written since it was cut."""
+        self._is_torn = False
+        """Half a record could not be taken back: nothing is written behind it."""
+
+    def add(self, epoch: str, commit: Commit) -> bool:
+        """Write a commit of lines and runs; False: nothing was written, and it has to go elsewhere.
+
+        The kernel has it when this returns True: it survives the process, and the machine once the file is synced.
+        """
+        lines = [
+            (seq, time_us, level, source, run, body, app, clock_us)
+            for seq, time_us, level, source, run, body, _, _, app, clock_us, *_ in commit.lines
+        ]
+        runs = [
+            (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
+            for r in commit.runs
+        ]
+        try:
+            packed = _pack((epoch, lines, runs))
+        except ValueError:  # text that is no UTF-8: SQLite says what it thinks of it
+            return False
+        record = _head(len(packed), crc32(packed)) + packed
+        try:
+            descriptor = self._descriptor
+            if descriptor is None:
+                descriptor = self._open()
+            elif self._is_torn:
+                return False
+            written = os.write(descriptor, record)
+        except OSError:
+            return False  # no room, or no file that is safe to use
+        if written != len(record):
+            self._take_back(descriptor)
+            return False
+        self.size += written
+        return True
+
+    def _open(self) -> int:
+        """Make it, or cut what is left of an earlier one: SQLite has that. Raises OSError."""
+        descriptor = file_safety.open_for_appending(self._path)
+        try:
+            os.ftruncate(descriptor, 0)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor, self.size, self._is_torn = descriptor, 0, False
+        return descriptor
+
+    def _take_back(self, descriptor: int) -> None:
+        try:
+            os.ftruncate(descriptor, self.size)
+        except OSError:
+            self._is_torn = True
+
+    def clear(self) -> None:
+        """Cut it to nothing: SQLite has everything. Where that fails it is made anew with the next record."""
+        if self._descriptor is None or not (self.size or self._is_torn):
+            return
+        try:
+            os.ftruncate(self._descriptor, 0)
+            if os.fstat(self._descriptor).st_nlink == 0:
+                raise FileNotFoundError(errno.ENOENT, "deleted", self._path)
+        except OSError:
+            self.close()
+        else:
+            self.size, self._is_torn = 0, False
+
+    def close(self) -> None:
+        """Close it; what is in it stays."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = None
+        self.size = 0
+
+    def delete(self) -> None:
+        """Close it and take it away: SQLite has everything."""
+        self.close()
+        delete(self._path.removesuffix(SUFFIX))
+
+
+def delete(path: str) -> None:
+    """Take away the file of the journal at `path`, if there is one. One that cannot be is left; it means nothing."""
+    with suppress(OSError):
+        os.unlink(path + SUFFIX)  # noqa: PTH108  (as the others here)
+
+
+def set_aside(path: str) -> str:
+    """Rename the file of the journal at `path`; returns the name, without directory. Raises OSError."""
+    name = f"{path}{SUFFIX}.unread"
+    os.replace(path + SUFFIX, name)  # noqa: PTH105  (as the others here)
+    return os.path.basename(name)  # noqa: PTH119
+
+
+def read(path: str) -> Found:
+    """Read what the file of the journal at `path` has; nothing where there is none. Raises JournalRefused, OSError."""
+    try:
+        with os.fdopen(file_safety.open_for_reading(path + SUFFIX), "rb") as file:
+            data = file.read(MOST_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return Found([], 0)
+    records: list[tuple[str, Commit]] = []
+    at = 0
+    while at + _HEAD.size <= len(data):
+        size, crc = _HEAD.unpack_from(data, at)
+        end = at + _HEAD.size + size
+        packed = data[at + _HEAD.size : end]
+        if size > MOST_RECORD_BYTES or end > len(data) or crc32(packed) != crc:
+            break
+        commit = _decode(packed)
+        if commit is None:
+            break
+        records.append(commit)
+        at = end
+    return Found(records, len(data) - at)
+
+
+def _decode(packed: bytes) -> tuple[str, Commit] | None:
+    """Make a record's commit; None: its sum is right, and yet it is none of ours."""
+    try:
+        content: Any = msgpack.unpackb(packed, use_list=True, strict_map_key=False)
+        epoch, lines, runs = content
+        made = [
+            Line(seq, time_us, level, source, run, body, "", _EMPTY, app, clock_us)
+            for seq, time_us, level, source, run, body, app, clock_us in lines
+        ]
+        commit = Commit(made, [Run(*run) for run in runs])
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return None
+    return (epoch, commit) if isinstance(epoch, str) and made else None
+
+
+def following(found: Found, epoch: str, head: int) -> list[Commit]:
+    """Return the commits that a journal lacks whose last line is `head`, of the epoch `epoch`.
+
+    All of them, or up to where one is missing.
+    """
+    missing: list[Commit] = []
+    for of, commit in found.records:
+        first, last = commit.lines[0].seq, commit.lines[-1].seq
+        if of != epoch or last <= head:
+            continue
+        if first != head + 1 or last != head + len(commit.lines):
+            break
+        missing.append(commit)
+        head = last
+    return missing
+
+
+def is_left_over(found: Found, epoch: str, head: int) -> bool:
+    """Tell whether there is anything in the file that a journal lacks which has `head` and all of `following`."""
+    return found.unread > 0 or any(of != epoch or commit.lines[-1].seq > head for of, commit in found.records)

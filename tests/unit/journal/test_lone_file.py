@@ -1,0 +1,137 @@
+"""The file of lone commits: what is written is read again, and what is not whole is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from logrelay.errors import JournalRefused
+from logrelay.journal import lone_file
+from logrelay.journal.lone_file import LoneFile, following, is_left_over, read
+from logrelay.model import Commit
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "journal.db")
+
+
+@pytest.fixture
+def commits(lines, run):
+    return [Commit(lines(seq, 1), [run(1, last_seq=seq)]) for seq in range(11, 16)]
+
+
+def write(path, commits, epoch="abc123"):
+    file = LoneFile(path)
+    assert all(file.add(epoch, commit) for commit in commits)
+    file.close()
+
+
+def told(commits):
+    return [
+        (line.seq, line.time_us, line.level, line.source, line.run, line.body, line.app)
+        for c in commits
+        for line in c.lines
+    ]
+
+
+def test_what_is_written_is_read(path, commits):
+    """With its epoch, lines and runs."""
+    write(path, commits)
+    found = read(path)
+    assert [epoch for epoch, _ in found.records] == ["abc123"] * 5
+    assert found.unread == 0
+    missing = following(found, "abc123", 10)
+    assert told(missing) == told(commits)
+    assert [commit.runs for commit in missing] == [commit.runs for commit in commits]
+
+
+def test_only_what_follows_without_a_hole_counts(path, commits):
+    """What SQLite has is passed over; behind a missing one nothing counts, nor does another epoch's."""
+    write(path, commits[:2] + commits[3:])
+    assert told(following(read(path), "abc123", 11)) == told(commits[1:2])
+    assert following(read(path), "abc123", 9) == following(read(path), "def456", 10) == []
+    found = read(path)
+    assert not is_left_over(found, "abc123", 15)
+    assert is_left_over(found, "abc123", 12)
+    assert is_left_over(found, "def456", 15)
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped"])
+def test_no_damage_makes_up_a_line(path, commits, kind):
+    """At any byte: what is in front of it is read, and nothing behind it."""
+    write(path, commits)
+    file = Path(path + lone_file.SUFFIX)
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 7):
+        file.write_bytes(whole[:at] if kind == "cut" else whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :])
+        found = read(path)
+        kept = told(following(found, "abc123", 10))
+        assert kept == told(commits)[: len(kept)]
+        assert len(kept) < len(commits)
+        assert found.unread or kind == "cut"
+
+
+def test_half_a_record_is_taken_back(path, commits, monkeypatch):
+    """A disk with room for a part of it: nothing was written, and the next one is whole."""
+    file = LoneFile(path)
+    assert file.add("abc123", commits[0])
+    with monkeypatch.context() as patch:
+        real = os.write
+        patch.setattr(os, "write", lambda fd, data: real(fd, data[: len(data) // 2]))
+        assert not file.add("abc123", commits[1])
+    assert file.add("abc123", commits[1])
+    file.close()
+    assert told(following(read(path), "abc123", 10)) == told(commits[:2])
+
+
+def test_behind_half_a_record_that_stays_nothing_is_written(path, commits, monkeypatch):
+    """Until the file is cut, or made anew."""
+    file = LoneFile(path)
+    assert file.add("abc123", commits[0])
+    with monkeypatch.context() as patch:
+        real = os.write
+        patch.setattr(os, "write", lambda fd, data: real(fd, data[:9]))
+        patch.setattr(os, "ftruncate", lambda _fd, _size: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        assert not file.add("abc123", commits[1])
+    assert not file.add("abc123", commits[1])
+    found = read(path)
+    assert told(following(found, "abc123", 10)) == told(commits[:1])
+    assert found.unread == 9
+    file.clear()
+    assert file.add("abc123", commits[1])
+    assert told(following(read(path), "abc123", 11)) == told(commits[1:2])
+    file.close()
+
+
+def test_a_file_that_was_deleted_is_made_anew(path, commits):
+    """Once SQLite has what was in it."""
+    file = LoneFile(path)
+    assert file.add("abc123", commits[0])
+    Path(path + lone_file.SUFFIX).unlink()
+    file.clear()
+    assert file.add("abc123", commits[1])
+    file.close()
+    assert told(following(read(path), "abc123", 11)) == told(commits[1:2])
+
+
+def test_a_file_of_somebody_else_is_left_alone(path, commits, tmp_path):
+    """A link to another file is not written to, and not read either."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    Path(path + lone_file.SUFFIX).symlink_to(victim)
+    assert not LoneFile(path).add("abc123", commits[0])
+    assert victim.read_bytes() == b"mine"
+    with pytest.raises(JournalRefused, match="symbolic link"):
+        read(path)
+
+
+def test_it_is_private(path, commits):
+    """Like the journal."""
+    write(path, commits)
+    assert Path(path + lone_file.SUFFIX).stat().st_mode & 0o777 == 0o600
+    lone_file.delete(path)
+    assert read(path) == lone_file.Found([], 0)
+    lone_file.delete(path)
