@@ -306,7 +306,7 @@ def _journal(config: Config, user: User) -> JournalFile:
     system = os.statvfs(way[-1].path) if way else None
     kind = kind_of(path, MOUNTS)
     total = 0 if system is None else system.f_blocks * system.f_frsize
-    size = sum(_size(path + end) for end in ("", "-wal", "-shm"))
+    size = sum(_size(path + end) for end in ("", "-wal", "-shm", "-lone"))
     refusal, newest, epoch, bots, made = _irregular(path), None, None, None, None
     if node is not None and not refusal:
         refusal, newest, epoch, bots, made = _content(path)
@@ -340,7 +340,7 @@ def _size(path: str) -> int:
 
 
 def _beside(path: str) -> list[Node]:
-    nodes = [_node(path + end, follow=False) for end in ("", "-wal", "-shm", ".lock")]
+    nodes = [_node(path + end, follow=False) for end in ("", "-wal", "-shm", "-lone", ".lock")]
     return [node for node in nodes if node is not None]
 
 

@@ -34,12 +34,12 @@ CLOSE_BEHIND_S = 0.25
 """A commit so soon behind the one before is written to the file: beyond four a second it pays, below that a transaction
 each is less work than a record and a part of a later one."""
 
-HELD_LINES, HELD_BYTES, HELD_S = 64, 64 * 1024, 3.0
+WAITING_LINES, WAITING_BYTES, WAITING_S = 64, 64 * 1024, 3.0
 """So much is handed to SQLite with the next commit, half a millisecond of work; and what has waited for so long, before
 the journal's thread has to be woken for it."""
 
 
-class HeldLines:
+class WaitingLines:
     """Commits that SQLite does not have yet, all behind its line `base`; any thread may look."""
 
     def __init__(self, base: int, commits: Sequence[Commit] = ()) -> None:
@@ -135,8 +135,8 @@ class HeldLines:
     def lines_at(self, seqs: Sequence[int], read: Callable[[Sequence[int]], dict[int, bytes]]) -> dict[int, bytes]:
         """Return some lines."""
         wanted = {seq for seq in seqs if seq > self.base}
-        held = {line.seq: line.body for commit in self.commits for line in commit.lines if line.seq in wanted}
-        return read([seq for seq in seqs if seq not in held]) | held
+        waiting = {line.seq: line.body for commit in self.commits for line in commit.lines if line.seq in wanted}
+        return read([seq for seq in seqs if seq not in waiting]) | waiting
 
     def levels(self, first: int, last: int, read: Callable[[int, int], dict[int, int]]) -> dict[int, int]:
         """Count lines by level."""
@@ -169,11 +169,11 @@ class LoneLineJournal:
         self._inner, self._clock = inner, clock
         self._file = LoneFile(inner.path)
         self._epoch = ""
-        self._held = HeldLines(0)
+        self._waiting = WaitingLines(0)
         """Replaced by another one when SQLite has got them: a reader goes on with the one that it has."""
-        self._held_lines = 0
-        self._held_since = 0.0
-        """`clock` at the oldest commit that is held."""
+        self._waiting_lines = 0
+        self._waiting_since = 0.0
+        """`clock` at the oldest commit that is waiting."""
         self._committed_at = float("-inf")
         """`clock` at the last commit of lines."""
 
@@ -185,35 +185,35 @@ class LoneLineJournal:
     def open(self) -> Opening:
         """Open or create. Lines that a relay before has left in its file are in the journal by then."""
         opening = self._inner.open()
-        self._epoch, self._held, self._held_lines = opening.epoch, HeldLines(opening.head), 0
+        self._epoch, self._waiting, self._waiting_lines = opening.epoch, WaitingLines(opening.head), 0
         return opening
 
     def reopen(self) -> Opening:
-        """Save what can be saved after JournalLost; what is held is held, and follows with the next commit."""
+        """Save what can be saved after JournalLost; what is waiting is waiting, and follows with the next commit."""
         return self._inner.reopen()
 
     # --- writing --------------------------------------------------------------------------------------------
 
     def append(self, commit: Commit) -> None:
-        """Write all of it in one transaction, with what is held, or nothing."""
-        self._inner.append(self._with_held(commit))
+        """Write all of it in one transaction, with what is waiting, or nothing."""
+        self._inner.append(self._with_waiting(commit))
         self._handed_over(commit)
 
     def append_now(self, commit: Commit) -> bool:
-        """Write a commit to the file, or in one transaction with what is held; False: `append` is to do it."""
+        """Write a commit to the file, or in one transaction with what is waiting; False: `append` is to do it."""
         now = self._clock()
         if (
             self._goes_to_file(commit, now)
-            and self._inner.may_append_now(commit, held=self._held_lines)
+            and self._inner.may_append_now(commit, waiting=self._waiting_lines)
             and self._file.add(self._epoch, commit)
         ):
-            if not self._held_lines:
-                self._held_since = now
-            self._held.add(commit)
-            self._held_lines += len(commit.lines)
+            if not self._waiting_lines:
+                self._waiting_since = now
+            self._waiting.add(commit)
+            self._waiting_lines += len(commit.lines)
             self._committed_at = now
             return True
-        if not self._inner.append_now(self._with_held(commit)):
+        if not self._inner.append_now(self._with_waiting(commit)):
             return False
         self._handed_over(commit)
         return True
@@ -227,29 +227,29 @@ class LoneLineJournal:
         return commit.forwarded is None and not self._is_due(now)
 
     def _is_due(self, now: float) -> bool:
-        if not self._held_lines:
+        if not self._waiting_lines:
             return False
-        is_much = self._held_lines >= HELD_LINES or self._file.size >= HELD_BYTES
-        return is_much or now - self._held_since >= HELD_S
+        is_much = self._waiting_lines >= WAITING_LINES or self._file.size >= WAITING_BYTES
+        return is_much or now - self._waiting_since >= WAITING_S
 
-    def _with_held(self, commit: Commit) -> Commit:
-        if not self._held_lines:
+    def _with_waiting(self, commit: Commit) -> Commit:
+        if not self._waiting_lines:
             return commit
-        self._inner.note_unsynced(self._held_since)
-        return merged([*self._held.commits, commit])
+        self._inner.note_unsynced(self._waiting_since)
+        return merged([*self._waiting.commits, commit])
 
     def _handed_over(self, commit: Commit) -> None:
-        """Note that SQLite has what was held, and `commit`."""
+        """Note that SQLite has what was waiting, and `commit`."""
         if commit.lines:
             self._committed_at = self._clock()
-        if self._held_lines or commit.lines:
-            self._held, self._held_lines = HeldLines(self._inner.head), 0
+        if self._waiting_lines or commit.lines:
+            self._waiting, self._waiting_lines = WaitingLines(self._inner.head), 0
         self._file.clear()
 
     def sync(self) -> float:
         """Have the disk take what was committed some seconds ago; what has waited here for so long goes to SQLite."""
-        if self._held_lines:
-            wait = self._held_since + SYNC_AFTER_S - self._clock()
+        if self._waiting_lines:
+            wait = self._waiting_since + SYNC_AFTER_S - self._clock()
             if wait > 0:
                 return min(wait, self._inner.sync())
             self.append(Commit())
@@ -259,23 +259,23 @@ class LoneLineJournal:
 
     def page(self, query: Query) -> Page:
         """Read."""
-        return self._held.page(query, self._inner.page)
+        return self._waiting.page(query, self._inner.page)
 
     def rows(self, after: int, *, max_bytes: int) -> RowPage:
         """Read lines as rows."""
-        return self._held.rows(after, max_bytes, lambda behind: self._inner.rows(behind, max_bytes=max_bytes))
+        return self._waiting.rows(after, max_bytes, lambda behind: self._inner.rows(behind, max_bytes=max_bytes))
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count."""
-        return self._held.summarize(query, self._inner.summarize)
+        return self._waiting.summarize(query, self._inner.summarize)
 
     def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the viewer messages of some lines."""
-        return self._held.lines_at(seqs, self._inner.lines_at)
+        return self._waiting.lines_at(seqs, self._inner.lines_at)
 
     def levels(self, first: int, last: int) -> dict[int, int]:
         """Count lines by level."""
-        return self._held.levels(first, last, self._inner.levels)
+        return self._waiting.levels(first, last, self._inner.levels)
 
     # --- what is SQLite's alone -----------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class LoneLineJournal:
         self._inner.keep(keeping)
 
     def prune(self) -> int:
-        """Take one small step of retention; what is held is younger than anything that goes."""
+        """Take one small step of retention; what is waiting is younger than anything that goes."""
         return self._inner.prune()
 
     def due(self) -> float:
@@ -336,8 +336,8 @@ class LoneLineJournal:
         return self._inner.room()
 
     def close(self) -> None:
-        """Hand over what is held, and close every file. Where that fails the file stays for the next opening."""
-        handed_over = not self._held_lines
+        """Hand over what is waiting, and close every file. Where that fails the file stays for the next opening."""
+        handed_over = not self._waiting_lines
         if not handed_over:
             try:
                 self.append(Commit())

@@ -19,7 +19,7 @@ from logrelay.errors import JournalError
 from logrelay.fanout.positions import Epoch, Epochs
 from logrelay.journal import journal_file, lone_file, opening_record, purged, schema, sqlite_errors
 from logrelay.journal.holes import Holes
-from logrelay.journal.lone_lines import HeldLines
+from logrelay.journal.lone_lines import WaitingLines
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, lines_at
 from logrelay.journal.row_writer import RowWriter
 from logrelay.journal.tallies import Tallies
@@ -77,7 +77,7 @@ class ReadOnlyJournal:
         except (KeyError, TypeError) as error:
             raise JournalError(f"journal {self.path} is damaged (it lacks {error})") from error
         commits = lone_file.following(found, last.name, self.head)
-        self._held = HeldLines(self.head, commits)
+        self._waiting = WaitingLines(self.head, commits)
         if commits:
             self.head = commits[-1].lines[-1].seq
             changed = {run.id: run for run in merged(commits).runs}
@@ -109,23 +109,23 @@ class ReadOnlyJournal:
     def page(self, query: Query) -> Page:
         """Answer a query. Raises JournalError."""
         with self._errors():
-            return self._held.page(query, lambda wanted: self._reader.page(self._db, wanted))
+            return self._waiting.page(query, lambda wanted: self._reader.page(self._db, wanted))
 
     def summarize(self, query: Query) -> SummaryPage:
         """Count, see `Journal.summarize`. Raises JournalError."""
         with self._errors():
-            return self._held.summarize(query, lambda wanted: self._tallies.page(self._db, wanted))
+            return self._waiting.summarize(query, lambda wanted: self._tallies.page(self._db, wanted))
 
     def lines_at(self, seqs: Sequence[int]) -> dict[int, bytes]:
         """Return the viewer messages of some lines. Raises JournalError."""
         with self._errors():
-            return self._held.lines_at(seqs, lambda wanted: lines_at(self._db, wanted))
+            return self._waiting.lines_at(seqs, lambda wanted: lines_at(self._db, wanted))
 
     def count_lines(self) -> int:
         """Count the lines that bots logged; notices are not among them. Raises JournalError."""
         with self._errors():
             count: int = self._db.execute("SELECT count(*) FROM lines WHERE run != ?", (RELAY_RUN,)).fetchone()[0]
-            return count + sum(line.run != RELAY_RUN for part in self._held.commits for line in part.lines)
+            return count + sum(line.run != RELAY_RUN for part in self._waiting.commits for line in part.lines)
 
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""

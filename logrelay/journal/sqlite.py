@@ -638,8 +638,8 @@ class SqliteJournal:
             self._in_use.release()
         return True
 
-    def may_append_now(self, commit: Commit, *, held: int) -> bool:
-        """Tell whether `append_now` would write a commit, with the `held` lines before it that were not given to this.
+    def may_append_now(self, commit: Commit, *, waiting: int) -> bool:
+        """Tell whether `append_now` would write a commit, behind `waiting` lines that this was not given.
 
         Raises what `append_now` raises, but for what a transaction would.
         """
@@ -648,7 +648,7 @@ class SqliteJournal:
         try:
             if self._ready_now(commit) is None:
                 return False
-            self._check_order(commit.lines, held)
+            self._check_order(commit.lines, waiting)
         finally:
             self._in_use.release()
         return True
@@ -730,9 +730,9 @@ class SqliteJournal:
                 db.execute(f"PRAGMA busy_timeout = {int(schema.BUSY_S * 1000) if patient else 0}")
             self._patient = patient
 
-    def _check_order(self, lines: Sequence[Line], held: int = 0) -> None:
-        """See to it that lines follow those that are there, and the `held` ones that are not there yet."""
-        head = self._retention.head + held
+    def _check_order(self, lines: Sequence[Line], waiting: int = 0) -> None:
+        """See to it that lines follow those that are there, and the `waiting` ones that are not there yet."""
+        head = self._retention.head + waiting
         if lines and (lines[0].seq != head + 1 or lines[-1].seq != head + len(lines)):
             raise JournalError(
                 f"lines {lines[0].seq} to {lines[-1].seq} do not follow line {head} of the journal",

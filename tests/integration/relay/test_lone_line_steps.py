@@ -13,11 +13,12 @@ import time
 import pytest
 import uvloop
 
+from logrelay.journal.lone_lines import LoneLineJournal
 from logrelay.journal.sqlite import SqliteJournal
 from tests.integration.relay.test_pipeline import Watch
 from tests.support.waiting import DEADLINE_S
 
-MOST_CALLS = 135
+MOST_CALLS = 60
 """Calls of Python functions for a line, from the read of its frame on, and of this count itself; 125 at present."""
 
 
@@ -47,8 +48,10 @@ def loop_factory():
 
 def test_a_lone_line_takes_few_steps(house, folder):
     """With the journal on disk and a viewer; the first lines go through the journal's thread."""
-    journal = SqliteJournal(
-        str(folder / "journal.db"), now_us=lambda: time.time_ns() // 1000, random_epoch=lambda: "k3f9ab"
+    journal = LoneLineJournal(
+        SqliteJournal(
+            str(folder / "journal.db"), now_us=lambda: time.time_ns() // 1000, random_epoch=lambda: "k3f9ab"
+        )
     )
     relay = house(journal=journal)
     trader = relay.trader()

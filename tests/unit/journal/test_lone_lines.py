@@ -13,7 +13,7 @@ from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
 from logrelay.journal import lone_file, lone_lines
 from logrelay.journal.interface import Query
-from logrelay.journal.lone_lines import HELD_LINES, LoneLineJournal
+from logrelay.journal.lone_lines import WAITING_LINES, LoneLineJournal
 from logrelay.journal.read_only import ReadOnlyJournal
 from logrelay.model import CRITICAL, Commit
 
@@ -56,8 +56,8 @@ def begin(journal, lines):
     journal.append(Commit(lines(1, 1)))
 
 
-def held(journal):
-    return [line.seq for commit in journal._held.commits for line in commit.lines]
+def waiting(journal):
+    return [line.seq for commit in journal._waiting.commits for line in commit.lines]
 
 
 def killed(journal, journal_at, tmp_path, name="after"):
@@ -77,37 +77,37 @@ def test_lines_close_behind_one_another_wait_in_the_file(lone, lines, ticks, run
     for seq in range(2, 7):
         ticks.now += 0.02
         assert lone.append_now(Commit(lines(seq, 1), [run(1, last_seq=seq)]))
-    assert held(lone) == [2, 3, 4, 5, 6]
+    assert waiting(lone) == [2, 3, 4, 5, 6]
     assert lone._inner.head == 1
     ticks.now += 1
     assert lone.append_now(Commit(lines(7, 1)))
-    assert held(lone) == []
+    assert waiting(lone) == []
     assert lone._inner.head == 7
     assert lone_file.read(lone.path) == lone_file.Found([], 0)
     assert lone.page(Query(0, 99, 99)).seqs == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_what_is_much_or_has_waited_is_handed_over(lone, lines, ticks):
-    """After HELD_LINES, and after HELD_S at the next line; after SYNC_AFTER_S without one, when it is synced."""
+    """After WAITING_LINES, and after WAITING_S at the next line; after SYNC_AFTER_S without one, when it is synced."""
     begin(lone, lines)
     seq = 1
-    for _ in range(HELD_LINES):
+    for _ in range(WAITING_LINES):
         seq += 1
         assert lone.append_now(Commit(lines(seq, 1)))
-    assert len(held(lone)) == HELD_LINES
+    assert len(waiting(lone)) == WAITING_LINES
     assert lone.append_now(Commit(lines(seq + 1, 1)))
-    assert not held(lone)
+    assert not waiting(lone)
     assert lone.append_now(Commit(lines(seq + 2, 1)))
-    assert len(held(lone)) == 1
+    assert len(waiting(lone)) == 1
     for _ in range(20):
         ticks.now += 0.2
         seq += 1
         assert lone.append_now(Commit(lines(seq + 2, 1)))
-    assert 0 < len(held(lone)) < 16
+    assert 0 < len(waiting(lone)) < 16
     lone.sync()
     ticks.now += lone_lines.SYNC_AFTER_S
     assert lone.sync() == float("inf")
-    assert not held(lone)
+    assert not waiting(lone)
     assert lone._inner._unsynced_since is None, "synced with it, by the time at which it was promised"
 
 
@@ -115,13 +115,13 @@ def test_what_cannot_wait_takes_all_that_waits_with_it(lone, lines, ticks, run):
     """A CRITICAL line, and rows that the file does not hold."""
     begin(lone, lines)
     assert lone.append_now(Commit(lines(2, 1), [run(1, last_seq=2)]))
-    assert held(lone) == [2]
+    assert waiting(lone) == [2]
     assert not lone.append_now(Commit(lines(3, 1, level=CRITICAL), durable=True))
     lone.append(Commit(lines(3, 1, level=CRITICAL), durable=True))
     assert lone._inner.head == 3
-    assert not held(lone)
+    assert not waiting(lone)
     assert lone.append_now(Commit(lines(4, 1)))
-    assert held(lone) == [4]
+    assert waiting(lone) == [4]
     assert lone.append_now(Commit(lines(5, 1), aliases=["xyz"]))
     assert lone._inner.head == 5
 
@@ -140,7 +140,7 @@ def test_a_journal_that_syncs_each_commit_has_no_such_file(journal_at, lines):
 
 
 def test_no_room_for_the_file_is_no_trouble(lone, lines, monkeypatch):
-    """The commit goes to SQLite, and what was held with it."""
+    """The commit goes to SQLite, and what was waiting with it."""
     begin(lone, lines)
     assert lone.append_now(Commit(lines(2, 1)))
     monkeypatch.setattr(lone._file, "add", lambda _epoch, _commit: False)
@@ -154,7 +154,7 @@ def test_lines_that_do_not_follow_are_refused(lone, lines):
     assert lone.append_now(Commit(lines(2, 1)))
     with pytest.raises(JournalError, match="do not follow"):
         lone.append_now(Commit(lines(4, 1)))
-    assert held(lone) == [2]
+    assert waiting(lone) == [2]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -248,30 +248,30 @@ def test_nobody_who_asks_can_tell(journal_at, line, run, ticks, tmp_path, seed):
     one.close()
 
 
-@pytest.mark.parametrize("lines_held", [1, 7])
-def test_after_a_kill_nothing_is_missing(lone, lines, run, journal_at, tmp_path, lines_held):
+@pytest.mark.parametrize("waiting_lines", [1, 7])
+def test_after_a_kill_nothing_is_missing(lone, lines, run, journal_at, tmp_path, waiting_lines):
     """Lines and runs are there under their old ids, and the file is gone."""
     begin(lone, lines)
-    for seq in range(2, 2 + lines_held):
+    for seq in range(2, 2 + waiting_lines):
         assert lone.append_now(Commit(lines(seq, 1), [run(3, last_seq=seq)]))
     before = lone.page(Query(0, 99, 99))
     with ReadOnlyJournalOf(lone.path) as reader:
         assert reader.page(Query(0, 99, 99)).bodies == before.bodies
-        assert reader.head == 1 + lines_held
-        assert reader.count_lines() == 1 + lines_held
-        assert [r.last_seq for r in reader.runs if r.id == 3] == [1 + lines_held]
+        assert reader.head == 1 + waiting_lines
+        assert reader.count_lines() == 1 + waiting_lines
+        assert [r.last_seq for r in reader.runs if r.id == 3] == [1 + waiting_lines]
     copy, opening = killed(lone, journal_at, tmp_path)
-    assert opening.head == 1 + lines_held
+    assert opening.head == 1 + waiting_lines
     assert opening.notices == []
     assert copy.page(Query(0, 99, 99)).bodies == before.bodies
-    assert [r.last_seq for r in opening.runs if r.id == 3] == [1 + lines_held]
+    assert [r.last_seq for r in opening.runs if r.id == 3] == [1 + waiting_lines]
     assert [epoch.name for epoch in opening.earlier] == ["abc123"]
     assert opening.epoch != "abc123"
     assert not Path(copy.path + lone_file.SUFFIX).exists()
-    copy.append(Commit(lines(2 + lines_held, 1)))
+    copy.append(Commit(lines(2 + waiting_lines, 1)))
     copy.close()
     again, opening = killed(copy, journal_at, tmp_path, "again")
-    assert opening.head == 2 + lines_held
+    assert opening.head == 2 + waiting_lines
     again.close()
 
 
