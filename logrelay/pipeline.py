@@ -254,7 +254,7 @@ class Pipeline(Generic[Server]):
         trader = self._trader_by_connection.get(connection)
         if trader is None:
             return []  # replaced by a newer connection, which will send the rest again
-        answers = self._registry.receive(trader, frames, _now_us(), time.monotonic())
+        answers = self._registry.receive(trader, frames, time.time_ns() // 1000, time.monotonic())
         self._set_deadline(min(trader.deadline, self._registry.next_report()))
         return answers
 
@@ -297,7 +297,7 @@ class Pipeline(Generic[Server]):
                     self._sync_timer = self._loop.call_later(wait_s, self._on_sync_allowed)
                 return len(self._hub.viewers)
             self._syncs.take()
-        self._registry.tell_gaps(_now_us(), time.monotonic())
+        self._registry.tell_gaps(time.time_ns() // 1000, time.monotonic())
         taken = self._sequencer.take()
         if taken is not None:
             self._submit(*taken)
@@ -357,12 +357,14 @@ class Pipeline(Generic[Server]):
             return
         if is_committed:
             # Nothing waits, so nothing has to be found among what waits.
-            self._hub.publish(batch, oldest=self.journal_thread.oldest)
-            self._carry_out_requests()
+            oldest = self.journal_thread.oldest
+            self._hub.publish(batch, oldest=oldest)
+            for request in self._hub.take_requests():
+                self._carry_out(request)
             for run in commit.runs:
                 self._registry.committed(run.id, run.last_seq)
-            self._forget_runs(self.journal_thread.oldest)
-            self._after_commit(batch.last, self.journal_thread.oldest)
+            self._forget_runs(oldest)
+            self._after_commit(batch.last, oldest)
             return
         degraded.add(batch, [(run.id, run.last_seq) for run in commit.runs], time.monotonic())
         if degraded.alias is not None:
@@ -434,7 +436,7 @@ class Pipeline(Generic[Server]):
         self._after_commit(upto, oldest)
 
     def _forget_runs(self, oldest: int) -> None:
-        if self._registry.forget(oldest, _now_us(), time.monotonic()):
+        if self._registry.forget(oldest, time.time_ns() // 1000, time.monotonic()):
             self.trader_server.schedule_tick()
 
     def on_trouble(self, error: JournalError) -> None:

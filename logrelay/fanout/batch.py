@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, chain
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from logrelay.fanout.filters import Filter, ascii_lower, field_text, is_named, search_text
@@ -130,6 +131,10 @@ def _id_in(body: bytes) -> bytes:
     return body[start : body.index(b'"', start)]
 
 
+_body = attrgetter("body")
+"""Mapped and not asked for in a comprehension, which is a call of its own: most batches are of one line."""
+
+
 class Batch:
     """Lines with contiguous seqs. Reads message and context from the caller while fresh, from the body later.
 
@@ -167,7 +172,7 @@ class Batch:
         self.count = len(lines)
         self.first = lines[0].seq
         self.last = lines[-1].seq
-        self._bodies: Sequence[bytes] = [line.body for line in lines]
+        self._bodies: Sequence[bytes] = list(map(_body, lines))
         self._blob = b""
         """Once compacted, the bodies as one object: thousands of small ones that live on among millions that do not
         would keep five times their size of memory from being given back."""

@@ -87,7 +87,8 @@ class StderrRate:
     def __init__(self) -> None:
         self._buckets: dict[int, TokenBucket] = {}
         self._held_back: dict[int, int] = {}
-        self._since = float("inf")
+        self.due_at = _NEVER
+        """When `take_due` has something; a field, for it is asked for with every read."""
 
     def admits(self, rank: int, mono: float) -> bool:
         """Tell whether a notice may be said, and count it as said or as held back."""
@@ -96,20 +97,16 @@ class StderrRate:
             bucket = self._buckets[rank] = TokenBucket(STDERR_BURST, STDERR_PER_S, mono)
         if bucket.wait_s(mono) > 0:
             self._held_back[rank] = self._held_back.get(rank, 0) + 1
-            self._since = min(self._since, mono)
+            self.due_at = min(self.due_at, mono + SUM_S)
             return False
         bucket.take()
         return True
 
-    def next_deadline(self) -> float:
-        """Return when `take_due` has something; infinity: never."""
-        return self._since + SUM_S
-
     def take_due(self, mono: float, *, all_of_them: bool = False) -> dict[int, int]:
         """Return how many were held back, by level rank, if that is due; the counts begin anew."""
-        if mono < self._since + SUM_S and not all_of_them:
+        if mono < self.due_at and not all_of_them:
             return {}
-        taken, self._held_back, self._since = self._held_back, {}, float("inf")
+        taken, self._held_back, self.due_at = self._held_back, {}, _NEVER
         return taken
 
 
@@ -120,6 +117,8 @@ class NoticeRate:
         self._buckets: dict[Hashable, TokenBucket] = {}
         self._suppressed: dict[str, Suppressed] = {}
         self._next_sweep = 0.0
+        self.due_at = _NEVER
+        """When `take_due` has something; see `StderrRate.due_at`."""
         self.total = 0
         """Notices suppressed since the start."""
 
@@ -142,19 +141,15 @@ class NoticeRate:
         found = self._suppressed.get(cause)
         if found is None:
             found = self._suppressed[cause] = Suppressed(cause, mono)
+            self.due_at = min(self.due_at, mono + SUM_S)
         found.add(app, rank)
-
-    def next_deadline(self) -> float:
-        """Return when `take_due` has something; infinity: never."""
-        if not self._suppressed:
-            return _NEVER
-        return min(found.since + SUM_S for found in self._suppressed.values())
 
     def take_due(self, mono: float, *, all_of_them: bool = False) -> list[Suppressed]:
         """Return the counts that are due, or all; they begin anew."""
         due = [found for found in self._suppressed.values() if all_of_them or found.since + SUM_S <= mono]
         for found in due:
             del self._suppressed[found.cause]
+        self.due_at = min((found.since + SUM_S for found in self._suppressed.values()), default=_NEVER)
         return due
 
     def _bucket(self, key: Hashable, burst: int, per_s: float, mono: float) -> TokenBucket | None:

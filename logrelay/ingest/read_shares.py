@@ -60,12 +60,11 @@ class _Share:
         """Note a read; tells whether the connection floods."""
         if lines:
             self.frame_bytes = size / lines
-        if self.bucket.wait_s(mono) <= 0:
+        if self.bucket.spend(mono, cost):
             self.flooding_since = None
             self.lines = 0
         elif self.flooding_since is None:
             self.flooding_since = mono
-        self.bucket.take(cost)
         self.lines += lines
         return self.flooding_since is not None
 

@@ -139,7 +139,7 @@ class Sequencer:
         """Hand out what has gathered; None when there is nothing. The batch is None when only runs changed."""
         if not self._lines and not self._runs and not self._forgotten and not self._collected:
             return None
-        runs = [run.copy() for run in self._runs.values()]
+        runs = list(map(Run.copy, self._runs.values()))
         commit = Commit(self._lines, runs, durable=self._durable, forgotten=self._forgotten)
         if self._collected:
             commit.collected.extend(self._collected.values())

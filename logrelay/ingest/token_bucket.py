@@ -24,6 +24,13 @@ class TokenBucket:
         self.used_at = mono
         return max(0.0, (tokens - self._left) / self._per_s)
 
+    def spend(self, mono: float, tokens: float) -> bool:
+        """Take so many, and tell whether there was one before: `wait_s` and `take` in one step."""
+        left = min(self._burst, self._left + (mono - self.used_at) * self._per_s)
+        self.used_at = mono
+        self._left = max(-self._burst, left - tokens)
+        return left >= 1
+
     def take(self, tokens: float = 1) -> None:
         """Take so many; what is not there is owed, up to a burst."""
         self._left = max(-self._burst, self._left - tokens)

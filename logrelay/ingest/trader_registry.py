@@ -263,8 +263,8 @@ class TraderRegistry:
         self._next_forgotten_notice = 0.0
         """Monotonic time before which no notice tells of runs forgotten early."""
         self._unreported_forgotten = 0
-        self._started: tuple[int, float] | None = None
-        """The relay's clock and the monotonic one when `forget` was first called."""
+        self._started = (now_us, mono)
+        """The clock of the relay and the monotonic one when this was made."""
         self._quiet_after = quiet_after_s if quiet_after_s > 0 else _NEVER
         self._unsynced_before_us = unsynced_before_us
         self.counters = Counters()
@@ -606,7 +606,7 @@ class TraderRegistry:
         """Return when something is due that was not told at once; infinity when nothing is. Quick."""
         refusals = self._next_refusal_notice if self._unreported_refusals else _NEVER
         unannounced = next(iter(self._unannounced.values()), _NEVER)
-        return min(unannounced, refusals, self._notices.next_deadline(), self._on_stderr.next_deadline())
+        return min(unannounced, refusals, self._notices.due_at, self._on_stderr.due_at)
 
     def change_quiet_after(self, seconds: float, mono: float) -> None:
         """Change after how many seconds without a line a connected trader is called quiet; 0: never."""
@@ -944,9 +944,9 @@ class TraderRegistry:
         is kept and `CLOSED_S` have passed; or when `RESEND_S` have passed. Beyond `max_runs` others go before their
         time, those that said goodbye first. Their rows go with the next commit.
         """
-        trusted_us = self._trusted(now_us, mono)
         if len(self._ended) <= RECENT_RUNS and not len(self._table) and not self._unreported_forgotten:
             return False  # the relay of one bot
+        trusted_us = self._trusted(now_us, mono)
         self._retire()
         for _ in range(FORGET_STEP):
             closed, lost = self._table.first(CLOSED), self._table.first(CLOSED, other=True)
@@ -997,8 +997,6 @@ class TraderRegistry:
 
     def _trusted(self, now_us: int, mono: float) -> int:
         """Return a time that a step of the clock cannot put ahead; 0 while it is too early to tell."""
-        if self._started is None:
-            self._started = (now_us, mono)
         passed_s = mono - self._started[1]
         return 0 if passed_s < CLOCK_HOLD_S else min(now_us, self._started[0] + int(passed_s * 1e6))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from operator import attrgetter, itemgetter
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
@@ -39,6 +40,9 @@ _HEAD = Struct("<II")
 _head = _HEAD.pack
 _pack = msgpack.Packer(autoreset=True).pack
 _EMPTY: dict[str, object] = {}
+_of_line = itemgetter(*map(Line._fields.index, ("seq", "time_us", "level", "source", "run", "body", "app", "clock_us")))
+_of_run = attrgetter("id", "key", "app", "host", "pid", "started_ns", "last_seq", "last_us", "state", "seen_us")
+"""What of a line and a run is kept; the rest is in the body, or is made of it."""
 
 
 class Found(NamedTuple):
@@ -67,16 +71,8 @@ class LoneFile:
 
         The kernel has it when this returns True: it survives the process, and the machine once the file is synced.
         """
-        lines = [
-            (seq, time_us, level, source, run, body, app, clock_us)
-            for seq, time_us, level, source, run, body, _, _, app, clock_us, *_ in commit.lines
-        ]
-        runs = [
-            (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
-            for r in commit.runs
-        ]
         try:
-            packed = _pack((epoch, lines, runs))
+            packed = _pack((epoch, list(map(_of_line, commit.lines)), list(map(_of_run, commit.runs))))
         except ValueError:  # text that is no UTF-8: SQLite says what it thinks of it
             return False
         record = _head(len(packed), crc32(packed)) + packed

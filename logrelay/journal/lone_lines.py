@@ -45,10 +45,8 @@ class WaitingLines:
     def __init__(self, base: int, commits: Sequence[Commit] = ()) -> None:
         self.base = base
         self._commits = list(commits)
-
-    def add(self, commit: Commit) -> None:
-        """Have one more."""
-        self._commits.append(commit)
+        self.add = self._commits.append
+        """Have one more commit."""
 
     @property
     def commits(self) -> list[Commit]:
@@ -201,36 +199,32 @@ class LoneLineJournal:
 
     def append_now(self, commit: Commit) -> bool:
         """Write a commit to the file, or in one transaction with what is waiting; False: `append` is to do it."""
-        now = self._clock()
+        now, waiting = self._clock(), self._waiting_lines
+        is_due = waiting and (
+            waiting >= WAITING_LINES or self._file.size >= WAITING_BYTES or now - self._waiting_since >= WAITING_S
+        )
+        is_plain = not (
+            commit.aliases or commit.forgotten or commit.devices or commit.collected or commit.forwarded is not None
+        )
+        # One condition after the other, and no method for each: every step of a lone line counts.
         if (
-            self._goes_to_file(commit, now)
-            and self._inner.may_append_now(commit, waiting=self._waiting_lines)
+            is_plain
+            and not is_due
+            and commit.lines
+            and now - self._committed_at < CLOSE_BEHIND_S
+            and self._inner.may_append_now(commit, waiting=waiting)
             and self._file.add(self._epoch, commit)
         ):
-            if not self._waiting_lines:
+            if not waiting:
                 self._waiting_since = now
             self._waiting.add(commit)
-            self._waiting_lines += len(commit.lines)
+            self._waiting_lines = waiting + len(commit.lines)
             self._committed_at = now
             return True
         if not self._inner.append_now(self._with_waiting(commit)):
             return False
         self._handed_over(commit)
         return True
-
-    def _goes_to_file(self, commit: Commit, now: float) -> bool:
-        """Tell whether a commit may wait for others before SQLite gets it."""
-        if not commit.lines or now - self._committed_at >= CLOSE_BEHIND_S:
-            return False
-        if commit.durable or commit.aliases or commit.forgotten or commit.devices or commit.collected:
-            return False
-        return commit.forwarded is None and not self._is_due(now)
-
-    def _is_due(self, now: float) -> bool:
-        if not self._waiting_lines:
-            return False
-        is_much = self._waiting_lines >= WAITING_LINES or self._file.size >= WAITING_BYTES
-        return is_much or now - self._waiting_since >= WAITING_S
 
     def _with_waiting(self, commit: Commit) -> Commit:
         if not self._waiting_lines:
@@ -294,6 +288,11 @@ class LoneLineJournal:
     def derive(self, *, seconds: float) -> bool:
         """Go on with what is made behind the head."""
         return self._inner.derive(seconds=seconds)
+
+    @property
+    def index_behind(self) -> int:
+        """Kept lines that `derive` has not come to."""
+        return self._inner.index_behind + self._waiting_lines
 
     def checkpoint(self, *, idle: bool) -> None:
         """Put the write-ahead log in order if it is time to."""

@@ -48,7 +48,7 @@ from logrelay.journal.opening_record import OpeningRecord
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels, lines_at
 from logrelay.journal.retention import Retention, uptime_us
 from logrelay.journal.room_watch import RoomWatch
-from logrelay.journal.row_writer import RowWriter
+from logrelay.journal.row_writer import MAX_ALIASES, RowWriter
 from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
 from logrelay.journal.tallies import Tallies
 from logrelay.journal.text_index import PAGES, TextIndex
@@ -648,7 +648,8 @@ class SqliteJournal:
         try:
             if self._ready_now(commit) is None:
                 return False
-            self._check_order(commit.lines, waiting)
+            if commit.lines[0].seq != self._retention.head + waiting + 1:
+                self._check_order(commit.lines, waiting)
         finally:
             self._in_use.release()
         return True
@@ -658,7 +659,7 @@ class SqliteJournal:
         db = self._db
         if db is None or self._full or commit.durable or self._waits_for_others or self._record.due:
             return None
-        if self._row_writer.too_many or self._unchecked > self._retention.log_bytes:
+        if len(self._row_writer.aliases) > MAX_ALIASES or self._unchecked > self._retention.log_bytes:
             return None  # a checkpoint comes first
         now = self._clock()
         if now - self._looked_at >= LOOK_S:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import orjson
 
+from logrelay.journal import lone_file
 from tests.support.chaos.viewer import Got, Viewer
 
 LEVEL_RANK = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
@@ -68,6 +69,7 @@ class Ledger:
     @classmethod
     def read(cls, path: Path | str) -> Ledger:
         """Read the file, the relay running or not, and check what must hold of any journal."""
+        lone = lone_file.read(str(path))  # first: what SQLite gets meanwhile is in both
         with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as db:
             db.execute("BEGIN")
             epoch = db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0]
@@ -80,6 +82,9 @@ class Ledger:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         epochs = {name for name, _, _ in orjson.loads(known[0])} if known else {epoch}
         ledger = cls(epoch, [Entry(*row) for row in rows], aliases, runs, epochs)
+        for commit in lone_file.following(lone, epoch, ledger.head):
+            ledger.entries += [Entry(line.seq, line.level, line.run, line.body) for line in commit.lines]
+            runs |= {run.key: (run.id, run.last_seq, run.state) for run in commit.runs}
         seqs = [entry.seq for entry in ledger.entries]
         if seqs:
             assert seqs == list(range(seqs[0], seqs[0] + len(seqs))), "the journal's seqs have a hole or a repeat"

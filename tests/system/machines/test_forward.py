@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from contextlib import closing
 from itertools import pairwise
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from logrelay.machines import edge_state
 from logrelay.machines.stream_batch import StreamBatch, decode
 from tests.support.chaos.feeder import Trader
+from tests.support.chaos.ledger import Ledger
 from tests.support.chaos.relay import Relay
 from tests.support.chaos.scale import FULL, chance, scaled
 from tests.support.nats import Proxy, asked, messages_of, nats_cluster, nats_server, needs_nats, needs_socat
@@ -62,13 +61,11 @@ def bots():
 
 def rows(relay):
     """Return the journal's lines by seq."""
-    with closing(sqlite3.connect(relay.journal)) as db:
-        return dict(db.execute("SELECT seq, CAST(body AS BLOB) FROM lines ORDER BY seq"))
+    return {entry.seq: entry.raw for entry in Ledger.read(relay.journal).entries}
 
 
 def head(relay):
-    with closing(sqlite3.connect(relay.journal)) as db:
-        return db.execute("SELECT coalesce(max(seq), 0) FROM lines").fetchone()[0]
+    return Ledger.read(relay.journal).head
 
 
 def batches(url, edge="box") -> list[StreamBatch]:

@@ -64,19 +64,19 @@ def test_the_rates_that_are_remembered_are_bounded():
 
 def test_what_is_suppressed_is_told_by_number():
     rate = NoticeRate()
-    assert rate.next_deadline() == NEVER
+    assert rate.due_at == NEVER
     for n in range(1_234):
         rate.suppress("connected", f"app{n % 20}", INFO, 5.0)
     rate.suppress("crashed", "bot", ERROR, 6.0)
     assert rate.total == 1_235
-    assert rate.next_deadline() == 5.0 + SUM_S
+    assert rate.due_at == 5.0 + SUM_S
     assert rate.take_due(5.0 + SUM_S - 0.1) == []
     (found,) = rate.take_due(5.0 + SUM_S)
     assert (found.cause, found.count, found.rank, found.more_apps) == ("connected", 1_234, INFO, True)
     assert list(found.apps) == [f"app{n}" for n in range(MAX_NAMED)]
     (found,) = rate.take_due(0.0, all_of_them=True)
     assert (found.cause, found.count, found.rank, found.more_apps) == ("crashed", 1, ERROR, False)
-    assert rate.next_deadline() == NEVER
+    assert rate.due_at == NEVER
 
 
 def test_gaps_of_an_app_and_cause_add_up():
@@ -127,11 +127,11 @@ def test_the_table_of_rates_is_searched_seldom(monkeypatch):
 def test_stderr_gets_a_burst_of_each_level_and_then_a_number():
     """A flood of one level does not hold back another one, and what is held back is told."""
     rate = StderrRate()
-    assert rate.next_deadline() == NEVER
+    assert rate.due_at == NEVER
     assert sum(rate.admits(WARNING, 5.0) for _ in range(1_000)) == STDERR_BURST
     assert sum(rate.admits(ERROR, 5.0) for _ in range(3)) == 3
     assert sum(rate.admits(WARNING, 6.0) for _ in range(10)) == STDERR_PER_S
-    assert rate.next_deadline() == 5.0 + SUM_S
+    assert rate.due_at == 5.0 + SUM_S
     assert rate.take_due(5.0 + SUM_S - 0.1) == {}
     assert rate.take_due(5.0 + SUM_S) == {WARNING: 1_000 - STDERR_BURST + 9}
-    assert (rate.next_deadline(), rate.take_due(NEVER)) == (NEVER, {})
+    assert (rate.due_at, rate.take_due(NEVER)) == (NEVER, {})
