@@ -167,6 +167,8 @@ class LoneLineJournal:
         self._inner, self._clock = inner, clock
         self._file = LoneFile(inner.path)
         self._epoch = ""
+        self._is_open = False
+        """Between `open` and `close`: the file is this one's, and no other relay's."""
         self._waiting = WaitingLines(0)
         """Replaced by another one when SQLite has got them: a reader goes on with the one that it has."""
         self._waiting_lines = 0
@@ -183,6 +185,7 @@ class LoneLineJournal:
     def open(self) -> Opening:
         """Open or create. Lines that a relay before has left in its file are in the journal by then."""
         opening = self._inner.open()
+        self._is_open = True
         self._epoch, self._waiting, self._waiting_lines = opening.epoch, WaitingLines(opening.head), 0
         return opening
 
@@ -335,15 +338,17 @@ class LoneLineJournal:
         return self._inner.room()
 
     def close(self) -> None:
-        """Hand over what is waiting, and close every file. Where that fails the file stays for the next opening."""
-        handed_over = not self._waiting_lines
-        if not handed_over:
+        """Hand over what waits, and close every file. Where that fails the file stays for the next opening.
+
+        The file goes while the journal's lock is held: behind it, it could be that of the next relay.
+        """
+        if self._is_open:
+            self._is_open = False
             try:
-                self.append(Commit())
+                if self._waiting_lines:
+                    self.append(Commit())
             except JournalError:
                 self._file.close()
             else:
-                handed_over = True
+                self._file.delete()
         self._inner.close()
-        if handed_over:
-            self._file.delete()

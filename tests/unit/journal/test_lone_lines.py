@@ -357,3 +357,27 @@ def test_a_journal_that_is_replaced_gets_what_is_held(lone, lines):
     lone.reopen()
     lone.append(Commit(lines(3, 1)))
     assert lone.page(Query(0, 9, 9)).seqs == [1, 2, 3]
+
+
+def test_a_relay_that_is_refused_touches_nothing(lone, lines, journal_at, ticks):
+    """A second one on the same journal ends without having opened it: the file is that of the first."""
+    begin(lone, lines)
+    assert lone.append_now(Commit(lines(2, 1)))
+    other = LoneLineJournal(journal_at(clock=ticks), clock=ticks)
+    with pytest.raises(JournalError, match="in use"):
+        other.open()
+    other.close()
+    assert len(lone_file.read(lone.path).records) == 1
+
+
+def test_the_file_goes_while_the_lock_is_there(lone, lines, monkeypatch):
+    """The next relay may open the journal in the moment in which the lock is given back, and make its own."""
+    begin(lone, lines)
+    assert lone.append_now(Commit(lines(2, 1)))
+    there = []
+    close = lone._inner.close
+    monkeypatch.setattr(
+        lone._inner, "close", lambda: (there.append(Path(lone.path + lone_file.SUFFIX).exists()), close())
+    )
+    lone.close()
+    assert there == [False]
