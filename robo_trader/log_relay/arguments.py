@@ -29,16 +29,17 @@ def wrong(name: str, value: Any, allowed: str, otherwise: str) -> ValueError:
 
 
 def path(name: str, value: Any, otherwise: str) -> str | None:
-    """Return a path as text. Raises ValueError for what is none."""
+    """Return a path as text. Raises ValueError for what is none.
+
+    One that no file can have, such as a text with a NUL, is a place where no relay is: it comes from the environment
+    as often as from code, and a bot starts all the same.
+    """
     if value is None:
         return None
     try:
-        text = os.fsdecode(value)
-    except (TypeError, ValueError):
-        text = "\0"
-    if "\0" in text:
-        raise wrong(name, value, "a path, as text or pathlib.Path, or None", otherwise)
-    return text
+        return os.fsdecode(value)
+    except TypeError:
+        raise wrong(name, value, "a path, as text or pathlib.Path, or None", otherwise) from None
 
 
 def names(name: str, value: Any, otherwise: str) -> tuple[str, ...]:

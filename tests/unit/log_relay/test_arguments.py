@@ -19,8 +19,8 @@ class Unshown:
 
 NO_TEXT = (5, 1.5, True, object(), [], Unshown())
 WRONG = {
-    "socket": (*NO_TEXT, "a\0b"),
-    "spool": (*NO_TEXT, "a\0b"),
+    "socket": NO_TEXT,
+    "spool": NO_TEXT,
     "app": (5, b"bot", [], Unshown()),
     "level": ("loud", "", True, 1.5, [], b"info"),
     "exclude": (5, None, b"audit", [5], ["audit", None], True, Unshown()),
@@ -60,7 +60,7 @@ def test_a_wrong_argument_is_named_with_what_is_allowed(maker, name):
     """With its name first, what was given, what is allowed and what to do; whatever it is, also where it is off."""
     as_text = {"disabled": ("maybe", 2.5, []), "redact": ("perhaps", 5, 1, [])} if maker is LogRelayHandler else {}
     if maker is LogRelayHandler:
-        as_text |= {"level": ("loud", True, 1.5, []), "socket": (5, object(), "a\0b"), "spool": (5, object(), "a\0b")}
+        as_text |= {"level": ("loud", True, 1.5, []), "socket": (5, object()), "spool": (5, object())}
         as_text |= {"app": (5, b"bot", Unshown())}
     values = as_text.get(name) or WRONG.get(name) or OF_THE_HANDLER[name]
     if name in OF_THE_HANDLER and maker is LogRelayProcessor:
