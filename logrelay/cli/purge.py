@@ -42,7 +42,7 @@ ROOM_BYTES = 1 << 20
 EPOCH_CHARS, EPOCH_LENGTH = string.ascii_lowercase + string.digits, 6
 """As the relay names its openings."""
 
-COPIES = (".corrupt-", ".found-", ".rescue", ".salvage")
+COPIES = (".corrupt-", ".found-", ".lone-", ".rescue", ".salvage")
 """Behind the journal's name: files that may hold an older copy of its lines."""
 
 

@@ -33,12 +33,13 @@ from logrelay.config_file import read_config_file
 from logrelay.doctor import processes
 from logrelay.doctor.facts import Bot, Facts, JournalFile, LogSocket, Node, Package, Port, RunningRelay, UnitFacts, User
 from logrelay.errors import ConfigError, JournalError, ListenError, NoRelayError
-from logrelay.journal import journal_file, opening_record
+from logrelay.journal import journal_file, lone_file, opening_record
 from logrelay.journal.disk_space import kept_free
 from logrelay.journal.file_systems import LOCAL, MOUNTS, kind_of
 from logrelay.journal.lock_holders import readers_of
 from logrelay.journal.retention import log_share
 from logrelay.listeners import allowed_peers, bind_tcp, group_id
+from logrelay.model import Commit
 from logrelay.terminal.answer import relay_facts
 from logrelay.terminal.relay import TIMEOUT_S, Address, RelaySource
 from logrelay.tls import tls_files
@@ -390,15 +391,28 @@ def _content(path: str) -> tuple[str, int | None, str | None, list[Bot] | None, 
     try:
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=SQLITE_WAIT_S)) as db:
             newest = db.execute("SELECT max_us FROM marks ORDER BY first DESC LIMIT 1").fetchone()
+            last = db.execute("SELECT max(last) FROM marks").fetchone()
             meta = dict(db.execute("SELECT key, value FROM meta"))
             rows = db.execute("SELECT app, state, last_us, seen_us FROM runs ORDER BY seen_us").fetchall()
     except sqlite3.Error:
         return "", None, None, None, None  # damage and locks are told elsewhere: `check --verify-journal`
     epochs = opening_record.read(meta)
     bots = {str(app): Bot(str(app), str(state), last_us or None) for app, state, last_us, _ in rows}
+    newest_us = newest[0] if newest else None
+    for commit in _lone(path, str(meta.get("epoch")), last[0] or 0):
+        newest_us = max([newest_us or 0, *(line.time_us for line in commit.lines)])
+        bots |= {run.app: Bot(run.app, run.state, run.last_us or None) for run in commit.runs}
     epoch = epochs[-1].name if epochs else meta.get("epoch")
     made = int(meta["created_us"]) if str(meta.get("created_us", "")).isdigit() else None
-    return "", newest[0] if newest else None, epoch and str(epoch), list(bots.values()), made
+    return "", newest_us, epoch and str(epoch), list(bots.values()), made
+
+
+def _lone(path: str, epoch: str, head: int) -> list[Commit]:
+    """Return what the relay has not handed over to SQLite yet; nothing where it cannot be read."""
+    try:
+        return lone_file.following(lone_file.read(path, checked=False), epoch, head)
+    except (JournalError, OSError):
+        return []
 
 
 # --- machine ----------------------------------------------------------------------------------------------------------

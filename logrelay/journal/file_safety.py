@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from logrelay.errors import JournalRefused
@@ -19,29 +20,39 @@ from logrelay.errors import JournalRefused
 FILE_MODE = 0o600
 """Log lines of a trading bot are nobody else's business."""
 
+_READ_FOR_GROUP = 0o040
+
 _WRITE_FOR_ALL = 0o002
 """Refused. Rights for the group are the operator's own choice: the relay gives none."""
 
 
-def open_for_reading(path: str) -> int:
-    """Return a descriptor of a file that is no link. Raises JournalRefused, OSError."""
-    return _open(path, os.O_RDONLY)
+def open_for_reading(path: str, *, checked: bool = False) -> int:
+    """Return a descriptor of a file that is no link. Raises JournalRefused, OSError.
 
-
-def open_for_appending(path: str) -> int:
-    """Return a descriptor of a file that is written to at its end, made if it is not there. Raises OSError.
-
-    One that is not safe to use is no file to write to: PermissionError, for there is another way.
+    `checked`: one that is safe to use in every other way as well.
     """
+    descriptor = _open(path, os.O_RDONLY)
     try:
-        descriptor = _open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    except JournalRefused as error:
-        raise PermissionError(errno.EPERM, str(error), path) from error
-    try:
-        _check(path, os.fstat(descriptor))
-    except JournalRefused as error:
+        if checked:
+            _check(path, os.fstat(descriptor))
+    except BaseException:
         os.close(descriptor)
-        raise PermissionError(errno.EPERM, str(error), path) from error
+        raise
+    return descriptor
+
+
+def make_for_appending(path: str, *, like: str) -> int:
+    """Make a file that is written to at its end; returns its descriptor. Raises OSError, FileExistsError too.
+
+    Whoever may read the file `like` may read it, as SQLite has it for its log.
+    """
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE
+    )
+    with suppress(OSError):
+        status = os.stat(like)  # noqa: PTH116  (as the others here)
+        os.fchown(descriptor, -1, status.st_gid)
+        os.fchmod(descriptor, FILE_MODE | stat.S_IMODE(status.st_mode) & _READ_FOR_GROUP)
     return descriptor
 
 

@@ -11,9 +11,9 @@ anything, and counts only as far as it follows the journal's last line without a
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import suppress
+from datetime import UTC, datetime
 from operator import attrgetter, itemgetter
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,13 +45,22 @@ _of_run = attrgetter("id", "key", "app", "host", "pid", "started_ns", "last_seq"
 """What of a line and a run is kept; the rest is in the body, or is made of it."""
 
 
+class Record(NamedTuple):
+    """One commit of a file."""
+
+    epoch: str
+    commit: Commit
+    raw: bytes
+    """As it was written."""
+
+
 class Found(NamedTuple):
     """What was read of a file."""
 
-    records: Sequence[tuple[str, Commit]]
-    """Epoch and commit, in the order in which they were written."""
-    unread: int
-    """Bytes behind them that make no sense."""
+    records: Sequence[Record]
+    """In the order in which they were written."""
+    unread: bytes
+    """What is behind them and makes no sense."""
 
 
 class LoneFile:
@@ -59,8 +68,10 @@ class LoneFile:
 
     def __init__(self, path: str) -> None:
         """Name it; nothing is touched."""
-        self._path = path + SUFFIX
+        self._journal, self._path = path, path + SUFFIX
         self._descriptor: int | None = None
+        self._identity: tuple[int, int] | None = None
+        """Device and inode of the open file."""
         self.size = 0
         """Bytes written since it was cut."""
         self._is_torn = False
@@ -92,15 +103,35 @@ class LoneFile:
         return True
 
     def _open(self) -> int:
-        """Make it, or cut what is left of an earlier one: SQLite has that. Raises OSError."""
-        descriptor = file_safety.open_for_appending(self._path)
-        try:
-            os.ftruncate(descriptor, 0)
-        except OSError:
-            os.close(descriptor)
-            raise
+        """Make it, readable by those who may read the journal. Raises OSError, where there is one too.
+
+        The opening has taken what was in one: what lies there now is somebody else's, or waits for the next opening.
+        """
+        descriptor = file_safety.make_for_appending(self._path, like=self._journal)
+        status = os.fstat(descriptor)
+        self._identity = (status.st_dev, status.st_ino)
         self._descriptor, self.size, self._is_torn = descriptor, 0, False
         return descriptor
+
+    def is_in_place(self) -> bool:
+        """Tell whether the file of that name is still the one that is written to, if any is. One stat call."""
+        if self._descriptor is None:
+            return True
+        try:
+            status = os.stat(self._path, follow_symlinks=False)  # noqa: PTH116  (a Path takes ten times as long)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._identity
+
+    def sync(self) -> None:
+        """Have the disk take what is in it, and its name. Raises OSError."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+            directory = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH120
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
     def _take_back(self, descriptor: int) -> None:
         try:
@@ -114,12 +145,12 @@ class LoneFile:
             return
         try:
             os.ftruncate(self._descriptor, 0)
-            if os.fstat(self._descriptor).st_nlink == 0:
-                raise FileNotFoundError(errno.ENOENT, "deleted", self._path)
         except OSError:
             self.close()
-        else:
-            self.size, self._is_torn = 0, False
+            return
+        self.size, self._is_torn = 0, False
+        if not self.is_in_place():
+            self.close()
 
     def close(self) -> None:
         """Close it; what is in it stays."""
@@ -130,9 +161,10 @@ class LoneFile:
         self.size = 0
 
     def delete(self) -> None:
-        """Close it and take it away: SQLite has everything."""
+        """Close it and take it away: SQLite has everything. Another one of its name stays."""
+        if self._descriptor is not None and self.is_in_place():
+            delete(self._journal)
         self.close()
-        delete(self._path.removesuffix(SUFFIX))
 
 
 def delete(path: str) -> None:
@@ -141,21 +173,35 @@ def delete(path: str) -> None:
         os.unlink(path + SUFFIX)  # noqa: PTH108  (as the others here)
 
 
-def set_aside(path: str) -> str:
-    """Rename the file of the journal at `path`; returns the name, without directory. Raises OSError."""
-    name = f"{path}{SUFFIX}.unread"
-    os.replace(path + SUFFIX, name)  # noqa: PTH105  (as the others here)
+def set_aside(path: str, rest: bytes, now_us: int) -> str:
+    """Keep `rest` of the file of the journal at `path` under a dated name, and delete the file.
+
+    Returns the name, without directory. Raises OSError.
+    """
+    stamp = datetime.fromtimestamp(now_us / 1e6, UTC).strftime("%Y%m%dT%H%M%SZ")
+    name, n = f"{path}.lone-{stamp}", 1
+    while os.path.lexists(name):
+        n += 1
+        name = f"{path}.lone-{stamp}-{n}"
+    with os.fdopen(file_safety.make_for_appending(name, like=path), "wb") as file:
+        file.write(rest)
+        file.flush()
+        os.fsync(file.fileno())
+    delete(path)
     return os.path.basename(name)  # noqa: PTH119
 
 
-def read(path: str) -> Found:
-    """Read what the file of the journal at `path` has; nothing where there is none. Raises JournalRefused, OSError."""
+def read(path: str, *, checked: bool = True) -> Found:
+    """Read what the file of the journal at `path` has; nothing where there is none. Raises JournalRefused, OSError.
+
+    Not `checked`: whoever may read it does, whoever owns it.
+    """
     try:
-        with os.fdopen(file_safety.open_for_reading(path + SUFFIX), "rb") as file:
+        with os.fdopen(file_safety.open_for_reading(path + SUFFIX, checked=checked), "rb") as file:
             data = file.read(MOST_FILE_BYTES + 1)
     except FileNotFoundError:
-        return Found([], 0)
-    records: list[tuple[str, Commit]] = []
+        return Found([], b"")
+    records: list[Record] = []
     at = 0
     while at + _HEAD.size <= len(data):
         size, crc = _HEAD.unpack_from(data, at)
@@ -163,12 +209,12 @@ def read(path: str) -> Found:
         packed = data[at + _HEAD.size : end]
         if size > MOST_RECORD_BYTES or end > len(data) or crc32(packed) != crc:
             break
-        commit = _decode(packed)
-        if commit is None:
+        decoded = _decode(packed)
+        if decoded is None:
             break
-        records.append(commit)
+        records.append(Record(*decoded, data[at:end]))
         at = end
-    return Found(records, len(data) - at)
+    return Found(records, data[at:])
 
 
 def _decode(packed: bytes) -> tuple[str, Commit] | None:
@@ -192,7 +238,7 @@ def following(found: Found, epoch: str, head: int) -> list[Commit]:
     All of them, or up to where one is missing.
     """
     missing: list[Commit] = []
-    for of, commit in found.records:
+    for of, commit, _ in found.records:
         first, last = commit.lines[0].seq, commit.lines[-1].seq
         if of != epoch or last <= head:
             continue
@@ -203,6 +249,6 @@ def following(found: Found, epoch: str, head: int) -> list[Commit]:
     return missing
 
 
-def is_left_over(found: Found, epoch: str, head: int) -> bool:
-    """Tell whether there is anything in the file that a journal lacks which has `head` and all of `following`."""
-    return found.unread > 0 or any(of != epoch or commit.lines[-1].seq > head for of, commit in found.records)
+def left_over(found: Found, head: int) -> bytes:
+    """Return what is in the file that a journal lacks which has `head` and all of `following`."""
+    return b"".join([*(raw for _, commit, raw in found.records if commit.lines[-1].seq > head), found.unread])

@@ -14,6 +14,7 @@ everything that waits.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from logrelay.errors import JournalError
 from logrelay.journal.interface import Page, RowPage, SummaryPage
 from logrelay.journal.lone_file import LoneFile
 from logrelay.journal.memory import MemoryJournal
-from logrelay.journal.sqlite import SYNC_AFTER_S
+from logrelay.journal.sqlite import LOOK_S, SYNC_AFTER_S
 from logrelay.model import Commit, merged
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ class LoneLineJournal:
         self._waiting_lines = 0
         self._waiting_since = 0.0
         """`clock` at the oldest commit that is waiting."""
+        self._looked_at = float("-inf")
+        """`clock` at the last look whether the file is there."""
         self._committed_at = float("-inf")
         """`clock` at the last commit of lines."""
 
@@ -190,7 +193,12 @@ class LoneLineJournal:
         return opening
 
     def reopen(self) -> Opening:
-        """Save what can be saved after JournalLost; what is waiting is waiting, and follows with the next commit."""
+        """Save what can be saved after JournalLost; what waits follows with the next commit, which comes at once.
+
+        The file may have been moved away with the journal: a new one is made then.
+        """
+        if not self._file.is_in_place():
+            self._file.close()
         return self._inner.reopen()
 
     # --- writing --------------------------------------------------------------------------------------------
@@ -203,8 +211,15 @@ class LoneLineJournal:
     def append_now(self, commit: Commit) -> bool:
         """Write a commit to the file, or in one transaction with what is waiting; False: `append` is to do it."""
         now, waiting = self._clock(), self._waiting_lines
+        if waiting and now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            if not self._file.is_in_place():
+                self._file.close()
         is_due = waiting and (
-            waiting >= WAITING_LINES or self._file.size >= WAITING_BYTES or now - self._waiting_since >= WAITING_S
+            not self._file.size
+            or waiting >= WAITING_LINES
+            or self._file.size >= WAITING_BYTES
+            or now - self._waiting_since >= WAITING_S
         )
         is_plain = not (
             commit.aliases or commit.forgotten or commit.devices or commit.collected or commit.forwarded is not None
@@ -249,7 +264,14 @@ class LoneLineJournal:
             wait = self._waiting_since + SYNC_AFTER_S - self._clock()
             if wait > 0:
                 return min(wait, self._inner.sync())
-            self.append(Commit())
+            try:
+                self.append(Commit())
+            except JournalError:
+                # The promise about a power cut holds where SQLite has no room, too.
+                with suppress(OSError):
+                    self._file.sync()
+                self._inner.sync()
+                raise
         return self._inner.sync()
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -295,7 +317,7 @@ class LoneLineJournal:
     @property
     def index_behind(self) -> int:
         """Kept lines that `derive` has not come to."""
-        return self._inner.index_behind + self._waiting_lines
+        return self._inner.index_behind
 
     def checkpoint(self, *, idle: bool) -> None:
         """Put the write-ahead log in order if it is time to."""
@@ -342,13 +364,13 @@ class LoneLineJournal:
 
         The file goes while the journal's lock is held: behind it, it could be that of the next relay.
         """
-        if self._is_open:
-            self._is_open = False
-            try:
+        try:
+            if self._is_open:
+                self._is_open = False
                 if self._waiting_lines:
                     self.append(Commit())
-            except JournalError:
-                self._file.close()
-            else:
                 self._file.delete()
-        self._inner.close()
+        except JournalError:
+            self._file.close()
+        finally:
+            self._inner.close()

@@ -92,7 +92,7 @@ class ReadOnlyJournal:
     def _lone(self) -> lone_file.Found:
         """Read what the relay has not handed over to SQLite yet, or had no time to."""
         try:
-            return lone_file.read(self.path)
+            return lone_file.read(self.path, checked=False)
         except OSError as error:
             raise sqlite_errors.from_os(error, self.path) from error
 
@@ -124,7 +124,9 @@ class ReadOnlyJournal:
     def count_lines(self) -> int:
         """Count the lines that bots logged; notices are not among them. Raises JournalError."""
         with self._errors():
-            count: int = self._db.execute("SELECT count(*) FROM lines WHERE run != ?", (RELAY_RUN,)).fetchone()[0]
+            count: int = self._db.execute(
+                "SELECT count(*) FROM lines WHERE run != ? AND seq <= ?", (RELAY_RUN, self._waiting.base)
+            ).fetchone()[0]
             return count + sum(line.run != RELAY_RUN for part in self._waiting.commits for line in part.lines)
 
     def disk_bytes(self) -> int:

@@ -401,7 +401,7 @@ class SqliteJournal:
             marked = db.execute("SELECT max(last) FROM marks").fetchone()[0]
             if marked is not None and marked != head:
                 raise JournalLost(f"its last line is {head}, its index says {marked}")
-            if file == "found":
+            if file != "replaced":
                 oldest, head = self._take_lone(db, meta, oldest, head, notices)
             if file == "replaced":
                 self._record.go_on()
@@ -439,12 +439,12 @@ class SqliteJournal:
                 self._retention.mark(db, commit.lines)
             self._sync(db, full=self._full)
             oldest, head = bounds(db)
-        if lone_file.is_left_over(found, epoch, head):
-            name = lone_file.set_aside(self.path)
+        rest = lone_file.left_over(found, head)
+        if rest:
+            name = lone_file.set_aside(self.path, rest, self._now_us())
             notices.append(
                 f"What the relay before had committed last, in {Path(self.path).name}{lone_file.SUFFIX}, does not "
-                f"follow the journal's last line: the file was set aside as {name}. Lines before this one may be "
-                "missing."
+                f"follow the journal's last line: it was set aside as {name}. Lines before this one may be missing."
             )
         else:
             lone_file.delete(self.path)

@@ -384,7 +384,8 @@ class JournalThread:
             self._serve()
         except Exception as error:  # whatever it was, nobody would notice a thread that is gone
             self._report_trouble(JournalError(f"the journal's thread failed: {error!r}", retry=False))
-        self._journal.close()
+        with self._using:
+            self._journal.close()
 
     def _serve(self) -> None:
         while taken := self._next():
@@ -633,6 +634,7 @@ class JournalThread:
             return UPKEEP_RETRY_S
         if wait == float("inf"):
             self._sync_trouble = None
+        self._report_oldest(self._journal.oldest)  # what waited for SQLite may have needed the room of others
         return wait
 
     def _take_steps(self, enough: int) -> float:

@@ -83,7 +83,7 @@ def test_lines_close_behind_one_another_wait_in_the_file(lone, lines, ticks, run
     assert lone.append_now(Commit(lines(7, 1)))
     assert waiting(lone) == []
     assert lone._inner.head == 7
-    assert lone_file.read(lone.path) == lone_file.Found([], 0)
+    assert lone_file.read(lone.path) == lone_file.Found([], b"")
     assert lone.page(Query(0, 99, 99)).seqs == [1, 2, 3, 4, 5, 6, 7]
 
 
@@ -314,8 +314,8 @@ def test_a_file_that_does_not_follow_is_said_and_kept(lone, lines, journal_at, t
     assert opening.head == 1
     (notice,) = opening.notices
     assert "may be missing" in notice
-    assert f"{lone_file.SUFFIX}.unread" in notice
-    assert (backup / f"{Path(lone.path).name}{lone_file.SUFFIX}.unread").exists()
+    (aside,) = backup.glob("*.lone-*")
+    assert aside.name in notice
     journal.close()
     assert journal_at(backup / Path(lone.path).name).open().notices == []
 
@@ -381,3 +381,77 @@ def test_the_file_goes_while_the_lock_is_there(lone, lines, monkeypatch):
     )
     lone.close()
     assert there == [False]
+
+
+@pytest.mark.parametrize("moved", ["all", "the file alone"])
+def test_a_file_that_is_moved_away_is_not_written_to(lone, lines, journal_at, tmp_path, ticks, moved):
+    """What comes after a second is where the next opening looks for it; nobody reads the other one."""
+    begin(lone, lines)
+    assert lone.append_now(Commit(lines(2, 1)))
+    (tmp_path / "old").mkdir()
+    for file in Path(lone.path).parent.glob("*" if moved == "all" else "*-lone"):
+        if not file.name.endswith(".lock"):
+            file.rename(tmp_path / "old" / file.name)
+    ticks.now += lone_lines.LOOK_S
+    commit = Commit(lines(3, 1))
+    try:
+        done = lone.append_now(commit)
+    except JournalError:
+        lone.reopen()
+        done = False
+    if not done:
+        lone.append(commit)
+    for seq in (4, 5):
+        assert lone.append_now(Commit(lines(seq, 1)))
+    assert waiting(lone) == [4, 5]
+    copy, opening = killed(lone, journal_at, tmp_path)
+    assert opening.head == 5
+    assert copy.page(Query(0, 99, 99)).seqs == [1, 2, 3, 4, 5]
+    copy.close()
+
+
+def test_a_new_journal_does_not_swallow_the_file(lone, lines, journal_at, tmp_path):
+    """The journal was deleted after a kill: what it had not got is kept, and that is said."""
+    begin(lone, lines)
+    assert lone.append_now(Commit(lines(2, 1)))
+    folder = tmp_path / "new"
+    folder.mkdir()
+    shutil.copy(lone.path + lone_file.SUFFIX, folder)
+    journal = journal_at(folder / Path(lone.path).name)
+    opening = journal.open()
+    assert opening.head == 0
+    assert ["was set aside" in text for text in opening.notices] == [True]
+    assert len(list(folder.glob("*.lone-*"))) == 1
+    journal.close()
+
+
+def test_no_room_in_sqlite_delays_no_sync(lone, lines, ticks, monkeypatch):
+    """What waits is synced where it is, and what SQLite has already is as well."""
+    begin(lone, lines)
+    ticks.now += 0.1
+    assert lone.append_now(Commit(lines(2, 1)))
+
+    def full(_commit):
+        raise JournalError("disk full")
+
+    synced = []
+    monkeypatch.setattr(lone._inner, "append", full)
+    monkeypatch.setattr(lone._file, "sync", lambda: synced.append("file"))
+    ticks.now += lone_lines.SYNC_AFTER_S
+    with pytest.raises(JournalError, match="disk full"):
+        lone.sync()
+    assert synced == ["file"]
+    assert lone._inner._unsynced_since is None
+    monkeypatch.undo()
+
+
+def test_a_stop_leaves_the_file_of_another_relay(lone, lines):
+    """Whose the name is by then."""
+    begin(lone, lines)
+    assert lone.append_now(Commit(lines(2, 1)))
+    file = Path(lone.path + lone_file.SUFFIX)
+    file.unlink()
+    file.write_bytes(b"another's")
+    lone.close()
+    assert file.read_bytes() == b"another's"
+    file.unlink()
