@@ -140,7 +140,11 @@ class LoneFile:
             self._is_torn = True
 
     def clear(self) -> None:
-        """Cut it to nothing: SQLite has everything. Where that fails it is made anew with the next record."""
+        """Cut it to nothing: SQLite has everything.
+
+        Where that fails, or the name is another file's by now, it is closed: the next record makes a new one where the
+        name is free, and goes to SQLite where it is not.
+        """
         if self._descriptor is None or not (self.size or self._is_torn):
             return
         try:

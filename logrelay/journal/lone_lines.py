@@ -6,9 +6,9 @@ not know sockets, threads or when to commit. Read `journal/connection_pool` next
 
 A transaction of one line costs ten times what appending the same bytes to a file does, whatever it writes: locks, the
 log's pages and their headers. A line is as safe here as there: the kernel has it, a kill takes nothing away, and the
-next opening finds it; against a power cut both are synced within the same seconds. What the relay cannot see it does
-not do: `--sync full`, a CRITICAL line, names of devices or of other machines go to SQLite at once, together with
-everything that waits.
+next opening finds it; against a power cut both are synced within the same seconds. What has to be on the disk at once
+(`--sync full`, a CRITICAL line), and what the file does not hold (places of devices and of other machines, runs that
+are forgotten), goes to SQLite at once, together with everything that waits.
 """
 
 from __future__ import annotations
