@@ -64,8 +64,9 @@ class TokenKeeper:
         """There has been a file: from now on a token is needed, whatever becomes of it."""
         self.token_set = make_token_set(setting, tokens or (), needed=self._seen)
         """The tokens that are good now, but for those whose time is over."""
-        self._told_set = self.token_set
-        """The tokens as of the last `check`."""
+        self._changed = False
+        """The tokens have been others since the last `check`, though they may be the same again: whoever came in by one
+        that was there in between has to be looked at."""
         self._messages: list[tuple[int, str]] = []
         """What a look in between has found, for the next `check`."""
         self._looks = Allowance(mono())
@@ -92,19 +93,18 @@ class TokenKeeper:
         if setting != self._setting:
             self._setting = setting
             of_file = [token for token in self.token_set.tokens if token.name != SETTING_NAME]
-            self.token_set = make_token_set(setting, of_file, needed=self._seen or self.token_set.needed)
+            self._take(make_token_set(setting, of_file, needed=self._seen or self.token_set.needed))
 
     # --- the watch ------------------------------------------------------------------------------------------------
 
     def check(self, *, reload: bool = False) -> Findings:
         """Look whether the file or the time has changed anything; `reload`: read the file in any case."""
-        before, messages = self._told_set, self._messages
-        self._messages = []
+        messages, self._messages = self._messages, []
         wrong = self.wrong.take_message(self._mono())
         if wrong is not None:
             messages.append((WARNING, wrong))
         messages += self._look(reload=reload)
-        self._told_set = self.token_set
+        changed, self._changed = self._changed, False
         expired = self._expired_now()
         newly = [token for token in self.token_set.tokens if token in expired - self._expired]
         messages += [(INFO, f"the token {token.name} has expired") for token in newly]
@@ -112,7 +112,7 @@ class TokenKeeper:
         if self._write_error is not None and not self._told_write_error:
             self._told_write_error = True
             messages.append((WARNING, f"the last use of tokens cannot be written: {self._write_error}"))
-        return Findings(self.token_set != before or bool(newly), messages)
+        return Findings(changed or bool(newly), messages)
 
     def look_again(self) -> bool:
         """Look at the file because of a token that is not known: it may have been made a moment ago.
@@ -124,6 +124,10 @@ class TokenKeeper:
         before = self.token_set
         self._messages += self._look()
         return self.token_set != before
+
+    def _take(self, token_set: TokenSet) -> None:
+        self._changed = self._changed or token_set != self.token_set
+        self.token_set = token_set
 
     def _look(self, *, reload: bool = False) -> list[tuple[int, str]]:
         """Read the file if it has changed; return what is to be told of that."""
@@ -149,7 +153,7 @@ class TokenKeeper:
         except TokenFileError as error:
             trouble = [(ERROR, str(error))]
         self._seen = seen or tokens is not None
-        self.token_set = make_token_set(self._setting, tokens or (), needed=self._seen)
+        self._take(make_token_set(self._setting, tokens or (), needed=self._seen))
         if tokens is None and seen:
             gone = f"the token file {path} is gone: no token of it is taken any more. "
             trouble = [(WARNING, gone + "Put it back, or restart the relay if none is wanted")]

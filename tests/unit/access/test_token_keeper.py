@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 
@@ -196,3 +197,40 @@ def test_a_token_revoked_between_two_looks_is_closed_by_the_next(bench):
     bench.put(SHORT)
     assert keeper.look_again() is True
     assert keeper.check() == Findings(changed=True, messages=[(INFO, "the token phone was revoked")])
+
+
+def test_a_token_made_and_revoked_between_two_checks_is_found(bench):
+    """The tokens are the same as at the last check, but somebody may have come in meanwhile by the one in between."""
+    bench.put(SHORT)
+    keeper = bench.keeper()
+    bench.put(SHORT, PHONE)
+    assert keeper.look_again() is True
+    bench.put(SHORT)
+    assert keeper.check().changed
+    assert keeper.check() == Findings()
+    keeper.change_setting("lr_own")
+    keeper.change_setting(None)
+    assert keeper.check().changed
+    assert keeper.check() == Findings()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nobody_stays_past_a_check_without_a_good_token(bench, seed):
+    """Whatever the order in which tokens come and go, unknown ones are shown and the watch looks."""
+    chance = random.Random(seed)
+    known = (PHONE, SHORT, Token("third", digest_of("lr_third"), "c3"))
+    bench.put()
+    keeper, inside = bench.keeper(), set()
+    for _ in range(200):
+        bench.mono += 1.0
+        act = chance.randrange(4)
+        if act == 0:
+            bench.put(*chance.sample(known, chance.randrange(4)))
+        elif act == 1:
+            keeper.look_again()
+        elif act == 2:
+            inside |= {token for token in known if keeper.token_set.holds(token, bench.now)}
+        elif keeper.check().changed:
+            inside = {token for token in inside if keeper.token_set.holds(token, bench.now)}
+        else:
+            assert all(keeper.token_set.holds(token, bench.now) for token in inside)
