@@ -58,6 +58,22 @@ reader that is only slow takes some of it, and one that has gone, or means harm,
 ANSWER_SLICE_BYTES = 64 * 1024
 """Written at once of a long answer; the rest waits for the socket to drain."""
 
+UNREAD_BYTES = 16 * 1024 * 1024
+"""Answers and lines that wait for their readers, of all connections together: what the kernel has not taken. Beyond it
+the one that has taken nothing for the longest time is cut, of the address that holds most. Half a megabyte for each is
+in the kernel already, so what waits here is for a reader that is very slow, or none: room for sixteen of the longest
+answers, or for the lines of three hundred phones that sleep and all want something else. Long answers to /logs are not
+counted here, `SEARCHES` bounds them."""
+
+HISTORIES_BEGUN = 4
+"""History answers of which the first page is being read or waits for it: twice as many as are read at once, so that the
+journal is never without work."""
+
+HISTORY_KEPT_BYTES = 4 * 1024 * 1024
+"""Pages of history answers that wait for their next page, of all viewers together. Beyond it nobody begins: the next
+one waits, with nothing kept for it, until one of the others is whole. As much again may be kept by those that look for
+a text or a field."""
+
 # --- places for viewers --------------------------------------------------------------------------------------------
 
 KEPT_PER_ADDRESS = 16
@@ -118,6 +134,7 @@ TRIM_PAUSE_S = 3.0
 CAUSES: dict[str, str] = {
     "handshake": "connections without a complete request were cut: there were too many",
     "answer": "connections were cut that did not read their answers: there were too many",
+    "unread": "connections were cut that did not read: too much waited for them",
     "stalled": "long answers were cut: nothing was read of them while others waited for their place",
     "share": "viewers were closed with 4429: their address had most of the places, and another one needed one",
     "undecoded": "viewers were closed with 4429: too many beginnings of messages were held",

@@ -168,6 +168,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("heartbeats_withheld_total", "counter", "Heartbeats not sent: the relay or a bot was not well."),
     Metric("viewer_handshake_limit_total", "counter", "Connections cut without a complete request: too many."),
     Metric("viewer_answer_limit_total", "counter", "Connections cut with answers unread: too many."),
+    Metric("viewer_unread_limit_total", "counter", "Connections cut that did not read: too much waited for all."),
     Metric("viewer_stalled_limit_total", "counter", "Long answers cut: nothing was read, and others waited."),
     Metric("viewer_messages_limit_total", "counter", "Times a viewer had to wait: more messages than it may send."),
     Metric("viewer_share_limit_total", "counter", "Viewers closed with 4429: another address needed the place."),

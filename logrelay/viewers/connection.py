@@ -21,6 +21,7 @@ import logging
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import lru_cache, partial, wraps
 from http import HTTPStatus
@@ -171,6 +172,12 @@ class ConnectionRegistry(Protocol):
     def charge(self, connection: ViewerConnection, count: int) -> None:
         """Note that so many undecoded bytes are held for a connection now."""
 
+    def charge_unread(self, connection: ViewerConnection, count: int, shared: bytes | None = None) -> None:
+        """Note that so many bytes wait for a connection to read; `shared` if they may for others as well.
+
+        When there are too many of all, somebody is cut, perhaps this connection.
+        """
+
     def exceeded(self, cause: str, times: int = 1) -> None:
         """Count that a limit was met, by a key of `budgets.CAUSES`."""
 
@@ -182,6 +189,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_allowance",
         "_answer_delayed",
         "_answer_waits",
+        "_at_end",
         "_body_task",
         "_charged",
         "_close_code",
@@ -208,6 +216,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_transport",
         "_turn_requested",
         "_unanswered_pings",
+        "_unread",
+        "_unsent",
+        "_unsent_bytes",
         "_writing_paused",
         "_writing_resumed",
         "bytes_written",
@@ -268,6 +279,14 @@ class ViewerConnection(asyncio.BufferedProtocol):
         """An answer to a wrong token is to be sent later."""
         self._answer_waits = False
         """The viewer does not read its answers: nothing more is acted on until it does."""
+        self._unsent: deque[bytes] = deque()
+        """What was written and is not with the transport yet: the slices of a long answer, and what came behind it."""
+        self._unsent_bytes = 0
+        """Bytes in it."""
+        self._unread = 0
+        """Bytes that the registry was told are waiting, here and in the transport."""
+        self._at_end: Callable[[asyncio.Transport], None] | None = None
+        """What is to be done when all of it is written."""
 
     # --- transport callbacks --------------------------------------------------------------------------------------
 
@@ -433,6 +452,13 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if self._writing_resumed is not None:
             self._writing_resumed.set()
             return
+        if self._unsent and self._transport is not None:
+            self._write_on(self._transport)
+            if self.writing_paused:
+                return
+        elif self._unread:
+            self._unread = 0
+            self._registry.charge_unread(self, 0)
         self._answer_waits = False
         self._proceed()
         if self._session is not None and not self._closing:
@@ -457,6 +483,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._transport = None
         self._inbox.clear()
         self._fragments = None
+        self._unsent.clear()
+        self._unsent_bytes = 0
+        self._at_end = None
         protocol, self._protocol = self._protocol, None
         if protocol is not None:
             break_cycles(protocol)
@@ -482,9 +511,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
         for data in protocol.data_to_send():
             if data:
                 self._write(transport, data)
-                self._answer_waits = self._answer_waits or (self._writing_paused and self._session is not None)
+                self._answer_waits = self._answer_waits or (self.writing_paused and self._session is not None)
             elif transport.can_write_eof():
-                _end_writing(transport)
+                self._when_written(transport, _end_writing)
         finished = protocol.state is CLOSED or (protocol.close_expected() and protocol.state is not OPEN)
         if finished and not self._closing:
             # The peer may close first, as RFC 6455 section 7.1.1 wants it, but has to do so soon.
@@ -646,7 +675,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._cancel_timer()
             self._heartbeat = response.follow.heartbeat
             self._registry.viewer_opened(self)
-            transport.write(head)
+            self._write(transport, head)
             self._session = self._service.follow(self, response.follow, token=self.token)
             return
         if not isinstance(body, bytes):
@@ -656,12 +685,13 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._registry.streaming(self)
             self._body_task = self._loop.create_task(self._send_stream(head, body, self._writing_resumed))
             return
-        transport.write(head if head_only else head + body)
+        self._write(transport, head if head_only else head + body)
         if transport.can_write_eof():
-            _end_writing(transport)  # reading goes on for a moment: closed with bytes unread, it would be a reset
+            # Reading goes on for a moment: closed with bytes unread, it would be a reset.
+            self._when_written(transport, _end_writing)
             self._abort_after(HANDSHAKE_TIMEOUT_S)
         else:
-            transport.close()
+            self._when_written(transport, _close)
 
     async def _send_stream(self, head: bytes, chunks: AsyncGenerator[bytes, None], resumed: asyncio.Event) -> None:
         """Write a body of unknown length, waiting for the socket; the end of the connection is its end."""
@@ -706,20 +736,64 @@ class ViewerConnection(asyncio.BufferedProtocol):
     @property
     def writing_paused(self) -> bool:
         """True while the socket has no room."""
-        return self._writing_paused
+        return self._writing_paused or bool(self._unsent)
 
     def write(self, payload: bytes) -> bool:
         """Send ready-made frames. Returns False when the socket is full; `Session.writing_resumed` follows."""
         transport = self._transport
         if transport is None or self._closing or transport.is_closing():
             return False
+        if self._unsent:
+            self._write(transport, payload)
+            return False
         self.bytes_written += len(payload)
         transport.write(payload)
-        return not self._writing_paused
+        if not self._writing_paused:
+            return True
+        self._unread = len(payload)
+        self._registry.charge_unread(self, self._unread, payload)
+        return False
 
     def _write(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write what is for this connection alone: of a long answer what the socket takes, and the rest as it does.
+
+        So what waits can be counted, whatever is between this and the socket.
+        """
         self.bytes_written += len(data)
-        transport.write(data)
+        step = budgets.ANSWER_SLICE_BYTES
+        self._unsent.extend(data[start : start + step] for start in range(0, len(data), step))
+        self._unsent_bytes += len(data)
+        if len(self._unsent) == 1 or not self._writing_paused:
+            self._write_on(transport)
+        else:
+            self._note_unread(transport)
+
+    def _write_on(self, transport: asyncio.Transport) -> None:
+        """Write what waits: the first slice, whatever room there is, and as long as there is some the others."""
+        while self._unsent:
+            data = self._unsent.popleft()
+            self._unsent_bytes -= len(data)
+            transport.write(data)
+            if self._writing_paused:
+                break
+        self._note_unread(transport)
+        if self._at_end is not None and not self._unsent:
+            at_end, self._at_end = self._at_end, None
+            at_end(transport)
+
+    def _note_unread(self, transport: asyncio.Transport) -> None:
+        """Tell the registry how much waits to be read, when that has changed."""
+        unread = self._unsent_bytes + (transport.get_write_buffer_size() if self._writing_paused else 0)
+        if unread != self._unread:
+            self._unread = unread
+            self._registry.charge_unread(self, unread)
+
+    def _when_written(self, transport: asyncio.Transport, do: Callable[[asyncio.Transport], None]) -> None:
+        """Have something done when all is with the transport, now or later."""
+        if self._unsent:
+            self._at_end = do
+        else:
+            do(transport)
 
     def acknowledged_bytes(self) -> int | None:
         """Return how many bytes the kernel at the other end has acknowledged.
@@ -749,7 +823,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if transport is None or self._closing:
             return
         self._write(transport, frame(text))
-        if self._writing_paused:
+        if self.writing_paused:
             self._answer_waits = True
             self._proceed()
 
@@ -768,7 +842,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
             # An answer that goes on has no end of its own: its reader asks again behind the last id.
             self._closing = True
             if self._transport is not None:
-                self._transport.close()
+                self._when_written(self._transport, _close)
             self._abort_after(CLOSE_TIMEOUT_S)
 
     # --- what the server calls ------------------------------------------------------------------------------------
@@ -872,6 +946,10 @@ def break_cycles(protocol: ServerProtocol) -> None:
     """
     protocol.parser.close()
     vars(protocol).clear()
+
+
+def _close(transport: asyncio.Transport) -> None:
+    transport.close()
 
 
 def _end_writing(transport: asyncio.Transport) -> None:

@@ -23,6 +23,7 @@ from logrelay.viewers.messages import CLOSE_OVER_BUDGET, CLOSE_TOKEN
 from logrelay.viewers.service import ViewerService
 from logrelay.viewers.tls_acceptor import TlsAcceptor
 from logrelay.viewers.turns import Turns
+from logrelay.viewers.unread import Unread
 
 PING_INTERVAL_S = 30.0
 """Under the 60 s after which common proxies and NATs forget an idle connection."""
@@ -80,6 +81,7 @@ class ViewerServer:
         self._charged_bytes: OrderedDict[ViewerConnection, int] = OrderedDict()
         """Undecoded bytes by connection; who began to hold first is first."""
         self._charged_total = 0
+        self._unread: Unread[ViewerConnection] = Unread(budgets.UNREAD_BYTES)
         self._turns = Turns(loop)
         self._memory = MemoryReturn(loop)
         self._report = report if report is not None else LimitReport(lambda _text: None, loop)
@@ -184,6 +186,14 @@ class ViewerServer:
             oldest.close(CLOSE_OVER_BUDGET, "too many beginnings of messages are held")
             self.exceeded("undecoded")
 
+    def charge_unread(self, connection: ViewerConnection, count: int, shared: bytes | None = None) -> None:
+        """Note that so many bytes wait for a connection to read; beyond the total, one that does not read is cut."""
+        while (cut := self._unread.charge(connection, address_key(connection.peer), count, shared)) is not None:
+            cut.reset()
+            self.exceeded("unread")
+            if cut is connection:
+                break
+
     def exceeded(self, cause: str, times: int = 1) -> None:
         """Count that a limit was met; people are told of it, not each time."""
         self._report.note(cause, times)
@@ -239,6 +249,7 @@ class ViewerServer:
         self._end_waiting(connection)
         self._answering.pop(connection, None)
         self._streaming.pop(connection, None)
+        self._unread.release(connection)
         self._charged_total -= self._charged_bytes.pop(connection, 0)
         if not self.viewers:
             self._cancel_pings()

@@ -35,6 +35,7 @@ from logrelay.viewers.access_policy import BATCH, BEARER, PREFLIGHT, AccessPolic
 from logrelay.viewers.alerting import AlertFacts, LimitedAlerts, NoAlerts
 from logrelay.viewers.devices import Devices
 from logrelay.viewers.forwarded import forwarding_header
+from logrelay.viewers.history_turns import HistoryTurns
 from logrelay.viewers.narrowed import NarrowedFacts, NarrowedStream
 from logrelay.viewers.requests import names_device, parse_follow, query_tokens
 from logrelay.viewers.session import Session, ViewerSocket
@@ -141,6 +142,7 @@ class ViewerService:
         self._devices = devices
         self._encrypted = encrypted
         self._alerts: AlertFacts = alerts or NoAlerts()
+        self._history_turns = HistoryTurns()
 
     def begin(self) -> None:
         """Be ready from now on: traders and viewers are listened for."""
@@ -315,6 +317,7 @@ class ViewerService:
             devices=self._devices,
             owner="" if token is None else token.id or token.name,
             alerts=self._alerts if limit.nothing else LimitedAlerts(),
+            history_turns=self._history_turns,
         )
         session.begin(target)
         return session

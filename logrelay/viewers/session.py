@@ -1,7 +1,7 @@
 """One viewer: what it subscribed to, and what it asked for since.
 
 Owns: where a subscription begins, what a request changes, and history, answered one request after another. It must not
-know frames or sockets: it gets whole messages and a `ViewerSocket` to answer on. Read `viewers/requests` next.
+know frames or sockets: it gets whole messages and a `ViewerSocket` to answer on. Read `viewers/history_turns` next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from logrelay.errors import JournalError, RequestError
 from logrelay.fanout.batch import Form
-from logrelay.fanout.filters import Filter, Notices
+from logrelay.fanout.filters import Filter, Notices, is_search
 from logrelay.fanout.hub_types import Gap, Viewer
 from logrelay.fanout.line_json import notice_body
 from logrelay.fanout.positions import Lost
@@ -25,6 +25,7 @@ from logrelay.viewers import messages
 from logrelay.viewers.alerting import AlertFacts, NoAlerts
 from logrelay.viewers.device_link import DeviceLink, DeviceSocket
 from logrelay.viewers.devices import Device, Devices
+from logrelay.viewers.history_turns import HistoryTurns, Turn
 from logrelay.viewers.requests import History, Ping, Silence, Subscribe, parse_request, parse_target
 from logrelay.viewers.stream import Stream
 
@@ -84,8 +85,8 @@ class Session:
     """One viewer's subscription and requests, from the opening of its WebSocket to the end of its connection.
 
     `tail` is the number of lines it begins with unless it asks otherwise; `form` and `deflate` are what the handshake
-    agreed on. `devices` has the cursors of devices; those of this viewer's token have the owner `owner`. Belongs to one
-    event loop.
+    agreed on. `history_turns` are shared by all sessions. `devices` has the cursors of devices; those of this viewer's
+    token have the owner `owner`. Belongs to one event loop.
     """
 
     __slots__ = (
@@ -96,6 +97,7 @@ class Session:
         "_form",
         "_histories",
         "_history_task",
+        "_history_turns",
         "_link",
         "_loop",
         "_owner",
@@ -118,6 +120,7 @@ class Session:
         devices: Devices | None = None,
         owner: str = "",
         alerts: AlertFacts | None = None,
+        history_turns: HistoryTurns | None = None,
     ) -> None:
         self._alerts: AlertFacts = alerts or NoAlerts()
         self._silence_task: asyncio.Task[None] | None = None
@@ -137,6 +140,7 @@ class Session:
         """None until `begin`, and for good when the subscription in the URL was wrong."""
         self._histories: deque[_HistoryRequest] = deque()
         self._history_task: asyncio.Task[None] | None = None
+        self._history_turns = history_turns or HistoryTurns()
 
     # --- what the connection reports ------------------------------------------------------------------------------
 
@@ -367,13 +371,17 @@ class Session:
 
     async def _read_history(self, request: _HistoryRequest) -> tuple[list[bytes], bool]:
         """Return the newest matches before a seq, ascending, and whether there may be more. Raises JournalError."""
-        viewer, stream = self._viewer, self._stream
+        wanted = self._viewer.filter if self._viewer is not None else Filter()
+        if request.notices is not None:
+            wanted = replace(wanted, notices=request.notices)
+        async with self._history_turns.turn(search=is_search(wanted)) as turn:
+            return await self._read_pages(request, wanted, turn)
+
+    async def _read_pages(self, request: _HistoryRequest, wanted: Filter, turn: Turn) -> tuple[list[bytes], bool]:
+        stream = self._stream
         bodies: list[bytes] = []
         until = min(request.before - 1, stream.committed)
         size, left = 0, request.limit
-        wanted = viewer.filter if viewer is not None else Filter()
-        if request.notices is not None:
-            wanted = replace(wanted, notices=request.notices)
         while until >= stream.oldest and left > 0 and size < HISTORY_BYTES:
             page = await stream.read(
                 Query(
@@ -391,6 +399,7 @@ class Session:
                 return bodies, True
             left -= page.counted
             size += sum(map(len, page.bodies)) + len(page.bodies)
+            turn.keeps(size)
             if page.complete:
                 return bodies, False
             until = page.reached if not page.seqs else page.seqs[0] - 1

@@ -1,7 +1,7 @@
 """Work for viewers, one message after another, a bounded share of each turn of the loop.
 
 Owns: the queue of those who have a message to be acted on, and the time spent on them in this turn. It must not know
-what the work is. Read `viewers/server` next: it hands out the turns.
+what the work is. Read `viewers/unread` next: it bounds what waits for those who do not read.
 
 Without this, whoever sends most is served most: everything that a socket had to say would be acted on before the loop
 looks at anything else, and a line would wait behind all of it.

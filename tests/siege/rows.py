@@ -98,6 +98,7 @@ ROWS = (
     Row("upgrade_flood"),
     Row("costly_upgrades"),
     Row("viewers_unread", lines=FEW),
+    Row("viewers_unread_alone", lines=FEW),
     Row("compressed_viewers_unread", lines=FEW),
     Row("inflate_bombs"),
     Row("compressed_reconnects"),

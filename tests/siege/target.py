@@ -90,16 +90,17 @@ class Target:
         return self.request(f"/?{urlencode(query, doseq=True)}", headers=headers, token=token)
 
     def viewer(self, *, rcvbuf: int | None = None, deflate: bool = False, **query: object) -> socket.socket:
-        """Open a WebSocket and read the head of the answer."""
+        """Open a WebSocket and read the head of the answer, and nothing of what comes behind it."""
         sock = self.tcp(rcvbuf)
         try:
             sock.sendall(self.upgrade(deflate=deflate, **query))
-            data = b""
-            while b"\r\n\r\n" not in data:
-                more = sock.recv(4096)
-                if not more:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                there = sock.recv(4096, socket.MSG_PEEK)
+                if not there:
                     raise ConnectionError("closed during the handshake")
-                data += more
+                end = (head + there).find(b"\r\n\r\n")
+                head += sock.recv(len(there) if end < 0 else end + 4 - len(head))
         except BaseException:
             sock.close()
             raise

@@ -282,8 +282,19 @@ def viewers_unread(target: Target) -> None:
         many.hold(target.seconds)
 
 
+def viewers_unread_alone(target: Target) -> None:
+    """The same, each with conditions of its own: what waits for one waits for nobody else."""
+    names = itertools.count()
+
+    def make() -> socket.socket:
+        return target.viewer(rcvbuf=4096, tail=100_000, source=["robo_trader.*", f"robo_trader.part{next(names)}x"])
+
+    with crowd(make, target.count(600)) as many:
+        many.hold(target.seconds)
+
+
 def compressed_viewers_unread(target: Target) -> None:
-    """The same, compressed."""
+    """600 viewers that want everything there is and never read, compressed."""
     with crowd(lambda: target.viewer(rcvbuf=4096, deflate=True, tail=100_000), target.count(600)) as many:
         many.hold(target.seconds)
 

@@ -39,6 +39,11 @@ class FakeTransport:
         self.written += data
         self.wrote.set()
 
+    buffered = 0
+
+    def get_write_buffer_size(self):
+        return self.buffered
+
     def can_write_eof(self):
         return True
 
@@ -100,6 +105,7 @@ class Bench:
         self.transport = FakeTransport()
         self.read_buffer = memoryview(bytearray(1024))
         self.charged = 0
+        self.unread = (0, None)
         self.answered = 0
         self.limits = []
         self.connection = ViewerConnection(self, self, asyncio.get_running_loop())
@@ -156,6 +162,9 @@ class Bench:
 
     def charge(self, connection, count):
         self.charged = count
+
+    def charge_unread(self, connection, count, shared=None):
+        self.unread = (count, shared)
 
     def exceeded(self, cause, times=1):
         self.limits.append(cause)

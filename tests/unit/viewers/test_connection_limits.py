@@ -10,6 +10,7 @@ import weakref
 import pytest
 
 from logrelay import budgets
+from logrelay.fanout.batch import frame
 from logrelay.http.response import HttpResponse
 from logrelay.viewers import connection as connection_module
 from logrelay.viewers.connection import MAX_REQUEST_BYTES, ViewerConnection, frame_size, whole_frames
@@ -342,3 +343,140 @@ async def test_pings_that_are_never_answered_give_no_allowance_without_end():
     assert pongs <= turns <= pongs + 5
     assert bench.limits == ["messages"]
     bench.connection.connection_lost(None)
+
+
+class FullTransport(FakeTransport):
+    """A socket that takes `room` bytes and keeps the rest, as a real transport does."""
+
+    def __init__(self):
+        super().__init__()
+        self.connection = None
+        self.room = 1 << 30
+        self.kept = bytearray()
+
+    def write(self, data):
+        self.kept += data
+        self.flush()
+        if self.kept and self.connection is not None:
+            self.connection.pause_writing()
+
+    def flush(self):
+        taken = bytes(self.kept[: self.room])
+        del self.kept[: self.room]
+        self.room -= len(taken)
+        super().write(taken)
+
+    def get_write_buffer_size(self):
+        return len(self.kept)
+
+    def read(self, count):
+        """Have the reader take so many bytes more."""
+        self.room += count
+        self.flush()
+        if not self.kept:
+            self.connection.resume_writing()
+
+
+def full_bench(decision, request):
+    """Return a bench whose reader takes nothing behind the answer to its request."""
+    bench = Bench.__new__(Bench)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.unit.viewers.test_connection.FakeTransport", FullTransport)
+        bench.__init__(decision)
+    bench.transport.connection = bench.connection
+    bench.connection.data_received(request)
+    bench.transport.written, bench.transport.room = b"", 0
+    return bench
+
+
+@on_a_loop
+async def test_a_long_answer_is_written_as_the_reader_takes_it():
+    """What waits is counted to the byte; what comes behind it stays behind it; then lines go on."""
+    bench = full_bench(Upgrade(None), WEBSOCKET)
+    connection, transport = bench.connection, bench.transport
+    answer = bytes(range(256)) * 1200
+    connection.send(answer)
+    whole = 10 + len(answer)
+    assert (connection.writing_paused, bench.unread) == (True, (whole, None))
+    assert len(transport.kept) == budgets.ANSWER_SLICE_BYTES, "the transport has one slice, wherever it keeps more"
+    assert connection.write(b"a line") is False, "the hub waits, and its bytes wait behind the answer"
+    connection.send_ping(b"now")
+    assert bench.unread == (whole + len(b"a line") + 5, None)
+    assert connection.bytes_written >= whole + len(b"a line") + 5
+    taken = 0
+    while connection.writing_paused:
+        assert "room" not in bench.session.heard
+        transport.read(50_000)
+        taken += 50_000
+        assert taken < 2 * whole
+    assert bench.unread == (0, None)
+    assert bench.session.heard == ["room"]
+    assert transport.written == frame(answer) + b"a line" + b"\x89\x03now"
+    connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_lines_that_wait_are_counted_as_what_others_may_wait_for():
+    """And released when they are taken."""
+    bench = full_bench(Upgrade(None), WEBSOCKET)
+    lines = frame(b"x" * 500)
+    assert bench.connection.write(lines) is False
+    assert bench.unread == (len(lines), lines)
+    assert bench.unread[1] is lines
+    bench.transport.read(len(lines))
+    assert (bench.unread, bench.session.heard) == ((0, None), ["room"])
+    bench.transport.room = 1000
+    assert bench.connection.write(lines) is True
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_a_plain_answer_that_is_not_read_is_counted_too():
+    """It ends when all of it is written, not before."""
+    body = b"y" * 200_000
+    bench = full_bench(HttpResponse(200, (), body), b"")
+    bench.transport.room = 50
+    bench.connection.data_received(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert bench.unread[0] > len(body) - 50
+    assert bench.transport.ended == []
+    for _ in range(10):
+        bench.transport.read(50_000)
+    assert (bench.unread[0], bench.transport.ended) == (0, ["eof"])
+    assert bench.transport.written.endswith(b"\r\n\r\n" + body)
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_a_goodbye_comes_behind_what_waits():
+    """A close frame in the middle of an answer would be part of it."""
+    bench = full_bench(Upgrade(None), WEBSOCKET)
+    answer = b"z" * 200_000
+    bench.connection.send(answer)
+    bench.connection.close(1012, "bye")
+    for _ in range(10):
+        bench.transport.read(50_000)
+    assert bench.transport.written == frame(answer) + bytes([0x88, 5]) + (1012).to_bytes(2, "big") + b"bye"
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
+async def test_of_all_that_wait_one_that_does_not_read_is_cut():
+    """By a reset, so that what the kernel has for it is given back too; the others get their answers."""
+    server, _, report = server_with({})
+    cut, most = [], budgets.UNREAD_BYTES
+
+    class Holder:
+        peer = "10.0.0.1"
+
+        def reset(self):
+            cut.append(self)
+
+    holders = [Holder() for _ in range(3)]
+    for holder in holders:
+        server.charge_unread(holder, most // 2)
+    report.close()
+    assert cut == holders[:1]
+    assert report.counters()["viewer_unread_limit_total"] == 1
+    server.charge_unread(holders[2], most + 1)
+    assert cut == holders, "who holds more than all may is cut itself, and the asking ends"
+    report.close()

@@ -7,9 +7,11 @@ import json
 
 import pytest
 
+from logrelay.budgets import HISTORIES_BEGUN
 from logrelay.fanout.filters import Filter
 from logrelay.model import ERROR, WARNING
 from logrelay.viewers import session as session_module
+from logrelay.viewers.history_turns import HistoryTurns
 from logrelay.viewers.session import MAX_HISTORIES, Session
 from tests.support.streams import FakeSocket, FakeStream
 
@@ -19,12 +21,19 @@ TAIL = 500
 class Bench:
     """A session on a fake stream and a fake socket."""
 
-    def __init__(self, target="/", alerts=None, **settings):
+    def __init__(self, target="/", alerts=None, history_turns=None, **settings):
         self.stream = FakeStream(**settings)
         self.socket = FakeSocket()
         loop = asyncio.get_running_loop()
         self.session = Session(
-            self.stream, self.socket, form="single", deflate=True, tail=TAIL, loop=loop, alerts=alerts
+            self.stream,
+            self.socket,
+            form="single",
+            deflate=True,
+            tail=TAIL,
+            loop=loop,
+            alerts=alerts,
+            history_turns=history_turns,
         )
         self.session.begin(target)
 
@@ -300,6 +309,38 @@ async def test_history_waits_for_room_in_the_socket():
     bench.socket.writing_paused = False
     bench.session.writing_resumed()
     assert numbers((await bench.answers(2))[-1]) == [5]
+
+
+@on_a_loop
+async def test_histories_of_many_viewers_are_read_in_turn():
+    """Who waits for its turn keeps nothing and asks for nothing; in the end all have their answers."""
+    turns, benches, pages, most = HistoryTurns(), [], [], 0
+    for _ in range(HISTORIES_BEGUN + 5):
+        bench = Bench(looked_at=2, oldest=3, history_turns=turns)
+        read = bench.stream.read
+
+        async def page(query, read=read):
+            nonlocal most
+            pages.append(asyncio.get_running_loop().create_future())
+            await pages[-1]
+            most = max(most, turns.kept)
+            return await read(query)
+
+        bench.stream.read = page
+        bench.ask(type="history", before="k3f9ab-10")
+        benches.append(bench)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(pages) == HISTORIES_BEGUN
+    while not all(bench.socket.sent for bench in benches):
+        for waiting in pages:
+            if not waiting.done():
+                waiting.set_result(None)
+        await asyncio.sleep(0)
+    for bench in benches:
+        assert numbers(bench.socket.sent[0]) == [3, 4, 5, 6, 7, 8, 9]
+    assert most > 0, "what is read and not sent is counted"
+    assert turns.kept == 0
 
 
 @on_a_loop

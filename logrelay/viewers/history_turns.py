@@ -1,0 +1,101 @@
+"""How many history answers are being put together at once, in bytes.
+
+Owns: the turns in which viewers begin to have one read, and the sum of what is read and not sent yet. It must not know
+the journal, viewers or what a line is. Read `viewers/requests` next.
+
+An answer may take several pages of the journal, and who waits for its next page keeps the ones before. If all began
+together, all would keep some: so the next one begins only when what the others keep is little. Whoever has begun goes
+on. Answers that look for a text or a field, of which each page takes long, have turns of their own, and keep nobody
+waiting who only scrolls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from logrelay.budgets import HISTORIES_BEGUN, HISTORY_KEPT_BYTES
+
+
+class Turn:
+    """One answer that is being put together."""
+
+    __slots__ = ("_kept", "_lane")
+
+    def __init__(self, lane: _Lane) -> None:
+        self._lane = lane
+        self._kept: int | None = None
+        """None until the first page is there."""
+
+    def keeps(self, size: int) -> None:
+        """Note how many bytes of it are there now."""
+        self._lane.change(self._kept, size)
+        self._kept = size
+
+    def end(self) -> None:
+        """Note that it is sent, or not wanted any more."""
+        self._lane.change(self._kept, 0)
+
+
+class _Lane:
+    def __init__(self) -> None:
+        self.begun = 0
+        """Answers of which nothing is there yet."""
+        self.kept = 0
+        """Bytes of the others."""
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def is_full(self) -> bool:
+        return self.begun >= HISTORIES_BEGUN or self.kept >= HISTORY_KEPT_BYTES
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def change(self, before: int | None, now: int) -> None:
+        if before is None:
+            self.begun -= 1
+        self.kept += now - (before or 0)
+        self.wake()
+
+    def wake(self) -> None:
+        while self.waiting and not self.is_full:
+            waiter = self.waiting.popleft()
+            if not waiter.done():
+                self.begin()
+                waiter.set_result(None)
+
+
+class HistoryTurns:
+    """Gives turns, first come, first served. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._lanes = {False: _Lane(), True: _Lane()}
+
+    @property
+    def kept(self) -> int:
+        """Bytes of all answers that are not sent yet."""
+        return sum(lane.kept for lane in self._lanes.values())
+
+    @asynccontextmanager
+    async def turn(self, *, search: bool) -> AsyncIterator[Turn]:
+        """Wait for a turn, which ends with the block; `search` if each page takes long. Cancelling gives it up."""
+        lane = self._lanes[search]
+        if lane.is_full or lane.waiting:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            lane.waiting.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    lane.change(None, 0)  # the turn had come in the same moment
+                raise
+        else:
+            lane.begin()
+        turn = Turn(lane)
+        try:
+            yield turn
+        finally:
+            turn.end()

@@ -1,0 +1,86 @@
+"""What waits for viewers that do not read: the sum, and who has to go."""
+
+from __future__ import annotations
+
+from logrelay.viewers.unread import Unread
+
+
+def test_what_waits_is_summed():
+    """By what each holds now; 0 and the end take it away."""
+    unread = Unread(100)
+    assert unread.charge("a", "1", 40) is None
+    assert unread.charge("b", "2", 60) is None
+    assert unread.total == 100
+    assert unread.charge("a", "1", 30) is None
+    assert unread.total == 90
+    assert unread.charge("a", "1", 0) is None
+    assert unread.total == 60
+    unread.release("b")
+    unread.release("b")
+    assert unread.total == 0
+    assert unread.charge("c", "3", 0) is None
+    assert unread.total == 0
+
+
+def test_who_has_taken_nothing_for_the_longest_time_is_cut():
+    """Taking some of it counts; getting more does not."""
+    unread = Unread(100)
+    unread.charge("a", "1", 30)
+    unread.charge("b", "1", 30)
+    unread.charge("c", "1", 30)
+    unread.charge("a", "1", 20)
+    unread.charge("b", "1", 35)
+    assert unread.charge("d", "1", 20) == "b"
+    assert unread.total == 70
+    assert unread.charge("d", "1", 60) == "c"
+    assert unread.charge("d", "1", 90) == "a"
+    assert unread.total == 90
+
+
+def test_the_address_that_has_most_pays():
+    """However long somebody from elsewhere has taken nothing."""
+    unread = Unread(100)
+    unread.charge("phone", "1", 30)
+    unread.charge("first", "2", 35)
+    assert unread.charge("second", "2", 36) == "first"
+    assert unread.charge("third", "2", 34) is None
+    assert unread.charge("phone", "1", 80) == "phone"
+    assert unread.total == 70
+
+
+def test_the_same_bytes_count_once():
+    """However many wait for them; with the last of them they go."""
+    unread, lines = Unread(100), b"x" * 60
+    for name in "abc":
+        assert unread.charge(name, "1", 60, lines) is None
+    assert unread.total == 60
+    assert unread.charge("d", "1", 30, b"y" * 30) is None
+    assert unread.total == 90
+    unread.release("a")
+    unread.release("b")
+    assert unread.total == 90
+    assert unread.charge("c", "1", 0) is None
+    assert unread.total == 30
+    assert unread.charge("c", "1", 60, lines) is None
+    assert unread.total == 90
+
+
+def test_who_waits_alone_goes_before_those_who_share():
+    """Cutting one of those would give nothing back; where all share, the first of them goes, until it is enough."""
+    unread, lines, others = Unread(100), b"x" * 60, b"y" * 50
+    unread.charge("a", "1", 60, lines)
+    unread.charge("b", "1", 60, lines)
+    assert unread.charge("c", "1", 50, others) == "c"
+    assert unread.total == 60
+    unread.charge("d", "1", 40, b"z" * 40)
+    assert unread.charge("e", "1", 41) == "d"
+    unread.release("e")
+    assert unread.charge("c", "1", 40, others[:40]) is None
+    shared = b"z" * 30
+    assert unread.charge("c", "1", 30, shared) is None
+    assert unread.charge("d", "1", 30, shared) is None
+    assert unread.total == 90
+    assert unread.charge("e", "2", 20) == "a"
+    assert unread.total == 110, "the same bytes wait for another: the caller asks again"
+    assert unread.charge("e", "2", 20) == "b"
+    assert unread.total == 50
