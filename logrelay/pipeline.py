@@ -25,7 +25,7 @@ from typing import Generic, Protocol, TypeVar
 from logrelay.degraded import COMMIT_DEADLINE_S, DEGRADED_BYTES, DegradedMode
 from logrelay.errors import JournalError
 from logrelay.fanout.batch import Batch, Form, Segment
-from logrelay.fanout.collected_line import Collected, CollectedLine
+from logrelay.fanout.collected_line import Collected, CollectedLine, CollectedLines
 from logrelay.fanout.filters import Filter, is_search
 from logrelay.fanout.hub import Hub
 from logrelay.fanout.hub_types import (
@@ -311,7 +311,9 @@ class Pipeline(Generic[Server]):
         The rows are written with them: whoever reads them at the next start has these lines, and no others.
         """
         for item in found.items:
-            if isinstance(item, CollectedLine):
+            if isinstance(item, CollectedLines):
+                self._sequencer.add_all_collected(item)
+            elif isinstance(item, CollectedLine):
                 self._sequencer.add_collected(item)
             else:
                 self._sequencer.add_notice(_now_us(), item.rank, item.notice, item.message, item.details)

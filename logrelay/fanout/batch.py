@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate, chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Literal, NamedTuple
 
 from logrelay.fanout.filters import Filter, ascii_lower, field_text, is_named, search_text
@@ -135,6 +135,16 @@ _body = attrgetter("body")
 """Mapped and not asked for in a comprehension, which is a call of its own: most batches are of one line."""
 
 
+_looked_at = itemgetter(*(Line._fields.index(name) for name in ("level", "source", "run", "app")))
+
+
+def _keys_of(lines: Sequence[Line]) -> list[Key]:
+    if len(_keys) > MAX_KEYS:
+        _keys.clear()
+    keys = [(level, source, run and 1, app) for level, source, run, app in map(_looked_at, lines)]
+    return list(map(_keys.setdefault, keys, keys))
+
+
 class Batch:
     """Lines with contiguous seqs. Reads message and context from the caller while fresh, from the body later.
 
@@ -166,6 +176,7 @@ class Batch:
         lines: list[Line],
         messages: list[str] | None = None,
         contexts: list[dict[str, object]] | None = None,
+        keys: list[Key] | None = None,
     ) -> None:
         self.lines: Sequence[Line] = lines
         """The lines; empty once compacted."""
@@ -177,11 +188,7 @@ class Batch:
         """Once compacted, the bodies as one object: thousands of small ones that live on among millions that do not
         would keep five times their size of memory from being given back."""
         self.size = sum(map(len, self._bodies))
-        if len(_keys) > MAX_KEYS:
-            _keys.clear()
-        share = _keys.setdefault
-        keys = [(line.level, line.source, line.run and 1, line.app) for line in lines]
-        self.keys: list[Key] = list(map(share, keys, keys))
+        self.keys: list[Key] = _keys_of(lines) if keys is None else keys
         self.keyset: frozenset[Key] = frozenset(self.keys)
         self.alias: tuple[str, str] | None = None
         self._fresh = True
@@ -196,15 +203,17 @@ class Batch:
     @classmethod
     def merge(cls, batches: Sequence[Batch]) -> Batch:
         """Make one batch of several that follow each other, while they are fresh."""
-        lines: list[Line] = []
+        lines = [line for batch in batches for line in batch.lines]
+        keys = [key for batch in batches for key in batch.keys]
+        if any(batch._messages is None for batch in batches):  # noqa: SLF001  (the same class)
+            return cls(lines, keys=keys)
         messages: list[str] = []
         contexts: list[dict[str, object]] = []
         for batch in batches:
-            lines += batch.lines
-            decoded = batch._decoded()  # noqa: SLF001  (the same class)
+            decoded = batch._decoded()  # noqa: SLF001
             messages += decoded[0]
             contexts += decoded[1]
-        return cls(lines, messages, contexts)
+        return cls(lines, messages, contexts, keys)
 
     def absorb(self, others: Sequence[Batch]) -> None:
         """Take over the lines of the batches that follow; all of them are compacted.

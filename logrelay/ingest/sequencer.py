@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from logrelay.fanout.batch import Batch
-from logrelay.fanout.collected_line import CollectedLine, collected_line
+from logrelay.fanout.collected_line import CollectedLine, CollectedLines, collected_line, collected_lines
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import CRITICAL, CollectedRow, Commit, Line, Run
 from logrelay.visible_text import visible
@@ -39,6 +39,7 @@ class Sequencer:
         "_notice_us",
         "_on_notice",
         "_runs",
+        "_undecoded",
         "bytes_total",
         "lines_total",
     )
@@ -60,6 +61,8 @@ class Sequencer:
         self._forgotten: list[tuple[int, bytes]] = []
         self._collected: dict[int, CollectedRow] = {}
         self._durable = False
+        self._undecoded = False
+        """There are lines of which message and context are only in the body: the batch reads them where it has to."""
 
     @property
     def head(self) -> int:
@@ -118,6 +121,13 @@ class Sequencer:
         self._messages.append(message)
         self._contexts.append(context)
 
+    def add_all_collected(self, found: CollectedLines) -> None:
+        """Add usual lines of another machine, each as `add_collected` does."""
+        lines = collected_lines(self._epoch, self._next_seq, found)
+        self._next_seq += len(lines)
+        self._lines += lines
+        self._undecoded = True
+
     def note_collected(self, rows: Iterable[CollectedRow]) -> None:
         """Write how far machines have been collected with the next commit: the one that has the lines added before."""
         self._collected |= {row.id: row for row in rows}
@@ -144,11 +154,12 @@ class Sequencer:
         if self._collected:
             commit.collected.extend(self._collected.values())
             self._collected = {}
-        batch = Batch(self._lines, self._messages, self._contexts) if self._lines else None
+        decoded = (None, None) if self._undecoded else (self._messages, self._contexts)
+        batch = Batch(self._lines, *decoded) if self._lines else None
         if batch is not None:
             self.lines_total += batch.count
             self.bytes_total += batch.size
         self._lines, self._messages, self._contexts = [], [], []
         self._runs, self._forgotten = {}, []
-        self._durable = False
+        self._durable = self._undecoded = False
         return commit, batch

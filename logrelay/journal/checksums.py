@@ -39,6 +39,22 @@ def line_crc(seq: int, time_us: int, level: int, source: int, run: int, body: by
     return (crc32(body, seq & MASK) + rest) & MASK
 
 
+def line_crcs(
+    seqs: Iterable[int],
+    times: Iterable[int],
+    levels: Iterable[int],
+    sources: Iterable[int],
+    runs: Iterable[int],
+    bodies: Iterable[bytes],
+) -> list[int]:
+    """Return the checksums of many lines, each as `line_crc` does."""
+    crcs = map(crc32, bodies, [seq & MASK for seq in seqs])
+    return [
+        (crc + us + (us >> 32) * _TIME_HIGH + level * _LEVEL + source * _SOURCE + run * _RUN) & MASK
+        for crc, us, level, source, run in zip(crcs, times, levels, sources, runs, strict=True)
+    ]
+
+
 def row_crc(values: Iterable[object]) -> int:
     """Return the checksum of a row of a small table: integers, texts, bytes and NULLs."""
     texts = [v.hex() if type(v) is bytes else str(v) for v in values]

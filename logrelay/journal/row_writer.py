@@ -10,9 +10,11 @@ row of an executemany, and the event loop pays. One statement that holds hundred
 
 from __future__ import annotations
 
+from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from logrelay.journal.checksums import line_crc, row_crc
+from logrelay.journal.checksums import line_crcs, row_crc
 from logrelay.journal.schema import (
     COLLECTED_TABLE,
     DEVICES_TABLE,
@@ -37,6 +39,7 @@ MAX_ALIASES = 64
 MOST_CHANGED_RUNS = 64
 """Runs that wait to be put into the table, half a kilobyte each; a machine has fewer bots at a time."""
 
+_COLUMNS = 7
 _INSERTS = {
     n: "INSERT INTO lines (seq, time_us, level, source, run, body, crc) VALUES "  # noqa: S608  (only counts)
     + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT), ?)"] * n)
@@ -52,6 +55,8 @@ _COLLECTED_COLUMNS = "id, kind, name, part, seq, stamp, seen_us"
 _COLLECTED = f"REPLACE INTO collected ({_COLLECTED_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _FORWARDED = "REPLACE INTO forwarded (target, journal, position, stream_seq, made, crc) VALUES (?, ?, ?, ?, ?, ?)"
 _ALIAS = "INSERT OR IGNORE INTO aliases (alias) VALUES (?)"
+
+_name_of = attrgetter("source", "app", "run")
 
 
 class RowWriter:
@@ -160,16 +165,10 @@ class RowWriter:
         db.execute(_FORWARDED, (*row, row_crc(row)))
 
     def _write_lines(self, db: sqlite3.Connection, lines: list[Line]) -> None:
-        at, count, names = 0, len(lines), self.names
+        at, count, values = 0, len(lines), _values(lines, self.names)
         for rows in CHUNKS:
             while count - at >= rows:
-                values: list[object] = []
-                for seq, time_us, level, source, run, body, _, _, app, clock_us, *_ in lines[at : at + rows]:
-                    number = names.get((source, app), OVERFLOW_SOURCE) if run else NOTICE_SOURCE
-                    found_us = time_us if clock_us is None else clock_us
-                    crc = line_crc(seq, found_us, level, number, run, body)
-                    values += (seq, found_us, level, number, run, body, crc)
-                db.execute(_INSERTS[rows], values)
+                db.execute(_INSERTS[rows], values[at * _COLUMNS : (at + rows) * _COLUMNS])
                 at += rows
 
     def _write_names(self, db: sqlite3.Connection, lines: list[Line]) -> None:
@@ -182,7 +181,8 @@ class RowWriter:
         if len(lines) == 1 and not self._new_names and (lines[0].source, lines[0].app) in known:
             return  # the usual line that comes alone
         # One by one: `set - known.keys()` goes through all that are known, and this is done with every commit.
-        unknown = {key for line in lines if line.run != RELAY_RUN and (key := (line.source, line.app)) not in known}
+        keys = set(map(_name_of, lines))
+        unknown = {(source, app) for source, app, run in keys if run != RELAY_RUN and (source, app) not in known}
         for name in sorted(unknown)[: max(0, MAX_SOURCES - len(self.names))]:
             self._last_name += 1
             self._new_names[name] = self._last_name
@@ -212,6 +212,21 @@ class RowWriter:
         """Forget the oldest aliases. Raises sqlite3.Error."""
         dropped, self.aliases = self.aliases[:-MAX_ALIASES], self.aliases[-MAX_ALIASES:]
         db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])
+
+
+def _values(lines: list[Line], names: Mapping[SourceKey, int]) -> list[object]:
+    """Return what the columns of some lines get, line by line; put together by columns, in half of the time."""
+    seqs, times, levels, sources, runs, bodies, _, _, apps, clocks, *_ = zip(*lines, strict=True)
+    if clocks.count(None) != len(lines):
+        times = tuple(us if clock_us is None else clock_us for us, clock_us in zip(times, clocks, strict=True))
+    numbers = list(map(names.get, zip(sources, apps, strict=True), repeat(OVERFLOW_SOURCE)))
+    if RELAY_RUN in runs:
+        numbers = [number if run else NOTICE_SOURCE for number, run in zip(numbers, runs, strict=True)]
+    crcs = line_crcs(seqs, times, levels, numbers, runs, bodies)
+    values: list[object] = [None] * (_COLUMNS * len(lines))
+    for place, column in enumerate((seqs, times, levels, numbers, runs, bodies, crcs)):
+        values[place::_COLUMNS] = column
+    return values
 
 
 def _has_table(db: sqlite3.Connection, name: str) -> bool:

@@ -18,6 +18,7 @@ import time
 from collections import deque
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -91,6 +92,8 @@ tables are, and each line when it is read."""
 REMEMBERED_BYTES = 4 << 20
 """Bodies of the newest lines kept in memory, to be written again where the file loses them while the relay runs; they
 are the hub's recent lines, so they cost no memory of their own."""
+REMEMBERED_TOGETHER = 512
+"""Of which so many are forgotten at a time: one by one, that would take as long as remembering them."""
 SHOWN_PROGRESS_BYTES = 64 << 20
 """Saving what is readable of a file larger than this takes seconds, and progress is shown."""
 MOST_FALSE_ALARMS = 3
@@ -181,7 +184,7 @@ class SqliteJournal:
         self._tallies = Tallies(lambda: self._row_writer.names, clock)
         self._reader = Reader(lambda: self._row_writer.names, clock, holes=self._holes, index=self._text_index)
         self._row_reader = RowReader(lambda: self._row_writer.names, self._holes)
-        self._remembered: deque[Line] = deque()
+        self._remembered: deque[list[Line]] = deque()
         self._remembered_bytes = 0
         self._false_alarms = 0
         self._harm = ""
@@ -328,7 +331,8 @@ class SqliteJournal:
 
     def _write_again(self, path: str, found: Salvaged) -> Salvaged:
         """Write lines that the file has lost and the memory still has."""
-        lines = [line for line in self._remembered if any(a <= line.seq <= b for a, b in found.holes)]
+        remembered = chain.from_iterable(self._remembered)
+        lines = [line for line in remembered if any(a <= line.seq <= b for a, b in found.holes)]
         if not lines:
             return found
         seqs = merge((line.seq, line.seq) for line in lines)
@@ -770,10 +774,15 @@ class SqliteJournal:
 
     def _remember(self, lines: list[Line], size: int) -> None:
         remembered = self._remembered
-        remembered.extend(lines)
+        for at in range(0, len(lines), REMEMBERED_TOGETHER):
+            some = lines[at : at + REMEMBERED_TOGETHER]
+            if remembered and len(remembered[-1]) + len(some) <= REMEMBERED_TOGETHER:
+                remembered[-1] += some
+            else:
+                remembered.append(some)
         self._remembered_bytes += size
         while self._remembered_bytes > REMEMBERED_BYTES and len(remembered) > 1:
-            self._remembered_bytes -= len(remembered.popleft().body)
+            self._remembered_bytes -= size_of(remembered.popleft())
 
     def _look_for_strangers(self, db: sqlite3.Connection) -> None:
         """See to it that nobody else has written to the file or cut it. Raises JournalLost when that did harm."""

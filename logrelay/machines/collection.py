@@ -26,9 +26,11 @@ from logrelay.fanout.collected_line import (
     ShownTimes,
     Told,
     moved,
+    moved_lines,
     read_lines,
     run_key,
     shown_before,
+    usual_lines,
 )
 from logrelay.fanout.positions import id_of, split_id
 from logrelay.machines.stream_batch import Hole, StreamBatch, StreamLine
@@ -41,7 +43,7 @@ MAX_EPOCHS = 32
 """Epochs of an edge that are remembered, the newest: each start of its relay makes one."""
 MAX_STREAMS = 8
 """Streams remembered: one is collected at a time, and a person may try another."""
-CHUNK_LINES = 512
+CHUNK_LINES = 1024
 """Lines handed on at once: some 5 ms of the event loop."""
 MOST_GAPS = 4
 """Holes of one cause in a batch that are told one by one; more of them are added up."""
@@ -217,13 +219,17 @@ class Collection:
         unreadable: list[int] = []
         for start in range(0, len(lines), CHUNK_LINES):
             some = lines[start : start + CHUNK_LINES]
-            read = read_lines(batch.edge, some)
+            usual = usual_lines(batch.edge, batch.epoch, some)
             holes_between = bool(told) and told[0].last < some[-1].seq
-            if None not in read and not holes_between and self._times.take_free([one.shown_us for one in read if one]):
-                part.items += filter(None, read)  # the usual: nothing stands between lines, and none has to be moved
-                self.counters.lines += len(read)
+            if usual is None or holes_between:
+                self._place_each(batch, some, read_lines(batch.edge, some), part, told, unreadable)
             else:
-                self._place_each(batch, some, read, part, told, unreadable)
+                if not self._times.take_free(usual.shown):
+                    place, edge_name = self._times.place, batch.edge
+                    runs = [run_key(edge_name, run_name) for run_name in usual.run_names]
+                    usual = moved_lines(usual, list(map(place, runs, usual.shown)))
+                part.items.append(usual)
+                self.counters.lines += len(some)
             if start + CHUNK_LINES < len(lines):
                 last = lines[start + CHUNK_LINES - 1].seq
                 part.rows.append(self._reached(batch, edge, last, now_us))

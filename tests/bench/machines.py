@@ -212,6 +212,7 @@ class Machines:
         lines: int,
     ) -> Sample:
         time.sleep(SETTLE_SECONDS)
+        flowing = (counted["last_ns"] - counted["first_ns"]) / 1e9
         used = {name: cpu_seconds(part.pids()) - before[name] for name, part in parts.items()}
         faults = {word: counted[word] for word in ("missing", "surplus", "ended") if counted[word]}
         return {
@@ -221,6 +222,7 @@ class Machines:
             "lines": lines,
             "seconds": seconds,
             "lines_per_s": counted["lines"] / seconds if seconds > 0 else 0.0,
+            "flowing_lines_per_s": counted["lines"] / flowing if flowing > 0 else 0.0,
             "cpu_us": {name: value / lines * 1e6 for name, value in used.items()},
             "peak_mb": {name: peak_bytes(part.pids()) / 1e6 for name, part in parts.items()},
             "faults": str(faults or ""),

@@ -341,24 +341,24 @@ def machines(samples: list[Sample]) -> list[Table]:
     """Relays joined by JetStream."""
     if not samples:
         return []
-    head = ["lines", "how", "lines/s", "latency p50 ms", "p99 ms", "most ms"]
+    head = ["lines", "how", "lines/s", "from the first on", "latency p50 ms", "p99 ms", "most ms"]
     head += [f"CPU us/line {part}" for part in PARTS] + [f"most memory, MB: {part}" for part in PARTS]
     rows = []
     for sample in samples:
         late = sorted(sample.get("latencies_us", ()))
         times = [number(percentile(late, share) / 1000) for share in (0.5, 0.99, 1.0)] if late else [NOTHING] * 3
-        rate = NOTHING if late else number(sample["lines_per_s"])
+        rates = [NOTHING if late else number(sample[key]) for key in ("lines_per_s", "flowing_lines_per_s")]
         figures = [
             number(sample[key][part]) if part in sample[key] else NOTHING
             for key in ("cpu_us", "peak_mb")
             for part in PARTS
         ]
-        rows.append([f"{sample['lines']:,}", CELLS[sample["cell"]], rate, *times, *figures])
+        rows.append([f"{sample['lines']:,}", CELLS[sample["cell"]], *rates, *times, *figures])
     note = (
         "One edge, one nats-server with JetStream, one hub relay with a viewer, everything on this machine. From the "
-        "log call at the edge, or from the start of the edge or of the hub relay, to the viewer of the hub relay. CPU "
-        "time is that of all threads, starting included; the trader's and the viewer's, which share the cores, is not "
-        "in it. One run."
+        "log call at the edge, or from the start of the edge or of the hub relay, to the viewer of the hub relay; from "
+        "the first on: from the first line at that viewer. CPU time is that of all threads, starting included; the "
+        "trader's and the viewer's, which share the cores, is not in it. One run."
     )
     return [Table("Many machines", note, head, rows)]
 

@@ -78,17 +78,22 @@ class Crowd:
         for index, viewer in enumerate(viewers):
             viewer.begin(expect if isinstance(expect, int) else expect[index])
         waiting = sum(1 for viewer in viewers if viewer.expected and not viewer.ended)
-        end, last_ns = time.monotonic() + limit, 0
+        end, first_ns, last_ns = time.monotonic() + limit, 0, 0
         while waiting and (left := end - time.monotonic()) > 0:
             for fd, _ in self._poll.poll(left):
                 viewer = self._viewers[fd]
                 data = self._read(fd)
                 if viewer.ended:
                     waiting -= viewer.count < viewer.expected
-                elif data and viewer.count_lines(data, mark):
+                    continue
+                done = data and viewer.count_lines(data, mark)
+                if not first_ns and viewer.count:
+                    first_ns = time.perf_counter_ns()
+                if done:
                     waiting -= 1
                     last_ns = time.perf_counter_ns()
         return {
+            "first_ns": first_ns,
             "last_ns": last_ns,
             "bytes": sum(viewer.bytes for viewer in viewers),
             "lines": sum(viewer.count for viewer in viewers),

@@ -210,3 +210,13 @@ def test_a_provisional_id_changes_the_id_and_nothing_else():
     plain = json.loads(batch.bodies()[0])
     batch.provisional(EPOCH, f"{EPOCH}.x7q2")
     assert json.loads(batch.bodies()[0]) == {**plain, "id": f"{EPOCH}.x7q2-1"}
+
+
+def test_what_nobody_looks_into_is_not_decoded(monkeypatch):
+    """Lines of other machines come without what they say; batches are put together as they are."""
+    first, second = (Batch(make([(False, INFO, "x", f"m{n}", {})], n)[1]) for n in (1, 2))
+    monkeypatch.setattr(batch_module, "read_body", None)
+    both = Batch.merge([first, second])
+    assert (both.count, both.select(Filter(level=INFO))) == (2, None)
+    monkeypatch.undo()
+    assert both.select(Filter(text="m2")) == [1]

@@ -12,10 +12,13 @@ from logrelay.fanout.collected_line import (
     ShownTimes,
     UnreadableError,
     collected_line,
+    collected_lines,
     moved,
+    moved_lines,
     read_line,
     read_lines,
     shown_before,
+    usual_lines,
 )
 from logrelay.fanout.line_json import log_line, notice_line
 from logrelay.model import COLLECTED_RUN, CRITICAL, INFO, RELAY_RUN, WARNING
@@ -179,6 +182,126 @@ def test_many_at_once_are_what_each_would_be(bodies):
         except UnreadableError:
             expected.append(None)
     assert read_lines("berlin", said) == expected
+
+
+def usual(seq, app="bot", rank=INFO, event=None, at=T0):
+    """A line of a bot as it comes from an edge, of a run of its own for each bot."""
+    event = {"event": f"line {seq}", "logger": f"{app}.x", "symbol": "AAPL"} if event is None else event
+    line = log_line("edge01", seq, 3, app, at, rank, dict(event), app.encode() * 8)[0]
+    return seq, rank, at, (app, line.run_name, f"host of {app}", line.source), line.body
+
+
+def one_by_one(said, shown, first=90):
+    made = []
+    for n, ((_, rank, at, (app, run, host, _), body), shown_us) in enumerate(zip(said, shown, strict=True)):
+        found = read_line("berlin", host, rank, at, app, run, body)
+        made.append(collected_line("hub001", first + n, found if at == shown_us else moved(found, shown_us))[0])
+    return made
+
+
+EVENTS = (
+    {"event": "trade", "logger": "bot.x"},
+    {
+        "event": 'said "timestamp":"x"} ',
+        "logger": "bot.x",
+        "timestamp": "then",
+        "deep": [{"timestamp": "t", "a": [1, None]}],
+    },
+    {"event": "h\u00f6her\u2028\n{", "logger": "b\u00f6t", "edge": "mine", "host": "its"},
+)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["bot", 'b"o', "b\u00e4r"]),
+            st.sampled_from([10, INFO, WARNING, CRITICAL]),
+            st.sampled_from(EVENTS),
+            st.integers(0, 2_000_000),
+            st.sampled_from([0, 0, 3]),
+        ),
+        min_size=1,
+        max_size=9,
+    ),
+    st.integers(1, 4),
+)
+def test_usual_lines_become_together_what_each_becomes_alone(given_lines, at_once):
+    """Whoever logged them, and where timestamps are moved as well."""
+    said = [usual(200 + n, app, rank, event, T0 + us) for n, (app, rank, event, us, _) in enumerate(given_lines)]
+    shown = [one[2] + given_line[4] for one, given_line in zip(said, given_lines, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "READ_AT_ONCE", at_once)
+        found = usual_lines("berlin", "edge01", said)
+
+    assert collected_lines("hub001", 90, found) == one_by_one(said, [one[2] for one in said])
+    assert collected_lines("hub001", 90, moved_lines(found, shown)) == one_by_one(said, shown)
+
+
+USUAL = orjson.loads(usual(205)[4])
+ID = b'"id":"edge01-205"'
+BODY = usual(205)[4]
+UNUSUAL = {
+    "a notice": (notice_line("edge01", 205, T0, INFO, "relay", "hello", {})[0].body, ""),
+    "a notice that says it is a bot's": (notice_line("edge01", 205, T0, INFO, "relay", "hello", {})[0].body, "bot"),
+    "without a bot": (BODY, ""),
+    "of a clock set back": (
+        log_line("edge01", 205, 3, "bot", T0 + 5, INFO, {"event": "x"}, b"k" * 16, T0)[0].body,
+        "bot",
+    ),
+    "another level": (usual(205, rank=WARNING)[4], "bot"),
+    "another time": (usual(205, at=T0 + 1)[4], "bot"),
+    "another epoch": (BODY.replace(b"edge01-", b"edge02-"), "bot"),
+    "another seq": (BODY.replace(b"-205", b"-206"), "bot"),
+    "another type": (orjson.dumps({**USUAL, "type": "status"}), "bot"),
+    "two types": (BODY[:-1] + b',"type":"status"}', "bot"),
+    "two ids": (BODY[:-1] + b',"id":"edge01-204"}', "bot"),
+    "an edge": (orjson.dumps({**USUAL, "edge": "paris"}), "bot"),
+    "no run": (orjson.dumps({k: v for k, v in USUAL.items() if k != "run"}), "bot"),
+    "another field for one": (orjson.dumps({"x" if k == "run" else k: v for k, v in USUAL.items()}), "bot"),
+    "an edge for a run": (orjson.dumps({"edge" if k == "run" else k: v for k, v in USUAL.items()}), "bot"),
+    "a message that is none": (orjson.dumps({**USUAL, "message": 7}), "bot"),
+    "a context that is none": (orjson.dumps({**USUAL, "context": []}), "bot"),
+    "a source that is none": (orjson.dumps({**USUAL, "source": None}), "bot"),
+    "the source of the relay": (orjson.dumps({**USUAL, "source": "logrelay"}), "bot"),
+    "a type that cannot be counted": (orjson.dumps({**USUAL, "type": []}), "bot"),
+    "an id in another place": (orjson.dumps(dict(sorted(USUAL.items()))), "bot"),
+    "two lines": (BODY + b"," + BODY, "bot"),
+    "two lines, one below the other": (BODY + b"\n" + BODY, "bot"),
+    "no end": (BODY[:-1], "bot"),
+    "an open end": (BODY[:-2] + b"}", "bot"),
+    "nothing": (b"", "bot"),
+    "no object": (b"[]", "bot"),
+    "an id with a quotation mark": (BODY.replace(ID, b'"id":"edge01-205\\""'), "bot"),
+}
+
+
+@pytest.mark.parametrize("what", UNUSUAL)
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "between", "last"])
+def test_what_is_not_usual_is_found_wherever_it_stands(what, place):
+    """It goes the long way, and with it the lines around it."""
+    body, app = UNUSUAL[what]
+    said = [usual(205 - place + n) for n in range(3)]
+    said[place] = (205, INFO, T0, (app, "run", "box", "bot.x"), body)
+
+    assert usual_lines("berlin", "edge01", said) is None
+
+
+def test_what_looks_like_the_next_line_inside_of_one_is_no_line():
+    """Two lines that only make sense together are none, whatever is counted."""
+    said = [usual(205 + n) for n in range(3)]
+    begin, body = BODY[: BODY.index(b"205")], said[1][4]
+    cut = body.index(b'"context":') + len(b'"context":')
+    said[1] = (*said[1][:4], body[:cut] + b"{}\n" + begin + b'207"' + body[cut + 1 :])
+    said[2] = (*said[2][:4], said[2][4][:-1] + b',"x":[' + said[2][4] + b"]}")
+
+    assert usual_lines("berlin", "edge01", said) is None
+    assert usual_lines("berlin", "edge01", said[1:]) is None
+
+
+def test_ids_that_become_longer_go_the_long_way():
+    """Seven times in the life of a journal."""
+    assert usual_lines("berlin", "edge01", [usual(99), usual(100)]) is None
+    assert usual_lines("berlin", "edge01", [usual(100), usual(101)]) is not None
 
 
 def test_critical_is_shown_as_error():

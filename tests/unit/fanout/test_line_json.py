@@ -22,6 +22,7 @@ from logrelay.fanout.line_json import (
     notice_line,
     read_body,
     rfc3339,
+    rfc3339_of_each,
 )
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, run_name
 from tests.support.waiting import DEADLINE_S
@@ -529,3 +530,14 @@ def test_a_long_source_is_cut_and_kept_whole_in_the_context(chars):
     line, shape = line_of({"event": "e", "logger": name, "logger_": 1})
     assert line.source == name[:256]
     assert shape["context"] == ({"logger_": 1} if chars <= 256 else {"logger_": 1, "logger__": name})
+
+
+@given(
+    st.lists(
+        st.integers(0, 3_000_000) | st.integers(-(1 << 61), 1 << 61) | st.integers(253_402_300_799_999_000, 1 << 58),
+        max_size=6,
+    )
+)
+def test_many_times_are_rendered_as_each_would_be(times):
+    """Also those that no clock can write."""
+    assert rfc3339_of_each(times) == [rfc3339(us) for us in times]

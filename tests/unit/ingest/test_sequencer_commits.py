@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from logrelay.fanout import batch as batch_module
-from logrelay.fanout.collected_line import read_line
+from logrelay.fanout.batch import Batch
+from logrelay.fanout.collected_line import read_line, usual_lines
+from logrelay.fanout.filters import Filter
 from logrelay.fanout.line_json import log_line
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.model import CRITICAL, DEBUG, ERROR, INFO, RELAY_RUN, WARNING, CollectedRow, Run
@@ -128,3 +131,29 @@ def test_collected_lines_go_with_how_far_they_are(sequencer):
     sequencer.note_collected([row])
     commit, batch = sequencer.take()
     assert (commit.collected, commit.lines, batch) == ([row], [], None)
+
+
+def test_usual_lines_take_their_places_together(sequencer, run):
+    """Between a local line and a notice; a filter that looks into lines finds what each says, though none was kept."""
+    made = [
+        log_line("edge01", 41 + n, 3, "bot", 1_769_162_400_000_000 + n, 20, {"event": f"x{n}", "n": n}, b"k" * 16)[0]
+        for n in range(3)
+    ]
+    said = [(line.seq, 20, line.time_us, ("bot", line.run_name, "box", "bot"), line.body) for line in made]
+    log(sequencer, run)
+    sequencer.add_all_collected(usual_lines("berlin", "edge01", said))
+    sequencer.add_notice(5, 30, "relay", "between", {"n": 1})
+    commit, batch = sequencer.take()
+
+    assert [(line.seq, line.edge) for line in commit.lines] == [
+        (7, ""),
+        (8, "berlin"),
+        (9, "berlin"),
+        (10, "berlin"),
+        (11, ""),
+    ]
+    assert [orjson.loads(line.body)["id"] for line in commit.lines] == [f"k3f9ab-{seq}" for seq in range(7, 12)]
+    assert batch.select(Filter(where=(("n", "1"),))) == [2, 4]
+    assert batch.select(Filter(text="X2")) == [3, 4], "and the notice, which every viewer gets"
+    log(sequencer, run)
+    assert Batch.merge([batch, sequencer.take()[1]]).select(Filter(text="x1")) == [2, 4]

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from logrelay.journal.checksums import BODY_CRC_SQL, UNCHECKED, damaged, is_a_line, line_crc, row_crc
+from logrelay.journal.checksums import BODY_CRC_SQL, UNCHECKED, damaged, is_a_line, line_crc, line_crcs, row_crc
 
 ROW = (7, 1_769_162_400_000_000, 20, 3, 1, b'{"id":"abc123-7","level":"INFO","message":"m","context":{}}')
 
@@ -78,3 +78,9 @@ def test_a_row_of_a_small_table_has_one_checksum_everywhere():
     """Of integers, texts, bytes and NULLs; columns do not run together."""
     assert row_crc((1, "ab", b"\1", None)) == row_crc([1, "ab", b"\1", None]) == 558529503
     assert len({row_crc(row) for row in [(1, "a", "bc"), (1, "ab", "c"), (1, "abc"), (11, "a", "bc")]}) == 4
+
+
+def test_those_of_many_lines_are_those_of_each():
+    """Whatever their numbers are; a seq has more bits than a CRC begins with."""
+    rows = [ROW, (1 << 40, -5, 10, 0, -1, b""), ((1 << 33) + 7, 1 << 61, 50, 1 << 20, 1 << 30, b"\xff" * 9)]
+    assert line_crcs(*zip(*rows, strict=True)) == [line_crc(*row) for row in rows]

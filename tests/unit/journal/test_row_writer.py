@@ -56,12 +56,14 @@ def write(writer, db, commit):
 def test_the_columns_of_a_line(writer, db, line):
     """Every column has its value, the body as text; notices have the number of notices, whatever their source."""
     written = [line(1, level=40, source="b", run=3), line(2, run=0), line(3, source="a")]
+    written.append(line(4, source="a")._replace(clock_us=5))  # of a clock that was set back: it is found by that
     writer.write(db, Commit(written))
 
     assert rows(db, "SELECT seq, time_us, level, source, run, body, typeof(body) FROM lines ORDER BY seq") == [
         (1, written[0].time_us, 40, 2, 3, written[0].body.decode(), "text"),
         (2, written[1].time_us, 20, NOTICE_SOURCE, 0, written[1].body.decode(), "text"),
         (3, written[2].time_us, 20, 1, 1, written[2].body.decode(), "text"),
+        (4, 5, 20, 1, 1, written[3].body.decode(), "text"),
     ]
     assert writer.names == {("a", APP): 1, ("b", APP): 2}
     assert rows(db, "SELECT id, name, app FROM sources ORDER BY id") == [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logrelay.fanout.collected_line import CollectedLine, Told
+from logrelay.fanout.collected_line import CollectedLine, CollectedLines, Told
 from logrelay.fanout.line_json import log_line
 from logrelay.machines import collection as module
 from logrelay.machines.collection import Collection, StreamFacts
@@ -54,7 +55,13 @@ class Hub:
 
     @property
     def lines(self):
-        return [int(item.shape["message"].split()[1]) for item in self.out if isinstance(item, CollectedLine)]
+        found = []
+        for item in self.out:
+            if isinstance(item, CollectedLines):
+                found += [orjson.loads(b'{"id":"' + b'"' + rest + b"}") for rest in item.rests]
+            elif isinstance(item, CollectedLine):
+                found.append(item.shape)
+        return [int(shape["message"].split()[1]) for shape in found]
 
     @property
     def told(self):
@@ -202,6 +209,19 @@ def test_killed_anywhere_each_line_is_taken_once(steps, chunk):
 
     assert hub.lines == list(range(1, end + 1))
     assert hub.told == []
+
+
+@pytest.mark.parametrize("chunk", [2, 5, 100])
+def test_lines_of_two_machines_that_say_the_same_time_are_moved_apart(hub, monkeypatch, chunk):
+    """Together with those around them, which stay as they are."""
+    monkeypatch.setattr(module, "CHUNK_LINES", chunk)
+    hub.take(batch(1, 4))
+    hub.take(batch(3, 8, edge="paris"))
+    found = [item for item in hub.out if isinstance(item, CollectedLines)]
+
+    assert [us - T0 for item in found for us in item.shown] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert [us - T0 for item in found for us in item.found] == [1, 2, 3, 4, 3, 4, 5, 6, 7, 8]
+    assert hub.collection.counters.lines == 10
 
 
 def test_what_is_remembered_is_bounded(hub, monkeypatch):
