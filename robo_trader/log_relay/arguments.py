@@ -9,7 +9,7 @@ A wrong argument is an error of who wrote the bot, seen the first time it starts
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from . import environment
@@ -18,10 +18,10 @@ SHOWN_CHARS: Final = 60
 """Characters of a wrong value that are shown."""
 
 
-def wrong(name: str, value: Any, allowed: str, otherwise: str) -> ValueError:
-    """Return the error for an argument; `otherwise` is what leaving it out means."""
+def wrong(name: str, value: Any, allowed: str, otherwise: str, *, secret: bool = False) -> ValueError:
+    """Return the error for an argument; `otherwise` is what leaving it out means. `secret`: the value is not shown."""
     try:
-        shown = repr(value)
+        shown = f"a {type(value).__name__} (its value is not shown)" if secret else repr(value)
     except Exception:  # the value's own code
         shown = f"a {type(value).__name__}"
     shown = shown if len(shown) <= SHOWN_CHARS else shown[: SHOWN_CHARS - 3] + "..."
@@ -51,6 +51,25 @@ def names(name: str, value: Any, otherwise: str) -> tuple[str, ...]:
         if all(isinstance(one, str) for one in found):
             return found
     raise wrong(name, value, "a list of names, or a text of names with commas between them", otherwise)
+
+
+def listed(name: str, value: Any, what: str, otherwise: str, *, secret: bool = False) -> tuple[str, ...]:
+    """Return texts that were given as a list. Raises ValueError for anything else, also for one text alone.
+
+    A text is iterable, so it would be taken for its letters. `secret`: the value is not shown.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray):
+        found = tuple(value)
+        if all(isinstance(one, str) for one in found):
+            return found
+    raise wrong(name, value, f"a list of {what}", otherwise, secret=secret)
+
+
+def texts_by_name(name: str, value: Any, otherwise: str) -> Mapping[str, str]:
+    """Return a mapping such as `os.environ`. Raises ValueError, which shows no value, for anything else."""
+    if isinstance(value, Mapping) and all(isinstance(one, str) for pair in value.items() for one in pair):
+        return value
+    raise wrong(name, value, "a mapping of names to texts, as os.environ is one", otherwise, secret=True)
 
 
 def whole_number(name: str, value: Any, least: int, otherwise: str) -> int:

@@ -23,7 +23,7 @@ from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from . import arguments, environment
@@ -128,6 +128,10 @@ class _Judgement(NamedTuple):
     """The key as it may be shown: a key can itself be a secret (a dict keyed by tokens)."""
 
 
+DEFAULTS: Final = {"deny": "none", "keys": "none", "allow": "none", "trusted": "timestamp, level"}
+"""What leaving one of these arguments out means, as an error says it."""
+
+
 class Redactor:
     """Takes secrets out of events and texts. Never raises `Exception`, takes no lock, may be shared by all threads.
 
@@ -142,6 +146,9 @@ class Redactor:
     people, mail addresses and telephone numbers too. `known` are further secrets by value. `trusted` are keys whose
     values the chain itself wrote. `keys` is the former name of `deny`. `known_only` leaves out all rules but those
     about known values: for use behind a redactor of one's own.
+
+    An argument of the wrong kind raises ValueError: its name, what was given, what is allowed. A text in the place of a
+    list is one, for it would be taken for its letters.
     """
 
     def __init__(
@@ -156,17 +163,24 @@ class Redactor:
         keys: Iterable[str] = (),
         known_only: bool = False,
     ) -> None:
-        environ = os.environ if environ is None else environ
+        if environ is None:
+            environ = os.environ
+        else:
+            environ = arguments.texts_by_name("environ", environ, "the environment of this process")
+        names = {"deny": deny, "keys": keys, "allow": allow, "trusted": trusted}
+        given = {name: arguments.listed(name, value, "names", DEFAULTS[name]) for name, value in names.items()}
+        secrets = arguments.listed("known", known, "texts", "none", secret=True)
+        personal = arguments.optional("personal", personal, bool, "True, False", "LOGRELAY_REDACT_PERSONAL")
         self._rules = Rules(
-            deny=[*deny, *keys, *environment.names("LOGRELAY_REDACT_DENY", environ)],
-            allow=[*allow, *environment.names("LOGRELAY_REDACT_ALLOW", environ)],
-            known=[*known, *from_environment(environ)],
+            deny=[*given["deny"], *given["keys"], *environment.names("LOGRELAY_REDACT_DENY", environ)],
+            allow=[*given["allow"], *environment.names("LOGRELAY_REDACT_ALLOW", environ)],
+            known=[*secrets, *from_environment(environ)],
             personal=_personal(environ) if personal is None else personal,
             known_only=known_only,
         )
         self._scrub = self._rules.scrub
         self._known_only = known_only
-        self._trusted = frozenset(trusted)
+        self._trusted = frozenset(given["trusted"])
         self._judged: dict[str, _Judgement] = {}
         self._plain: set[str] = set()
         """Those of `_judged` that say nothing about their values."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor, arguments
+from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor, Redactor, arguments
 
 
 class Unshown:
@@ -30,6 +30,22 @@ WRONG = {
     "redact": ("maybe", 5, 1, 0, [], {}),
 }
 OF_THE_HANDLER = {"processor": (5, "x", object(), True)}
+NO_LIST = ("abc", b"abc", 5, None, True, [5], ["a", None], Unshown())
+OF_THE_REDACTOR = {
+    "deny": NO_LIST,
+    "allow": NO_LIST,
+    "keys": NO_LIST,
+    "trusted": NO_LIST,
+    "known": NO_LIST,
+    "personal": (1, 0, "on", "maybe", [], Unshown()),
+    "environ": ("A=b", 5, [("A", "b")], {"A": 1}, {1: "b"}, Unshown()),
+}
+RIGHT_OF_THE_REDACTOR = {
+    "deny": ((), [], ["a"], ("a", "b c"), {"a"}, iter(["a"])),
+    "known": ((), ["swordfish"]),
+    "personal": (None, True, False),
+    "environ": (None, {}, {"A": "b"}),
+}
 RIGHT = {
     "socket": (None, "/x/s", Path("/x/s"), b"/x/s"),
     "app": (None, "bot"),
@@ -69,6 +85,31 @@ def test_a_wrong_argument_is_named_with_what_is_allowed(maker, name):
         with pytest.raises(ValueError, match=rf"^{name} is .*(must be )") as caught:
             maker(**{name: value})
         assert len(str(caught.value)) < 300
+
+
+def test_every_argument_of_the_redactor_is_tried():
+    """But the switch that only this package gives."""
+    assert OF_THE_REDACTOR.keys() == inspect.signature(Redactor).parameters.keys() - {"known_only"}
+
+
+@pytest.mark.parametrize("name", OF_THE_REDACTOR)
+def test_a_wrong_argument_of_the_redactor_is_refused(name):
+    """`deny="abc"` is no list of three letters; what may hold a secret is not shown."""
+    for value in OF_THE_REDACTOR[name]:
+        with pytest.raises(ValueError, match=f"^{name} is .*, must be .*; leave it out for .+") as told:
+            Redactor(**{name: value})
+        shown = str(told.value)
+        if name in ("known", "environ"):
+            assert f"a {type(value).__name__} (its value is not shown)" in shown
+        elif isinstance(value, str):
+            assert repr(value) in shown
+
+
+@pytest.mark.parametrize("name", RIGHT_OF_THE_REDACTOR)
+def test_a_right_argument_of_the_redactor_is_taken(name):
+    """Lists of every kind."""
+    for value in RIGHT_OF_THE_REDACTOR[name]:
+        assert Redactor(**{name: value}).text("x=1") == "x=1"
 
 
 @pytest.mark.parametrize("name", RIGHT)
