@@ -44,7 +44,8 @@ def port(facts: Facts) -> Iterator[Finding]:
         yield error("address_unusable", "listen", found.error, "choose another LOGRELAY_HOST or LOGRELAY_PORT")
     relay, journal = facts.relay, facts.journal
     if relay is not None and journal is not None:
-        differs = relay.epoch is not None and journal.epoch is not None and relay.epoch != journal.epoch
+        known = relay.epoch is not None and journal.epoch is not None
+        differs = known and journal.epoch not in (relay.epoch, relay.head_epoch)
         if differs or (relay.epoch is not None and journal.node is None):
             yield error(
                 "another_relay",

@@ -78,6 +78,9 @@ class RunningRelay:
     version: str | None = None
     epoch: str | None = None
     trouble: str | None = None
+    head_epoch: str | None = None
+    """The epoch of its newest line. An epoch is in the journal's file from its first line on, so until a relay that was
+    restarted has one, the file knows only this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,8 @@ class Facts:
     relay: RunningRelay | None = None
     """None: none answers at the port."""
     unit: UnitFacts | None = None
+    alerts_error: str = ""
+    """What is missing for the alerts that are set."""
     config_error: str = ""
     """What `serve` would say before it opens anything, although each setting is right by itself."""
     listen_error: str = ""

@@ -23,10 +23,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 from logrelay.access.token_file import read_tokens
+from logrelay.alerts.task import missing_apprise
 from logrelay.config.loading import Effective, Surroundings, load, require_token, secrets_in, trader_places
 from logrelay.config.settings import MEMORY, Config, authority, connectable
 from logrelay.config_file import read_config_file
@@ -124,6 +126,7 @@ def gather(effective: Effective, user: User, *, unit: UnitFacts | None, trader: 
         journal=journal,
         relay=relay,
         unit=unit,
+        alerts_error=_alerts_error(config),
         config_error=_config_error(effective),
         listen_error=_listen_error(config),
         tls_error=tls_error,
@@ -152,6 +155,10 @@ def _config_error(effective: Effective) -> str:
     except ConfigError as error:
         return str(error)
     return ""
+
+
+def _alerts_error(config: Config) -> str:
+    return missing_apprise() if config.alert and find_spec("apprise") is None else ""
 
 
 def _listen_error(config: Config) -> str:
@@ -234,7 +241,8 @@ def _relay(config: Config, unit: UnitFacts | None) -> tuple[RunningRelay | None,
     said = relay_facts(body)
     if said is not None:
         trouble = (said.get("journal") or {}).get("trouble")
-        return RunningRelay(str(said["version"]), str(said["epoch"]), trouble and str(trouble)), True
+        head = str(said.get("head") or "").rpartition("-")[0]
+        return RunningRelay(str(said["version"]), str(said["epoch"]), trouble and str(trouble), head or None), True
     if answer.status in (401, 403, 429) and (b"token" in body or b"relay" in body):
         return RunningRelay(), True
     return None, False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from logrelay.config.value_types import MIB
+from logrelay.config.value_types import KIB, MIB
 from logrelay.doctor.facts import SEARCH, WRITE, Facts
 from logrelay.doctor.finding import Finding, error, problem, warning
 from logrelay.journal.room_watch import LOW_SHARE, PINNED_SHARES
@@ -108,7 +108,7 @@ def bots(facts: Facts) -> Iterator[Finding]:
     found = facts.journal
     if found is None or found.bots is None:
         return
-    if not found.bots:
+    if not found.bots and not facts.effective.config.collect:
         since = "" if found.made_us is None else f" since {_time(found.made_us)}"
         yield warning(
             "no_bot_seen",
@@ -128,7 +128,7 @@ def bots(facts: Facts) -> Iterator[Finding]:
         if bot.state in BAD_STATES and bot.app not in facts.effective.config.expect:
             last = "" if bot.last_us is None else f", its last line is of {_time(bot.last_us)}"
             yield warning(
-                "bot_missing", f"the bot {bot.app!r} is {bot.state}{last}", "logrelay status shows what it said last"
+                "bot_missing", f"the bot {bot.app!r} {_how(bot.state)}{last}", "logrelay status shows what it said last"
             )
 
 
@@ -144,11 +144,11 @@ def clock(facts: Facts) -> Iterator[Finding]:
 
 
 def _how(state: str | None) -> str:
-    return "has never been seen" if state is None else f"is {state}"
+    return {None: "has never been seen", "crashed": "has crashed"}.get(state, f"is {state}")
 
 
 def _mib(count: int) -> str:
-    return f"{count / MIB:,.0f} MiB"
+    return f"{count / MIB:,.0f} MiB" if count >= MIB else f"{count / KIB:,.0f} KiB"
 
 
 def _time(moment_us: int) -> str:

@@ -31,6 +31,8 @@ def clock(facts: Facts) -> Iterator[Finding]:
 
 def packages(facts: Facts) -> Iterator[Finding]:
     """Packages that are missing, or older than what was tried."""
+    if facts.alerts_error:
+        yield error("package_missing", "config", facts.alerts_error, "or take the alerts out of the settings")
     for package in facts.packages:
         if package.version is None:
             yield error("package_missing", "config", f"{package.name} is not installed", "install logrelay-daemon anew")

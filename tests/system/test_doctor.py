@@ -107,6 +107,9 @@ def test_nothing_is_found_where_all_is_well(patient, relay):
     assert shown["urls"]["page"] == f"http://127.0.0.1:{relay.port}/"
     relay.stop()
     assert patient.found() == (set(), 0, patient.found()[2])
+    relay.start()  # its epoch is another one, which the file learns with the next line
+    assert patient.found(LOGRELAY_PORT=str(relay.port))[:2] == (set(), 0)
+    relay.stop()
     fresh = Patient(patient.home / "fresh")
     fresh.home.mkdir()
     assert fresh.found()[:2] == (set(), 0)
