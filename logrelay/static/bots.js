@@ -5,6 +5,7 @@
  * it is told of summaries, of lines and of the connection. Read `static/seen.js` next.
  */
 
+import { splitId } from "./client.js";
 import { button, element, redraw, setText } from "./dom.js";
 import { moment, span, visible } from "./format.js";
 
@@ -46,10 +47,10 @@ export class Bots {
     this.#show();
   }
 
-  /** Take what the stream brought: it tells that bots speak. */
-  heard(lines) {
+  /** Take what the stream brought: it tells that bots speak. Not what it begins with: that was said some time ago. */
+  heard(lines, head) {
     const now = Date.now();
-    for (const { app } of lines) if (app) this.#heard.set(app, now);
+    for (const { app, id } of lines) if (app && splitId(id).seq > head) this.#heard.set(app, now);
   }
 
   /** Learn whether the relay is there now. */

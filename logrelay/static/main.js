@@ -199,7 +199,7 @@ const client = new LogRelayClient({
   retryLongest: RETRY_LONGEST,
   onLines: (arrived) => {
     lines.add(arrived, list.following);
-    bots.heard(arrived);
+    bots.heard(arrived, splitId(state.head).seq);
     trades.add(arrived);
     state.stale &&= arrived.every(isNotice);
     if (arrived.some((line) => line.level === "ERROR" || line.level === "WARNING" || isNotice(line))) summary.poke();

@@ -117,6 +117,18 @@ def test_crashed(relay, start_bot, phone):
     until_true(phone, "document.title.startsWith('(14) CRASHED ') && document.title.includes('robo_trader')")
 
 
+def test_what_the_stream_begins_with_was_said_before(relay, phone):
+    """A bot that has been silent for an hour "spoke 1 h ago", also for who opens the page only now."""
+    trader = relay.trader("sleeper")
+    trader.seq += 1
+    an_hour_ago = time.time_ns() - 3600 * 10**9
+    trader.send([1, trader.seq, an_hour_ago, "info", {"event": "good night", "logger": "robo_trader.runner"}])
+    trader.wait()
+    phone.goto(relay.url)
+    expect(phone.locator("#canvas")).to_contain_text("good night")
+    expect(phone.locator(".bot .age")).to_have_text(re.compile(r"^spoke .*(h|min) ago$"))
+
+
 def test_seen(night, phone):
     """What was marked as seen is counted no more, also after a reload; what comes then is new, in the list as well."""
     phone.add_init_script("""
