@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -243,6 +244,36 @@ def test_the_examples_with_loggers_of_the_logging_module_exclude(name, tmp_path)
 
     excluded = 2
     assert done.stdout.splitlines()[-1:] == [str([excluded, 1])], done.stderr
+
+
+SAYS_IT_IN_JSON = """
+import structlog
+structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info,
+                                structlog.processors.JSONRenderer()])
+"""
+DIES = """
+def die():
+    raise RuntimeError("of " + threading.current_thread().name)
+for end in (die, sys.exit):
+    thread = threading.Thread(target=end, name="the thread")
+    thread.start()
+    thread.join()
+raise RuntimeError("of the bot")
+"""
+
+
+def test_the_hooks_of_bots_md_log_last_words():
+    """What ends a thread and what ends the bot should be logged, and printed as before; SystemExit is no fault."""
+    (example,) = [c for c in re.findall(r"```python\n(.*?)```", page("docs/bots.md"), re.DOTALL) if "excepthook" in c]
+    done = subprocess.run(
+        [sys.executable, "-c", SAYS_IT_IN_JSON + example + DIES], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["level"], line["event"]) for line in lines] == [("critical", "exception.unhandled")] * 2
+    assert [line["exception"].splitlines()[-1] for line in lines] == [
+        "RuntimeError: of the thread", "RuntimeError: of the bot",
+    ]  # fmt: skip
+    assert (done.returncode, done.stderr.count("Traceback (most recent")) == (1, 2)
 
 
 def test_the_first_examples_of_the_redaction_are_true():
