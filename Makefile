@@ -174,6 +174,7 @@ if [ "$$url" = gone ]; then
   wait $$relay; code=$$?; relay=
   : >"$$home/trader"
   echo "make run: the relay did not start (exit code $$code)" >&2
+  [ $$code -ne 3 ] || echo "make run: with another port it may: make run PORT=9000" >&2
   [ $$code -ne 0 ] || code=1
   stop
 fi

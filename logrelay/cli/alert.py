@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logrelay.cli.line_options import read_token
-from logrelay.cli.output import print_stderr
+from logrelay.cli.output import ListedCommands, print_stderr
 from logrelay.cli.place_options import journal_path, place_options
 from logrelay.cli.setting_options import read_settings
 from logrelay.config.alert_rules import seconds_of
@@ -54,7 +54,7 @@ def _of_unit(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--unit", metavar="NAME", help="Take the settings of a service, as systemd starts it.")(command)
 
 
-@click.group()
+@click.group(cls=ListedCommands)
 def alert() -> None:
     """Try the services that alerts go to, list what is going on, silence bots."""
 

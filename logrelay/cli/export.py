@@ -78,4 +78,5 @@ def export(form: str, output: str | None, **given: Any) -> None:
             if part is not None:
                 with suppress(OSError):
                     Path(part).unlink()
-        print_stderr(f"{writer.lines:,} lines exported" + (f" to {output}" if output else ""))
+        many = "1 line" if writer.lines == 1 else f"{writer.lines:,} lines"
+        print_stderr(f"{many} exported" + (f" to {output}" if output else ""))

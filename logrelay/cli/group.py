@@ -20,7 +20,7 @@ from logrelay import __version__
 from logrelay.cli.alert import alert
 from logrelay.cli.check import check
 from logrelay.cli.export import export
-from logrelay.cli.output import print_stderr
+from logrelay.cli.output import ListedCommands, print_stderr
 from logrelay.cli.pair import pair
 from logrelay.cli.purge import purge
 from logrelay.cli.search import search
@@ -39,7 +39,7 @@ HELP_WIDTH = 100
 """Columns of the help page: the longest default fits in two lines."""
 
 
-class Commands(click.Group):
+class Commands(ListedCommands):
     """A group whose commands may raise RelayError: one line on stderr, and the exit code of the error.
 
     A command line that cannot be understood is told in the same way, whichever command it is for. Ctrl-C ends every

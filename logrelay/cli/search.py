@@ -5,6 +5,7 @@ Owns: the command. It must not know how a journal is searched. Read `cli/export`
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import click
@@ -74,13 +75,18 @@ def search(around: str | None, limit: int | None, as_json: bool, colour: str, **
         finally:
             progress.clear()
         if not output.lines:
-            begin, end = selection.since or "its oldest line", selection.until or "its newest"
+            begin, end = _moment(selection.since, "its oldest line"), _moment(selection.until, "its newest")
             print_stderr(
                 f"nothing found in {source.name}, from {begin} to {end}; conditions go together, so leave one out, or "
                 "give another --since and --until"
             )
         if limit is None and around is None and output.lines >= most:
             print_stderr(f"these are the newest {most:,}; --limit shows more, logrelay export all of them")
+
+
+def _moment(given: str | None, otherwise: str) -> str:
+    """Return a time as it was given, an age (`7d`) as one."""
+    return f"{given} ago" if given and re.fullmatch(r"[0-9.]+[a-z]", given) else given or otherwise
 
 
 def _is_place(argument: str) -> bool:

@@ -31,6 +31,9 @@ BACK_WITHIN_S = 3.0
 ASK_AGAIN_S = 0.25
 """The pause between two questions while they are waited for."""
 
+SHOWN_CHARS = 200
+"""Characters of a message that are shown: two or three rows of a terminal."""
+
 SHOWN_PROBLEMS = 10
 """Groups of problems listed in the text; --json lists all that the relay gives."""
 
@@ -151,7 +154,9 @@ def _texts(
     width = max((len(visible(str(app["app"]))) for app in summary["apps"]), default=0)
     for app in summary["apps"]:
         last, lines = app["last"], app["lines"]
-        said = f"{_ago(last['timestamp'], now)}  {last['level']} {last['message']}" if last else "nothing since then"
+        said = "nothing since then"
+        if last:
+            said = f"{_ago(last['timestamp'], now)}  {last['level']} {_cut(last['message'])}"
         counts = ", ".join(f"{lines[level]:,} {level}" for level in COUNTED_LEVELS if lines[level])
         yield f"  {visible(str(app['app'])):<{width}}  {_state(app, runs=runs):<9}  " + visible(
             said + (f"  ({counts})" if counts else "")
@@ -161,12 +166,18 @@ def _texts(
         yield f"problems since {summary['since']}:"
     for one in problems[:SHOWN_PROBLEMS]:
         level = one.get("severity") or one["level"]
-        text = f"{one['message']}" + (f": {one['exception']}" if one["exception"] else "")
+        text = _cut(f"{one['message']}" + (f": {one['exception']}" if one["exception"] else ""))
         where = f"{one['source']}, newest {_ago(one['last']['timestamp'], now)}, {one['last']['id']}"
         yield visible(f"  {one['count']:>6,} x {level:<8} {text}  ({where})")
     more = len(problems) - SHOWN_PROBLEMS + summary["more_problems"]
     if more > 0:
         yield f"  and {more:,} more; --json lists them, logrelay search --level warning shows the lines"
+
+
+def _cut(text: object) -> str:
+    """Return a text as far as a person reads it in a row; --json has all of it."""
+    whole = str(text)
+    return whole if len(whole) <= SHOWN_CHARS else whole[: SHOWN_CHARS - 1] + "\u2026"
 
 
 def _ago(timestamp: str, now: datetime) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from logrelay.cli.output import print_stderr
+from logrelay.cli.output import ListedCommands, print_stderr
 from logrelay.cli.systemd_install import install, uninstall, user_name
 from logrelay.installation.reachable import is_hidden
 from logrelay.installation.unit_files import PACKAGED_BIN, PACKAGED_TRADER, packaged
@@ -23,7 +23,7 @@ PACKAGED_CHECKOUT = "/opt/robo-trader"
 """Where the sample bot's unit says the checkout is; replaced by where it is when this is one."""
 
 
-@click.group()
+@click.group(cls=ListedCommands)
 def systemd() -> None:
     """Install the relay as a service of systemd, or print the unit files."""
 

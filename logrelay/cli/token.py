@@ -18,7 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from logrelay.cli.completion import complete_level
-from logrelay.cli.output import print_stderr
+from logrelay.cli.output import ListedCommands, print_stderr
 from logrelay.cli.place_options import SYSTEM_DIRECTORY, is_installed_relay, place_options
 from logrelay.cli.setting_options import read_settings
 from logrelay.config.loading import Effective
@@ -49,7 +49,7 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.group()
+@click.group(cls=ListedCommands)
 def token() -> None:
     """Make tokens for viewers, list and revoke them, while the relay runs."""
 
@@ -169,8 +169,9 @@ def revoke(name: str, **places: str | None) -> None:
     def without_it(there: tuple[Token, ...]) -> tuple[Token, ...]:
         rest = tuple(other for other in there if other.name != name)
         if len(rest) == len(there):
-            names = ", ".join(sorted(other.name for other in there)) or "none"
-            raise ConfigError(f"there is no token {quoted(name)} in {path}; there is: {names}")
+            names = ", ".join(sorted(other.name for other in there))
+            known = f"there is: {names}" if names else "there is none at all"
+            raise ConfigError(f"there is no token {quoted(name)} in {path}; {known}")
         return rest
 
     rest = token_file.change_tokens(path, without_it)

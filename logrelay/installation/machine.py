@@ -167,10 +167,11 @@ def carry_out(steps: Sequence[Step], tell: Callable[[str], None]) -> None:
             _do(step, tell)
         except (OSError, InstallError) as error:
             why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-            left = "; ".join(str(later) for later in steps[number + 1 :]) or "nothing"
+            later = "; ".join(map(str, steps[number + 1 :]))
+            left = f" Not done: {later}." if later else ""
             raise InstallError(
                 f"could not {step}: {why}\n"
-                f"Done before: {number} of {len(steps)} steps. Not done: {left}.\n"
+                f"Done before: {number} of {len(steps)} steps.{left}\n"
                 "Mend what is wrong and give the same command again: it goes on from here."
             ) from None
 

@@ -340,6 +340,8 @@ def as_nats_error(error: BaseException, server: NatsUrl, client: Any = None) -> 
     if type(error).__name__ == "ConnectionClosedError" and isinstance(getattr(client, "last_error", None), Exception):
         error = client.last_error  # why it was closed
     where, text = server.public, str(error).strip() or type(error).__name__
+    if isinstance(error, ConnectionRefusedError):  # asyncio's words have the number and the address once more
+        text = "connection refused: no NATS server listens there"
     if isinstance(error, ssl.SSLCertVerificationError):
         return NatsRefusedError(
             f"{where}: its certificate is not trusted: {error.verify_message or error}; --nats-tls-ca names a CA of "

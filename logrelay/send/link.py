@@ -8,6 +8,7 @@ the relay's end. Read `ingest/server` next.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -102,12 +103,18 @@ class Link:
     def _give_up(self) -> None:
         was_given = self._was_given_lines or self._given_bytes > len(self._hello)
         if not self._answered and (self._was_refused or not was_given):
+            remedy = (
+                "the user who sends has to be in the group of the socket"
+                if self._trouble == os.strerror(errno.EACCES)
+                else "start one with logrelay serve, or name the socket of one that runs with --socket"
+            )
             raise NoRelayError(
-                f"no relay takes lines at {self._path}: {self._trouble or 'it does not answer'}; start one with "
-                "logrelay serve, or name the socket of one that runs with --socket"
+                f"no relay takes lines at {self._path}: {self._trouble or 'it does not answer'}; {remedy}"
             )
         why = f" ({self._trouble})" if self._trouble else ""
-        raise NotAckedError(f"the relay at {self._path} has not acked in {self._timeout_s:g} s{why}")
+        raise NotAckedError(
+            f"the relay at {self._path} has not acked in {self._timeout_s:g} s{why}; logrelay status says how it is"
+        )
 
     def _connect(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -27,6 +27,10 @@ Source: TypeAlias = RelaySource | FileSource
 """Either answers `get`, with the same answers."""
 
 
+START_IT = "start the relay (logrelay serve)"
+"""What to do where none answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A source, what of its URL was a filter, and what a person should know of the choice."""
@@ -55,10 +59,21 @@ def find(place: str | None, config: Config, journal: str, token: str | None, *, 
         if "://" in place:
             address, given = parse_address(place, token)
             named = RelaySource(address)
-            named.require_relay(*named.health())
+            try:
+                named.require_relay(*named.health())
+            except NoRelayError as error:
+                if isinstance(error.__cause__, ConnectionRefusedError):
+                    raise NoRelayError(f"{error}; {START_IT}, or name another address") from error.__cause__
+                raise
             return Found(named, tuple(given))
         if _HOST_AND_PORT.fullmatch(place) and not Path(place).exists():
             raise ConfigError(f"there is no journal file {place}; did you mean ws://{place}?")
+        if not Path(place).expanduser().is_file():
+            raise JournalError(
+                f"there is no journal file at {Path(place).expanduser()}; name one that is there, or a relay, such as "
+                "ws://localhost:8765",
+                retry=False,
+            )
         return Found(FileSource(place))
     relay = RelaySource(address_of(config, token))
     readable = journal != MEMORY and Path(journal).expanduser().is_file()
@@ -68,12 +83,13 @@ def find(place: str | None, config: Config, journal: str, token: str | None, *, 
         if readable:
             return Found(FileSource(journal), note=f"{error}; reading its journal {journal}")
         none = "it would keep its journal in memory" if journal == MEMORY else f"there is no journal at {journal}"
-        raise NoRelayError(f"{error}, and {none}; name a URL or a journal file") from error
+        raise NoRelayError(f"{error}, and {none}; {START_IT}, or name a URL or a journal file") from error
     relay.require_relay(status, body)
     if status == 401 and token is None and readable:
         return Found(
             FileSource(journal),
-            note=f"the relay at {relay.address.url} needs a token, and none is known: reading the journal {journal}",
+            note=f"the relay at {relay.address.url} needs a token, and none is known (--token-file PATH or "
+            f"LOGRELAY_TOKEN shows it one): reading the journal {journal}",
         )
     if status not in (200, 503):  # 503: it has trouble with its journal, and answers all the same
         raise refusal(status, body)

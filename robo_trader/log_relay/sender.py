@@ -74,6 +74,13 @@ MAX_LOSSES: Final = 5
 """Connections that must end at the same first unacked line before that line is given up ..."""
 MAX_LOSSES_ALONE: Final = 3
 """... the last ones of them with nothing else on the wire."""
+_START: Final = ". Start it (logrelay serve), or name its socket in LOGRELAY_SOCKET"
+REMEDIES: Final = {
+    "FileNotFoundError": _START,
+    "ConnectionRefusedError": _START,
+    "PermissionError": ". The user of this process has to be in the group of that socket: ls -l shows it",
+}
+"""What to do about an absent relay, by what the system says of its socket."""
 REPORT_EVERY_S: Final = 60.0
 """Seconds between two stderr lines about an absent relay."""
 STDERR_BYTES: Final = 1_000
@@ -632,7 +639,8 @@ class Sender:
         if self._reported_at is None or now - self._reported_at >= REPORT_EVERY_S:
             self._reported_at = now
             where = self._path if self._path is not None else default_path()
-            self._print_stderr(f"no relay at {where} ({self._last_error}); {self._counts()}; {doing}")
+            remedy = REMEDIES.get(self._last_error.partition(":")[0], "")
+            self._print_stderr(f"no relay at {where} ({self._last_error}); {self._counts()}; {doing}{remedy}")
 
     def _fail(self, why: str, *, blameless: bool = False) -> None:
         """Give up the connection; its lines are in doubt until the next welcome. `blameless`: no line is the cause."""

@@ -171,7 +171,9 @@ class Recovery:
         else:
             file.remove()
         if lines:
-            self._report(f"{lines} lines that an earlier run (pid {reader.pid}) had left behind are delivered")
+            many = "1 line" if lines == 1 else f"{lines} lines"
+            was = "is" if lines == 1 else "are"
+            self._report(f"{many} that an earlier run (pid {reader.pid}) had left behind {was} delivered")
 
     def _send(self, reader: Reader) -> int:
         """Send what the relay does not have, wait until it has it, and return how many lines that were."""

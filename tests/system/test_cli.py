@@ -42,6 +42,16 @@ def cli(environ, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("group", [[], ["token"], ["alert"], ["systemd"]])
+def test_the_list_of_the_commands_says_all_of_each(cli, group):
+    """Click would cut it in the middle of a sentence."""
+    done = cli(*group, "--help", COLUMNS="80")
+    commands = done.stdout.partition("Commands:\n")[2]
+    assert done.returncode == 0
+    assert commands.count("\n  ") >= 2
+    assert "..." not in commands
+
+
 @pytest.fixture
 def relay(environ, tmp_path):
     """Start `serve` and wait for its ready line, or its end. Everything started is ended with the test."""

@@ -110,6 +110,7 @@ def test_a_port_in_use_is_said_and_nothing_is_left(arguments, terminal, tmp_path
     assert code == 2
     assert re.search(rf"^relay  \| logrelay: .*port {port}", run.shown, re.MULTILINE), run.shown
     assert "the relay did not start (exit code 3)" in run.shown
+    assert "make run: with another port it may: make run PORT=9000" in run.shown
     assert not list(tmp_path.glob("logrelay-run.*"))
 
 

@@ -108,6 +108,22 @@ def scene(place):
         one.end() if isinstance(one, Person) else one.stop()
 
 
+SENDS = """
+import os, sys
+from logrelay.errors import NoRelayError
+from logrelay.send.link import Link
+link = Link(sys.argv[2], b"", timeout_s=0.01)
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[1]))
+try:
+    link.send(1, b"x")
+except NoRelayError as error:
+    print(error)
+"""
+"""What `logrelay send` has, as a user: the interpreter is started by one who may read it."""
+
+
 def hello(run: bytes, app: str) -> list:
     return [0, {"protocol": 1, "run": run, "app": app, "host": "box", "pid": 1, "started_ns": 1}]
 
@@ -202,3 +218,8 @@ def test_the_mode_of_the_socket_keeps_others_out(scene, place):
     """As it is by default: whoever is not of the relay's group cannot connect."""
     relay = scene(Relay(place))
     assert scene(Person(MALLORY, relay.socket, groups=())).refused == "PermissionError"
+    told = subprocess.run(
+        [sys.executable, "-c", SENDS, str(MALLORY), str(relay.socket)], cwd=ROOT, capture_output=True, text=True,
+        timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert told.stdout.endswith(": Permission denied; the user who sends has to be in the group of the socket\n")

@@ -123,7 +123,7 @@ def test_what_the_commands_show_of_a_running_relay(relay, send, cli, start, on_t
     for place in (url, relay.journal):
         nothing = cli("search", "no such words", "--since", "1h", place)
         assert (nothing.returncode, nothing.stdout) == (0, "")
-        assert re.search("nothing found in .*, from 1h to its newest; conditions go together", nothing.stderr)
+        assert re.search("nothing found in .*, from 1h ago to its newest; conditions go together", nothing.stderr)
 
     # the end: nobody reads any more
     tail = start("tail", url)
@@ -259,6 +259,7 @@ def test_without_a_relay_and_a_journal_it_is_said(cli):
     assert done.returncode == 5
     assert "no relay answers at ws://127.0.0.1:1" in done.stderr
     assert "there is no journal at" in done.stderr
+    assert "; start the relay (logrelay serve), or name a URL or a journal file" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

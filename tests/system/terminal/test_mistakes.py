@@ -63,6 +63,8 @@ def test_a_last_argument_that_is_a_place_is_none_to_search_for(cli, journal):
     assert len(cli("search", "executed").stdout.splitlines()) == 2
     refused(cli("search", "x", "--around", "abc123-4", "--since", "2h"), 2, "--since cannot go with --around")
     refused(cli("tail", "localhost:18765"), 2, "did you mean ws://localhost:18765?")
+    refused(cli("tail", "http//localhost:8765"), 4, "name one that is there, or a relay, such as ws://localhost:8765")
+    refused(cli("tail", "ws://127.0.0.1:1"), 5, "start the relay (logrelay serve), or name another address")
     refused(cli("tail", "--token-file", "/nope"), 2, "/nope cannot be read: No such file or directory; --token-file")
 
 

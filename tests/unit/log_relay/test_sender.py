@@ -234,7 +234,8 @@ def test_attempts_come_less_often_and_are_told_of_now_and_then(bench, jitter, cl
     assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 0.8, 0.8])
     assert set(jitter) == {(0.6, 1.0)}
     text = f"no relay at {bench.relay.path} (FileNotFoundError: [Errno 2] No such file or directory); "
-    text += "2 lines wait, 0 were dropped; trying again"
+    text += "2 lines wait, 0 were dropped; trying again. "
+    text += "Start it (logrelay serve), or name its socket in LOGRELAY_SOCKET"
     assert bench.told == [text]
     clock.now = 1000.0 + 59.99
     bench.turn()
