@@ -9,8 +9,9 @@ The module is long because a frame is found, bounded and decoded in one pass ove
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgpack
@@ -34,6 +35,10 @@ MAX_HELLO_BYTES = 16 * 1024
 
 _HEAD_BYTES = 16
 """Of a frame that is too long this much is kept: the array's header, the kind and the seq, which reject names."""
+
+ONE_BYTES = 1024
+"""So little is decoded at once, in the hope that it is one frame. If it is the beginning of one, the arrays that it
+claims to have take some megabytes for a moment: as many elements as it has bytes, in each of 200 levels."""
 
 _SCAN_BYTES = 4096
 """The end of half a frame is looked for in slices of this size: msgpack's buffer stays that small."""
@@ -126,6 +131,11 @@ PING = b"\x91\x04"
 PONG = b"\x91\x05"
 """For traders whose hello says that they know pings; an old one takes them for nonsense and connects anew."""
 
+_one = partial(msgpack.unpackb, raw=False, strict_map_key=False, unicode_errors="replace")
+"""Decodes as `Unpackers.decoder` does, what is one frame and nothing else."""
+
+_first = itemgetter(0)
+
 _log: Callable[[tuple[object, ...]], Log] = partial(tuple.__new__, Log)
 """Makes a Log of a tuple; a NamedTuple's own constructor passes its arguments once more, at a cost per line."""
 
@@ -176,13 +186,25 @@ class Decoder:
     the connection is to be closed; further bytes are ignored.
     """
 
-    __slots__ = ("_allowed_bytes", "_broken", "_counted_bytes", "_partial", "_unpackers", "frame_count", "was_pinged")
+    __slots__ = (
+        "_allowed_bytes",
+        "_broken",
+        "_counted_bytes",
+        "_unpackers",
+        "_was_one",
+        "frame_count",
+        "half",
+        "was_pinged",
+    )
 
     def __init__(self, unpackers: Unpackers | None = None, *, first_frame_bytes: int = MAX_PENDING_BYTES) -> None:
         self._unpackers = unpackers or Unpackers()
         self._allowed_bytes = first_frame_bytes
         """A frame that is longer, complete or not, breaks the stream."""
-        self._partial: _PartialFrame | None = None
+        self.half: _PartialFrame | None = None
+        """The frame that is not complete yet."""
+        self._was_one = False
+        """What came last was one frame and nothing else: what comes next is mostly another one."""
         self._counted_bytes = 0
         """What of half a frame is in the shared account now."""
         self._broken = False
@@ -194,33 +216,48 @@ class Decoder:
     @property
     def pending(self) -> int:
         """Bytes of a frame that is not complete yet, kept or passed over."""
-        return 0 if self._partial is None else self._partial.size
+        return 0 if self.half is None else self.half.size
 
     @property
     def kept_bytes(self) -> int:
         """Memory that is taken by a frame that is not complete yet."""
-        return 0 if self._partial is None else self._partial.kept_bytes
+        return 0 if self.half is None else self.half.kept_bytes
 
     def close(self) -> None:
         """Give back what is held: the connection is over."""
         self._drop_partial()
-        self._broken = True
+        self._broken, self._was_one = True, False
 
     def receive(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes, in order, but for pings and pongs. Never raises."""
         self.was_pinged = False
         self.frame_count = 0
         received: list[Frame] = []
+        if self._was_one and len(data) <= ONE_BYTES:
+            try:
+                one = _one(data)
+            except _UNDECODABLE:
+                pass  # it is more than one, or half of one: then its end is looked for first
+            else:
+                self.frame_count = 1
+                self._sort((one,), received)
+                return received
         try:
             while data and not self._broken:
-                if self._partial is not None:
-                    data = self._complete(self._partial, data, received)
+                if self.half is not None:
+                    data = self._complete(self.half, data, received)
                 else:
                     data = self._take(data, received)
         except _UNDECODABLE as error:
             # There is no way to find the next frame.
             self._unpackers.renew_decoder()
             self._break(received, f"not msgpack as agreed: {_describe_error(error)}")
+        self._was_one = (
+            self.frame_count == 1
+            and self.half is None
+            and not self._broken
+            and self._allowed_bytes == MAX_PENDING_BYTES  # the first frame has come
+        )
         return received
 
     def _take(self, data: bytes, received: list[Frame]) -> bytes:
@@ -259,8 +296,8 @@ class Decoder:
         if fault is not None and not self._broken:
             raise fault
         if start < len(data) and not self._broken:
-            self._partial = _PartialFrame(data[start:])
-            self._check_bounds(self._partial, received)
+            self.half = _PartialFrame(data[start:])
+            self._check_bounds(self.half, received)
         return b""
 
     def _complete(self, partial: _PartialFrame, data: bytes, received: list[Frame]) -> bytes:
@@ -285,11 +322,17 @@ class Decoder:
             return
         self.frame_count += len(sizes)
         allowed, self._allowed_bytes = self._allowed_bytes, MAX_PENDING_BYTES
-        append = received.append
-        ranks = RANKS
         unpacker = self._unpackers.decoder
         unpacker.feed(data)
-        for raw, _ in zip(unpacker, sizes, strict=True) if len(sizes) > 1 else ((unpacker.unpack(), 0),):
+        self._sort(map(_first, zip(unpacker, sizes, strict=True)) if len(sizes) > 1 else (unpacker.unpack(),), received)
+        if not received:
+            self._allowed_bytes = allowed  # pings alone: who has not said hello gets no more memory for them
+
+    def _sort(self, decoded: Iterable[object], received: list[Frame]) -> None:
+        """Add the frames of what was decoded, in order; raises what msgpack raises while it goes on decoding."""
+        append = received.append
+        ranks = RANKS
+        for raw in decoded:
             # The common frame first, all of its types at once: this loop runs for every line.
             if type(raw) is list and len(raw) == 5 and raw[0] == _LOG:
                 kind, seq, time_ns, level, event = raw
@@ -311,10 +354,8 @@ class Decoder:
             append(frame)
             if type(frame) is Broken:
                 self._unpackers.renew_decoder()
-                self._broken = True
+                self._broken, self._was_one = True, False
                 return
-        if not received:
-            self._allowed_bytes = allowed  # pings alone: who has not said hello gets no more memory for them
 
     def _take_long(self, frame: _PartialFrame, received: list[Frame]) -> None:
         """Answer a complete frame that is too long."""
@@ -347,7 +388,7 @@ class Decoder:
 
     def _drop_partial(self) -> None:
         """Forget half a frame, if there is one."""
-        self._partial = None
+        self.half = None
         if self._counted_bytes:
             self._count(0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import msgpack
@@ -435,3 +436,65 @@ def test_the_vectors_leave_no_frame_out():
     """Each kind of frame of both directions is in the golden vectors."""
     for sent in (FROM_TRADER, FROM_RELAY):
         assert {vector["frame"][0] for vector in sent} == {0, 1, 2, 3, 4, 5}
+
+
+_ODD = [
+    [4],
+    [5],
+    [3, 9],
+    [2, 1, 5, 5, "full"],
+    [1, 7],
+    [9],
+    {},
+    [1, 8, 5, "loud", {}],
+    hello(),
+    5,
+    [],
+    "x",
+    [1, 1.0, 5, "info", {}],
+]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(1, 9).map(lambda seq: pack([1, seq, 5, "info", {"event": "x"}])),
+            st.sampled_from(_ODD).map(pack),
+            st.binary(max_size=12),
+            st.sampled_from([b"\xdd\x00\x10\x00\x00", b"\xc1", pack([1, 1, 5, "info", {"t": "y" * 1100}])]),
+        ),
+        max_size=12,
+    ),
+    st.lists(st.integers(0, 40), max_size=12),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_comes_alone_is_decoded_as_it_is_among_others(parts, cuts):
+    """Frame by frame, in halves, several in one read: one call for what is one frame gives what the usual way does."""
+    reads = [pack([1, 1, 5, "info", {}])]
+    for part, cut in itertools.zip_longest(parts, cuts):
+        data = part or b""
+        reads += [data] if cut is None else [data[:cut], data[cut:]] if cut % 2 else [data + pack([4])]
+    quick, usual = Decoder(), Decoder()
+    seen = {quick: [], usual: []}
+    for decoder, most in ((quick, frames.ONE_BYTES), (usual, -1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(frames, "ONE_BYTES", most)
+            for data in reads:
+                received = decoder.receive(data)
+                seen[decoder].append(
+                    (received, decoder.was_pinged, decoder.frame_count, decoder.pending, decoder.half is None)
+                )
+    assert seen[quick] == seen[usual]
+
+
+def test_what_claims_much_behind_a_frame_that_came_alone_takes_little():
+    """A few bytes cannot make the relay give memory for what they say will come."""
+    decoder = Decoder()
+    decoder.receive(pack([1, 1, 5, "info", {}]))
+    tracemalloc.start()
+    try:
+        assert decoder.receive(b"\xdd\x00\x10\x00\x00" * (frames.ONE_BYTES // 5)) == []
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert decoder.half is not None
