@@ -4,8 +4,9 @@ Owns: the order of a connection (hello, then the rest), the time allowed for hel
 know other connections or the rhythm of reads (its `Owner` does), nor what becomes of the frames (the `Intake` does).
 Read `ingest/frames` next.
 
-`asyncio.Protocol` and not streams, for a reason: when a trader is killed while acks to it are unread, the kernel
-reports ECONNRESET after the last byte, and a StreamReader then throws away what it had already read.
+It is told of bytes as a protocol of asyncio is, and not by streams, for a reason: when a trader is killed while acks to
+it are unread, the kernel reports ECONNRESET after the last byte, and a StreamReader then throws away what it had
+already read.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from logrelay.ingest import frames
@@ -39,6 +41,10 @@ LAZY_ACK_BYTES = 16 * 1024
 
 ACK_RETRY_S = 0.5
 """Pause before an ack is tried again for which a trader's socket had no room."""
+
+
+def _nowhere() -> memoryview:
+    return memoryview(b"")
 
 
 class Intake(Protocol):
@@ -108,7 +114,7 @@ class Owner(Protocol):
         """Note that the connection is over."""
 
 
-class UnixConnection(asyncio.BufferedProtocol):
+class UnixConnection:
     """One trader's connection over a Unix socket; for the intake it is a `TraderConnection`."""
 
     __slots__ = (
@@ -124,7 +130,6 @@ class UnixConnection(asyncio.BufferedProtocol):
         "_find_process",
         "_hello_timer",
         "_intake",
-        "_into",
         "_owner",
         "_silence",
         "_transport",
@@ -133,6 +138,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         "given_up",
         "greeted",
         "process",
+        "read_buffer",
         "run",
         "uid",
     )
@@ -174,8 +180,8 @@ class UnixConnection(asyncio.BufferedProtocol):
         """The highest seq that was to be acked."""
         self._acked = 0
         """The highest seq that the trader has been told."""
-        self._into = memoryview(b"")
-        """Where the last bytes were read to."""
+        self.read_buffer: Callable[[], memoryview] = partial(owner.read_buffer, self)
+        """Where the next bytes go, which every connection uses: they are taken out at once."""
         self._transport: asyncio.Transport | None = None
         """None before the connection is made and after it is lost."""
         self._fd = -1
@@ -183,7 +189,7 @@ class UnixConnection(asyncio.BufferedProtocol):
         self.greeted = False
         """Hello has come, and the intake knows this connection."""
 
-    # --- asyncio.Protocol ---------------------------------------------------------------------------------------
+    # --- for its socket (trader_socket.Reader) ------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for hello; refuse the connection when the server does not admit it."""
@@ -198,15 +204,6 @@ class UnixConnection(asyncio.BufferedProtocol):
             return
         self._hello_timer = self._owner.loop.call_later(HELLO_TIMEOUT_S, self._turn_away, "no hello came")
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (the owner says how much is read at once)
-        """Return where the next bytes go, which every connection uses: they are taken out at once."""
-        self._into = self._owner.read_buffer(self)
-        return self._into
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read."""
-        self.data_received(bytes(self._into[:nbytes]))
-
     def data_received(self, data: bytes) -> None:
         """Decode at once, so that no later error of the socket can take the bytes away; then hand the frames over."""
         transport = self._transport
@@ -217,10 +214,11 @@ class UnixConnection(asyncio.BufferedProtocol):
             silence.heard()
         self._unacked_bytes += len(data)
         received = self._decoder.receive(data)
-        kept = self._decoder.kept_bytes
-        if kept != self._charged:
-            self._charged = kept
-            self._owner.charge(self, kept, is_new=bool(received))
+        if self._charged or self._decoder.half is not None:
+            kept = self._decoder.kept_bytes
+            if kept != self._charged:
+                self._charged = kept
+                self._owner.charge(self, kept, is_new=bool(received))
         if self._decoder.was_pinged and self.greeted:
             self._send(frames.PONG)
         if not self.greeted:
@@ -262,6 +260,7 @@ class UnixConnection(asyncio.BufferedProtocol):
                 timer.cancel()
         self._hello_timer = self._ack_timer = None
         self._transport = None
+        self.read_buffer = _nowhere  # it has held this connection
         self._decoder.close()
         self._owner.was_lost(self)
         process = self.take_process()

@@ -212,6 +212,8 @@ class GapSums:
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str], GapSum] = {}
+        self.some = False
+        """There are any."""
 
     def add(self, app: str, cause: str, why: str, run: str, pid: int, first: int, last: int) -> None:
         """Add a gap; what is beyond `MAX_SUMS` is added up without app and cause."""
@@ -222,11 +224,10 @@ class GapSums:
             found = self._sums.get((app, cause))
             if found is None:
                 found = self._sums[app, cause] = GapSum(app, cause, why)
+        self.some = True
         found.add(run, pid, first, last)
 
     def take(self) -> list[GapSum]:
         """Return the sums; they begin anew."""
-        if not self._sums:
-            return []
-        taken, self._sums = list(self._sums.values()), {}
+        taken, self._sums, self.some = list(self._sums.values()), {}, False
         return taken

@@ -11,7 +11,7 @@ that flood share a part of what the relay can do, and the kernel keeps what they
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from logrelay.ingest.token_bucket import TokenBucket
 
@@ -32,6 +32,12 @@ FLOOD_LINES_PER_S = 10_000.0
 """Of all connections that flood, while others log: a tenth of what the relay reads at full speed on a small machine, so
 that a commit has some hundred lines and nobody waits for many of them."""
 
+LONE_S = 0.010
+"""One line at a time, so far apart, is a twentieth of what a connection gets back: it need not be counted."""
+
+LONE_BYTES = 4 * 1024
+"""Of such a line: it costs as much as sixteen."""
+
 OTHERS_S = 2.0
 """Others log if one that does not flood has been read within so many seconds."""
 
@@ -45,28 +51,34 @@ TELL_AGAIN_S = 60.0
 class _Share:
     """What is known of one connection."""
 
-    __slots__ = ("bucket", "flooding_since", "frame_bytes", "lines", "told_at")
+    __slots__ = ("bucket", "flooding_since", "frame_bytes", "lines", "read_at", "told_at")
 
     def __init__(self, mono: float) -> None:
         self.bucket = TokenBucket(BURST_LINES, LINES_PER_S, mono)
         self.flooding_since: float | None = None
         self.told_at = float("-inf")
+        self.read_at = float("-inf")
+        """Monotonic time of the last read."""
         self.lines = 0
         """Since it floods, or since that was last told."""
         self.frame_bytes = 0.0
         """Of a frame in the last read that ended any, on average; 0: there was none yet."""
 
-    def read(self, lines: int, size: int, cost: float, mono: float) -> bool:
-        """Note a read; tells whether the connection floods."""
+    def read(self, lines: int, size: int, mono: float) -> float | None:
+        """Note a read; returns what it cost if the connection floods, else None."""
+        since_s, self.read_at = mono - self.read_at, mono
         if lines:
             self.frame_bytes = size / lines
+        if lines == 1 and since_s >= LONE_S and size <= LONE_BYTES and self.flooding_since is None:
+            return None
+        cost = max(lines, size / LINE_BYTES)
         if self.bucket.spend(mono, cost):
             self.flooding_since = None
             self.lines = 0
         elif self.flooding_since is None:
             self.flooding_since = mono
         self.lines += lines
-        return self.flooding_since is not None
+        return None if self.flooding_since is None else cost
 
     def take_report(self, mono: float) -> tuple[int, float] | None:
         """Return lines and seconds if it is time to tell of the flood."""
@@ -97,8 +109,8 @@ class ReadShares:
         share = self._shares.get(connection)
         if share is None:
             share = self._shares[connection] = _Share(mono)
-        cost = max(lines, size / LINE_BYTES)
-        if not share.read(lines, size, cost, mono):
+        cost = share.read(lines, size, mono)
+        if cost is None:
             self._quiet = (connection, mono)
             return 0.0
         if not self._others_log(connection, mono):
@@ -107,15 +119,17 @@ class ReadShares:
         self._free_at = max(self._free_at, mono) + cost / FLOOD_LINES_PER_S
         return self._free_at - mono
 
-    def read_bytes(self, connection: Hashable, least: int, most: int) -> int:
-        """Return how much to read of a connection at once, for `FRAMES_AT_ONCE`; of one that is not known the least."""
-        share = self._shares.get(connection)
-        return least if share is None else max(least, min(most, int(share.frame_bytes * FRAMES_AT_ONCE)))
+    def read_bytes(self, connection: Hashable, least: int, most: int, clock: Callable[[], float]) -> int:
+        """Return how much to read of a connection at once, for `FRAMES_AT_ONCE`.
 
-    def delays_others(self, connection: Hashable, mono: float) -> bool:
-        """Tell whether a connection has used up more than its share while others log."""
+        It is the least of one that is not known, and of one that has used up more than its share while others log.
+        `clock` is asked for the monotonic time where it matters.
+        """
         share = self._shares.get(connection)
-        return share is not None and share.flooding_since is not None and self._others_log(connection, mono)
+        if share is None or (share.flooding_since is not None and self._others_log(connection, clock())):
+            return least
+        wanted = share.frame_bytes * FRAMES_AT_ONCE
+        return most if wanted >= most else max(least, int(wanted))
 
     def _others_log(self, connection: Hashable, mono: float) -> bool:
         return self._quiet is not None and self._quiet[0] != connection and mono - self._quiet[1] <= OTHERS_S

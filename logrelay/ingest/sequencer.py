@@ -7,7 +7,7 @@ for that of one from another machine, then `pipeline`: it takes the lines and ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from logrelay.fanout.batch import Batch
@@ -30,7 +30,6 @@ class Sequencer:
     __slots__ = (
         "_collected",
         "_contexts",
-        "_durable",
         "_epoch",
         "_forgotten",
         "_lines",
@@ -41,6 +40,7 @@ class Sequencer:
         "_runs",
         "_undecoded",
         "bytes_total",
+        "has_critical",
         "lines_total",
     )
 
@@ -60,19 +60,15 @@ class Sequencer:
         self._runs: dict[int, Run] = {}
         self._forgotten: list[tuple[int, bytes]] = []
         self._collected: dict[int, CollectedRow] = {}
-        self._durable = False
         self._undecoded = False
         """There are lines of which message and context are only in the body: the batch reads them where it has to."""
+        self.has_critical = False
+        """A CRITICAL line has been added: the next commit has to wait for the disk."""
 
     @property
     def head(self) -> int:
         """The seq of the last line that was added."""
         return self._next_seq - 1
-
-    @property
-    def has_critical(self) -> bool:
-        """Whether a CRITICAL line has been added: the next commit has to wait for the disk."""
-        return self._durable
 
     def add_line(self, run: Run, time_us: int, rank: int, event: dict[Any, Any], clock_us: int | None = None) -> None:
         """Add a trader's line; `event` is consumed. The caller guarantees that `time_us` rises within the run.
@@ -86,7 +82,7 @@ class Sequencer:
         self._messages.append(message)
         self._contexts.append(context)
         if rank == CRITICAL:
-            self._durable = True
+            self.has_critical = True
 
     def add_notice(
         self,
@@ -150,10 +146,10 @@ class Sequencer:
         if not self._lines and not self._runs and not self._forgotten and not self._collected:
             return None
         runs = list(map(Run.copy, self._runs.values()))
-        commit = Commit(self._lines, runs, durable=self._durable, forgotten=self._forgotten)
+        collected: Sequence[CollectedRow] = ()
         if self._collected:
-            commit.collected.extend(self._collected.values())
-            self._collected = {}
+            collected, self._collected = list(self._collected.values()), {}
+        commit = Commit(self._lines, runs, (), self.has_critical, self._forgotten, (), collected)
         decoded = (None, None) if self._undecoded else (self._messages, self._contexts)
         batch = Batch(self._lines, *decoded) if self._lines else None
         if batch is not None:
@@ -161,5 +157,5 @@ class Sequencer:
             self.bytes_total += batch.size
         self._lines, self._messages, self._contexts = [], [], []
         self._runs, self._forgotten = {}, []
-        self._durable = self._undecoded = False
+        self.has_critical = self._undecoded = False
         return commit, batch

@@ -127,7 +127,6 @@ class TraderServer:
         self._half_frames: HalfFrames[UnixConnection] = HalfFrames()
         self._memory = MemoryReturn(loop)
         self._buffer = memoryview(bytearray(READ_BYTES))
-        self._short_buffer = self._buffer[:FLOOD_READ_BYTES]
         self._hello_buffer = self._buffer[:HELLO_READ_BYTES]
         self._shares = ReadShares()
         self._flooding: dict[UnixConnection, float] = {}
@@ -267,9 +266,7 @@ class TraderServer:
         """Return where bytes of the connection are read to: few of one without hello, or of one that floods."""
         if not connection.greeted:
             return self._hello_buffer
-        if self._shares.delays_others(connection, self.loop.time()):
-            return self._short_buffer
-        size = self._shares.read_bytes(connection, FLOOD_READ_BYTES, READ_BYTES)
+        size = self._shares.read_bytes(connection, FLOOD_READ_BYTES, READ_BYTES, self.loop.time)
         return self._buffer if size == READ_BYTES else self._buffer[:size]
 
     def admit_hello(self, connection: UnixConnection) -> str | None:  # noqa: ARG002  (all are equal here)

@@ -604,9 +604,10 @@ class TraderRegistry:
 
     def next_report(self) -> float:
         """Return when something is due that was not told at once; infinity when nothing is. Quick."""
-        refusals = self._next_refusal_notice if self._unreported_refusals else _NEVER
-        unannounced = next(iter(self._unannounced.values()), _NEVER)
-        return min(unannounced, refusals, self._notices.due_at, self._on_stderr.due_at)
+        due = min(self._notices.due_at, self._on_stderr.due_at)
+        if self._unannounced:
+            due = min(due, next(iter(self._unannounced.values())))
+        return min(due, self._next_refusal_notice) if self._unreported_refusals else due
 
     def change_quiet_after(self, seconds: float, mono: float) -> None:
         """Change after how many seconds without a line a connected trader is called quiet; 0: never."""
@@ -827,6 +828,8 @@ class TraderRegistry:
 
     def tell_gaps(self, now_us: int, mono: float) -> None:
         """Tell of the gaps that were added up; to be called before what has gathered is taken to be committed."""
+        if not self._gap_sums.some:
+            return
         for gaps in self._gap_sums.take():
             aloud = mono >= self._next_gaps_on_stderr
             if aloud:

@@ -9,19 +9,37 @@ It writes nothing: what a trader is answered is small and goes past every buffer
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from logrelay.ingest.socket_poll import SocketPoll
+
+
+class Reader(Protocol):
+    """Who is told of what a socket has brought, and of its end."""
+
+    @property
+    def read_buffer(self) -> Callable[[], memoryview]:
+        """Says where bytes are read to, and how many at most; what lies there is not needed once they were taken."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Learn of the connection, which may be closed at once."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Learn of the end."""
 
 
 class TraderSocket(asyncio.Transport):
     """Reads one socket for a protocol, whenever the poll finds that there is something."""
 
     def __init__(
-        self, sock: socket.socket, protocol: asyncio.BufferedProtocol, poll: SocketPoll, loop: asyncio.AbstractEventLoop
+        self, sock: socket.socket, protocol: Reader, poll: SocketPoll, loop: asyncio.AbstractEventLoop
     ) -> None:
         """Take over a connected socket, which is closed with this."""
         super().__init__()
@@ -69,7 +87,8 @@ class TraderSocket(asyncio.Transport):
     def _read(self) -> None:
         """Read once, and hand it over. Errors of the socket end the connection, those of the protocol are reported."""
         try:
-            size = self._sock.recv_into(self._protocol.get_buffer(-1))
+            into = self._protocol.read_buffer()
+            size = self._sock.recv_into(into)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -79,7 +98,7 @@ class TraderSocket(asyncio.Transport):
             self._end(None)
             return
         try:
-            self._protocol.buffer_updated(size)
+            self._protocol.data_received(bytes(into[:size]))
         except Exception as error:
             context = {"message": "what a trader has sent could not be worked on", "exception": error}
             self._loop.call_exception_handler({**context, "transport": self, "protocol": self._protocol})

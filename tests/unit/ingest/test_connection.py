@@ -99,6 +99,9 @@ class Bench:
         self.connection = UnixConnection(self, self)
         self.connection.connection_made(self.transport)
 
+    def read_buffer(self, connection):
+        return memoryview(bytearray(1))
+
     def close(self):
         self.trader.close()
         self.relay.close()

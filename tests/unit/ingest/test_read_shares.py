@@ -10,6 +10,8 @@ from logrelay.ingest.read_shares import (
     FRAMES_AT_ONCE,
     LINE_BYTES,
     LINES_PER_S,
+    LONE_BYTES,
+    LONE_S,
     OTHERS_S,
     TELL_AFTER_S,
     TELL_AGAIN_S,
@@ -45,12 +47,12 @@ def test_a_flood_delays_nobody_while_it_is_alone():
     shares = ReadShares()
     shares.pause_s("flood", 2 * BURST_LINES, 0, 0.0)
     shares.pause_s("flood", 1, 0, 0.0)
-    assert not shares.delays_others("flood", 0.0)
+    shares.pause_s("flood", 1, 900, 0.0)
+    assert shares.read_bytes("flood", 7, 90_000, lambda: 0.0) == 90_000
     shares.pause_s("bot", 1, 100, 1.0)
-    assert shares.delays_others("flood", 1.0)
-    assert not shares.delays_others("bot", 1.0)
-    assert not shares.delays_others("flood", 1.1 + OTHERS_S)
-    assert not shares.delays_others("nobody", 1.0)
+    assert shares.read_bytes("flood", 7, 90_000, lambda: 1.0) == 7
+    assert shares.read_bytes("bot", 7, 90_000, lambda: 1.0) == 90_000
+    assert shares.read_bytes("flood", 7, 90_000, lambda: 1.1 + OTHERS_S) == 90_000
 
 
 def test_those_that_flood_share_one_part():
@@ -104,19 +106,19 @@ def test_a_connection_that_is_over_is_forgotten():
 def test_of_short_frames_less_is_read_at_once():
     """As many as the last read had of them say; of who is not known, or has ended no frame, the least."""
     shares = ReadShares()
-    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+    assert shares.read_bytes("bot", 8_192, 65_536, float) == 8_192
     shares.pause_s("bot", 0, 5_000, 0.0)
-    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+    assert shares.read_bytes("bot", 8_192, 65_536, float) == 8_192
     shares.pause_s("bot", 100, 15_000, 0.0)
-    assert shares.read_bytes("bot", 8_192, 65_536) == 65_536
+    assert shares.read_bytes("bot", 8_192, 65_536, float) == 65_536
     shares.pause_s("bot", 100, 3_050, 0.0)
-    assert shares.read_bytes("bot", 8_192, 65_536) == 30.5 * FRAMES_AT_ONCE
+    assert shares.read_bytes("bot", 8_192, 65_536, float) == 30.5 * FRAMES_AT_ONCE
     shares.pause_s("bot", 0, 60_000, 0.0)
-    assert shares.read_bytes("bot", 8_192, 65_536) == 30.5 * FRAMES_AT_ONCE
+    assert shares.read_bytes("bot", 8_192, 65_536, float) == 30.5 * FRAMES_AT_ONCE
     shares.pause_s("bot", 4_096, 8_192, 0.0)
-    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+    assert shares.read_bytes("bot", 8_192, 65_536, float) == 8_192
     shares.forget("bot")
-    assert shares.read_bytes("bot", 8_192, 65_536) == 8_192
+    assert shares.read_bytes("bot", 8_192, 65_536, float) == 8_192
 
 
 def test_a_backlog_that_was_read_alone_is_not_held_against_its_trader():
@@ -134,4 +136,36 @@ def test_who_has_ended_no_frame_yet_is_read_the_least():
     """However little that is."""
     shares = ReadShares()
     shares.pause_s("bot", 0, 5_000, 0.0)
-    assert shares.read_bytes("bot", 7, 65_536) == 7
+    assert shares.read_bytes("bot", 7, 65_536, float) == 7
+
+
+def test_lines_that_come_alone_are_not_counted():
+    """One at a time and far apart is a twentieth of what is allowed; whatever is more than that counts."""
+    shares = ReadShares()
+    mono = 0.0
+
+    def is_flooding(lines=1, size=100, after_s=LONE_S):
+        nonlocal mono
+        mono += after_s
+        shares.pause_s("bot", 1, 100, mono)
+        return shares.pause_s("flood", lines, size, mono) > 0
+
+    assert not any(is_flooding() for _ in range(10 * BURST_LINES))
+    assert not is_flooding(BURST_LINES - 1, after_s=0.0), "all of the burst is there"
+    assert is_flooding(2, after_s=0.0)
+    assert is_flooding(after_s=0.0)
+    mono += 2 * BURST_LINES / LINES_PER_S
+    assert not is_flooding()
+    assert any(is_flooding(after_s=LONE_S / 100) for _ in range(2 * BURST_LINES)), "close behind another one"
+    mono += 2 * BURST_LINES / LINES_PER_S
+    assert any(is_flooding(size=LONE_BYTES + 1, after_s=0.005) for _ in range(2 * BURST_LINES)), "a long one"
+
+
+def test_a_line_that_comes_alone_says_that_others_log():
+    """And how long frames are, as any other does."""
+    shares = ReadShares()
+    shares.pause_s("bot", 1, 100, 0.0)
+    shares.pause_s("flood", 2 * BURST_LINES, 0, 0.5)
+    shares.pause_s("bot", 1, 40, 1.0)
+    assert shares.read_bytes("bot", 7, 90_000, float) == 40 * FRAMES_AT_ONCE
+    assert shares.pause_s("flood", 2_000, 0, 1.0) > 0

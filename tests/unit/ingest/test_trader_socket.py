@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 
@@ -44,7 +43,7 @@ class Poll:
             read()
 
 
-class Protocol(asyncio.BufferedProtocol):
+class Protocol:
     def __init__(self):
         self.buffer = bytearray(8)
         self.calls = []
@@ -56,13 +55,13 @@ class Protocol(asyncio.BufferedProtocol):
         if self.refuse:
             transport.close()
 
-    def get_buffer(self, sizehint):
-        return self.buffer
+    def read_buffer(self):
+        return memoryview(self.buffer)
 
-    def buffer_updated(self, size):
+    def data_received(self, data):
         if self.error is not None:
             raise self.error
-        self.calls.append(bytes(self.buffer[:size]))
+        self.calls.append(data)
 
     def connection_lost(self, error):
         self.calls.append(("lost", error))
