@@ -87,7 +87,8 @@ class DegradedMode:
         self._aliases = dict.fromkeys(aliases)
         """Provisional epochs, the oldest first."""
         self._random_text = random_text
-        self._pending: deque[_Pending] = deque()
+        self.pending: deque[_Pending] = deque()
+        """What waits for its commit, the oldest first; changed by this class only."""
         self._pending_bytes = 0
         self.reading_paused = False
         """There is no room for more lines."""
@@ -99,12 +100,12 @@ class DegradedMode:
 
         While `alias` is set, the caller publishes it at once (`make_provisional`).
         """
-        self._pending.append(_Pending(batch, mono, acks))
+        self.pending.append(_Pending(batch, mono, acks))
         self._pending_bytes += batch.size
 
     def take_committed(self, upto: int) -> Committed:
         """Note that everything up to `upto` is in the journal; returns what can now be published and acked."""
-        pending = self._pending
+        pending = self.pending
         unpublished: list[Batch] = []
         acks: dict[int, int] = {}
         while pending and pending[0].batch.last <= upto:
@@ -123,12 +124,12 @@ class DegradedMode:
     @property
     def waiting(self) -> bool:
         """True while a batch waits for its commit."""
-        return bool(self._pending)
+        return bool(self.pending)
 
     @property
     def pending_lines(self) -> int:
         """Lines submitted and not committed yet."""
-        return sum(pending.batch.count for pending in self._pending)
+        return sum(pending.batch.count for pending in self.pending)
 
     # --- in and out of trouble ----------------------------------------------------------------------------------
 
@@ -138,18 +139,18 @@ class DegradedMode:
         `written` is the newest seq that the journal's thread has written, by its own account: what only has not been
         reported yet is not late.
         """
-        pending = self._pending
+        pending = self.pending
         if not pending or self.alias is not None or pending[0].batch.last <= written:
             return False
         return mono - pending[0].since >= self.commit_deadline_s
 
     def next_check(self, mono: float) -> float | None:
         """Return the seconds until `is_late` is to be asked again; None while nothing waits."""
-        if not self._pending:
+        if not self.pending:
             return None
         if self.alias is not None:
             return self.commit_deadline_s
-        return max(self._pending[0].since + self.commit_deadline_s - mono, MIN_RECHECK_S)
+        return max(self.pending[0].since + self.commit_deadline_s - mono, MIN_RECHECK_S)
 
     def enter(self, reason: str) -> list[Batch] | None:
         """Note that the journal does not keep up, and why. None: that was known.
@@ -161,7 +162,7 @@ class DegradedMode:
         if self.alias is not None:
             return None
         self.alias = self._epochs.provisional(self._random_text(PROVISIONAL_CHARS))
-        return [pending.batch for pending in self._pending if pending.batch.alias is None]
+        return [pending.batch for pending in self.pending if pending.batch.alias is None]
 
     def recover(self, mono: float) -> bool:
         """Take the steps out of trouble that are possible after a commit. Returns True when the last one was taken.
@@ -169,7 +170,7 @@ class DegradedMode:
         First, once commits are quick again, new lines wait for their commit; then, once all provisional lines are
         committed, the trouble is over.
         """
-        pending = self._pending
+        pending = self.pending
         if self.alias is not None and (not pending or mono - pending[0].since < self.commit_deadline_s):
             self._aliases[self.alias] = None
             if len(self._aliases) > MAX_ALIASES:
@@ -202,7 +203,7 @@ class DegradedMode:
     def epoch_of(self, seq: int) -> str:
         """Return the epoch under which a published line is shown."""
         if self.trouble is not None:
-            for pending in reversed(self._pending):
+            for pending in reversed(self.pending):
                 if pending.batch.first <= seq:
                     alias = pending.batch.alias
                     return alias[1] if alias else self._epochs.of(seq)

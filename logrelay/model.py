@@ -8,7 +8,7 @@ where lines come from or go to. Pure. `ingest/frames` makes events, `fanout/line
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
@@ -125,26 +125,20 @@ class Run:
 
     def copy(self) -> Run:
         """Return a copy for the journal; a third of the time of dataclasses.replace, and there is one per tick."""
-        state = self.state
-        if self.said_bye and state in ("connected", "quiet"):
-            state = "closed"
-        elif self.has_crashed and state in ("connected", "quiet", "lost"):
-            state = "crashed"
-        return Run(
-            self.id,
-            self.key,
-            self.app,
-            self.host,
-            self.pid,
-            self.started_ns,
-            self.last_seq,
-            self.last_us,
-            state,
-            self.seen_us,
-            self.uid,
-            self.said_bye,
-            self.has_crashed,
-        )
+        run = Run(*_of_run(self))
+        return run if not (run.said_bye or run.has_crashed) else replace(run, state=run.state_kept)
+
+    @property
+    def state_kept(self) -> str:
+        """The state that the journal is told, see `said_bye` and `has_crashed`."""
+        if self.said_bye and self.state in ("connected", "quiet"):
+            return "closed"
+        if self.has_crashed and self.state in ("connected", "quiet", "lost"):
+            return "crashed"
+        return self.state
+
+
+_of_run = attrgetter(*(one.name for one in fields(Run)))
 
 
 class DeviceRow(NamedTuple):
@@ -200,19 +194,19 @@ class ForwardRow(NamedTuple):
 class Commit:
     """What goes into the journal together, or not at all."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: Sequence[Line] = ()
     """Ascending, contiguous `seq`, the first one behind the journal's head."""
-    runs: list[Run] = field(default_factory=list)
+    runs: Sequence[Run] = ()
     """Rows to insert or replace, by `id`. The caller passes copies."""
-    aliases: list[str] = field(default_factory=list)
+    aliases: Sequence[str] = ()
     """Provisional epochs (see `degraded`) whose ids are from now on as good as the journal's own."""
     durable: bool = False
     """True: sync to the disk now, whatever `--sync` says (there is a CRITICAL line in it)."""
-    forgotten: list[tuple[int, bytes]] = field(default_factory=list)
+    forgotten: Sequence[tuple[int, bytes]] = ()
     """Rows to delete, by `id` and `key`. Nothing is said of such a run after it, in this commit or a later one."""
-    devices: list[DeviceRow] = field(default_factory=list)
+    devices: Sequence[DeviceRow] = ()
     """Rows to insert or replace, by `id`."""
-    collected: list[CollectedRow] = field(default_factory=list)
+    collected: Sequence[CollectedRow] = ()
     """Rows to insert or replace, by `id`: with the lines that they speak of, or not at all."""
     forwarded: ForwardRow | None = None
     """The row to insert or replace, by `target`."""
@@ -226,10 +220,10 @@ def merged(parts: Sequence[Commit]) -> Commit:
     return Commit(
         [line for part in parts for line in part.lines],
         list(runs.values()),
-        [alias for part in parts for alias in part.aliases],
+        [alias for part in parts for alias in part.aliases] or (),
         any(part.durable for part in parts),
-        [run for part in parts for run in part.forgotten],
-        list({device.id: device for part in parts for device in part.devices}.values()),
-        list({row.id: row for part in parts for row in part.collected}.values()),
+        [run for part in parts for run in part.forgotten] or (),
+        list({device.id: device for part in parts for device in part.devices}.values()) or (),
+        list({row.id: row for part in parts for row in part.collected}.values()) or (),
         next((part.forwarded for part in reversed(parts) if part.forwarded is not None), None),
     )

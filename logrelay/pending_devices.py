@@ -41,19 +41,17 @@ class PendingDevices:
 
     def __init__(self) -> None:
         self._places: dict[int, Place] = {}
+        self.some = False
+        """There is something to write."""
         self._written: dict[int, int] = {}
         """The seq that was written last, by device; there are no more of them than rows."""
         self._written_at = float("-inf")
         self._burst_at = float("-inf")
         self._pause_s = 0.0
 
-    def __bool__(self) -> bool:
-        """Tell whether there is anything to write."""
-        return bool(self._places)
-
     def note(self, place: Place, sure: int, mono_s: float) -> bool:
         """Take the newest place of a device, `sure` or behind it. Returns whether to write it without waiting."""
-        self._places[place.id] = place
+        self._places[place.id], self.some = place, True
         many = sure - self._written.get(place.id, 0) > FEW_LINES
         if not many or mono_s - self._burst_at < BURST_WRITE_S:
             return False
@@ -70,5 +68,6 @@ class PendingDevices:
             return []
         places = list(self._places.values())
         self._places.clear()
+        self.some = False
         self._written_at, self._pause_s = mono_s, len(places) / ROWS_PER_S
         return places

@@ -341,17 +341,17 @@ class Pipeline(Generic[Server]):
         self.trader_server.schedule_tick()
 
     def _submit(self, commit: Commit, batch: Batch | None) -> None:
-        if self._devices:
+        if self._devices.some:
             commit = replace(commit, devices=self._take_devices())
         if self._forwarded is not None:
             commit, self._forwarded = replace(commit, forwarded=self._forwarded), None
         degraded = self._degraded
         # A report that is still on its way must not come behind what the loop has committed itself.
         is_committed = (
-            not degraded.waiting
+            not degraded.pending
             and degraded.trouble is None
             and not self._stopping
-            and self.journal_thread.commit_now(commit)
+            and self.journal_thread.commit_now(commit, 0 if batch is None else batch.size)
         )
         if not is_committed:
             self.journal_thread.submit(commit)
@@ -391,9 +391,9 @@ class Pipeline(Generic[Server]):
         if self._devices_timer is not None:
             self._devices_timer.cancel()
             self._devices_timer = None
-        if self._devices and self.trouble is None:
+        if self._devices.some and self.trouble is None:
             self.journal_thread.submit(Commit(devices=self._take_devices(all_of_them=True)))
-        elif self._devices and not self._stopping:
+        elif self._devices.some and not self._stopping:
             self._devices_timer = self._loop.call_later(WRITE_WITHIN_S, self._write_devices)
 
     def _update_reading(self) -> None:
@@ -938,7 +938,7 @@ class Pipeline(Generic[Server]):
         """
         for pool in (self._pack_compressor, self._page_compressor):
             pool.shutdown(wait=False, cancel_futures=True)
-        if self._devices or self._forwarded is not None:
+        if self._devices.some or self._forwarded is not None:
             devices = self._take_devices(all_of_them=True)
             self.journal_thread.submit(Commit(devices=devices, forwarded=self._forwarded))
         await asyncio.to_thread(self.journal_thread.stop, timeout_s)

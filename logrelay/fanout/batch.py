@@ -98,7 +98,8 @@ def segments_of(bodies: Sequence[bytes], seqs: Sequence[int], form: Form) -> lis
     if not bodies:
         return []
     if len(bodies) == 1:
-        return [_segment((_join(bodies, form), seqs[0], 1))]
+        (body,) = bodies
+        return [_segment((_header[len(body)] + body if form == "single" else _join(bodies, form), seqs[0], 1))]
     sizes = list(accumulate([len(body) + _HEADER_BYTES for body in bodies]))
     if sizes[-1] <= SEGMENT_BYTES:
         return [Segment(_join(bodies, form), seqs[-1], len(bodies))]
@@ -141,6 +142,10 @@ _looked_at = itemgetter(*(Line._fields.index(name) for name in ("level", "source
 def _keys_of(lines: Sequence[Line]) -> list[Key]:
     if len(_keys) > MAX_KEYS:
         _keys.clear()
+    if len(lines) == 1:
+        level, source, run, app = _looked_at(lines[0])
+        key = (level, source, run and 1, app)
+        return [_keys.setdefault(key, key)]
     keys = [(level, source, run and 1, app) for level, source, run, app in map(_looked_at, lines)]
     return list(map(_keys.setdefault, keys, keys))
 
@@ -363,7 +368,7 @@ class Batch:
 
         The last segment's `last` may lie before the batch's: lines that were not wanted follow it.
         """
-        indices = self.select(wanted)
+        indices = None if wanted.everything else self.select(wanted)
         if indices is None:
             return self._all(form, behind)
         if behind >= self.first:
@@ -380,7 +385,8 @@ class Batch:
         """Return all lines after `behind`; nothing is joined anew for a viewer that stands between two segments."""
         whole = self._whole.get(form)
         if whole is None:
-            whole = self._whole[form] = segments_of(self.bodies(), range(self.first, self.last + 1), form)
+            bodies = self._bodies or self.bodies()
+            whole = self._whole[form] = segments_of(bodies, range(self.first, self.last + 1), form)
         if behind < self.first:
             return whole
         at = bisect_right(whole, behind, key=lambda segment: segment.last)

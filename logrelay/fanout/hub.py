@@ -158,20 +158,23 @@ class Hub:
             if not segments:
                 continue
             if len(segments) == 1:
-                payload = segments[0].payload
-                stalled = [viewer for viewer in group.live if not viewer.sink.write(payload)]
-                self._count(segments[0], len(group.live))
-                for viewer in stalled:
-                    viewer.cursor = batch.last
+                segment = segments[0]
+                payload, viewers = segment.payload, len(group.live)
+                self.lines_sent += segment.lines * viewers
+                self.bytes_sent += len(payload) * viewers
+                stalled = []
+                for viewer in group.live:  # no comprehension, which is a call of its own: most batches are of one line
+                    if not viewer.sink.write(payload):
+                        viewer.cursor = batch.last
+                        stalled.append(viewer)
             else:
                 stalled = [viewer for viewer in group.live if not self._write_all(viewer, segments, batch.last)]
             for viewer in stalled:
                 self._leave(viewer)
                 viewer.stalled = True
-        if oldest is None:
-            self._trim()
-        else:
-            self.commit(batch.last, oldest)
+        if oldest is not None:
+            self.committed, self.oldest = batch.last, max(self.oldest, oldest)
+        self._trim()
 
     def _publish_compressed(self, group: Group, batch: Batch) -> None:
         """Send a batch through the group's compressor."""

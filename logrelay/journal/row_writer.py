@@ -29,7 +29,7 @@ from logrelay.run_table import RunTable
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 CHUNKS = (512, 64, 8, 1)
 """Rows per INSERT: four statements, prepared once each, make up any number."""
@@ -164,14 +164,14 @@ class RowWriter:
             db.execute(FORWARDED_TABLE)
         db.execute(_FORWARDED, (*row, row_crc(row)))
 
-    def _write_lines(self, db: sqlite3.Connection, lines: list[Line]) -> None:
+    def _write_lines(self, db: sqlite3.Connection, lines: Sequence[Line]) -> None:
         at, count, values = 0, len(lines), _values(lines, self.names)
         for rows in CHUNKS:
             while count - at >= rows:
                 db.execute(_INSERTS[rows], values[at * _COLUMNS : (at + rows) * _COLUMNS])
                 at += rows
 
-    def _write_names(self, db: sqlite3.Connection, lines: list[Line]) -> None:
+    def _write_names(self, db: sqlite3.Connection, lines: Sequence[Line]) -> None:
         """Give new logger names their numbers, as long as there are any.
 
         Readers get to know a name before the commit, never after: a filter must not miss its first line.
@@ -214,7 +214,7 @@ class RowWriter:
         db.executemany("DELETE FROM aliases WHERE alias = ?", [(alias,) for alias in dropped])
 
 
-def _values(lines: list[Line], names: Mapping[SourceKey, int]) -> list[object]:
+def _values(lines: Sequence[Line], names: Mapping[SourceKey, int]) -> list[object]:
     """Return what the columns of some lines get, line by line; put together by columns, in half of the time."""
     seqs, times, levels, sources, runs, bodies, _, _, apps, clocks, *_ = zip(*lines, strict=True)
     if clocks.count(None) != len(lines):

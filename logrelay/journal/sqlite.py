@@ -772,10 +772,10 @@ class SqliteJournal:
             self._remember(lines, size)
         self._unchecked += COMMIT_BYTES
 
-    def _remember(self, lines: list[Line], size: int) -> None:
+    def _remember(self, lines: Sequence[Line], size: int) -> None:
         remembered = self._remembered
         for at in range(0, len(lines), REMEMBERED_TOGETHER):
-            some = lines[at : at + REMEMBERED_TOGETHER]
+            some = list(lines[at : at + REMEMBERED_TOGETHER])
             if remembered and len(remembered[-1]) + len(some) <= REMEMBERED_TOGETHER:
                 remembered[-1] += some
             else:

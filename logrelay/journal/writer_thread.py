@@ -36,7 +36,7 @@ from logrelay.journal.interface import (
     SummaryPage,
     UpkeepNotice,
 )
-from logrelay.journal.quick_commits import QuickCommits
+from logrelay.journal.quick_commits import SLOW_S, QuickCommits
 from logrelay.model import ERROR, WARNING, Commit, merged, size_of
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ DERIVE_BUSY_S = 0.005
 """While lines keep coming, as much of each quarter of a second: some 1,000 lines of a text index in a second."""
 LONGEST_WAIT_S = 3600.0
 """A journal with nothing to do names a time far away or none; the platform's clocks cannot wait for ever."""
+TELL_RHYTHM_S = 0.2
+"""The rhythm is told of lines so often at most: it counts them by the second."""
 DISK_LOOK_S = 1.0
 """The size on disk is looked at this often at most; it is for people."""
 READERS = 2
@@ -171,7 +173,10 @@ class JournalThread:
         self._quick = QuickCommits()
         self._rhythm = DeriveRhythm()
         self._rows_read = self._rows_noted = 0
-        """Rows that others have read to pass them on; how many of them the rhythm knows of."""
+        """Rows that others have read to pass them on; how many of them, and of the lines committed, the rhythm knows
+        of."""
+        self._rows_told = float("-inf")
+        """`clock` when it was told."""
         self._index_behind = journal.index_behind
         self._wakes_at = float("-inf")
         """`clock` at which the thread looks after the journal by itself; written with `_using` held."""
@@ -182,6 +187,8 @@ class JournalThread:
         self._thread = Thread(target=self._run, name="journal", daemon=True)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal-read")
         self._stopping = Event()
+        self._is_stopping = False
+        """The same, for who asks at each line."""
         self._deadline = float("inf")
         self._lost = False
         self._damage: JournalLost | None = None
@@ -219,15 +226,16 @@ class JournalThread:
         self._submitted += 1
         self._queue.put(commit)
 
-    def commit_now(self, commit: Commit) -> bool:
+    def commit_now(self, commit: Commit, size: int) -> bool:
         """Write a small commit at once, on the loop, with the thread resting. False: it was not; `submit` it.
 
-        Nothing is reported. The caller knows of no trouble, and of no commit that has not been reported.
+        `size` is that of its lines' bodies. Nothing is reported. The caller knows of no trouble, and of no commit that
+        has not been reported.
         """
         lines = commit.lines
-        if self._submitted != self._taken or self._trouble is not None or self._stopping.is_set():
+        if self._submitted != self._taken or self._trouble is not None or self._is_stopping:
             return False
-        if not self._quick.allow(len(lines), size_of(lines)) or not self._using.acquire(blocking=False):
+        if not self._quick.allow(len(lines), size) or not self._using.acquire(blocking=False):
             return False
         try:
             if self._lost or self._damage is not None:
@@ -236,8 +244,9 @@ class JournalThread:
             if not self._journal.append_now(commit):
                 return False
             now = self._clock()
-            self._quick.note(now - began)
-            self._count(commit, now - began)
+            if now - began >= SLOW_S:
+                self._quick.note(now - began)
+            self._count(commit, now - began, now)
             self._unkept += len(lines)
             if self._unkept >= UPKEEP_LINES or self._wakes_at - now > MOST_UNPLANNED_S:
                 self._wakes_at = float("-inf")
@@ -339,6 +348,7 @@ class JournalThread:
         therefore left behind with the journal open. Nothing half written can stay: the next opening rolls it back.
         """
         self._deadline = self._clock() + deadline_s
+        self._is_stopping = True
         self._stopping.set()
         self._queue.put(None)
         if self._thread.ident is not None:
@@ -534,23 +544,31 @@ class JournalThread:
 
     def _written(self, commit: Commit, took: float) -> None:
         self._quick.note(took)
-        self._count(commit, took)
+        self._count(commit, took, self._clock())
         if self._trouble is not None:
             notices, self._notices, self._trouble = self._notices, [], None
             self._report(self._events.on_recovered, notices)
         self._report(self._events.on_committed, self._head, self._oldest)
 
-    def _count(self, commit: Commit, took: float) -> None:
-        self._last_s, self._slowest_s = took, max(took, self._slowest_s)
+    def _count(self, commit: Commit, took: float, now: float) -> None:
+        self._last_s = took
+        self._slowest_s = max(self._slowest_s, took)
         self._commits += 1
-        self._lines += len(commit.lines)
-        if commit.lines:
-            self._head = commit.lines[-1].seq
+        lines = commit.lines
+        if lines:
+            self._lines += len(lines)
+            self._head = lines[-1].seq
         self._oldest = self._journal.oldest
-        now = self._clock()
-        self._rhythm.note(len(commit.lines), now)
-        if now - self._disk_looked >= DISK_LOOK_S:
-            self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
+        if now - self._rows_told >= TELL_RHYTHM_S:
+            self._tell_rhythm(now)
+            if now - self._disk_looked >= DISK_LOOK_S:
+                self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
+
+    def _tell_rhythm(self, now: float) -> None:
+        """Let the rhythm know of lines that were committed, or read to be passed on, since it was told last."""
+        moved, self._rows_told = self._lines + self._rows_read, now
+        self._rhythm.note(moved - self._rows_noted, now)
+        self._rows_noted = moved
 
     def _report_trouble(self, error: JournalError) -> None:
         """Report once per time of trouble, and again only when trying again was given up."""
@@ -620,9 +638,8 @@ class JournalThread:
             return False
 
     def _may_derive(self) -> bool:
-        now, read = self._clock(), self._rows_read
-        self._rhythm.note(read - self._rows_noted, now)  # an edge that catches up needs the processor as well
-        self._rows_noted = read
+        now = self._clock()
+        self._tell_rhythm(now)  # an edge that catches up needs the processor as well
         return self._rhythm.may(now, self._index_behind)
 
     def _sync(self) -> float:

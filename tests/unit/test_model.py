@@ -44,10 +44,7 @@ def test_a_run_begins_connected_and_without_lines():
 
 
 def test_a_commit_begins_empty():
-    """Its lists are its own."""
-    one, two = Commit(), Commit()
-    one.lines.append(1)
-    one.runs.append(2)
-    one.aliases.append("x")
-
-    assert (two.lines, two.runs, two.aliases, two.durable) == ([], [], [], False)
+    """There is nothing in it."""
+    commit = Commit()
+    assert not any((commit.lines, commit.runs, commit.aliases, commit.durable, commit.forgotten))
+    assert not any((commit.devices, commit.collected, commit.forwarded))

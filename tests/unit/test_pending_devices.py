@@ -17,7 +17,7 @@ def test_the_last_place_of_each_device_is_written_once():
     pending.note(place(2, 9), 0, 0.0)
 
     assert [(found.id, found.seq()) for found in pending.take(0.0)] == [(1, 3), (2, 9)]
-    assert not pending
+    assert not pending.some
     assert pending.take(1.0) == []
 
 
@@ -51,11 +51,11 @@ def test_after_a_burst_a_position_does_not_wait():
 def test_whether_there_is_anything_to_write():
     """Not before the first word, nor once it was taken."""
     pending = PendingDevices()
-    assert not pending
+    assert not pending.some
     pending.note(place(1), 0, 0.0)
-    assert pending
+    assert pending.some
     pending.take(0.0)
-    assert not pending
+    assert not pending.some
 
 
 def test_the_bounds_are_exact():

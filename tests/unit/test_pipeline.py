@@ -36,7 +36,7 @@ class HangingJournalThread:
     def submit(self, commit):
         self.submitted.append(commit)
 
-    def commit_now(self, commit):
+    def commit_now(self, commit, size):
         """Leave every commit to the thread."""
         return False
 
@@ -372,7 +372,7 @@ class QuickJournalThread(HangingJournalThread):
 
     oldest = 1
 
-    def commit_now(self, commit):
+    def commit_now(self, commit, size):
         self.submitted.append(commit)
         return True
 

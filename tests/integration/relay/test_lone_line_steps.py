@@ -18,8 +18,8 @@ from logrelay.journal.sqlite import SqliteJournal
 from tests.integration.relay.test_pipeline import Watch
 from tests.support.waiting import DEADLINE_S
 
-MOST_CALLS = 120
-"""Calls of Python functions for a line, from the read of its frame on, and of this count itself; 112 at present."""
+MOST_CALLS = 100
+"""Calls of Python functions for a line, from the read of its frame on, and of this count itself; 92 at present."""
 
 
 class CallCount:

@@ -92,14 +92,14 @@ def thread(journal, loop):
 
 def trust(thread, lines, loop):
     for n in range(1, TRUSTED_AFTER + 1):
-        assert not thread.commit_now(Commit(lines(n, 1)))
+        assert not thread.commit_now(Commit(lines(n, 1)), 100)
         thread.submit(Commit(lines(n, 1)))
         wait_for(lambda n=n: n in loop.committed and not thread.pending, "the commit is reported")
 
 
 def on_loop(thread, commit):
     """Make a commit on the loop, as soon as the thread has done what it does between commits."""
-    wait_for(lambda: thread.commit_now(commit), "the thread rests")
+    wait_for(lambda: thread.commit_now(commit, 100), "the thread rests")
 
 
 def test_the_loop_commits_once_the_disk_was_quick(thread, journal, loop, lines):
@@ -129,9 +129,9 @@ def test_nothing_overtakes_what_waits(thread, journal, loop, lines):
     journal.in_append.clear()
     first = TRUSTED_AFTER + 1
     thread.submit(Commit(lines(first, 1)))
-    assert not thread.commit_now(Commit(lines(first + 1, 1)))
+    assert not thread.commit_now(Commit(lines(first + 1, 1)), 100)
     assert journal.in_append.wait(DEADLINE_S)
-    assert not thread.commit_now(Commit(lines(first + 1, 1)))
+    assert not thread.commit_now(Commit(lines(first + 1, 1)), 100)
     thread.submit(Commit(lines(first + 1, 1)))
     journal.free.set()
     wait_for(lambda: loop.committed[-1] == first + 1, "both are written")
@@ -142,9 +142,9 @@ def test_a_failure_is_left_to_the_thread(thread, journal, loop, lines):
     trust(thread, lines, loop)
     commit = Commit(lines(TRUSTED_AFTER + 1, 1))
     journal.error = JournalError("busy")
-    assert not thread.commit_now(commit)
+    assert not thread.commit_now(commit, 100)
     journal.error = None
-    assert not thread.commit_now(commit)
+    assert not thread.commit_now(commit, 100)
     thread.submit(commit)
     wait_for(lambda: loop.committed[-1] == TRUSTED_AFTER + 1, "it is written")
 
@@ -164,4 +164,4 @@ def test_much_is_looked_after_at_once(thread, journal, loop, lines, monkeypatch)
 def test_nothing_is_committed_on_the_loop_after_the_stop(thread, loop, lines):
     trust(thread, lines, loop)
     thread.stop(DEADLINE_S)
-    assert not thread.commit_now(Commit(lines(TRUSTED_AFTER + 1, 1)))
+    assert not thread.commit_now(Commit(lines(TRUSTED_AFTER + 1, 1)), 100)
