@@ -263,11 +263,9 @@ class Forwarder:
             self._settings, server, name=f"logrelay {self._edge}", inbox=self._edge, on_closed=on_closed
         )
         try:
-            if client.max_payload < stream_batch.LEAST_PAYLOAD:
-                raise NatsRefusedError(
-                    f"{server.public}: its max_payload is {client.max_payload:,} bytes; at least "
-                    f"{stream_batch.LEAST_PAYLOAD:,} are needed, and 1 MiB is its default"
-                )
+            objection = stream_batch.payload_objection(client.max_payload)
+            if objection is not None:
+                raise NatsRefusedError(f"{server.public}: {objection}")
             link = _Link(client, server, closed)
             info = await link.do(ensure_stream(client, self._settings, server))
             self._connections += 1

@@ -24,7 +24,14 @@ from logrelay.machines.nats_link import (
     connect,
     denied,
 )
-from logrelay.machines.stream_batch import EXPECTED_LAST, LINES_SUBJECT, STATE_SUBJECT, BadBatchError, position_of
+from logrelay.machines.stream_batch import (
+    EXPECTED_LAST,
+    LINES_SUBJECT,
+    STATE_SUBJECT,
+    BadBatchError,
+    payload_objection,
+    position_of,
+)
 
 WRONG_SEQUENCE, NO_MESSAGE, OTHER_NAME = 10071, 10037, 10056
 """JetStream's codes: the expected sequence is another, as is asked for here; there is no such message; a stream is to
@@ -72,6 +79,9 @@ async def _each_server(settings: NatsSettings, inbox: str, ask: Callable[[_Check
             secure = ", TLS" if settings.wants_tls else ""
             text = f"{server.public}: nats-server {version}{secure}, messages up to {payload:,} bytes"
             found.append(Answer(good=True, text=text))
+            objection = payload_objection(payload)
+            if objection is not None:
+                found.append(Answer(good=False, text=f"{server.public}: {objection}: no edge forwards to it"))
             if not asked:  # the others are of the same cluster
                 asked = True
                 check = _Check(client, settings, server, found)

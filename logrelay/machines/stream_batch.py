@@ -148,6 +148,13 @@ class StreamBatch:
         return sum(hole.size for hole in self.holes if hole.cause != "collected")
 
 
+def payload_objection(most: int) -> str | None:
+    """Return why a server that takes messages of up to `most` bytes is not used; None: it is."""
+    if most >= LEAST_PAYLOAD:
+        return None
+    return f"its max_payload is {most:,} bytes; at least {LEAST_PAYLOAD:,} are needed, and 1 MiB is its default"
+
+
 def edge_name_of(host: str) -> str:
     """Make an edge's name of the name of its machine: what may not stand in one becomes a hyphen."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", host).strip("-")[:64] or "edge"

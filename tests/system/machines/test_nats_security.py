@@ -253,6 +253,18 @@ def test_states_that_are_not_allowed_are_told_by_each_and_by_check(tmp_path):
             edge.end()
 
 
+def test_a_server_whose_messages_are_too_small_is_told_of_by_check(tmp_path):
+    """No edge uses it; one that takes little more is used."""
+    with (
+        nats_server(tmp_path / "small", max_payload=4095) as small,
+        nats_server(tmp_path / "nats", max_payload=4096) as least,
+    ):
+        refused, taken = (check("--forward", server.url, "--edge-name", "box") for server in (small, least))
+        assert "its max_payload is 4,095 bytes; at least 4,096 are needed" in refused.stderr
+        assert refused.returncode == 7
+        assert "max_payload" not in taken.stdout + taken.stderr
+
+
 def key_pair(prefix):
     """Return the seed, and the key pair, of a new nkey."""
     seed = nkeys.encode_seed(os.urandom(32), prefix)
