@@ -1,7 +1,7 @@
 """A running relay, asked from a terminal: plain requests, and the live stream, which resumes by itself.
 
 Owns: the connections to one relay, what is shown to be let in, and the position behind which the stream goes on. It
-must not know what is done with lines, nor how the relay was found. Read `terminal/answer` next.
+must not know what is done with lines, nor how the relay was found. Read `terminal/tls_socket` next.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from websockets.typing import Subprotocol
 from logrelay.config.settings import authority
 from logrelay.errors import ConfigError, NoRelayError
 from logrelay.terminal.answer import ACCESS_HINT, Answer, is_anothers, refusal
+from logrelay.terminal.tls_socket import for_two_threads
 
 BATCH = "logrelay.v1.batch"
 """The subprotocol by which many lines come in one message."""
@@ -86,6 +87,11 @@ class Address:
             raise ConfigError(f"the certificate {self.certificate} cannot be read: {error.strerror or error}") from None
         context.check_hostname = self.certificate is None
         return context
+
+    def stream_context(self) -> ssl.SSLContext | None:
+        """Return the same for a stream, which is read on a thread of its own."""
+        context = self.context()
+        return None if context is None else for_two_threads(context)
 
 
 def is_url(text: str) -> bool:
@@ -192,7 +198,7 @@ def ask(address: Address, request: Mapping[str, object], access_hint: str = ACCE
     try:
         with connect(
             f"{address.url}/?tail=0&level=critical&notices=no",
-            ssl=address.context(), additional_headers=address.headers(), max_size=MAX_MESSAGE_BYTES,
+            ssl=address.stream_context(), additional_headers=address.headers(), max_size=MAX_MESSAGE_BYTES,
             open_timeout=TIMEOUT_S, close_timeout=CLOSE_TIMEOUT_S, proxy=None,
         ) as stream:  # fmt: skip
             stream.send(orjson.dumps(request).decode())
@@ -272,7 +278,7 @@ class Follower:
         begin = f"after={self.position}" if self.position else "tail=0"
         return connect(
             f"{address.url}/?{'&'.join(filter(None, (self._query, begin)))}",
-            ssl=address.context(),
+            ssl=address.stream_context(),
             subprotocols=[Subprotocol(BATCH)],
             additional_headers=address.headers(),
             max_size=MAX_MESSAGE_BYTES,

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import connect
 
+from logrelay.terminal.tls_socket import for_two_threads
 from logrelay.tls import TlsFiles
 from logrelay.viewers import connection as connection_module
 from logrelay.viewers import server as server_module
@@ -699,7 +700,7 @@ def test_tls_on_either_loop(house, folder, compression):
     trader = filled(relay, 10)
     offered = {"off": None, "on": "deflate"}[compression]
     url = f"wss://localhost:{relay.port}/?tail=0"
-    with connect(url, ssl=authority.client(), max_size=None, compression=offered) as ws:
+    with connect(url, ssl=for_two_threads(authority.client()), max_size=None, compression=offered) as ws:
         assert json.loads(ws.recv(DEADLINE_S))["type"] == "connection"
         trader.log(11, 8000, padding="x" * 1000)
         trader.acked(8000)

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from websockets.sync.client import connect
 
+from logrelay.terminal.tls_socket import for_two_threads
 from tests.support.certificates import Authority
 from tests.support.chaos.relay import free_port
 from tests.support.waiting import DEADLINE_S, wait_for
@@ -95,7 +96,7 @@ def test_everything_goes_through_a_proxy(start, tmp_path, program):
         assert (events.status, events.getheader("Content-Type")) == (200, "text/event-stream")
         assert b"first" in events.fp.readline() + events.fp.readline() + events.fp.readline()
         with connect(
-            f"wss://localhost:{port}/?tail=0&notices=no", ssl=context, origin=f"https://localhost:{port}",
+            f"wss://localhost:{port}/?tail=0&notices=no", ssl=for_two_threads(authority.client()), origin=f"https://localhost:{port}",
             subprotocols=["logrelay.v1.batch", f"bearer.{TOKEN}"], open_timeout=DEADLINE_S,
         ) as viewer:  # fmt: skip
             assert orjson.loads(viewer.recv(timeout=DEADLINE_S))["type"] == "connection"

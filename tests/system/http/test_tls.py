@@ -21,6 +21,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from logrelay.terminal.tls_socket import for_two_threads
 from tests.support.certificates import Authority
 from tests.support.chaos.relay import Relay as HeldRelay
 from tests.support.threads import join
@@ -61,7 +62,7 @@ def test_a_relay_with_a_certificate(start, authority):
         client.request("GET", "/healthz")
         answer = client.getresponse()
         assert (answer.status, json.loads(answer.read())["status"]) == (200, "ok")
-    with connect(f"wss://localhost:{relay.port}/?tail=0", ssl=authority.client()) as viewer:
+    with connect(f"wss://localhost:{relay.port}/?tail=0", ssl=for_two_threads(authority.client())) as viewer:
         assert json.loads(viewer.recv(DEADLINE_S))["encrypted"] is True
         for step, (name, said) in enumerate(
             {"second": "have been read again, and the certificate", "bad": "stays: the TLS cert"}.items()
@@ -148,7 +149,9 @@ def test_a_device_goes_on_over_tls_where_it_was_dropped(start, authority):
                 trader.log("line", n=sent)
                 sent += 1
             # Pings are answered while it reads, as by every client.
-            with connect(f"wss://localhost:{proxy.port}/?device=phone", ssl=authority.client()) as viewer:
+            with connect(
+                f"wss://localhost:{proxy.port}/?device=phone", ssl=for_two_threads(authority.client())
+            ) as viewer:
                 seen.append([])
                 while not seen[-1] or seen[-1][-1] < sent - 1:
                     message = json.loads(viewer.recv(DEADLINE_S))
