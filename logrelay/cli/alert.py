@@ -99,7 +99,9 @@ def test(names: tuple[str, ...], as_json: bool, **given: Any) -> None:
         click.echo(json.dumps({"services": found}, indent=2))
     failed = [str(one["rule"]) for one in found if not one["sent"]]
     if failed:
-        raise NeedsLookError(f"not sent: {', '.join(failed)}")
+        raise NeedsLookError(
+            f"not sent: {', '.join(failed)}; see whether the URL is right, and its service can be reached from here"
+        )
 
 
 @alert.command("list")
@@ -109,10 +111,14 @@ def test(names: tuple[str, ...], as_json: bool, **given: Any) -> None:
 @_json
 def list_alerts(token_file: str | None, as_json: bool, **given: Any) -> None:
     """List what is going on: matters, silences, and how the services do. It asks the running relay."""
+    from logrelay.terminal.finding import with_remedy  # noqa: PLC0415
     from logrelay.terminal.relay import RelaySource  # noqa: PLC0415
 
     source = RelaySource(_address(_settings(given).config, token_file))
-    source.require_relay(*source.health())
+    try:
+        source.require_relay(*source.health())
+    except NoRelayError as error:
+        raise with_remedy(error) from error.__cause__
     answer = source.get("/alerts")
     answer.check(ACCESS_HINT)
     shown = json.loads(b"".join(answer.chunks))

@@ -93,6 +93,8 @@ def _new_lines(asked: Reading, output: Output, after: str) -> Iterator[dict[str,
         )
         yield from follower.lines()
         return
+    if asked.found.note:  # the file was not asked for
+        print_stderr("new lines are shown when a relay writes them into it; Ctrl-C ends this")
     trouble = ""
     while not output.is_gone():
         try:

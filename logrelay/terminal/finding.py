@@ -48,6 +48,12 @@ def address_of(config: Config, token: str | None) -> Address:
     )  # fmt: skip
 
 
+def with_remedy(error: NoRelayError) -> NoRelayError:
+    """Return the error with what to do where nobody listens; as it is where its words say more."""
+    refused = isinstance(error.__cause__, ConnectionRefusedError)
+    return NoRelayError(f"{error}; {START_IT}, or name another address") if refused else error
+
+
 def find(place: str | None, config: Config, journal: str, token: str | None, *, history: bool = False) -> Found:
     """Return where to read from. Raises ConfigError for a URL that is none, NoRelayError where there is nothing.
 
@@ -62,9 +68,7 @@ def find(place: str | None, config: Config, journal: str, token: str | None, *, 
             try:
                 named.require_relay(*named.health())
             except NoRelayError as error:
-                if isinstance(error.__cause__, ConnectionRefusedError):
-                    raise NoRelayError(f"{error}; {START_IT}, or name another address") from error.__cause__
-                raise
+                raise with_remedy(error) from error.__cause__
             return Found(named, tuple(given))
         if _HOST_AND_PORT.fullmatch(place) and not Path(place).exists():
             raise ConfigError(f"there is no journal file {place}; did you mean ws://{place}?")

@@ -38,12 +38,20 @@ def test_a_test_says_which_service_took_it_and_shows_no_url(command, receiver):
 
     assert done.returncode == 7
     assert done.stdout.splitlines() == ["alert1  json://***  sent", "alert2  json://***  ConnectionError"]
+    assert "not sent: alert2; see whether the URL is right, and its service can be reached" in done.stderr
     assert "hidden" not in done.stdout + done.stderr
     assert "127.0.0.1" not in done.stdout + done.stderr
     assert receiver.accepted[0].title == "logrelay: this is a test"
 
     done = command("alert", "test", "alert1", "--json", "--alert", receiver.url, "--alert", refused)
     assert (done.returncode, [one["sent"] for one in json.loads(done.stdout)["services"]]) == (0, [True])
+
+
+def test_a_list_without_a_relay_says_what_to_do(command):
+    done = command("alert", "list", LOGRELAY_PORT=str(refusing_port()))
+
+    assert done.returncode == 5
+    assert "; start the relay (logrelay serve), or name another address" in done.stderr
 
 
 def test_what_is_wrong_is_said_in_one_line(command):

@@ -253,6 +253,16 @@ def test_tail_of_a_file_follows_it_beside_a_relay(relay, send, start, home):
     assert tail.wait(DEADLINE_S) == 130
 
 
+def test_tail_without_a_relay_says_that_it_waits(journal, start):
+    """It shows what the journal has, and seems to hang otherwise."""
+    tail = start("tail", "-n", "1")
+    assert "done files=120" in tail.stdout.readline()
+    assert "; reading its journal" in tail.stderr.readline()
+    assert "new lines are shown when a relay writes them into it; Ctrl-C ends this" in tail.stderr.readline()
+    tail.send_signal(signal.SIGINT)
+    assert tail.wait(DEADLINE_S) == 130
+
+
 def test_without_a_relay_and_a_journal_it_is_said(cli):
     """What was looked for, and what to do."""
     done = cli("search", "x")
