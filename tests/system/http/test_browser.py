@@ -5,6 +5,7 @@ Everything that the owner sees besides the list is in `test_page.py`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
@@ -25,7 +26,8 @@ from tests.support.browser import (
 )
 from tests.support.waiting import DEADLINE_S
 
-expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
 pytestmark = needs_chromium
 
 EPOCH = re.compile(r"([a-z0-9]+)-[0-9]+")
@@ -413,6 +415,35 @@ def test_the_list_tells_its_own_moves_from_the_owner_s(relay, phone):
     log(trader, 701, 720)
     expect(phone.locator("#fresh")).to_contain_text("new")
     assert phone.evaluate(PLACE) == place
+
+
+def test_a_list_out_of_sight_keeps_its_place(relay, phone):
+    """Older lines that come while the problems are shown move nothing: the log is where it was left."""
+    held: list[object] = []
+    came: list[str] = []
+    phone.on("requestfinished", lambda request: came.append(request.url) if "before=" in request.url else None)
+    log(relay.trader(), 1, 1_000)
+    phone.goto(relay.url)
+    until(phone, NEWEST, "line 1000")
+    told(phone)
+    phone.route("**/logs?*before=*", lambda route: route.continue_() if held else held.append(route))
+    phone.evaluate("scroller.scrollTop = 0")  # whatever the rows' height: there is nothing above that is loaded
+    expect(phone.locator("#fresh")).to_be_visible()
+    deadline = time.monotonic() + DEADLINE_S
+    while not held:
+        assert time.monotonic() < deadline
+        phone.wait_for_timeout(20)
+    place = phone.evaluate(PLACE)
+    phone.tap("#tab-problems")
+    expect(phone.locator("#panel-log")).to_be_hidden()
+    with contextlib.suppress(playwright.Error):  # a page that has waited long enough asks again, and that answer comes
+        held[0].continue_()
+    while not came:
+        assert time.monotonic() < deadline
+        phone.wait_for_timeout(20)
+    phone.tap("[data-tab=log]")
+    expect(phone.locator("#scroller")).to_be_visible()
+    until(phone, PLACE, place)
 
 
 def test_a_closed_sheet_leaves_the_list_where_it_was(relay, phone):
