@@ -70,9 +70,13 @@ HISTORIES_BEGUN = 4
 journal is never without work."""
 
 HISTORY_KEPT_BYTES = 4 * 1024 * 1024
-"""Pages of history answers that wait for their next page, of all viewers together. Beyond it nobody begins: the next
-one waits, with nothing kept for it, until one of the others is whole. As much again may be kept by those that look for
-a text or a field."""
+"""Of history answers that wait for their next page, what is there and what is expected, of all viewers together.
+Beyond it nobody begins: the next one waits, with nothing kept for it, until one of the others is whole. As much again
+may be kept by those that look for a text or a field."""
+
+HISTORY_PAGES_AHEAD = 8
+"""What an answer is expected to grow by is so many pages like its last one. A page ends after 50 ms, so on a busy
+machine an answer has ten, and a hundred answers of which each had the first would be ten times as much in the end."""
 
 # --- places for viewers --------------------------------------------------------------------------------------------
 

@@ -356,18 +356,21 @@ class Session:
         """Answer one request after another, as long as the socket has room."""
         try:
             while self._histories and not self._socket.writing_paused:
-                try:
-                    bodies, more = await self._read_history(self._histories[0])
-                except JournalError as error:
-                    self._socket.send(messages.error("journal", f"the journal cannot be read: {error}"))
-                else:
-                    gap = self._histories[0].gap
-                    if gap is not None:
-                        bodies.append(self._stream.render_gap(gap))
-                    self._socket.send(messages.history(bodies, more))
+                await self._answer_history(self._histories[0])
                 self._histories.popleft()
         finally:
             self._history_task = None
+
+    async def _answer_history(self, request: _HistoryRequest) -> None:
+        # A call of its own: what is sent is kept by nobody while the next answer is waited for.
+        try:
+            bodies, more = await self._read_history(request)
+        except JournalError as error:
+            self._socket.send(messages.error("journal", f"the journal cannot be read: {error}"))
+            return
+        if request.gap is not None:
+            bodies.append(self._stream.render_gap(request.gap))
+        self._socket.send(messages.history(bodies, more))
 
     async def _read_history(self, request: _HistoryRequest) -> tuple[list[bytes], bool]:
         """Return the newest matches before a seq, ascending, and whether there may be more. Raises JournalError."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from logrelay.budgets import HISTORIES_BEGUN, HISTORY_KEPT_BYTES
+from logrelay.budgets import HISTORIES_BEGUN, HISTORY_KEPT_BYTES, HISTORY_PAGES_AHEAD
 from logrelay.viewers.history_turns import HistoryTurns
 
 
@@ -50,31 +50,34 @@ def test_few_begin_at_once():
         late = Reader(turns)
         readers[1].done.set()
         assert await begun([*readers, late]) == list(range(HISTORIES_BEGUN + 2))
-        assert turns.kept == 20
+        assert turns.expected == 20 + 10 * HISTORY_PAGES_AHEAD, "it is about to grow as it did"
+        readers[0].turn.keeps(20)
+        assert turns.expected == 20
         await end(*readers, late)
-        assert turns.kept == 0
+        assert turns.expected == 0
 
     asyncio.run(scenario())
 
 
 def test_nobody_begins_while_much_is_kept():
-    """What others have read and not sent is bounded; when one of them is whole the next begins."""
+    """What others have read, or are about to, is bounded; when one of them is whole the next begins."""
 
     async def scenario():
         turns = HistoryTurns()
         readers = [Reader(turns) for _ in range(2)]
         assert await begun(readers) == [0, 1]
-        readers[0].turn.keeps(HISTORY_KEPT_BYTES - 1)
+        page = HISTORY_KEPT_BYTES // (1 + HISTORY_PAGES_AHEAD)
+        readers[0].turn.keeps(page)
         readers.append(Reader(turns))
         assert await begun(readers) == [0, 1, 2]
         readers[1].turn.keeps(1)
         readers += [Reader(turns), Reader(turns)]
         assert await begun(readers) == [0, 1, 2]
-        assert turns.kept == HISTORY_KEPT_BYTES
+        assert turns.expected >= HISTORY_KEPT_BYTES
         readers[1].done.set()
         assert await begun(readers) == [0, 1, 2, 3, 4]
         await end(*readers)
-        assert turns.kept == 0
+        assert turns.expected == 0
 
     asyncio.run(scenario())
 
@@ -90,7 +93,7 @@ def test_searches_have_turns_of_their_own():
         assert await begun(readers) == [0]
         searches[0].turn.keeps(5)
         readers[0].turn.keeps(7)
-        assert turns.kept == 12
+        assert turns.expected == 12 * (1 + HISTORY_PAGES_AHEAD)
         await end(*searches, *readers)
 
     asyncio.run(scenario())
