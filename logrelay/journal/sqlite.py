@@ -93,7 +93,8 @@ REMEMBERED_BYTES = 4 << 20
 """Bodies of the newest lines kept in memory, to be written again where the file loses them while the relay runs; they
 are the hub's recent lines, so they cost no memory of their own."""
 REMEMBERED_TOGETHER = 512
-"""Of which so many are forgotten at a time: one by one, that would take as long as remembering them."""
+"""Of which at most so many, and an eighth of those bytes or one commit, are forgotten at a time: one by one, that would
+take as long as remembering them."""
 SHOWN_PROGRESS_BYTES = 64 << 20
 """Saving what is readable of a file larger than this takes seconds, and progress is shown."""
 MOST_FALSE_ALARMS = 3
@@ -185,7 +186,8 @@ class SqliteJournal:
         self._reader = Reader(lambda: self._row_writer.names, clock, holes=self._holes, index=self._text_index)
         self._row_reader = RowReader(lambda: self._row_writer.names, self._holes)
         self._remembered: deque[list[Line]] = deque()
-        self._remembered_bytes = 0
+        self._remembered_bytes = self._newest_bytes = 0
+        """Of the bodies in all, and of those that are remembered together with the newest."""
         self._false_alarms = 0
         self._harm = ""
         """What somebody did to the open file, in words; empty when nothing was noticed."""
@@ -776,10 +778,18 @@ class SqliteJournal:
         remembered = self._remembered
         for at in range(0, len(lines), REMEMBERED_TOGETHER):
             some = list(lines[at : at + REMEMBERED_TOGETHER])
-            if remembered and len(remembered[-1]) + len(some) <= REMEMBERED_TOGETHER:
+            part = size if len(some) == len(lines) else size_of(some)
+            together = self._newest_bytes + part
+            if (
+                remembered
+                and len(remembered[-1]) + len(some) <= REMEMBERED_TOGETHER
+                and together <= REMEMBERED_BYTES // 8
+            ):
                 remembered[-1] += some
+                self._newest_bytes = together
             else:
                 remembered.append(some)
+                self._newest_bytes = part
         self._remembered_bytes += size
         while self._remembered_bytes > REMEMBERED_BYTES and len(remembered) > 1:
             self._remembered_bytes -= size_of(remembered.popleft())
