@@ -235,12 +235,11 @@ class Decoder:
         received: list[Frame] = []
         if self._was_one and len(data) <= ONE_BYTES:
             try:
-                one = _one(data)
+                self._sort((_one(data),), received)
             except _UNDECODABLE:
-                pass  # it is more than one, or half of one: then its end is looked for first
+                pass  # it is more than one, or half of one, or too deep to be told of: then it goes the usual way
             else:
                 self.frame_count = 1
-                self._sort((one,), received)
                 return received
         try:
             while data and not self._broken:

@@ -498,3 +498,15 @@ def test_what_claims_much_behind_a_frame_that_came_alone_takes_little():
     finally:
         tracemalloc.stop()
     assert decoder.half is not None
+
+
+@pytest.mark.parametrize("depth", [400, 600, 1000])
+def test_what_is_too_deep_to_be_told_of_breaks_the_stream_also_where_it_comes_alone(depth):
+    """What cannot be shown is as little a frame as what cannot be decoded; nothing is raised."""
+    quick, usual = Decoder(), Decoder()
+    quick.receive(pack([1, 1, 5, "info", {}]))
+    deep = b"\x91" * depth + b"\x01"
+    received = quick.receive(deep)
+    assert list(map(type, received)) == [Broken]
+    assert received == usual.receive(deep)
+    assert quick.frame_count == usual.frame_count
