@@ -561,8 +561,8 @@ class JournalThread:
         self._oldest = self._journal.oldest
         if now - self._rows_told >= TELL_RHYTHM_S:
             self._tell_rhythm(now)
-            if now - self._disk_looked >= DISK_LOOK_S:
-                self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
+        if now - self._disk_looked >= DISK_LOOK_S:
+            self._disk_bytes, self._disk_looked = self._journal.disk_bytes(), now
 
     def _tell_rhythm(self, now: float) -> None:
         """Let the rhythm know of lines that were committed, or read to be passed on, since it was told last."""

@@ -381,6 +381,17 @@ def test_the_disk_is_looked_at_once_a_second(world, lines):
     assert seen == [1001, 1001, 1002, 1002, 1003]
 
 
+def test_the_disk_is_looked_at_while_the_index_is_made(world, lines):
+    """However often the rhythm is told of lines meanwhile."""
+    world.begin(Commit(lines(1, 1)))
+    before = world.thread.stats().disk_bytes
+    for seq in range(2, 30):
+        world.clock.now = seq * 0.1
+        world.thread._may_derive()
+        world.then(Commit(lines(seq, 1)))
+    assert world.thread.stats().disk_bytes == before + 2
+
+
 def test_a_page_is_converted_on_the_thread_that_read_it(world):
     """`read_and` gives the page of the query to the function, and its answer to the caller."""
     answer = world.thread.read_and(Query(7, 100, 10), lambda page: (page.seqs, threading.current_thread().name))
