@@ -207,7 +207,12 @@ def moved_lines(found: CollectedLines, shown: Sequence[int]) -> CollectedLines:
         if before != after:
             rest = rests[place]
             at = rest.rfind(_TIMESTAMP) + len(_TIMESTAMP)
-            rests[place] = b"%b%b%b" % (rest[:at], rfc3339(after).encode(), rest[at + _TIME_CHARS :])
+            if rest[at : at + _TIME_CHARS] == rfc3339(before).encode():
+                rests[place] = b"%b%b%b" % (rest[:at], rfc3339(after).encode(), rest[at + _TIME_CHARS :])
+            else:  # another version may write its fields in another order
+                shape = orjson.loads(b'{"id":""%b}' % rest)
+                shape["timestamp"] = rfc3339(after)
+                rests[place] = escaped(orjson.dumps(shape)).removeprefix(b'{"id":""').removesuffix(b"}")
     return found._replace(shown=shown, rests=rests)
 
 

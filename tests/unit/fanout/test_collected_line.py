@@ -237,6 +237,46 @@ def test_usual_lines_become_together_what_each_becomes_alone(given_lines, at_onc
     assert collected_lines("hub001", 90, moved_lines(found, shown)) == one_by_one(said, shown)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'"timestamp":"', b'"timestamp": "'),
+        (b'"app":"bot"', b'"app": "bot"'),
+        (b'","level"', b'" , "level"'),
+    ],
+)
+def test_usual_lines_written_in_another_way_are_moved_as_well(before, after):
+    """Where the timestamp is not in the usual place, the line is written again; no byte of another field is lost."""
+    seq, rank, at, origin, body = usual(
+        205, event={"event": "h\u00f6her\u2028", "logger": "bot.x", "timestamp": "then"}
+    )
+    body = body.replace(before, after)
+    found = usual_lines("berlin", "edge01", [(seq, rank, at, origin, body)])
+    if found is None:
+        return
+    (line,) = collected_lines("hub001", 90, moved_lines(found, [T0 + 3]))
+    (alone,) = one_by_one([(seq, rank, at, origin, body)], [T0 + 3])
+
+    assert orjson.loads(line.body) == orjson.loads(alone.body)
+    assert line.body.startswith(b'{"type":"log","id":"hub001-90"')
+    assert line._replace(body=b"") == alone._replace(body=b"")
+
+
+def test_usual_lines_in_another_order_are_moved_as_well():
+    """A context may say a timestamp behind the line's own."""
+    seq, rank, at, origin, body = usual(
+        205, event={"event": "x", "logger": "bot.x", "timestamp": "2020-01-01 and then"}
+    )
+    shape = orjson.loads(body)
+    body = orjson.dumps({name: shape[name] for name in ("type", "id", "timestamp", *shape)})
+    found = usual_lines("berlin", "edge01", [(seq, rank, at, origin, body)])
+    (line,) = collected_lines("hub001", 90, moved_lines(found, [T0 + 3]))
+    (alone,) = one_by_one([(seq, rank, at, origin, body)], [T0 + 3])
+
+    assert orjson.loads(line.body) == orjson.loads(alone.body)
+    assert orjson.loads(line.body)["context"] == shape["context"]
+
+
 USUAL = orjson.loads(usual(205)[4])
 ID = b'"id":"edge01-205"'
 BODY = usual(205)[4]
