@@ -35,9 +35,10 @@ class Unread(Generic[Holder]):
         self._waiting: dict[Holder, _Waiting] = {}
         """Who has taken nothing for the longest time is first."""
         self._of_address: Counter[str] = Counter()
-        """Bytes by address; what is shared counts for each."""
-        self._sharers: Counter[int] = Counter()
-        """How many wait for the same object, by its id: `_waiting` keeps it as long as somebody does."""
+        """Bytes by address; what is shared counts once for each: many who sleep behind one address hold little."""
+        self._sharers: Counter[int | tuple[str, int]] = Counter()
+        """How many wait for the same object, by its id, and at each address: `_waiting` keeps it as long as somebody
+        does."""
         self.total = 0
         """Bytes of all."""
 
@@ -55,10 +56,9 @@ class Unread(Generic[Holder]):
             self._waiting.pop(holder, None)
             return None
         self._waiting[holder] = _Waiting(address, size, shared)
-        self._of_address[address] += size
-        if shared is not None:
-            self._sharers[id(shared)] += 1
-        if shared is None or self._sharers[id(shared)] == 1:
+        if shared is None or self._join((address, id(shared))):
+            self._of_address[address] += size
+        if shared is None or self._join(id(shared)):
             self.total += size
         return self._take_one() if self.total > self._most else None
 
@@ -69,15 +69,26 @@ class Unread(Generic[Holder]):
             self._subtract(waiting)
 
     def _subtract(self, waiting: _Waiting) -> None:
-        self._of_address[waiting.address] -= waiting.size
-        if not self._of_address[waiting.address]:
-            del self._of_address[waiting.address]
-        if waiting.shared is not None:
-            self._sharers[id(waiting.shared)] -= 1
-            if self._sharers[id(waiting.shared)]:
-                return
-            del self._sharers[id(waiting.shared)]
-        self.total -= waiting.size
+        address, size, shared = waiting
+        if shared is None or self._part((address, id(shared))):
+            self._of_address[address] -= size
+            if not self._of_address[address]:
+                del self._of_address[address]
+        if shared is None or self._part(id(shared)):
+            self.total -= size
+
+    def _join(self, sharers: int | tuple[str, int]) -> bool:
+        """Count one more who shares; tells whether it is the first."""
+        self._sharers[sharers] += 1
+        return self._sharers[sharers] == 1
+
+    def _part(self, sharers: int | tuple[str, int]) -> bool:
+        """Count one less; tells whether it was the last."""
+        self._sharers[sharers] -= 1
+        if self._sharers[sharers]:
+            return False
+        del self._sharers[sharers]
+        return True
 
     def _take_one(self) -> Holder:
         """Take away one of the address that has most: rather one that holds something for itself alone."""

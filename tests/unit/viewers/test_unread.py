@@ -84,3 +84,17 @@ def test_who_waits_alone_goes_before_those_who_share():
     assert unread.total == 110, "the same bytes wait for another: the caller asks again"
     assert unread.charge("e", "2", 20) == "b"
     assert unread.total == 50
+
+
+def test_many_who_sleep_behind_one_address_do_not_pay_for_what_others_hold():
+    """What they share is in memory once, and so it counts for their address."""
+    unread, lines = Unread(100), b"x" * 20
+    for number in range(50):
+        assert unread.charge(("phone", number), "office", 20, lines) is None
+    assert unread.charge("harm", "elsewhere", 70) is None
+    assert unread.charge("more harm", "elsewhere", 30) == "harm"
+    for number in range(50):
+        unread.release(("phone", number))
+    assert unread.total == 30
+    assert unread.charge("first", "office", 40) is None
+    assert unread.charge("second", "office", 40) == "first", "nothing of what was shared counts any more"
