@@ -356,8 +356,13 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._handle_events(self._protocol)
         elif self._head_reader is not None:
             self._handle_head(self._head_reader.receive_eof())
-        # With TLS there is no half of a connection to keep open.
-        return self._answer_delayed and self._transport is not None and self._transport.can_write_eof()
+        transport = self._transport
+        if transport is None or not transport.can_write_eof():
+            return False  # with TLS there is no half of a connection to keep open
+        if self._unsent:
+            self._at_end = self._close_soon  # a transport that closes takes nothing more
+            return True
+        return self._answer_delayed
 
     # --- one message a turn -----------------------------------------------------------------------------------------
 
@@ -794,6 +799,10 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._at_end = do
         else:
             do(transport)
+
+    def _close_soon(self, transport: asyncio.Transport) -> None:
+        """Close in the next turn: a transport of asyncio that is closed while it tells of room ends twice."""
+        self._loop.call_soon(transport.close)
 
     def acknowledged_bytes(self) -> int | None:
         """Return how many bytes the kernel at the other end has acknowledged.

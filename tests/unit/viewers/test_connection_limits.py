@@ -447,6 +447,23 @@ async def test_a_plain_answer_that_is_not_read_is_counted_too():
 
 
 @on_a_loop
+async def test_a_client_that_has_ended_its_half_gets_the_whole_answer():
+    """A transport that closes keeps what it has, and takes nothing more."""
+    body = b"y" * 200_000
+    bench = full_bench(HttpResponse(200, (), body), b"")
+    bench.transport.room = 50
+    bench.connection.data_received(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert bench.connection.eof_received() is True
+    for _ in range(10):
+        bench.transport.read(50_000)
+    assert bench.transport.written.endswith(b"\r\n\r\n" + body)
+    assert bench.transport.ended == []
+    await bench.transport.done.wait()
+    assert bench.transport.ended == ["close"]
+    bench.connection.connection_lost(None)
+
+
+@on_a_loop
 async def test_a_goodbye_comes_behind_what_waits():
     """A close frame in the middle of an answer would be part of it."""
     bench = full_bench(Upgrade(None), WEBSOCKET)
