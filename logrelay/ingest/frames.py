@@ -248,9 +248,7 @@ class Decoder:
                 else:
                     data = self._take(data, received)
         except _UNDECODABLE as error:
-            # There is no way to find the next frame.
-            self._unpackers.renew_decoder()
-            self._break(received, f"not msgpack as agreed: {_describe_error(error)}")
+            self._break_off(received, _describe_error(error))
         self._was_one = (
             self.frame_count == 1
             and self.half is None
@@ -266,7 +264,7 @@ class Decoder:
         """
         start = 0
         sizes: list[int] = []
-        fault: Exception | None = None
+        fault = ""
         scanner = self._unpackers.scanner
         base: int = scanner.tell()
         scanner.feed(data)
@@ -288,12 +286,12 @@ class Decoder:
         except msgpack.OutOfData:
             pass
         except _UNDECODABLE as error:
-            fault = error
+            fault = _describe_error(error)  # its text: the error and this call would keep each other, and more
         if start < len(data):
             self._unpackers.renew_scanner()
         self._decode(data[:start] if start < len(data) else data, sizes, received)
-        if fault is not None and not self._broken:
-            raise fault
+        if fault and not self._broken:
+            self._break_off(received, fault)
         if start < len(data) and not self._broken:
             self.half = _PartialFrame(data[start:])
             self._check_bounds(self.half, received)
@@ -390,6 +388,11 @@ class Decoder:
         self.half = None
         if self._counted_bytes:
             self._count(0)
+
+    def _break_off(self, received: list[Frame], fault: str) -> None:
+        """Give up on bytes that are no msgpack: there is no way to find the next frame."""
+        self._unpackers.renew_decoder()
+        self._break(received, f"not msgpack as agreed: {fault}")
 
     def _break(self, received: list[Frame], reason: str) -> None:
         self._broken = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import tracemalloc
@@ -510,3 +511,19 @@ def test_what_is_too_deep_to_be_told_of_breaks_the_stream_also_where_it_comes_al
     assert list(map(type, received)) == [Broken]
     assert received == usual.receive(deep)
     assert quick.frame_count == usual.frame_count
+
+
+@pytest.mark.parametrize("odd", [b"\xc1", b"\x81\x90\x01", b"\x91" * 1000 + b"\x01"])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_nothing_is_kept_of_what_is_not_understood(odd, is_late):
+    """An error that refers to itself would keep the connection and all that it has sent, until the collector looks."""
+    decoder = Decoder()
+    if is_late:
+        decoder.receive(pack([1, 1, 5, "info", {}]))
+    gc.collect()
+    gc.disable()
+    try:
+        assert list(map(type, decoder.receive(odd))) == [Broken]
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
