@@ -53,7 +53,6 @@ class Unread(Generic[Holder]):
             if size < before.size:
                 del self._waiting[holder]
         if size <= 0:
-            self._waiting.pop(holder, None)
             return None
         self._waiting[holder] = _Waiting(address, size, shared)
         if shared is None or self._join((address, id(shared))):

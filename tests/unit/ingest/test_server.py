@@ -32,6 +32,7 @@ from logrelay.ingest.server import (
     TraderServer,
 )
 from logrelay.ingest.trader_registry import RUNNING, UNKNOWN, End
+from logrelay.progress import Work
 
 
 class Handle:
@@ -180,6 +181,11 @@ class Poll:
     def remove(self, descriptor):
         """Nothing comes by itself."""
 
+    something = False
+
+    def has_something(self):
+        return self.something
+
     def read(self, goes_on):
         for number, call in enumerate(self.ready):
             if number and not goes_on():
@@ -240,6 +246,34 @@ def test_at_most_so_many_are_admitted(server):
     assert server.connection_count == 3
     server.was_lost(first)
     assert server.admit(late) is None
+
+
+def test_another_number_counts_from_now_on(server):
+    """Who is connected stays."""
+    admitted(server, 2)
+    server.limit_connections(1)
+    assert server.connection_count == 2
+    assert server.admit(Connection(greeted=False)) == "2 traders are connected; at most 1 are allowed"
+    server.limit_connections(3)
+    assert server.admit(Connection(greeted=False)) is None
+
+
+def test_the_watchdog_is_told_whether_there_is_something_to_read(server, poll):
+    """Not while nothing is to be read; and how much has been read in all."""
+    (connection,) = admitted(server, 1)
+    poll.something = False
+    assert server.work() == Work(False, 0)
+    poll.something = True
+    server.was_read(connection, 70)
+    server.was_read(connection, 30)
+    assert server.work() == Work(True, 100)
+    server.pause_reading()
+    assert server.work() == Work(False, 100)
+    server.resume_reading()
+    assert server.work() == Work(True, 100)
+    asyncio.run(server.close())
+    assert server.work() == Work(False, 100)
+    assert poll.watching is False
 
 
 def test_only_who_said_hello_ends(server, loop, intake):

@@ -98,3 +98,40 @@ def test_many_who_sleep_behind_one_address_do_not_pay_for_what_others_hold():
     assert unread.total == 30
     assert unread.charge("first", "office", 40) is None
     assert unread.charge("second", "office", 40) == "first", "nothing of what was shared counts any more"
+
+
+def test_what_is_over_leaves_nothing_behind():
+    """Neither who held it, nor the address, nor the bytes: both come in any number."""
+    unread, lines = Unread(100), b"x" * 60
+    unread.charge("a", "1", 0)
+    unread.charge("a", "1", 60, lines)
+    unread.charge("b", "2", 60, lines)
+    unread.charge("c", "2", 1)
+    assert unread.total == 61
+    unread.charge("c", "2", 0)
+    unread.charge("b", "2", 0)
+    unread.release("a")
+    assert (unread.total, unread._waiting, unread._of_address, unread._sharers) == (0, {}, {}, {})
+
+
+def test_an_address_has_what_its_holders_have_now():
+    """What one of them has taken, or what went with it, does not count against the others."""
+    unread = Unread(100)
+    unread.charge("big", "1", 70)
+    unread.charge("other", "1", 20)
+    unread.charge("big", "1", 5)
+    unread.charge("phone", "2", 40)
+    assert unread.charge("late", "1", 36) == "other", "by 61 to 40, and the one that took some is behind it"
+    unread.release("late")
+    unread.release("big")
+    assert unread.charge("new", "3", 39) is None
+    assert unread.charge("newer", "3", 22) == "new"
+
+
+def test_who_has_as_much_as_before_keeps_its_place():
+    """It has taken nothing."""
+    unread = Unread(100)
+    unread.charge("a", "1", 50)
+    unread.charge("b", "1", 50)
+    unread.charge("a", "1", 50)
+    assert unread.charge("c", "1", 1) == "a"
