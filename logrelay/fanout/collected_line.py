@@ -211,7 +211,7 @@ def moved_lines(found: CollectedLines, shown: Sequence[int]) -> CollectedLines:
                 rests[place] = b"%b%b%b" % (rest[:at], rfc3339(after).encode(), rest[at + _TIME_CHARS :])
             else:  # another version may write its fields in another order
                 shape = orjson.loads(b'{"id":""%b}' % rest)
-                shape["timestamp"] = rfc3339(after)
+                shape |= {"id": "", "timestamp": rfc3339(after)}
                 rests[place] = escaped(orjson.dumps(shape)).removeprefix(b'{"id":""').removesuffix(b"}")
     return found._replace(shown=shown, rests=rests)
 

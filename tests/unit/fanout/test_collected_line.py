@@ -243,6 +243,7 @@ def test_usual_lines_become_together_what_each_becomes_alone(given_lines, at_onc
         (b'"timestamp":"', b'"timestamp": "'),
         (b'"app":"bot"', b'"app": "bot"'),
         (b'","level"', b'" , "level"'),
+        (b'"timestamp":"', b'"id":"edge01-205","timestamp": "'),
     ],
 )
 def test_usual_lines_written_in_another_way_are_moved_as_well(before, after):
