@@ -90,6 +90,8 @@ class Outcome:
         if self.stderr_bytes > limits.STDERR_BYTES:
             found.append(f"stderr {self.stderr_bytes >> 10} kB")
         failures = self.attacked["watcher"]["failures"]
+        if not times:  # a disk that other work keeps for a second is said in health checks
+            failures = [text for text in failures if LATE_COMMIT not in text]
         if failures:
             found.append(f"{len(failures)} not answered: {failures[0]}")
         if self.attacker:
@@ -106,6 +108,9 @@ class Outcome:
         if self.attacked["trader"]["p99"] > self.calm["trader"]["p99"] + limits.MORE_CALL_S:
             found.append(f"trader's call p99 {self.attacked['trader']['p99'] * 1e3:.1f} ms")
         return found
+
+
+LATE_COMMIT = "a commit has taken more than"
 
 
 class Bystander:

