@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -44,6 +45,18 @@ TALL = 9000
 """Pixels of a phone on which some hundred rows are on the screen."""
 
 
+NOON = 12
+
+
+def zone_at_noon() -> str:
+    """Return the name of a zone in which it is about noon now.
+
+    The page tells today from yesterday by the phone's clock. A test that runs over midnight would see a day end.
+    """
+    hours_behind = datetime.now(UTC).hour - NOON
+    return f"Etc/GMT{hours_behind:+d}"  # named by how far it is behind, so the sign looks wrong
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """Return the browser and a phone's description, or skip.
@@ -67,7 +80,7 @@ def open_phone(chromium):
     contexts, errors = [], []
 
     def make(height: int | None = None, *, worker: bool = False, **options):
-        given = {**device, "service_workers": "allow" if worker else "block", **options}
+        given = {**device, "service_workers": "allow" if worker else "block", "timezone_id": zone_at_noon(), **options}
         if height is not None:
             given["viewport"] = {"width": device["viewport"]["width"], "height": height}
         context = browser.new_context(**given)
