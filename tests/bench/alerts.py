@@ -20,7 +20,8 @@ from websockets.sync.client import connect
 
 from tests.support.chaos.relay import Relay
 from tests.support.http import Trader
-from tests.support.services import Receiver, refusing_port
+from tests.support.ports import free_port
+from tests.support.services import Receiver
 from tests.support.waiting import wait_for
 
 ROUNDS = 8
@@ -91,7 +92,7 @@ def run(rounds: int) -> list[Case]:
             "a service that answers": answering,
             "one that never answers": hanging,
             "one that answers with 429": pushing,
-            "one that refuses": f"json://127.0.0.1:{refusing_port()}/",
+            "one that refuses": f"json://127.0.0.1:{free_port()}/",
         }
         cases = [Case(name, home / str(number), url) for number, (name, url) in enumerate(urls.items())]
         for case in cases:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import socketserver
 import threading
 import time
@@ -177,10 +176,3 @@ class MailServer:
         self._server.shutdown()
         self._server.server_close()
         join(self._thread)
-
-
-def refusing_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

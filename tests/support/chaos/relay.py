@@ -19,36 +19,14 @@ import threading
 from pathlib import Path
 
 from tests.support.chaos.failure_report import FAULTHANDLER
+from tests.support.ports import free_port
 from tests.support.threads import join
 from tests.support.waiting import DEADLINE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 """The repository: `python -m logrelay` is to find this checkout's package, installed or not."""
 
-PORTS = range(18_000, 32_000)
-"""Below the range the kernel takes for outgoing connections (32768 and up): a viewer that tries again and again while
-the relay is away could otherwise get the very port as its own end, and be connected to itself."""
-
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-def free_port() -> int:
-    """Return a port nobody listens on; where to begin looking depends on the process, for several test runs at once."""
-    start = os.getpid() * 37 % len(PORTS)
-    for offset in range(len(PORTS)):
-        port = PORTS[(start + free_port.used + offset) % len(PORTS)]
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        free_port.used += offset + 1
-        return port
-    raise AssertionError("no free port")
-
-
-free_port.used = 0
 
 
 TAKE_SOCKET = """

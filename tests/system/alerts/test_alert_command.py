@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.support.chaos.relay import ROOT
-from tests.support.services import refusing_port
+from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE_S, wait_for
 
 WITHOUT_APPRISE = "import sys; sys.modules['apprise'] = None; from logrelay.cli import main; main()"
@@ -33,7 +33,7 @@ def command(tmp_path):
 
 
 def test_a_test_says_which_service_took_it_and_shows_no_url(command, receiver):
-    refused = f"json://127.0.0.1:{refusing_port()}/hidden"
+    refused = f"json://127.0.0.1:{free_port()}/hidden"
     done = command("alert", "test", LOGRELAY_ALERT=f"{receiver.url} {refused}")
 
     assert done.returncode == 7
@@ -48,7 +48,7 @@ def test_a_test_says_which_service_took_it_and_shows_no_url(command, receiver):
 
 
 def test_a_list_without_a_relay_says_what_to_do(command):
-    done = command("alert", "list", LOGRELAY_PORT=str(refusing_port()))
+    done = command("alert", "list", LOGRELAY_PORT=str(free_port()))
 
     assert done.returncode == 5
     assert "; start the relay (logrelay serve), or name another address" in done.stderr
@@ -125,7 +125,7 @@ def test_a_relay_with_tokens_says_how_to_give_one(command, make_relay, receiver,
 
 
 def test_silences_with_a_relay_and_without(command, make_relay, receiver, make_bot):
-    heartbeat = f"http://127.0.0.1:{refusing_port()}/hidden"
+    heartbeat = f"http://127.0.0.1:{free_port()}/hidden"
     relay = make_relay(receiver.url, LOGRELAY_HEARTBEAT=heartbeat)
     bot = make_bot(relay, "scalper")
     bot.say("info", "here")

@@ -11,7 +11,8 @@ import sqlite3
 import pytest
 
 from tests.support.http import Trader
-from tests.support.services import Receiver, refusing_port
+from tests.support.ports import free_port
+from tests.support.services import Receiver
 from tests.support.waiting import wait_for
 from tests.system.alerts.conftest import processes_of
 
@@ -46,7 +47,7 @@ def rule(url, **more):
 
 def test_rules_change_while_the_relay_runs_and_nothing_of_theirs_is_forgotten(make_relay, ask, receiver, other):
     """A URL that was wrong is corrected: what waits comes, once; cooldowns and silences go on; no rules are none."""
-    relay = make_relay(rule(f"json://127.0.0.1:{refusing_port()}/x"))
+    relay = make_relay(rule(f"json://127.0.0.1:{free_port()}/x"))
     assert ask(relay, {"type": "silence", "app": "cron", "for_s": 3600})["type"] == "alerts"
     with contextlib.closing(Trader(relay.socket)) as trader:
         trader.log("boom", "error")

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from logrelay.terminal.tls_socket import for_two_threads
 from tests.support.certificates import Authority
-from tests.support.chaos.relay import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE_S, wait_for
 
 PROXIES = Path(__file__).parents[3] / "docs" / "proxies"

@@ -17,7 +17,8 @@ from tests.support.chaos.ledger import Ledger
 from tests.support.chaos.relay import ROOT, Relay
 from tests.support.chaos.scale import chance, scaled
 from tests.support.chaos.viewer import Viewer
-from tests.support.nats import NatsServer, asked, free_port, needs_nats, needs_socat
+from tests.support.nats import NatsServer, asked, needs_nats, needs_socat
+from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.chaos.conftest import FULL_TIMEOUT_S
 

@@ -11,7 +11,8 @@ import pytest
 
 from logrelay.alerts.delivery import READ_S, attempt
 from tests.support.chaos.relay import ROOT
-from tests.support.services import Receiver, refusing_port
+from tests.support.ports import free_port
+from tests.support.services import Receiver
 from tests.support.waiting import DEADLINE_S
 
 
@@ -84,7 +85,7 @@ def test_a_service_that_is_down_for_an_hour_gets_everything_in_order_soon_after(
     receiver = Receiver()
     try:
         process = subprocess.run(
-            [sys.executable, "-c", HOUR_OF_ATTEMPTS, str(tmp_path / "alerts"), str(refusing_port()), receiver.url],
+            [sys.executable, "-c", HOUR_OF_ATTEMPTS, str(tmp_path / "alerts"), str(free_port()), receiver.url],
             cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S,
         )  # fmt: skip
     finally:

@@ -12,7 +12,8 @@ from logrelay.errors import ConfigError
 from logrelay.machines import nats_link
 from logrelay.machines.nats_link import NatsError, NatsRefusedError, NatsSettings
 from tests.support.certificates import Authority
-from tests.support.nats import NatsServer, asked, free_port, nats_server, needs_nats
+from tests.support.nats import NatsServer, asked, nats_server, needs_nats
+from tests.support.ports import free_port
 
 pytest.importorskip("nats", reason="nats-py is not installed: pip install '.[nats]' in the checkout")
 
