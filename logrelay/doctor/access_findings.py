@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from logrelay.config.loading import unknown_variable_hint
 from logrelay.config.settings import authority, is_loopback
-from logrelay.doctor.facts import SEARCH, WRITE, Facts, Node
+from logrelay.doctor.facts import SEARCH, WRITE, Facts, Node, RunningRelay
 from logrelay.doctor.finding import Finding, error, problem, warning
 
 OTHERS_READ = 0o044
@@ -53,8 +53,36 @@ def port(facts: Facts) -> Iterator[Finding]:
                 f"the relay that answers on {where} has another journal than {config.journal}",
                 "stop that relay, or give this one its own port, socket and journal",
             )
+    if relay is not None and relay.tls is not None:
+        yield from _tls_of_the_relay(facts, relay, where)
     if relay is not None and relay.trouble is not None:
         yield problem("relay_trouble", f"the running relay has trouble with its journal: {relay.trouble}", "cure that")
+
+
+def _tls_of_the_relay(facts: Facts, relay: RunningRelay, where: str) -> Iterator[Finding]:
+    """A relay that was started with other settings for TLS than these."""
+    certificate = facts.effective.config.tls_cert
+    if relay.tls and certificate is None:
+        yield warning(
+            "tls_differs",
+            f"the relay that answers on {where} speaks TLS, and these settings have no certificate",
+            "give the settings that it was started with: LOGRELAY_TLS_CERT and LOGRELAY_TLS_KEY; of a service, "
+            "logrelay check --unit logrelay",
+        )
+    elif certificate is not None and not relay.tls:
+        yield warning(
+            "tls_differs",
+            f"the relay that answers on {where} does not speak TLS, and these settings have the certificate "
+            f"{certificate}",
+            "restart the relay with these settings, or take LOGRELAY_TLS_CERT and LOGRELAY_TLS_KEY out",
+        )
+    elif relay.other_certificate and not (facts.tls_error or facts.tls_warning):
+        yield warning(
+            "tls_differs",
+            f"the relay that answers on {where} shows another certificate than {certificate}",
+            "have it read its files again (SIGHUP; systemctl reload logrelay), or name the file that it was started "
+            "with as LOGRELAY_TLS_CERT",
+        )
 
 
 def reach(facts: Facts) -> Iterator[Finding]:

@@ -81,6 +81,10 @@ class RunningRelay:
     head_epoch: str | None = None
     """The epoch of its newest line. An epoch is in the journal's file from its first line on, so until a relay that was
     restarted has one, the file knows only this."""
+    tls: bool | None = None
+    """It speaks TLS; None: that was not looked at."""
+    other_certificate: bool = False
+    """It shows a certificate that the one of the settings does not make trusted."""
 
 
 @dataclass(frozen=True, slots=True)

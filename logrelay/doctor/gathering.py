@@ -21,6 +21,7 @@ import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
@@ -42,7 +43,7 @@ from logrelay.journal.lock_holders import readers_of
 from logrelay.journal.retention import log_share
 from logrelay.listeners import allowed_peers, bind_tcp, group_id
 from logrelay.model import Commit
-from logrelay.terminal.answer import relay_facts
+from logrelay.terminal.answer import Answer, is_anothers, relay_facts
 from logrelay.terminal.relay import TIMEOUT_S, Address, RelaySource
 from logrelay.tls import tls_files
 
@@ -112,7 +113,7 @@ def user_of(unit: UnitFacts) -> User:
 def gather(effective: Effective, user: User, *, unit: UnitFacts | None, trader: str | None, now_s: float) -> Facts:
     """Look at everything. Raises ConfigError for a trader's user that there is not."""
     config = effective.config
-    relay, answers = _relay(config, unit)
+    relay = _relay(config, unit)
     journal = None if config.journal == MEMORY else _journal(config, user)
     tls_error, tls_warning = _certificate(config, now_s)
     secret_files, secret_words = _secrets(config)
@@ -121,7 +122,7 @@ def gather(effective: Effective, user: User, *, unit: UnitFacts | None, trader: 
         effective=effective,
         user=user,
         now_us=int(now_s * 1e6),
-        port=_port(config, unit, relay_answers=answers),
+        port=_port(config, unit, relay_answers=relay is not None),
         socket=_log_socket(config.socket),
         journal=journal,
         relay=relay,
@@ -221,31 +222,49 @@ def _members(config: Config, user: User) -> int | None:
 # --- sockets ----------------------------------------------------------------------------------------------------------
 
 
-def _relay(config: Config, unit: UnitFacts | None) -> tuple[RunningRelay | None, bool]:
+def _relay(config: Config, unit: UnitFacts | None) -> RunningRelay | None:
     """Ask whoever listens on the viewers' port whether it is a relay."""
     host, port = connectable(config.host), config.port
-    for address in () if unit is None else unit.listens:
-        inherited, colon, number = address.rpartition(":")
+    for listened in () if unit is None else unit.listens:
+        inherited, colon, number = listened.rpartition(":")
         if colon and number.isdigit():
             host, port = connectable(inherited.strip("[]") or "::"), int(number)
-    source = RelaySource(
-        Address(host, port, secure=config.tls_cert is not None, token=config.token, certificate=config.tls_cert),
-        # systemd starts the relay of a socket when it is asked, which takes its time.
-        timeout_s=TIMEOUT_S if unit is not None and unit.listens else PROBE_S,
-    )
-    try:
-        answer = source.get("/healthz")
-        body = answer.beginning(PROBE_BYTES, source.timeout_s)
-    except (NoRelayError, ConfigError, OSError):
-        return None, False
+    address = Address(host, port, secure=config.tls_cert is not None, token=config.token, certificate=config.tls_cert)
+    # A relay with other settings for TLS is one all the same. The token is not for whoever else it may be.
+    stranger = replace(address, token=None, certificate=None)
+    others = [replace(stranger, secure=True, any_certificate=True)]
+    if address.secure:
+        others.append(replace(stranger, secure=False))
+    # systemd starts the relay of a socket when it is asked, which takes its time.
+    timeout_s = TIMEOUT_S if unit is not None and unit.listens else PROBE_S
+    for one in (address, *others):
+        source = RelaySource(one, timeout_s=timeout_s)
+        try:
+            answer = source.get("/healthz")
+            body = answer.beginning(PROBE_BYTES, source.timeout_s)
+        except NoRelayError as error:
+            if isinstance(error.__cause__, ConnectionRefusedError | TimeoutError):
+                break  # nobody is there, or nobody who answers
+        except (ConfigError, OSError):
+            pass  # the file of the certificate cannot be read, which is a finding of its own
+        else:
+            relay = _said(answer, body)
+            if relay is not None:
+                return replace(relay, tls=one.secure, other_certificate=address.secure and one.any_certificate)
+            break
+    return None
+
+
+def _said(answer: Answer, body: bytes) -> RunningRelay | None:
+    """Return what a relay says of itself; None: it is none that answers."""
     said = relay_facts(body)
     if said is not None:
         trouble = (said.get("journal") or {}).get("trouble")
         head = str(said.get("head") or "").rpartition("-")[0]
-        return RunningRelay(str(said["version"]), str(said["epoch"]), trouble and str(trouble), head or None), True
+        return RunningRelay(str(said["version"]), str(said["epoch"]), trouble and str(trouble), head or None)
     if answer.status in (401, 403, 429) and (b"token" in body or b"relay" in body):
-        return RunningRelay(), True
-    return None, False
+        return RunningRelay()
+    return RunningRelay() if answer.status == 200 and not is_anothers(answer.status, body) else None
 
 
 def _port(config: Config, unit: UnitFacts | None, *, relay_answers: bool) -> Port:

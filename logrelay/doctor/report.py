@@ -36,6 +36,33 @@ def text_of(setting: Setting, effective: Effective) -> str:
     return str(value) if value == "(set)" else setting.value_type.show(value)
 
 
+def running(facts: Facts, url: str) -> str:
+    """Say whether a relay runs with these settings; if not, how it is started."""
+    relay, unit = facts.relay, facts.unit
+    where = ("wss://" if relay is not None and relay.tls else "ws://") + url.partition("://")[2]
+    if relay is None:
+        if unit is not None and unit.runs:
+            return f"{unit.name} runs ({unit.shown.get('ActiveState')}), and nobody answers as a relay at {url}"
+        how = "logrelay serve, with these options and variables"
+        if unit is not None:
+            how = f"{unit.systemctl} start {unit.name}"
+        return f"no relay runs with these settings: nobody answers as one at {url}; it is started by: {how}"
+    facts_shown = [f"version {relay.version}" if relay.version else "which tells nobody its version without a token"]
+    facts_shown += _processes(facts)
+    return f"a relay runs at {where}: {', '.join(facts_shown)}"
+
+
+def _processes(facts: Facts) -> Iterator[str]:
+    """Give who the relay is, as far as it can be seen."""
+    main = "0" if facts.unit is None else facts.unit.shown.get("MainPID", "0")
+    if main != "0":
+        yield f"process {main}"
+    elif facts.port.holders:
+        yield from facts.port.holders
+    elif facts.journal is not None and facts.journal.held_by:
+        yield f"process {facts.journal.held_by}"
+
+
 def as_json(facts: Facts, findings: Sequence[Finding], urls: tuple[str, str]) -> dict[str, object]:
     """Return everything for --json."""
     effective = facts.effective
@@ -58,6 +85,7 @@ def as_json(facts: Facts, findings: Sequence[Finding], urls: tuple[str, str]) ->
         if unit is None
         else {"name": unit.name, "listens": list(unit.listens)} | {key: unit.shown.get(key, "") for key in UNIT_SHOWN},
         "relay": None if facts.relay is None else asdict(facts.relay),
+        "running": running(facts, urls[0]),
         "bots": None
         if facts.journal is None or facts.journal.bots is None
         else [asdict(bot) for bot in facts.journal.bots],
@@ -83,6 +111,7 @@ def as_text(facts: Facts, findings: Sequence[Finding], urls: tuple[str, str]) ->
         for address in unit.listens:
             yield f"  held by systemd  {address}"
     yield ""
+    yield running(facts, urls[0])
     yield f"viewers connect to {urls[0]}, browsers open {urls[1]}"
     if unit is None:
         yield ""

@@ -66,6 +66,8 @@ class Address:
     token: str | None = field(default=None, repr=False)
     certificate: str | None = None
     """PEM file of the one certificate to trust, whatever name it has; None: those of the system, for this host."""
+    any_certificate: bool = False
+    """Whoever answers is spoken to: only for a look at who that is, and never with a token."""
     path: str = "/"
 
     @property
@@ -85,7 +87,11 @@ class Address:
             context = ssl.create_default_context(cafile=self.certificate)
         except OSError as error:
             raise ConfigError(f"the certificate {self.certificate} cannot be read: {error.strerror or error}") from None
-        context.check_hostname = self.certificate is None
+        context.check_hostname = self.certificate is None and not self.any_certificate
+        if self.certificate is not None:
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it is trusted itself, whoever has signed it
+        if self.any_certificate:
+            context.verify_mode = ssl.CERT_NONE
         return context
 
     def stream_context(self) -> ssl.SSLContext | None:

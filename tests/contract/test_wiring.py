@@ -181,7 +181,12 @@ FOREIGN = [
     Foreign("logrelay.viewers.connection", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
     Foreign("logrelay.tls", "self.context", {"sni_callback"}, "the ssl module's way to choose a certificate"),
     Foreign("logrelay.tls", "connection", {"context"}, "the same: the callback sets what the handshake goes on with"),
-    Foreign("logrelay.terminal.relay", "context", {"check_hostname"}, "the ssl module's way to set a context up"),
+    Foreign(
+        "logrelay.terminal.relay",
+        "context",
+        {"check_hostname", "verify_flags", "verify_mode"},
+        "the ssl module's way to set a context up",
+    ),
     Foreign("logrelay.terminal.tls_socket", "context", {"sslsocket_class"}, "the ssl module's way to choose a class"),
     Foreign("logrelay.tls", "context", {"minimum_version", "options"}, "the ssl module's way to set a context up"),
     Foreign("logrelay.interrupts", "sys", {"unraisablehook"}, "the interpreter's hook"),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from logrelay import __version__
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import Commit, Line, Run
 from tests.support.certificates import Authority
@@ -53,6 +54,13 @@ class Patient:
             assert f"logrelay: {one['rank']}: {one['text']}; {one['remedy']}" in done.stderr.splitlines()
         assert TOKEN not in done.stdout + done.stderr
         return shown
+
+    def text(self) -> str:
+        """Return what a person reads on stdout."""
+        return subprocess.run(
+            [sys.executable, "-m", "logrelay", "check"], env=self.environ, cwd=self.home, capture_output=True,
+            text=True, timeout=DEADLINE_S, check=True,
+        ).stdout  # fmt: skip
 
     def found(self, *arguments: str, **more: str) -> tuple[set[str], int, str]:
         """Return the codes, the exit code, and everything that was said."""
@@ -180,6 +188,53 @@ def test_certificates(patient, tmp_path):
     assert found("soon", "soon")[:2] == ({"certificate_time"}, 0)
     assert found("over", "over")[:2] == ({"certificate_time"}, 7)
     assert patient.found("--tls-cert", str(pairs["good"][0]))[:2] == ({"certificate_unusable"}, 2)
+
+
+def test_whether_a_relay_runs(patient, relay):
+    """One row in any case: its version and its process, or how it is started."""
+    running = patient.check()["running"]
+    assert running == (
+        f"a relay runs at ws://127.0.0.1:{relay.port}: version {__version__}, process {relay.process.pid} (python) "
+        "on 127.0.0.1"
+    ).replace("(python)", f"({Path(f'/proc/{relay.process.pid}/comm').read_text().strip()})")
+    assert running in patient.text().splitlines()
+    relay.stop()
+    stopped = patient.check()["running"]
+    assert stopped.startswith(
+        f"no relay runs with these settings: nobody answers as one at ws://127.0.0.1:{relay.port};"
+    )
+    assert "logrelay serve" in stopped
+    assert stopped in patient.text().splitlines()
+
+
+def test_a_relay_with_other_settings_for_tls(patient, tmp_path):
+    """It is known as one, with what its settings are, and no token goes to a certificate that nobody trusts."""
+    authority = Authority(tmp_path)
+    (cert, key), (other, other_key), (over, over_key) = (authority.issue("a"), authority.issue("b"),
+                                                         authority.issue("c", -1))  # fmt: skip
+    relay = Relay(patient.home, "--tls-cert", str(cert), "--tls-key", str(key), journal=patient.home / "j.db")
+    relay.socket = patient.home / "logrelay" / "ingest.sock"
+    patient.ends.callback(relay.end)
+    for token in ("", TOKEN):
+        relay.environ = {"LOGRELAY_TOKEN": token} if token else {}
+        relay.start()
+        more = {"LOGRELAY_PORT": str(relay.port)} | ({"LOGRELAY_TOKEN": TOKEN} if token else {})
+        codes, code, said = patient.found(**more)
+        assert (codes, code) == ({"tls_differs", "no_bot_seen"}, 0)
+        assert "speaks TLS, and these settings have no certificate" in said
+        assert patient.check(**more)["running"].startswith(f"a relay runs at wss://127.0.0.1:{relay.port}: ")
+        assert patient.found("--tls-cert", str(cert), "--tls-key", str(key), **more)[0] == {"no_bot_seen"}
+        codes, code, said = patient.found("--tls-cert", str(other), "--tls-key", str(other_key), **more)
+        assert (codes, code) == ({"tls_differs", "no_bot_seen"}, 0)
+        assert f"shows another certificate than {other}" in said
+        codes, code, said = patient.found("--tls-cert", str(over), "--tls-key", str(over_key), **more)
+        assert (codes, code) == ({"certificate_time", "no_bot_seen"}, 7)
+        relay.stop()
+    relay.options, relay.environ = [], {}
+    relay.start()
+    codes, code, said = patient.found("--tls-cert", str(cert), "--tls-key", str(key), LOGRELAY_PORT=str(relay.port))
+    assert (codes, code) == ({"tls_differs", "no_bot_seen"}, 0)
+    assert "does not speak TLS" in said
 
 
 def test_ports(patient, relay):

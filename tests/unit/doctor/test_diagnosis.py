@@ -90,6 +90,18 @@ FAULTS = [
     ("address_unusable", replace(STOPPED, port=Port("unusable", error="no address")), 3, "no address"),
     ("another_relay", replace(HEALTHY, relay=RunningRelay("1", "zzz999")), 3, "has another journal"),
     ("another_relay", with_journal(node=None, epoch=None, held_by=None), 3, "has another journal"),
+    ("tls_differs", replace(HEALTHY, relay=RunningRelay("1", "abc123", tls=True)), 0, "LOGRELAY_TLS_CERT and LOGREL"),
+    (
+        "tls_differs",
+        with_config(replace(HEALTHY, relay=RunningRelay("1", "abc123", tls=False)), tls_cert="/c.pem"), 0,
+        "does not speak TLS",
+    ),
+    (
+        "tls_differs",
+        with_config(
+            replace(HEALTHY, relay=RunningRelay("1", "abc123", tls=True, other_certificate=True)), tls_cert="/c.pem"
+        ), 0, "another certificate than /c.pem",
+    ),
     ("relay_trouble", replace(HEALTHY, relay=RunningRelay("1", "abc123", "the disk is full")), 7, "disk is full"),
     ("plain_text", with_config(host="0.0.0.0"), 0, "in plain text"),
     ("certificate_unusable", replace(HEALTHY, tls_error="key and certificate"), 2, "key and certificate"),
