@@ -48,7 +48,8 @@ from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.sequencer import Sequencer
 from logrelay.ingest.token_bucket import TokenBucket
-from logrelay.ingest.trader_registry import End, Trader, TraderConnection, TraderRegistry
+from logrelay.ingest.trader import End, Trader, TraderConnection
+from logrelay.ingest.trader_registry import TraderRegistry
 from logrelay.journal.interface import Opening, Page, Query, RowPage, SummaryPage, UpkeepNotice
 from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit, DeviceRow, ForwardRow
@@ -246,7 +247,7 @@ class Pipeline(Generic[Server]):
             self._trader_by_connection.pop(replaced, None)
             replaced.abort()
         self._trader_by_connection[connection] = trader
-        self._set_deadline(min(trader.deadline, self._registry.next_report()))
+        self._set_deadline(min(trader.deadline, self._registry.notices.next_report()))
         return trader.committed
 
     def frames(self, connection: TraderConnection, frames: list[Frame]) -> list[bytes]:
@@ -255,7 +256,7 @@ class Pipeline(Generic[Server]):
         if trader is None:
             return []  # replaced by a newer connection, which will send the rest again
         answers = self._registry.receive(trader, frames, time.time_ns() // 1000, time.monotonic())
-        self._set_deadline(min(trader.deadline, self._registry.next_report()))
+        self._set_deadline(min(trader.deadline, self._registry.notices.next_report()))
         return answers
 
     def refused(self, connection: TraderConnection, reason: str) -> None:
@@ -270,14 +271,14 @@ class Pipeline(Generic[Server]):
         if trader is None or self._stopping:
             return False
         watch = self._registry.ended(trader, connection, end, _now_us(), time.monotonic())
-        self._set_deadline(min(trader.deadline, self._registry.next_report()))
+        self._set_deadline(min(trader.deadline, self._registry.notices.next_report()))
         return watch
 
     def process_died(self, run: bytes) -> None:
         """Note that the process of a run that had lost its connection has ended."""
         if not self._stopping:
             due = self._registry.process_died(run, time.monotonic())
-            self._set_deadline(min(due, self._registry.next_report()))
+            self._set_deadline(min(due, self._registry.notices.next_report()))
 
     def flooding(self, connection: TraderConnection, lines: int, seconds: float) -> None:
         """Say in the stream that a trader sends so much that it is read after the others."""
@@ -297,7 +298,7 @@ class Pipeline(Generic[Server]):
                     self._sync_timer = self._loop.call_later(wait_s, self._on_sync_allowed)
                 return len(self._hub.viewers)
             self._syncs.take()
-        self._registry.tell_gaps(time.time_ns() // 1000, time.monotonic())
+        self._registry.notices.tell_gaps(time.time_ns() // 1000, time.monotonic())
         taken = self._sequencer.take()
         if taken is not None:
             self._submit(*taken)
@@ -438,7 +439,7 @@ class Pipeline(Generic[Server]):
         self._after_commit(upto, oldest)
 
     def _forget_runs(self, oldest: int) -> None:
-        if self._registry.forget(oldest, time.time_ns() // 1000, time.monotonic()):
+        if self._registry.runs.forget(oldest, time.time_ns() // 1000, time.monotonic()):
             self.trader_server.schedule_tick()
 
     def on_trouble(self, error: JournalError) -> None:
@@ -823,7 +824,7 @@ class Pipeline(Generic[Server]):
     @property
     def lost_traders(self) -> int:
         """Traders that have lost their connection and are not known to be dead."""
-        return self._registry.in_state("lost")
+        return self._registry.runs.in_state("lost")
 
     @property
     def journal_bytes(self) -> int:
@@ -875,10 +876,10 @@ class Pipeline(Generic[Server]):
             "viewer_gaps_total": hub.gaps,
             "viewer_lines_skipped_total": hub.lines_skipped,
             "traders": registry.connected(),
-            "traders_quiet": registry.in_state("quiet"),
-            "traders_lost": registry.in_state("lost"),
-            "runs": registry.remembered(),
-            "runs_forgotten_early_total": traders.forgotten_early,
+            "traders_quiet": registry.runs.in_state("quiet"),
+            "traders_lost": registry.runs.in_state("lost"),
+            "runs": len(registry.runs),
+            "runs_forgotten_early_total": registry.runs.forgotten_early,
             "trader_connections_total": traders.connections,
             "trader_lost_lines_total": traders.lost_lines + traders.unexplained_lines,
             "trader_rejected_frames_total": traders.rejected,
@@ -912,7 +913,7 @@ class Pipeline(Generic[Server]):
         for timer in (*timers, self._devices_timer):
             if timer is not None:
                 timer.cancel()
-        self._registry.flush(_now_us(), time.monotonic())
+        self._registry.notices.flush(_now_us(), time.monotonic())
         self.tick()
         if self._degraded.waiting:
             self._all_committed = asyncio.Event()

@@ -2,7 +2,7 @@
 
 Owns: `RunTable`, a table of `Run` by key in some 160 bytes a run, where the objects themselves would take 530, and how
 many runs a journal of some size may remember. It must not know why a run is remembered or when it is forgotten. Pure.
-Read `journal/row_writer` next: it keeps such a table beside the file. Who is forgotten, `ingest/trader_registry` says.
+Read `journal/row_writer` next: it keeps such a table beside the file. Who is forgotten, `ingest/known_runs` says.
 
 A run is a packed record. The records stand in a list, in the order in which they were added; an array of numbers finds
 them by key (open addressing). A dict would take as much again for its keys as the records do.

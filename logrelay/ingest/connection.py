@@ -22,7 +22,7 @@ from logrelay.ingest import frames
 from logrelay.ingest.frames import Frame, Hello
 from logrelay.ingest.keepalive import Bounds, Silence
 from logrelay.ingest.peer_process import PeerProcess, peer_groups, peer_user, process_of
-from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End, TraderConnection
+from logrelay.ingest.trader import DEAD, RUNNING, UNKNOWN, End, TraderConnection
 from logrelay.model import UNKNOWN_UID
 
 HELLO_TIMEOUT_S = 10.0
@@ -267,7 +267,7 @@ class UnixConnection:
         if process is not None:
             process.close()
 
-    # --- for the intake (trader_registry.TraderConnection) ------------------------------------------------------
+    # --- for the intake (trader.TraderConnection) ---------------------------------------------------------------
 
     def ack(self, seq: int, *, now: bool) -> None:
         """Tell the trader that everything up to `seq` is kept; at most once in `ACK_INTERVAL_S` unless `now`."""

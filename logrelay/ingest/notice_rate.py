@@ -2,7 +2,7 @@
 
 Owns: `NoticeRate`, which says whether a notice is told by itself and counts those that are not, `StderrRate`, which
 does so for stderr, and `GapSums`, which adds up gaps that are told of together. It must not know how a notice looks or
-where it goes; time is an argument, in seconds of a clock that never steps. Read `ingest/trader_registry` next: it asks
+where it goes; time is an argument, in seconds of a clock that never steps. Read `ingest/trader_notices` next: it asks
 here before it tells something.
 
 A notice is a line of the journal, a message to every viewer and a line on stderr. A program that connects, loses lines

@@ -1,7 +1,7 @@
 """What a commit writes: lines, names, runs, aliases, devices, how far lines were collected and forwarded.
 
 Owns: the INSERT statements with the checksum of each row, the numbers of the logger names, and which aliases are
-remembered; which runs are is decided by `ingest/trader_registry`. It must not begin or end transactions, nor know
+remembered; which runs are is decided by `ingest/known_runs`. It must not begin or end transactions, nor know
 files. Read `journal/retention` next: it marks the lines in the same transaction, and takes them away one day.
 
 Why lines go in with a few long INSERTs: Python's sqlite3 gives up the GIL and asks for it back around every

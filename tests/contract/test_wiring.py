@@ -48,7 +48,7 @@ STATE_RECORDS = [
     ),
     Record(
         "logrelay.ingest.trader_registry",
-        "logrelay.ingest.trader_registry.Trader",
+        "logrelay.ingest.trader.Trader",
         {"trader"},
         "a seq is taken once and in order, so that the registry alone says how far a run is",
     ),

@@ -17,7 +17,8 @@ from logrelay.ingest.connection import UnixConnection
 from logrelay.ingest.frames import Unpackers
 from logrelay.ingest.half_frames import HalfFrames
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import UNKNOWN, End, Trader, TraderRegistry
+from logrelay.ingest.trader import UNKNOWN, End, Trader
+from logrelay.ingest.trader_registry import TraderRegistry
 from logrelay.model import RELAY_RUN
 from tests.fuzz.cases import Case, Piece
 from tests.fuzz.socket_inputs import NOW_US, RUNS
@@ -296,8 +297,8 @@ class SocketLane:
                 require(first == stands.get(run, 0) + 1 and last >= first, "a gap at another place", shape, stands)
                 require(int(context["count"]) == last - first + 1, "a gap's count", shape)
                 stands[run] = last
-        names = {trader.run.key: shown_run(trader) for trader in relay.registry.by_id.values()}
-        for trader in relay.registry.by_id.values():
+        names = {trader.run.key: shown_run(trader) for trader in relay.registry.runs.by_id.values()}
+        for trader in relay.registry.runs.by_id.values():
             run = names[trader.run.key]
             require(trader.run.last_seq == stands.get(run, 0), "seqs without line or gap", trader.run, stands)
         if expected.is_known:

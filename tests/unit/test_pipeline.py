@@ -14,7 +14,7 @@ from logrelay.fanout.collected_line import Collected, Told, read_line
 from logrelay.fanout.filters import Filter
 from logrelay.fanout.line_json import log_line
 from logrelay.ingest.frames import Hello, Log
-from logrelay.ingest.trader_registry import DEAD, End
+from logrelay.ingest.trader import DEAD, End
 from logrelay.journal.interface import Opening, Query
 from logrelay.model import CRITICAL, INFO, WARNING, CollectedRow
 from logrelay.pipeline import LOOP_LATE_S, STALLED_S, SYNC_BURST, SYNCS_PER_S, Pipeline

@@ -10,18 +10,10 @@ import pytest
 
 from logrelay.fanout.filters import Filter
 from logrelay.ingest.frames import Bye, Hello, Log
+from logrelay.ingest.known_runs import CLOCK_HOLD_S, CLOSED_S, FORGET_STEP, RECENT_RUNS, RESEND_S
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import (
-    CLOCK_HOLD_S,
-    CLOSED_S,
-    DEAD,
-    FORGET_STEP,
-    RECENT_RUNS,
-    RESEND_S,
-    UNKNOWN,
-    End,
-    TraderRegistry,
-)
+from logrelay.ingest.trader import DEAD, UNKNOWN, End
+from logrelay.ingest.trader_registry import TraderRegistry
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import INFO
@@ -96,7 +88,7 @@ class Relay:
         self.head = commit.lines[-1].seq if commit.lines else self.head
         if commit.lines:
             self._look(commit.lines[0].seq)
-        self.registry.forget(self.journal.prune(), self.now_us, self.mono)
+        self.registry.runs.forget(self.journal.prune(), self.now_us, self.mono)
 
     def _look(self, first):
         page = self.journal.page(Query(first - 1, self.head, 100_000, Filter()))
@@ -195,8 +187,8 @@ def test_a_run_that_dropped_is_known_after_thousands_of_others(relay_at, restart
     assert lines_of(found, lost) == [f"{lost.hex()} {seq}" for seq in range(1, 13)]
     assert gaps(found) == []
     assert sum(isinstance(line, str) for line in found) == 12 + CROWD
-    assert relay.registry.remembered() == CROWD + 1
-    assert len(relay.registry.by_id) <= RECENT_RUNS + 1, "the rest is in the table"
+    assert len(relay.registry.runs) == CROWD + 1
+    assert len(relay.registry.runs.by_id) <= RECENT_RUNS + 1, "the rest is in the table"
 
 
 def test_a_run_goes_when_it_can_send_nothing_again(relay_at):
@@ -211,7 +203,7 @@ def test_a_run_goes_when_it_can_send_nothing_again(relay_at):
     relay.forward(2)
 
     def known(key):
-        return relay.registry._by_key.get(key) is not None or relay.registry._table.get(key) is not None
+        return relay.registry.runs.by_key.get(key) is not None or relay.registry.runs._table.get(key) is not None
 
     def others(first, count=RECENT_RUNS + 1):
         for number in range(first, first + count):
@@ -235,7 +227,7 @@ def test_a_run_goes_when_it_can_send_nothing_again(relay_at):
         relay.forward(86_400.0)
         others(5000, 1)
     assert known(crashed) is False
-    assert relay.registry.counters.forgotten_early == 0
+    assert relay.registry.runs.forgotten_early == 0
 
 
 def test_a_clock_that_leaps_ahead_forgets_nobody(relay_at):
@@ -272,7 +264,7 @@ def test_beyond_the_bound_runs_go_before_their_time_and_it_is_told_once(relay_at
     for number in range(1, 501):
         relay.clean_run(key_of(number))
     relay.commit()
-    early = relay.registry.counters.forgotten_early
+    early = relay.registry.runs.forgotten_early
     assert early == 501 - RECENT_RUNS - 100
     told = [line for line in relay.kept() if isinstance(line, dict) and line.get("state") == "runs"]
     assert [notice["count"] for notice in told] == [1]
@@ -282,7 +274,7 @@ def test_beyond_the_bound_runs_go_before_their_time_and_it_is_told_once(relay_at
     told = [line for line in relay.kept() if isinstance(line, dict) and line.get("state") == "runs"]
     assert [notice["count"] for notice in told] == [1, early - 1]
     relay.restart()
-    assert relay.registry.remembered() == 100 + RECENT_RUNS + 1, "one was forgotten and its row not deleted yet"
+    assert len(relay.registry.runs) == 100 + RECENT_RUNS + 1, "one was forgotten and its row not deleted yet"
     assert relay.connect(lost)[2] == 1
 
 
@@ -296,7 +288,7 @@ def test_a_smaller_bound_is_reached_in_steps(relay_at):
     seen = []
     for number in range(1000, 1004):
         relay.clean_run(key_of(number))
-        seen.append(relay.registry.remembered())
+        seen.append(len(relay.registry.runs))
     assert max(a - b for a, b in zip([700, *seen], seen, strict=False)) <= FORGET_STEP
     assert seen[-1] <= 10 + RECENT_RUNS + 2
 

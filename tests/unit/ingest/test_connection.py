@@ -17,7 +17,7 @@ from logrelay.ingest.connection import (
     UnixConnection,
 )
 from logrelay.ingest.frames import Log, Unpackers, reject
-from logrelay.ingest.trader_registry import DEAD, RUNNING, UNKNOWN, End
+from logrelay.ingest.trader import DEAD, RUNNING, UNKNOWN, End
 
 HELLO = [0, {"protocol": 1, "run": b"r" * 16, "app": "bot", "host": "box", "pid": 1, "started_ns": 0}]
 

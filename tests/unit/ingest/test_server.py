@@ -31,7 +31,7 @@ from logrelay.ingest.server import (
     REFUSED_PER_S,
     TraderServer,
 )
-from logrelay.ingest.trader_registry import RUNNING, UNKNOWN, End
+from logrelay.ingest.trader import RUNNING, UNKNOWN, End
 from logrelay.progress import Work
 
 

@@ -10,21 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logrelay.fanout.line_json import rfc3339
-from logrelay.ingest import trader_registry
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost, reject
+from logrelay.ingest.known_runs import RECENT_RUNS
 from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import (
-    CRASH_GRACE_S,
-    DEAD,
-    GONE_GRACE_S,
-    LOST_GRACE_S,
-    RECENT_RUNS,
-    RUNNING,
-    SHOWN_RUNS,
-    UNKNOWN,
-    End,
-    TraderRegistry,
-)
+from logrelay.ingest.trader import DEAD, RUNNING, UNKNOWN, End
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, LOST_GRACE_S, SHOWN_RUNS, TraderRegistry
 from logrelay.model import ERROR, INFO, RELAY_RUN, WARNING, Run, run_name
 
 NOW = 1_769_162_400_000_000
@@ -104,7 +94,7 @@ class Bench:
 
     def take(self):
         """Return what has been added, each line as (message, context), and remember the commit."""
-        self.registry.tell_gaps(self.now_us, self.mono)  # as the pipeline does before each commit
+        self.registry.notices.tell_gaps(self.now_us, self.mono)  # as the pipeline does before each commit
         taken = self.sequencer.take()
         if taken is None:
             return []
@@ -414,7 +404,7 @@ def test_no_bye_is_a_crash_after_a_moment():
     assert notice.context["state"] == "crashed"
     assert "crashed or was killed" in notice.message
     assert bench.registry.counters.crashed == 1
-    assert bench.registry.in_state("crashed") == 1
+    assert bench.registry.runs.in_state("crashed") == 1
     assert bench.pass_time(1000) == []
     _, shown = bench.hello()[0], bench.take()
     assert messages_of(shown) == ["bot (pid 4711) is back"]
@@ -455,7 +445,7 @@ def test_a_trader_that_does_not_come_back_after_a_restart_is_gone(state):
     assert bench.pass_time(GONE_GRACE_S - 0.1) == []
     (notice,) = bench.pass_time(0.1)
     assert (notice.level, notice.context["state"]) == (WARNING, "gone")
-    assert bench.registry.by_id[1].run.state == "gone"
+    assert bench.registry.runs.by_id[1].run.state == "gone"
     assert awaited() == []
     bench.hello()
     assert messages_of(bench.take()) == ["bot (pid 4711) is back"]
@@ -884,24 +874,6 @@ def test_a_connection_that_was_given_up_says_why():
     assert bench.registry.counters.given_up == 1
 
 
-def test_of_a_crowd_that_was_waited_for_nothing_is_kept():
-    """Back, dead, replaced or gone: the place where it was looked for by its process is free again."""
-    bench = Bench()
-    for number in range(1, 9):
-        trader, connection = bench.join(number, peer_pid=100 + number % 4)
-        bench.ended(trader, connection, End(RUNNING))
-    bench.hello(1, peer_pid=101)
-    bench.registry.process_died(run_key(2), bench.mono)
-    bench.hello(9, peer_pid=103)
-    bench.pass_time(CRASH_GRACE_S)
-    bench.pass_time(LOST_GRACE_S)
-    for number in range(1, 10):
-        bench.registry.process_died(run_key(number), bench.mono)
-    bench.pass_time(CRASH_GRACE_S)
-    waited_for = bench.registry._waited_for
-    assert (len(waited_for), waited_for._by_process) == (0, {})
-
-
 def test_a_process_that_has_become_another_program():
     """With exec the connection ends and the process runs on: its next run takes the old one's place, without alarm."""
     bench = Bench()
@@ -948,31 +920,6 @@ def test_a_run_that_is_not_waited_for_any_longer_is_told_of():
     assert bench.over == [run_key(3)]
 
 
-def test_a_process_with_many_runs_is_not_gone_through():
-    """Whoever makes runs without pause makes no hello slower: what is looked at are those it was known to run for."""
-    bench = Bench()
-    for number in range(1, 50):
-        trader, connection = bench.join(number, peer_pid=7)
-        bench.ended(trader, connection, End(UNKNOWN if number % 2 else RUNNING))
-    assert len(bench.registry._waited_for.of_process(7)) <= 1
-    assert len(bench.registry._waited_for) == 25
-
-
-def test_long_names_are_remembered_for_fewer_runs(monkeypatch):
-    """Runs are bounded in bytes too; the first that ended goes first, and it is told once."""
-    monkeypatch.setattr(trader_registry, "MAX_NAME_BYTES", 20_000)
-    bench = Bench()
-    for number in range(1, RECENT_RUNS + 80):
-        trader, connection = bench.join(number, app="a" * 250, host="h" * 250)
-        bench.receive(trader, log(1), Bye(1))
-        bench.registry.committed(trader.run.id, 1)
-        bench.ended(trader, connection)
-        bench.registry.forget(1, bench.now_us, bench.mono)
-        assert bench.registry._table.name_bytes <= 20_000
-    assert len(bench.registry._table) == 40
-    assert bench.registry.counters.forgotten_early > 0
-
-
 def test_a_dead_run_that_another_process_delivers_has_crashed():
     """Whatever is known of that process; if the crash was told before, only that the rest has come."""
     bench = Bench()
@@ -1008,8 +955,8 @@ def test_a_crash_is_told_once_however_many_runs_ended_since(way):
             bench.receive(other, log(1), Bye(1))
             bench.registry.committed(other.run.id, 1)
             bench.ended(other, connection, End())
-        bench.registry.forget(1, bench.now_us, bench.mono)
-    assert trader.run.id not in bench.registry.by_id
+        bench.registry.runs.forget(1, bench.now_us, bench.mono)
+    assert trader.run.id not in bench.registry.runs.by_id
     again, connection = bench.join(is_dead=True)
     bench.ended(again, connection, End())
     (notice,) = bench.pass_time(CRASH_GRACE_S)
@@ -1037,44 +984,6 @@ def test_a_crash_is_told_once_although_the_relay_is_restarted_in_the_middle_of_w
     trader, _ = bench.join()
     bench.receive(trader, log(3))
     assert bench.commits[-1].runs[0].state == "connected"
-
-
-def test_a_run_out_of_the_table_has_an_age():
-    """The age of its last line, as a bot that stops logging is to be noticed by it."""
-    bench = Bench()
-    trader, connection = bench.join()
-    bench.receive(trader, log(1, NOW), Bye(1))
-    bench.registry.committed(trader.run.id, 1)
-    bench.ended(trader, connection)
-    for number in range(2, RECENT_RUNS + 3):
-        other, link = bench.join(number)
-        bench.receive(other, log(1), Bye(1))
-        bench.registry.committed(other.run.id, 1)
-        bench.ended(other, link)
-    bench.registry.forget(1, bench.now_us, bench.mono)
-    assert trader.run.id not in bench.registry.by_id
-    bench.pass_time(30)
-    bench.join()
-    assert bench.registry.summaries(bench.mono + 5)[0]["last_line_age_s"] == 35.0
-
-
-@pytest.mark.parametrize("state", ["closed", "crashed"])
-def test_the_highest_number_is_never_given_again(state):
-    """Its run stays when its time is over, however many came to their end later, until one has a higher number."""
-    after = 40 * 86_400
-    runs = [Run(n, run_key(n), "job", "box", 1, 1, 1, 1, state, NOW) for n in (101, *range(1, 101))]
-    bench = Bench(runs=runs, head=9)
-    bench.registry.forget(10, bench.now_us, bench.mono)
-    bench.now_us, bench.mono = bench.now_us + after * 1_000_000, bench.mono + after
-    for _ in range(3):
-        bench.registry.forget(10, bench.now_us, bench.mono)
-    bench.take()
-    gone = {id_ for commit in bench.commits for id_, _ in commit.forgotten}
-    kept = [run for run in runs if run.id not in gone]
-    assert {run.id for run in kept} >= {101}
-    bench = Bench(runs=kept, head=9)
-    trader, _ = bench.join(number=500)
-    assert trader.run.id == 102
 
 
 def test_a_lost_trader_is_gone_when_the_relay_was_restarted_meanwhile():

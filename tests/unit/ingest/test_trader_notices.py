@@ -6,11 +6,13 @@ import json
 
 import pytest
 
-from logrelay.ingest import trader_registry as module
+from logrelay.ingest import trader_notices as module
 from logrelay.ingest.app_activity import AppRow
 from logrelay.ingest.frames import Bad, Bye, Hello, Log, Lost
-from logrelay.ingest.sequencer import Sequencer
-from logrelay.ingest.trader_registry import CRASH_GRACE_S, DEAD, GONE_GRACE_S, SHORT_RUN_S, End, Trader, TraderRegistry
+from logrelay.ingest.sequencer import CLOCK_STEP_US, Sequencer
+from logrelay.ingest.trader import DEAD, End, Trader
+from logrelay.ingest.trader_notices import SHORT_RUN_S
+from logrelay.ingest.trader_registry import CRASH_GRACE_S, GONE_GRACE_S, TraderRegistry
 from logrelay.model import ERROR, INFO, WARNING, Run, run_name
 
 NOW = 1_769_162_400_000_000
@@ -166,14 +168,14 @@ def test_a_run_of_an_app_with_short_runs_that_crashes(bench):
     run_of(bench, 1, 0.5)
     trader = bench.hello(Hello(b"2" * 16, "cron", "box", 2, NOW * 1000))
     assert bench.notices() == []
-    assert bench.registry.next_report() == bench.mono + SHORT_RUN_S
+    assert bench.registry.notices.next_report() == bench.mono + SHORT_RUN_S
     bench.end(trader)
     assert [text.split(")")[1][:22] for text in texts(bench.forward(CRASH_GRACE_S))] == [
         " connected",
         " is gone without sayin",
     ]
     bench.hello(Hello(b"3" * 16, "cron", "box", 3, NOW * 1000))
-    bench.registry.flush(bench.now_us, bench.mono)
+    bench.registry.notices.flush(bench.now_us, bench.mono)
     assert texts(bench.notices()) == ["cron (pid 3) connected"]
 
 
@@ -232,9 +234,10 @@ def test_a_trader_that_does_not_come_back(bench):
     quiet = Run(4, b"q" * 16, "other", "box", 5, 1, state="quiet")
     closed = Run(5, b"c" * 16, "done", "box", 6, 1, state="closed")
     bench = Bench([gone, quiet, closed])
-    assert {number: trader.run for number, trader in bench.registry.by_id.items()} == {3: gone, 4: quiet, 5: closed}
-    assert [trader.committed for trader in bench.registry.by_id.values()] == [7, 0, 0]
-    assert {trader.last_line for trader in bench.registry.by_id.values()} == {1000.0}
+    by_id = bench.registry.runs.by_id
+    assert {number: trader.run for number, trader in by_id.items()} == {3: gone, 4: quiet, 5: closed}
+    assert [trader.committed for trader in by_id.values()] == [7, 0, 0]
+    assert {trader.last_line for trader in by_id.values()} == {1000.0}
     assert bench.registry.next_deadline() == 1000.0 + GONE_GRACE_S
     assert bench.forward(GONE_GRACE_S - 0.1) == []
     said = bench.forward(0.1)
@@ -351,7 +354,7 @@ def test_missing_and_rejected_lines_are_told(bench, trader):
 def test_a_clock_that_was_set_back(bench, trader):
     """Is told once until it has caught up; a second is threads overtaking each other."""
     bench.receive(trader, log(1, NOW + 100_000_000))
-    assert bench.receive(trader, log(2, NOW + 100_000_000 - module.CLOCK_STEP_US)) == []
+    assert bench.receive(trader, log(2, NOW + 100_000_000 - CLOCK_STEP_US)) == []
     back = 2_345_678
     last = trader.run.last_us
     assert bench.receive(trader, log(3, last - back), log(4, last - back)) == [
