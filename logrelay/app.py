@@ -192,6 +192,9 @@ class Forwarding(Protocol):
     def counters(self) -> Mapping[str, int | float]:
         """Return what is counted, by the names in `http.metrics.METRICS`."""
 
+    def link_shown(self) -> Mapping[str, object]:
+        """Return how the connection to the servers is, as health checks are told of it."""
+
     def stop(self, grace_s: float) -> None:
         """Send what is committed as long as that takes no longer, then end. Blocks."""
 
@@ -381,6 +384,7 @@ class Relay:
             internal_errors=lambda: self._faults.count,
             encrypted=tls is not None,
             more_counters=self._more_counters,
+            links=self._links,
             alerts=self._current_alerts,
         )
         self._viewer_server = ViewerServer(
@@ -417,6 +421,14 @@ class Relay:
 
     def _more_counters(self) -> Mapping[str, int | float]:
         return {} if self._forwarding is None else self._forwarding.counters()
+
+    def _links(self) -> Mapping[str, Mapping[str, object]]:
+        """Return how the connections to NATS servers are, those there are."""
+        collecting, forwarding = self._collecting, self._forwarding
+        return {
+            **({} if collecting is None else {"collect": collecting.overview.link_shown()}),
+            **({} if forwarding is None else {"forward": forwarding.link_shown()}),
+        }
 
     def _make_alerts(self, config: Config) -> Alerts | None:
         """Return the alerts; None: nobody wants any."""

@@ -107,6 +107,9 @@ class OtherMachines(Protocol):
     def edges_shown(self, mono: float) -> list[dict[str, object]]:
         """Return the machines, as viewers are told of them."""
 
+    def link_shown(self) -> Mapping[str, object]:
+        """Return how the connection over which their lines come is, as health checks are told of it."""
+
     def samples(self, mono: float) -> Samples:
         """Return what is measured of each, by the names in `http.metrics.METRICS`."""
 

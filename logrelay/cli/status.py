@@ -40,6 +40,17 @@ SHOWN_PROBLEMS = 10
 BAD_STATES = ("crashed", "lost", "gone")
 """States of a bot that somebody has to look at; `closed` said goodbye."""
 
+LINKS = {
+    "collect": "lines of other machines are not collected: no connection to the NATS servers",
+    "forward": "lines are not forwarded: no connection to the NATS servers",
+}
+"""What it means that one of these of /healthz is not connected."""
+
+LINK_REMEDY = "start the server, or let logrelay check ask it with the relay's settings; no line is lost meanwhile"
+
+NEW_LINK_S = 10.0
+"""A connection that is younger away than that is waited for: a relay or a server may just have been restarted."""
+
 PROBLEM_LEVELS = ("ERROR", "CRITICAL")
 COUNTED_LEVELS = ("CRITICAL", "ERROR", "WARNING")
 
@@ -55,9 +66,10 @@ SERVICE_UNAVAILABLE = 503
 def status(as_json: bool, **given: Any) -> None:
     """Show each bot with its state and its last line, the problems since a time, and how the relay is.
 
-    Exit codes: 0 all is well, 7 something needs a look (a bot crashed, was lost or is gone; a machine of a hub cannot
-    be reached; a crash, a gap, or a line at ERROR or CRITICAL since then), 4 the relay has trouble with its journal, 5
-    no relay runs or it lets nobody in (the journal is shown where it can be read), 2 the command line is wrong.
+    Exit codes: 0 all is well, 7 something needs a look (a bot crashed, was lost or is gone; a machine of a hub, or a
+    NATS server, cannot be reached; a crash, a gap, or a line at ERROR or CRITICAL since then), 4 the relay has trouble
+    with its journal, 5 no relay runs or it lets nobody in (the journal is shown where it can be read), 2 the command
+    line is wrong.
     """
     from logrelay.terminal.output import Output  # noqa: PLC0415
 
@@ -95,9 +107,31 @@ def _ask(source: Source, query: str) -> tuple[dict[str, Any], dict[str, Any]]:
     while True:
         health = _object(source.get("/healthz"), healthy_only=False)
         summary = _object(source.get(f"/summary?{query}"))
-        if not source.follows or not any(map(_is_awaited, summary["apps"])) or time.monotonic() >= give_up:
+        awaited = any(map(_is_awaited, summary["apps"])) or _is_link_awaited(health, datetime.now(UTC))
+        if not source.follows or not awaited or time.monotonic() >= give_up:
             return health, summary
         time.sleep(ASK_AGAIN_S)
+
+
+def _links_down(health: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Give the connections to NATS servers that are away, with what that means."""
+    for key, meaning in LINKS.items():
+        link = health.get(key)
+        if link and not link.get("connected"):
+            yield meaning, link
+
+
+def _is_link_awaited(health: Mapping[str, Any], now: datetime) -> bool:
+    return any(
+        link.get("since") and (now - datetime.fromisoformat(link["since"])).total_seconds() < NEW_LINK_S
+        for _, link in _links_down(health)
+    )
+
+
+def _link_text(meaning: str, link: Mapping[str, Any]) -> str:
+    """Say that a connection is away, since when, and why."""
+    since = f" since {link['since']}" if link.get("since") else ""
+    return f"{meaning}{since}" + (f" ({visible(_cut(link['reason']))})" if link.get("reason") else "")
 
 
 def _is_awaited(app: Mapping[str, Any]) -> bool:
@@ -116,6 +150,7 @@ def _verdict(summary: Mapping[str, Any], health: Mapping[str, Any], *, runs: boo
         return "no relay", f"no relay was asked: this is what {name} says"
     if health.get("status") != "ok":
         return "trouble", str(health.get("reason", "the relay is in trouble"))
+    down = [f"{_link_text(*link)}; {LINK_REMEDY}" for link in _links_down(health)]
     bad = [
         f"{visible(str(app['app']))} {'not back since the relay was restarted' if _is_awaited(app) else app['state']}"
         for app in summary["apps"]
@@ -131,7 +166,7 @@ def _verdict(summary: Mapping[str, Any], health: Mapping[str, Any], *, runs: boo
         ("gap", "gaps", len(summary["gaps"]) + summary["more_gaps"]),
         ("line at ERROR or above", "lines at ERROR or above", sum(summary["lines"][name] for name in PROBLEM_LEVELS)),
     )
-    found = [*bad, *(f"{count:,} {one if count == 1 else many}" for one, many, count in counts if count)]
+    found = [*down, *bad, *(f"{count:,} {one if count == 1 else many}" for one, many, count in counts if count)]
     return ("look", "; ".join(found)) if found else ("well", "all is well")
 
 
@@ -141,7 +176,8 @@ def _texts(
     """Give what a person reads, row by row."""
     journal = health.get("journal") or {}
     how = str(health.get("reason") or health.get("status")) if runs else "no relay was asked"
-    facts = [how]
+    down = [_link_text(*link) for link in _links_down(health)] if runs else []
+    facts = down if down and health.get("status") == "ok" else [how, *down]
     if runs and "uptime" in health:
         facts += [f"version {health['version']}", f"up {_duration(health['uptime'])}", f"{health['viewers']} viewers"]
     if journal.get("bytes") is not None:

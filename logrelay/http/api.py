@@ -109,6 +109,8 @@ _TRADER_KEYS = (
     *("edge", "last_state", "unknown_since"),
 )
 """As in the message `connection`; `last_line_age_seconds` is the name that an age had here alone, and stays."""
+_MACHINE_KEYS = ("edges", "collect", "forward")
+"""Only of a relay that collects or forwards."""
 _JOURNAL_KEYS = ("trouble", "bytes", "damaged_lines")
 
 
@@ -273,8 +275,7 @@ class HttpApi:
         body["journal"] = {key: journal[key] for key in _JOURNAL_KEYS if key in journal}
         traders = status.get("traders")
         body["traders"] = [self._trader(_mapping(t)) for t in traders] if isinstance(traders, list) else []
-        if "edges" in status:
-            body["edges"] = status["edges"]
+        body |= {key: status[key] for key in _MACHINE_KEYS if key in status}
         return _json(503 if trouble else 200, body)
 
     @staticmethod

@@ -130,7 +130,8 @@ class Collector:
 
     def start(self) -> None:
         """Begin to collect."""
-        self._edges.link_down(_now_us())
+        self._link.down_us = _now_us()
+        self._edges.link_down(self._link.down_us)
         self._task = self._loop.create_task(self._run())
 
     async def stop(self) -> None:
@@ -182,11 +183,12 @@ class Collector:
         if self._down_since is not None:
             return False
         self._down_since = self._loop.time()
-        self._link.connected = False
+        self._link.connected, self._link.down_us = False, _now_us()
         return True
 
     def _on_failure(self, why: str, *, refused: bool) -> None:
         self._note_end()
+        self._link.reason = why
         down_s = self._loop.time() - (self._down_since or 0.0)
         if (refused and self._told != why) or (not self._told and down_s >= TELL_DOWN_S):
             self._told = why
@@ -198,7 +200,7 @@ class Collector:
         if self._told:
             self._tell(INFO, "lines of other machines are collected again", {"state": "collect_back"})
         self._told, self._down_since = "", None
-        self._link.connected = True
+        self._link.connected, self._link.down_us, self._link.reason = True, 0, ""
         self._link.reconnects += 1
         self._edges.link_up(self._loop.time())
         self._watch()

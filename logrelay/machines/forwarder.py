@@ -41,6 +41,7 @@ from logrelay.machines.nats_link import (
     denied,
     ensure_stream,
 )
+from logrelay.machines.overview import link_shown
 from logrelay.machines.stream_batch import LINES_SUBJECT, BadBatchError, StreamBatch, position_of, split
 from logrelay.model import INFO, WARNING, ForwardRow
 
@@ -130,6 +131,8 @@ class Forwarder:
         self._journal = self._noted.journal if self._noted is not None else ""
         self._trouble_since: float | None = None
         self._trouble = ""
+        self._trouble_us = self._started_us
+        """Since when lines are not forwarded, by the machine's clock; 0: they are."""
         self._told = False
         self._told_at = self._other_told_at = self._other_at = float("-inf")
         self._refusals = 0
@@ -157,6 +160,12 @@ class Forwarder:
                 loop.call_soon_threadsafe(self._on_stop, grace_s)
         if self._thread.ident is not None:
             self._thread.join(grace_s + 2 * CLOSE_TIMEOUT_S)
+
+    def link_shown(self) -> Mapping[str, object]:
+        """Return how the connection to the servers is, as health checks are told of it."""
+        since_us = self._trouble_us
+        shown = link_shown(since_us, self._trouble, connected=not since_us)
+        return shown | {"lag_lines": self._feed.lag_lines}
 
     @property
     def trouble(self) -> str:
@@ -236,6 +245,7 @@ class Forwarder:
         now = self._clock()
         if self._trouble_since is None:
             self._trouble_since = now
+            self._trouble_us = self._trouble_us or self._now_us()
         self._trouble = text
         is_due = at_once or now - self._trouble_since >= TELL_AFTER_S
         if is_due and not self._told and not self._stop_asked and now - self._told_at >= TELL_EVERY_S:
@@ -244,7 +254,7 @@ class Forwarder:
             self._feed.announce(WARNING, said, {"state": "forward_trouble", "reason": text})
 
     def _note_well(self) -> None:
-        self._trouble_since, self._trouble = None, ""
+        self._trouble_since, self._trouble, self._trouble_us = None, "", 0
         if self._told:
             self._told = False
             waiting = self._feed.lag_lines

@@ -33,6 +33,10 @@ class Forwarding:
         """Return what is counted, by the names in `http.metrics.METRICS`."""
         return self._forwarder.counters()
 
+    def link_shown(self) -> Mapping[str, object]:
+        """Return how the connection to the servers is, as health checks are told of it."""
+        return self._forwarder.link_shown()
+
     def stop(self, grace_s: float) -> None:
         """Send what is committed as long as that takes no longer than `grace_s`, then end. Blocks."""
         self._forwarder.stop(grace_s)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from logrelay.fanout.line_json import rfc3339
 from logrelay.machines.collection import Collection
 from logrelay.machines.edges import Edges, Samples
 
@@ -20,8 +21,18 @@ class LinkCounters:
     connected: bool = False
     reconnects: int = 0
     bad_batches: int = 0
+    down_us: int = 0
+    """Since when there is no connection, by this machine's clock; 0: there is one, or none was wanted yet."""
+    reason: str = ""
+    """Why there is none, as the last attempt has it."""
     waiting: int = 0
     """Messages of the stream that had not been read at the last look."""
+
+
+def link_shown(down_us: int, reason: str, *, connected: bool) -> dict[str, object]:
+    """Return a connection to NATS servers as health checks are told of it, JSON-safe."""
+    since = rfc3339(down_us) if down_us and not connected else None
+    return {"connected": connected, "since": since, "reason": None if connected else reason or None}
 
 
 class Overview:
@@ -41,6 +52,10 @@ class Overview:
     def samples(self, mono: float) -> Samples:
         """Return what is measured of each edge, and of its bots."""
         return self._edges.samples(mono)
+
+    def link_shown(self) -> Mapping[str, object]:
+        """Return how the connection to the servers is, as health checks are told of it."""
+        return link_shown(self._link.down_us, self._link.reason, connected=self._link.connected)
 
     def counters(self) -> Mapping[str, int | float]:
         """Return what is counted of all of them."""

@@ -100,7 +100,8 @@ class ViewerService:
 
     `tail` is the number of lines a viewer begins with unless it asks otherwise, `version` the relay's as it is shown.
     `tokens` says which tokens are good; without it that of the policy is the only one.
-    `limits` returns how often each limit of `budgets` was met, `more_counters` what other parts count.
+    `limits` returns how often each limit of `budgets` was met, `more_counters` what other parts count,
+    `links` how the connections to other machines are.
     `devices` has the cursors of devices.
     `make_http` makes what answers plain HTTP from the facts that this object knows; it is called at the first such
     request, because a relay that only streams need not load it.
@@ -118,6 +119,7 @@ class ViewerService:
         tokens: TokenKeeper | None = None,
         limits: Callable[[], Mapping[str, int]] = dict,
         more_counters: Callable[[], Mapping[str, int | float]] = dict,
+        links: Callable[[], Mapping[str, Mapping[str, object]]] = dict,
         internal_errors: Callable[[], int] = lambda: 0,
         devices: Devices | None = None,
         encrypted: bool = False,
@@ -130,7 +132,7 @@ class ViewerService:
         self._version = version
         self._loop = loop
         self._make_http = make_http
-        self._limits, self._more_counters = limits, more_counters
+        self._limits, self._more_counters, self._links = limits, more_counters, links
         self._http: PlainHttp | None = None
         self._started = time.monotonic()
         self._serving = False
@@ -360,6 +362,7 @@ class ViewerService:
                 "pending_lines": stream.pending_lines,
             },
             **({} if edges is None else {"edges": edges}),
+            **self._links(),
         }
 
     def ready(self) -> bool:

@@ -432,12 +432,46 @@ def test_a_relay_may_be_edge_and_hub_at_once(cast, server):
     assert {(t["app"], t["edge"]) for t in hub.health()["traders"]} == {("bot.both", "both"), ("bot.edge", "edge")}
 
 
+def test_a_server_that_died_is_told_by_status(cast, server):
+    """Of a relay that collects and of one that forwards: since when, why and what to do; no more once it is back."""
+    both = cast.relay("--forward", server.url, "--collect", server.url, "--edge-name", "both", name="both").start()
+
+    def links():
+        health = both.health()
+        return [health[key] for key in ("collect", "forward")]
+
+    def status():
+        command = [sys.executable, "-m", "logrelay", "status", f"ws://127.0.0.1:{both.port}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+
+    wait_for(lambda: all(link["connected"] for link in links()), both.tell)
+    assert [(link["since"], link["reason"]) for link in links()] == [(None, None)] * 2
+    done = status()
+    assert "no connection" not in done.stdout + done.stderr
+    server.kill()
+    wait_for(lambda: all(link["reason"] for link in links()), both.tell)
+    assert not any(link["connected"] for link in links())
+    since = [link["since"] for link in links()]
+    done = status()
+    assert done.returncode == 7
+    for meaning, moment in zip(("other machines are not collected", "lines are not forwarded"), since, strict=True):
+        for shown in (done.stdout, done.stderr):
+            assert f"{meaning}: no connection to the NATS servers since {moment} (" in shown
+    assert "start the server" in done.stderr
+    assert ": ok" not in done.stdout
+    server.start()
+    wait_for(lambda: all(link["connected"] for link in links()), both.tell)
+    done = status()
+    assert "no connection" not in done.stdout + done.stderr
+    assert ": ok" in done.stdout
+
+
 def test_without_the_setting_nothing_of_it_is_there(cast):
     """Neither imports nor fields nor metrics."""
     relay = cast.relay().start()
     viewer = cast.viewer(relay)
     assert "edges" not in viewer.others[0]
-    assert "edges" not in relay.health()
+    assert not {"edges", "collect", "forward"} & relay.health().keys()
     assert b"collect" not in relay.get("/metrics")[1]
     of_it = "m.startswith(('nats', 'logrelay.machines'))"
     code = f"import sys; import logrelay.app; print(*[m for m in sys.modules if {of_it}])"

@@ -296,3 +296,18 @@ def test_a_machine_that_is_not_heard_needs_a_look():
     assert _verdict(summary, {"status": "ok", "edges": edges}, runs=True, name="the relay") == (
         "look", "machine paris cannot be reached; 1 gap"
     )  # fmt: skip
+
+
+def test_a_nats_server_that_cannot_be_reached_needs_a_look():
+    """Although no machine is known yet, and before anything else is told."""
+    summary = {
+        "apps": [], "crashes": [], "more_crashes": 0, "gaps": [], "more_gaps": 0, "lines": {"ERROR": 0, "CRITICAL": 0},
+    }  # fmt: skip
+    link = {"connected": False, "since": "2026-01-23T10:00:00.000000Z", "reason": "nats://box:4222: refused"}
+    for key, meaning in (("collect", "lines of other machines are not collected"), ("forward", "lines are not forw")):
+        found = _verdict(summary, {"status": "ok", key: link}, runs=True, name="the relay")
+        assert found[0] == "look"
+        assert found[1].startswith(meaning)
+        assert "since 2026-01-23T10:00:00.000000Z (nats://box:4222: refused); start the server" in found[1]
+        well = {"status": "ok", key: {"connected": True, "since": None, "reason": None}}
+        assert _verdict(summary, well, runs=True, name="the relay") == ("well", "all is well")
