@@ -71,17 +71,25 @@ def shape(path: str, found: Findings) -> dict[str, object]:
         "missing": found.missing,
         "known_holes": found.known,
         "purged": found.purged,
+        "lone_lines": found.lone,
         "structure": found.structure,
     }
 
 
 def text(path: str, found: Findings) -> str:
     """Return the findings in sentences, with what to do."""
+    from logrelay.journal.lone_file import SUFFIX  # noqa: PLC0415  (likewise)
+
     rows = [f"journal {path}, schema version {found.version}"]
     if 0 < found.version < 3:
         rows.append("its lines have no checksums yet: the relay adds them to new lines once it has opened the file")
     else:
         rows.append(f"{found.lines:,} lines verified, {found.unchecked:,} of them without a checksum (by their form)")
+    if found.lone:
+        rows.append(
+            f"{found.lone:,} of them are in {path}{SUFFIX} alone, where the relay writes first what comes alone; it "
+            "takes them over within seconds, or when it is started next"
+        )
     for word, ranges in (
         ("damaged", found.damaged),
         ("missing", found.missing),

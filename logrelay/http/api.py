@@ -269,7 +269,7 @@ class HttpApi:
         trouble = journal.get("trouble")
         body: dict[str, object] = {"status": "trouble" if trouble else "ok"}
         if trouble:
-            body["reason"] = f"journal: {trouble}"
+            body["reason"] = _reason(trouble)
         # Key by key: what somebody adds to the status for other readers must not appear here unasked.
         body |= {key: status[key] for key in _STATUS_KEYS if key in status}
         body["journal"] = {key: journal[key] for key in _JOURNAL_KEYS if key in journal}
@@ -290,7 +290,7 @@ class HttpApi:
         if facts.ready():
             return _json(200, {"ready": True})
         trouble = _mapping(facts.status().get("journal")).get("trouble")
-        reason = f"journal: {trouble}" if trouble else "starting or stopping"
+        reason = _reason(trouble) if trouble else "starting or stopping"
         return _json(503, {"ready": False, "reason": reason})
 
     @staticmethod
@@ -522,6 +522,12 @@ def _content_security_policy(host: str) -> str:
 def _json(status: int, value: object) -> HttpResponse:
     headers = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
     return HttpResponse(status, headers, escaped(orjson.dumps(value)) + b"\n")
+
+
+def _reason(trouble: object) -> str:
+    """Say that the trouble is the journal's; most of what goes wrong with it begins with its name."""
+    text = str(trouble)
+    return text if text.startswith("journal ") else f"journal: {text}"
 
 
 def _error(status: int, code: str, message: str) -> HttpResponse:

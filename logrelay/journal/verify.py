@@ -1,19 +1,21 @@
 """Looking for damage in a journal that SQLite can still read.
 
-Owns: the checks of every line's checksum, of the rows of the small tables, of SQLite's own structures, and of seqs that
-are missing. It must not change anything or decide what is done about it. Read `journal/log_damage` next: it finds what
-SQLite passes over.
+Owns: the checks of every line's checksum, of the rows of the small tables, of SQLite's own structures, of seqs that are
+missing, and of the file of lone commits. It must not change anything or decide what is done about it. Read
+`journal/log_damage` next: it finds what SQLite passes over.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from logrelay.journal import purged, schema
+from logrelay.errors import JournalError
+from logrelay.journal import lone_file, purged, schema
 from logrelay.journal.checksums import BODY_CRC_SQL, UNCHECKED, damaged, row_crc
 from logrelay.journal.holes import Range, merge, without
 from logrelay.journal.query import bounds
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 MOST_SHOWN = 20
 """Findings about SQLite's own structures that are listed; one damaged page causes several."""
+MORE_LOOKS = 3
+LOOK_AGAIN_S = 0.05
+"""A relay that runs writes a record in some ten microseconds, and tries to take a torn one back at once."""
 STEP_LINES = 2000
 """Lines read at once: a few milliseconds, some 600 kB."""
 
@@ -68,6 +73,9 @@ class Findings:
     epoch: str = ""
     oldest: int = 0
     head: int = 0
+    """The newest line, one in the file of lone commits included."""
+    lone: int = 0
+    """Lines that only the file of lone commits has yet, each in a record whose sum is right."""
 
     @property
     def sound(self) -> bool:
@@ -152,6 +160,7 @@ def verify_file(path: str, *, progress: Callable[[int, int], None] = lambda _don
 
     `progress` is told of the lines looked at and their number. What SQLite cannot read is a finding, not an error.
     """
+    lone = _read_lone(path)  # first: what is handed over meanwhile is in both
     try:
         with closing(schema.connect_reader(f"file:{quote(path)}?mode=ro")) as db:
             db.execute("BEGIN")  # one state of it, whoever writes meanwhile
@@ -174,15 +183,51 @@ def verify_file(path: str, *, progress: Callable[[int, int], None] = lambda _don
             except sqlite3.DatabaseError as error:
                 found = Findings(structure=[f"table lines: {error}"])
             epoch = str(db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+            waiting, objections = _verify_lone(path, lone, epoch, head)
             return replace(
                 found,
-                structure=[*found.structure, *structure],
+                lines=found.lines + waiting,
+                structure=[*found.structure, *structure, *objections],
                 known=without(known, purged_ranges),
                 purged=purged_ranges,
                 version=version,
                 epoch=epoch,
                 oldest=oldest,
-                head=head,
+                head=head + waiting,
+                lone=waiting,
             )
     except (sqlite3.DatabaseError, TypeError) as error:
         return Findings(structure=[f"it cannot be read ({error})"])
+
+
+def _read_lone(path: str) -> lone_file.Found | str:
+    """Return what the file of lone commits has, or why it cannot be read.
+
+    The end of it may be half written at the moment: it is read again where it makes no sense.
+    """
+    try:
+        found = lone_file.read(path, checked=False)
+        for _ in range(MORE_LOOKS):
+            if not found.unread:
+                break
+            time.sleep(LOOK_AGAIN_S)
+            found = lone_file.read(path, checked=False)
+    except (OSError, JournalError) as error:
+        return str(error)
+    return found
+
+
+def _verify_lone(path: str, found: lone_file.Found | str, epoch: str, head: int) -> tuple[int, list[str]]:
+    """Count the lines that the file of lone commits has behind `head`, and say what in it does not follow."""
+    name = f"{path}{lone_file.SUFFIX}"
+    if isinstance(found, str):
+        return 0, [f"{name} cannot be read, and the newest lines may be in it: {found}"]
+    commits = lone_file.following(found, epoch, head)
+    waiting = sum(len(commit.lines) for commit in commits)
+    stray = sum(record.commit.lines[-1].seq > head + waiting for record in found.records)
+    objections = []
+    if stray:
+        objections.append(f"{name}: {stray:,} records do not follow line {head + waiting:,}; lines may be missing")
+    if found.unread:
+        objections.append(f"{name}: {len(found.unread):,} bytes are no whole record; what was in them is lost")
+    return waiting, objections

@@ -222,6 +222,8 @@ class TestHealth:
         answer = api.answer("GET", "/healthz", {})
         body = orjson.loads(answer.body)
         assert (answer.status, body["status"], body["reason"]) == (503, "trouble", "journal: disk full")
+        facts.trouble = "journal /j.db: disk full"
+        assert orjson.loads(api.answer("GET", "/healthz", {}).body)["reason"] == "journal /j.db: disk full"
         facts.trouble = None
         assert api.answer("GET", "/healthz", {}).status == 200
 

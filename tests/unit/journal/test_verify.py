@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from logrelay.journal.lone_file import SUFFIX, LoneFile
 from logrelay.journal.verify import verify_file, without
 from logrelay.model import Commit
 
@@ -92,3 +94,52 @@ def test_ranges_are_taken_out_of_ranges():
     assert without([(1, 3), (7, 9)], [(1, 3)]) == [(7, 9)]
     assert without([(4, 5)], [(1, 3), (6, 9)]) == [(4, 5)]
     assert without([(4, 5)], [(1, 9)]) == []
+
+
+@pytest.fixture
+def lone(path, lines, run):
+    """Write lone commits beside the journal, from a line on, as its relay would have that was killed."""
+    epoch = verify_file(path).epoch
+
+    def write(first, count=3, epoch=epoch):
+        file = LoneFile(path)
+        Path(path + SUFFIX).unlink(missing_ok=True)
+        for seq in range(first, first + count):
+            assert file.add(epoch, Commit(lines(seq, 1), [run(1, last_seq=seq)]))
+        file.close()
+        return Path(path + SUFFIX)
+
+    return write
+
+
+def test_lone_commits_are_verified_too(path, lone):
+    """They are counted where they follow the journal's last line, and passed over where SQLite has them."""
+    lone(3001)
+    found = verify_file(path)
+    assert found.sound
+    assert (found.lines, found.lone, found.head) == (3003, 3, 3003)
+    lone(2999, 2)
+    found = verify_file(path)
+    assert found.sound
+    assert (found.lines, found.lone, found.head) == (3000, 0, 3000)
+
+
+def test_damage_among_lone_commits_is_found(path, lone):
+    """A record that is not what it was, half of one, one behind a hole, and a file that is none."""
+    file = lone(3001)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    found = verify_file(path)
+    assert (found.sound, found.lone) == (False, 2)
+    assert "bytes are no whole record" in found.structure[0]
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    found = verify_file(path)
+    assert (found.sound, found.lone) == (False, 1)
+    file = lone(3005)
+    found = verify_file(path)
+    assert (found.sound, found.lone, found.lines) == (False, 0, 3000)
+    assert "3 records do not follow line 3,000" in found.structure[0]
+    file.unlink()
+    file.mkdir()
+    assert "cannot be read" in verify_file(path).structure[0]
