@@ -137,7 +137,9 @@ def run(
     forward, collect = _forward(config), _collect(config)
     _require_apprise(config)
     journal = _journal(config)
+    # Most often a name with a typing error in it. Where nobody has named one it is made as the docs say.
     missing = _missing_directory(config.journal) if origins.get("journal", "default") != "default" else None
+    missing_socket = _missing_directory(config.socket) if origins.get("socket", "default") != "default" else None
     try:
         opening = journal.open()
     except JournalError:
@@ -151,8 +153,10 @@ def run(
     except ListenError:
         journal.close()  # nobody uses it yet; from now on it belongs to the relay's parts
         raise
-    if missing is not None:  # most often a name with a typing error in it
+    if missing is not None:
         print_stderr(f"{missing} was not there and was made, for journal {config.journal}")
+    if missing_socket is not None and listeners.unix is not None:
+        print_stderr(f"{missing_socket} was not there and was made, for the log socket {config.socket}")
     ineffective = overridden(config, origins, listeners)
     if ineffective is not None:
         print_stderr(ineffective)
@@ -164,9 +168,9 @@ def run(
         )
 
 
-def _missing_directory(journal: str) -> Path | None:
-    """Return the topmost directory that has to be made for a journal; None: all are there."""
-    above = [] if journal == MEMORY else list(Path(journal).absolute().parents)
+def _missing_directory(path: str) -> Path | None:
+    """Return the topmost directory that has to be made for a journal or a socket; None: all are there."""
+    above = [] if path == MEMORY else list(Path(path).absolute().parents)
     return next((directory for directory in reversed(above) if not directory.exists()), None)
 
 

@@ -288,6 +288,18 @@ def test_a_directory_that_is_made_for_a_named_journal_is_said(relay, tmp_path):
     assert " ready on " in again.first_line
 
 
+def test_a_directory_that_is_made_for_a_named_socket_is_said(relay, tmp_path):
+    """Likewise: a bot would look for the relay elsewhere."""
+    place = tmp_path / "typo" / "s"
+    one = relay("--port", "0", "--socket", str(place))
+    assert f"{tmp_path}/typo was not there and was made, for the log socket {place}" in one.first_line
+    assert " ready on " in ready_line(one)
+    one.terminate()
+    assert one.wait(DEADLINE_S) == 0
+    again = relay("--port", "0", "--socket", str(place))
+    assert " ready on " in again.first_line
+
+
 def test_check_ends_as_serve_would_with_a_group_that_is_not_there(cli):
     """All is printed first; the text says what is allowed."""
     done = cli("check", "--socket-group", "nosuchgroup")
