@@ -1,36 +1,35 @@
 """The embedded journal: one SQLite file in WAL mode, one row per line.
 
-Owns: `SqliteJournal`: opening, appending, upkeep, and getting over a file that was damaged, deleted or replaced. The
-parts are in `journal_file` (files), `schema`, `row_writer` (writing), `filter_sql` and `query` (reading), `retention`.
-It must not start threads (any may read, one at a time may write) or know who the lines are for.
+Owns: `SqliteJournal`: the connection that writes, what it is set to, and the order of steps in opening, appending,
+purging, upkeep and closing. It must not start threads (any may read, one at a time may write) or know who the lines are
+for. The parts are in `journal_file` (files), `disturbance` and `replacement` (a file that somebody else has changed, or
+that was damaged), `schema`, `row_writer` (writing), `filter_sql` and `query` (reading), `retention`.
 Read `journal/opening_record` next: it is what an opening writes, then `journal/row_writer`: what a commit does.
 
-The module is long because opening, appending and replacing a lost file change the same connections and the same file
-under the same locks; what could be taken out is in the parts.
+The module is long because opening, appending, upkeep and reopening change the same connection under the same lock, and
+each of them decides whether that has to wait for somebody else's lock or for the disk.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import time
-from collections import deque
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
-from itertools import chain
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from logrelay.errors import ConfigError, JournalError
 from logrelay.fanout.line_json import notice_line
-from logrelay.fanout.positions import Epochs, id_of
+from logrelay.fanout.positions import id_of
 from logrelay.journal import log_damage, lone_file, purged, schema, sqlite_errors
 from logrelay.journal.connection_pool import ConnectionPool
 from logrelay.journal.disk_space import DiskSpace, pages_of
+from logrelay.journal.disturbance import Disturbance
 from logrelay.journal.file_systems import waits_for_others
-from logrelay.journal.holes import Holes, merge, without
+from logrelay.journal.holes import Holes, merge
 from logrelay.journal.interface import (
     JournalLost,
     Keeping,
@@ -47,12 +46,15 @@ from logrelay.journal.line_rows import RowReader
 from logrelay.journal.lock_holders import readers_of
 from logrelay.journal.opening_record import OpeningRecord
 from logrelay.journal.query import READ_LIMIT, Reader, bounds, count_levels, lines_at
+from logrelay.journal.remembered_lines import RememberedLines
+from logrelay.journal.replacement import Replacement, Saved, counted, listed_ranges
 from logrelay.journal.retention import Retention, uptime_us
 from logrelay.journal.room_watch import RoomWatch
 from logrelay.journal.row_writer import MAX_ALIASES, RowWriter
-from logrelay.journal.salvage import ROOM_FACTOR, Known, Salvaged, salvage
+from logrelay.journal.salvage import Known
 from logrelay.journal.tallies import Tallies
 from logrelay.journal.text_index import PAGES, TextIndex
+from logrelay.journal.transaction import Transaction
 from logrelay.journal.verify import first_kept, verify_lines, verify_small_tables, verify_structure
 from logrelay.model import WARNING, Commit, merged, size_of
 
@@ -60,8 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from logrelay.journal.holes import Range
-    from logrelay.model import CollectedRow, DeviceRow, Line
-    from logrelay.run_table import RunTable
+    from logrelay.model import Line
 
 DAY_S = 86_400
 MAX_AGE_S = 7 * DAY_S
@@ -89,42 +90,10 @@ LOOK_S = 1.0
 VERIFY_BYTES = 64 << 20
 """A journal up to this size is verified as a whole when it is opened, in about a second; of a larger one only the small
 tables are, and each line when it is read."""
-REMEMBERED_BYTES = 4 << 20
-"""Bodies of the newest lines kept in memory, to be written again where the file loses them while the relay runs; they
-are the hub's recent lines, so they cost no memory of their own."""
-REMEMBERED_TOGETHER = 512
-"""Of which at most so many, and an eighth of those bytes or one commit, are forgotten at a time: one by one, that would
-take as long as remembering them."""
-SHOWN_PROGRESS_BYTES = 64 << 20
-"""Saving what is readable of a file larger than this takes seconds, and progress is shown."""
-MOST_FALSE_ALARMS = 3
-"""After so many times that the file had been touched and was sound, only its size is looked at: its file system does
-not keep times the way we expect, or a program checkpoints it by hand."""
 MOST_EVICTIONS = 64
 """Steps of retention for one commit that has no room. Each makes room for some hundred lines at least."""
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(slots=True)
-class _Saved:
-    """What a reopening has to carry over, however often it is tried."""
-
-    epoch: str
-    head: int
-    runs: RunTable
-    aliases: list[str]
-    devices: list[DeviceRow]
-    collected: list[CollectedRow]
-    notices: list[str]
-    done: bool
-    """True: a sound file is in place and has only to be loaded."""
-    moved: bool | None = None
-    """Another file had the name when this began; later, closing the old one changes what is there."""
-    trusted: bool = False
-    """The file in place was made of verified rows."""
-    copy: str = ""
-    """Path of a complete copy of a file that was deleted, which has only to be put in place; empty: there is none."""
 
 
 class SqliteJournal:
@@ -163,6 +132,8 @@ class SqliteJournal:
                 "bytes and no less than 0 s are needed"
             )
         self._file = JournalFile(path)
+        self._errors = partial(sqlite_errors.translated, self._file.path)
+        """Turns the errors of SQLite and the system into ours, around a block."""
         self._now_us, self._random_epoch, self._clock = now_us, random_epoch, clock
         self._full = sync == "full"
         self._space = DiskSpace(self._file, keep_free=keep_free, max_bytes=max_bytes)
@@ -185,13 +156,15 @@ class SqliteJournal:
         self._tallies = Tallies(lambda: self._row_writer.names, clock)
         self._reader = Reader(lambda: self._row_writer.names, clock, holes=self._holes, index=self._text_index)
         self._row_reader = RowReader(lambda: self._row_writer.names, self._holes)
-        self._remembered: deque[list[Line]] = deque()
-        self._remembered_bytes = self._newest_bytes = 0
-        """Of the bodies in all, and of those that are remembered together with the newest."""
-        self._false_alarms = 0
-        self._harm = ""
-        """What somebody did to the open file, in words; empty when nothing was noticed."""
-        self._on_progress = on_progress
+        self._remembered = RememberedLines()
+        self._disturbance = Disturbance(self._file, self._space, self._retention, self._holes, let_go=self._let_go)
+        self._replacement = Replacement(
+            self._file,
+            now_us=now_us,
+            random_epoch=random_epoch,
+            on_progress=on_progress,
+            remembered=self._remembered,
+        )
         self._pool = ConnectionPool(self._connect_reader)
         self._db: sqlite3.Connection | None = None
         self._in_use = Lock()
@@ -204,8 +177,6 @@ class SqliteJournal:
         self._unchecked = 0
         self._looked_at = float("-inf")
         """`clock` at the last look at the files by `append_now`."""
-        self._wrote = False
-        """The log has been written to since the state of the files was noted."""
         self._patient = True
         """The connection waits BUSY_S for somebody else's lock."""
         self._snapshot: sqlite3.Cursor | None = None
@@ -215,7 +186,7 @@ class SqliteJournal:
         """The file is on a network, or another program makes the file system: a write may take any time."""
         self._shrunk = False
         """Retention has moved pages and the log's file has not been cut since."""
-        self._saved: _Saved | None = None
+        self._saved: Saved | None = None
 
     @property
     def path(self) -> str:
@@ -227,9 +198,9 @@ class SqliteJournal:
     def open(self) -> Opening:
         """Open or create. What is readable of a damaged journal goes into a new file; `Opening.notices` says so."""
         with self._in_use:
-            self._closed, self._harm, self._false_alarms = False, "", 0
+            self._closed = False
+            self._disturbance.forget()
             self._remembered.clear()
-            self._remembered_bytes = 0
             return self._open()
 
     def _open(self) -> Opening:
@@ -252,9 +223,9 @@ class SqliteJournal:
                     self._disconnect()
                     damage = str(error)
             if damage:
-                found = self._salvage(Known(), damage, notices)
+                found = self._replacement.salvage(Known(), damage, notices)
                 return self._load(notices, file="created" if found.new else "found", trusted=True)
-            self._create(self._random_epoch(), base=0)
+            self._replacement.create(self._random_epoch(), base=0)
             return self._load(notices, file="created")
         except BaseException:
             self._disconnect()
@@ -280,89 +251,13 @@ class SqliteJournal:
             cut_off = self._record.was_cut_off(found.meta)
             if cut_off and (found.meta["sync"] != "full" or found.unreached < log_damage.ENOUGH):
                 return ""  # the disk had not everything when the power went: nothing is damaged, and that is told
-        if not self._has_room_to_salvage():
+        if not self._replacement.has_room():
             notices.append(
                 "A part of the journal's write-ahead log is damaged, and there is no room to save what is behind it: "
                 "the last lines before this one are missing. Look at the disk, and free some space."
             )
             return ""
         return "a part of its write-ahead log, with commits behind it"
-
-    def _has_room_to_salvage(self) -> bool:
-        with self._errors():
-            return shutil.disk_usage(Path(self.path).parent).free >= self._file.disk_bytes() * ROOM_FACTOR
-
-    def _create(self, epoch: str, *, base: int) -> None:
-        with self._errors():
-            path = self._file.blank(".new")
-            schema.create(path, epoch=epoch, base=base, created_us=self._now_us())
-            self._file.put_in_place(path)
-
-    def _salvage(self, known: Known, damage: str, notices: list[str]) -> Salvaged:
-        """Put a sound file in place that has what is readable of the damaged one, which is set aside."""
-        with self._errors():
-            size = self._file.disk_bytes()
-            free = shutil.disk_usage(Path(self.path).parent).free
-            if free < size * ROOM_FACTOR:
-                raise JournalError(
-                    f"journal {self.path} is damaged ({damage}), and there is no room to save what is readable: "
-                    f"{int(size * ROOM_FACTOR) >> 20} MiB are needed, {free >> 20} MiB are free; free some space, or "
-                    "move the file away to begin a new journal"
-                )
-            path = self._file.blank(".salvage")
-            shown = _Progress(self._on_progress if size >= SHOWN_PROGRESS_BYTES else None, self.path)
-            try:
-                found = salvage(
-                    self.path,
-                    path,
-                    known=known,
-                    random_epoch=self._random_epoch,
-                    now_us=self._now_us,
-                    progress=shown,
-                )
-                found = self._write_again(path, found)
-                path = self._file.finish(path)
-            except BaseException:
-                with suppress(OSError):
-                    Path(path).unlink()
-                raise
-            name = self._file.set_aside("corrupt", self._now_us())
-            self._file.put_in_place(path)
-        self._say_salvaged(found, damage, name, notices)
-        return found
-
-    def _write_again(self, path: str, found: Salvaged) -> Salvaged:
-        """Write lines that the file has lost and the memory still has."""
-        remembered = chain.from_iterable(self._remembered)
-        lines = [line for line in remembered if any(a <= line.seq <= b for a, b in found.holes)]
-        if not lines:
-            return found
-        seqs = merge((line.seq, line.seq) for line in lines)
-        holes = without(found.holes, seqs)
-        with closing(sqlite3.connect(path, isolation_level=None)) as db:
-            writer = RowWriter()
-            writer.load(db)
-            db.execute("BEGIN")
-            writer.write(db, Commit(lines))
-            db.execute("DELETE FROM holes")
-            db.executemany("INSERT INTO holes (first, last) VALUES (?, ?)", holes)
-            db.execute("COMMIT")
-            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return replace(found, lines=found.lines + len(lines), holes=holes)
-
-    def _say_salvaged(self, found: Salvaged, damage: str, name: str, notices: list[str]) -> None:
-        text = f"The journal was damaged ({damage}). "
-        if not found.lines:
-            text += "No line of it could be read any more"
-            text += f"; {_count(found.lost)} are lost: {_listed(found)}" if found.holes else ""
-            text += f". It was set aside as {name} and a new one was begun."
-        else:
-            text += f"{_count(found.lines)} could be read and are kept in a new file"
-            text += (
-                f"; {_count(found.lost)} are lost: {_listed(found)}" if found.holes else ", none is known to be lost"
-            )
-            text += f". The damaged file was set aside as {name}."
-        notices.append(text)
 
     def _load(
         self, notices: list[str], *, file: Literal["found", "created", "replaced"], trusted: bool = False
@@ -393,7 +288,8 @@ class SqliteJournal:
         with self._errors():
             self._retention.fit(self._space.open())
             self._db = db = schema.connect_writer(self._file.path, full=self._full, log_bytes=self._retention.log_bytes)
-            self._syncing, self._patient, self._wrote = self._full, True, False
+            self._syncing, self._patient = self._full, True
+            self._disturbance.note_opened()
             self._waits_for_others = waits_for_others(self._file.path)
             version = schema.migrate(db)
             if version != schema.VERSION:
@@ -489,8 +385,8 @@ class SqliteJournal:
         db.executemany("INSERT INTO holes (first, last) VALUES (?, ?)", self._holes.ranges)
         db.execute("COMMIT")
         notices.append(
-            f"The journal file is damaged: {_count(sum(b - a + 1 for a, b in bad))} in it cannot be trusted any more "
-            f"and are shown as a gap: {_ranges(bad, self._record.epochs)}. Look at the disk."
+            f"The journal file is damaged: {counted(sum(b - a + 1 for a, b in bad))} in it cannot be trusted any more "
+            f"and are shown as a gap: {listed_ranges(bad, self._record.epochs)}. Look at the disk."
         )
 
     def _opening(self, notices: list[str], *, unsynced: bool = False) -> Opening:
@@ -525,93 +421,37 @@ class SqliteJournal:
             runs, aliases = self._row_writer.runs.copy(), list(self._row_writer.aliases)
             devices, collected = list(self._row_writer.devices.values()), list(self._row_writer.collected.values())
             head = self._retention.head
-            self._saved = _Saved(self._record.epoch, head, runs, aliases, devices, collected, [], done=False)
+            self._saved = Saved(self._record.epoch, head, runs, aliases, devices, collected, [], done=False)
         saved = self._saved
         self._file.reclaim()
         if not saved.done:
-            self._replace(saved)
-            saved.done = True
+            self._replacement.replace(
+                saved,
+                self._db,
+                self._disconnect,
+                epochs=self._record.known,
+                oldest=self._retention.oldest,
+                harm=self._disturbance.harm,
+            )
         try:
             self._load(saved.notices, file="replaced", trusted=saved.trusted)
             if not self._row_writer.runs and not self._row_writer.devices and not self._row_writer.collected:
                 self._restore(saved)
         except JournalError as error:
             self._disconnect()  # half reopened is not open: append says so
-            saved.done = not isinstance(error, JournalLost)  # a file that makes no sense either is put away, too
-            saved.trusted = False
+            saved.note_failure(lost=isinstance(error, JournalLost))
             raise
-        self._saved, self._harm = None, ""
+        self._saved = None
+        self._disturbance.note_replaced()
         return self._opening(saved.notices)
 
-    def _replace(self, saved: _Saved) -> None:
-        """Put a sound file in place: the old one rescued, or an empty one that goes on where it ended."""
-        if saved.moved is None:
-            saved.moved = self._file.moved()
-        moved = saved.moved
-        if not Path(saved.copy).is_file():
-            saved.copy = self._rescue() if moved and self._db is not None else ""
-        if saved.copy:
-            self._put_copy_in_place(saved)
-            return
-        self._disconnect()
-        if self._file.exists() and not moved:
-            runs = list(saved.runs)
-            oldest, devices, collected = self._retention.oldest, saved.devices, saved.collected
-            known = Known(self._record.known, oldest, saved.head, runs, saved.aliases, devices, collected)
-            self._salvage(known, self._harm or "while the relay was running", saved.notices)
-            saved.trusted = True
-            return
-        if self._file.exists():
-            name = self._set_aside("found")
-            saved.notices.append(
-                f"The journal file was replaced by another one; what is there now was set aside as {name}."
-            )
-        self._create(saved.epoch, base=saved.head)
-        saved.notices.append(
-            f"A new journal file was begun: lines up to number {saved.head} are gone from the relay, all "
-            "lines after it are kept."
-        )
-
-    def _rescue(self) -> str:
-        """Copy the deleted file, which is still open here; returns the copy's path. Empty: it cannot be read."""
-        path = ""
-        try:
-            with self._errors():
-                path = self._file.blank(".rescue")
-                with closing(sqlite3.connect(path, isolation_level=None)) as target:
-                    self._require().backup(target)
-        except JournalLost:
-            return ""
-        except JournalError:
-            with suppress(OSError):
-                Path(path).unlink()
-            raise
-        return path
-
-    def _put_copy_in_place(self, saved: _Saved) -> None:
-        """Give the copy the journal's name. When that fails, the copy stays: there is nothing else any more."""
-        if self._file.exists():
-            name = self._set_aside("found")
-            saved.notices.append(f"Another file had been put in the journal's place; it was set aside as {name}.")
-        # Closing the old connection removes a log of the journal's name: so that comes first.
-        self._disconnect()
-        with self._errors():
-            self._file.put_in_place(saved.copy)
-        saved.notices.append(
-            "The journal file was deleted or replaced while the relay ran; it was written again, complete."
-        )
-
-    def _restore(self, saved: _Saved) -> None:
+    def _restore(self, saved: Saved) -> None:
         runs, collected = list(saved.runs), saved.collected
         commit = Commit(runs=runs, aliases=saved.aliases, devices=saved.devices, collected=collected)
         db = self._require()
         with self._transaction(db):
             self._row_writer.write(db, commit)
         self._row_writer.confirm(commit)
-
-    def _set_aside(self, reason: str) -> str:
-        with self._errors():
-            return self._file.set_aside(reason, self._now_us())
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -622,13 +462,13 @@ class SqliteJournal:
 
     def _append(self, commit: Commit) -> None:
         db = self._require()
-        self._look(db)
+        self._disturbance.look(db)
         self._wait_for_locks(db, patient=True)
         self._check_order(commit.lines)
         try:
             self._commit(db, commit)
         finally:
-            self._note_state()  # also of what a commit that failed has written
+            self._disturbance.note_state()  # also of what a commit that failed has written
 
     def append_now(self, commit: Commit) -> bool:
         """Write all of it in one transaction, or nothing; False: `append` is to do it."""
@@ -669,8 +509,8 @@ class SqliteJournal:
             return None  # a checkpoint comes first
         now = self._clock()
         if now - self._looked_at >= LOOK_S:
-            self._look(db)
-            self._note_state()
+            self._disturbance.look(db)
+            self._disturbance.note_state()
             self._looked_at = now
         return db
 
@@ -683,8 +523,8 @@ class SqliteJournal:
                 with self._errors():
                     self._snapshot = db.execute("SELECT key FROM meta")
                     self._snapshot.fetchone()
-            self._wrote = True
-            with self._transaction(db):
+            self._disturbance.note_write()
+            with Transaction(db, self._file.path):
                 self._claim_now(db, commit)
                 self._row_writer.write(db, commit)
                 if commit.lines:
@@ -701,22 +541,6 @@ class SqliteJournal:
         """Have room for a commit; asked in its transaction, where no question takes a lock of its own."""
         if not self._space.claim(db, pages_of(commit.lines)):
             raise JournalError(f"journal {self.path}: {sqlite_errors.FULL}")
-
-    def _look(self, db: sqlite3.Connection) -> None:
-        """See to it that the files are ours and as we left them. Raises JournalLost."""
-        if self._file.moved():
-            raise JournalLost(f"journal {self.path} was deleted or replaced while the relay was running")
-        self._look_for_strangers(db)
-
-    def _note_state(self) -> None:
-        self._file.note_state()
-        self._wrote = False
-
-    def _touched(self) -> bool:
-        return self._file.touched(
-            sizes_only=self._false_alarms >= MOST_FALSE_ALARMS,
-            least_log=self._retention.log_bytes if self._wrote else None,
-        )
 
     def _let_go(self) -> None:
         """Give back the lock that `append_now` holds between commits."""
@@ -771,53 +595,8 @@ class SqliteJournal:
             self._retention.confirm(lines[-1].seq)
             size = size_of(lines)
             self._unchecked += size + ROW_BYTES * len(lines)
-            self._remember(lines, size)
+            self._remembered.add(lines, size)
         self._unchecked += COMMIT_BYTES
-
-    def _remember(self, lines: Sequence[Line], size: int) -> None:
-        remembered = self._remembered
-        for at in range(0, len(lines), REMEMBERED_TOGETHER):
-            some = list(lines[at : at + REMEMBERED_TOGETHER])
-            part = size if len(some) == len(lines) else size_of(some)
-            together = self._newest_bytes + part
-            if (
-                remembered
-                and len(remembered[-1]) + len(some) <= REMEMBERED_TOGETHER
-                and together <= REMEMBERED_BYTES // 8
-            ):
-                remembered[-1] += some
-                self._newest_bytes = together
-            else:
-                remembered.append(some)
-                self._newest_bytes = part
-        self._remembered_bytes += size
-        while self._remembered_bytes > REMEMBERED_BYTES and len(remembered) > 1:
-            self._remembered_bytes -= size_of(remembered.popleft())
-
-    def _look_for_strangers(self, db: sqlite3.Connection) -> None:
-        """See to it that nobody else has written to the file or cut it. Raises JournalLost when that did harm."""
-        if not self._touched():
-            return
-        self._let_go()
-        with self._errors():
-            _, pages, done = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._space.forget()
-            if self._file.too_short(
-                schema.PAGE_SIZE, db.execute("PRAGMA page_count").fetchone()[0], all_in=pages == done
-            ):
-                raise self._harmed("it was truncated while the relay was running")
-            db.execute("PRAGMA shrink_memory")  # what is verified is what is in the file, not what was
-            for damage in (*verify_structure(db), *verify_small_tables(db)):
-                raise self._harmed(f"it was overwritten or truncated while the relay was running: {damage}")
-            found = verify_lines(db, self._retention.oldest, self._retention.head, self._holes.ranges)
-        if not found.sound:
-            raise self._harmed("it was overwritten while the relay was running")
-        self._false_alarms += 1
-        self._note_state()
-
-    def _harmed(self, harm: str) -> JournalLost:
-        self._harm = harm
-        return JournalLost(f"journal {self.path} is damaged ({harm})")
 
     def note_unsynced(self, since: float) -> None:
         """Note that what is committed next was promised at the time `since` of `clock`, as if it were committed then.
@@ -836,10 +615,10 @@ class SqliteJournal:
             if now - since < SYNC_AFTER_S:
                 return since + SYNC_AFTER_S - now
             self._unsynced_since = now  # one that fails is tried again, but not at once
-            if self._wrote and self._db is not None:
+            if self._disturbance.wrote and self._db is not None:
                 # From now on a change of the log is noticed, too.
-                self._look_for_strangers(self._db)
-                self._note_state()
+                self._disturbance.look_for_strangers(self._db)
+                self._disturbance.note_state()
             with self._errors():
                 self._file.sync_log()
             self._unsynced_since = None
@@ -919,7 +698,7 @@ class SqliteJournal:
         """
         with self._working():
             db = self._require()
-            self._look(db)
+            self._disturbance.look(db)
             self._wait_for_locks(db, patient=True)
             self._sync(db, full=True)
             with self._errors():
@@ -933,7 +712,7 @@ class SqliteJournal:
                 with self._errors():
                     db.execute("PRAGMA secure_delete = OFF")
                 self._space.forget()
-                self._note_state()
+                self._disturbance.note_state()
             return count
 
     def _take_away(self, db: sqlite3.Connection, seqs: Sequence[int]) -> int:
@@ -946,16 +725,14 @@ class SqliteJournal:
             if not count:
                 return 0
             ids = [id_of(self._record.epoch_of(end), end) for end in (gone[0][0], gone[-1][1])]
-            text = (
-                f"{_count(count)} purged from the journal: {'it' if count == 1 else 'they'} should not have been logged"
-            )
+            they = "it" if count == 1 else "they"
+            text = f"{counted(count)} purged from the journal: {they} should not have been logged"
             details = {"state": "purged", "count": count, "first": ids[0], "last": ids[1]}
             line, _, _ = notice_line(self._record.epoch, seq, now, WARNING, "relay", text, details)
             commit = Commit([line], durable=True)
             self._write_rows(db, commit)
         self._record.confirm()
         self._remembered.clear()
-        self._remembered_bytes = 0
         self._confirm(commit)
         self._load_holes(db)
         return count
@@ -971,14 +748,14 @@ class SqliteJournal:
         """Take one small step of retention. Returns the oldest seq kept now."""
         with self._working():
             db = self._require()
-            self._look_for_strangers(db)
+            self._disturbance.look_for_strangers(db)
             self._wait_for_locks(db, patient=True)
             self._sync(db, full=False)  # a deletion that a power cut undoes is done again
             try:
                 freed, moved = self._with_room(db, lambda: self._step(db))
             finally:
                 self._space.forget()
-                self._note_state()
+                self._disturbance.note_state()
             # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
             self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
             self._shrunk = self._shrunk or moved > 0
@@ -995,7 +772,7 @@ class SqliteJournal:
             return False
         with self._working():
             db, clock = self._require(), self._clock
-            self._look_for_strangers(db)
+            self._disturbance.look_for_strangers(db)
             self._wait_for_locks(db, patient=True)
             began, more = clock(), True
             while more and clock() - began < seconds:
@@ -1031,7 +808,7 @@ class SqliteJournal:
                 self._sync(db, full=False)  # what a power cut takes back is made again
                 pages = self._with_room(db, lambda: part.step(db, oldest, head))
         finally:
-            self._note_state()
+            self._disturbance.note_state()
         self._unchecked += pages * schema.PAGE_SIZE
         return True
 
@@ -1062,7 +839,7 @@ class SqliteJournal:
         if little and not self._watch.checkpoint_due(self._clock()):
             return
         db = self._require()
-        self._look_for_strangers(db)  # what it would write to the file hides what somebody else did
+        self._disturbance.look_for_strangers(db)  # what it would write to the file hides what somebody else did
         self._space.forget()
         with self._errors():
             try:
@@ -1071,7 +848,7 @@ class SqliteJournal:
                     self._give_back(db)
             finally:
                 self._space.reserve(self._retention.log_bytes)
-                self._note_state()
+                self._disturbance.note_state()
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
         self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
         self._watch.note_checkpoint(
@@ -1139,7 +916,7 @@ class SqliteJournal:
 
         A commit under way looks the same: the next `append` looks again, and finds out what it was.
         """
-        return self._file.moved() or self._touched()
+        return self._disturbance.seen()
 
     def disk_bytes(self) -> int:
         """Bytes of the file and its log."""
@@ -1208,91 +985,6 @@ class SqliteJournal:
             raise JournalLost(f"journal {self.path} is not open")
         return self._db
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn SQLite's and the OS's errors into ours."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise sqlite_errors.from_sqlite(error, self.path) from error
-        except OSError as error:
-            raise sqlite_errors.from_os(error, self.path) from error
-
-    def _transaction(self, db: sqlite3.Connection) -> _Transaction:
+    def _transaction(self, db: sqlite3.Connection) -> Transaction:
         """All or nothing."""
-        return _Transaction(db, self._file.path)
-
-
-class _Transaction:
-    """A transaction that writes: committed behind its block, taken back when that raises. Errors become ours.
-
-    A class and not a generator, which would take a third of the time of a commit of one line.
-    """
-
-    __slots__ = ("_db", "_path")
-
-    def __init__(self, db: sqlite3.Connection, path: str) -> None:
-        self._db, self._path = db, path
-
-    def __enter__(self) -> None:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise sqlite_errors.from_sqlite(error, self._path) from error
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if error is None:
-            try:
-                self._db.execute("COMMIT")
-            except sqlite3.Error as failed:
-                self._roll_back()
-                raise sqlite_errors.from_sqlite(failed, self._path) from failed
-            except BaseException:
-                self._roll_back()
-                raise
-            return
-        self._roll_back()
-        if isinstance(error, (TypeError, ValueError, OverflowError)):
-            raise JournalError(f"journal {self._path} cannot hold this value: {error}", retry=False) from error
-        if isinstance(error, sqlite3.Error):
-            raise sqlite_errors.from_sqlite(error, self._path) from error
-        if isinstance(error, OSError):
-            raise sqlite_errors.from_os(error, self._path) from error
-
-    def _roll_back(self) -> None:
-        with suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-
-
-class _Progress:
-    """Tells how far a rescue is, a tenth at a time."""
-
-    def __init__(self, tell: Callable[[str], None] | None, path: str) -> None:
-        self._tell, self._path, self._told = tell, path, -1
-
-    def __call__(self, done: int, of: int) -> None:
-        tenth = done * 10 // max(of, 1)
-        if self._tell is not None and tenth > self._told:
-            self._told = tenth
-            self._tell(f"journal {self._path} is damaged: saving what is readable, {tenth * 10} %")
-
-
-SHOWN_RANGES = 8
-"""Ranges that a notice lists; the others are counted."""
-
-
-def _count(lines: int) -> str:
-    return "1 line" if lines == 1 else f"{lines:,} lines"
-
-
-def _listed(found: Salvaged) -> str:
-    *earlier, last = found.epochs
-    return _ranges(found.holes, Epochs(earlier, last.name, last.first))
-
-
-def _ranges(holes: list[Range], epochs: Epochs) -> str:
-    ends = [(id_of(epochs.of(first), first), id_of(epochs.of(last), last)) for first, last in holes[:SHOWN_RANGES]]
-    shown = [first if first == last else f"{first} to {last}" for first, last in ends]
-    more = len(holes) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more ranges" if more else "")
+        return Transaction(db, self._file.path)

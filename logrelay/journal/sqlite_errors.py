@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from logrelay.errors import JournalError
 from logrelay.journal.interface import JournalLost
@@ -80,3 +82,14 @@ def from_os(error: OSError, path: str) -> JournalError:
     else:
         words = "the place cannot be used"
     return JournalError(f"journal {path}: {words} ({error.strerror or error}: {error.filename or path})")
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Turn SQLite's and the system's errors within a block into ours."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise from_sqlite(error, path) from error
+    except OSError as error:
+        raise from_os(error, path) from error

@@ -89,8 +89,8 @@ STATE_RECORDS = [
         "a page while it is filled: rows come one by one, and where it ends is known last",
     ),
     Record(
-        "logrelay.journal.sqlite",
-        "logrelay.journal.sqlite._Saved",
+        "logrelay.journal.replacement",
+        "logrelay.journal.replacement.Saved",
         {"saved"},
         "what was saved of a lost file, until a new one holds it",
     ),

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from logrelay.errors import JournalError
-from logrelay.journal import journal_file, log_damage, sqlite
+from logrelay.journal import journal_file, log_damage, replacement
 from logrelay.journal.interface import Query
 from logrelay.journal.pages import FRAME_HEADER, LOG_HEADER, PAGE_SIZE
 from logrelay.model import Commit
@@ -157,7 +157,7 @@ def test_where_there_is_no_room_the_relay_starts_and_says_so(left, journal_at, m
     """Without the lines behind the damage: a log that nobody takes is worse."""
     damage(left, frames_of(left)[0][2] + 100)
     usage = shutil.disk_usage(left.parent)
-    monkeypatch.setattr(sqlite.shutil, "disk_usage", lambda _path: usage._replace(free=0))
+    monkeypatch.setattr(replacement.shutil, "disk_usage", lambda _path: usage._replace(free=0))
     journal = journal_at(left, boot="this boot")
     opening = journal.open()
     assert opening.head < LINES

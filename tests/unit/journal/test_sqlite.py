@@ -94,17 +94,6 @@ def test_a_commit_that_does_not_follow_is_refused_whole(journal_at, lines):
     assert seqs(journal) == [1, 2, 3]
 
 
-def test_a_value_sqlite_cannot_hold_leaves_nothing_behind(journal_at, line):
-    """A line that cannot be stored undoes its whole commit, and the journal goes on."""
-    journal = journal_at()
-    journal.open()
-    with pytest.raises(JournalError) as error:
-        journal.append(Commit([line(1), line(2)._replace(time_us=1 << 70)]))
-    assert not error.value.retry
-    journal.append(Commit([line(1, source="a"), line(2, source="b")]))
-    assert seqs(journal, filter=Filter(sources=("b",))) == [2]
-
-
 def test_pages_join_without_hole_or_repeat(journal_at, fill):
     """Any limit, upwards and downwards: the pages together are the stretch."""
     journal = journal_at()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 
@@ -10,7 +9,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.journal import sqlite
-from logrelay.journal.interface import JournalLost, Query
+from logrelay.journal.interface import Query
 from logrelay.model import Commit
 
 ALL = 1 << 60
@@ -96,18 +95,6 @@ def test_somebody_elses_lock_is_not_waited_for(journal, lines, monkeypatch):
     assert seqs(journal) == [1, 2, 3, 4]
 
 
-def test_what_another_program_has_written_is_no_harm(journal, lines):
-    """The state that the loop's commits build on is looked at anew by the next `append`."""
-    assert journal.append_now(Commit(lines(2, 1)))
-    with closing(sqlite3.connect(journal.path)) as other, other:
-        other.execute("CREATE TABLE theirs (a)")
-    with pytest.raises(JournalError):
-        journal.append_now(Commit(lines(3, 1)))
-    journal.append(Commit(lines(3, 1)))
-    assert journal.append_now(Commit(lines(4, 1)))
-    assert seqs(journal) == [1, 2, 3, 4]
-
-
 def test_a_checkpoint_is_not_held_up(journal, lines):
     """The lock that saves calls between commits is given back first: the log begins anew."""
     for n in range(2, 12):
@@ -125,34 +112,10 @@ def test_a_log_that_has_grown_is_put_in_order_first(journal, lines):
     assert not journal.append_now(Commit(lines(2, 1)))
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal"])
-def test_a_truncated_file_is_noticed_within_a_second(journal, lines, seconds, suffix):
-    """While lines come on the loop, and by whoever looks while none come."""
-    for n in range(2, 40):
-        assert journal.append_now(Commit(lines(n, 1)))
-    assert not journal.disturbed()
-    os.truncate(journal.path + suffix, 4096)
-    assert journal.disturbed()
-    seconds.now += sqlite.LOOK_S
-    with pytest.raises(JournalLost):
-        journal.append_now(Commit(lines(40, 1)))
-    journal.reopen()
-    journal.append(Commit(lines(40, 1)))
-    assert seqs(journal)[-1] == 40
-
-
-def test_a_deleted_file_is_noticed_within_a_second(journal, lines, seconds):
-    assert journal.append_now(Commit(lines(2, 1)))
-    os.unlink(journal.path)
-    seconds.now += sqlite.LOOK_S
-    with pytest.raises(JournalLost):
-        journal.append_now(Commit(lines(3, 1)))
-
-
 def test_the_files_are_looked_at_once_a_second(journal, lines, seconds, monkeypatch):
     """However many commits there are: it is most of the calls of a small one."""
     looks = []
-    monkeypatch.setattr(journal, "_look", looks.append)
+    monkeypatch.setattr(journal._disturbance, "look", looks.append)
     for n in range(2, 12):
         assert journal.append_now(Commit(lines(n, 1)))
     assert len(looks) == 1

@@ -207,22 +207,6 @@ def test_an_opening_that_fails_leaves_nothing_open(journal_at, filled, monkeypat
     assert journal_at().open().head == 10
 
 
-def test_a_new_file_that_cannot_be_finished_does_not_get_the_name(journal_at, monkeypatch):
-    """It is made beside it; what is left of it is in nobody's way the next time."""
-
-    def full(path, **kwargs):
-        raise sqlite3.OperationalError("full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "create", full)
-        with pytest.raises(JournalError, match="full"):
-            journal_at().open()
-    path = journal_at.path
-    assert sorted(p.name for p in path.parent.iterdir()) == ["journal.db.lock", "journal.db.new"]
-    journal_at().open()
-    assert not path.with_name("journal.db.new").exists()
-
-
 def test_an_error_of_the_system_is_said_with_the_path(journal_at, monkeypatch):
     """Not only those of SQLite."""
 
@@ -256,16 +240,6 @@ def test_lines_that_do_not_follow_are_named(journal_at, filled, line, wrong, sai
     assert seqs(journal) == list(range(1, 11))
 
 
-def test_a_value_that_cannot_be_held_is_named(journal_at, line):
-    """With the path, and that no other attempt helps."""
-    journal = journal_at()
-    journal.open()
-    with pytest.raises(JournalError) as error:
-        journal.append(Commit([line(1)._replace(time_us=1 << 70)]))
-    assert str(error.value).startswith(f"journal {journal.path} cannot hold this value: Python int too large")
-    assert error.value.retry is False
-
-
 # --- reopening -------------------------------------------------------------------------------------------------------
 
 
@@ -292,125 +266,3 @@ def test_nobody_reads_while_the_journal_is_reopened(deleted, monkeypatch):
     assert deleted.reopen().notices == [REWRITTEN]
     assert said == [f"journal {deleted.path} is not open at the moment"]
     assert seqs(deleted) == list(range(1, 11))
-
-
-def test_the_deleted_file_is_closed_before_its_copy_gets_the_name(deleted, journal_at, monkeypatch):
-    """Closing it later would remove the log of the new one, which has the same name."""
-    put_in_place, open_then = deleted._file.put_in_place, []
-
-    def watched(path):
-        open_then.extend(open_files(journal_at.path))
-        put_in_place(path)
-
-    monkeypatch.setattr(deleted._file, "put_in_place", watched)
-    deleted.reopen()
-    assert open_then == []
-
-
-@pytest.mark.parametrize("cut", ["set_aside", "put_in_place"])
-def test_a_copy_that_could_not_be_put_in_place_is_not_forgotten(deleted, journal_at, lines, run, monkeypatch, cut):
-    """The deleted file is closed by then: the copy is all there is. The next attempt takes it, and says it once."""
-    journal_at.path.write_text("somebody's file")
-
-    def broken(*args):
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(deleted._file, cut, broken)
-        for _ in range(2):
-            with pytest.raises(JournalError, match="Input/output error"):
-                deleted.reopen()
-    opening = deleted.reopen()
-    assert (opening.epoch, opening.oldest, opening.head, opening.runs) == ("abc123", 1, 10, [run(3, last_seq=5)])
-    assert opening.notices == [
-        "Another file had been put in the journal's place; it was set aside as journal.db.found-20260123T100000Z.",
-        REWRITTEN,
-    ]
-    deleted.append(Commit(lines(11, 1)))
-    assert seqs(deleted) == list(range(1, 12))
-    assert not journal_at.path.with_name("journal.db.rescue").exists()
-
-
-def test_a_copy_that_was_deleted_too_is_not_waited_for(deleted, journal_at, lines, monkeypatch):
-    """Nothing is left then: a new file goes on under the same numbers."""
-
-    def broken(path):
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(deleted._file, "put_in_place", broken)
-        with pytest.raises(JournalError, match="Input/output error"):
-            deleted.reopen()
-    journal_at.path.with_name("journal.db.rescue").unlink()
-    opening = deleted.reopen()
-    assert (opening.epoch, opening.oldest, opening.head) == ("abc123", 11, 10)
-    deleted.append(Commit(lines(11, 1)))
-    assert seqs(deleted) == [11]
-
-
-def test_a_copy_that_cannot_be_finished_is_removed_and_made_again(deleted, journal_at, monkeypatch):
-    """A disk that was full: the deleted file stays open, and nothing half finished stays beside it."""
-    with monkeypatch.context() as patch:
-
-        def full():
-            raise sqlite3.OperationalError("full")
-
-        patch.setattr(deleted, "_require", full)
-        with pytest.raises(JournalError, match="full"):
-            deleted.reopen()
-    assert [p.name for p in journal_at.path.parent.iterdir() if "rescue" in p.name] == []
-    assert deleted.reopen().notices == [REWRITTEN]
-    assert seqs(deleted) == list(range(1, 11))
-
-
-def test_a_copy_that_cannot_even_be_begun_says_why(deleted, monkeypatch):
-    """There is no file to remove then."""
-    with monkeypatch.context() as patch:
-
-        def full(suffix):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        patch.setattr(deleted._file, "blank", full)
-        with pytest.raises(JournalError, match="the disk is full"):
-            deleted.reopen()
-    assert deleted.reopen().notices == [REWRITTEN]
-
-
-@pytest.mark.parametrize("replaced", [True, False])
-def test_a_deleted_file_that_cannot_be_read_either_is_given_up(deleted, journal_at, lines, run, monkeypatch, replaced):
-    """A new one goes on under its numbers; a file in its place is set aside under a name that says what it is."""
-    if replaced:
-        journal_at.path.write_text("somebody's file")
-    require, calls = deleted._require, []
-
-    def damaged_once():
-        calls.append(1)
-        if len(calls) == 1:
-            raise JournalLost("damaged")
-        return require()
-
-    def full(path, **kwargs):
-        raise sqlite3.OperationalError("full")
-
-    monkeypatch.setattr(deleted, "_require", damaged_once)
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "create", full)
-        with pytest.raises(JournalError, match="full"):
-            deleted.reopen()
-    opening = deleted.reopen()
-    assert (opening.epoch, opening.oldest, opening.head, opening.runs) == ("abc123", 11, 10, [run(3, last_seq=5)])
-    begun = "A new journal file was begun: lines up to number 10 are gone from the relay, all lines after it are kept."
-    found = (
-        "The journal file was replaced by another one; what is there now was set aside as "
-        "journal.db.found-20260123T100000Z."
-    )
-    assert opening.notices == ([found, begun] if replaced else [begun])
-    deleted.append(Commit(lines(11, 1)))
-    assert seqs(deleted) == [11]
-
-
-def test_a_damaged_file_is_named_so_when_it_is_reopened(journal_at, filled):
-    """It is still the one that is open: damaged, not replaced."""
-    journal = journal_at()
-    journal.open()
-    assert journal.reopen().notices == ["The journal was damaged (while the relay was running). " + KEPT]

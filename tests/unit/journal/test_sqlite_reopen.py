@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logrelay.errors import JournalError
-from logrelay.journal import schema, sqlite
+from logrelay.journal import schema
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.model import Commit
 
@@ -60,22 +60,3 @@ def test_a_sound_file_that_could_not_be_loaded_is_not_replaced_again(journal_at,
     assert journal_at.path.stat().st_ino == inode
     assert (opening.oldest, opening.head) == (1, 10)
     assert len(opening.notices) == 1
-
-
-@pytest.mark.parametrize("together", [1, 3, 700])
-def test_what_is_kept_to_be_written_again_is_bounded_in_bytes(journal_at, lines, monkeypatch, together):
-    """Long lines, alone or in commits: the newest are kept, up to the bound and the last that were kept together."""
-    monkeypatch.setattr(sqlite, "REMEMBERED_BYTES", 80_000)
-    journal = journal_at()
-    journal.open()
-    seq, size = 1, 2_000
-    for _ in range(2_100 // together):
-        commit = [line._replace(body=line.body.ljust(size)) for line in lines(seq, together)]
-        journal.append(Commit(commit))
-        seq += together
-        kept = [line for some in journal._remembered for line in some]
-        assert [line.seq for line in kept] == list(range(seq - len(kept), seq)), "the newest, none left out"
-        held = sum(len(line.body) for line in kept)
-        assert held == journal._remembered_bytes
-        assert held <= 80_000 + max(10_000, min(together, sqlite.REMEMBERED_TOGETHER) * size)
-    assert len(kept) * size >= 80_000 - 10_000

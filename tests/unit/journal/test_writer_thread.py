@@ -14,7 +14,7 @@ import pytest
 
 from logrelay.errors import JournalError
 from logrelay.fanout.filters import Filter
-from logrelay.journal import sqlite, writer_thread
+from logrelay.journal import remembered_lines, writer_thread
 from logrelay.journal.interface import JournalLost, Query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import FIRST_RETRY_S, IDLE_S, MERGE_LINES, JournalThread
@@ -195,7 +195,7 @@ def test_a_deleted_file_is_mended_on_the_way(journal_at, start, loop, lines, unt
 
 def test_damage_a_reader_finds_is_mended_by_the_writer(journal_at, start, loop, lines, until, monkeypatch):
     """A page that cannot be read wakes the writer, which saves what is readable under the same numbers."""
-    monkeypatch.setattr(sqlite, "REMEMBERED_BYTES", 1)
+    monkeypatch.setattr(remembered_lines, "REMEMBERED_BYTES", 1)
     journal = journal_at()
     writer = start(journal)
     writer.submit(Commit(lines(1, 5000)))

@@ -1,0 +1,35 @@
+"""The newest lines in memory: which they are, and that they are bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+from logrelay.journal import remembered_lines
+from logrelay.journal.remembered_lines import RememberedLines
+from logrelay.model import size_of
+
+
+@pytest.mark.parametrize("together", [1, 3, 700])
+def test_what_is_kept_to_be_written_again_is_bounded_in_bytes(lines, monkeypatch, together):
+    """Long lines, alone or in commits: the newest are kept, up to the bound and the last that were kept together."""
+    monkeypatch.setattr(remembered_lines, "REMEMBERED_BYTES", 80_000)
+    remembered = RememberedLines()
+    seq, size = 1, 2_000
+    for _ in range(2_100 // together):
+        some = [line._replace(body=line.body.ljust(size)) for line in lines(seq, together)]
+        remembered.add(some, size_of(some))
+        seq += together
+        kept = list(remembered)
+        assert [line.seq for line in kept] == list(range(seq - len(kept), seq)), "the newest, none left out"
+        held = sum(len(line.body) for line in kept)
+        assert held == remembered.bytes
+        assert held <= 80_000 + max(10_000, min(together, remembered_lines.REMEMBERED_TOGETHER) * size)
+    assert len(kept) * size >= 80_000 - 10_000
+
+
+def test_what_is_forgotten_is_not_written_again(lines):
+    """Lines that were purged, or are of a journal before."""
+    remembered = RememberedLines()
+    remembered.add(lines(1, 3), 30)
+    remembered.clear()
+    assert (list(remembered), remembered.bytes) == ([], 0)
