@@ -194,7 +194,12 @@ class TraderServer:
             sock.close()
 
     def _accept(self, sock: socket.socket) -> None:
-        """Accept those that wait, some at a time."""
+        """Accept those that wait, some at a time; nobody while nothing is read."""
+        if self._reading_paused:
+            # Whoever came now would be read before those that are left unread, and without a bound.
+            self.loop.remove_reader(sock.fileno())
+            self._not_accepting.append(sock)
+            return
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 accepted, _ = sock.accept()
@@ -408,7 +413,7 @@ class TraderServer:
             self._poll.read(self._has_room_in_pass)
         finally:
             self._in_pass = False
-        if self._not_accepting:
+        if self._not_accepting and not self._reading_paused:
             self._accept_more()
         if self._was_read:
             self._tick()
@@ -440,6 +445,7 @@ class TraderServer:
             for connection in self._connections:
                 if connection not in self._flooding:
                     connection.resume_reading()
+            self._accept_more()
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -569,6 +569,24 @@ def test_in_a_rest_no_more_are_accepted_than_are_read_behind_it(server, loop, po
     assert len(crowd.accepted) == ACCEPTED_AT_ONCE
 
 
+def test_nobody_is_accepted_while_there_is_no_room(server, loop, poll, crowd):
+    """Else newcomers would be read, and those that are connected wait for them."""
+    (one,) = admitted(server, 1)
+    loop.readers[3]()
+    server.pause_reading()
+    loop.turn()
+    loop.readers[3]()
+    poll.ready = [lambda: server.was_read(one, 10, 1)]
+    poll.on_readable()
+    for _ in range(3):
+        loop.turn()
+    assert 3 not in loop.readers
+    assert len(crowd.accepted) == ACCEPTED_AT_ONCE
+    server.resume_reading()
+    loop.readers[3]()
+    assert len(crowd.accepted) == 2 * ACCEPTED_AT_ONCE
+
+
 def test_who_is_refused_again_and_again_waits_in_the_queue(server, loop):
     """All places are taken: a burst is refused at once, and after it so many in a second, however many come."""
     admitted(server, 3)
