@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 CHUNKS = (512, 64, 8, 1)
 """Rows per INSERT: four statements, prepared once each, make up any number."""
+RUN_CHUNKS = (64, 8, 1)
+"""Rows of runs per statement, for the same reason: while many bots come and go, a commit has one of each."""
 MAX_ALIASES = 64
 """Provisional epochs remembered: one per time of trouble that viewers lived through."""
 
@@ -45,10 +47,12 @@ _INSERTS = {
     + ",".join(["(?, ?, ?, ?, ?, CAST(? AS TEXT), ?)"] * n)
     for n in CHUNKS
 }
-_RUN = (
-    "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us, crc) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_RUN_COLUMNS = 11
+_RUNS = {
+    n: "REPLACE INTO runs (id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us, crc) VALUES "  # noqa: S608  (only counts)
+    + ",".join(["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"] * n)
+    for n in RUN_CHUNKS
+}
 _DEVICE_COLUMNS = "id, owner, name, position, seen_us, connected"
 _DEVICE = f"REPLACE INTO devices ({_DEVICE_COLUMNS}, crc) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  (only names)
 _COLLECTED_COLUMNS = "id, kind, name, part, seq, stamp, seen_us"
@@ -195,9 +199,15 @@ class RowWriter:
 
     def write_runs(self, db: sqlite3.Connection, runs: Iterable[Run]) -> None:
         """Insert or replace runs by id. Raises sqlite3.Error."""
+        values: list[object] = []
         for r in runs:
             row = (r.id, r.key, r.app, r.host, r.pid, r.started_ns, r.last_seq, r.last_us, r.state, r.seen_us)
-            db.execute(_RUN, (*row, row_crc(row)))
+            values += (*row, row_crc(row))
+        at, count = 0, len(values) // _RUN_COLUMNS
+        for rows in RUN_CHUNKS:
+            while count - at >= rows:
+                db.execute(_RUNS[rows], values[at * _RUN_COLUMNS : (at + rows) * _RUN_COLUMNS])
+                at += rows
 
     def write_aliases(self, db: sqlite3.Connection, aliases: Iterable[str]) -> None:
         """Insert aliases that are not there yet. Raises sqlite3.Error."""

@@ -198,6 +198,22 @@ def test_a_commit_takes_runs_out(writer, db, run):
     assert writer.runs.get(run(2).key) == again
 
 
+def test_any_number_of_runs_is_a_few_statements(writer, db, run):
+    """Each row is the run's; two of one run are in one commit, of which the later counts."""
+    written = [run(n, last_seq=n, last_us=2 * n, seen_us=n) for n in range(1, 64 + 8 + 2 + 1)]
+    statements = []
+    db.set_trace_callback(statements.append)
+    writer.write_runs(db, [*written, run(3, last_seq=99, seen_us=3)])
+    db.set_trace_callback(None)
+    assert len(statements) == 5
+    written[2] = run(3, last_seq=99, seen_us=3)
+    assert sorted(loaded(db).runs, key=lambda r: r.id) == written
+    columns = "id, key, app, host, pid, started_ns, last_seq, last_us, state, seen_us"
+    assert all(row[-1] == row_crc(row[:-1]) for row in rows(db, f"SELECT {columns}, crc FROM runs"))
+    writer.write_runs(db, [])
+    assert len(loaded(db).runs) == len(written)
+
+
 def test_runs_are_remembered_as_the_file_has_them_however_many_change(writer, db, run, monkeypatch):
     """Those that changed lately are looked up and passed on like all others; only so many of them wait."""
     monkeypatch.setattr(row_writer, "MOST_CHANGED_RUNS", 3)
