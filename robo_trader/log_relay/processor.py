@@ -59,6 +59,10 @@ APP_CHARS: Final = 200
 """Characters taken from LOGRELAY_APP: the relay shows fewer."""
 PRIVATE: Final = ("audit", "security")
 """Loggers that are excluded unless told otherwise. They match any part of a dotted name: `bot.audit.orders` too."""
+UNCAUGHT: Final = "exception.unhandled"
+"""The message of the last line of a program that an exception has ended; robo_trader's own hooks say the same."""
+PRINTING_HOOKS: Final = frozenset({"apport_python_hook"})
+"""Modules whose excepthook is the system's: Ubuntu puts it into every program, and it logs nothing."""
 SCALARS: Final = frozenset({int, float, bool, type(None)})
 """Exact types that pack in constant size and without running anybody's code."""
 
@@ -507,9 +511,12 @@ class LogRelayProcessor:
         """Whether the process is at its end, and what could be delivered has been."""
         return self._ending > 0
 
-    def _at_exit(self) -> None:
-        if not self._closed:
-            self._last_words()
+    def _at_exit(self, uncaught: BaseException | None = None) -> None:
+        if self._closed:
+            return
+        if uncaught is not None and self._out.produced():  # else the relay knows of no run that could have ended well
+            self(None, "critical", {"event": UNCAUGHT, "exc_info": uncaught})
+        self._last_words()
 
     def _last_words(self) -> None:
         """Send what is there, in what is left of the exit's budget, and tell what could not be sent.
@@ -643,8 +650,33 @@ def _forked() -> None:
 
 
 def _exiting() -> None:
+    uncaught = None
+    with contextlib.suppress(Exception):
+        uncaught = _uncaught()
     for processor in _all():
-        processor._at_exit()  # noqa: SLF001
+        processor._at_exit(uncaught)  # noqa: SLF001
+
+
+def _uncaught() -> BaseException | None:
+    """Return the exception that has ended this program, where only Python has told of it; None: there is none.
+
+    Python keeps the one that it prints, also in a program, and prints it before any exit handler is called: so nothing
+    of the host's has to be replaced to know it. A host with an excepthook of its own has said what is told of it.
+    """
+    if hasattr(sys, "ps1") or sys.flags.interactive:
+        return None  # kept for who sits at the prompt, who goes on
+    if sys.excepthook is not sys.__excepthook__ and getattr(sys.excepthook, "__module__", "") not in PRINTING_HOOKS:
+        return None
+    error = getattr(sys, "last_exc", None)  # Python 3.12; before it, last_value
+    if error is None:
+        error = getattr(sys, "last_value", None)
+    found = getattr(sys, "last_traceback", None)
+    if not issubclass(type(error), Exception) or found is None:
+        return None  # Ctrl-C is none
+    # Test runners and embedders keep there what they have caught: what ends a program comes from its outermost frame.
+    outermost = found.tb_frame
+    is_ours = outermost.f_back is None and outermost.f_globals.get("__name__") in ("__main__", "runpy")
+    return error if is_ours else None
 
 
 def _in_multiprocessing_child(processor: LogRelayProcessor) -> None:
@@ -667,5 +699,11 @@ def _flush_at_end(processor: LogRelayProcessor) -> None:
 
 def _exit_of(ref: weakref.ref[LogRelayProcessor]) -> None:
     processor = ref()
-    if processor is not None:
-        processor._at_exit()  # noqa: SLF001
+    if processor is None:
+        return
+    # Called while the exception that ends the child passes: multiprocessing prints it, and no hook is told. Another one
+    # is of the parent, which was forked while it handled that.
+    error = sys.exc_info()[1]
+    found = None if error is None else error.__traceback__
+    is_ours = issubclass(type(error), Exception) and found is not None and found.tb_frame.f_code.co_name == "_bootstrap"
+    processor._at_exit(error if is_ours else None)  # noqa: SLF001

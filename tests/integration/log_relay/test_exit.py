@@ -95,6 +95,100 @@ def test_e2_ordinary_ends_with_the_relay_down(make_peer, sock, end, relay):
     assert "Traceback" not in bot.err
 
 
+UNCAUGHT = """
+ship = LogRelayProcessor(SOCK, level="warning" if sys.argv[2] == "quiet" else None)
+how = sys.argv[2]
+if how != "silent":
+    ship(None, "error", {"event": "t"})
+def broken(secret="password=hunter2222"):
+    raise RuntimeError("out of luck, " + secret)
+async def awaited():
+    broken()
+class Odd(Exception):
+    def __str__(self):
+        raise ValueError
+    __bool__ = __len__ = __str__
+if how in ("main", "silent", "quiet"):
+    broken()
+elif how == "odd":
+    raise Odd
+elif how == "asyncio":
+    import asyncio
+    asyncio.run(awaited())
+elif how == "hook":
+    sys.excepthook = lambda *_: None
+    broken()
+elif how == "system's hook":
+    def shown(*_): pass
+    shown.__module__ = "apport_python_hook"
+    sys.excepthook = shown
+    broken()
+elif how == "caught":
+    try:
+        broken()
+    except RuntimeError as error:
+        sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__.tb_next
+elif how == "prompt":
+    sys.ps1 = "> "
+    broken()
+elif how == "interrupt":
+    raise KeyboardInterrupt
+elif how == "exit":
+    sys.exit("out of luck")
+elif how == "closed":
+    ship.close()
+    broken()
+"""
+
+
+@pytest.mark.parametrize("how", ["main", "asyncio", "odd", "quiet", "system's hook"])
+def test_an_exception_that_nobody_catches_is_the_last_line(peer, sock, how):
+    """Also where the bot has no hook for it; Python prints it all the same, and the run ends with a bye."""
+    bot = run_bot(UNCAUGHT, sock, how)
+    assert bot.code == 1
+    assert ("Traceback" in bot.err) == (how != "system's hook")
+    last = peer.events()[-1]
+    assert [event["event"] for event in peer.events()] == ["t", "exception.unhandled"]
+    assert peer.lines[peer.run()][-1][2] == "critical"
+    shown = "<traceback (ValueError)>" if how == "odd" else "Traceback (most recent call last):"
+    assert last["exception"].startswith(shown)
+    assert "hunter2222" not in last["exception"]
+    assert peer.byes[peer.run()][-1] == 2
+
+
+@pytest.mark.parametrize("how", ["hook", "caught", "prompt", "interrupt", "exit", "closed", "silent"])
+def test_nothing_is_told_of_an_exception_that_is_none_of_ours(peer, sock, how):
+    """The host's hook tells it; it was caught; somebody sits at a prompt, or asked for the end; nothing was said."""
+    run_bot(UNCAUGHT, sock, how)
+    assert [event["event"] for event in peer.events()] == ([] if how == "silent" else ["t"])
+
+
+CHILD = """
+import multiprocessing
+ship = LogRelayProcessor(SOCK)
+def work(is_broken):
+    ship(None, "info", {"event": "child"})
+    if is_broken:
+        raise RuntimeError("out of luck")
+try:
+    raise KeyError("of the parent")
+except KeyError:
+    for is_broken in (False, True):
+        child = multiprocessing.get_context("fork").Process(target=work, args=(is_broken,))
+        child.start()
+        child.join()
+print("done")
+"""
+
+
+def test_an_exception_that_ends_a_multiprocessing_child_is_told(peer, sock):
+    """Nothing else could tell it, as multiprocessing calls no hook; one that the parent handles is not the child's."""
+    bot = run_bot(CHILD, sock)
+    assert bot.code == 0
+    assert [event["event"] for event in peer.events()] == ["child", "child", "exception.unhandled"]
+    assert "RuntimeError: out of luck" in peer.events()[-1]["exception"]
+
+
 DEATH = """
 ship = LogRelayProcessor(SOCK)
 ship(None, "info", {"event": "t", "i": 0})
