@@ -2,36 +2,33 @@
 
 Owns: the handshake, frames in and out, flow control of the socket, ping and close of one connection. It must not know
 the journal, the traders or what a line is: what a request is answered with and what a viewer is told are the service's.
-The protocol itself is the `websockets` library's, used as it offers it for this: Sans-I/O. Read `viewers/service`
-next, and `static/client.js` for the other end.
+The protocol itself is in `viewers/websocket`, and what an answer over plain HTTP looks like in `viewers/plain_answer`.
+Read `viewers/service` next, and `static/client.js` for the other end.
 
 Log lines bypass the library: the hub hands over ready frames, the same bytes object for every viewer with an equal
 subscription, and they go straight to the transport. Only what concerns one viewer (handshake, ping, close) passes
 through the protocol object.
 
-The module is long because one connection is one state machine: head, handshake, messages, flow control and end.
+The module is long because one connection is one state machine: head, handshake, messages, flow control and end. What
+was written and not read yet is part of it: it decides whether anything is read, and when the connection may end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
-import logging
 import socket
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
-from functools import lru_cache, partial, wraps
-from http import HTTPStatus
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ProtocolError
-from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.protocol import CLOSED, OPEN
 from websockets.server import ServerProtocol
 
@@ -40,24 +37,29 @@ from logrelay.access.tokens import Token
 from logrelay.budgets import Allowance
 from logrelay.errors import RequestError
 from logrelay.fanout.batch import frame
-from logrelay.fanout.compression import WINDOW_BITS
 from logrelay.http.request_head import HeadReader, Malformed, RequestHead
 from logrelay.http.response import HttpResponse
 from logrelay.viewers import messages
 from logrelay.viewers.acknowledged import acknowledged_bytes
 from logrelay.viewers.forwarded import forwarding_header
+from logrelay.viewers.plain_answer import AnswerStream, answer_head
 from logrelay.viewers.requests import Subscribe, names_device, parse_request
 from logrelay.viewers.service import Explain, Upgrade, ViewerService
 from logrelay.viewers.session import Session
+from logrelay.viewers.websocket import (
+    answer_handshake,
+    break_cycles,
+    drop_compressors,
+    frame_size,
+    shares_window,
+    whole_frames,
+)
 
 HANDSHAKE_TIMEOUT_S = 10.0
 """From connect to a complete request, and from an answer to the end of the connection."""
 
 PINGS_UNANSWERED = 3
 """A phone that sleeps answers late; after this many unanswered pings it is gone. Being wrong costs it a reconnect."""
-
-STREAM_TIMEOUT_S = 60.0
-"""A reader of /logs that takes nothing for so long is gone; it would keep its connection for ever."""
 
 EXPLAIN_WITHIN_S = 5.0
 """Time to subscribe for a client that is to be told that it needs a token; an app does it at once."""
@@ -71,16 +73,9 @@ MAX_DROPPED_BYTES = 1024 * 1024
 DROP_PAUSE_S = 0.05
 """Between two reads of what is thrown away, `budgets.READ_BYTES` each."""
 
-MAX_REQUEST_BYTES = 64 * 1024
-"""A viewer's longest message."""
-
 NOTSENT_BYTES = 512 * 1024
 """Unsent bytes the kernel takes for one viewer (TCP_NOTSENT_LOWAT, tcp(7)): two thousand lines, enough for a burst.
 Without it a suspended phone would have megabytes of old lines in the kernel's buffer, beyond anybody's reach."""
-
-MAX_ANSWER_HEADS = 64
-"""Heads of answers that are remembered, half a kilobyte each. What is asked by thousands in a second, or sent by those
-who mean harm, has the same head for that second; making one takes a fifth of a millisecond."""
 
 PING_PAYLOAD = b"logrelay"
 
@@ -92,24 +87,6 @@ _TCP_NOTSENT_LOWAT: int = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 """SO_LINGER with no time (socket(7)): closing sends a reset, and drops what was not sent."""
-
-_CONNECTION_FIELDS = ("Connection", "Content-Length", "Date")
-"""What the library writes into its refusals, and this module into every answer."""
-
-_OFFERED_COMPRESSION: list[Any] = [
-    # The library only decompresses, without keeping a window per viewer; what goes out is made by `compression`.
-    ServerPerMessageDeflateFactory(server_no_context_takeover=False, client_no_context_takeover=True)
-]
-
-_ANY_HEAD = b"GET / HTTP/1.1\r\n\r\n"
-"""What the library's own reader is given to be past the head. It is not the one that was sent, because two readers of
-the same bytes may disagree: ours has read it, and the library decides by what ours has found."""
-
-_log = logging.getLogger("logrelay.websockets")
-_log.addHandler(logging.NullHandler())
-_log.propagate = False
-_log.setLevel(logging.CRITICAL)
-
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -190,7 +167,6 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_answer_delayed",
         "_answer_waits",
         "_at_end",
-        "_body_task",
         "_charged",
         "_close_code",
         "_closing",
@@ -211,6 +187,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_registry",
         "_service",
         "_session",
+        "_stream",
         "_throttle",
         "_timer",
         "_transport",
@@ -220,7 +197,6 @@ class ViewerConnection(asyncio.BufferedProtocol):
         "_unsent",
         "_unsent_bytes",
         "_writing_paused",
-        "_writing_resumed",
         "bytes_written",
         "token",
     )
@@ -239,11 +215,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
         self._session: Session | None = None
         self._timer: asyncio.TimerHandle | None = None
         """Aborts the connection when it rings."""
-        self._body_task: asyncio.Task[None] | None = None
-        """Writes a response body of unknown length."""
+        self._stream: AnswerStream | None = None
+        """An answer of unknown length."""
         self._writing_paused = False
-        self._writing_resumed: asyncio.Event | None = None
-        """Set while the socket has room; exists while `_body_task` does."""
         self._reading_paused = False
         self._closing = False
         self._close_code = 0
@@ -447,15 +421,15 @@ class ViewerConnection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Note that the kernel has no room."""
         self._writing_paused = True
-        if self._writing_resumed is not None:
-            self._writing_resumed.clear()
+        if self._stream is not None:
+            self._stream.pause_writing()
 
     @_closing_on_error
     def resume_writing(self) -> None:
         """Go on: everything written has gone to the kernel."""
         self._writing_paused = False
-        if self._writing_resumed is not None:
-            self._writing_resumed.set()
+        if self._stream is not None:
+            self._stream.resume_writing()
             return
         if self._unsent and self._transport is not None:
             self._write_on(self._transport)
@@ -478,9 +452,9 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if self._drop_timer is not None:
             self._drop_timer.cancel()
             self._drop_timer = None
-        if self._body_task is not None:
-            self._body_task.cancel()
-            self._body_task = None
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None
         self._registry.forget(self)
         session, self._session = self._session, None
         if session is not None:
@@ -576,20 +550,11 @@ class ViewerConnection(asyncio.BufferedProtocol):
 
     def _accept(self, request: Request, subprotocol: str | None, *, compress: bool) -> ServerProtocol | None:
         """Answer a handshake; None: it was none after all, and has been refused."""
-        protocol = ServerProtocol(max_size=MAX_REQUEST_BYTES, logger=_log)
-        if compress:
-            protocol.available_extensions = _OFFERED_COMPRESSION
-        protocol.receive_data(_ANY_HEAD)
-        protocol.events_received()
-        response = protocol.accept(request)
-        if response.status_code != 101:
-            fields = [pair for pair in response.headers.raw_items() if pair[0] not in _CONNECTION_FIELDS]
-            self._send_response(HttpResponse(response.status_code, tuple(fields), bytes(response.body)))
+        protocol = answer_handshake(request, subprotocol, compress=compress)
+        if isinstance(protocol, HttpResponse):
+            self._send_response(protocol)
             return None
-        if subprotocol is not None:
-            response.headers["Sec-WebSocket-Protocol"] = subprotocol
         self._protocol = protocol
-        protocol.send_response(response)
         self._flush(protocol)
         self._cancel_timer()
         return protocol
@@ -621,10 +586,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
         if protocol is None:
             return
         self._registry.viewer_opened(self)
-        deflate = any(map(_shares_context, protocol.extensions))
-        for extension in protocol.extensions:
-            # A compressor that is never used: what goes out is made by `compression`. It would be 256 KiB per viewer.
-            vars(extension).pop("encoder", None)
+        deflate = shares_window(protocol)
+        drop_compressors(protocol)
         self._session = self._service.open(
             self, request.path, subprotocol=subprotocol, deflate=deflate, token=self.token
         )
@@ -675,7 +638,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
         body = response.body
         is_whole = isinstance(body, bytes) and response.follow is None and response.status not in (204, 304)
         length = len(body) if is_whole and isinstance(body, bytes) else None
-        head = _answer_head(response.status, response.headers, length, int(time.time()))
+        head = answer_head(response.status, response.headers, length, int(time.time()))
         if response.follow is not None:
             self._cancel_timer()
             self._heartbeat = response.follow.heartbeat
@@ -685,10 +648,8 @@ class ViewerConnection(asyncio.BufferedProtocol):
             return
         if not isinstance(body, bytes):
             self._cancel_timer()
-            self._writing_resumed = asyncio.Event()
-            self._writing_resumed.set()
             self._registry.streaming(self)
-            self._body_task = self._loop.create_task(self._send_stream(head, body, self._writing_resumed))
+            self._stream = AnswerStream(transport, head, body, limits=self._registry, reset=self.reset, loop=self._loop)
             return
         self._write(transport, head if head_only else head + body)
         if transport.can_write_eof():
@@ -697,39 +658,6 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._abort_after(HANDSHAKE_TIMEOUT_S)
         else:
             self._when_written(transport, _close)
-
-    async def _send_stream(self, head: bytes, chunks: AsyncGenerator[bytes, None], resumed: asyncio.Event) -> None:
-        """Write a body of unknown length, waiting for the socket; the end of the connection is its end."""
-        transport = self._transport
-        assert transport is not None
-        try:
-            transport.write(head)
-            async for chunk in chunks:
-                for start in range(0, len(chunk), budgets.ANSWER_SLICE_BYTES):
-                    transport.write(chunk[start : start + budgets.ANSWER_SLICE_BYTES])
-                    await self._wait_for_reader(resumed)
-            transport.close()
-        except OSError:  # it has TimeoutError among its kinds
-            self.reset()
-        except Exception as error:
-            self._loop.call_exception_handler({"message": "an answer failed", "exception": error})
-            self.reset()
-        finally:
-            await chunks.aclose()
-
-    async def _wait_for_reader(self, resumed: asyncio.Event) -> None:
-        """Wait until the socket has room. Raises TimeoutError when its reader is gone, or keeps others waiting."""
-        waited_s = 0.0
-        while not resumed.is_set():
-            try:
-                await asyncio.wait_for(resumed.wait(), budgets.STALLED_ANSWER_S)
-            except TimeoutError:
-                waited_s += budgets.STALLED_ANSWER_S
-                if self._registry.streams_are_full:
-                    self._registry.exceeded("stalled")
-                    raise
-                if waited_s >= STREAM_TIMEOUT_S:
-                    raise
 
     # --- what the session and the hub call (session.ViewerSocket) -------------------------------------------------
 
@@ -859,7 +787,7 @@ class ViewerConnection(asyncio.BufferedProtocol):
     @property
     def shows_lines(self) -> bool:
         """True while lines are, or may be, on their way to the peer."""
-        return self._body_task is not None or (self._session is not None and not self._closing)
+        return self._stream is not None or (self._session is not None and not self._closing)
 
     def ping(self) -> None:
         """Ask for a pong, or close when the last `PINGS_UNANSWERED` pings had none."""
@@ -903,60 +831,6 @@ class ViewerConnection(asyncio.BufferedProtocol):
             self._transport.abort()
 
 
-@lru_cache(MAX_ANSWER_HEADS)
-def _answer_head(status: int, given: tuple[tuple[str, str], ...], length: int | None, now_s: int) -> bytes:
-    """Return the head of an answer; `length` is that of its body, None where that is not known or there is none."""
-    fields = Headers()
-    fields["Date"] = email.utils.formatdate(now_s, usegmt=True)
-    fields["Connection"] = "close"
-    if length is not None:
-        fields["Content-Length"] = str(length)
-        fields["Content-Type"] = "text/plain; charset=utf-8"
-    for name, value in HttpResponse(status, given).with_safe_headers().headers:
-        if name.lower() in ("content-length", "content-type") and name in fields:
-            del fields[name]  # the answer to HEAD names the length of what GET would send
-        fields[name] = value
-    return Response(status, HTTPStatus(status).phrase, fields).serialize()
-
-
-def whole_frames(data: bytes | bytearray) -> Iterator[tuple[int, int]]:
-    """Yield where each of the complete frames begins and ends that `data` begins with."""
-    at = 0
-    while (size := frame_size(data, at)) is not None:
-        yield at, at + size
-        at += size
-
-
-def frame_size(data: bytes | bytearray, at: int = 0) -> int | None:
-    """Return the length of the frame that begins at `at` (RFC 6455 section 5.2); None: it is not complete.
-
-    Of a frame that is longer than a request may be, the header is enough: the protocol refuses it.
-    """
-    there = len(data) - at
-    if there < 2:
-        return None
-    size, head = data[at + 1] & 0x7F, 2
-    if size >= 126:
-        head = 4 if size == 126 else 10
-        if there < head:
-            return None
-        size = int.from_bytes(data[at + 2 : at + head], "big")
-    if size > MAX_REQUEST_BYTES:
-        return there
-    whole = head + (4 if data[at + 1] & 0x80 else 0) + size
-    return whole if there >= whole else None
-
-
-def break_cycles(protocol: ServerProtocol) -> None:
-    """Take apart a protocol that is over.
-
-    It and its parser, a generator, refer to each other, and so do an error it has met and the frames of its traceback.
-    The collector would find them late, since it seldom looks (`app.GC_THRESHOLD`), and keep what was read until then.
-    """
-    protocol.parser.close()
-    vars(protocol).clear()
-
-
 def _close(transport: asyncio.Transport) -> None:
     transport.close()
 
@@ -964,12 +838,3 @@ def _close(transport: asyncio.Transport) -> None:
 def _end_writing(transport: asyncio.Transport) -> None:
     with contextlib.suppress(OSError):  # asyncio's own transport asks the socket at once, and the peer may be gone
         transport.write_eof()
-
-
-def _shares_context(extension: object) -> bool:
-    """Tell whether the client keeps a whole window between messages; one that does not is served uncompressed."""
-    return (
-        isinstance(extension, PerMessageDeflate)
-        and not extension.local_no_context_takeover
-        and extension.local_max_window_bits == WINDOW_BITS
-    )

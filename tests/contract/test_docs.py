@@ -26,7 +26,7 @@ from logrelay.config.settings import OTHER_VARIABLES, SETTINGS  # noqa: E402
 from logrelay.fanout import line_json  # noqa: E402
 from logrelay.http import log_query, metrics, request_head  # noqa: E402
 from logrelay.interrupts import INTERRUPTED  # noqa: E402
-from logrelay.viewers import connection, messages, requests, server  # noqa: E402
+from logrelay.viewers import connection, messages, plain_answer, requests, server, websocket  # noqa: E402
 from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor, Redactor  # noqa: E402
 from tests.support.waiting import DEADLINE_S  # noqa: E402
 
@@ -399,8 +399,8 @@ def test_the_limits_in_the_text_are_those_of_the_code():
         (request_head.MAX_WEBSOCKET_BYTES >> 10,), (int(connection.HANDSHAKE_TIMEOUT_S),),
         (connection.MAX_DROPPED_BYTES >> 20,), (log_query.MAX_FIELDS,), (log_query.DEFAULT_LIMIT, log_query.MAX_LIMIT),
         (log_query.DEFAULT_AROUND,), (budgets.SEARCHES,),
-        (int(connection.STREAM_TIMEOUT_S), int(budgets.STALLED_ANSWER_S), budgets.SEARCHES), (),
-        (connection.MAX_REQUEST_BYTES >> 10,), (int(budgets.MESSAGES_PER_S), int(budgets.MESSAGES_AT_ONCE)),
+        (int(plain_answer.STREAM_TIMEOUT_S), int(budgets.STALLED_ANSWER_S), budgets.SEARCHES), (),
+        (websocket.MAX_REQUEST_BYTES >> 10,), (int(budgets.MESSAGES_PER_S), int(budgets.MESSAGES_AT_ONCE)),
         (int(server.PING_INTERVAL_S),),
     ]  # fmt: skip
     assert len(rows) == len(numbers) + 1

@@ -177,8 +177,8 @@ FOREIGN = [
     Foreign("logrelay.alerts.delivery", "base", {"socket_read_timeout"}, "how long Apprise waits for an answer"),
     Foreign("logrelay.alerts.delivery", "session", {"send"}, "the answer's head, which Apprise keeps for itself"),
     Foreign("logrelay.alerts.delivery", "mail", {"data"}, "whether a mail was taken, which Apprise keeps for itself"),
-    Foreign("logrelay.viewers.connection", "_log", {"propagate"}, "a logger of the logging module is set up this way"),
-    Foreign("logrelay.viewers.connection", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
+    Foreign("logrelay.viewers.websocket", "_log", {"propagate"}, "a logger of the logging module is set up this way"),
+    Foreign("logrelay.viewers.websocket", "protocol", {"available_extensions"}, "websockets' way to offer extensions"),
     Foreign("logrelay.tls", "self.context", {"sni_callback"}, "the ssl module's way to choose a certificate"),
     Foreign("logrelay.tls", "connection", {"context"}, "the same: the callback sets what the handshake goes on with"),
     Foreign(

@@ -13,7 +13,7 @@ from logrelay import budgets
 from logrelay.fanout.batch import frame
 from logrelay.http.response import HttpResponse
 from logrelay.viewers import connection as connection_module
-from logrelay.viewers.connection import MAX_REQUEST_BYTES, ViewerConnection, frame_size, whole_frames
+from logrelay.viewers.connection import ViewerConnection
 from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ACCEPTORS, ViewerServer
 from logrelay.viewers.service import Upgrade
@@ -127,22 +127,6 @@ async def test_nothing_of_a_connection_stays_without_the_collector():
         assert protocol() is None
     finally:
         gc.enable()
-
-
-def test_where_frames_begin_and_end():
-    """The last one is not complete."""
-    assert list(whole_frames(b"\x81\x80aaaa" + b"\x81\x81aaaab" + b"\x81\x85aaaab")) == [(0, 6), (6, 13)]
-
-
-def test_where_a_frame_ends():
-    """Of one that is too long, the header is enough."""
-    for size in (0, 125, 126, 65_535, MAX_REQUEST_BYTES):
-        frame = bytearray(mask(TEXT, b"x" * size))
-        assert frame_size(frame) == len(frame)
-        assert frame_size(frame[:-1]) is None
-        assert frame_size(frame + b"more") == len(frame)
-    assert frame_size(bytearray(b"\x81")) is None
-    assert frame_size(bytearray(mask(TEXT, b"x" * (MAX_REQUEST_BYTES + 1))[:10])) == 10
 
 
 class From(FakeTransport):
