@@ -19,7 +19,7 @@ from logrelay.errors import ConfigError, JournalError, NoRelayError
 from logrelay.journal.read_only import ReadOnlyJournal
 from logrelay.terminal.answer import refusal
 from logrelay.terminal.journal_facts import FileSource
-from logrelay.terminal.relay import Address, RelaySource, parse_address
+from logrelay.terminal.relay import Address, RelaySource, TlsDiffersError, parse_address
 
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}/?")
 
@@ -29,6 +29,9 @@ Source: TypeAlias = RelaySource | FileSource
 
 START_IT = "start the relay (logrelay serve)"
 """What to do where none answers."""
+
+SAME_SETTINGS = "give this command the settings of the relay (LOGRELAY_TLS_CERT and LOGRELAY_TLS_KEY)"
+"""What to do where one answers that was started with other settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ def find(place: str | None, config: Config, journal: str, token: str | None, *, 
     except NoRelayError as error:
         if readable:
             return Found(FileSource(journal), note=f"{error}; reading its journal {journal}")
+        if isinstance(error, TlsDiffersError):
+            raise NoRelayError(f"{error}, or {SAME_SETTINGS}") from error
         none = "it would keep its journal in memory" if journal == MEMORY else f"there is no journal at {journal}"
         raise NoRelayError(f"{error}, and {none}; {START_IT}, or name a URL or a journal file") from error
     relay.require_relay(status, body)

@@ -53,6 +53,9 @@ the same for an IP address)."""
 HEALTHZ_BYTES = 16 << 20
 """How much of /healthz is read: a relay with very many runs has far less, and what answers may be anything."""
 
+NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
+"""What OpenSSL, in its versions, calls an answer that is none of TLS."""
+
 DEFAULT_PORTS = {"ws": 80, "wss": 443, "http": 80, "https": 443}
 
 
@@ -128,6 +131,10 @@ def parse_address(url: str, token: str | None) -> tuple[Address, list[tuple[str,
     return address, [pair for pair in given if pair[0] not in ("token", "device")]
 
 
+class TlsDiffersError(NoRelayError):
+    """Somebody answers, by TLS where it was asked without, or the other way round."""
+
+
 class RelaySource:
     """Answers requests by asking a running relay."""
 
@@ -163,8 +170,13 @@ class RelaySource:
             silent = isinstance(error, ConnectionRefusedError | TimeoutError)
             if not address.secure and not silent and _speaks_tls(address, self.timeout_s):
                 secure = replace(address, secure=True).url
-                raise NoRelayError(
+                raise TlsDiffersError(
                     f"the relay at {address.url} does not answer: it speaks TLS, use {secure}"
+                ) from error
+            if address.secure and isinstance(error, ssl.SSLError) and error.reason in NOT_TLS:
+                plain = replace(address, secure=False).url
+                raise TlsDiffersError(
+                    f"what answers at {address.url} does not speak TLS; use {plain} if it is your relay"
                 ) from error
             raise NoRelayError(f"no relay answers at {address.url}: {_words(error)}") from error
         return Answer(response.status, dict(response.getheaders()), _body(connection, response, progress, self.name))

@@ -134,6 +134,15 @@ def test_a_relay_that_speaks_tls_is_told_from_none(cli, home, tmp_path_factory):
         secure = f"wss://127.0.0.1:{relay.port}"
         refused(cli("status", secure), 5, "its certificate is not trusted", "SSL_CERT_FILE=PATH")
         assert cli("status", secure, SSL_CERT_FILE=str(folder / "ca.pem")).returncode == 0
+        of_settings = cli("status", LOGRELAY_PORT=str(relay.port), LOGRELAY_JOURNAL=str(home / "none"))
+        refused(of_settings, 5, "or give this command the settings of the relay (LOGRELAY_TLS_CERT")
+        more = {"LOGRELAY_PORT": str(relay.port), "LOGRELAY_TLS_CERT": str(cert), "LOGRELAY_TLS_KEY": str(key)}
+        assert cli("status", **more).returncode == 0
+        relay.stop()
+        relay.options = []
+        relay.start()
+        for told in (cli("status", secure), cli("status", **more, LOGRELAY_JOURNAL=str(home / "none"))):
+            refused(told, 5, f"{secure} does not speak TLS; use {url} if it is your relay")
     finally:
         relay.end()
 
