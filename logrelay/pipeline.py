@@ -1,9 +1,9 @@
 """The way of a line through the relay: take -> commit -> ack -> publish.
 
 Owns: the order of those steps, and the timers that they need. It must not know sockets or SQLite: what it works with is
-made by the factories given to its constructor, and what the hub wants from the journal and the compressors it carries
-out on other threads. What changes while the journal does not keep up is decided in `degraded`. Read
-`journal/writer_thread` next: it commits; then `fanout/hub`, which publishes.
+made by the factories given to its constructor. `hub_requests` carries out what the hub wants from the journal and the
+compressors, and `degraded` decides what changes while the journal does not keep up. Read `journal/writer_thread` next:
+it commits; then `fanout/hub`, which publishes.
 
     traders -> sequencer -> journal's thread: commit -> ack to the traders, batch to the hub -> viewers
 
@@ -14,35 +14,21 @@ its requests have to be carried out. What decides anything by itself has been ta
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from logrelay.degraded import COMMIT_DEADLINE_S, DEGRADED_BYTES, DegradedMode
 from logrelay.errors import JournalError
-from logrelay.fanout.batch import Batch, Form, Segment
+from logrelay.fanout.batch import Batch, Form
 from logrelay.fanout.collected_line import Collected, CollectedLine, CollectedLines
 from logrelay.fanout.filters import Filter, is_search
 from logrelay.fanout.hub import Hub
-from logrelay.fanout.hub_types import (
-    CompressFetch,
-    Found,
-    Gap,
-    LevelsFetch,
-    LinesFetch,
-    Pack,
-    PageFetch,
-    Request,
-    Sink,
-    StartFetch,
-    Viewer,
-)
+from logrelay.fanout.hub_types import Gap, Sink, Viewer
 from logrelay.fanout.line_json import gap_body, left_out_body
 from logrelay.fanout.positions import Epochs, Position, id_of
+from logrelay.hub_requests import READ_RETRY_S, HubRequests
 from logrelay.ingest.app_activity import Samples
 from logrelay.ingest.connection import Intake
 from logrelay.ingest.frames import Frame, Hello
@@ -55,11 +41,7 @@ from logrelay.journal.writer_thread import JournalEvents, JournalThread
 from logrelay.model import ERROR, WARNING, Commit, DeviceRow, ForwardRow
 from logrelay.pending_devices import WRITE_WITHIN_S, PendingDevices, Place
 from logrelay.progress import Work
-from logrelay.read_queue import Read, ReadQueue
 from logrelay.run_table import MAX_RUNS
-
-READ_RETRY_S = 1.0
-"""After a failed read of the journal, viewers that wait for it are served again this much later."""
 
 DEADLINE_REST_S = 0.05
 """Between two walks over the traders whose time has come: one walk for a crowd that ends together, and nobody is told
@@ -118,8 +100,6 @@ class OtherMachines(Protocol):
 
 
 Server = TypeVar("Server", bound=ReadControl)
-_F = TypeVar("_F", StartFetch, PageFetch, LevelsFetch, CompressFetch)
-_Answer = TypeVar("_Answer")
 
 
 class Pipeline(Generic[Server]):
@@ -174,12 +154,10 @@ class Pipeline(Generic[Server]):
         self._loop = loop
         self._on_fatal = on_fatal
         self._on_notice = on_notice
-        self._read_retry_s = read_retry_s
         self._machines = machines
         self._has_room = asyncio.Event()
         """Set while lines of other machines may be taken."""
         self._has_room.set()
-        self._reads = ReadQueue()
         self._sequencer = Sequencer(opening.epoch, opening.head + 1, on_notice=on_notice)
         self._registry = TraderRegistry(
             opening.runs,
@@ -214,7 +192,6 @@ class Pipeline(Generic[Server]):
         """When it fired last and the registry was told of the time."""
         self._was_late = False
         """The deadline timer fired late, and has been set once more."""
-        self._read_retry_timer: asyncio.TimerHandle | None = None
         self._devices = PendingDevices()
         self._devices_timer: asyncio.TimerHandle | None = None
         self._forwarded: ForwardRow | None = None
@@ -223,12 +200,12 @@ class Pipeline(Generic[Server]):
         self._syncs = TokenBucket(SYNC_BURST, SYNCS_PER_S, time.monotonic())
         self._sync_timer: asyncio.TimerHandle | None = None
         self._stopping = False
-        # Their threads are made when there is something to compress, not before.
-        self._pack_compressor = ThreadPoolExecutor(1, thread_name_prefix="compress")
-        self._page_compressor = ThreadPoolExecutor(1, thread_name_prefix="catch-up")
         for notice in opening.notices:
             self._add_notice(WARNING, notice, {"state": "journal"})
         self.journal_thread = make_journal_thread(self)
+        self._requests = HubRequests(
+            self._hub, self.journal_thread, loop=loop, on_notice=on_notice, retry_s=read_retry_s
+        )
         self.trader_server = make_trader_server(self)
 
     def start(self) -> None:
@@ -366,7 +343,7 @@ class Pipeline(Generic[Server]):
             oldest = self.journal_thread.oldest
             self._hub.publish(batch, oldest=oldest)
             for request in self._hub.take_requests():
-                self._carry_out(request)
+                self._requests.carry_out(request)
             for run in commit.runs:
                 self._registry.committed(run.id, run.last_seq)
             self._forget_runs(oldest)
@@ -429,7 +406,7 @@ class Pipeline(Generic[Server]):
         if batches:
             hub.publish(batches[0] if len(batches) == 1 else Batch.merge(batches))
         hub.commit(upto, oldest)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
         for run_id, seq in committed.acks.items():
             self._registry.committed(run_id, seq)
         self._forget_runs(oldest)
@@ -538,7 +515,7 @@ class Pipeline(Generic[Server]):
     def _publish_provisional(self, batch: Batch) -> None:
         self._degraded.make_provisional(batch)
         self._hub.publish(batch)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     def _on_trouble_over(self) -> None:
         self._add_notice(
@@ -548,7 +525,7 @@ class Pipeline(Generic[Server]):
         )
         self.trader_server.schedule_tick()
         self._hub.retry()
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -588,83 +565,6 @@ class Pipeline(Generic[Server]):
         self._add_notice(rank, message, details)
         self.trader_server.schedule_tick()
 
-    # --- what the hub wants -------------------------------------------------------------------------------------
-
-    def _carry_out_requests(self) -> None:
-        """Take what the hub has queued; to be called after every call of the hub that may send something."""
-        for request in self._hub.take_requests():
-            self._carry_out(request)
-
-    def _carry_out(self, request: Request) -> None:
-        journal, hub = self.journal_thread, self._hub
-        match request:
-            case Pack():
-                # One thread, so that the packs of a group stay in order.
-                packed = self._pack_compressor.submit(request.compressed)
-                packed.add_done_callback(lambda done: self._call_soon(self._on_packed, request, done))
-            case StartFetch():
-                self._read_for(request, lambda: journal.read_and(_query(request), _found), hub.started)
-            case PageFetch():
-                found = partial(_found_page, request)
-                self._read_for(request, lambda: journal.read_and(_query(request), found), hub.paged)
-            case LevelsFetch():
-                self._read_for(request, lambda: journal.levels(request.first, request.last), hub.levels_counted)
-            case CompressFetch():
-                self._await_answer(request, self._page_compressor.submit(request.compressed), hub.compressed)
-
-    def _read_for(self, fetch: _F, begin: Callable[[], Future[_Answer]], take: Callable[[_F, _Answer], None]) -> None:
-        """Have the journal read when it is the viewer's turn; a viewer that wants something else by then has none."""
-        viewer = fetch.viewer
-
-        def start(turn: Read) -> None:
-            answer = begin()
-            answer.add_done_callback(lambda _: self._call_soon(self._reads.ended, turn))
-            self._await_answer(fetch, answer, take)
-
-        read = Read(
-            viewer,
-            search=isinstance(fetch, LinesFetch) and is_search(fetch.filter),
-            is_wanted=lambda: fetch.generation == viewer.generation,
-            begin=start,
-        )
-        self._reads.put(read)
-
-    def _await_answer(self, fetch: _F, answer: Future[_Answer], take: Callable[[_F, _Answer], None]) -> None:
-        """Have the hub `take` the answer to a fetch, on the loop, once it is there."""
-        answer.add_done_callback(lambda done: self._call_soon(self._on_answer, fetch, done, take))
-
-    def _call_soon(self, function: Callable[..., None], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits for the answer any more
-            self._loop.call_soon_threadsafe(function, *args)
-
-    def _on_packed(self, pack: Pack, packed: Future[list[Segment]]) -> None:
-        if not packed.cancelled():
-            # Only memory could have run out. Uncompressed messages are as good to read.
-            segments = packed.result() if packed.exception() is None else pack.uncompressed()
-            self._hub.packed(pack, segments)
-            self._carry_out_requests()
-
-    def _on_answer(self, fetch: _F, answer: Future[_Answer], take: Callable[[_F, _Answer], None]) -> None:
-        if answer.cancelled():
-            return  # by `close`: nobody is served any more
-        error = answer.exception()
-        if error is None:
-            take(fetch, answer.result())
-            self._carry_out_requests()
-            return
-        self._hub.failed(fetch)
-        failed = "the journal cannot be read" if isinstance(error, JournalError) else "lines cannot be compressed"
-        self._on_notice(ERROR, f"{failed}: {error}")
-        if self._read_retry_timer is None and not self._stopping:
-            self._read_retry_timer = self._loop.call_later(self._read_retry_s, self._on_read_retry)
-
-    def _on_read_retry(self) -> None:
-        self._read_retry_timer = None
-        if self._stopping:
-            return
-        self._hub.retry()
-        self._carry_out_requests()
-
     # --- what viewers ask ---------------------------------------------------------------------------------------
 
     @property
@@ -689,22 +589,22 @@ class Pipeline(Generic[Server]):
     def start_after(self, viewer: Viewer, seq: int, gap: Gap | None = None) -> None:
         """Begin behind `seq`; `gap` is sent first. See `Hub.start_after`."""
         self._hub.start_after(viewer, seq, gap)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     def start_tail(self, viewer: Viewer, lines: int, behind: int | None = None) -> None:
         """Begin with the newest `lines` lines that the viewer wants; see `Hub.start_tail`."""
         self._hub.start_tail(viewer, lines, behind)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     def change(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants; nothing is sent until it is started again. See `Hub.change`."""
         self._hub.change(viewer, wanted)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     def resubscribe(self, viewer: Viewer, wanted: Filter) -> None:
         """Change what a viewer wants, from where it is on; see `Hub.resubscribe`."""
         self._hub.resubscribe(viewer, wanted)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     def received(self, viewer: Viewer) -> int | None:
         """Return up to where a viewer was sent everything; see `Hub.received`."""
@@ -729,50 +629,28 @@ class Pipeline(Generic[Server]):
     def leave(self, viewer: Viewer) -> None:
         """Forget a viewer."""
         self._hub.leave(viewer)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     def drained(self, viewer: Viewer) -> None:
         """Go on sending to a viewer whose socket has room again."""
         self._hub.drained(viewer)
-        self._carry_out_requests()
+        self._requests.carry_out_all()
 
     def read(self, query: Query) -> Awaitable[Page]:
         """Read from the journal on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
-        return self._read_in_turn(lambda: self.journal_thread.read(query), search=is_search(query.filter))
+        return self._requests.read_in_turn(lambda: self.journal_thread.read(query), search=is_search(query.filter))
 
     def rows(self, after: int, *, max_bytes: int) -> Awaitable[RowPage]:
         """Read lines as rows, see `Journal.rows`, in their turn. Raises JournalError; cancelling drops the answer."""
-        return self._read_in_turn(lambda: self.journal_thread.rows(after, max_bytes=max_bytes), search=False)
+        return self._requests.read_in_turn(lambda: self.journal_thread.rows(after, max_bytes=max_bytes), search=False)
 
     def summarize(self, query: Query) -> Awaitable[SummaryPage]:
         """Have the journal count on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
-        return self._read_in_turn(lambda: self.journal_thread.summarize(query), search=True)
+        return self._requests.read_in_turn(lambda: self.journal_thread.summarize(query), search=True)
 
     def lines_at(self, seqs: Sequence[int]) -> Awaitable[dict[int, bytes]]:
         """Read some lines on another thread, in its turn. Raises JournalError; cancelling drops the answer."""
-        return self._read_in_turn(lambda: self.journal_thread.lines_at(seqs), search=False)
-
-    def _read_in_turn(self, begin: Callable[[], Future[_Answer]], *, search: bool) -> Awaitable[_Answer]:
-        answer: asyncio.Future[_Answer] = self._loop.create_future()
-
-        def start(turn: Read) -> None:
-            begin().add_done_callback(lambda done: self._call_soon(self._on_read, turn, done, answer))
-
-        self._reads.put(Read(answer, search=search, is_wanted=lambda: not answer.done(), begin=start))
-        return answer
-
-    def _on_read(self, turn: Read, read: Future[_Answer], answer: asyncio.Future[_Answer]) -> None:
-        self._reads.ended(turn)
-        if answer.done():
-            return
-        if read.cancelled():
-            answer.cancel()
-            return
-        error = read.exception()
-        if error is None:
-            answer.set_result(read.result())
-        else:
-            answer.set_exception(error)
+        return self._requests.read_in_turn(lambda: self.journal_thread.lines_at(seqs), search=False)
 
     def id_of(self, seq: int) -> str:
         """Return the id of a position; a provisional one while the journal does not hold it."""
@@ -912,7 +790,8 @@ class Pipeline(Generic[Server]):
         Cancelling ends the wait only.
         """
         self._stopping = True
-        timers = (self._deadline_timer, self._commit_timer, self._read_retry_timer, self._sync_timer)
+        self._requests.stop()
+        timers = (self._deadline_timer, self._commit_timer, self._sync_timer)
         for timer in (*timers, self._devices_timer):
             if timer is not None:
                 timer.cancel()
@@ -940,8 +819,7 @@ class Pipeline(Generic[Server]):
         What a compressor has not begun is dropped. A journal that does not answer in time is left open, see
         `JournalThread.stop`. To be called in any case, also without `start`: nobody else closes the journal.
         """
-        for pool in (self._pack_compressor, self._page_compressor):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._requests.close()
         if self._devices.some or self._forwarded is not None:
             devices = self._take_devices(all_of_them=True)
             self.journal_thread.submit(Commit(devices=devices, forwarded=self._forwarded))
@@ -950,33 +828,3 @@ class Pipeline(Generic[Server]):
 
 def _now_us() -> int:
     return time.time_ns() // 1000
-
-
-def _query(fetch: LinesFetch) -> Query:
-    return Query(
-        after=fetch.after,
-        until=fetch.until,
-        limit=fetch.limit,
-        filter=fetch.filter,
-        newest=isinstance(fetch, StartFetch),
-        max_bytes=fetch.max_bytes,
-        notices=fetch.notices if isinstance(fetch, StartFetch) else None,
-    )
-
-
-def _found(page: Page) -> Found:
-    return Found(
-        page.bodies,
-        page.seqs,
-        page.reached,
-        page.complete,
-        page.oldest,
-        beside=page.beside,
-        notices_from=page.notices_from,
-    )
-
-
-def _found_page(fetch: PageFetch, page: Page) -> Found:
-    """Make the answer to `fetch` of a page, on the thread that has read it."""
-    segments = fetch.compressed(page.bodies, page.seqs) if fetch.compress else None
-    return Found(page.bodies, page.seqs, page.reached, page.complete, page.oldest, segments)

@@ -216,37 +216,6 @@ def test_a_late_timer_lets_the_sockets_be_read_first(monkeypatch, comes_back):
     asyncio.run(go())
 
 
-def test_a_retry_that_comes_after_the_stop_reads_nothing():
-    """The timer may have fired already when the stop begins."""
-
-    async def go():
-        bench = Bench(head=20)
-        await bench.fail_read(JournalError("the disk does not answer"))
-        reads = len(bench.journal.reads)
-        await bench.pipeline.wait_committed(0.0)
-        bench.pipeline._on_read_retry()
-        assert len(bench.journal.reads) == reads
-
-    asyncio.run(go())
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (JournalError("the disk does not answer"), "the journal cannot be read: the disk does not answer"),
-        (MemoryError("no room"), "lines cannot be compressed: no room"),
-    ],
-)
-def test_what_failed_is_said(error, text):
-    """Reading and compressing happen on other threads, and only one of them is the disk's fault."""
-
-    async def go():
-        bench = Bench(head=20)
-        assert await bench.fail_read(error) == text
-
-    asyncio.run(go())
-
-
 def test_critical_lines_share_the_syncs_of_a_second():
     """So many commits wait for the disk; what follows waits for its turn together, and other lines do with it."""
 
