@@ -16,8 +16,9 @@ from logrelay.ingest.connection import HELLO_TIMEOUT_S
 from logrelay.ingest.half_frames import HALF_FRAMES_BYTES
 from logrelay.ingest.keepalive import TICK_S
 from logrelay.ingest.peer_access import PeerAccess
+from logrelay.ingest.peer_process import MAX_WATCHED
 from logrelay.ingest.read_coalescing import FULL_BYTES, LONE_S, REST_S
-from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, TELL_AFTER_S
+from logrelay.ingest.read_shares import BURST_LINES, FLOOD_LINES_PER_S, OTHERS_S, TELL_AFTER_S
 from logrelay.ingest.server import (
     ACCEPT_RETRY_S,
     ACCEPTED_AT_ONCE,
@@ -136,6 +137,8 @@ class Intake:
     def __init__(self):
         self.viewers = 0
         self.calls = []
+        self.ends = []
+        """How connections have ended."""
         self.watches = False
         """Whether the end of a process matters."""
 
@@ -143,13 +146,14 @@ class Intake:
         self.calls.append("tick")
         return self.viewers
 
-    def refused(self, _connection, reason):
-        self.calls.append(("refused", reason))
+    def refused(self, connection, reason):
+        self.calls.append(("refused", connection, reason))
 
     def flooding(self, connection, lines, seconds):
         self.calls.append(("flooding", connection, lines, seconds))
 
     def ended(self, connection, end):
+        self.ends.append(end)
         self.calls.append(("ended", connection))
         return self.watches
 
@@ -411,9 +415,10 @@ def test_a_tick_can_be_had_without_a_read(server, loop, intake):
 
 def test_refusals_are_told_until_the_stop(server, loop, intake):
     """A connection that comes while the relay stops is nobody's news."""
-    server.was_refused(Connection(), "no hello came")
+    connection = Connection()
+    server.was_refused(connection, "no hello came")
     loop.turn()
-    assert intake.calls == [("refused", "no hello came"), "tick"]
+    assert intake.calls == [("refused", connection, "no hello came"), "tick"]
 
 
 def test_close_closes_everybody_and_admits_nobody(server, loop, intake):
@@ -426,6 +431,32 @@ def test_close_closes_everybody_and_admits_nobody(server, loop, intake):
     server.was_refused(late, "stopping")
     loop.turn()
     assert intake.calls == []
+
+
+def test_the_end_leaves_no_timer_and_no_descriptor(server, loop, intake, poll):
+    """Whatever was waited for: the end of a rest, of a flood or of a process, and the next ping."""
+    intake.watches = True
+    process = Process(7)
+    lost = Connection(run=b"a", process=process)
+    server.admit(lost)
+    server.was_greeted(lost)
+    server.was_lost(lost)
+    pinged = Connection(knows_pings=True)
+    server.admit(pinged)
+    server.was_greeted(pinged)
+    greedy, other = admitted(server, 2)
+    for _ in range(2):
+        flood(server, loop, greedy, other, BURST_LINES)
+    loop.now += 10.0
+    begin_rest(server, loop, other)
+    assert len([handle for _, handle in loop.later if not handle.cancelled]) == 3
+    asyncio.run(server.drain())
+    assert loop.pass_time() == []
+    assert (pinged.ticks, greedy.reading, other.reading) == (0, True, True)
+    assert (loop.readers, process.closed) == ({}, True)
+    late = Connection(knows_pings=True)
+    server.was_greeted(late)
+    assert loop.later == []
 
 
 def test_one_timer_for_all_who_know_pings(server, loop):
@@ -489,6 +520,17 @@ def test_the_end_of_a_process_that_lost_its_connection_is_reported(server, loop,
     loop.readers[7]()
     assert intake.calls[-1] == ("died", b"a")
     assert (loop.readers, processes[0].closed) == ({}, True)
+
+
+def test_so_many_processes_are_watched_at_most(server, loop, intake):
+    """Of one more it is not known whether it runs."""
+    intake.watches = True
+    for number in range(MAX_WATCHED + 1):
+        connection = Connection(run=b"%d" % number, process=Process(100 + number))
+        server.admit(connection)
+        server.was_greeted(connection)
+        server.was_lost(connection)
+    assert [end.process for end in intake.ends] == [RUNNING] * MAX_WATCHED + [UNKNOWN]
 
 
 def test_the_process_of_a_run_that_is_over_is_watched_no_more(server, loop, intake):
@@ -603,6 +645,7 @@ def test_who_is_refused_again_and_again_waits_in_the_queue(server, loop):
     assert refused_at_once() == REFUSED_AT_ONCE
     for _ in range(20):
         (delay_s,) = [delay_s for delay_s, _ in loop.later if delay_s != TRIM_PAUSE_S]
+        assert delay_s > (ACCEPTED_AT_ONCE - 1) / REFUSED_PER_S, "not woken for each of them"
         loop.now += delay_s
         loop.pass_time()
         assert 1 <= refused_at_once() <= ACCEPTED_AT_ONCE
@@ -634,6 +677,18 @@ def test_who_has_waited_longest_for_the_end_of_a_frame_is_refused(server):
     server.charge(three, 1, is_new=True)
     assert (one.refusal, three.refusal) == (None, None)
     assert two.refusal == "frames without an end take more than 32 MiB; this one began first"
+
+
+def test_another_half_frame_begins_later(server):
+    """More of the same frame does not."""
+    one, two, three = admitted(server, 3)
+    half = HALF_FRAMES_BYTES // 2
+    for connection in (one, two, three):
+        server.charge(connection, half // 2, is_new=True)
+    server.charge(one, half // 2, is_new=True)
+    server.charge(two, half, is_new=False)
+    server.charge(three, half, is_new=False)
+    assert [connection.refusal is not None for connection in (one, two, three)] == [False, True, False]
 
 
 def test_memory_is_given_back_when_a_crowd_has_gone(server, loop):
@@ -692,6 +747,43 @@ def test_a_pass_ends_when_many_frames_were_worked_on(server, intake, poll):
     poll.on_readable()
     assert sum(reads) == 2 * PASS_FRAMES
     assert intake.calls == ["tick", "tick"]
+
+
+def test_each_pass_has_the_same_room_to_the_byte_and_the_frame(server, poll):
+    """The first one as well as those behind it."""
+    (one, *_) = admitted(server, 3)
+    reads = []
+
+    def read(size, frames):
+        reads.append(frames)
+        server.was_read(one, size, frames)
+
+    for _ in range(3):
+        reads.clear()
+        poll.ready = [lambda: read(10, PASS_FRAMES - 1), *[lambda: read(10, 1)] * 3]
+        poll.on_readable()
+        assert len(reads) == 2
+        reads.clear()
+        poll.ready = [lambda: read(PASS_BYTES - 1, 1), *[lambda: read(1, 1)] * 3]
+        poll.on_readable()
+        assert len(reads) == 2
+
+
+def test_a_tick_that_was_asked_for_before_a_pass_is_made_by_it(server, loop, intake, poll):
+    """Not once more behind it."""
+    (one, *_) = admitted(server, 3)
+    server.schedule_tick()
+    poll.ready = [lambda: server.was_read(one, 10, 1)]
+    poll.on_readable()
+    loop.turn()
+    assert intake.calls == ["tick"]
+
+
+def test_what_is_read_of_no_frame_is_no_line(server, loop):
+    """Half a line is not yet one: what is read at once follows the length of whole ones."""
+    (one, *_) = admitted(server, 3)
+    server.was_read(one, FLOOD_READ_BYTES)
+    assert len(server.read_buffer(one)) == FLOOD_READ_BYTES
 
 
 def test_a_socket_that_is_closed_meanwhile_is_not_looked_at_again(server, loop, crowd):
@@ -756,6 +848,17 @@ def test_the_oldest_silent_one_of_all_makes_room(server):
     silent(server, 1, uid=10)
     assert first[0].refusal == "1024 connections without hello; this was the oldest"
     assert first[1].refusal is None
+    silent(server, 1, uid=11)
+    assert first[1].refusal == first[0].refusal
+    assert first[2].refusal is None
+
+
+def test_traders_that_come_and_go_make_no_room_for_silent_ones(server):
+    """Only connections without hello are counted, each once."""
+    for connection in admitted(server, 3):
+        server.was_lost(connection)
+    mine = silent(server, MAX_UNGREETED_PER_USER + 1)
+    assert [connection.refusal is not None for connection in mine[:2]] == [True, False]
 
 
 def test_a_place_is_free_again_when_a_silent_one_has_left(server):
@@ -819,6 +922,55 @@ def test_no_room_and_a_flood_do_not_get_into_each_others_way(server, loop):
     assert greedy.reading
 
 
+def test_a_flood_is_read_little_at_once_while_others_log(server, loop):
+    """Once it is alone, it is read as fast as it sends."""
+    greedy, other, _ = admitted(server, 3)
+    for _ in range(3):
+        flood(server, loop, greedy, other, BURST_LINES)
+    assert len(server.read_buffer(greedy)) == FLOOD_READ_BYTES
+    loop.now += 1000 * OTHERS_S
+    assert len(server.read_buffer(greedy)) > FLOOD_READ_BYTES
+
+
+def test_one_timer_for_all_who_flood(server, loop):
+    """Each is read again when its time has come, the others later."""
+    *greedy, other = admitted(server, 3)
+    for connection in greedy:
+        flood(server, loop, connection, other, BURST_LINES)
+        flood(server, loop, connection, other, BURST_LINES)
+    loop.later = [timer for timer in loop.later if timer[0] > REST_S]
+    assert len(loop.later) == 1
+    reading = []
+    for _ in range(2):
+        ((delay_s, handle),) = loop.later
+        loop.later = []
+        loop.now += delay_s
+        handle.call()
+        reading.append([connection.reading for connection in greedy])
+    assert reading == [[True, False], [True, True]]
+    assert loop.later == []
+
+
+def test_who_has_gone_floods_no_more(server, loop):
+    """Nothing of it is read again; nothing is known of another one in its place."""
+    *greedy, other = admitted(server, 3)
+    for connection in greedy:
+        flood(server, loop, connection, other, BURST_LINES)
+        flood(server, loop, connection, other, BURST_LINES)
+    gone, stays = greedy
+    server.was_lost(gone)
+    loop.now += 60.0
+    loop.pass_time()
+    assert not gone.reading
+    assert stays.reading
+    gone.reading = True
+    server.admit(gone)
+    server.was_greeted(gone)
+    assert len(server.read_buffer(gone)) == FLOOD_READ_BYTES
+    flood(server, loop, gone, other, 10)
+    assert gone.reading
+
+
 def test_a_lasting_flood_is_told_of(server, loop, intake):
     greedy, other, _ = admitted(server, 3)
     for _ in range(30):
@@ -860,8 +1012,9 @@ def test_a_system_without_descriptors_is_asked_again_later(server, loop):
     asyncio.run(server.serve(sock))
     loop.readers[5]()
     assert loop.problems == []
+    (error,) = sock.answers
     loop.readers[5]()
-    assert len(loop.problems) == 1
+    assert loop.problems == [{"message": "a trader cannot be accepted at the moment", "exception": error}]
     assert 5 not in loop.readers
     assert loop.pass_time() == [ACCEPT_RETRY_S]
     loop.readers[5]()
@@ -879,6 +1032,16 @@ def test_a_socket_that_is_closed_meanwhile_is_not_asked_again(server, loop):
     assert sock.closed
     loop.pass_time()
     assert 5 not in loop.readers
+
+
+def test_who_is_in_a_group_that_may_log_is_admitted(loop, intake):
+    """The kernel is asked for the groups where they matter only."""
+    server = TraderServer(intake, max_connections=3, loop=loop, access=PeerAccess(gids=[100], own_uid=9))
+    connection = Connection(greeted=False)
+    connection.groups = lambda: frozenset({5, 100})
+    assert server.admit(connection) is None
+    connection.groups = lambda: frozenset({5})
+    assert server.admit(connection).startswith("the user with uid 7 may not log here")
 
 
 def test_who_is_not_allowed_is_refused_before_anything_else(loop, intake):
