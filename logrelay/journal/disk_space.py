@@ -83,8 +83,6 @@ class DiskSpace:
         """Pages that commits can still take, at least."""
         self._there: int | None = None
         """Pages that the file has on the disk; None: it has to be asked."""
-        self.growths = 0
-        """How often the file was made longer."""
 
     def change(self, *, keep_free: int | None, max_bytes: int) -> None:
         """Change what the constructor was given."""
@@ -182,7 +180,6 @@ class DiskSpace:
 
     def _grow(self, there: int, wanted: int) -> bool:
         assert self._descriptor is not None, "asked by `claim`"
-        self.growths += 1
         try:
             os.posix_fallocate(self._descriptor, there * PAGE_SIZE, (wanted - there) * PAGE_SIZE)
         except OSError as error:
@@ -190,4 +187,6 @@ class DiskSpace:
             return error.errno not in NO_ROOM
         except AttributeError:  # a platform without it
             return True
+        finally:
+            self._file.note_file()  # this was us
         return True

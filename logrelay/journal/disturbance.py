@@ -92,9 +92,28 @@ class Disturbance:
         self.harm = harm
         return JournalLost(f"journal {self._file.path} is damaged ({harm})")
 
+    def look_behind(self, db: sqlite3.Connection) -> None:
+        """See to it that the file is whole, all of the log being in it. Raises JournalLost.
+
+        Called behind a checkpoint, which hides a cut that was made after the look before it.
+        """
+        with translated(self._file.path):
+            pages = db.execute("PRAGMA page_count").fetchone()[0]
+        if self._file.too_short(schema.PAGE_SIZE, pages, all_in=True):
+            raise self._harmed("it was truncated while the relay was running")
+
     def note_state(self) -> None:
         """Note what the files are like now: what is different later was somebody else."""
         self._file.note_state()
+        self.wrote = False
+
+    def note_log(self) -> None:
+        """Note what the log is like after we have written to it, and to it alone.
+
+        A change of the file behind it was somebody else's, whenever it was made: the look before may be long ago on a
+        busy machine.
+        """
+        self._file.note_log(self._retention.log_bytes)
         self.wrote = False
 
     def seen(self) -> bool:

@@ -250,6 +250,15 @@ class JournalFile:
         """Note size and time of the files after the journal itself has changed them. Two stat calls."""
         self._state = self._size_and_time()
 
+    def note_log(self, least: int) -> None:
+        """Note size and time of the log after the journal has written to it, and to nothing else. One stat call.
+
+        Unless it is shorter than it was, and than `least` bytes, to which SQLite cuts a longer one: that was not us.
+        """
+        log = _size_and_time(self.path + "-wal")
+        if log[0] >= min(self._state[1][0], least):
+            self._state = (self._state[0], log)
+
     def note_file(self) -> None:
         """Note size and time of the file itself, which the journal has made longer. One stat call."""
         self._state = (_size_and_time(self.path), *self._state[1:])

@@ -468,7 +468,7 @@ class SqliteJournal:
         try:
             self._commit(db, commit)
         finally:
-            self._disturbance.note_state()  # also of what a commit that failed has written
+            self._disturbance.note_log()  # also of what a commit that failed has written
 
     def append_now(self, commit: Commit) -> bool:
         """Write all of it in one transaction, or nothing; False: `append` is to do it."""
@@ -510,14 +510,13 @@ class SqliteJournal:
         now = self._clock()
         if now - self._looked_at >= LOOK_S:
             self._disturbance.look(db)
-            self._disturbance.note_state()
+            self._disturbance.note_log()
             self._looked_at = now
         return db
 
     def _commit_now(self, db: sqlite3.Connection, commit: Commit) -> None:
         self._wait_for_locks(db, patient=False)
         self._sync(db, full=False)
-        growths = self._space.growths
         try:
             if self._snapshot is None:
                 with self._errors():
@@ -532,9 +531,6 @@ class SqliteJournal:
         except BaseException:
             self._let_go()
             raise
-        finally:
-            if self._space.growths != growths:
-                self._file.note_file()
         self._confirm(commit)
 
     def _claim_now(self, db: sqlite3.Connection, commit: Commit) -> None:
@@ -618,7 +614,7 @@ class SqliteJournal:
             if self._disturbance.wrote and self._db is not None:
                 # From now on a change of the log is noticed, too.
                 self._disturbance.look_for_strangers(self._db)
-                self._disturbance.note_state()
+                self._disturbance.note_log()
             with self._errors():
                 self._file.sync_log()
             self._unsynced_since = None
@@ -667,6 +663,7 @@ class SqliteJournal:
             with self._errors():
                 # Waits for readers, a second at most: a page takes some 50 ms.
                 db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            self._disturbance.note_state()
             self._space.forget()
             self._unchecked = 0
             return write()
@@ -755,7 +752,7 @@ class SqliteJournal:
                 freed, moved = self._with_room(db, lambda: self._step(db))
             finally:
                 self._space.forget()
-                self._disturbance.note_state()
+                self._disturbance.note_log()
             # What retention frees goes through the log first: it is given back to the disk by the next checkpoint.
             self._unchecked += (COMMIT_BYTES * 10 if freed else 0) + moved * schema.PAGE_SIZE
             self._shrunk = self._shrunk or moved > 0
@@ -808,7 +805,7 @@ class SqliteJournal:
                 self._sync(db, full=False)  # what a power cut takes back is made again
                 pages = self._with_room(db, lambda: part.step(db, oldest, head))
         finally:
-            self._disturbance.note_state()
+            self._disturbance.note_log()
         self._unchecked += pages * schema.PAGE_SIZE
         return True
 
@@ -849,13 +846,16 @@ class SqliteJournal:
             finally:
                 self._space.reserve(self._retention.log_bytes)
                 self._disturbance.note_state()
+        whole = not busy and pages == done
+        if whole:
+            self._disturbance.look_behind(db)
         # A reader in the middle of an old page keeps the rest in the log; it is tried again after some more.
-        self._unchecked = 0 if not busy and pages == done else self._unchecked // 2
+        self._unchecked = 0 if whole else self._unchecked // 2
         self._watch.note_checkpoint(
             self._clock(),
             log_bytes=max(pages, 0) * schema.PAGE_SIZE,
             share=self._retention.log_bytes,
-            whole=not busy and pages == done,
+            whole=whole,
         )
 
     def _give_back(self, db: sqlite3.Connection) -> None:

@@ -6,6 +6,7 @@ next.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 
@@ -54,5 +55,6 @@ def _hold_block() -> range:
             name.close()
             continue
         _held.append(name)
+        atexit.register(name.close)
         return PORTS[block * BLOCK : (block + 1) * BLOCK]
     raise AssertionError(f"all {many} blocks of ports are held, by this process or by other runs of the tests")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from logrelay.errors import JournalError
 from logrelay.journal import disturbance, sqlite
 from logrelay.journal.interface import JournalLost
+from logrelay.journal.schema import PAGE_SIZE
 from logrelay.model import Commit
 from tests.unit.journal.test_sqlite_now import journal, local, seconds, seqs
 
@@ -64,3 +66,76 @@ def test_after_some_false_alarms_only_sizes_are_looked_at(journal, lines, monkey
     os.truncate(journal.path, 4096)
     with pytest.raises(JournalLost):
         journal.append(Commit(lines(50, 1)))
+
+
+def cut_during(monkeypatch, owner, name, path, size):
+    """Cut a file in the middle of the next call of a method, behind the look that comes before it."""
+    real = getattr(owner, name)
+
+    def cutting(*arguments, **options):
+        done = real(*arguments, **options)
+        os.truncate(path, size)
+        return done
+
+    monkeypatch.setattr(owner, name, cutting)
+
+
+def pages_of(journal):
+    """Return how many pages the file's header counts; behind them is room that nobody would miss."""
+    return int.from_bytes(Path(journal.path).read_bytes()[28:32], "big")
+
+
+@pytest.fixture
+def filled(journal, lines):
+    """Return a journal of 300 lines in its file, none of them in its log alone."""
+    journal.append(Commit(lines(2, 299)))
+    journal._unchecked = sqlite.BUSY_CHECKPOINT_BYTES
+    journal.checkpoint(idle=True)
+    journal.append(Commit(lines(301, 1)))
+    assert not journal.disturbed()
+    return journal
+
+
+PARTS = {
+    "append": ("_commit", lambda journal, lines: journal.append(Commit(lines(302, 1)))),
+    "derive": ("_with_room", lambda journal, _lines: journal.derive(seconds=1.0)),
+    "prune": ("_step", lambda journal, _lines: journal.prune()),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_what_is_cut_in_the_middle_of_our_own_write_is_noticed(filled, lines, monkeypatch, part, suffix):
+    """A machine can be so busy that much happens between a look at the files and the write behind it."""
+    name, write = PARTS[part]
+    due = iter([True])
+    monkeypatch.setattr(filled, "_derive_due", lambda: next(due, False))
+    with monkeypatch.context() as patch:
+        cut_during(patch, filled, name, filled.path + suffix, 8192)
+        write(filled, lines)
+    assert filled.disturbed()
+    with pytest.raises(JournalLost):
+        filled.append(Commit(lines(303, 1)))
+
+
+def test_a_checkpoint_does_not_hide_a_cut(filled, lines, monkeypatch):
+    """What is like the noted state afterwards is the state that it noted itself."""
+    for _ in range(2):
+        filled._unchecked = sqlite.BUSY_CHECKPOINT_BYTES
+        filled.checkpoint(idle=False)
+    filled._unchecked = sqlite.BUSY_CHECKPOINT_BYTES
+    with monkeypatch.context() as patch:
+        cut_during(patch, filled._disturbance, "look_for_strangers", filled.path, pages_of(filled) // 2 * PAGE_SIZE)
+        with pytest.raises(JournalLost, match="truncated"):
+            filled.checkpoint(idle=True)
+
+
+def test_room_that_was_made_for_lines_is_no_disturbance(filled, lines):
+    """The file gets longer by our own hand, with a commit on either thread."""
+    size = os.path.getsize(filled.path)
+    for n in range(10):
+        filled.append(Commit(lines(302 + 1000 * n, 999)))
+        filled.append_now(Commit(lines(1301 + 1000 * n, 1)))
+        assert not filled.disturbed()
+    assert os.path.getsize(filled.path) > size
+    assert filled._disturbance._false_alarms == 0

@@ -62,9 +62,9 @@ def fresh(journal_at):
 
 
 def statements(journal):
-    """Note what is executed from now on."""
+    """Note what is executed from now on, but for the question whether the file is whole."""
     seen = []
-    journal._db.set_trace_callback(seen.append)
+    journal._db.set_trace_callback(lambda text: seen.append(text) if text != "PRAGMA page_count" else None)
     return seen
 
 
