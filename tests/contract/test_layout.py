@@ -61,7 +61,6 @@ TESTED_ELSEWHERE = {
     "logrelay/cli/token": "tests/system/test_token.py",
     "logrelay/cli/verify": "tests/system/test_cli.py",
     "logrelay/doctor/access_findings": "tests/unit/doctor/test_diagnosis.py: every question in one table",
-    "logrelay/doctor/gathering": "tests/system/test_doctor.py: faults that are really planted",
     "logrelay/doctor/journal_findings": "tests/unit/doctor/test_diagnosis.py",
     "logrelay/doctor/machine_findings": "tests/unit/doctor/test_diagnosis.py",
     "logrelay/doctor/report": "tests/system/test_doctor.py",
