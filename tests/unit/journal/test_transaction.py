@@ -56,9 +56,10 @@ def db(tmp_path):
 )
 def test_what_was_written_is_taken_back_whatever_happens(db, error, becomes):
     """And the connection is free for the next one."""
-    with pytest.raises(becomes), Transaction(db, "journal.db"):
+    with pytest.raises(becomes) as raised, Transaction(db, "journal.db"):
         db.execute("INSERT INTO a VALUES (1)")
         raise error
+    assert isinstance(error, KeyboardInterrupt) or str(raised.value).startswith("journal journal.db")
     assert not db.in_transaction
     with Transaction(db, "journal.db"):
         db.execute("INSERT INTO a VALUES (2)")
