@@ -25,6 +25,13 @@ MESSAGES = """() => [...document.querySelectorAll('#canvas .row:not(.notice) .fa
 NEWEST = "() => [...document.querySelectorAll('#canvas .row:not(.notice) .message')].at(-1)?.textContent"
 """What the last row that exists says, notices apart: they come when they come."""
 
+SHOWN = """() => [
+    document.visibilityState, `${innerWidth}x${innerHeight}`,
+    `list ${globalThis.scroller?.scrollTop}/${globalThis.scroller?.scrollHeight}/${globalThis.scroller?.clientHeight}`,
+    `${document.querySelectorAll('#canvas .row').length} rows`, document.body?.innerText.slice(0, 3000),
+].join(', ')"""
+"""What a page looks like, in words, for whoever wonders why a test has failed."""
+
 PLACE = """() => new Promise((resolve) => {
     const seen = new ResizeObserver(() => {
         seen.disconnect();
@@ -92,6 +99,8 @@ def open_phone(chromium):
 
     yield make
     for context in contexts:
+        for page in context.pages:
+            print(f"\n{page.url} shows at the end: {page.evaluate(SHOWN)}")  # seen when the test has failed
         context.close()
     assert errors == []
 
