@@ -264,6 +264,7 @@ def test_stop_in_trouble_ends_by_its_deadline(journal_at, start, loop, lines, un
     writer.submit(Commit(lines(6, 5)))
     until(lambda: loop.said, "the trouble")
     assert writer.stop(2 * FIRST_RETRY_S) == 2
+    until(lambda: not writer.running, "the end of the thread, which closes the journal behind that time")
     gate.fail = None
     assert journal_at().open().head == 0
 
