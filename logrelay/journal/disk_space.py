@@ -180,6 +180,7 @@ class DiskSpace:
 
     def _grow(self, there: int, wanted: int) -> bool:
         assert self._descriptor is not None, "asked by `claim`"
+        untouched = self._file.is_as_noted()
         try:
             os.posix_fallocate(self._descriptor, there * PAGE_SIZE, (wanted - there) * PAGE_SIZE)
         except OSError as error:
@@ -188,5 +189,6 @@ class DiskSpace:
         except AttributeError:  # a platform without it
             return True
         finally:
-            self._file.note_file()  # this was us
+            if untouched:
+                self._file.note_file()  # this was us; what somebody did before is still to be noticed
         return True

@@ -263,6 +263,10 @@ class JournalFile:
         """Note size and time of the file itself, which the journal has made longer. One stat call."""
         self._state = (_size_and_time(self.path), *self._state[1:])
 
+    def is_as_noted(self) -> bool:
+        """Tell whether the file itself is as it was noted; its log is not looked at. One stat call."""
+        return self._state[:1] == (_size_and_time(self.path),)
+
     def touched(self, *, sizes_only: bool = False, least_log: int | None = None) -> bool:
         """Tell whether anybody else has changed the file or its log since `note_state`. Two stat calls.
 

@@ -452,6 +452,7 @@ class SqliteJournal:
         with self._transaction(db):
             self._row_writer.write(db, commit)
         self._row_writer.confirm(commit)
+        self._disturbance.note_log()
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -660,10 +661,12 @@ class SqliteJournal:
                 raise
             if sqlite_errors.primary_code(cause) not in sqlite_errors.NO_ROOM:
                 raise
-            with self._errors():
-                # Waits for readers, a second at most: a page takes some 50 ms.
-                db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-            self._disturbance.note_state()
+            try:
+                with self._errors():
+                    # Waits for readers, a second at most: a page takes some 50 ms.
+                    db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+            finally:
+                self._disturbance.note_state()  # also of what one that failed has written
             self._space.forget()
             self._unchecked = 0
             return write()
