@@ -61,6 +61,8 @@ PRIVATE: Final = ("audit", "security")
 """Loggers that are excluded unless told otherwise. They match any part of a dotted name: `bot.audit.orders` too."""
 UNCAUGHT: Final = "exception.unhandled"
 """The message of the last line of a program that an exception has ended; robo_trader's own hooks say the same."""
+NO_CRASH: Final = (KeyboardInterrupt, SystemExit)
+"""What ends a program as somebody wanted."""
 PRINTING_HOOKS: Final = frozenset({"apport_python_hook"})
 """Modules whose excepthook is the system's: Ubuntu puts it into every program, and it logs nothing."""
 SCALARS: Final = frozenset({int, float, bool, type(None)})
@@ -515,6 +517,10 @@ class LogRelayProcessor:
         if self._closed:
             return
         if uncaught is not None and self._out.produced():  # else the relay knows of no run that could have ended well
+            if self._redact is None:
+                # What the program itself takes secrets out with stands before this processor, and this line comes from
+                # no processor.
+                self._redact = self._redact_simple = redaction_of(True)
             self(None, "critical", {"event": UNCAUGHT, "exc_info": uncaught})
         self._last_words()
 
@@ -671,8 +677,8 @@ def _uncaught() -> BaseException | None:
     if error is None:
         error = getattr(sys, "last_value", None)
     found = getattr(sys, "last_traceback", None)
-    if not issubclass(type(error), Exception) or found is None:
-        return None  # Ctrl-C is none
+    if error is None or issubclass(type(error), NO_CRASH) or found is None:
+        return None
     # Test runners and embedders keep there what they have caught: what ends a program comes from its outermost frame.
     outermost = found.tb_frame
     is_ours = outermost.f_back is None and outermost.f_globals.get("__name__") in ("__main__", "runpy")
@@ -689,8 +695,9 @@ def _in_multiprocessing_child(processor: LogRelayProcessor) -> None:
         _flush_at_end(processor)
     elif getattr(process.current_process(), "_inheriting", False):
         # A child that is still importing its main module, as under forkserver: what is to be done at the end is
-        # forgotten when its work begins, and told to it then.
+        # forgotten when its work begins, and told to it then. A spawned one forgets nothing, and is told nothing.
         util.register_after_fork(processor, _flush_at_end)
+        _flush_at_end(processor)
 
 
 def _flush_at_end(processor: LogRelayProcessor) -> None:
@@ -705,5 +712,9 @@ def _exit_of(ref: weakref.ref[LogRelayProcessor]) -> None:
     # is of the parent, which was forked while it handled that.
     error = sys.exc_info()[1]
     found = None if error is None else error.__traceback__
-    is_ours = issubclass(type(error), Exception) and found is not None and found.tb_frame.f_code.co_name == "_bootstrap"
+    is_ours = (
+        found is not None
+        and not issubclass(type(error), NO_CRASH)
+        and found.tb_frame.f_code.co_name == "_bootstrap"
+    )
     processor._at_exit(error if is_ours else None)  # noqa: SLF001
