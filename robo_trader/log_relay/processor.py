@@ -713,8 +713,6 @@ def _exit_of(ref: weakref.ref[LogRelayProcessor]) -> None:
     error = sys.exc_info()[1]
     found = None if error is None else error.__traceback__
     is_ours = (
-        found is not None
-        and not issubclass(type(error), NO_CRASH)
-        and found.tb_frame.f_code.co_name == "_bootstrap"
+        found is not None and not issubclass(type(error), NO_CRASH) and found.tb_frame.f_code.co_name == "_bootstrap"
     )
     processor._at_exit(error if is_ours else None)  # noqa: SLF001

@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import bots as bots_module
 from tests.support.threads import running
+from tests.support.waiting import DEADLINE_S
 
 bots = vars(bots_module)
 Bot, run_bot, scaled = bots["Bot"], bots["run_bot"], bots["scaled"]
@@ -104,6 +105,8 @@ def broken(secret="password=hunter2222"):
     raise RuntimeError("out of luck, " + secret)
 async def awaited():
     broken()
+class Panic(BaseException):
+    pass
 class Odd(Exception):
     def __str__(self):
         raise ValueError
@@ -115,6 +118,12 @@ elif how == "odd":
 elif how == "asyncio":
     import asyncio
     asyncio.run(awaited())
+elif how == "panic":
+    raise Panic("out of luck, password=hunter2222")
+elif how == "unredacted":
+    ship = LogRelayProcessor(SOCK, redact=False)
+    ship(None, "error", {"event": "t"})
+    broken()
 elif how == "hook":
     sys.excepthook = lambda *_: None
     broken()
@@ -141,7 +150,7 @@ elif how == "closed":
 """
 
 
-@pytest.mark.parametrize("how", ["main", "asyncio", "odd", "quiet", "system's hook"])
+@pytest.mark.parametrize("how", ["main", "asyncio", "odd", "quiet", "system's hook", "panic"])
 def test_an_exception_that_nobody_catches_is_the_last_line(peer, sock, how):
     """Also where the bot has no hook for it; Python prints it all the same, and the run ends with a bye."""
     bot = run_bot(UNCAUGHT, sock, how)
@@ -154,6 +163,41 @@ def test_an_exception_that_nobody_catches_is_the_last_line(peer, sock, how):
     assert last["exception"].startswith(shown)
     assert "hunter2222" not in last["exception"]
     assert peer.byes[peer.run()][-1] == 2
+
+
+def test_the_exception_at_the_end_is_redacted_in_any_case(peer, sock):
+    """With redact=False the program's own redaction stands before the processor, where this line does not come by."""
+    run_bot(UNCAUGHT, sock, "unredacted")
+    told = [event for event in peer.events() if event["event"] == "exception.unhandled"]
+    assert told
+    assert all("RuntimeError: out of luck" in event["exception"] for event in told)
+    assert "hunter2222" not in str(told)
+
+
+SPAWNING = """
+import multiprocessing, sys
+sys.path.insert(0, sys.argv[2])
+from robo_trader.log_relay import LogRelayProcessor
+ship = LogRelayProcessor(sys.argv[1])
+ship(None, "info", {"event": "imported"})
+def work():
+    ship(None, "info", {"event": "child"})
+    raise RuntimeError("out of luck")
+if __name__ == "__main__":
+    child = multiprocessing.get_context(sys.argv[3]).Process(target=work)
+    child.start()
+    child.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_that_begins_anew_tells_its_exception_once(peer, sock, root, tmp_path, method):
+    """It imports the main module again, and makes a processor of its own."""
+    path = tmp_path / "bot.py"
+    path.write_text(SPAWNING)
+    subprocess.run([sys.executable, path, sock, root, method], capture_output=True, check=True, timeout=DEADLINE_S)
+    told = ["imported", "imported", "child", "exception.unhandled"]
+    assert [event["event"] for event in peer.events()] == told
 
 
 @pytest.mark.parametrize("how", ["hook", "caught", "prompt", "interrupt", "exit", "closed", "silent"])

@@ -130,6 +130,46 @@ def test_a_checkpoint_does_not_hide_a_cut(filled, lines, monkeypatch):
             filled.checkpoint(idle=True)
 
 
+def test_growth_does_not_hide_a_cut(filled, lines, seconds):
+    """Commits of the loop look once in a second, and under load the file is made longer meanwhile."""
+    assert filled.append_now(Commit(lines(302, 1)))
+    cut = pages_of(filled) // 2 * PAGE_SIZE
+    os.truncate(filled.path, cut)
+    head = 302
+    while os.path.getsize(filled.path) == cut:
+        assert filled.append_now(Commit(lines(head + 1, 100)))
+        head += 100
+    assert filled.disturbed()
+    seconds.now += sqlite.LOOK_S
+    with pytest.raises(JournalLost):
+        filled.append_now(Commit(lines(head + 1, 1)))
+
+
+def test_a_checkpoint_that_fails_half_way_is_no_disturbance(filled, lines, monkeypatch):
+    """A disk without room ends it after some pages: those were ours."""
+    db, full = filled._db, sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    class Full:
+        def execute(self, sql, *arguments):
+            if sql.startswith("COMMIT"):
+                raise full
+            if "RESTART" in sql:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                raise full
+            return db.execute(sql, *arguments)
+
+        def __getattr__(self, name):
+            return getattr(db, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(filled, "_db", Full())
+        with pytest.raises(JournalError):
+            filled.append(Commit(lines(302, 10)))
+    filled.append(Commit(lines(302, 10)))
+    assert filled._disturbance._false_alarms == 0
+
+
 def test_room_that_was_made_for_lines_is_no_disturbance(filled, lines):
     """The file gets longer by our own hand, with a commit on either thread."""
     size = os.path.getsize(filled.path)
