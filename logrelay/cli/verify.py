@@ -107,6 +107,6 @@ def text(path: str, found: Findings) -> str:
     rows.append(
         "it is sound"
         if found.sound
-        else "it is damaged: look at the disk, and restart the relay, which saves what is readable in a new file"
+        else "it is damaged: look at the disk, and restart the relay: it saves what it can read and sets the rest aside"
     )
     return "\n".join(rows)

@@ -47,7 +47,7 @@ def running(facts: Facts, url: str) -> str:
         if unit is not None:
             how = f"{unit.systemctl} start {unit.name}"
         return f"no relay runs with these settings: nobody answers as one at {url}; it is started by: {how}"
-    facts_shown = [f"version {relay.version}" if relay.version else "which tells nobody its version without a token"]
+    facts_shown = [f"version {relay.version}" if relay.version else "its version is told with a token alone"]
     facts_shown += _processes(facts)
     return f"a relay runs at {where}: {', '.join(facts_shown)}"
 
