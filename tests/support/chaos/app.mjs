@@ -17,14 +17,14 @@ const ReconnectingWebSocket = need("reconnecting-websocket");
 const MAX_ROWS = 500;
 
 const tell = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
-let turn = 0; // rises with every read from the socket that brought lines
-let counted = false;
+let pings = 0; // by the relay, behind lines; the library answers them by itself
 const rows = new Map();
 const sockets = [];
 class Socket extends WebSocket {
   constructor(...args) {
     super(...args);
     sockets.push(this);
+    this.on("ping", () => { pings += 1; });
   }
 }
 
@@ -40,13 +40,8 @@ socket.onclose = ({ code, reason }) => tell({ closed: code, reason });
 socket.onmessage = ({ data }) => {
   const message = JSON.parse(data);
   if (message.type !== "log") return;
-  if (!counted) {
-    counted = true;
-    turn += 1;
-    setImmediate(() => { counted = false; });
-  }
   const { timestamp, id, level, source, context } = message;
-  tell({ id, timestamp, level, source, n: context.n, context: source === "logrelay" ? context : undefined, message: message.message, turn, known: rows.has(timestamp) });
+  tell({ id, timestamp, level, source, n: context.n, context: source === "logrelay" ? context : undefined, message: message.message, pings, known: rows.has(timestamp) });
   rows.set(timestamp, message);
   if (rows.size > MAX_ROWS) rows.delete(rows.keys().next().value);
 };

@@ -19,6 +19,9 @@ KILLS = scaled(3, 50)
 CUTS = scaled(3, 50)
 QUIET_CUTS = scaled(2, 10)
 """Cuts while nothing is on the way."""
+ON_THE_WAY = 3
+"""Pings, one at a time, after which the position of a line is in the journal: one may have been on its way when the
+line was sent, one is behind the line, and with the lines before the third the position was written."""
 RATE = 200
 """Lines in a second: a busy bot."""
 
@@ -59,21 +62,24 @@ class App:
         self.program.wait(lambda: self.opens() == count, f"to be open for the {count}. time")
 
     def repeats(self):
-        """Return the lines that each connection brought and an earlier one had brought, and those read in the last two
-        turns before: one tick may have been on the way when the position was written, and one behind it.
+        """Return how many lines each connection brought that an earlier one had brought, and which of them the relay
+        had to know of: those that the app had answered ON_THE_WAY pings behind. How many lines that is depends on how
+        busy the machine is.
         """
-        turns, again, last, newest = {}, {}, {}, 0
+        pings, again, last, newest = {}, {}, {}, 0
         connection = 0 if self.said and "open" in self.said[0] else 1
         for said in list(self.said):
             if "open" in said:
                 connection += 1
                 again[connection], last[connection] = [], newest
             if "n" in said:
-                if said["n"] in turns:
+                if said["n"] in pings:
                     again[connection].append(said["n"])
-                turns.setdefault(said["n"], said["turn"])
-                newest = said["turn"]
-        late = [[n for n in again[number] if turns[n] < last[number] - 1] for number in range(2, connection + 1)]
+                pings.setdefault(said["n"], said["pings"])
+                newest = said["pings"]
+        late = [
+            [n for n in again[number] if pings[n] < last[number] - ON_THE_WAY] for number in range(2, connection + 1)
+        ]
         return [len(again[number]) for number in range(2, connection + 1)], late
 
     def missing(self, last):
@@ -116,7 +122,6 @@ def test_kills_of_the_relay(scene):
 
     assert app.missing(count) == []
     assert len(repeats) == KILLS
-    # A tick has a line or two at this rate, unless the machine is so busy that the relay reads seldom.
     assert late == [[]] * KILLS, "more than the last tick came again"
 
 
