@@ -158,6 +158,8 @@ class TraderServer:
         self._reading_paused = False
         """The intake has no room for more lines."""
         self._closing = False
+        """Nobody is accepted any more."""
+        self._closed = False
 
     @property
     def connection_count(self) -> int:
@@ -275,9 +277,12 @@ class TraderServer:
         return self._buffer if size == READ_BYTES else self._buffer[:size]
 
     def admit_hello(self, connection: UnixConnection) -> str | None:  # noqa: ARG002  (all are equal here)
-        """Return why a connection that says hello is refused; None: there is room for one more trader."""
+        """Return why a connection that says hello is refused; None: there is room for one more trader.
+
+        There is also while `drain` reads what was sent: it may be all that is left of a bot.
+        """
         greeted = len(self._connections) - len(self._ungreeted)
-        if self._closing or greeted >= self._max_connections:
+        if self._closed or greeted >= self._max_connections:
             return f"{greeted} traders are connected; at most {self._max_connections} are allowed"
         return None
 
@@ -470,6 +475,7 @@ class TraderServer:
     async def close(self) -> None:
         """Stop accepting, send the acks that are due, and close every connection."""
         self._stop_accepting()
+        self._closed = True
         for connection in list(self._connections):
             connection.close()
         self._poll.close()

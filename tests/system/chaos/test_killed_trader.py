@@ -77,6 +77,7 @@ def test_killed_while_the_relay_does_not_read(scene):
     sent = shared.take(SENT)
     relay.resume()
     wait_for(lambda: relay.health()["traders"][0]["state"] == "crashed", relay.tell, TOLD_S)
+    wait_for(lambda: relay.metric("pending_lines") == 0, relay.tell)  # the disk may stand still for a moment
     ledger = Ledger.read(relay.journal)
     assert ledger.runs[run][1] >= sent
     check_trader(ledger, "doomed", 1, ledger.runs[run][1])

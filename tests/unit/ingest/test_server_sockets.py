@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import ExitStack, asynccontextmanager
+from itertools import count
 
 import msgpack
 
@@ -243,14 +244,32 @@ def test_the_drain_ends_although_a_trader_goes_on(tmp_path, monkeypatch):
             trader = at.trader("a", hello(b"1"))
             await until(lambda: at.server.connection_count == 1)
 
+            seqs = count(1)
+
             def send_on():
-                trader.send(log(len(at.intake.seqs) + 1))
+                trader.send(log(next(seqs)))  # whatever the tick was for: that of hello may be still to come
 
             at.intake.on_tick = send_on
             send_on()
             await at.server.drain()
             at.intake.on_tick = lambda: None
             assert len(at.intake.seqs) >= 8
+
+    asyncio.run(run())
+
+
+def test_the_drain_reads_a_trader_whose_hello_has_just_come(tmp_path):
+    """It was accepted, and what it sent may be all that is left of it."""
+
+    async def run():
+        async with place(tmp_path) as at:
+            await at.server.serve(at.bound("a"))
+            trader = at.trader("a")
+            await until(lambda: at.server.connection_count == 1)
+            trader.sendall(hello(b"1") + log(1))
+            await at.server.drain()
+            assert at.intake.seqs == [1]
+            assert at.intake.refusals == []
 
     asyncio.run(run())
 
