@@ -18,7 +18,7 @@ from logrelay.journal.interface import JournalLost, Keeping, Query
 from logrelay.journal.lock_holders import Holder
 from logrelay.journal.room_watch import PINNED_AFTER_S, PINNED_SHARES, RETRY_S
 from logrelay.journal.sqlite import COMMIT_BYTES, ROW_BYTES
-from logrelay.model import WARNING, Commit
+from logrelay.model import WARNING, Commit, size_of
 
 ALL = 1 << 60
 PASSIVE, TRUNCATE = "PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(TRUNCATE)"
@@ -189,6 +189,19 @@ def reader(path):
     )
     assert process.stdout.readline() == "reading\n"
     return process
+
+
+@pytest.mark.parametrize("count", [100, 1_500, 4_000])
+def test_the_log_is_put_in_order_before_a_commit_makes_it_longer_than_its_share(fresh, lines, count):
+    """Also while nobody looks after the journal between the commits, and however large they are."""
+    journal = fresh(max_bytes=32 << 20)
+    share = journal._retention.log_bytes
+    log, taken = Path(journal.path + "-wal"), 0
+    while taken < 4 * share:
+        some = lines(journal._retention.head + 1, count)
+        journal.append(Commit(some))
+        taken += size_of(some)
+        assert log.stat().st_size <= share * 5 // 4, "what a commit takes is an estimate"
 
 
 def test_a_log_that_a_reader_holds_is_said_with_the_reader_and_so_is_its_end(fresh, lines):
