@@ -24,6 +24,7 @@ from logrelay.http.api import HttpApi
 from logrelay.http.response import HttpResponse
 from logrelay.journal.interface import Page, Query, SummaryPage
 from logrelay.model import RANKS, Line
+from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE_S
 
 NOW = 1_769_162_400.0
@@ -216,7 +217,7 @@ class Relay:
         self.socket = directory / "s"
         self.directory = directory
         self.environment = environment
-        self.port = 0
+        self.port = free_port()
         self.process: subprocess.Popen[str] | None = None
         self.traders: list[Trader] = []
         self.start()
@@ -235,8 +236,7 @@ class Relay:
         """What it said until it was ready."""
         for line in self.process.stderr:
             said.append(line)
-            if ready := re.search(r"ready.*wss?://[^ ,]*:(\d+)", line):
-                self.port = int(ready[1])
+            if re.search(rf"ready.*wss?://[^ ,]*:{self.port}\b", line):
                 return
         pytest.fail(f"the relay did not start: {said}")
 

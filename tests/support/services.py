@@ -15,6 +15,7 @@ from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
+from tests.support.ports import free_port
 from tests.support.threads import join
 from tests.support.waiting import wait_for
 
@@ -81,13 +82,12 @@ class Receiver:
         self._handler, self._server_class = Handler, Server
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
-        self.port = 0
+        self.port = free_port()
         self.open()
 
     def open(self) -> None:
         """Listen, on the port of before."""
         self._server = self._server_class(("127.0.0.1", self.port), self._handler)
-        self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="receiver")
         self._thread.start()
 

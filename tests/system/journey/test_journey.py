@@ -27,6 +27,7 @@ from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from robo_trader.log_relay import LogRelayProcessor
 from robo_trader.logging.redaction import Redactor
+from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE_S
 
 HERE = Path(__file__).parent
@@ -149,7 +150,7 @@ class House:
     def __init__(self, home):
         self.env = {"LOGRELAY_SOCKET": str(home / "s"), "ROBO_LOG_FORMAT": "json"}
         self.journal = str(home / "j.db")
-        self.port = 0
+        self.port = free_port()
         self.children = []
 
     def relay(self):
@@ -158,7 +159,7 @@ class House:
         self.children.append(child)
         ready = child.line(child.popen.stderr)
         assert "ready" in ready, ready
-        self.port = int(ready.split("ws://")[1].split(",")[0].rsplit(":", 1)[1])
+        assert f":{self.port}" in ready, ready
         return child
 
     def trader(self):
