@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -98,6 +100,13 @@ def processes_of(relay):
             if any(link.startswith(mark) for link in links):
                 found.append(int(name))
     return found
+
+
+def kill_all(pids):
+    """SIGKILL to each that is still there: a delivery ends when it is done."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

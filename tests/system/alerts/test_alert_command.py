@@ -131,6 +131,7 @@ def test_silences_with_a_relay_and_without(command, make_relay, receiver, make_b
     bot.say("info", "here")
     places = ("--port", str(relay.port), "--journal", str(relay.journal))
     wait_for(lambda: json.loads(relay.get("/alerts")[1])["services"], "the worker")
+    wait_for(lambda: b'"app":"scalper"' in relay.get("/summary?since=1h")[1], "the bot to be known")
     done = command("alert", "silence", "scal*", "--for", "2h", *places)
     assert (done.returncode, done.stdout.startswith("no alerts about scal* until ")) == (0, True), done.stderr
     assert done.stderr == ""

@@ -60,6 +60,7 @@ def test_a_silence_is_kept_through_restarts_and_ended(make_relay, make_bot, rece
     silenced.say("error", "not to be told")
     other.say("error", "to be told")
     receiver.wait_for("to be told")
+    wait_for(lambda: "scalper" in {one["app"] for one in alerts(relay)["active"]}, "the silenced error to be seen")
     assert ask(relay, {"type": "unsilence", "app": "scal*"})["silences"] == []
     assert ask(relay, {"type": "unsilence", "app": "scal*"})["code"] == "bad_silence"
     silenced.say("critical", "now it is")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +11,7 @@ import time
 from tests.support.chaos.relay import ROOT
 from tests.support.chaos.scale import chance, scaled
 from tests.support.waiting import DEADLINE_S, wait_for
-from tests.system.alerts.conftest import processes_of
+from tests.system.alerts.conftest import kill_all, processes_of
 
 ROUNDS = scaled(3, 100)
 COOLDOWN_S = 3
@@ -37,12 +34,6 @@ while True:
     if any(frame[0] == 1 for frame in unpacker):
         os.kill(os.getpid(), 9)
 """
-
-
-def kill(pids):
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def is_delivery(pid):
@@ -89,9 +80,9 @@ def test_every_alert_comes_and_none_twice_within_its_cooldown(make_relay, receiv
             kills[name] += 1
         if "delivery" in whom:
             doubts += len(deliveries) if moment == "on the wire" else 0
-            kill(deliveries)
+            kill_all(deliveries)
         if "worker" in whom:
-            kill([pid for pid in pids if pid not in deliveries])
+            kill_all([pid for pid in pids if pid not in deliveries])
         if "relay" in whom:
             relay.kill()
         go_on.set()

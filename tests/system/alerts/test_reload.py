@@ -14,7 +14,7 @@ from tests.support.http import Trader
 from tests.support.ports import free_port
 from tests.support.services import Receiver
 from tests.support.waiting import wait_for
-from tests.system.alerts.conftest import processes_of
+from tests.system.alerts.conftest import kill_all, processes_of
 
 
 @pytest.fixture
@@ -89,8 +89,7 @@ def test_a_relay_that_keeps_nothing_repeats_nothing_when_the_process_of_its_aler
         trader.log("boom", "error")
         receiver.wait_for("boom")
         (store,) = place.glob("*/alerts")
-        for worker in holders(store):
-            os.kill(worker, signal.SIGKILL)
+        kill_all(holders(store))
         wait_for(lambda: relay.metric("alerts_worker_starts_total") == 2, "another process")
         trader.log("boom", "error")
         trader.log("the end", "critical")
@@ -126,6 +125,5 @@ def test_a_process_that_dies_of_a_fault_says_of_which(make_relay, receiver):
     )
     for starts in (2, 3):
         wait_for(lambda starts=starts: relay.metric("alerts_worker_starts_total") >= starts, "another process")
-        for worker in wait_for(lambda: processes_of(relay), "the worker"):
-            os.kill(worker, signal.SIGKILL)
+        kill_all(wait_for(lambda: processes_of(relay), "the worker"))
     wait_for(lambda: any("has ended (signal SIGKILL) and is started again" in line for line in relay.said), relay.tell)
