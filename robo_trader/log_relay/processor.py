@@ -30,7 +30,7 @@ import msgpack
 from . import arguments, environment, frames, records, serializer
 from .descriptors import GET_MARK, SEND_FLAGS, Wakeup, missing, read_mark
 from .outbox import FRAME_OVERHEAD, HIGH_LEVELS, Outbox
-from .redaction import OwnRedaction, Redact, check_redact, redaction_of, without_torn_words
+from .redaction import OwnRedaction, Redact, Redactor, check_redact, redaction_of, without_torn_words
 from .sender import Sender
 from .spool import Spool
 
@@ -61,6 +61,8 @@ PRIVATE: Final = ("audit", "security")
 """Loggers that are excluded unless told otherwise. They match any part of a dotted name: `bot.audit.orders` too."""
 UNCAUGHT: Final = "exception.unhandled"
 """The message of the last line of a program that an exception has ended; robo_trader's own hooks say the same."""
+REPORT_SHARE: Final = 0.5
+"""Part of the exit's budget in which that exception has to be formatted; the rest is for sending it."""
 NO_CRASH: Final = (KeyboardInterrupt, SystemExit)
 """What ends a program as somebody wanted."""
 PRINTING_HOOKS: Final = frozenset({"apport_python_hook"})
@@ -115,7 +117,7 @@ class LogRelayProcessor:
     new run. Raises ValueError for an argument that makes no sense; this is the only method that raises.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  (each setting is a statement or two)
         self,
         socket: str | os.PathLike[str] | None = None,
         *,
@@ -176,6 +178,8 @@ class LogRelayProcessor:
             _say_unsupported(lacking)
         redaction = redaction_of(False if self._disabled else redact)
         self._redact = redaction
+        self._redact_report: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+        """What takes secrets out of a report before `_redact` does, see `redact_reports`."""
         own = isinstance(getattr(redaction, "__self__", None), OwnRedaction)
         self._redact_simple = _take_the_slow_way if own else redaction
         """The same for an event of short text and numbers. What a bot's own function returns may be anything."""
@@ -222,7 +226,7 @@ class LogRelayProcessor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A bound logger with this processor may be pickled or copied: the copy is a new processor, a run of its own.
-        return _rebuild, (self._settings,)
+        return _rebuild, (self._settings, self._redact_report is not None)
 
     def __del__(self) -> None:
         sender = getattr(self, "_sender", None)
@@ -402,7 +406,7 @@ class LogRelayProcessor:
             copied = serializer.copy(source, bounds)
             event = copied.event
             if self._redact is not None:
-                event = self._redacted(event, bounds, cut=bool(copied.cut))
+                event = _redacted(event, self._redact, bounds, cut=bool(copied.cut))
             if copied.cut:
                 event[serializer.MARK] = copied.cut
             faults = copied.faults
@@ -414,13 +418,6 @@ class LogRelayProcessor:
         if faults or odd:
             self._degraded += 1
         return level, body
-
-    def _redacted(self, event: dict[str, Any], bounds: serializer.Bounds, *, cut: bool) -> dict[str, Any]:
-        """Return a copied event without its secrets, and as plain and bounded as it was."""
-        if cut:
-            event = without_torn_words(event, serializer.CUT)
-        shown = event if self._redact is None else self._redact(event)
-        return shown if shown is event else serializer.copy(shown, bounds).event
 
     def _level_of(self, method_name: Any, source: dict[Any, Any]) -> _Level:
         """Return the level of an event whose level word or method name is not one of the usual ones."""
@@ -494,6 +491,15 @@ class LogRelayProcessor:
             return True
         return self._sender.flush(timeout)
 
+    def redact_reports(self, redact: Redact) -> None:
+        """Take secrets out of the report of an exception that ends the program with `redact` too, from now on.
+
+        For a program that redacts in a processor of its own, in front of this one: the report comes from no chain, so
+        nothing but this can apply those rules to it. `redact` is what the argument of that name may be, and comes
+        before it. An event that it leaves empty is not shipped. Raises ValueError for anything else.
+        """
+        self._redact_report = redaction_of(redact)
+
     def close(self, timeout: float | None = None) -> bool:
         """Flush, say bye, end the thread; later events are only counted. True: nothing was left."""
         if self._disabled or self._closed:
@@ -517,12 +523,55 @@ class LogRelayProcessor:
         if self._closed:
             return
         if uncaught is not None and self._out.produced():  # else the relay knows of no run that could have ended well
-            if self._redact is None:
-                # What the program itself takes secrets out with stands before this processor, and this line comes from
-                # no processor.
-                self._redact = self._redact_simple = redaction_of(True)
-            self(None, "critical", {"event": UNCAUGHT, "exc_info": uncaught})
+            self._report(uncaught)
         self._last_words()
+
+    def _report(self, error: BaseException) -> None:
+        """Put the exception that ends the program behind the last line."""
+        prefix = self._levels["critical"][0]
+        if not prefix:
+            return
+        encoded: list[bytes] = []
+
+        def encode() -> None:
+            encoded.append(self._encoded_report(error))
+
+        # In the sender's thread: the exception's own code may take long or never return, and no thread can be stopped.
+        began = time.monotonic()
+        done = self._sender.run_apart(encode, self._exit_left * REPORT_SHARE)
+        self._exit_left = max(0.0, self._exit_left - (time.monotonic() - began))
+        body = encoded[0] if encoded else None
+        if body is None:
+            why = "it could not be formatted" if done else "there was no time to format it"
+            text = f"{serializer.type_name(error)}: [not shown: {why}]"
+            body = _new_packer()({"event": UNCAUGHT, "exception": text})
+            self._degraded += 1
+        if body:
+            self._contended(self._out, _time_ns(), prefix, body)
+
+    def _encoded_report(self, error: BaseException) -> bytes:
+        """Encode the report of an exception; empty: it is not to be shipped."""
+        redactions = [redact for redact in (self._redact_report, self._redact) if redact is not None]
+        if not redactions:
+            # What the program itself takes secrets out with stands before this processor, and this line comes from no
+            # processor.
+            redactions = [Redactor().redact]
+        body = b""
+        for bounds in serializer.ROUNDS:
+            copied = serializer.copy({"event": UNCAUGHT, "exc_info": error}, bounds)
+            event = copied.event
+            for redact in redactions:
+                event = _redacted(event, redact, bounds, cut=bool(copied.cut))
+            if not event:
+                return b""
+            if copied.cut:
+                event[serializer.MARK] = copied.cut
+            body = _new_packer()(event)
+            if len(body) <= _MAX_BODY:
+                break
+        self._truncated += bool(copied.cut)
+        self._degraded += bool(copied.faults)
+        return body
 
     def _last_words(self) -> None:
         """Send what is there, in what is left of the exit's budget, and tell what could not be sent.
@@ -545,6 +594,20 @@ class LogRelayProcessor:
         """In a forked child: a new run. Logs nothing, opens nothing, starts nothing."""
         self._sender.forget_in_child()
         self._new_run()
+
+
+def _redacted(
+    event: dict[str, Any],
+    redact: Callable[[dict[str, Any]], dict[str, Any]],
+    bounds: serializer.Bounds,
+    *,
+    cut: bool,
+) -> dict[str, Any]:
+    """Return a copied event without its secrets, and as plain and bounded as it was."""
+    if cut:
+        event = without_torn_words(event, serializer.CUT)
+    shown = redact(event)
+    return shown if shown is event else serializer.copy(shown, bounds).event
 
 
 def _new_packer() -> Callable[[Any], bytes]:
@@ -618,8 +681,16 @@ def _say_unsupported(lacking: str) -> None:
         )
 
 
-def _rebuild(settings: dict[str, Any]) -> LogRelayProcessor:
-    return LogRelayProcessor(settings["socket"], **{k: v for k, v in settings.items() if k != "socket"})
+def _rebuild(settings: dict[str, Any], had_report_redaction: bool = False) -> LogRelayProcessor:
+    made = LogRelayProcessor(settings["socket"], **{k: v for k, v in settings.items() if k != "socket"})
+    if had_report_redaction:
+        made.redact_reports(_withhold)
+    return made
+
+
+def _withhold(event: dict[str, Any]) -> dict[str, Any]:
+    """Show nothing of an exception: the function that knows its secrets may be one that cannot be pickled."""
+    return {"event": event.get("event"), "exception": "[not shown: the redaction did not come along with the copy]"}
 
 
 # -- the process's hooks -------------------------------------------------------------------------------------

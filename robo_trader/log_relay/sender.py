@@ -129,7 +129,7 @@ class Sender:
     With a `spool`, which the outbox has too, the files of dead runs of `app` are delivered.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0915  (one state machine)
         self,
         out: Outbox,
         wakeup: Wakeup,
@@ -185,6 +185,10 @@ class Sender:
         self._losses = self._losses_alone = 0
         self._bye_for = -1
         """The last seq that a bye was sent for."""
+        self._work: Callable[[], None] | None = None
+        """What the thread is to run before its next turn, see `run_apart`."""
+        self._is_away = False
+        """The thread runs it, and has left the turns to who waits."""
         self._stderr = _socket_inode(2)
         self._spool = spool
         self._spool_told = False
@@ -314,6 +318,31 @@ class Sender:
                 self.state = "closed"
         return done
 
+    def run_apart(self, work: Callable[[], None], timeout: float) -> bool:
+        """Have the thread run `work()`, which may never return, and take its turns meanwhile. True: it is done.
+
+        At most `timeout` seconds; nobody waits for what is not done by then. At its end the interpreter starts no
+        thread any more: where there is none, nothing is run.
+        """
+        if not self.running and not self.start():
+            return False
+        done: list[bool] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException:  # the thread has nobody to tell
+                pass
+            finally:
+                done.append(True)
+                self.wake()
+
+        self._work = run
+        self.wake()
+        self._wait_until(lambda: bool(done), time.monotonic() + timeout)
+        self._work = None
+        return bool(done)
+
     def _is_recovered(self) -> bool:
         return self._recovery is None or not self._recovery.running
 
@@ -340,7 +369,7 @@ class Sender:
                 return False
             if self._out.seq or self._out.inbox:
                 self.start()
-            if self.running:
+            if self.running and not self._is_away:
                 time.sleep(min(pause, left))
                 pause = min(pause * 1.5, WAIT_LONGEST_S)
             else:
@@ -367,7 +396,9 @@ class Sender:
         except BaseException:
             pass
         finally:
-            self._turn_baton += (None,)
+            if not self._is_away:
+                self._turn_baton += (None,)
+            self._is_away = False
             self._end_thread()
 
     def serve(self) -> None:
@@ -375,6 +406,8 @@ class Sender:
         give_up: float | None = None
         while not self._closing:
             try:
+                if self._work is not None or self._is_away:
+                    self._do_work()
                 self._turn(TICK_S)
                 if self._abandoned:
                     if not self._finishing:
@@ -394,6 +427,20 @@ class Sender:
                 self._out.stop_direct()
                 # Not at once: an exception that comes back every time must not eat a core.
                 self._next_try = time.monotonic() + RETRY_FIRST_S
+
+    def _do_work(self) -> None:
+        """Run what is to be run, without the turn baton. Begun again after an interruption, it only takes that back."""
+        work, self._work = self._work, None
+        if work is not None and not self._is_away:
+            self._is_away = True
+            self._turn_baton += (None,)
+            work()
+        while self._is_away and not self._closing:
+            try:
+                del self._turn_baton[0]
+                self._is_away = False  # no call in between: an interruption finds both or neither
+            except IndexError:
+                time.sleep(WAIT_FIRST_S)
 
     def _end_thread(self) -> None:
         """Close what the thread has opened, and let a later call start another one."""

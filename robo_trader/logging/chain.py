@@ -42,7 +42,7 @@ from robo_trader.logging.bound_logger import TraderLogger, warn_once
 from robo_trader.logging.console import Console, Outlet, Renderer
 from robo_trader.logging.excepthooks import Hooks
 from robo_trader.logging.foreign import TAKEN, Attachment, ForeignHandler
-from robo_trader.logging.redaction import redaction_steps, text_redaction
+from robo_trader.logging.redaction import redaction_of_reports, redaction_steps, text_redaction
 from robo_trader.logging.tracebacks import exception_to_text
 
 if TYPE_CHECKING:
@@ -238,8 +238,11 @@ def setup_structlog(
     settings = _RelaySettings(socket, streamed, app or os.environ.get("LOGRELAY_APP") or APP, _excluded(exclude))
 
     processor = _installed.use_relay(relay, settings)
+    redaction = redaction_steps(redactor)
+    if isinstance(processor, LogRelayProcessor):
+        processor.redact_reports(redaction_of_reports(redaction, Outlet(APP, _installed.console)))
     chain = _make_chain(
-        redaction_steps(redactor),
+        redaction,
         processor,
         Renderer(style=_style(form, target), level=shown),
         _installed.keep_foreign,

@@ -8,7 +8,9 @@ Read `tracebacks` next.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from robo_trader.log_relay.known_secrets import from_environment
 from robo_trader.log_relay.redaction import MAX_NODES, MAX_TEXT, Redactor
@@ -25,6 +27,7 @@ __all__ = [
     "Redactor",
     "Rules",
     "from_environment",
+    "redaction_of_reports",
     "redaction_steps",
     "text_redaction",
 ]
@@ -41,6 +44,25 @@ def redaction_steps(redactor: Processor | None) -> list[Processor]:
     if isinstance(redactor, Redactor):
         return [redactor]
     return [redactor, Redactor(known_only=True)]
+
+
+def redaction_of_reports(steps: list[Processor], logger: Any) -> Redactor | Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what does to the report of an exception, which passes no chain, what `steps` do to the lines of one.
+
+    `logger` is what a processor of the bot's own is given as the logger.
+    """
+    first = steps[0]
+    if isinstance(first, Redactor):
+        return first
+
+    def redact(event: dict[str, Any]) -> Any:
+        line = {"level": "critical", "logger": logger.name, **event}
+        try:
+            return first(logger, "critical", line)
+        except structlog.DropEvent:
+            return {}
+
+    return redact
 
 
 def text_redaction(redactor: Processor | None) -> Callable[[str], str]:

@@ -233,6 +233,202 @@ def test_an_exception_that_ends_a_multiprocessing_child_is_told(peer, sock):
     assert "RuntimeError: out of luck" in peer.events()[-1]["exception"]
 
 
+OWN_REDACTOR = """
+import asyncio, multiprocessing, sys, threading
+sys.path.insert(0, sys.argv[2])
+import structlog
+from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor
+from robo_trader.logger import get_logger, setup_structlog
+how, fault = sys.argv[3:5]
+def hide(logger, method, event):
+    if "exception" in event and fault == "raises":
+        raise KeyError("swordfish")
+    if "exception" in event and fault == "drops":
+        raise structlog.DropEvent
+    if "exception" in event and fault == "odd":
+        return None
+    assert logger.name and event["logger"] and method == event["level"]
+    return {key: str(value).replace("swordfish", "[hidden]") for key, value in event.items()}
+def hide_event(event):
+    return hide(threading.current_thread(), "critical", {**event, "logger": "x", "level": "critical"})
+def set_up(**more):
+    setup_structlog(socket=sys.argv[1], hooks=how in ("hooks", "thread", "task"), **more)
+def work():
+    get_logger("x").info("t")
+    raise RuntimeError("out of luck, swordfish")
+async def forgotten():
+    async def fail():
+        work()
+    task = asyncio.ensure_future(fail())
+    await asyncio.wait([task])
+if how == "handler":
+    import logging
+    logging.getLogger().addHandler(LogRelayHandler(sys.argv[1], redact=hide_event))
+    logging.getLogger("x").warning("t")
+    raise RuntimeError("out of luck, swordfish")
+if how == "own processor":
+    set_up(relay=LogRelayProcessor(sys.argv[1]), redactor=hide)
+else:
+    set_up(redactor=None if how == "anew" else hide)
+if how == "anew":
+    get_logger("x").info("of the setup before")
+    set_up(redactor=hide)
+elif how == "closed":
+    get_logger("x").info("of the setup before")
+    setup_structlog(relay=False)
+    set_up(redactor=hide)
+if __name__ == "__main__":
+    if how in ("main", "hooks", "anew", "closed", "own processor"):
+        work()
+    elif how == "asyncio":
+        async def main():
+            work()
+        asyncio.run(main())
+    elif how == "task":
+        asyncio.run(forgotten())
+    elif how == "thread":
+        threading.Thread(target=work).start()
+    else:
+        child = multiprocessing.get_context(how).Process(target=work)
+        child.start()
+        child.join()
+"""
+OWN_WAYS = ["main", "asyncio", "anew", "closed", "own processor", "fork", "spawn", "forkserver", "handler"]
+"""In these the processor tells of the exception; in the others a line of the chain does."""
+
+
+def run_with_own_redactor(tmp_path, *args):
+    path = tmp_path / "bot.py"
+    path.write_text(OWN_REDACTOR)
+    subprocess.run([sys.executable, path, *args], capture_output=True, check=False, timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize("how", [*OWN_WAYS, "hooks", "thread", "task"])
+def test_an_own_redactor_sees_the_exception_that_ends_the_bot(peer, sock, root, tmp_path, how):
+    """Whoever tells of it: what only the owner's function knows to be a secret is not shipped."""
+    run_with_own_redactor(tmp_path, sock, root, how, "none")
+    told = [event for event in peer.events() if "exception" in event]
+    assert len(told) == 1
+    assert "RuntimeError: out of luck, [hidden]" in told[0]["exception"]
+    assert "t" in [event["event"] for event in peer.events()]
+    assert "swordfish" not in str(peer.events())
+
+
+@pytest.mark.parametrize("fault", ["raises", "drops", "odd"])
+@pytest.mark.parametrize("how", [*OWN_WAYS, "hooks", "thread", "task"])
+def test_an_own_redactor_that_fails_lets_nothing_out(peer, sock, root, tmp_path, how, fault):
+    """What it would have made of the exception nobody knows: a note is shipped, or nothing if it drops the line."""
+    if (how, fault) == ("handler", "drops"):
+        pytest.skip("structlog's DropEvent is for chains of structlog")
+    run_with_own_redactor(tmp_path, sock, root, how, fault)
+    names = [event["event"] for event in peer.events()]
+    assert "t" in names
+    told = [name for name in names if name.startswith("[redacted: the redactor failed")]
+    if fault == "drops":
+        assert not told
+    elif how in OWN_WAYS:
+        assert len(told) == 1
+    assert not [event for event in peer.events() if "exception" in event]
+    assert "swordfish" not in str(peer.events())
+
+
+def test_a_copy_that_lacks_the_redaction_shows_nothing_of_an_exception(peer, sock):
+    """The function may be one that cannot be pickled; what it hides is not shipped for that."""
+    bot = run_bot(
+        """
+import pickle
+first = LogRelayProcessor(SOCK, redact=False)
+first.redact_reports(lambda event: event)
+ship = pickle.loads(pickle.dumps(first))
+ship(None, "info", {"event": "t"})
+raise RuntimeError("swordfish")
+""",
+        sock,
+    )
+    assert bot.code == 1
+    assert [event["event"] for event in peer.events()] == ["t", "exception.unhandled"]
+    assert "swordfish" not in str(peer.events())
+
+
+SLOW_WORDS = """
+ship = LogRelayProcessor(SOCK, exit_timeout=float(sys.argv[3]))
+ship(None, "info", {"event": "t"})
+class Slow(Exception):
+    asked = 0
+    def __str__(self):
+        Slow.asked += 1
+        if Slow.asked > 1:  # Python itself asks first, to print it
+            tell("asked again")
+            threading.Event().wait()
+        return "out of luck"
+def hang(event):
+    tell("asked again")
+    threading.Event().wait()
+if sys.argv[2] == "child":
+    import multiprocessing
+    def work():
+        ship(None, "info", {"event": "t"})
+        Slow.asked = 1
+        raise Slow
+    sys.stderr = None  # what multiprocessing prints of it would ask once more
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    child.join()
+elif sys.argv[2] == "redactor":
+    ship.redact_reports(hang)
+    raise RuntimeError("swordfish")
+elif sys.argv[2] == "exits":
+    ship.redact_reports(lambda event: sys.exit(7))
+    raise RuntimeError("swordfish")
+else:
+    raise Slow
+"""
+
+
+@pytest.mark.parametrize("how", ["main", "child", "redactor"])
+@pytest.mark.parametrize("exit_timeout", [0, 1])
+def test_an_exception_that_never_says_what_it_is_does_not_hold_up_the_end(peer, sock, how, exit_timeout):
+    """A bot's last exception may block in its own code; the bot ends all the same, and its death is told."""
+    bot = run_bot(SLOW_WORDS, sock, how, exit_timeout)
+    assert bot.code == (0 if how == "child" else 1)
+    last = peer.events()[-1]
+    assert last["event"] == "exception.unhandled"
+    kind = "RuntimeError" if how == "redactor" else "Slow"
+    assert last["exception"] == f"{kind}: [not shown: there was no time to format it]"
+
+
+def test_an_exception_whose_redaction_raises_an_exit_is_told_by_its_kind(peer, sock):
+    """Nothing of its text is shown, and the sender thread goes on."""
+    bot = run_bot(SLOW_WORDS, sock, "exits", 10)
+    assert bot.code == 1
+    assert peer.events()[-1]["exception"] == "RuntimeError: [not shown: it could not be formatted]"
+    assert peer.byes[peer.run()][-1] == 2
+
+
+def test_lines_that_wait_are_sent_while_an_exception_is_formatted(peer, sock):
+    """The thread that sends them is the one that asks the exception: who waits for it sends meanwhile."""
+    bot = run_bot(
+        """
+ship = LogRelayProcessor(SOCK, exit_timeout=DEADLINE_S)
+ship(None, "info", {"event": "t"})
+class Slow(Exception):
+    asked = 0
+    def __str__(self):
+        Slow.asked += 1
+        if Slow.asked > 1:
+            for n in range(1000):
+                ship(None, "info", {"event": "said meanwhile", "n": n, "pad": "x" * 4000})
+            until(lambda: ship.stats()["acked"] == 1001)
+        return "out of luck"
+raise Slow
+""",
+        sock,
+    )
+    assert (bot.code, bot.err.splitlines()[-1]) == (1, "Slow: out of luck")
+    assert len(peer.events()) == 1002
+    assert peer.events()[-1]["exception"].endswith("Slow: out of luck")
+
+
 DEATH = """
 ship = LogRelayProcessor(SOCK)
 ship(None, "info", {"event": "t", "i": 0})
