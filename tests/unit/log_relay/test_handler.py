@@ -485,7 +485,8 @@ EXIT = """
 import logging, sys
 import atexit; atexit.register(lambda: logging.warning("last"))
 from logging.config import dictConfig
-dictConfig({"version": 1, "handlers": {"relay": {"class": sys.argv[2], "socket": sys.argv[1], "exit_timeout": "1"}},
+relay = {"class": sys.argv[2], "socket": sys.argv[1], "exit_timeout": sys.argv[3]}
+dictConfig({"version": 1, "handlers": {"relay": relay},
             "root": {"level": "INFO", "handlers": ["relay"]}})
 logging.info("first")
 """
@@ -493,14 +494,14 @@ logging.info("first")
 
 def test_records_of_the_end_of_the_process(peer, sock, wait_for):
     """Exit hooks that log are heard, and the exit is not held up twice."""
-    done = python(EXIT, sock, CLASS)
+    done = python(EXIT, sock, CLASS, str(DEADLINE_S))
     assert done.returncode == 0, done.stderr
     wait_for(lambda: [e["event"] for e in peer.events()] == ["first", "last"])
 
 
 def test_an_exit_without_a_relay_is_told_once(sock):
     """The processor's own exit hook has told what is lost; logging's, which comes behind it, has nothing to add."""
-    done = python("\n".join(line for line in EXIT.splitlines() if "atexit" not in line) + "\n", sock, CLASS)
+    done = python("\n".join(line for line in EXIT.splitlines() if "atexit" not in line) + "\n", sock, CLASS, "1")
     assert done.returncode == 0
     assert done.stderr.count("at exit") == 1
     assert "at close" not in done.stderr
