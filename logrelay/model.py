@@ -114,6 +114,9 @@ class Run:
     said_bye: bool = field(default=False, compare=False)
     """Its last frame was bye. The journal is told that it is closed, though its connection may still be open: a relay
     that stops with it must not miss it at the next start."""
+    failure: str = field(default="", compare=False)
+    """Why it ends, as it said itself; empty: it did not fail. Until that has been told the journal is not told its end:
+    a relay that stops in between has the next one tell that the run did not come back."""
     has_crashed: bool = field(default=False, compare=False)
     """It was told that it has crashed, and its own process has not been back since. The journal is told so even while
     another process delivers what it left behind: a relay that starts anew meanwhile must not tell it twice."""
@@ -131,7 +134,7 @@ class Run:
     @property
     def state_kept(self) -> str:
         """The state that the journal is told, see `said_bye` and `has_crashed`."""
-        if self.said_bye and self.state in ("connected", "quiet"):
+        if self.said_bye and not self.failure and self.state in ("connected", "quiet"):
             return "closed"
         if self.has_crashed and self.state in ("connected", "quiet", "lost"):
             return "crashed"

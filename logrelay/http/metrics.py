@@ -73,7 +73,9 @@ METRICS: tuple[Metric, ...] = (
     Metric("trader_rejected_frames_total", "counter", "Frames of traders that could never be accepted."),
     Metric("trader_lost_lines_total", "counter", "Lines that traders had to drop or never sent."),
     Metric("trader_duplicate_frames_total", "counter", "Frames that were in the journal already, and ignored."),
-    Metric("trader_crashes_total", "counter", "Traders whose process ended without saying goodbye."),
+    Metric(
+        "trader_crashes_total", "counter", "Traders whose process ended without saying goodbye, or said that it failed."
+    ),
     Metric("traders_lost", "gauge", "Traders that lost their connection and are not known to be dead."),
     Metric("trader_connections_lost_total", "counter", "Times a trader lost its connection and was not back at once."),
     Metric("trader_connections_given_up_total", "counter", "Trader connections closed for their silence."),

@@ -238,12 +238,13 @@ class UnixConnection:
         if broken:
             received.pop()
         if Hello in map(type, received):
-            # Hello again changes nothing; another run's ends what is understood, and the lines before it count.
+            # Hello again says at most that the run fails; another run's ends what is understood, and the lines before
+            # it count.
             other = next((n for n, f in enumerate(received) if type(f) is Hello and f.run != self.run), None)
             if other is not None:
                 broken = frames.Broken("hello of another run: a connection is one run's, each makes one of its own")
                 del received[other:]
-            received = [frame for frame in received if type(frame) is not Hello]
+            received = [frame for frame in received if type(frame) is not Hello or frame.failure]
         if received:
             for answer in self._intake.frames(self, received):
                 self._send(answer)

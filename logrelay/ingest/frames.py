@@ -76,6 +76,8 @@ class Hello(NamedTuple):
     """The pid by which the relay knows the trader's process; 0: not known. Not on the wire: the connection adds it."""
     peer_uid: int = UNKNOWN_UID
     """The user of who connected, as the kernel says; added by the connection as well."""
+    failure: str = ""
+    """Why the run ends, where that is a failure; empty: it does not, or not yet."""
 
 
 class Log(NamedTuple):
@@ -527,7 +529,10 @@ def _decode_hello(value: object) -> Hello | Broken:
     if type(pid) is not int or type(started) is not int or not (0 <= pid <= MAX_SEQ and 0 <= started <= MAX_SEQ):
         return Broken("hello's pid and started_ns are integers")
     knows_pings, is_dead = value.get("ping") is True, value.get("dead") is True
-    return Hello(run, app[:MAX_NAME_CHARS], host[:MAX_NAME_CHARS], pid, started, knows_pings, is_dead)
+    failed = value.get("failed")
+    failure = failed[:MAX_NAME_CHARS] if type(failed) is str else ""
+    names = (app[:MAX_NAME_CHARS], host[:MAX_NAME_CHARS])
+    return Hello(run, *names, pid, started, knows_pings, is_dead, failure=failure)
 
 
 def welcome(acked: int, *, ping_s: float = 0.0, dead_s: float = 0.0) -> bytes:

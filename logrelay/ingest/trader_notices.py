@@ -200,13 +200,15 @@ class TraderNotices:
         self._tell_state(trader, now_us, mono, WARNING, f"{_name(trader.run)} {why}", GONE)
 
     def crashed(self, trader: Trader, now_us: int, mono: float) -> None:
-        """Tell of a crash; if that was told before, only that the rest has come."""
-        name = _name(trader.run)
+        """Tell of a crash, or of the failure that it said itself; if told before, only that the rest has come."""
+        name, failure = _name(trader.run), trader.run.failure if trader.run.said_bye else ""
         if trader.run.has_crashed:
             rank, text = INFO, f"what {name} left behind when it crashed has come"
+        elif failure:
+            rank, text = ERROR, f"{name} ended with a failure: {failure}"
         else:
             rank, text = ERROR, f"{name} is gone without saying goodbye: it crashed or was killed"
-        self._tell_state(trader, now_us, mono, rank, text, CRASHED)
+        self._tell_state(trader, now_us, mono, rank, text, CRASHED, {"reason": failure} if failure else _NO_DETAILS)
 
     def ended_cleanly(self, trader: Trader, now_us: int, mono: float) -> None:
         """Tell of a clean end; with the beginning, if that was not told because the app's runs are short."""

@@ -225,6 +225,7 @@ class TraderRegistry:
         trader.run.said_bye = False
         trader.peer_pid = hello.peer_pid
         trader.is_dead = hello.is_dead
+        trader.run.failure = hello.failure or trader.run.failure
         trader.run.has_crashed = trader.run.has_crashed and hello.is_dead
         trader.last_line = mono
         trader.deadline = mono + self._quiet_after
@@ -234,7 +235,7 @@ class TraderRegistry:
     def receive(self, trader: Trader, received: list[Frame], now_us: int, mono: float) -> list[bytes]:
         """Take the frames that are new, in order. Returns answers to send at once (rejects).
 
-        `Hello` and `Broken` are the caller's business and ignored here.
+        Of a `Hello` only the failure counts that it tells; `Broken` is the caller's business and ignored here.
         """
         answers: list[bytes] = []
         run = trader.run
@@ -285,7 +286,9 @@ class TraderRegistry:
     def _receive_other(self, trader: Trader, frame: Frame, answers: list[bytes], now_us: int, mono: float) -> None:
         """Take a frame that is no line."""
         run = trader.run
-        if type(frame) is Bye:
+        if type(frame) is Hello:
+            run.failure = frame.failure or run.failure
+        elif type(frame) is Bye:
             if frame.last - run.last_seq > MAX_HOLE:
                 self._refuse_jump(run, frame.last, now_us, mono)
                 return
@@ -371,7 +374,9 @@ class TraderRegistry:
         trader.run.seen_us = now_us
 
     def ended(self, trader: Trader, connection: object, end: End, now_us: int, mono: float) -> bool:
-        """Note the end of a connection. After bye the run is closed; without it that is told after a grace time.
+        """Note the end of a connection. After bye the run is closed, or has crashed if it said that it fails.
+
+        Without bye its end is told after a grace time.
 
         It is told as a crash only when the process is known to be dead; of one that is running it matters when it ends.
         Returns whether it does: then `process_died` is to be called.
@@ -383,6 +388,9 @@ class TraderRegistry:
         trader.end = end._replace(process=DEAD) if trader.is_dead else end
         if trader.run.said_bye:
             trader.deadline = NEVER
+            if trader.run.failure:
+                self._crash(trader, now_us, mono)
+                return False
             self.notices.ended_cleanly(trader, now_us, mono)
             self._set_state(trader, CLOSED, now_us, mono)
             return False

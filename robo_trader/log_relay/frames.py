@@ -101,8 +101,12 @@ PONG: Final = b"\x91\x05"
 """For a relay whose welcome has named an interval, or that has pinged; another one refuses kinds it does not know."""
 
 
-def hello(*, run: bytes, app: str, host: str, pid: int, started_ns: int, ping: bool = False) -> bytes:
-    """Return the first frame of a connection; `ping`: the relay may send pings on it."""
+def hello(*, run: bytes, app: str, host: str, pid: int, started_ns: int, ping: bool = False, failed: str = "") -> bytes:
+    """Return the first frame of a connection; `ping`: the relay may send pings on it.
+
+    `failed` says why the run ends, where that is a failure. It may also be said later, by another hello in front of the
+    bye: a relay that does not know it takes that for the same hello again.
+    """
     said: dict[str, Any] = {
         "protocol": PROTOCOL,
         "run": run,
@@ -113,16 +117,19 @@ def hello(*, run: bytes, app: str, host: str, pid: int, started_ns: int, ping: b
     }
     if ping:
         said["ping"] = True
+    if failed:
+        said["failed"] = failed
     return _packb([0, said])
 
 
-def hello_of_dead(said: bytes) -> bytes:
+def hello_of_dead(said: bytes, failed: str = "") -> bytes:
     """Return the hello of a run whose process is known to be dead, for the process that sends what it left behind.
 
-    `said` is the run's own hello. Raises ValueError and TypeError if it is none.
+    `said` is the run's own hello, `failed` is as there. Raises ValueError and TypeError if it is none.
     """
     kind, facts = msgpack.unpackb(said)
-    return _packb([kind, {**facts, "ping": True, "dead": True}])
+    more = {"failed": failed} if failed else {}
+    return _packb([kind, {**facts, "ping": True, "dead": True, **more}])
 
 
 def log(seq: int, time_ns: int, level: bytes, body: bytes) -> bytes:

@@ -504,9 +504,9 @@ class Outbox:
         finally:
             self.to_write += b"".join(parts)
 
-    def append_bye(self) -> None:
-        """Put a bye behind everything that was sent."""
-        self.to_write += frames.bye(self.seq)
+    def append_bye(self, before: bytes = b"") -> None:
+        """Put a bye behind everything that was sent, and `before` in front of it."""
+        self.to_write += before + frames.bye(self.seq)
 
     def written(self, count: int) -> None:
         """Note that the kernel took so many bytes of `to_write`."""

@@ -199,9 +199,9 @@ class LogRelayProcessor:
         run, started_ns = os.urandom(16), time.time_ns()
         app = self._app
 
-        def make_hello() -> bytes:
-            host = gethostname()
-            return frames.hello(run=run, app=app, host=host, pid=os.getpid(), started_ns=started_ns, ping=True)
+        def make_hello(failed: str = "") -> bytes:
+            host, pid = gethostname(), os.getpid()
+            return frames.hello(run=run, app=app, host=host, pid=pid, started_ns=started_ns, ping=True, failed=failed)
 
         wakeup = Wakeup()
         folder, limit = self._spool_folder, settings["max_bytes"]
@@ -519,9 +519,12 @@ class LogRelayProcessor:
         """Whether the process is at its end, and what could be delivered has been."""
         return self._ending > 0
 
-    def _at_exit(self, uncaught: BaseException | None = None) -> None:
+    def _at_exit(self, uncaught: BaseException | None = None, failed: str = "") -> None:
+        """Send what is there and a bye; `uncaught` is reported before, `failed` is why the process fails, if so."""
         if self._closed:
             return
+        if failed:
+            self._sender.note_failure(failed)
         if uncaught is not None and self._out.produced():  # else the relay knows of no run that could have ended well
             self._report(uncaught)
         self._last_words()
@@ -727,23 +730,40 @@ def _forked() -> None:
 
 
 def _exiting() -> None:
-    uncaught = None
+    uncaught, failed = None, ""
     with contextlib.suppress(Exception):
         uncaught = _uncaught()
+        failed = _failure(uncaught)
+        if _has_own_hook():
+            uncaught = None  # the host has said what is told of it
     for processor in _all():
-        processor._at_exit(uncaught)  # noqa: SLF001
+        processor._at_exit(uncaught, failed)  # noqa: SLF001
+
+
+def _has_own_hook() -> bool:
+    hook = sys.excepthook
+    return hook is not sys.__excepthook__ and getattr(hook, "__module__", "") not in PRINTING_HOOKS
+
+
+def _failure(error: BaseException | None) -> str:
+    """Say in a few words why the process ends with this exception; empty: in order, or as somebody wanted."""
+    if error is None:
+        return ""
+    if issubclass(type(error), SystemExit):
+        code = getattr(error, "code", None)
+        status = 0 if code is None else code if isinstance(code, int) else 1
+        return f"exit status {status:d}" if status else ""
+    return "" if issubclass(type(error), NO_CRASH) else f"uncaught {serializer.type_name(error)}"
 
 
 def _uncaught() -> BaseException | None:
-    """Return the exception that has ended this program, where only Python has told of it; None: there is none.
+    """Return the exception that has ended this program; None: there is none.
 
-    Python keeps the one that it prints, also in a program, and prints it before any exit handler is called: so nothing
-    of the host's has to be replaced to know it. A host with an excepthook of its own has said what is told of it.
+    Python keeps the one that it prints, also in a program, and before it calls a hook or any exit handler: so nothing
+    of the host's has to be replaced to know it. It keeps no SystemExit.
     """
     if hasattr(sys, "ps1") or sys.flags.interactive:
         return None  # kept for who sits at the prompt, who goes on
-    if sys.excepthook is not sys.__excepthook__ and getattr(sys.excepthook, "__module__", "") not in PRINTING_HOOKS:
-        return None
     error = getattr(sys, "last_exc", None)  # Python 3.12; before it, last_value
     if error is None:
         error = getattr(sys, "last_value", None)
@@ -783,7 +803,9 @@ def _exit_of(ref: weakref.ref[LogRelayProcessor]) -> None:
     # is of the parent, which was forked while it handled that.
     error = sys.exc_info()[1]
     found = None if error is None else error.__traceback__
-    is_ours = (
-        found is not None and not issubclass(type(error), NO_CRASH) and found.tb_frame.f_code.co_name == "_bootstrap"
-    )
-    processor._at_exit(error if is_ours else None)  # noqa: SLF001
+    if found is None or found.tb_frame.f_code.co_name != "_bootstrap":
+        error = None
+    failed = ""
+    with contextlib.suppress(Exception):
+        failed = _failure(error)
+    processor._at_exit(None if error is None or issubclass(type(error), NO_CRASH) else error, failed)  # noqa: SLF001

@@ -124,7 +124,8 @@ class Connection(NamedTuple):
 class Sender:
     """One run's connection. `flush` and `finish` wait, the rest never does.
 
-    `path` is the relay's socket, None for the default order; `make_hello` makes the first frame of a connection;
+    `path` is the relay's socket, None for the default order; `make_hello` makes the first frame of a connection, given
+    why the run fails, or nothing;
     `exit_timeout` is how many seconds the thread may take to end. `wakeup` is also what the outbox wakes it with.
     With a `spool`, which the outbox has too, the files of dead runs of `app` are delivered.
     """
@@ -135,7 +136,7 @@ class Sender:
         wakeup: Wakeup,
         *,
         path: str | None,
-        make_hello: Callable[[], bytes],
+        make_hello: Callable[..., bytes],
         exit_timeout: float,
         spool: Spool | None = None,
         app: str = "",
@@ -185,6 +186,8 @@ class Sender:
         self._losses = self._losses_alone = 0
         self._bye_for = -1
         """The last seq that a bye was sent for."""
+        self.failure = ""
+        """Why the run ends, where that is a failure."""
         self._work: Callable[[], None] | None = None
         """What the thread is to run before its next turn, see `run_apart`."""
         self._is_away = False
@@ -279,6 +282,10 @@ class Sender:
 
     # -- for those who may wait ------------------------------------------------------------------------------
 
+    def note_failure(self, why: str) -> None:
+        """Note why the run ends, which is a failure, before `finish`. The relay is told with the bye."""
+        self.failure = why
+
     def flush(self, timeout: float) -> bool:
         """Wait until every line has been acked or told as lost, at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
@@ -349,7 +356,8 @@ class Sender:
     def _end_spool(self, close: bool) -> None:
         """Leave the file to the next run, or remove it if everything is in the journal."""
         if self._spool is not None:
-            self._spool.ended(everything=self._all_acked() and not self._out.inbox)
+            everything = self._all_acked() and not self._out.inbox
+            self._spool.ended(everything=everything, has_failed=bool(self.failure))
             if close:
                 self._spool.close()
 
@@ -586,7 +594,7 @@ class Sender:
                 sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, KERNEL_BUFFER)
             self._opening = made = Connection(sock, mark(sock.fileno()), place)
             sock.connect(path)
-            first = self._make_hello()
+            first = self._make_hello(self.failure) if self.failure else self._make_hello()
             if sock.send(first, SEND_FLAGS) != len(first):
                 raise BlockingIOError(errno.EAGAIN, "no room for hello")  # noqa: TRY301
         except BaseException:
@@ -849,7 +857,7 @@ class Sender:
                     out.start_direct(self._send_with_bye if self._finishing else sock.send, self._fd, self._mark)
                 return False
             self._bye_for = out.seq
-            out.append_bye()
+            out.append_bye(self._make_hello(self.failure) if self.failure else b"")
         if not is_marked(self._fd, self._mark):
             out.break_connection()
             self.wake()

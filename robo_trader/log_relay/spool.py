@@ -175,14 +175,17 @@ class Spool:
             with contextlib.suppress(Exception):
                 writer.acked(seq, everything=everything)
 
-    def ended(self, *, everything: bool) -> None:
-        """Note the run's end in order. With `everything` acked the file is removed, else it is for the next run."""
+    def ended(self, *, everything: bool, has_failed: bool = False) -> None:
+        """Note the run's end in order, or by a failure of which it is to be told.
+
+        With `everything` acked the file is removed, else it is for the next run.
+        """
         with contextlib.suppress(Exception):
             if everything and self.path:
                 os.unlink(self.path)  # noqa: PTH108
                 self.path = ""
             elif self._writer is not None:
-                self._writer.ended()
+                self._writer.ended(has_failed=has_failed)
 
     def close(self) -> None:
         """Let go of the file and its lock. Lines that come later are not taken."""

@@ -40,6 +40,8 @@ LAST_AT: Final = HEADER_BYTES - WORDS.size - LAST.size
 """Before the other words, where earlier files have a zero, which says nothing: so they can be read as before."""
 MAX_HELLO: Final = LAST_AT - START.size
 LOW, HIGH, ACKED, ENDED = range(4)
+IN_ORDER, FAILED = 1, 2
+"""What the word at `ENDED` says of a run that said goodbye, or would have; 0: it did not come to that."""
 """Places of the words; the first two are also the rings."""
 LAP_SHIFT: Final = 32
 POSITION: Final = (1 << LAP_SHIFT) - 1
@@ -123,9 +125,12 @@ class Writer:
             self._position = [0, 0]
             self._words[LOW] = self._words[HIGH] = 0
 
-    def ended(self) -> None:
-        """Note that the run ended in order: whoever sends the rest may say goodbye for it."""
-        self._words[ENDED] = 1
+    def ended(self, *, has_failed: bool = False) -> None:
+        """Note that the run ended in order, or with a failure: whoever sends the rest may say goodbye for it.
+
+        A reader that does not know failures takes it for a run that was killed.
+        """
+        self._words[ENDED] = FAILED if has_failed else IN_ORDER
 
     def release(self) -> None:
         """Let go of the buffer."""
@@ -191,8 +196,10 @@ class Reader:
         (last,) = LAST.unpack_from(header, LAST_AT)
         self.last: int = last if last <= frames.MAX_SEQ else 0
         """The last seq that the run has put into the file; 0: not known."""
-        self.ended = words[ENDED] == 1
-        """The run ended in order."""
+        self.ended = words[ENDED] in (IN_ORDER, FAILED)
+        """The run said goodbye, or would have."""
+        self.has_failed = words[ENDED] == FAILED
+        """It ended with a failure."""
         self.torn = 0
         """Places with damage, as far as the file was read: not what a kill or another lap leaves."""
         self._read_at = read_at

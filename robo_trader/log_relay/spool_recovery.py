@@ -37,6 +37,8 @@ STEP_S: Final = 0.05
 """Seconds that one send or receive may wait: then whether to go on is looked at."""
 ANSWER_S: Final = 10.0
 """Seconds without progress after which a relay is left alone until the next look."""
+SAID_OF_FAILED: Final = "its last lines tell more"
+"""What is said of the failure of a run that left a spool file, in which nothing but the fact has a place."""
 BATCH_BYTES: Final = 32_768
 """Bytes joined for one send."""
 READ_BYTES: Final = 65_536
@@ -181,7 +183,8 @@ class Recovery:
         self._sock.settimeout(STEP_S)
         self._decoder = frames.Decoder()
         self._acked, self._sent = -1, 0
-        self._write(frames.hello_of_dead(reader.hello))  # the lock on its file was free: the process is dead
+        failed = SAID_OF_FAILED if reader.has_failed else ""
+        self._write(frames.hello_of_dead(reader.hello, failed))  # the lock on its file was free: the process is dead
         self._wait_for(0)
         lines, last, batch = 0, self._acked, b""
         known = max(self._acked, reader.acked)

@@ -84,6 +84,7 @@ class Peer:
         self.lost = {}  # run -> [(first, last, cause)]
         self.last = Counter()  # run -> last seq used up
         self.byes = {}  # run -> [last_seq]
+        self.failures = {}  # run -> why it said that it fails
         self.connections = []
         self.complaints = []
         self.received = Counter()  # run -> frames received, repeats included
@@ -325,7 +326,12 @@ class Peer:
             return
         run = c.run
         last = self.last[run]
-        if kind == 1:
+        if kind == 0 and frame[1]["run"] == run:  # hello again says at most why the run fails
+            if "failed" in frame[1]:
+                self.failures.setdefault(run, []).append(frame[1]["failed"])
+            else:
+                self.complaints.append("hello again, for nothing")
+        elif kind == 1:
             _, seq, time_ns, level, event = frame
             self.received[run] += 1
             if level not in LEVELS or type(event) is not dict or not all(type(k) is str for k in event):

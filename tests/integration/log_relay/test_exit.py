@@ -17,7 +17,7 @@ import pytest
 
 from tests.support import bots as bots_module
 from tests.support.threads import running
-from tests.support.waiting import DEADLINE_S
+from tests.support.waiting import DEADLINE_S, wait_for
 
 bots = vars(bots_module)
 Bot, run_bot, scaled = bots["Bot"], bots["run_bot"], bots["scaled"]
@@ -163,6 +163,8 @@ def test_an_exception_that_nobody_catches_is_the_last_line(peer, sock, how):
     assert last["exception"].startswith(shown)
     assert "hunter2222" not in last["exception"]
     assert peer.byes[peer.run()][-1] == 2
+    kind = {"odd": "Odd", "panic": "Panic"}.get(how, "RuntimeError")
+    assert peer.failures[peer.run()] == [f"uncaught {kind}"]
 
 
 def test_the_exception_at_the_end_is_redacted_in_any_case(peer, sock):
@@ -205,6 +207,10 @@ def test_nothing_is_told_of_an_exception_that_is_none_of_ours(peer, sock, how):
     """The host's hook tells it; it was caught; somebody sits at a prompt, or asked for the end; nothing was said."""
     run_bot(UNCAUGHT, sock, how)
     assert [event["event"] for event in peer.events()] == ([] if how == "silent" else ["t"])
+    if how == "hook":  # which tells of the exception, and not of the end
+        assert peer.failures == {peer.run(): ["uncaught RuntimeError"]}
+    else:
+        assert peer.failures == {}
 
 
 CHILD = """
@@ -231,6 +237,61 @@ def test_an_exception_that_ends_a_multiprocessing_child_is_told(peer, sock):
     assert bot.code == 0
     assert [event["event"] for event in peer.events()] == ["child", "child", "exception.unhandled"]
     assert "RuntimeError: out of luck" in peer.events()[-1]["exception"]
+    assert list(peer.failures.values()) == [["uncaught RuntimeError"]]
+
+
+LEAVING = """
+import multiprocessing
+ship = LogRelayProcessor(SOCK)
+def work(status):
+    ship(None, "info", {"event": "child"})
+    sys.exit(status)
+sys.stderr = open(os.devnull, "w")
+for status in (None, 0, False, 3, "out of luck"):
+    child = multiprocessing.get_context("fork").Process(target=work, args=(status,))
+    child.start()
+    child.join()
+    tell(child.exitcode)
+"""
+
+
+def test_a_child_that_leaves_with_a_status_says_so(peer, sock):
+    """Its exit passes by where the processor says goodbye; of the program's own nothing can be seen."""
+    with Bot(LEAVING, sock) as bot:
+        assert [bot.line() for _ in range(5)] == ["0", "0", "0", "3", "1"]
+        bot.wait()
+    wait_for(lambda: sum(map(len, peer.byes.values())) == 5, "five goodbyes")
+    assert sorted(peer.failures.values()) == [["exit status 1"], ["exit status 3"]]
+
+
+def test_a_failure_is_said_to_a_relay_that_comes_late_too(make_peer, sock):
+    """A hello of another connection says it at once, and the bye is the last thing said."""
+    with Bot(
+        """
+ship = LogRelayProcessor(SOCK, exit_timeout=DEADLINE_S)
+ship(None, "info", {"event": "t"})
+until(lambda: ship.stats()["state"] == "up")
+class Ended(Exception):
+    asked = 0
+    def __str__(self):
+        Ended.asked += 1
+        if Ended.asked > 1:
+            tell("dying")
+            sys.stdin.readline()
+        return "out of luck"
+raise Ended
+""",
+        sock,
+    ) as bot:
+        peer = make_peer().start()
+        assert bot.line() == "dying"
+        peer.hang_up()
+        bot.ask("go on")
+        bot.wait()
+    assert peer.byes[peer.run()][-1] == 2
+    said = [connection.hello.get("failed") for connection in peer.connections]
+    assert said == [None] + ["uncaught Ended"] * (len(said) - 1)
+    assert len(said) > 1
 
 
 OWN_REDACTOR = """

@@ -16,7 +16,7 @@ from logrelay.ingest.connection import (
     LAZY_ACK_S,
     UnixConnection,
 )
-from logrelay.ingest.frames import Log, Unpackers, reject
+from logrelay.ingest.frames import Hello, Log, Unpackers, reject
 from logrelay.ingest.trader import DEAD, RUNNING, UNKNOWN, End
 
 HELLO = [0, {"protocol": 1, "run": b"r" * 16, "app": "bot", "host": "box", "pid": 1, "started_ns": 0}]
@@ -161,7 +161,8 @@ class Bench:
         return self.acked
 
     def frames(self, _connection, frames):
-        self.calls.append(("frames", [frame.seq for frame in frames if isinstance(frame, Log)]))
+        taken = [frame for frame in frames if isinstance(frame, Log | Hello)]
+        self.calls.append(("frames", [frame.seq if isinstance(frame, Log) else frame.failure for frame in taken]))
         return self.answers
 
     def refused(self, _connection, reason):
@@ -204,6 +205,13 @@ def test_a_second_hello_is_ignored(bench):
     it = bench()
     it.receive(HELLO, log(1), HELLO, log(2))
     assert [call for call in it.calls if call[0] in ("hello", "frames")] == [("hello", "bot"), ("frames", [1, 2])]
+
+
+def test_a_second_hello_that_tells_of_a_failure_is_taken_in_its_place(bench):
+    """It stands right before the bye."""
+    it = bench()
+    it.receive(HELLO, log(1), [0, {**HELLO[1], "failed": "uncaught ValueError"}], log(2))
+    assert ("frames", [1, "uncaught ValueError", 2]) in it.calls
 
 
 def test_hello_of_another_run_ends_the_connection(bench):

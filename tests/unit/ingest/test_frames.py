@@ -32,6 +32,8 @@ def hello(**changes):
 GOOD = [
     (hello(), Hello(RUN, "robo_trader", "box", 4711, 1_700_000_000)),
     (hello(extra="unknown keys are ignored"), Hello(RUN, "robo_trader", "box", 4711, 1_700_000_000)),
+    (hello(failed="f" * 1000), Hello(RUN, "robo_trader", "box", 4711, 1_700_000_000, failure="f" * 128)),
+    (hello(failed=7), Hello(RUN, "robo_trader", "box", 4711, 1_700_000_000)),
     (hello(app="", host=""), Hello(RUN, "", "", 4711, 1_700_000_000)),
     (hello(app="a" * 1000, host="h" * 1000), Hello(RUN, "a" * 128, "h" * 128, 4711, 1_700_000_000)),
     (hello(pid=0, started_ns=0), Hello(RUN, "robo_trader", "box", 0, 0)),

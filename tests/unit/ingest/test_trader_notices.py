@@ -404,6 +404,43 @@ def test_what_health_checks_see(bench, trader):
     assert bench.registry.summaries(bench.mono + 2.5) == [summary]
 
 
+def test_a_run_that_says_why_it_fails_has_crashed(bench):
+    """In hello again before its bye; told at once, as it said so itself, and as any crash where it is counted."""
+    trader = bench.hello()
+    bench.notices()
+    bench.receive(trader, log(1), HELLO._replace(failure="uncaught ValueError"), Bye(1))
+    last = {"last_line": "2026-01-23T10:00:00.000001Z", "reason": "uncaught ValueError"}
+    text = "bot (pid 4711) ended with a failure: uncaught ValueError"
+    assert bench.end(trader) == [(ERROR, "trader", text, {"state": "crashed"} | last | WHO)]
+    assert (trader.run.state, bench.registry.counters.crashed) == ("crashed", 1)
+    assert bench.forward(2 * GONE_GRACE_S) == []
+    bench.hello(HELLO._replace(is_dead=True, failure="its last lines tell more"))
+    bench.receive(trader, Bye(1))
+    assert [notice[:3:2] for notice in bench.end(trader)] == [
+        (INFO, "what bot (pid 4711) left behind when it crashed has come")
+    ]
+
+
+def test_a_run_that_only_says_that_it_fails_has_not_said_goodbye(bench):
+    """It was killed then, or has lost its connection: nobody knows how it ends."""
+    trader = bench.hello(HELLO._replace(failure="uncaught ValueError"))
+    bench.end(trader)
+    told = bench.forward(CRASH_GRACE_S)
+    assert told[-1][2] == "bot (pid 4711) is gone without saying goodbye: it crashed or was killed"
+
+
+def test_the_end_of_a_run_that_fails_is_not_kept_before_it_is_told(bench):
+    """A relay that stops in between has the next one tell that the run did not come back, not that it ended well."""
+    trader = bench.hello()
+    bench.receive(trader, log(1), HELLO._replace(failure="uncaught ValueError"), Bye(1))
+    (kept,) = bench.runs
+    assert (kept.state, trader.run.state) == ("connected", "connected")
+    following = Bench([kept])
+    assert [notice[2] for notice in following.forward(GONE_GRACE_S)] == [
+        "bot (pid 4711) did not come back after the relay was restarted"
+    ]
+
+
 def test_a_goodbye_is_kept_before_its_connection_ends(bench):
     """A machine that is shut down ends bots and relay at once: the next relay must not miss those that said bye."""
     trader = bench.hello()

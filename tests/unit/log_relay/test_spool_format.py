@@ -57,7 +57,9 @@ def test_an_empty_file_has_nothing(file):
 def test_the_end_of_a_run_is_kept(file):
     """Whether it ended in order says who sends the rest."""
     file.writer.ended()
-    assert file.reader().ended is True
+    assert (file.reader().ended, file.reader().has_failed) == (True, False)
+    file.writer.ended(has_failed=True)
+    assert (file.reader().ended, file.reader().has_failed) == (True, True)
 
 
 def test_lost_lines_are_kept_with_their_cause(file):

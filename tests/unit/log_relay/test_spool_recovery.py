@@ -87,7 +87,7 @@ class Bench:
         self.relays.append(ScriptedRelay(far, self.answers.pop(0)))
         return near, mark(near.fileno())
 
-    def leave(self, run, lines, *, app="bot", acked=0, ended=False):
+    def leave(self, run, lines, *, app="bot", acked=0, ended=False, has_failed=False):
         """Leave a file as a dead run would; return its path."""
         spool = Spool(self.folder, run=run, limit=LIMIT, make_hello=lambda: hello_of(run, app))
         for frame in lines:
@@ -95,7 +95,7 @@ class Bench:
         spool.open()
         spool.acked(acked, everything=False)
         if ended:
-            spool.ended(everything=False)
+            spool.ended(everything=False, has_failed=has_failed)
         path = spool.path
         assert not spool.failure
         spool.close()
@@ -149,6 +149,17 @@ def test_what_the_welcome_covers_is_not_sent(bench):
     bench.answers = [[welcome(0), [1, 7]]]
     bench.look()
     assert [frame[1] for frame in bench.got()[1][1:]] == [4, 5, 6, 7], "an earlier journal has the first ones"
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_a_run_that_ended_with_a_failure_says_so_in_the_end(bench, has_failed):
+    """Its goodbye is not one of a run that ended in order."""
+    bench.leave(b"1" * 16, [line(1)], ended=True, has_failed=has_failed)
+    bench.answers = [[welcome(), [1, 1]]]
+    bench.look()
+    hello, *rest = bench.got()[0]
+    assert hello[1].get("failed") == ("its last lines tell more" if has_failed else None)
+    assert rest[-1] == [3, 1]
 
 
 def test_a_file_with_nothing_left_is_removed_without_a_word(bench):
