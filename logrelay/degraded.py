@@ -37,6 +37,10 @@ BUSY_BYTES = 512 * 1024
 """Lines taken and not committed while the journal works: a large transaction or two. A loop that reads faster than
 the disk takes would only fill the memory; the kernel and the traders have room of their own."""
 
+BUSY_S = 0.05
+"""A commit that takes longer than this gets the processor for itself. Whoever sends without pause would keep it from the
+journal's thread, and so the lines of all others from their viewers. Three times what the largest transaction takes."""
+
 MAX_ALIASES = 64
 """Provisional epochs remembered, as many as the journal does: a disk that comes and goes makes one every second."""
 
@@ -183,17 +187,20 @@ class DegradedMode:
 
     # --- memory -------------------------------------------------------------------------------------------------
 
-    def update_reading(self) -> Literal["pause", "resume"] | None:
+    def update_reading(self, mono: float) -> Literal["pause", "resume"] | None:
         """Return whether traders are to be read no more, or again; None: as before.
 
-        There is room for what is read: little while the journal keeps up, much while it does not.
+        There is room for what is read: little while the journal keeps up, much while it does not. While it keeps up, what
+        is read waits for what has been read before it.
         """
-        room = BUSY_BYTES if self.alias is None else DEGRADED_BYTES
+        pending, in_trouble = self.pending, self.alias is not None
+        room = DEGRADED_BYTES if in_trouble else BUSY_BYTES
+        is_busy = not in_trouble and bool(pending) and mono - pending[0].since > BUSY_S
         if self.reading_paused:
-            if self._pending_bytes < room // 2:
+            if not is_busy and self._pending_bytes < room // 2:
                 self.reading_paused = False
                 return "resume"
-        elif self._pending_bytes > room:
+        elif is_busy or self._pending_bytes > room:
             self.reading_paused = True
             return "pause"
         return None

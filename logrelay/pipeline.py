@@ -379,7 +379,7 @@ class Pipeline(Generic[Server]):
 
     def _update_reading(self) -> None:
         """Read on only while there is room for what is read."""
-        change = self._degraded.update_reading()
+        change = self._degraded.update_reading(time.monotonic())
         self._update_room()
         if change is None:
             return

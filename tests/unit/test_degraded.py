@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from logrelay import degraded as degraded_module
-from logrelay.degraded import COMMIT_DEADLINE_S, DegradedMode
+from logrelay.degraded import BUSY_S, COMMIT_DEADLINE_S, DegradedMode
 from logrelay.fanout.batch import Batch
 from logrelay.fanout.line_json import log_line
 from logrelay.fanout.positions import PROVISIONAL_CHARS, Epochs
@@ -172,20 +172,44 @@ def test_reading_is_paused_at_the_bound_and_resumed_at_half_of_it(mode, batch):
     """Each change is returned once; there is little room while the journal works."""
     made, waiting = [], 0
     while waiting <= ROOM_BUSY:
-        assert mode.update_reading() is None
+        assert mode.update_reading(0.0) is None
         made.append(batch())
         mode.add(made[-1], [], 0.0)
         waiting += made[-1].size
 
-    assert mode.update_reading() == "pause"
-    assert mode.update_reading() is None
+    assert mode.update_reading(0.0) == "pause"
+    assert mode.update_reading(0.0) is None
     while waiting >= ROOM_BUSY // 2:
-        assert mode.update_reading() is None
+        assert mode.update_reading(0.0) is None
         done = made.pop(0)
         mode.take_committed(done.last)
         waiting -= done.size
-    assert mode.update_reading() == "resume"
-    assert mode.update_reading() is None
+    assert mode.update_reading(0.0) == "resume"
+    assert mode.update_reading(0.0) is None
+
+
+def test_reading_waits_for_a_commit_that_takes_long(mode, batch):
+    """However little it is: the processor is the journal's. What came behind it has time of its own."""
+    first, second = batch(1), batch(1)
+    mode.add(first, [], 0.0)
+    mode.add(second, [], 10.0)
+    assert mode.update_reading(BUSY_S) is None, "not longer than that"
+    assert mode.update_reading(BUSY_S + 0.001) == "pause"
+    assert mode.update_reading(5.0) is None
+    mode.take_committed(first.last)
+    assert mode.update_reading(11.0) is None, "the next one takes long as well"
+    mode.take_committed(second.last)
+    assert mode.update_reading(12.0) == "resume"
+    assert mode.update_reading(13.0) is None
+
+
+def test_reading_waits_for_no_commit_while_the_journal_is_in_trouble(mode, batch):
+    """Lines are shown without one, so they are read."""
+    mode.add(batch(1), [], 10.0)
+    assert mode.update_reading(11.0) == "pause"
+    mode.enter("slow")
+    assert mode.update_reading(12.0) == "resume"
+    assert mode.update_reading(13.0) is None
 
 
 def test_there_is_more_room_while_degraded(mode, batch):
@@ -193,16 +217,16 @@ def test_there_is_more_room_while_degraded(mode, batch):
     few = batch(6)
     assert ROOM_BUSY < few.size < ROOM_DEGRADED // 2
     mode.add(few, [], 0.0)
-    assert mode.update_reading() == "pause"
+    assert mode.update_reading(0.0) == "pause"
 
     mode.enter("slow")
-    assert mode.update_reading() == "resume"
+    assert mode.update_reading(0.0) == "resume"
     many = batch(20)
     assert many.size > ROOM_DEGRADED
     mode.add(many, [], 0.0)
-    assert mode.update_reading() == "pause"
+    assert mode.update_reading(0.0) == "pause"
     mode.take_committed(many.last)
-    assert mode.update_reading() == "resume"
+    assert mode.update_reading(0.0) == "resume"
 
 
 def test_ids_name_the_epoch_under_which_a_line_is_shown(mode, batch):
@@ -261,18 +285,18 @@ def test_the_bounds_of_reading_to_the_byte(mode, monkeypatch, room):
     half = room // 2
     sizes = [half - 1, 1, room - half, 1]
     for last, size in enumerate(sizes, 1):
-        assert mode.update_reading() is None
+        assert mode.update_reading(0.0) is None
         mode.add(Sized(last, size), [], 0.0)
-    assert mode.update_reading() == "pause"
+    assert mode.update_reading(0.0) == "pause"
 
     waiting = sum(sizes)
     for last, size in enumerate(sizes, 1):
-        assert mode.update_reading() is None
+        assert mode.update_reading(0.0) is None
         mode.take_committed(last)
         waiting -= size
         if waiting < half:
             break
-    assert mode.update_reading() == "resume"
+    assert mode.update_reading(0.0) == "resume"
 
 
 @pytest.mark.parametrize("room", [ROOM_BUSY, ROOM_BUSY + 1])
@@ -282,12 +306,12 @@ def test_reading_goes_on_only_below_half_of_the_room(mode, monkeypatch, room):
     half = room // 2
     for last, size in enumerate((room, 1, half - 1), 1):
         mode.add(Sized(last, size), [], 0.0)
-    assert mode.update_reading() == "pause"
+    assert mode.update_reading(0.0) == "pause"
 
     mode.take_committed(1)
-    assert mode.update_reading() is None, "half of the room is taken"
+    assert mode.update_reading(0.0) is None, "half of the room is taken"
     mode.take_committed(2)
-    assert mode.update_reading() == "resume"
+    assert mode.update_reading(0.0) == "resume"
 
 
 def test_a_line_that_waits_for_its_commit_again_has_the_epoch_of_the_journal(mode, batch):
