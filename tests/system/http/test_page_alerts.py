@@ -7,6 +7,7 @@ import re
 import pytest
 
 from tests.support.browser import needs_chromium, until_true
+from tests.support.waiting import wait_for
 from tests.system.alerts.conftest import make_bot, make_relay, receiver
 from tests.system.http.test_page_for_everybody import AXE, CUT_OFF, picture, violations
 
@@ -22,6 +23,7 @@ def test_the_page_shows_alerts_and_silences_a_bot(make_relay, make_bot, receiver
     bot.say("raise", "margin call")
     other.say("info", "hello")
     receiver.wait_for("margin call")
+    wait_for(lambda: b'"app":"hedger"' in relay.get("/summary")[1], "the other bot to be known")
     phone = open_phone(viewport={"width": 320, "height": 640})
     if AXE is not None:
         phone.add_init_script(AXE.read_text("utf-8"))

@@ -85,6 +85,7 @@ def ready(page, url: str) -> None:
     expect(page.locator("#money")).to_be_visible()
     expect(page.locator(".bot")).to_have_count(2)
     until_true(page, "document.querySelectorAll('#canvas .row').length > 8")
+    expect(page.locator("#canvas .row:not(.notice)").last).to_contain_text("REJECTED")  # the newest line
 
 
 def states(page):
@@ -244,8 +245,7 @@ def test_keyboard(busy, open_phone):
     for _ in range(30):
         page.keyboard.press("k")
     until_true(page, "document.activeElement.closest('.row') !== null")
-    box = page.locator(":focus").bounding_box()
-    assert box["y"] > 0
+    until_true(page, "document.activeElement.getBoundingClientRect().top > 0")
     page.keyboard.press("Enter")
     expect(page.locator("#sheettitle")).to_be_focused()
     assert page.evaluate("getComputedStyle(document.querySelector('#sheet .close')).visibility") == "visible"

@@ -195,6 +195,8 @@ def test_status_has_an_exit_code_for_scripts(relay, send, cli):
     relay.start()
     url = f"ws://127.0.0.1:{relay.port}"
     send("--app", "my_bot", "hello")
+    # Its end comes by another connection than the question, and may be read later.
+    wait_for(lambda: [one["state"] for one in relay.health()["traders"]] == ["closed"], "the end of the bot")
     well = cli("status", url)
     assert well.returncode == 0, well.stderr
     assert re.search(rf"^the relay at {url}: ok, version \S+, up \d+ s, 0 viewers", well.stdout)
@@ -245,7 +247,9 @@ def test_tail_of_a_file_follows_it_beside_a_relay(relay, send, start, home):
     for n in range(2, 5):
         send(f"line {n}")
         while f"line {n}" not in seen:
-            seen += texts(tail.stdout.readline())
+            row = tail.stdout.readline()
+            assert row, tail.stderr.read()
+            seen += texts(row)
         if n == 3:
             relay.restart()
     assert seen == ["one", "line 2", "line 3", "line 4"]
