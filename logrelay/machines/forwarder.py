@@ -231,7 +231,14 @@ class Forwarder:
             await self._pause(pause_s * (1 - self._random() / 2))
 
     def _is_over(self) -> bool:
-        return self._stop_asked and (not self._connected or not self._feed.lag_lines)
+        return self._stop_asked and (not self._connected or self._has_sent_all)
+
+    @property
+    def _has_sent_all(self) -> bool:
+        """Whether nothing is left to send. The feed learns of what was sent on another thread, a moment later: whoever
+        asked it at the end might wait for a line that never comes."""
+        oldest, head = self._feed.ends
+        return head <= max(self._forwarded, oldest - 1)
 
     async def _pause(self, seconds: float) -> None:
         """Wait before another attempt; being stopped ends it."""
@@ -388,7 +395,7 @@ class Forwarder:
                 if not self._stop_asked:
                     waits.append(stopped)
                 # What is committed is sent; once there is nothing more of it, nothing is waited for.
-                idle = self._stop_asked and not self._feed.lag_lines
+                idle = self._stop_asked and self._has_sent_all
                 await asyncio.wait(waits, timeout=0.0 if idle else None, return_when=asyncio.FIRST_COMPLETED)
                 if page.done():
                     try:
@@ -397,7 +404,7 @@ class Forwarder:
                         await asyncio.sleep(READ_PAUSE_S)
                         raise NatsError(f"the journal cannot be read: {error}") from None
                 link.check()
-                if self._stop_asked and not self._feed.lag_lines:
+                if self._stop_asked and self._has_sent_all:
                     return None
         finally:
             stopped.cancel()
