@@ -196,7 +196,13 @@ class ViewerService:
             fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
         verdict = judge(token_set=self._tokens.token_set)
-        if isinstance(verdict, Refused) and verdict.code == "bad_token" and self._tokens.look_again():
+        shows_token = bool(headers.get_all("Authorization") or query_tokens(target)) or any(
+            name.startswith(BEARER) for name in offered
+        )
+        # Whoever shows a token where none is needed has perhaps the first one, and its limits.
+        may_be_new = shows_token and not self._tokens.token_set.needed
+        is_unknown = isinstance(verdict, Refused) and verdict.code == "bad_token"
+        if (may_be_new or is_unknown) and self._tokens.look_again():
             verdict = judge(token_set=self._tokens.token_set)
         # RFC 6455, section 4.1: it is asked for with GET.
         upgrade = request.method == "GET" and any("websocket" in value.lower() for value in headers.get_all("Upgrade"))

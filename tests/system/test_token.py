@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 
 from logrelay.access.token_file import change_tokens, read_tokens
 from logrelay.access.tokens import Token, digest_of
+from logrelay.fanout.filters import Limit
 from logrelay.http.api import ROUTES, STATIC
 from logrelay.viewers.messages import CLOSE_TOKEN
 from logrelay.viewers.requests import REQUEST_TYPES
@@ -102,6 +103,29 @@ def test_a_token_can_be_used_at_once(start):
         answers.append(get(relay, "/readyz", text)[0])
     assert answers == [200] * len(texts)
     assert get(relay, "/readyz", "lr_nobody")[0] == 401
+
+
+@pytest.mark.parametrize("shown", ["header", "query", "subprotocol"])
+def test_the_first_token_has_its_limits_at_once(start, shown):
+    """Before it everybody on this machine sees all; whoever shows it a moment later sees what it may see."""
+    relay = start()
+    trader = relay.trader()
+    trader.log("for its owner")
+    wait_for(lambda: b"for its owner" in get(relay, "/logs")[1], "the line")
+    text = f"lr_first_{secrets.token_urlsafe(24)}"
+    narrow = Token("first", digest_of(text), "id1", Limit(apps=("nobody",)))
+    change_tokens(str(relay.directory / "tokens.json"), lambda there: (*there, narrow))
+    if shown == "subprotocol":
+        with connect(
+            f"ws://127.0.0.1:{relay.port}/?tail=10", subprotocols=[f"bearer.{text}"], open_timeout=DEADLINE_S
+        ) as peer:
+            peer.send('{"type":"ping"}')
+            got = receive_until(peer, lambda m: m["type"] == "pong")
+        assert [m for m in got if m["type"] == "log"] == []
+    else:
+        answer = get(relay, "/logs", text) if shown == "header" else get(relay, f"/logs?token={text}")
+        assert answer == (200, b"")
+    assert get(relay, "/readyz")[0] == 401
 
 
 def test_a_token_is_made_used_and_revoked_while_the_relay_runs(start):
