@@ -38,8 +38,8 @@ BUSY_BYTES = 512 * 1024
 the disk takes would only fill the memory; the kernel and the traders have room of their own."""
 
 BUSY_S = 0.05
-"""A commit that takes longer than this gets the processor for itself. Whoever sends without pause would keep it from the
-journal's thread, and so the lines of all others from their viewers. Three times what the largest transaction takes."""
+"""A commit that takes longer than this gets the processor for itself. Whoever sends without pause would keep it from
+the journal's thread, and so the lines of all others from viewers. Three times what the largest transaction takes."""
 
 MAX_ALIASES = 64
 """Provisional epochs remembered, as many as the journal does: a disk that comes and goes makes one every second."""
@@ -190,8 +190,8 @@ class DegradedMode:
     def update_reading(self, mono: float) -> Literal["pause", "resume"] | None:
         """Return whether traders are to be read no more, or again; None: as before.
 
-        There is room for what is read: little while the journal keeps up, much while it does not. While it keeps up, what
-        is read waits for what has been read before it.
+        There is room for what is read: little while the journal keeps up, much while it does not. While it keeps up,
+        what is read waits for what has been read before it.
         """
         pending, in_trouble = self.pending, self.alias is not None
         room = DEGRADED_BYTES if in_trouble else BUSY_BYTES

@@ -235,8 +235,11 @@ class Forwarder:
 
     @property
     def _has_sent_all(self) -> bool:
-        """Whether nothing is left to send. The feed learns of what was sent on another thread, a moment later: whoever
-        asked it at the end might wait for a line that never comes."""
+        """Whether nothing is left to send.
+
+        The feed learns of what was sent on another thread, a moment later: whoever asked it at the end might wait for a
+        line that never comes.
+        """
         oldest, head = self._feed.ends
         return head <= max(self._forwarded, oldest - 1)
 
