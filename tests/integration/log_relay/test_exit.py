@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -375,12 +376,17 @@ def test_an_own_redactor_sees_the_exception_that_ends_the_bot(peer, sock, root, 
     assert "swordfish" not in str(peer.events())
 
 
-@pytest.mark.parametrize("fault", ["raises", "drops", "odd"])
-@pytest.mark.parametrize("how", [*OWN_WAYS, "hooks", "thread", "task"])
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    # structlog's DropEvent is for chains of structlog, so the handler's function cannot drop a line by it.
+    [
+        pair
+        for pair in product([*OWN_WAYS, "hooks", "thread", "task"], ["raises", "drops", "odd"])
+        if pair != ("handler", "drops")
+    ],
+)
 def test_an_own_redactor_that_fails_lets_nothing_out(peer, sock, root, tmp_path, how, fault):
     """What it would have made of the exception nobody knows: a note is shipped, or nothing if it drops the line."""
-    if (how, fault) == ("handler", "drops"):
-        pytest.skip("structlog's DropEvent is for chains of structlog")
     run_with_own_redactor(tmp_path, sock, root, how, fault)
     names = [event["event"] for event in peer.events()]
     assert "t" in names
