@@ -38,8 +38,8 @@ BUSY_BYTES = 512 * 1024
 the disk takes would only fill the memory; the kernel and the traders have room of their own."""
 
 BUSY_S = 0.05
-"""A commit that takes longer than this gets the processor for itself. Whoever sends without pause would keep it from
-the journal's thread, and so the lines of all others from viewers. Three times what the largest transaction takes."""
+"""Lines that wait longer than this for their commit give it the processor. Whoever sends without pause would keep it
+from the journal's thread, and so the lines of all others from viewers. Three times what the largest commit takes."""
 
 MAX_ALIASES = 64
 """Provisional epochs remembered, as many as the journal does: a disk that comes and goes makes one every second."""

@@ -65,6 +65,9 @@ REPORT_SHARE: Final = 0.5
 """Part of the exit's budget in which that exception has to be formatted; the rest is for sending it."""
 NO_CRASH: Final = (KeyboardInterrupt, SystemExit)
 """What ends a program as somebody wanted."""
+WANTED_STATUS: Final = (0, 130, 143)
+"""With these a process leaves in order, or because SIGINT or SIGTERM told it to: by the shell's custom 128 and the
+signal's number."""
 PRINTING_HOOKS: Final = frozenset({"apport_python_hook"})
 """Modules whose excepthook is the system's: Ubuntu puts it into every program, and it logs nothing."""
 SCALARS: Final = frozenset({int, float, bool, type(None)})
@@ -525,9 +528,13 @@ class LogRelayProcessor:
             return
         if failed:
             self._sender.note_failure(failed)
-        if uncaught is not None and self._out.produced():  # else the relay knows of no run that could have ended well
-            self._report(uncaught)
-        self._last_words()
+        try:
+            if uncaught is not None and self._out.produced():  # else the relay knows of no run that could end well
+                self._report(uncaught)
+        except Exception:
+            self._degraded += 1
+        finally:
+            self._last_words()  # also after Ctrl-C while an exception is formatted
 
     def _report(self, error: BaseException) -> None:
         """Put the exception that ends the program behind the last line."""
@@ -752,7 +759,7 @@ def _failure(error: BaseException | None) -> str:
     if issubclass(type(error), SystemExit):
         code = getattr(error, "code", None)
         status = 0 if code is None else code if isinstance(code, int) else 1
-        return f"exit status {status:d}" if status else ""
+        return "" if status in WANTED_STATUS else f"exit status {status:d}"
     return "" if issubclass(type(error), NO_CRASH) else f"uncaught {serializer.type_name(error)}"
 
 

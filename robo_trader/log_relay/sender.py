@@ -346,8 +346,10 @@ class Sender:
 
         self._work = run
         self.wake()
-        self._wait_until(lambda: bool(done), time.monotonic() + timeout)
-        self._work = None
+        try:
+            self._wait_until(lambda: bool(done), time.monotonic() + timeout)
+        finally:
+            self._work = None  # also where the wait is interrupted
         return bool(done)
 
     def _is_recovered(self) -> bool:

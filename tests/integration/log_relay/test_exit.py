@@ -248,7 +248,7 @@ def work(status):
     ship(None, "info", {"event": "child"})
     sys.exit(status)
 sys.stderr = open(os.devnull, "w")
-for status in (None, 0, False, 3, "out of luck"):
+for status in (None, 0, False, 3, "out of luck", 130, 143):
     child = multiprocessing.get_context("fork").Process(target=work, args=(status,))
     child.start()
     child.join()
@@ -259,10 +259,31 @@ for status in (None, 0, False, 3, "out of luck"):
 def test_a_child_that_leaves_with_a_status_says_so(peer, sock):
     """Its exit passes by where the processor says goodbye; of the program's own nothing can be seen."""
     with Bot(LEAVING, sock) as bot:
-        assert [bot.line() for _ in range(5)] == ["0", "0", "0", "3", "1"]
+        assert [bot.line() for _ in range(7)] == ["0", "0", "0", "3", "1", "130", "143"]
         bot.wait()
-    wait_for(lambda: sum(map(len, peer.byes.values())) == 5, "five goodbyes")
+    wait_for(lambda: sum(map(len, peer.byes.values())) == 7, "seven goodbyes")
     assert sorted(peer.failures.values()) == [["exit status 1"], ["exit status 3"]]
+
+
+INTERRUPTED = """
+class Slow(Exception):
+    def __str__(self):
+        if threading.current_thread() is threading.main_thread():
+            return "slow"  # Python's own print of it
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+ship = LogRelayProcessor(SOCK, exit_timeout=20)
+ship(None, "info", {"event": "said"})
+raise Slow
+"""
+
+
+def test_an_interruption_while_the_exception_is_formatted_leaves_the_goodbye(peer, sock):
+    """What was said is delivered, and so is that the run failed."""
+    run_bot("import signal, threading\n" + INTERRUPTED, sock)
+    wait_for(lambda: sum(map(len, peer.byes.values())) == 1, "the goodbye")
+    assert peer.events()[0]["event"] == "said"
+    assert list(peer.failures.values()) == [["uncaught Slow"]]
 
 
 def test_a_failure_is_said_to_a_relay_that_comes_late_too(make_peer, sock):
