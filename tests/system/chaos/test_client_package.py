@@ -31,7 +31,7 @@ def installed(tmp_path_factory):
     modules = folder / "node_modules"
     modules.mkdir()
     with tarfile.open(folder / made["filename"]) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (folder / "package").rename(modules / made["name"])
     (modules / "ws").symlink_to(found / "node_modules" / "ws")
     return folder
