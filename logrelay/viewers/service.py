@@ -182,13 +182,14 @@ class ViewerService:
             if name.strip()
         ]
         target = request.path
+        authorization, in_query = headers.get_all("Authorization"), query_tokens(target)
         judge = partial(
             self._policy.decide,
             origin=headers.get_all("Origin"),
             host_header=headers.get_all("Host"),
-            authorization=headers.get_all("Authorization"),
+            authorization=authorization,
             subprotocols=offered,
-            query_token=query_tokens(target),
+            query_token=in_query,
             peer_is_loopback=peer is None or is_loopback(peer),
             now_s=self._tokens.now(),
             host_optional=request.protocol == "HTTP/1.0",
@@ -196,13 +197,11 @@ class ViewerService:
             fetch_site=headers.get_all("Sec-Fetch-Site"),
         )
         verdict = judge(token_set=self._tokens.token_set)
-        shows_token = bool(headers.get_all("Authorization") or query_tokens(target)) or any(
-            name.startswith(BEARER) for name in offered
-        )
-        # Whoever shows a token where none is needed has perhaps the first one, and its limits.
-        may_be_new = shows_token and not self._tokens.token_set.needed
-        is_unknown = isinstance(verdict, Refused) and verdict.code == "bad_token"
-        if (may_be_new or is_unknown) and self._tokens.look_again():
+        if self._tokens.token_set.needed:
+            may_be_new = isinstance(verdict, Refused) and verdict.code == "bad_token"
+        else:  # whoever shows a token has perhaps the first one, and its limits
+            may_be_new = bool(authorization or in_query) or any(name.startswith(BEARER) for name in offered)
+        if may_be_new and self._tokens.look_again():
             verdict = judge(token_set=self._tokens.token_set)
         # RFC 6455, section 4.1: it is asked for with GET.
         upgrade = request.method == "GET" and any("websocket" in value.lower() for value in headers.get_all("Upgrade"))

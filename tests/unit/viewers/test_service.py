@@ -223,6 +223,23 @@ def guarded():
     made.loop.close()
 
 
+@pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.1"])
+def test_the_first_token_counts_before_the_next_look_at_its_file(peer, tmp_path):
+    """From this machine, which was let in without one, with its limits; from another, which was not, at all."""
+    path = str(tmp_path / "tokens.json")
+    made = Bench()
+    keeper = TokenKeeper(path, None, now=lambda: 100.0, mono=lambda: 5.0)
+    made.service = ViewerService(
+        made.stream, AccessPolicy(None), tail=500, version="1.2.3", loop=made.loop, make_http=made.make, tokens=keeper
+    )
+    try:
+        change_tokens(path, lambda there: (*there, Token("one", digest_of("lr_one"), "1", LIMIT)))
+        answer = made.decide("/logs", peer, Authorization="Bearer lr_one")
+        assert (answer.status, answer.token.limit) == (200, LIMIT)
+    finally:
+        made.loop.close()
+
+
 def test_an_answer_is_made_from_what_the_token_allows(guarded):
     """Plain HTTP gets narrowed facts for a limited token, all facts for another; the answer says by which token."""
     for text, limited in (("lr_one", True), ("lr_all", False)):
