@@ -201,14 +201,14 @@ def test_a_compressed_viewer_reads_the_same(house, batch):
         if at % 50 == 1:
             one.ask(type="ping")
     got, pongs = [], 0
-    while len(got) < 300:
+    while len(got) < 300 or pongs < 6:  # answers and lines come by the same connection, in no order among each other
         message = one.message()
         if isinstance(message, dict) and message["type"] == "pong":
             pongs += 1
         else:
             got += message if isinstance(message, list) else [message]
     assert seqs(got) == list(range(2002, 2302))
-    assert pongs in (5, 6)
+    assert pongs == 6
     assert seqs(two.lines(2301 - head)) == list(range(head + 1, 2302))
     for peer in (one, two):
         peer.close()
