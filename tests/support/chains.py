@@ -70,12 +70,17 @@ class Relay:
                 for frame in unpacker:
                     if frame[0] == 0:
                         self.hellos.append(frame[1])
-                        connection.sendall(msgpack.packb([0, {"protocol": 1, "acked": 0}]))
+                        self._answer(connection, [0, {"protocol": 1, "acked": 0}])
                     elif frame[0] == 1:
                         self.logs.append(frame)
-                        connection.sendall(msgpack.packb([1, frame[1]]))
+                        self._answer(connection, [1, frame[1]])
                     elif frame[0] == 3:
                         self.byes += 1
+
+    def _answer(self, connection, frame):
+        """Answer, if anybody is still there: what a bot had sent before its end is read all the same."""
+        with contextlib.suppress(OSError):
+            connection.sendall(msgpack.packb(frame))
 
     @property
     def events(self):

@@ -14,6 +14,7 @@ from logrelay.machines.edge_state import EdgeState
 from logrelay.machines.edge_state import encode as encode_state
 from logrelay.machines.stream_batch import LINES_SUBJECT, Hole, Origin, StreamBatch, StreamLine, encode
 from tests.support.nats import asked
+from tests.support.waiting import DEADLINE_S
 
 STREAM = "LOGRELAY"
 
@@ -61,7 +62,7 @@ def publish(url: str, *messages: StreamBatch | EdgeState | tuple[str, bytes], ma
     """Publish batches, states, or (subject, bytes) as they are; with `make` a missing stream is made."""
 
     async def send(client: Any) -> None:
-        js = client.jetstream()
+        js = client.jetstream(timeout=DEADLINE_S)
         if make:
             await js.add_stream(name=STREAM, subjects=[f"{LINES_SUBJECT}*"])
         for message in messages:
@@ -72,7 +73,7 @@ def publish(url: str, *messages: StreamBatch | EdgeState | tuple[str, bytes], ma
                 await js.publish(message.subject, body, headers=headers)
             else:
                 await js.publish(*message)
-        await client.flush()
+        await client.flush(timeout=DEADLINE_S)
 
     asked(url, send)
 
@@ -81,6 +82,6 @@ def change_stream(url: str, how: str, **options: Any) -> None:
     """Call a method of JetStream for the stream: `delete_stream`, `purge_stream`."""
 
     async def call(client: Any) -> None:
-        await getattr(client.jetstream(), how)(STREAM, **options)
+        await getattr(client.jetstream(timeout=DEADLINE_S), how)(STREAM, **options)
 
     asked(url, call)

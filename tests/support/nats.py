@@ -223,7 +223,7 @@ def asked(url: str, ask: Callable[[Any], Awaitable[Any]], **options: Any) -> Any
     import nats  # noqa: PLC0415  (an extra: tests that need it say so)
 
     async def run() -> Any:
-        client = await nats.connect(url, allow_reconnect=False, connect_timeout=10, **options)
+        client = await nats.connect(url, allow_reconnect=False, connect_timeout=DEADLINE_S, **options)
         try:
             return await ask(client)
         finally:
@@ -236,7 +236,7 @@ def messages_of(url: str, stream: str = "LOGRELAY", **options: Any) -> list[Any]
     """Return every message of a stream, in order: each has `subject`, `headers`, `data` and `metadata.sequence`."""
 
     async def read(client: Any) -> list[Any]:
-        js = client.jetstream()
+        js = client.jetstream(timeout=DEADLINE_S)
         info = await js.stream_info(stream)
         count = info.state.messages
         if not count:

@@ -6,6 +6,7 @@ what the script is about. Read `waiting` next.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ import pytest
 from tests.support.threads import join
 from tests.support.waiting import DEADLINE_S, wait_for
 
-INSTALL_S = 60
+INSTALL_S = 2 * DEADLINE_S
 """The longest that npm may take to fetch some small packages."""
 
 PACKAGES = {"ws": "8", "reconnecting-websocket": "4"}
@@ -27,19 +28,31 @@ PACKAGES = {"ws": "8", "reconnecting-websocket": "4"}
 
 
 def packages(*names: str) -> Path:
-    """Return a folder whose `node_modules` has the packages, fetched once. Skips where they are not to be had."""
+    """Return a folder whose `node_modules` has the packages, fetched once. Skips where they are not to be had.
+
+    One process of tests at a time looks and fetches: what another one is fetching is not whole yet.
+    """
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "logrelay-tests"
-    missing = [name for name in names if not (folder / "node_modules" / name / "package.json").exists()]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        wanted = [f"{name}@{major}" for name, major in PACKAGES.items()]
-        command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"npm could not fetch {' '.join(missing)}: {done.stderr.strip()[-160:]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [name for name in names if not (folder / "node_modules" / name / "package.json").exists()]
+        if missing:
+            _fetch(folder, missing)
     return folder
+
+
+def _fetch(folder: Path, missing: list[str]) -> None:
+    wanted = [f"{name}@{major}" for name, major in PACKAGES.items()]
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"npm could not fetch {' '.join(missing)} in {INSTALL_S:g} s")
+    if done.returncode != 0:
+        pytest.skip(f"npm could not fetch {' '.join(missing)}: {done.stderr.strip()[-160:]}")
 
 
 class Program:
@@ -66,8 +79,11 @@ class Program:
         """Wait for something that it says; fail when it ends before."""
 
         def found() -> bool:
+            ended = self.process.poll() is not None
+            if ended:
+                join(self._reader)  # its last words
             held = bool(condition())
-            assert held or self.process.poll() is None, f"it ended with {self.process.returncode}, and not {what}"
+            assert held or not ended, f"it ended with {self.process.returncode}, and not {what}"
             return held
 
         wait_for(found, what)

@@ -32,11 +32,13 @@ class Terminal:
             os.execvpe(command[0], command, environ)
         self.shown = ""
         self.status = None
-        self.deadline = time.monotonic() + DEADLINE_S
 
     def read(self):
-        """Read what there is; False at the end."""
-        readable, _, _ = select.select([self.fd], [], [], max(0, self.deadline - time.monotonic()))
+        """Read what there is, waiting for it as long as for anything; False at the end."""
+        return self._read(time.monotonic() + DEADLINE_S)
+
+    def _read(self, deadline):
+        readable, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
         assert readable, f"nothing more after:\n{self.shown}"
         try:
             data = os.read(self.fd, 65536)
@@ -46,15 +48,17 @@ class Terminal:
         return bool(data)
 
     def wait_for(self, pattern):
+        deadline = time.monotonic() + DEADLINE_S
         while not (match := re.search(pattern, self.shown, re.MULTILINE)):
-            assert self.read(), f"ended without {pattern!r}:\n{self.shown}"
+            assert self._read(deadline), f"ended without {pattern!r}:\n{self.shown}"
         return match
 
     def type(self, keys):
         os.write(self.fd, keys)
 
     def wait(self):
-        while self.read():
+        deadline = time.monotonic() + DEADLINE_S
+        while self._read(deadline):
             pass
         _, status = os.waitpid(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)

@@ -6,6 +6,7 @@ to it are taken by the kernel and stay open, nothing goes through. Read `waiting
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +16,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import DEADLINE_S, wait_for
+
+LISTENS = "00010000"
+"""What /proc/net/unix has among its flags (__SO_ACCEPTCON) of a socket that listens, and is not only bound."""
 
 SOCAT = shutil.which("socat")
 
@@ -41,7 +45,14 @@ class Tunnel:
         return self
 
     def _listens(self) -> bool:
-        return f" {self.path}\n" in Path("/proc/net/unix").read_text()
+        """Tell whether this socat listens there: one that was just ended may be listed there, too."""
+        rows = (row.split() for row in Path("/proc/net/unix").read_text().splitlines())
+        listening = {f"socket:[{row[6]}]" for row in rows if row[7:] == [self.path] and row[3] == LISTENS}
+        held = set()
+        for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                held.add(os.readlink(fd))
+        return bool(listening & held)
 
     def freeze(self) -> None:
         """Stop all of it, as it is."""

@@ -230,7 +230,7 @@ class Peer:
                 elif fd == self._listener.fileno():
                     with contextlib.suppress(BlockingIOError):
                         self._accept()
-                elif fd in by_fd:
+                elif fd in by_fd and by_fd[fd].ended is None:  # a run's other connection may have ended it just now
                     self._read(by_fd[fd])
                     if self.pause:
                         quiet_until[fd] = time.monotonic() + self.pause
@@ -318,7 +318,8 @@ class Peer:
                     self._end(other, "owned by another")
             c.acked = self.last[c.run]
             if self.refuse is not None:
-                c.sock.send(msgpack.packb([3, self.refuse]))
+                with contextlib.suppress(BrokenPipeError):
+                    c.sock.send(msgpack.packb([3, self.refuse]))
                 self._end(c, "refused")
             elif self.welcoming:
                 with contextlib.suppress(BrokenPipeError):

@@ -84,8 +84,11 @@ class Trader:
         fields = {"protocol": 1, "run": self.run, "app": self.name, "host": "chaos", "pid": os.getpid()}
         return pack([HELLO, fields | {"started_ns": self.started_ns}])
 
-    def try_connect(self, timeout: float = 5.0) -> bool:
-        """Connect, say hello, take the welcome, queue what the relay does not have. False: not this time."""
+    def try_connect(self, timeout: float = DEADLINE_S) -> bool:
+        """Connect, say hello, take the welcome, queue what the relay does not have. False: not this time.
+
+        A relay that stands still is waited for: one more connection would be one more to be told of.
+        """
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(timeout)
         self._unpacker = msgpack.Unpacker()

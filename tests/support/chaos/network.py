@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -16,6 +17,19 @@ from tests.support.waiting import DEADLINE_S
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+def _hold_number() -> tuple[socket.socket, int]:
+    """Take a number that no other process of tests has: a name without a file, which lasts as long as its socket."""
+    for number in range(1, 251):
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0logrelay-tests-network-{number}")
+        except OSError:
+            name.close()
+            continue
+        return name, number
+    raise AssertionError("every network of the tests is in use")
 
 
 class Network:
@@ -28,12 +42,13 @@ class Network:
 
     def __init__(self) -> None:
         Network.used += 1
-        number = (os.getpid() * 7 + Network.used) % 250 + 1
+        self._held, number = _hold_number()
         self.name = f"lr{os.getpid() % 100_000}n{Network.used}"
         self._far = f"{self.name}f"
         self.near, far = f"10.213.{number}.1", f"10.213.{number}.2"
         self.inside = ["ip", "netns", "exec", self.name]
         if shutil.which("ip") is None or _run("ip", "netns", "add", self.name).returncode != 0:
+            self._held.close()
             pytest.skip("a network namespace cannot be made here")
         commands = [
             ["ip", "link", "add", self.name, "type", "veth", "peer", "name", self._far, "netns", self.name],
@@ -60,3 +75,4 @@ class Network:
         """Take it away; processes inside have to have ended."""
         _run("ip", "netns", "del", self.name)
         _run("ip", "link", "del", self.name)
+        self._held.close()
