@@ -9,8 +9,9 @@ relay from before pings says nothing, and then nothing is asked of it. The relay
 it has nothing to send but answers: its own ping is for the case that the relay's is overdue.
 
 The clock is one that stands still while a machine is suspended, so a laptop that wakes up first listens for as long as
-anybody else. Whoever asks `due` has looked at the socket and found nothing to read: a process that was frozen, or whose
-thread did not run, reads what came meanwhile before it judges.
+anybody else. Whoever asks `due` or `has_patience` has looked at the socket and found nothing to read: a process that
+was frozen, or whose thread did not run, reads what came meanwhile before it judges. Where the whole machine stood
+still nothing came, as the relay did not run either: so the time by which a wait was late is no silence.
 """
 
 from __future__ import annotations
@@ -75,8 +76,16 @@ class Keepalive:
         self._next_ping = now + OVERDUE * self._ping_s
 
     def waited(self, took_s: float, *, most_s: float) -> None:
-        """Note that a wait of at most `most_s` seconds is over, and how long it took."""
-        self.was_late = took_s > most_s + LATE_S
+        """Note that a wait of at most `most_s` seconds is over, and how long it took.
+
+        What is beyond `most_s` is time in which this process did not run, and perhaps the relay neither.
+        """
+        late_s = took_s - most_s
+        self.was_late = late_s > LATE_S
+        if late_s > 0:
+            self._heard += late_s
+            self._next_ping += late_s
+            self._began += late_s
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until `due` has something to say; infinity when never."""

@@ -484,8 +484,6 @@ class Sender:
         now = time.monotonic()
         if self._sock is None and now >= self._next_try:
             self._connect(now)
-        elif self.state == "greeting" and now >= self._deadline:
-            self._look_elsewhere(now)
         if self._recovery is not None and self.state == "up":
             self._recovery.start(now)
         if self._spool is not None and self._spool.failure and not self._spool_told:
@@ -526,6 +524,10 @@ class Sender:
 
     def _look_for_silence(self, now: float) -> None:
         """Ping a relay that has been silent, or give the connection up. Its socket has just had nothing to read."""
+        if self.state == "greeting":
+            if now >= self._deadline:
+                self._look_elsewhere(now)
+            return
         due = self._keepalive.due(now)
         if due == "ping":
             self._out.delegate(self._send_small, frames.PING)
@@ -557,7 +559,7 @@ class Sender:
             made = self._dial(high=True)
         except Exception as error:
             self._last_error = f"{type(error).__name__}: {error}"
-            self._schedule_retry(now)
+            self._schedule_retry(time.monotonic())  # the attempt itself may have taken long
             return
         self._take_connection(made, now, first=False)
 

@@ -94,3 +94,22 @@ def test_a_wait_that_took_far_too_long(keepalive):
     assert keepalive.was_late is True
     keepalive.waited(0.5, most_s=1.0)
     assert keepalive.was_late is False
+
+
+def test_time_in_which_this_process_did_not_run_is_no_silence(keepalive):
+    """Where a whole machine stood still, the relay on it could not ping either; what was silent before counts."""
+    assert keepalive.due(107.0) is None
+    keepalive.waited(30.5, most_s=0.5)
+    assert keepalive.due(137.4) is None
+    assert keepalive.due(137.5) == "ping"
+    keepalive.waited(1.0, most_s=4.5)
+    assert keepalive.due(141.9) is None
+    assert keepalive.due(142.0) == "dead"
+
+
+def test_patience_is_not_spent_while_this_process_does_not_run():
+    keepalive = Keepalive()
+    keepalive.begin(0.0)
+    keepalive.waited(61.0, most_s=1.0)
+    assert keepalive.has_patience(60.0 + PATIENCE_FIRST_S - 0.1)
+    assert not keepalive.has_patience(60.0 + PATIENCE_FIRST_S)

@@ -1554,3 +1554,42 @@ def test_the_end_of_a_connection_after_a_freeze_is_no_lines_fault(bench, relay, 
         assert (bench.sender.state, bench.sender._losses) == ("down", 0)
         clock.now = bench.sender._next_try
     assert bench.out.dropped["rejected_repeatedly"] == 0
+
+
+def test_a_machine_that_stood_still_gives_no_relay_up(bench, relay, clock, monkeypatch):
+    """The relay on it could say nothing either: it is listened to for as long as ever, welcomed or not."""
+    with monkeypatch.context() as patch:
+        patch.setattr(select, "poll", lambda: FrozenPoll(clock))
+        bench.turn(4)
+        relay.accept()
+        assert (bench.sender.state, bench.sender.given_up) == ("greeting", 0)
+        relay.send([0, {"protocol": 1, "acked": 0, **PINGS}])
+        bench.turn(4)
+    assert (bench.sender.state, bench.sender.given_up) == ("up", 0)
+    clock.now += 12
+    bench.turn()
+    assert (bench.sender.state, bench.sender.given_up) == ("down", 1)
+
+
+def test_a_welcome_that_has_come_is_read_before_another_relay_is_looked_for(bench, relay, clock):
+    """Also when the path leads elsewhere by now: this one answers, if late."""
+    bench.turn()
+    relay.accept()
+    relay.send([0, {"protocol": 1, "acked": 0}])
+    relay.listener.close()
+    relay.listen()
+    clock.now = bench.sender._deadline + 1
+    bench.turn()
+    assert bench.sender.state == "up"
+
+
+def test_an_attempt_that_took_long_is_followed_by_a_pause(bench, relay, clock):
+    """It may be the machine that is slow, and a busy loop would make it slower."""
+
+    def slow_hello():
+        clock.now += 5
+        raise OSError
+
+    bench.sender._make_hello = slow_hello
+    bench.turn()
+    assert bench.sender._next_try == pytest.approx(clock.now + module.RETRY_FIRST_S)
