@@ -23,13 +23,22 @@ HANGS_S = 2 * DEADLINE_S
 """After so many seconds a bot is taken to hang: it prints where each thread stands and ends. More than the deadline
 of a wait, which says what it waited for."""
 
+UNHURRIED = f"""
+from robo_trader.log_relay import LogRelayProcessor, keepalive, sender, spool_recovery
+LogRelayProcessor.__init__.__kwdefaults__["exit_timeout"] = {DEADLINE_S}
+sender.WELCOME_TIMEOUT_S = keepalive.PATIENCE_FIRST_S = {10 * DEADLINE_S}
+spool_recovery.ANSWER_S = {DEADLINE_S}
+"""
+"""What a bot of the tests begins with: a relay that stands still for a while, as the process of a test may at any
+moment, is waited for at the exit, is not told of on stderr and is not given up. Who is about those times sets them."""
+
 PRELUDE = """
 import atexit, faulthandler, gc, os, signal, sys, threading, time, weakref
 faulthandler.dump_traceback_later({hangs}, exit=True)
-from robo_trader.log_relay import LogRelayProcessor
+{unhurried}
 SOCK = sys.argv[1]
 
-DEADLINE_S = {deadline}
+DEADLINE_S, HANGS_S = {deadline}, {hangs}
 
 def until(condition, seconds=DEADLINE_S):
     end = time.monotonic() + seconds
@@ -43,7 +52,20 @@ def up(ship):
     return ship._out.direct_send is not None
 
 def balanced(ship):
-    stats = ship.stats()
+    "Return the stats at a moment at which nobody changes what they count, and check that the books balance."
+    baton, held = ship._out.baton, []
+    def mine():
+        try:
+            held.append(baton.pop())
+        except IndexError:
+            pass
+        return held
+    until(mine)
+    try:
+        stats = ship.stats()
+    finally:
+        baton += held
+    ship._out.combine()
     assert stats["produced"] == stats["acked"] + stats["pending"] + sum(stats["dropped"].values()), stats
     return stats
 
@@ -63,7 +85,7 @@ def environment():
 
 
 def command(code, args, options=(), hangs=HANGS_S, before=""):
-    prelude = PRELUDE.format(hangs=hangs, deadline=DEADLINE_S)
+    prelude = PRELUDE.format(hangs=hangs, deadline=DEADLINE_S, unhurried=UNHURRIED)
     return [sys.executable, *options, "-c", before + prelude + code, *map(str, args)]
 
 

@@ -25,6 +25,17 @@ def own_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    """A relay end that stands still for a while is neither told of nor given up, nor is a file left to the next look.
+
+    A busy machine is no dead tunnel. The tests of those times set them.
+    """
+    monkeypatch.setattr("robo_trader.log_relay.sender.WELCOME_TIMEOUT_S", 10 * waiting.DEADLINE_S)
+    monkeypatch.setattr("robo_trader.log_relay.keepalive.PATIENCE_FIRST_S", 10 * waiting.DEADLINE_S)
+    monkeypatch.setattr("robo_trader.log_relay.spool_recovery.ANSWER_S", waiting.DEADLINE_S)
+
+
 @pytest.fixture
 def scale():
     """How many times longer than in CI (environment variable LOG_RELAY_SCALE)."""
@@ -91,14 +102,30 @@ def ship(sock):
     yield make
     for processor in made:
         processor.close(0.0)
+    for processor in made:
+        waiting.wait_for(lambda sender=processor._sender: not sender.running, "the end of the sender's thread")
+
+
+def _taken(baton):
+    """Take the baton if it is free."""
+    try:
+        return [baton.pop()]
+    except IndexError:
+        return []
 
 
 @pytest.fixture
 def balanced():
-    """Check that the books of a processor balance, and return its stats."""
+    """Return the stats of a processor at a moment at which nobody changes what they count: the books balance then."""
 
     def check(processor):
-        stats = processor.stats()
+        out = processor._out
+        held = waiting.wait_for(lambda: _taken(out.baton), "the baton")
+        try:
+            stats = processor.stats()
+        finally:
+            out.baton += held
+        out.combine()
         assert stats["produced"] == stats["acked"] + stats["pending"] + sum(stats["dropped"].values()), stats
         return stats
 

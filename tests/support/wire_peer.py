@@ -136,11 +136,25 @@ class Peer:
         os.eventfd_write(self._wakeup_fd, 1)
 
     def do(self, action):
-        """Run `action()` in the peer's thread and wait for it."""
-        done = threading.Event()
-        self._commands.append((action, done))
+        """Run `action()` in the peer's thread and wait for it; what it raises is raised here."""
+        done, raised = threading.Event(), []
+
+        def run():
+            try:
+                action()
+            except Exception as error:
+                raised.append(error)
+
+        self._commands.append((run, done))
         self.poke()
         assert done.wait(DEADLINE_S)
+        if raised:
+            raise raised[0]
+
+    def read_no_more(self):
+        """Stop reading; when this returns no byte more is read."""
+        self.reading = False
+        self.do(lambda: None)
 
     def read_all(self):
         """Accept and read whatever has been sent up to now, unless this peer is told to be slow.
@@ -344,9 +358,9 @@ class Peer:
             else:
                 if seq != last + 1:
                     self.complaints.append(f"a hole: {last} then {seq}")
-                self.last[run] = seq
                 if self.keep_lines:
                     self.lines.setdefault(run, []).append((seq, time_ns, level, event))
+                self.last[run] = seq  # last: who sees it finds the line
                 if self._book is not None:
                     commit.append(msgpack.packb([run, *frame]))
         elif kind == 2:
@@ -356,8 +370,8 @@ class Peer:
             if end > last:
                 if first > last + 1:
                     self.complaints.append(f"a hole: {last} then lost {first}")
-                self.last[run] = end
                 self.lost.setdefault(run, []).append((max(first, last + 1), end, cause))
+                self.last[run] = end
                 if self._book is not None:
                     commit.append(msgpack.packb([run, 2, max(first, last + 1), end, count, cause]))
             else:
@@ -429,6 +443,11 @@ def depth(value):
     return deepest
 
 
+def process_state(pid):
+    """Return the state letter of a process: T is one that was stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
 class PeerProcess:
     """The relay end as a process of its own. `lines()` and `lost()` read its journal; it may be killed at any time."""
 
@@ -455,7 +474,9 @@ class PeerProcess:
             self.process = None
 
     def pause(self):
+        """SIGSTOP, and wait until it stands still."""
         os.kill(self.process.pid, signal.SIGSTOP)
+        wait_for(lambda: process_state(self.process.pid) == "T", "the relay end to stand still")
 
     def resume(self):
         os.kill(self.process.pid, signal.SIGCONT)

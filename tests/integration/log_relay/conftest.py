@@ -12,6 +12,7 @@ from tests.support.processors import (
     scale,
     ship,
     sock,
+    unhurried,
     wait_for,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "scale",
     "ship",
     "sock",
+    "unhurried",
     "wait_for",
 ]
