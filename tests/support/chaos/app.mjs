@@ -2,7 +2,7 @@
  * The mobile app's own flow, without its screen: it opens its URL with reconnecting-websocket, subscribes, and keeps the
  * newest 500 lines by their timestamps. It never says where it was. Writes what it gets, a JSON object per line.
  *
- *   node app.mjs FOLDER URL [MIN-DELAY-MS]     FOLDER/node_modules has ws and reconnecting-websocket
+ *   node app.mjs FOLDER URL [MIN-DELAY-MS [OPEN-MS]]     FOLDER/node_modules has ws and reconnecting-websocket
  *
  * On stdin, a JSON object per line: {"lose": true} takes its socket away, as a phone's system does when it changes networks.
  */
@@ -10,7 +10,7 @@
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 
-const [folder, url, delay] = process.argv.slice(2);
+const [folder, url, delay, open] = process.argv.slice(2);
 const need = createRequire(`${folder}/`);
 const { WebSocket } = need("ws");
 const ReconnectingWebSocket = need("reconnecting-websocket");
@@ -30,7 +30,7 @@ class Socket extends WebSocket {
 
 const wait = Number(delay ?? 100);
 const socket = new ReconnectingWebSocket(url, [], {
-  WebSocket: Socket, minReconnectionDelay: wait, maxReconnectionDelay: 2 * wait, connectionTimeout: 2000,
+  WebSocket: Socket, minReconnectionDelay: wait, maxReconnectionDelay: 2 * wait, connectionTimeout: Number(open ?? 2000),
 });
 socket.onopen = () => {
   tell({ open: true });

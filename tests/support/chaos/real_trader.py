@@ -3,7 +3,7 @@
 Owns: the other end of `RealTrader` and of a `Nursery` of real traders. The only file here that imports a program
 under test, and only when it is run.
 
-    python -m tests.support.chaos.real_trader drive SOCKET NAME MAX-BYTES
+    python -m tests.support.chaos.real_trader drive SOCKET NAME MAX-BYTES EXIT-SECONDS
                                                  then requests on stdin, answers on stdout: JSON, line by line
     python -m tests.support.chaos.real_trader nursery SOCKET     see `feeder`
 """
@@ -31,10 +31,11 @@ one is in the kernel when the log call returns."""
 class RealTrader:
     """Drives a real trader in a process of its own."""
 
-    def __init__(self, path: Path, name: str = "robo", *, max_bytes: int = 1 << 20) -> None:
+    def __init__(self, path: Path, name: str = "robo", *, max_bytes: int = 1 << 20, exit_s: float = DEADLINE_S) -> None:
+        """`exit_s`: how long it may wait at its end for a relay that does not answer."""
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, "drive", str(path), name, str(max_bytes)],
+            [sys.executable, "-m", MODULE, "drive", str(path), name, str(max_bytes), str(exit_s)],
             env=feeder.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -63,7 +64,7 @@ class RealTrader:
     def quit(self) -> int:
         """Let it end by itself; returns the exit code."""
         self.process.stdin.close()
-        code = self.process.wait(DEADLINE_S)
+        code = self.process.wait(2 * DEADLINE_S)
         self.process.stdout.close()
         return code
 
@@ -87,16 +88,16 @@ def set_up(path: str, processor: object):
     return get_logger("load.real")
 
 
-def make_processor(path: str, name: str, max_bytes: int):
+def make_processor(path: str, name: str, max_bytes: int, exit_s: float = DEADLINE_S):
     """Make the real processor."""
     from robo_trader.logger import LogRelayProcessor  # noqa: PLC0415
 
-    return LogRelayProcessor(path, app=name, max_bytes=max_bytes)
+    return LogRelayProcessor(path, app=name, max_bytes=max_bytes, exit_timeout=exit_s)
 
 
-def run_drive(path: str, name: str, max_bytes: str) -> None:
+def run_drive(path: str, name: str, max_bytes: str, exit_s: str) -> None:
     """Do what stdin says, line by line; end cleanly when it ends."""
-    processor = make_processor(path, name, int(max_bytes))
+    processor = make_processor(path, name, int(max_bytes), float(exit_s))
     log = set_up(path, processor)
     lock, logged = threading.Lock(), 0
 

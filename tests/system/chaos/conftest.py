@@ -67,7 +67,7 @@ class Scene:
         self._ends.append(feeder.end)
         return feeder
 
-    def real_trader(self, relay: Relay, name: str = "robo", **options: int) -> RealTrader:
+    def real_trader(self, relay: Relay, name: str = "robo", **options: float) -> RealTrader:
         """A trader with the real chain, in a process of its own."""
         trader = RealTrader(relay.socket, name, **options)
         self.traders.append(trader)

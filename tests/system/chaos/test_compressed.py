@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.ledger import check_trader, check_viewer, settled
 from tests.support.chaos.scale import chance, scaled
 from tests.support.waiting import wait_for
 
@@ -50,7 +50,7 @@ def test_every_kind_of_viewer_gets_every_line_through_kills_stalls_and_newcomers
         viewer.hurry()
     plain = viewers[0][0]
     plain.wait(lambda: sum(b'"state":"closed"' in got.raw for got in plain.lines) == 2, "not all ends seen")
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     for name, count in counts.items():
         check_trader(ledger, name, 1, count)
     for viewer, wanted in viewers:
@@ -87,7 +87,7 @@ def test_compressed_viewers_through_trouble(scene):
     viewers[0].wait_for_notice(notice="relay", state="recovered")
     trader.burst(50)
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     check_trader(ledger, "trader", 1, trader.seq)
     for viewer in (*viewers, late):
         viewer.wait_for_id(ledger.head)

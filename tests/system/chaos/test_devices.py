@@ -7,11 +7,11 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
-from tests.support.chaos.ledger import Ledger
+from tests.support.chaos.ledger import Ledger, wait_well
 from tests.support.chaos.network import Network
 from tests.support.chaos.scale import chance, scaled
 from tests.support.node import Program, packages
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 APP = Path(__file__).parents[2] / "support" / "chaos" / "app.mjs"
 TOKEN = "x7Kq2mPz9wLr4tVb8nYc"
@@ -32,7 +32,9 @@ class App:
     def __init__(self, scene, relay, host="127.0.0.1", query="device=phone", inside=()):
         folder = packages("ws", "reconnecting-websocket")
         url = f"ws://{host}:{relay.port}/?{query}"
-        self.program = Program(APP, str(folder), url, prefix=list(inside))
+        # The app gives an attempt up after 2 s; without a network in between that is a machine that stands still.
+        open_ms = 2_000 if inside else int(DEADLINE_S * 1000)
+        self.program = Program(APP, str(folder), url, "100", str(open_ms), prefix=list(inside))
         scene.on_end(self.program.end)
 
     @property
@@ -45,6 +47,15 @@ class App:
 
     def opens(self):
         return sum("open" in said for said in self.said)
+
+    def lose(self):
+        """Take its socket away; return when it is gone: nothing more comes on that connection, cut or not."""
+        before = self.closes()
+        self.program.tell(lose=True)
+        self.program.wait(lambda: self.closes() > before, "to have lost its connection")
+
+    def closes(self):
+        return sum("closed" in said for said in list(self.said))
 
     def last(self):
         """Return the number of the newest line of the bot."""
@@ -112,6 +123,7 @@ def test_kills_of_the_relay(scene):
     feeder = scene.feeder(relay, "feeder", rate=RATE)
     for number in range(KILLS):
         app.wait_for_lines(feeder, dice.randrange(20, 120))
+        wait_well(relay)  # a disk that keeps a commit keeps the device's position as well
         relay.restart()
         app.wait_open(number + 2)
     count = finish(feeder, app)
@@ -141,7 +153,7 @@ def test_a_network_that_is_cut(scene):
         app.wait_for(trader.seq)
         wait_for(lambda: kept_position(relay.journal) == Ledger.read(relay.journal).head, "the position to be kept")
         network.cut()
-        app.program.tell(lose=True)
+        app.lose()
         trader.burst(dice.randrange(3, 30))
         network.mend()
         app.wait_open(number + 2)
@@ -154,7 +166,7 @@ def test_a_network_that_is_cut(scene):
     for number in range(CUTS):
         app.wait_for_lines(feeder, dice.randrange(20, 120))
         network.cut()
-        app.program.tell(lose=True)
+        app.lose()
         cut_at = feeder.acked
         wait_for(lambda at=cut_at: feeder.acked >= at + RATE, "the bot to go on")
         network.mend()

@@ -7,18 +7,15 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 
 import pytest
 
-from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.ledger import UNANSWERED_S, Ledger, check_trader, check_viewer, settled
 from tests.support.waiting import DEADLINE_S, wait_for
 
 DISK_BYTES = 4 << 20
 """Size of the file system that is going to be full."""
-
-LIVE_S = 5.0
-"""For a line to reach a viewer while the journal is stuck. The relay promises about one second; the rest is for a busy
-machine, and still far below the time the journal stays stuck in these tests."""
 
 
 class FileLimit:
@@ -98,16 +95,21 @@ def trouble(request, scene):
     return trouble
 
 
-def into_trouble(trouble, viewer, trader) -> None:
-    """Bring the journal into trouble and log until the relay says so."""
+def into_trouble(trouble, viewer, trader) -> str:
+    """Bring the journal into trouble and log until the relay says so; return the provisional epoch of this trouble.
+
+    The disk may have stood still for a moment before, which is trouble of its own: it is to be over, and not to count.
+    """
+    viewer.wait_for_id(settled(trouble.relay).head)
+    before = len(viewer.lines)
     trouble.fill()
 
     def told():
         trader.log("until somebody notices", padding="x" * 500)
         trader.step()
-        return any(b'"state":"trouble"' in got.raw for got in viewer.lines)
+        return [got for got in viewer.lines[before:] if b'"state":"trouble"' in got.raw]
 
-    viewer.wait(told, "nobody said that the journal is in trouble")
+    return viewer.wait(told, "nobody said that the journal is in trouble")[-1].id.rpartition("-")[0]
 
 
 def logged(viewer, trader) -> int:
@@ -115,10 +117,10 @@ def logged(viewer, trader) -> int:
     return sum(f'"feeder":"{trader.name}"'.encode() in got.raw for got in viewer.lines)
 
 
-def kept(viewer, trader) -> int:
-    """Count those of the trader's lines that the viewer has under an id of the journal, committed that is."""
+def kept(viewer, trader, provisional) -> int:
+    """Count those of the trader's lines that the viewer has under other ids than those of the present trouble."""
     lines = (got for got in viewer.lines if f'"feeder":"{trader.name}"'.encode() in got.raw)
-    return sum("." not in got.id.rpartition("-")[0] for got in lines)
+    return sum(got.id.rpartition("-")[0] != provisional for got in lines)
 
 
 def test_lines_flow_while_the_journal_cannot_be_written(scene, trouble):
@@ -132,18 +134,17 @@ def test_lines_flow_while_the_journal_cannot_be_written(scene, trouble):
     leaving = scene.viewer(relay, name="leaving", resume=False).start()
     trader.burst(100)
     trader.wait_acked()
-    into_trouble(trouble, watching, trader)
-    acked = kept(watching, trader)
+    provisional = into_trouble(trouble, watching, trader)
+    acked = kept(watching, trader, provisional)
     trader.wait_acked(acked)
     for _ in range(5):
         count = trader.burst(10)
-        watching.wait(lambda n=count: logged(watching, trader) == n, "live lines stopped", LIVE_S)
+        watching.wait(lambda n=count: logged(watching, trader) == n, "live lines stopped")
     trader.step()
     assert trader.acked == acked, "lines were acked that are not kept"
-    epochs = {got.id.rpartition("-")[0] for got in watching.lines}
-    (plain,) = (epoch for epoch in epochs if "." not in epoch)
-    (provisional,) = (epoch for epoch in epochs if "." in epoch)
+    (plain,) = {epoch for got in watching.lines if "." not in (epoch := got.id.rpartition("-")[0])}
     assert provisional.startswith(f"{plain}.")
+    assert watching.last_id.rpartition("-")[0] == provisional
     status = relay.health()
     assert status["journal"]["trouble"], status
     assert relay.get("/readyz")[0] == 503
@@ -164,11 +165,12 @@ def test_lines_flow_while_the_journal_cannot_be_written(scene, trouble):
     watching.wait_for_notice(notice="relay", state="recovered")
     trader.burst(10)
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     check_trader(ledger, "trader", 1, trader.seq)
     assert provisional in ledger.aliases
-    assert len(ledger.notices(notice="relay", state="trouble")) == 1
-    assert len(ledger.notices(notice="relay", state="recovered")) == 1
+    # Once for each time of trouble: one, unless the disk stood still by itself before or behind it.
+    assert len(ledger.notices(notice="relay", state="trouble")) == len(ledger.aliases)
+    assert 1 <= len(ledger.notices(notice="relay", state="recovered")) <= len(ledger.aliases)
     assert not ledger.notices(notice="gap")
     again = scene.viewer(relay, name="again", after=held).start()
     for viewer in (watching, late, back, again):
@@ -179,14 +181,14 @@ def test_lines_flow_while_the_journal_cannot_be_written(scene, trouble):
     check_viewer(late, ledger)
     check_viewer(back, ledger, after=stood)
     check_viewer(again, ledger, after=stood)
-    assert relay.get("/readyz")[0] == 200
+    wait_for(lambda: relay.get("/readyz")[0] == 200, relay.tell)
     # What was provisional stays good when the relay is another one.
     relay.restart()
     trader.close()
     trader.connect()
     trader.burst(5)
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     later = scene.viewer(relay, name="later", after=held).start()
     later.wait_for_id(ledger.head)
     later.stop()
@@ -205,7 +207,7 @@ def test_a_relay_killed_in_trouble_keeps_no_false_promise(scene, trouble):
     trader.wait_acked()
     into_trouble(trouble, watching, trader)
     count = trader.burst(50)
-    watching.wait(lambda: logged(watching, trader) == count, "live lines stopped", LIVE_S)
+    watching.wait(lambda: logged(watching, trader) == count, "live lines stopped")
     assert "." in watching.last_id
     assert trader.acked < count
     relay.kill()
@@ -214,7 +216,7 @@ def test_a_relay_killed_in_trouble_keeps_no_false_promise(scene, trouble):
     trader.wait_acked()
     trader.burst(5)
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     check_trader(ledger, "trader", 1, trader.seq)
     watching.wait_for_notice(notice="gap", cause="unsynced")
     watching.wait_for_id(ledger.head)
@@ -262,7 +264,7 @@ def test_trouble_again_and_again(scene):
         trader.burst(5)
         trader.wait_acked()
     assert len({id_.rpartition("-")[0] for id_, _ in held}) == 3
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     check_trader(ledger, "trader", 1, trader.seq)
     watching.wait_for_id(ledger.head)
     check_viewer(watching, ledger)
@@ -321,7 +323,7 @@ def test_readers_do_not_suffer_from_a_full_disk(scene):
     watching.wait(lambda: any(m["type"] == "history" for m in watching.others), "no answer to history")
     picky = scene.viewer(relay, name="picky", level="WARNING", notices="all", tail=10).start()
     trader.log("a second alarm", "warning")
-    picky.wait_for_line(lambda data: data["message"] == "a second alarm", "the second alarm", LIVE_S)
+    picky.wait_for_line(lambda data: data["message"] == "a second alarm", "the second alarm")
 
 
 def test_a_viewer_that_stalls_through_the_trouble_misses_nothing(scene):
@@ -335,6 +337,7 @@ def test_a_viewer_that_stalls_through_the_trouble_misses_nothing(scene):
     trader.burst(10)
     trader.wait_acked()
     before.wait(lambda: logged(before, trader) == 10, "no lines")
+    held_at = time.monotonic()
     before.hold()
     trader.burst(3000, padding="x" * 100)
     trader.flush_all()
@@ -351,14 +354,15 @@ def test_a_viewer_that_stalls_through_the_trouble_misses_nothing(scene):
     trouble.free()
     trader.wait_acked()
     before.hurry()
+    held_s = time.monotonic() - held_at
     watching.wait_for_notice(notice="relay", state="recovered")
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     check_trader(ledger, "trader", 1, trader.seq)
     for viewer in (watching, before, within):
         viewer.wait_for_id(ledger.head)
         viewer.stop()
         check_viewer(viewer, ledger)
-        assert viewer.connections == 1
+        assert viewer.connections == 1 or held_s > UNANSWERED_S
 
 
 def test_memory_is_bounded_while_the_journal_cannot_be_written(scene):

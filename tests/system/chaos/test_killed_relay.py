@@ -9,6 +9,7 @@ from tests.support.chaos.ledger import (
     check_viewer,
     cut_at_epoch_gaps,
     private_notices,
+    settled,
 )
 from tests.support.chaos.scale import chance, scaled
 from tests.support.waiting import wait_for
@@ -47,7 +48,7 @@ def test_kill_under_load_loses_nothing_and_repeats_nothing(scene):
         lambda: sum(b'"state":"closed"' in got.raw for got in plain.lines) == 4,
         "not all four traders were seen to end",
     )
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     for viewer in (plain, slow, picky):
         viewer.wait_for_id(ledger.head)
         viewer.stop()
@@ -89,7 +90,7 @@ def test_kill_in_the_middle_of_a_frame_brings_every_line_once(scene):
         trader.wait_acked()
         trader.bye()
     viewer.wait(lambda: sum(b'"closed"' in got.raw for got in viewer.lines) == len(traders), "not all ends seen")
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     viewer.wait_for_id(ledger.head)
     for trader in traders:
         check_trader(ledger, trader.name, 1, trader.seq)

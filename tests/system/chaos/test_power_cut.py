@@ -19,7 +19,7 @@ from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import Commit, Line, run_name
 from tests.support.chaos import power
-from tests.support.chaos.ledger import Ledger, check_accounted
+from tests.support.chaos.ledger import LATE_COMMIT, Ledger, check_accounted, settled
 from tests.support.chaos.scale import chance, scaled
 
 RECORDINGS = scaled(1, 5)
@@ -99,7 +99,7 @@ class Scenery:
         relay.kill()
         viewer.stop()
         trader.close()
-        stood_still = any("a commit has taken more than" in text for text in relay.said)
+        stood_still = any(LATE_COMMIT in text for text in relay.said)
         stood_still = stood_still or any("." in line.id for line in viewer.lines)
         return power.Recording(log, self.disk), before, stood_still
 
@@ -208,9 +208,11 @@ def check_restart(scene, folder, scenery, told):
     trader.started_ns, trader.seq = scenery.trader.started_ns, scenery.trader.seq
     trader.connect().burst(5)
     trader.wait_acked()
+    viewer.wait_for_id(settled(relay).head)
     relay.stop()
-    viewer.stop()
     ledger = Ledger.read(relay.journal)
+    viewer.wait_for_id(ledger.head)
+    viewer.stop()
     check_trader_goes_on(ledger, trader, "unexplained" if "full" in scenery.options else "power")
     epoch, _, number = held.rpartition("-")
     kept = {entry.id for entry in ledger.entries}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chaos.ledger import Ledger, check_viewer
+from tests.support.chaos.ledger import check_viewer, settled
 from tests.support.chaos.scale import scaled
-from tests.support.waiting import DEADLINE_S, wait_for
+from tests.support.waiting import DEADLINE_S
 
 PRODUCERS = Path(__file__).parents[2] / "contract" / "producers"
 FIRST = scaled(300, 20_000)
@@ -67,8 +67,7 @@ def test_a_producer_written_from_the_page(scene, tmp_path, make):
         producer.stdin.close()
         producer.stdout.close()
     viewer.wait(lambda: any(b'"state":"closed"' in got.raw for got in viewer.lines), "its end was not told")
-    wait_for(lambda: b'"state":"closed"' in Ledger.read(relay.journal).entries[-1].raw, relay.tell)
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     viewer.wait_for_id(ledger.head)
     viewer.stop()
     check_viewer(viewer, ledger)

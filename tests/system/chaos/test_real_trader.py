@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.support.chaos.feeder import SENT, Shared
-from tests.support.chaos.ledger import Ledger, check_trader, check_viewer
+from tests.support.chaos.ledger import Ledger, check_trader, check_viewer, settled
 from tests.support.chaos.scale import chance, scaled
 from tests.support.waiting import wait_for
 
@@ -33,7 +33,7 @@ def test_killed_real_traders_have_said_their_last_words(scene):
         shared.close()
         shared.path.unlink()
     viewer.wait(lambda: sum(b'"state":"crashed"' in got.raw for got in viewer.lines) == KILLS, "not all crashes told")
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     kept = {}
     for entry in ledger.entries:
         context = entry.data["context"]
@@ -63,7 +63,7 @@ def test_relay_killed_under_a_real_trader(scene):
     assert stats["produced"] == stats["acked"] == count
     assert trader.quit() == 0
     viewer.wait_for_notice(notice="trader", state="closed")
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     check_trader(ledger, "robo", 1, count)
     viewer.wait_for_id(ledger.head)
     check_viewer(viewer, ledger)
@@ -122,7 +122,7 @@ def test_beyond_the_bound_the_gap_has_the_exact_number(scene, how):
         relay.resume()
     count = trader.log(50)
     stats = trader.wait_settled()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     assert check_books(ledger, stats, count) > 3_000
     viewer.wait_for_id(ledger.head)
     check_viewer(viewer, ledger)
@@ -139,7 +139,7 @@ def test_beyond_the_bound_the_gap_has_the_exact_number(scene, how):
 def test_a_real_trader_that_ends_while_the_relay_is_away_ends_all_the_same(scene):
     """The relay is dead when the trader ends: it ends with its own exit code, soon, and what it had sent is kept."""
     relay = scene.relay().start()
-    trader = scene.real_trader(relay)
+    trader = scene.real_trader(relay, exit_s=2.0)
     trader.log(50)
     trader.wait_settled()
     relay.kill()

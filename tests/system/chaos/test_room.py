@@ -9,6 +9,7 @@ from contextlib import closing
 
 import pytest
 
+from tests.support.chaos.ledger import troubles
 from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.chaos.test_full_disk import SmallDisk
 from tests.unit.journal.test_sqlite_upkeep import reader
@@ -56,7 +57,7 @@ def test_a_reader_that_never_ends_and_retention_that_fails_are_told(scene):
     (failed, _) = told(viewer, "upkeep_trouble", "upkeep_recovered")
     assert "no line goes" in failed["reason"]
     # A disk that stands still for a moment, as that of a busy machine does, is another matter.
-    assert all(one["reason"].startswith("a commit has taken more than") for one in told(viewer, "trouble"))
+    assert troubles(told(viewer, "trouble")) == []
 
 
 def test_a_disk_that_is_low_is_told_once(scene):
@@ -91,7 +92,7 @@ def test_a_disk_that_is_low_is_told_once(scene):
         "disk_low",
         "disk_recovered",
     ]
-    assert told(viewer, "trouble") == []
+    assert troubles(told(viewer, "trouble")) == []
 
 
 @pytest.fixture
@@ -123,10 +124,12 @@ def test_a_disk_that_does_not_answer_is_told(scene, frozen_disk):
     total = bot.log(10, 200)
     viewer.wait(lambda: told(viewer, "trouble"), "nobody said that the disk does not answer")
     wait_for(lambda: relay.metric("journal_stalled_seconds") > 1, relay.tell)
-    assert relay.metric("journal_trouble") == 1
+    wait_for(lambda: relay.metric("journal_trouble") == 1, relay.tell)
     assert relay.get("/healthz")[0] == 503
     subprocess.run(["fsfreeze", "--unfreeze", frozen_disk], check=True)
     assert bot.wait_settled()["acked"] == total
     viewer.wait(lambda: told(viewer, "recovered"), "nobody said that it works again")
     wait_for(lambda: relay.metric("journal_trouble") == 0 == relay.metric("journal_stalled_seconds"), relay.tell)
-    assert [context["state"] for context in told(viewer, "trouble", "recovered")] == ["trouble", "recovered"]
+    states = [context["state"] for context in told(viewer, "trouble", "recovered")]
+    # Once, unless the disk of this machine stood still by itself as well.
+    assert states == ["trouble", "recovered"] * (len(states) // 2)

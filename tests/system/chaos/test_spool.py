@@ -30,10 +30,11 @@ while True:
 """Says on stdout, line by line, which calls have returned. What a pipe takes of that is less than the outbox holds."""
 
 HEIR = """
-ship = LogRelayProcessor(SOCK, app="spooled", spool=sys.argv[2])
+ship = LogRelayProcessor(SOCK, app="spooled", spool=sys.argv[2], exit_timeout=DEADLINE_S)
 ship(None, "info", {"event": "heir"})
 assert ship.flush(DEADLINE_S)
-until(lambda: not [name for name in os.listdir(sys.argv[2]) if not name.startswith(ship._run.hex())])
+# What a relay that stood still has not answered is tried again half a minute later.
+until(lambda: not [name for name in os.listdir(sys.argv[2]) if not name.startswith(ship._run.hex())], 2 * DEADLINE_S)
 """
 
 
@@ -62,7 +63,7 @@ def test_what_killed_bots_left_behind_arrives_once_in_order_under_their_own_runs
             returned[run] = lines
         assert len(list(folder.glob("*.spool"))) == ROUND
         relay.start()
-        heir = bots.run_bot(HEIR, relay.socket, folder)
+        heir = bots.run_bot(HEIR, relay.socket, folder, hangs=2 * bots.HANGS_S)
         assert heir.code == 0, heir.err
         assert not list(folder.iterdir())
         relay.kill()

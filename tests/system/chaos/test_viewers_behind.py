@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from tests.support.chaos.ledger import Ledger, check_accounted, check_trader, check_viewer, private_notices
+from tests.support.chaos.ledger import (
+    UNANSWERED_S,
+    Ledger,
+    check_accounted,
+    check_trader,
+    check_viewer,
+    private_notices,
+    settled,
+)
 from tests.support.chaos.relay import Relay
 from tests.support.chaos.scale import scaled
 from tests.support.chaos.viewer import Viewer
@@ -46,6 +54,7 @@ def test_stalled_viewers_cost_little_and_disturb_nobody(scene):
     healthy.wait(lambda: len(healthy.lines) > WARM_LINES, "the healthy viewer is behind")
     before = relay.rss()
     quiet = p99(latencies(healthy, 0))
+    came_at = time.monotonic()
     for _ in range(STALLED):
         scene.stalled(relay, tail=0)
     wait_for(lambda: relay.metric("_viewers") == STALLED + 1, relay.tell)
@@ -53,11 +62,18 @@ def test_stalled_viewers_cost_little_and_disturb_nobody(scene):
     wait_for(lambda: relay.metric("viewers_behind") >= STALLED, "the viewers do not stall")
     since = len(healthy.lines)
     feeder.finish(at=LINES)
-    count = feeder.wait(120)
+    after, looked = 0, feeder.acked
+    while feeder.process.poll() is None:
+        wait_for(lambda seen=looked: feeder.acked > seen + 1000 or feeder.process.poll() is not None, relay.tell)
+        looked, now = feeder.acked, relay.rss()
+        if relay.metric("viewers_behind") == STALLED:
+            after = now
+    count = feeder.wait()
     healthy.wait_for_notice(notice="trader", state="closed")
-    after = relay.rss()
-    assert relay.metric("viewers_behind") == STALLED, "the viewers are not stalled: the test shows nothing"
-    ledger = Ledger.read(relay.journal)
+    # On a slow machine they are closed before the last line, because they answer no pings.
+    assert time.monotonic() - came_at > UNANSWERED_S or relay.metric("viewers_behind") == STALLED
+    assert after, "the viewers were never all stalled: the test shows nothing"
+    ledger = settled(relay)
     healthy.wait_for_id(ledger.head)
     healthy.stop()
     check_trader(ledger, "feeder", 1, count)
@@ -79,19 +95,20 @@ def test_stalled_viewer_goes_on_where_it_stood(scene):
     viewer = scene.viewer(relay, rcvbuf=4096).start()
     trader.burst(10)
     viewer.wait(lambda: len(viewer.lines) > 10, "no lines")
+    held_at = time.monotonic()
     viewer.hold()
     trader.burst(20_000)
     trader.wait_acked()
     wait_for(lambda: relay.metric("viewers_behind") == 1, relay.tell)
+    held_s = time.monotonic() - held_at
     viewer.hurry()
-    ledger = Ledger.read(relay.journal)
-    viewer.wait_for_id(ledger.head)
+    viewer.wait_for_id(settled(relay).head)
     trader.burst(10)
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     viewer.wait_for_id(ledger.head)
     viewer.stop()
-    assert viewer.connections == 1
+    assert viewer.connections == 1 or held_s > UNANSWERED_S
     check_viewer(viewer, ledger)
     assert not private_notices(viewer.lines)
 
@@ -103,14 +120,15 @@ def test_resume_is_exact_from_every_id(scene):
     for n in range(40):
         trader.log("resume", ("info", "warning")[n % 2])
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     for entry in ledger.entries:
         for level in ("DEBUG", "WARNING"):
             viewer = scene.viewer(relay, after=entry.id, level=level, notices="all").start()
             viewer.send({"type": "ping"})
             # The answer to a ping, sent once everything is quiet, comes behind the replay.
-            if any(e.seq > entry.seq and (e.level >= 30 or level == "DEBUG") for e in ledger.entries):
-                viewer.wait_for_id(max(e.seq for e in ledger.entries if e.level >= 30 or level == "DEBUG"))
+            wanted = [e.seq for e in ledger.entries if e.level >= 30 or e.is_notice or level == "DEBUG"]
+            if wanted[-1] > entry.seq:
+                viewer.wait_for_id(wanted[-1])
             viewer.stop()
             check_viewer(
                 viewer, ledger, match=lambda e, level=level: level == "DEBUG" or e.level >= 30, after=entry.seq
@@ -124,7 +142,7 @@ def test_id_of_another_journal_gets_a_gap_notice_and_the_oldest_line_kept(scene)
     trader = scene.trader(relay).connect()
     trader.burst(700)
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     for foreign in (f"zzzzzz-{ledger.head - 5}", f"{ledger.epoch}.zzzz-3", f"{ledger.epoch}-{ledger.head + 1}"):
         viewer = scene.viewer(relay, after=foreign, name=foreign).start()
         viewer.wait(lambda v=viewer: len(v.lines) > ledger.head, "not everything came")
@@ -150,8 +168,8 @@ def test_viewer_too_far_behind_is_skipped_with_exact_numbers(scene):
     trader.flush_all()
     trader.wait_acked()
     wait_for(lambda: relay.metric("viewers_behind") == 1, relay.tell)
+    ledger = settled(relay)
     viewer.hurry()
-    ledger = Ledger.read(relay.journal)
     viewer.wait_for_id(ledger.head)
     viewer.stop()
     (gap,) = [got for got in viewer.lines if got.data["context"].get("cause") == "lag"]
@@ -180,7 +198,7 @@ def test_skip_is_told_to_a_filtered_viewer_too(scene):
         trader.add("line", ("info", "warning")[n % 100 == 0], symbol="AAPL" if n % 2 == 0 else "MSFT")
     trader.flush_all()
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     viewer = scene.viewer(relay, after=ledger.entries[0].id, where="symbol=AAPL", notices="all").start()
     viewer.wait_for_id(ledger.head - 1)
     viewer.stop()
@@ -215,46 +233,59 @@ def test_retention_overtakes_a_slow_viewer(scene):
     slow = scene.viewer(relay, name="slow", rcvbuf=4096).start()
     trader.burst(20)
     slow.wait(lambda: len(slow.lines) > 20, "no lines")
+    held_at = time.monotonic()
     slow.hold()
 
     def oldest() -> int:
         return int(relay.health()["oldest"].rpartition("-")[2])
 
     fill(relay, trader, lambda: oldest() > 5_000)
-    assert relay.metric("viewers_behind") == 1
+    assert relay.metric("viewers_behind") == 1 or time.monotonic() - held_at > UNANSWERED_S
     slow.hurry()
     trader.wait_acked()
     # Retention goes on a little behind the last line.
     wait_for(
         lambda: relay.journal.stat().st_size <= limit, lambda: f"the journal has {relay.journal.stat().st_size} bytes"
     )
-    head = Ledger.read(relay.journal).head
-    slow.wait_for_id(head)
+    ledger = settled(relay)
+    slow.wait_for_id(ledger.head)
     slow.stop()
-    ledger = Ledger.read(relay.journal)
-    check_viewer(slow, ledger)
+    lines = [got for got in slow.lines if int(got.id.rpartition("-")[2]) <= ledger.head]
+    check_viewer(slow, ledger, stretches=[lines])
     gaps = private_notices(slow.lines)
     assert [gap["context"]["cause"] for gap in gaps] == ["retention"] * len(gaps)
     assert gaps
     # Numbers add up: every line came or was told, once.
     told = sum(gap["context"]["count"] for gap in gaps)
-    came = len(slow.lines) - len(gaps)
+    came = len(lines) - len(gaps)
     assert came + told == ledger.head
     # An id of a line that is gone: one gap notice, exact, and the oldest kept.
     viewer = scene.viewer(relay, name="resumes", after=f"{ledger.epoch}-100").start()
     viewer.wait_for_id(ledger.head)
     viewer.stop()
     (gap,) = private_notices(viewer.lines)
+    begin = kept_from(viewer.lines[1:], ledger, settled(relay))
     assert (
         gap["context"].items()
         >= {
             "cause": "retention",
             "first": f"{ledger.epoch}-101",
-            "last": f"{ledger.epoch}-{ledger.oldest - 1}",
-            "count": ledger.oldest - 101,
+            "last": f"{ledger.epoch}-{begin - 1}",
+            "count": begin - 101,
         }.items()
     )
-    assert [got.id for got in viewer.lines[1:]] == [entry.id for entry in ledger.entries]
+
+
+def kept_from(lines, before: Ledger, behind: Ledger) -> int:
+    """Require that a viewer got the lines that were kept at a moment between two looks; return the first one's number.
+
+    Retention may take a step while the viewer comes.
+    """
+    begin = int(lines[0].id.rpartition("-")[2])
+    assert before.oldest <= begin <= behind.oldest
+    wanted = [entry.id for entry in before.entries if entry.seq >= begin]
+    assert [got.id for got in lines][: len(wanted)] == wanted
+    return begin
 
 
 def test_the_file_shrinks_when_less_is_to_be_kept(scene):
@@ -273,12 +304,12 @@ def test_the_file_shrinks_when_less_is_to_be_kept(scene):
     trader.wait_acked()
     while (size := relay.journal.stat().st_size) > 2 << 20:  # in small steps, each of which has the whole deadline
         wait_for(lambda size=size: relay.journal.stat().st_size < size, f"still {size} of {large}")
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     assert [e.data["context"]["n"] for e in ledger.of("trader")][-1] == 15_010
     viewer = scene.viewer(relay).start()
     viewer.wait_for_id(ledger.head)
     viewer.stop()
-    assert [got.id for got in viewer.lines] == [entry.id for entry in ledger.entries]
+    kept_from(viewer.lines, ledger, settled(relay))
 
 
 def test_relay_killed_while_retention_is_at_work(scene):
@@ -293,14 +324,15 @@ def test_relay_killed_while_retention_is_at_work(scene):
         trader.close()
         trader.connect()
     trader.wait_acked()
-    ledger = Ledger.read(relay.journal)
+    ledger = settled(relay)
     viewer.wait_for_id(ledger.head)
     viewer.stop()
     kept = [entry.data["context"]["n"] for entry in ledger.of("trader")]
     assert kept == list(range(kept[0], trader.seq + 1))
     assert ledger.oldest > 1
     told = check_accounted(viewer.lines, 0, ledger.head)
-    assert told == sum(gap["context"]["count"] for gap in private_notices(viewer.lines))
+    gaps = [gap["context"] for gap in private_notices(viewer.lines)]
+    assert told == sum(gap["count"] for gap in gaps if gap["cause"] == "retention")
 
 
 def test_memory_journal_begins_anew_and_says_so(scene):
