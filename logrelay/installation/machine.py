@@ -251,6 +251,8 @@ def _last_words(argv: Sequence[str]) -> str:
     if SERVICE not in argv or not {"start", "restart"} & set(argv):
         return ""
     which = ("--user-unit" if "--user" in argv else "--unit", SERVICE)
+    with contextlib.suppress(InstallError):  # only root may ask
+        output(("journalctl", "--sync"))  # it takes what a service said in its own time
     with contextlib.suppress(InstallError):
         said = output(("journalctl", *which, "--output=cat", "--no-pager", f"--lines={SHOWN_LINES}"))
         return "".join(f"\n    {line}" for line in said.splitlines())

@@ -24,7 +24,7 @@ from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.chaos.conftest import FULL_TIMEOUT_S
 
 api = pytest.importorskip("nats.js.api", reason="nats-py is not installed (pip install '.[nats]' in the checkout)")
-pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
+pytestmark = [needs_nats, pytest.mark.timeout(scaled(900, FULL_TIMEOUT_S))]
 
 KILLS = scaled(9, 100)
 EDGES, BOTS = 3, 4

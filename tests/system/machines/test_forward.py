@@ -19,7 +19,7 @@ from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.chaos.conftest import FULL_TIMEOUT_S
 
 pytest.importorskip("nats", reason="nats-py is not installed (pip install '.[nats]' in the checkout)")
-pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
+pytestmark = [needs_nats, pytest.mark.timeout(scaled(900, FULL_TIMEOUT_S))]
 
 KILLS = scaled(9, 100)
 GONE_S = scaled(1, 60)

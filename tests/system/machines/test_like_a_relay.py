@@ -24,7 +24,7 @@ from tests.system.terminal.conftest import cli, environ, home, start
 from tests.system.terminal.test_commands import test_tail_through_kills_misses_nothing_and_repeats_nothing
 
 pytest.importorskip("nats", reason="nats-py is not installed (pip install '.[nats]' in the checkout)")
-pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
+pytestmark = [needs_nats, pytest.mark.timeout(scaled(900, FULL_TIMEOUT_S))]
 
 __all__ = ["cli", "environ", "home", "start", "test_every_kind_of_message", "test_kills_of_the_relay"]
 __all__ += ["test_resume_is_exact_from_every_id", "test_tail_through_kills_misses_nothing_and_repeats_nothing"]

@@ -23,7 +23,7 @@ from tests.support.waiting import DEADLINE_S, wait_for
 from tests.system.chaos.conftest import FULL_TIMEOUT_S
 
 api = pytest.importorskip("nats.js.api", reason="nats-py is not installed (pip install 'logrelay-daemon[nats]')")
-pytestmark = [needs_nats, pytest.mark.timeout(scaled(300, FULL_TIMEOUT_S))]
+pytestmark = [needs_nats, pytest.mark.timeout(scaled(900, FULL_TIMEOUT_S))]
 
 DROPS = scaled(3, 10)
 PAGE = (ROOT / "docs" / "machines.md").read_text("utf-8")

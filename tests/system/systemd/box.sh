@@ -9,8 +9,7 @@
 # Nothing written inside reaches the machine: every write goes to a tmpfs that dies with the box.
 set -euo pipefail
 
-BOOT_STEPS=200 # of 0.05 s each, until the manager answers
-END_STEPS=100  # of 0.05 s each, until the last process is gone
+LIMIT_S=${BOX_LIMIT_S:-240} # until the manager answers, until it has started everything, until the last process is gone
 
 cgroup_of() { # the box's own cgroup: a manager moves every process of its root cgroup, so never start it in ours
   local mount
@@ -27,7 +26,7 @@ inside() { # DIR COMMAND...
 }
 
 start() {
-  local dir=$1 prepare=$2 group outer manager= step
+  local dir=$1 prepare=$2 group outer manager= end=$((SECONDS + LIMIT_S))
   group=$(cgroup_of "$dir")
   mkdir "$group"
   (
@@ -37,12 +36,12 @@ start() {
   ) </dev/null >"$dir/log" 2>&1 &
   outer=$!
   echo "$outer" >"$dir/outer"
-  for ((step = 0; step < BOOT_STEPS; step++)); do
+  while ((SECONDS < end)); do
     manager=$(tr -d ' ' <"/proc/$outer/task/$outer/children" 2>/dev/null || true) # one child at most
     if [ -n "$manager" ] && [ "$(cat "/proc/$manager/comm" 2>/dev/null)" = systemd ] &&
       [ -S "/proc/$manager/root/run/systemd/private" ]; then
       echo "$manager" >"$dir/manager"
-      timeout 30 "$0" run "$dir" systemctl is-system-running --wait
+      timeout "$LIMIT_S" "$0" run "$dir" systemctl is-system-running --wait
       return
     fi
     [ -d "/proc/$outer" ] || break
@@ -106,14 +105,14 @@ _boot() { # process 1 of the new namespaces, until it becomes systemd
 }
 
 stop() {
-  local dir=$1 group outer step
+  local dir=$1 group outer end=$((SECONDS + LIMIT_S))
   group=$(cgroup_of "$dir")
   outer=$(cat "$dir/outer" 2>/dev/null || true)
   # With unshare dies process 1 of the box, and with that everything inside. Only if the pid is still what we started.
   if [ -n "$outer" ] && [ "$(cat "/proc/$outer/comm" 2>/dev/null)" = unshare ]; then
     kill -KILL "$outer"
   fi
-  for ((step = 0; step < END_STEPS; step++)); do
+  while ((SECONDS < end)); do
     [ -d "$group" ] || return 0
     find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.05
   done

@@ -38,9 +38,20 @@ cp {root}/logrelay/units/logrelay.sysusers "$1/opt/logrelay/"
 """Runs outside, with the new root as its argument. What the box needs of the checkout is copied: that may lie
 below /tmp, which is a file system of its own inside."""
 
+COMMAND_S = 4 * DEADLINE_S
+"""For one command: an installation waits for systemd itself, longer than a test waits for one thing, and pip or the
+start of a box are many steps in one."""
+
+SLOW = {
+    "service": f"TimeoutStartSec={COMMAND_S:.0f}\nTimeoutStopSec={COMMAND_S:.0f}\n",
+    "logrelay.service": f"WatchdogSec={COMMAND_S:.0f}\n",
+}
+"""What the units allow on a machine that stands still now and then: systemd would kill there, and count it. Their names
+put these before every other drop-in, so that a test of a time can set its own."""
+
 
 def run(*command, **more):
-    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, **more)
 
 
 def why_no_box():
@@ -79,6 +90,7 @@ class Box:
         )  # fmt: skip
 
     def journal(self):
+        self.done("journalctl", "--sync")  # journald takes what it is given in its own time
         return self.done("journalctl", "--no-pager", "-n60", "-u*logrelay*", "-urobo*").stdout
 
     def show(self, unit, name):
@@ -138,9 +150,15 @@ def new_box(more=""):
         state = home / "box"
         state.mkdir()
         try:
-            started = run(str(BOX), "start", str(state), str(prepare))
+            started = run(
+                str(BOX), "start", str(state), str(prepare), env=os.environ | {"BOX_LIMIT_S": f"{COMMAND_S:.0f}"}
+            )
             assert started.returncode == 0, started.stdout + started.stderr  # with the log of the box, if there is one
-            yield Box(state)
+            box = Box(state)
+            for unit, text in SLOW.items():
+                box.write(f"/run/systemd/system/{unit}.d/00-slow.conf", f"[Service]\n{text}")
+            box("systemctl", "daemon-reload")
+            yield box
         finally:
             run(str(BOX), "stop", str(state))
     finally:

@@ -217,7 +217,8 @@ def test_an_address_is_changed_and_said(machine):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "logrelay token add" in done.stdout
     assert machine.get("/healthz", port=9002)
-    assert "--listen 127.0.0.1" in machine.journal(), "the relay says that its settings change nothing, and what does"
+    said = "the relay says that its settings change nothing, and what does"
+    machine.until(said, lambda: "--listen 127.0.0.1" in machine.journal())
     bad = install(machine, "--listen", "somewhere")
     assert bad.returncode == 2
     assert "allowed: an IP address" in bad.stderr
@@ -298,9 +299,11 @@ def test_a_reload_changes_settings_and_a_part_that_hangs_is_restarted(machine):
     assert "ready on ws://" in machine.show("logrelay", "StatusText")
 
     assert edit(machine, "[Service]\nWatchdogSec=2s\nWatchdogSignal=SIGKILL\n").returncode == 0
-    machine("systemctl", "kill", "--signal=STOP", "--kill-whom=main", "logrelay")
-    machine.until("another relay", lambda: machine.show("logrelay", "NRestarts") == "1")
-    assert machine.get("/healthz"), "systemd's socket has kept the request"
+    pid = machine.show("logrelay", "MainPID")
+    # On a machine that stands still the watchdog may come before the signal, and to the next relay as well.
+    machine("systemctl", "kill", "--signal=STOP", "--kill-whom=main", "logrelay", check=False)
+    machine.until("another relay", lambda: machine.show("logrelay", "MainPID") not in (pid, "0"))
+    machine.until("an answer", lambda: machine.get("/healthz"))
 
 
 def test_the_drop_ins_of_the_documentation_do_what_they_are_for(machine):

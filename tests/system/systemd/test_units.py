@@ -92,7 +92,7 @@ def test_a_relay_that_cannot_start_never_becomes_active(clean):
     assert clean.show("logrelay", "ActiveState") == "failed"
     assert clean.show("logrelay", "ExecMainStatus") == "2"
     assert clean.show("logrelay", "NRestarts") == "0"
-    assert "LOGRELAY_PORT is '99999'; allowed:" in clean.journal()
+    clean.until("the relay's words", lambda: "LOGRELAY_PORT is '99999'; allowed:" in clean.journal())
 
 
 def test_the_trader_s_lines_arrive(clean):
@@ -166,12 +166,13 @@ def test_a_relay_that_hangs_is_restarted_by_the_watchdog(clean):
         clean("systemctl", "daemon-reload")
         clean("systemctl", "start", "logrelay")
         first = clean.show("logrelay", "MainPID")
-        clean("kill", "-STOP", first)
-        clean.until("another relay", lambda: clean.show("logrelay", "NRestarts") == "1"
+        # On a machine that stands still the watchdog may come before the signal.
+        clean("systemctl", "kill", "--signal=STOP", "--kill-whom=main", "logrelay", check=False)
+        clean.until("another relay", lambda: clean.show("logrelay", "MainPID") not in (first, "0")
                     and clean.show("logrelay", "ActiveState") == "active")  # fmt: skip
-        assert clean.show("logrelay", "MainPID") != first
+        assert int(clean.show("logrelay", "NRestarts")) >= 1
     finally:
-        shutil.rmtree(drop_in)
+        (drop_in / "fast.conf").unlink()
         clean("systemctl", "daemon-reload")
 
 
@@ -180,7 +181,8 @@ def test_with_the_socket_unit_no_connection_is_refused_across_a_restart(clean):
     clean("systemctl", "start", "logrelay.socket")
     assert clean.show("logrelay", "ActiveState") == "inactive"
     assert clean.get("/healthz"), "the first connection should start the relay"
-    assert clean.show("logrelay", "ActiveState") == "active"
+    # The relay may answer a moment before it has told systemd that it is ready.
+    clean.until("an active relay", lambda: clean.show("logrelay", "ActiveState") == "active")
     clean("systemctl", "start", "robo-trader")
     clean.until("a line of the trader", clean.traded)
     for _ in range(3):
