@@ -44,7 +44,7 @@ from logrelay.journal.retention import log_share
 from logrelay.listeners import allowed_peers, bind_tcp, group_id
 from logrelay.model import Commit
 from logrelay.terminal.answer import Answer, is_anothers, relay_facts
-from logrelay.terminal.relay import TIMEOUT_S, Address, RelaySource
+from logrelay.terminal.relay import Address, RelaySource
 from logrelay.tls import tls_files
 
 DISTRIBUTION = "logrelay-daemon"
@@ -56,9 +56,6 @@ TIMEX_BYTES = 256
 """More than struct timex has on any machine."""
 
 SQLITE_WAIT_S = 2.0
-
-PROBE_S = 2.0
-"""How long whoever listens on the viewers' port may take for each part of an answer: a relay takes milliseconds."""
 
 PROBE_BYTES = 1 << 16
 """How much of an answer is read: /healthz has far less, and what answers may be anything."""
@@ -235,10 +232,8 @@ def _relay(config: Config, unit: UnitFacts | None) -> RunningRelay | None:
     others = [replace(stranger, secure=True, any_certificate=True)]
     if address.secure:
         others.append(replace(stranger, secure=False))
-    # systemd starts the relay of a socket when it is asked, which takes its time.
-    timeout_s = TIMEOUT_S if unit is not None and unit.listens else PROBE_S
     for one in (address, *others):
-        source = RelaySource(one, timeout_s=timeout_s)
+        source = RelaySource(one)
         try:
             answer = source.get("/healthz")
             body = answer.beginning(PROBE_BYTES, source.timeout_s)

@@ -18,8 +18,7 @@ def test_only_who_the_settings_mean_is_shown_the_token(monkeypatch, certificate,
     asked = []
 
     class Source:
-        def __init__(self, address, *, timeout_s):
-            self.timeout_s = timeout_s
+        def __init__(self, address):  # with the time that every command gives a busy relay
             asked.append(address)
 
         def get(self, _target):
