@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 def send(relay: Relay, *lines: str) -> None:
     command = [sys.executable, "-m", "logrelay", "send", "--socket", str(relay.socket), "--app", "bot", "--stdin"]
-    subprocess.run(command, input="\n".join(lines), text=True, check=True, cwd=ROOT, timeout=DEADLINE_S)
+    command.append(f"--timeout={DEADLINE_S:g}")
+    subprocess.run(command, input="\n".join(lines), text=True, check=True, cwd=ROOT, timeout=2 * DEADLINE_S)
 
 
 def test_a_backup_is_whole_and_can_be_put_back(tmp_path):

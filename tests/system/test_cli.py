@@ -62,7 +62,7 @@ def relay(environ, tmp_path):
             [sys.executable, "-m", "logrelay", "serve", *arguments],
             env=environ | more, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        alarm = threading.Timer(DEADLINE_S, process.kill)
+        alarm = threading.Timer(4 * DEADLINE_S, process.kill)  # for the whole test, which has several waits
         alarm.start()
         started.append((process, alarm))
         process.first_line = process.stderr.readline()

@@ -105,8 +105,9 @@ def run(state: str, app: str = "scalper") -> Run:
 def test_nothing_is_found_where_all_is_well(patient, relay):
     """A relay that runs with a bot; also before it has ever run, and after it has ended."""
     subprocess.run(
-        [sys.executable, "-m", "logrelay", "send", "--socket", relay.socket, "--app", "scalper", "hello"], check=True,
-        cwd=os.getcwd(), timeout=DEADLINE_S,
+        [sys.executable, "-m", "logrelay", "send", "--socket", relay.socket, "--app", "scalper", "hello",
+         f"--timeout={DEADLINE_S:g}"],
+        check=True, cwd=os.getcwd(), timeout=2 * DEADLINE_S,
     )  # fmt: skip
     shown = patient.check()
     assert {one["code"] for one in shown["findings"]} <= OF_THE_MACHINE

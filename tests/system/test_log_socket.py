@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 BOT = """
 import faulthandler, sys
-faulthandler.dump_traceback_later({limit}, exit=True)
+faulthandler.dump_traceback_later({hangs}, exit=True)
 from robo_trader.log_relay import LogRelayProcessor
 processor = LogRelayProcessor(sys.argv[1])
 for word in sys.stdin:
@@ -40,9 +40,11 @@ def test_a_socket_removed_under_a_running_relay_is_bound_again(start, replaced):
     """New traders find the relay, those that are connected do not notice, and everybody is told."""
     relay = start()
     before = relay.trader()
-    relay.socket.unlink()
-    if replaced:
-        relay.socket.touch()
+    if not replaced:
+        relay.socket.unlink()
+    else:
+        (other := relay.directory / "other").touch()
+        other.replace(relay.socket)  # in one step: the relay binds its socket again as soon as there is none
         wait_for(lambda: any("is not a socket" in said for said in messages(relay)))
         relay.socket.unlink()
 
@@ -75,7 +77,7 @@ def test_a_bot_in_a_container_finds_the_relay_again_after_its_restart(start, tmp
     relay = start()
     inside = tmp_path / "inside"
     inside.mkdir()
-    code = BOT.format(limit=DEADLINE_S)
+    code = BOT.format(limit=DEADLINE_S, hangs=4 * DEADLINE_S)
     command = [sys.executable, "-c", code, str((inside if may_mount() else relay.directory) / "s")]
     if may_mount():
         mount = 'mount --bind "$0" "$1" && shift && exec "$@"'

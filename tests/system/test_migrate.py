@@ -44,7 +44,7 @@ def test_the_app_resumes_behind_the_last_line(start, tmp_path):
     command = node()
     (code,) = re.findall(r"```js\n(.*?)```", PAGE.read_text(), re.DOTALL)
     script = tmp_path / "app.js"
-    script.write_text(code + DRIVER % (DEADLINE_S * 1000))
+    script.write_text(code + DRIVER % (4 * DEADLINE_S * 1000))
     relay = start()
     trader = relay.trader()
     for message in ("one", "two"):

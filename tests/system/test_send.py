@@ -21,8 +21,13 @@ __all__ = ["start"]
 ROOT = Path(__file__).resolve().parents[2]
 
 
+ENDS_S = 2 * DEADLINE_S
+"""For the end of a command that waits for the deadline by itself."""
+
+
 def command(*arguments):
-    return [sys.executable, "-m", "logrelay", "send", *arguments]
+    """With the deadline of every wait for its acks, unless a test gives another."""
+    return [sys.executable, "-m", "logrelay", "send", f"--timeout={DEADLINE_S:g}", *arguments]
 
 
 def environment():
@@ -31,7 +36,7 @@ def environment():
 
 def send(*arguments, stdin=b""):
     return subprocess.run(
-        command(*arguments), input=stdin, env=environment(), capture_output=True, timeout=DEADLINE_S, check=False
+        command(*arguments), input=stdin, env=environment(), capture_output=True, timeout=ENDS_S, check=False
     )
 
 
@@ -110,7 +115,7 @@ def test_a_result_that_cannot_be_printed_changes_no_exit_code(start):
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             command("--socket", str(start().socket), "--json", "m"),
-            stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=DEADLINE_S, check=False,
+            stdout=full, stderr=subprocess.PIPE, env=environment(), timeout=ENDS_S, check=False,
         )  # fmt: skip
     assert done.returncode == 0
     assert done.stderr == b"logrelay: the result cannot be printed: No space left on device\n"
@@ -119,7 +124,7 @@ def test_a_result_that_cannot_be_printed_changes_no_exit_code(start):
 def test_a_closed_stdin_is_a_wrong_command_line(tmp_path):
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" <&-', "sh", *command("--socket", str(tmp_path / "s"), "--stdin")],
-        stderr=subprocess.PIPE, env=environment(), timeout=DEADLINE_S, check=False,
+        stderr=subprocess.PIPE, env=environment(), timeout=ENDS_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (2, b"logrelay: stdin is closed: there is nothing to send\n")
 
@@ -152,7 +157,7 @@ def test_no_ack_in_time_is_exit_code_6(start):
         wait_for(lambda: [line["message"] for line in lines(relay)] == ["first"])
         os.kill(relay.process.pid, signal.SIGSTOP)
         try:
-            _, said = sending.communicate(b"second\n", timeout=DEADLINE_S)
+            _, said = sending.communicate(b"second\n", timeout=ENDS_S)
         finally:
             os.kill(relay.process.pid, signal.SIGCONT)
     assert sending.returncode == 6
@@ -170,7 +175,7 @@ def test_ctrl_c_says_what_is_in_the_journal(start):
         sending.stdin.flush()
         wait_for(lambda: len(lines(relay)) == 2)
         sending.send_signal(signal.SIGINT)
-        _, said = sending.communicate(timeout=DEADLINE_S)
+        _, said = sending.communicate(timeout=ENDS_S)
     assert (sending.returncode, said) == (130, b"logrelay: 2 of 2 lines are in the journal: interrupted\n")
 
 
@@ -178,7 +183,7 @@ def test_a_relay_that_restarts_meanwhile_gets_each_line_once(start):
     """The command goes on where the journal stands."""
     relay = start()
     with subprocess.Popen(
-        command("--socket", str(relay.socket), "--stdin", "--timeout", str(DEADLINE_S)),
+        command("--socket", str(relay.socket), "--stdin"),
         stdin=subprocess.PIPE, env=environment(),
     ) as sending:  # fmt: skip
         sending.stdin.write(b"1\n2\n")
@@ -190,7 +195,7 @@ def test_a_relay_that_restarts_meanwhile_gets_each_line_once(start):
         relay.start()
         sending.stdin.write(b"4\n")
         sending.stdin.close()
-        assert sending.wait(DEADLINE_S) == 0
+        assert sending.wait(ENDS_S) == 0
     assert [line["message"] for line in lines(relay)] == ["1", "2", "3", "4"]
 
 
@@ -201,7 +206,7 @@ def test_a_closed_stdout_does_not_matter_to_the_lines(start):
     os.close(read)
     done = subprocess.run(
         command("--json", "--socket", str(relay.socket), "m"),
-        stdout=write, stderr=subprocess.PIPE, env=environment(), timeout=DEADLINE_S, check=False,
+        stdout=write, stderr=subprocess.PIPE, env=environment(), timeout=ENDS_S, check=False,
     )  # fmt: skip
     os.close(write)
     assert b"Traceback" not in done.stderr
@@ -212,7 +217,7 @@ def test_the_socket_is_found_as_a_trader_finds_it(start, tmp_path):
     """By LOGRELAY_SOCKET here; another user's directory is not trusted."""
     relay = start()
     done = subprocess.run(
-        command("found"), env=environment() | {"LOGRELAY_SOCKET": str(relay.socket)}, timeout=DEADLINE_S, check=False
+        command("found"), env=environment() | {"LOGRELAY_SOCKET": str(relay.socket)}, timeout=ENDS_S, check=False
     )
     assert done.returncode == 0
     assert lines(relay)[-1]["message"] == "found"

@@ -30,6 +30,5 @@ def test_the_status_follows_who_is_connected():
         address = f"ready on ws://127.0.0.1:{relay.port}"
         assert status("READY=1").startswith(f"READY=1\nSTATUS={address}")
         assert address in status("STATUS=serving 0 traders, 0 viewers; ")
-        trader = stack.enter_context(socket.socket(socket.AF_UNIX))
-        trader.connect(str(relay.socket))
+        relay.trader()
         assert address in status("STATUS=serving 1 traders, 0 viewers; ")

@@ -380,6 +380,8 @@ def test_no_token_and_no_secret_is_written_anywhere(start, tmp_path):
     shown += [get(relay, "/healthz", GOOD_TOKEN)[1]]
     listed = command(relay.directory, "token", "list", LOGRELAY_TOKEN=GOOD_TOKEN)
     assert "LOGRELAY_TOKEN" in listed.stdout
+    # At the end the relay waits for half a second only until the last uses are written.
+    wait_for((relay.directory / "tokens.json.used").exists, "the uses of the tokens")
     checked = command(relay.directory, "check", LOGRELAY_TOKEN=GOOD_TOKEN)
     relay.process.send_signal(signal.SIGTERM)
     with relay.process.stderr:

@@ -38,12 +38,12 @@ def wscat():
 
 @pytest.fixture
 def started():
-    """Processes that are ended with the test, at the latest after a while."""
+    """Processes that are ended with the test, at the latest after a while, so that no read of a pipe hangs."""
     running = []
 
     def start(command, **options):
         process = subprocess.Popen(command, text=True, **options)
-        alarm = threading.Timer(DEADLINE_S, process.kill)
+        alarm = threading.Timer(4 * DEADLINE_S, process.kill)  # for the whole test, which has several waits
         alarm.start()
         running.append((process, alarm))
         return process

@@ -47,7 +47,7 @@ from logrelay_client import LogRelayProcessor
 ship = LogRelayProcessor(socket=sys.argv[1], app="someones_bot")
 structlog.configure(processors=[structlog.processors.add_log_level, ship, structlog.processors.JSONRenderer()])
 structlog.get_logger().warning("shipped.from_wheel", symbol="AAPL")
-print(ship.flush(30), "robo_trader" in sys.modules, "logrelay" in sys.modules)
+print(ship.flush(float(sys.argv[2])), "robo_trader" in sys.modules, "logrelay" in sys.modules)
 """
 
 
@@ -58,9 +58,10 @@ import sys
 import structlog
 from logrelay_client import LogRelayProcessor
 structlog.configure(processors=[
-    structlog.processors.add_log_level, LogRelayProcessor(), structlog.processors.JSONRenderer()
+    structlog.processors.add_log_level, ship := LogRelayProcessor(), structlog.processors.JSONRenderer()
 ])
 structlog.get_logger().warning("adopted", symbol="AAPL", api_key="{SECRET}", note="api_key={SECRET}")
+ship.flush({DEADLINE_S / 2})
 print("logging" in sys.modules)
 """
 
@@ -72,6 +73,7 @@ logging.config.dictConfig({{
     "root": {{"level": "INFO", "handlers": ["relay"]}},
 }})
 logging.warning("adopted", extra={{"symbol": "AAPL", "api_key": "{SECRET}", "note": "api_key={SECRET}"}})
+logging.getLogger().handlers[0].flush({DEADLINE_S / 2})
 print("structlog" in sys.modules)
 """
 
@@ -280,7 +282,7 @@ def test_a_line_goes_from_the_client_s_wheel_through_the_relay_s(relay, client_e
     """A bot with structlog and the client should be heard by a relay that was installed elsewhere."""
     socket, address = relay
     assert not {"logrelay-daemon", "websockets"} & client_environment.installed().keys()
-    said = client_environment.python("-c", SHIPS, socket).stdout
+    said = client_environment.python("-c", SHIPS, socket, DEADLINE_S / 2).stdout
     with urllib.request.urlopen(f"http://{address}/logs?source=someones_bot", timeout=DEADLINE_S) as answer:
         lines = [line for line in map(json.loads, answer) if line["source"] != "logrelay"]
 

@@ -45,7 +45,8 @@ def cli(environ, home):
     def run(*arguments, **more):
         return subprocess.run(
             [sys.executable, "-m", "logrelay", *map(str, arguments)],
-            env=environ | more, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S,
+            env=environ | more, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=2 * DEADLINE_S,  # `send` waits that long by itself
         )  # fmt: skip
 
     return run

@@ -102,9 +102,11 @@ def test_tail_begins_with_the_state_of_the_newest_run(cli, home, environ, on_ter
     relay = Relay(home)
     relay.start()
     try:
-        assert cli("send", "--socket", relay.socket, "--app", "my_bot", "first").returncode == 0
+        patient = f"--timeout={DEADLINE_S:g}"
+        assert cli("send", patient, "--socket", relay.socket, "--app", "my_bot", "first").returncode == 0
+        command = [sys.executable, "-m", "logrelay", "send", patient, "--stdin", "--app", "my_bot"]
         bot = subprocess.Popen(
-            [sys.executable, "-m", "logrelay", "send", "--stdin", "--app", "my_bot", "--socket", str(relay.socket)],
+            [*command, "--socket", str(relay.socket)],
             env=environ, cwd=home, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:

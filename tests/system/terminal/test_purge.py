@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.support.chaos.relay import Relay
+from tests.support.waiting import DEADLINE_S
 
 SECRET = "hunter2-XYZZY"
 
@@ -19,16 +20,22 @@ def relay(home):
     one.end()
 
 
+@pytest.fixture
+def send(relay, cli):
+    """Put a line of a bot into the journal."""
+    return lambda *words: cli("send", f"--timeout={DEADLINE_S:g}", "--socket", relay.socket, "--app", "my_bot", *words)
+
+
 def bytes_left(directory):
     return sum(path.read_bytes().count(SECRET.encode()) for path in directory.rglob("*") if path.is_file())
 
 
-def test_purged_lines_are_gone_for_good_and_told_of(relay, cli, on_terminal):
+def test_purged_lines_are_gone_for_good_and_told_of(relay, send, cli, on_terminal):
     """Refused beside the relay; afterwards no file has a byte of them, a viewer resumes, and everything is sound."""
     relay.start()
     for n in range(3):
         for text in (f"login with {SECRET}", "fine"):
-            assert cli("send", "--socket", relay.socket, "--app", "my_bot", text, f"n={n}").returncode == 0
+            assert send(text, f"n={n}").returncode == 0
     directory = relay.journal.parent
     purge = ("purge", "--grep", SECRET)
     dry = cli(*purge, "--dry-run")
@@ -83,10 +90,10 @@ def test_everything_is_never_purged_by_mistake(cli, journal):
     assert {"order.rejected", "done"} <= set(left)
 
 
-def test_a_relay_that_was_killed_is_no_power_cut_to_purge(relay, cli):
+def test_a_relay_that_was_killed_is_no_power_cut_to_purge(relay, send, cli):
     """The machine is the same since; only its boot tells."""
     relay.start()
-    assert cli("send", "--socket", relay.socket, "--app", "my_bot", SECRET).returncode == 0
+    assert send(SECRET).returncode == 0
     relay.kill()
     done = cli("purge", "--grep", SECRET, "--yes")
     assert (done.returncode, "1 line deleted" in done.stderr) == (0, True), done.stderr
