@@ -42,7 +42,7 @@ sys.path.insert(0, "/opt/robo-trader")
 from robo_trader.log_relay import LogRelayHandler
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-handler = LogRelayHandler(app="load")
+handler = LogRelayHandler(app="load", exit_timeout=60)
 logger = logging.getLogger("load")
 logger.setLevel("INFO")
 logger.addHandler(handler)
