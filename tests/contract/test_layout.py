@@ -56,7 +56,6 @@ TESTED_ELSEWHERE = {
     "logrelay/cli/systemd_units": "tests/system/test_cli.py and tests/system/systemd",
     "logrelay/cli/systemd_install": "tests/system/systemd/test_install.py",
     "logrelay/interrupts": "tests/system/terminal/test_interrupts.py: at every moment of a real process",
-    "logrelay/installation/machine": "tests/system/systemd/test_install.py: a real systemd, real users and files",
     "logrelay/installation/self_check": "tests/system/systemd/test_install.py",
     "logrelay/cli/token": "tests/system/test_token.py",
     "logrelay/cli/verify": "tests/system/test_cli.py",
