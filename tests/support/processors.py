@@ -106,8 +106,8 @@ def ship(sock):
         waiting.wait_for(lambda sender=processor._sender: not sender.running, "the end of the sender's thread")
 
 
-def _taken(baton):
-    """Take the baton if it is free."""
+def taken(baton):
+    """Take the baton if it is free; what is returned is to be put back."""
     try:
         return [baton.pop()]
     except IndexError:
@@ -120,7 +120,7 @@ def balanced():
 
     def check(processor):
         out = processor._out
-        held = waiting.wait_for(lambda: _taken(out.baton), "the baton")
+        held = waiting.wait_for(lambda: taken(out.baton), "the baton")
         try:
             stats = processor.stats()
         finally:

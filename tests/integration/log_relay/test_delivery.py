@@ -128,8 +128,7 @@ def tear(peer, processor):
     """
     count = 0
     for size in range(16_000, 6_000, -700):
-        peer.reading = False
-        peer.poke()
+        peer.read_no_more()
         for _ in range(300):
             if processor._out.to_write:
                 return count
@@ -268,8 +267,9 @@ def test_d5_refused(ship, make_peer, balanced, wait_for, capfd):
     processor(None, "info", {"event": "t"})
     wait_for(lambda: processor.stats()["state"] == "refused")
     assert processor.stats()["refusal"] == "not today"
-    assert "not today" in capfd.readouterr().err
-    assert len(peer.connections) == 1
+    wait_for(lambda: "not today" in capfd.readouterr().err)  # said a moment later
+    attempts = len(peer.connections)
+    assert 1 <= attempts <= 1 + (time.monotonic() - before) / 2
     assert processor._sender._next_try > before + 2
     assert balanced(processor)["pending"] == 1
 
@@ -317,7 +317,7 @@ def test_d5_unsafe_directory(ship, tmp_path, balanced, wait_for, make_peer, monk
     processor = ship(str(folder / "ingest.sock"))
     processor(None, "info", {"event": "t"})
     wait_for(lambda: processor.stats()["state"] == "down")
-    assert "another user" in capfd.readouterr().err
+    wait_for(lambda: "another user" in capfd.readouterr().err)  # said a moment later
     assert peer.connections == []
     folder.chmod(0o700)
     peer.wait_event("t")
@@ -420,6 +420,7 @@ def test_d8_a_line_goes_out_in_the_call(ship, peer, wait_for):
     processor(None, "info", {"event": "first"})
     assert processor.flush(DEADLINE_S)
     wait_for(lambda: processor._out.direct_send is not None)
+    peer.acking = False  # else the thread that hears of an ack may be in the middle of it
     for i in range(100):
         processor(None, "info", {"event": "t", "i": i})
         out = processor._out

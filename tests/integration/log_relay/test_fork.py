@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from tests.support import bots as bots_module
-from tests.support.waiting import DEADLINE_S
 
 bots = vars(bots_module)
 Bot, run_bot, scaled, HANGS_S = bots["Bot"], bots["run_bot"], bots["scaled"], bots["HANGS_S"]
@@ -20,7 +19,7 @@ def forked(child, *args):
     pid = os.fork()
     if not pid:
         try:
-            signal.alarm(int(DEADLINE_S))  # faulthandler deadlocks here: its thread is not in the child
+            signal.alarm(int(HANGS_S))  # faulthandler deadlocks here: its thread is not in the child
             child(*args)
             os._exit(0)
         except BaseException:
@@ -38,9 +37,10 @@ def say(ship, count, **fields):
 
 def by_pid(peer):
     """The numbers of the lines by the pid they name, which must be the pid of the one run they came in."""
+    runs = list(peer.lines)  # the peer's thread adds to it, and to the connections before
     pids = {c.run: c.pid for c in peer.connections if c.run}
     found = {}
-    for run in peer.lines:
+    for run in runs:
         numbers = found.setdefault(pids[run], [])
         assert not numbers, "a process has two runs"
         for event in peer.events(run):
@@ -153,8 +153,7 @@ assert balanced(ship)["dropped"]["overflow"] == 0
         options=OPTIONS,
     ) as bot:
         assert bot.line() == "up"
-        peer.reading = False
-        peer.poke()
+        peer.read_no_more()
         bot.ask("go on")
         assert bot.line() == "child said 5"
         peer.reading = True
@@ -183,7 +182,7 @@ sender = ship._sender
 faulthandler.cancel_dump_traceback_later()  # its thread is not in the child, which would wait for it at its end
 pid = os.fork()
 if not pid:
-    signal.alarm(int(DEADLINE_S))
+    signal.alarm(int(HANGS_S))
     if sys.argv[2] == "collected":
         del ship, sender
         gc.collect()
@@ -310,9 +309,10 @@ assert not [thing for thing in gc.get_objects() if isinstance(thing, Outbox)]
 
 WORKER = """
 import multiprocessing, os, subprocess, sys
-from robo_trader.log_relay import LogRelayProcessor
+from tests.support import bots
+exec(bots.UNHURRIED)
 DEADLINE_S = float(os.environ["TEST_DEADLINE_S"])
-ship = LogRelayProcessor(sys.argv[1] if len(sys.argv) > 1 else os.environ["THE_SOCKET"], exit_timeout=20)
+ship = LogRelayProcessor(sys.argv[1] if len(sys.argv) > 1 else os.environ["THE_SOCKET"])
 
 def work(count):
     for i in range(count):
@@ -377,7 +377,7 @@ def test_f7_every_way_to_make_a_process(peer, sock, tmp_path, wait_for, how):
         env=bots["environment"](),
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=HANGS_S,
     )
     assert (process.returncode, process.stderr) == (0, "")
     children = {"daemonised -": [4], "preexec_fn -": [1], "fork pool": None, "forkserver pool": None}.get(how, [4, 4])
@@ -388,9 +388,9 @@ def test_f7_every_way_to_make_a_process(peer, sock, tmp_path, wait_for, how):
             return sum(found) == 3 + 8
         return found == sorted([*children, 2 if how == "daemonised -" else 3])
 
-    wait_for(arrived, what=f"all lines; there are {by_pid(peer)}")
+    wait_for(arrived, what=lambda: f"all lines; there are {by_pid(peer)}")
     if how not in ("preexec_fn -", "daemonised -"):  # those end by exec, and by os._exit
-        wait_for(lambda: len(peer.byes) == len(by_pid(peer)), what=f"a goodbye of each; there are {peer.byes}")
+        wait_for(lambda: len(peer.byes) == len(by_pid(peer)), what=lambda: f"a goodbye of each; there are {peer.byes}")
 
 
 def test_f8_fork_while_a_frame_is_sent_in_part(make_peer, sock):
@@ -427,8 +427,7 @@ assert balanced(ship)["reconnects"] == 0
         options=OPTIONS,
     ) as bot:
         assert bot.line() == "up"
-        peer.reading = False
-        peer.poke()
+        peer.read_no_more()
         bot.ask("go on")
         count = int(bot.line())
         peer.reading = True

@@ -53,7 +53,7 @@ def test_g1_signal_handlers_that_log(ship, peer, balanced):
     count = 0
     try:
         end = time.monotonic() + scaled(2, 60)
-        while time.monotonic() < end:
+        while time.monotonic() < end or len(handled) <= 100:
             count += 1
             chain.info("main", n=count)
             while count % 1_000 == 0 and processor.stats()["pending"] > 5_000:
@@ -98,7 +98,7 @@ def talk(n):
         ship(None, level, {"event": "thread", "t": n, "n": calls[n], "pad": "p" * (n * 20)})
 
 def child():
-    signal.alarm(int(DEADLINE_S))
+    signal.alarm(int(HANGS_S))
     before = calls[9]
     signal.setitimer(signal.ITIMER_PROF, 0.0002, 0.0002)
     for n in range(200):
@@ -108,7 +108,7 @@ def child():
     assert ship.flush(DEADLINE_S), ship.stats()
     stats = balanced(ship)
     assert stats["produced"] == mine, (mine, stats)
-    assert ship.close(20)
+    assert ship.close(DEADLINE_S)
 
 signal.signal(signal.SIGALRM, handler)
 signal.signal(signal.SIGPROF, handler)
@@ -117,7 +117,7 @@ for thread in threads: thread.start()
 signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
 codes = []
 end = time.monotonic() + float(sys.argv[2])
-while time.monotonic() < end:
+while time.monotonic() < end or not codes or not all(calls):
     pid = os.fork()
     if not pid:
         code = 9
@@ -287,9 +287,10 @@ def test_g4_the_sender_never_logs(ship, peer, balanced, wait_for, capfd):
                 raise left.pop()
             return turn(most)
 
+        before = sender.reconnects
         sender._turn = broken
         sender.wake()
-        wait_for(lambda: not left and sender.state == "up" and peer.live())
+        wait_for(lambda: sender.reconnects > before, "the connection to be made anew")
         before = sender.reconnects
         peer.send(b"\xc1 nonsense")
         wait_for(lambda: sender.reconnects > before)
@@ -325,7 +326,7 @@ class Thrown(BaseException):
     """What is thrown into a thread that logs."""
 
 
-@pytest.mark.timeout(scaled(300, 2_000))
+@pytest.mark.timeout(scaled(8 * DEADLINE_S, 2_000))
 # Thrown anywhere also means into the gc callbacks of pytest's plugins, which is theirs to mind.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
@@ -338,13 +339,14 @@ def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
     inside = 0
     stop = False
     returned = 0
-    waiting = False
+    waiting = True
     here = processor.__call__.__func__.__code__.co_filename
 
     def talk():
         nonlocal caught, inside, returned, waiting
         while not stop:
             try:
+                waiting = False  # from here on every exception is caught below
                 while not stop:
                     processor(
                         None, "error" if returned % 3 else "info", {"event": "t", "n": returned, "list": [1, "x"]}
@@ -357,6 +359,7 @@ def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
                         time.sleep(0.0005)  # here nothing is thrown
                         waiting = len(processor._out.sent_low) + len(processor._out.unsent_low) > 2_000
             except Thrown as error:
+                waiting = True
                 caught += 1
                 trace = error.__traceback__
                 while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent != Path(here).parent:
@@ -377,7 +380,7 @@ def test_g5_exceptions_thrown_into_a_log_call(ship, peer, balanced):
 
     wanted = scaled(100, 10_000)  # each costs the connection
     with running(survive, stop=no_more) as (thread,):
-        deadline = time.monotonic() + scaled(DEADLINE_S, 1_800)
+        deadline = time.monotonic() + scaled(4 * DEADLINE_S, 1_800)
         while caught < wanted and time.monotonic() < deadline:
             before = caught
             if waiting or not thread.is_alive():

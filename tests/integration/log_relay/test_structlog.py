@@ -206,9 +206,9 @@ if sys.argv[3] == "before":
         del sys.modules[name]
     patch()
     from robo_trader.log_relay import LogRelayProcessor
-    ship = LogRelayProcessor(SOCK, exit_timeout=20)
+    ship = LogRelayProcessor(SOCK, exit_timeout=DEADLINE_S)
 else:
-    ship = LogRelayProcessor(SOCK, exit_timeout=20)
+    ship = LogRelayProcessor(SOCK, exit_timeout=DEADLINE_S)
     patch()
 for i in range(500):
     ship(None, "info", {"event": "t", "i": i})
@@ -219,7 +219,7 @@ if sys.argv[2] == "gevent":
             ship(None, "info", {"event": "t", "i": i})
             gevent.sleep(0)
     gevent.joinall([gevent.spawn(talk)])
-assert ship.flush(20), ship.stats()
+assert ship.flush(DEADLINE_S), ship.stats()
 balanced(ship)
 """
 PATCHERS = ["stand-in", *(["gevent"] if importlib.util.find_spec("gevent") else [])]

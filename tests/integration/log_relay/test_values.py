@@ -292,7 +292,7 @@ def test_b3_any_value(ship, peer, event):
     assert processor.flush(DEADLINE_S)
     assert peer.count() == before + 1
     assert peer.complaints == []
-    processor.close(5)
+    processor.close(DEADLINE_S)
 
 
 def test_b4_mutation_after_the_call(ship, make_peer, wait_for):
