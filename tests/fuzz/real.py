@@ -24,7 +24,7 @@ from tests.fuzz.socket_lane import Fault
 from tests.siege.siege import TOKEN, Bystander, home
 from tests.siege.siege import TRADER_RATE as RATE
 from tests.support.chaos.relay import Relay
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 AFTER_BYTES = 160 << 20
 """The relay's memory once the last connection is closed: what tests/siege allows while an attack goes on. The healthy
@@ -98,7 +98,7 @@ def _metric(relay: Relay, name: str) -> float:
     request = urllib.request.Request(
         f"http://127.0.0.1:{relay.port}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
         for row in answer.read().decode().splitlines():
             if row.startswith(name + " "):
                 return float(row.split()[1])
@@ -127,7 +127,7 @@ def _give_to_socket(relay: Relay, seed: int) -> None:
     case = socket_inputs.make_case(Random(seed))
     for connection in _with_runs_of_its_own(case, seed).connections:
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(30)
+            sock.settimeout(DEADLINE_S)
             sock.connect(str(relay.socket))
             answers = msgpack.Unpacker(strict_map_key=True)
             answers.feed(_give(sock, connection))
@@ -154,7 +154,7 @@ def _with_runs_of_its_own(case: Case, seed: int) -> Case:
 def _give_to_port(relay: Relay, seed: int) -> None:
     connection = port_inputs.make_case(Random(seed)).connections[0]
     with socket.socket() as sock:
-        sock.settimeout(30)
+        sock.settimeout(DEADLINE_S)
         sock.connect(("127.0.0.1", relay.port))
         answer = _give(sock, connection)
     if not answer:

@@ -31,6 +31,7 @@ from tests.siege.rows import Row
 from tests.siege.target import GUESS, Target, hello, log
 from tests.support.certificates import Authority
 from tests.support.chaos.relay import ROOT, Relay
+from tests.support.waiting import DEADLINE_S
 
 TOKEN = "correct-horse-battery-staple-0123456789"
 
@@ -43,8 +44,8 @@ SAMPLE_S = 0.02
 GRACE_S = 10.0
 """What an attacker gets beyond its time to end by itself."""
 
-ANSWER_S = 120.0
-"""How long a bystander may take to answer."""
+ANSWER_S = 3 * DEADLINE_S
+"""How long a bystander may take to answer: it may wait for a line and for an answer by itself."""
 
 CALM_S = 2.0
 """How long the bystanders are measured before the attack."""
@@ -197,6 +198,7 @@ def fill_journal(path: Path, lines: int) -> None:
 def log_lines(target: Target, lines: int) -> None:
     """Have another trader log so many lines, and wait until the relay has committed them."""
     with target.unix() as sock:
+        sock.settimeout(DEADLINE_S)
         sock.sendall(hello("filler"))
         context = {"symbol": "AAPL", "quantity": 100, "price": 187.3312, "side": "buy"}
         answers = msgpack.Unpacker()

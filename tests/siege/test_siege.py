@@ -10,6 +10,7 @@ import pytest
 from tests.siege import attack, page
 from tests.siege.rows import ROWS
 from tests.siege.siege import lay_siege
+from tests.support.waiting import DEADLINE_S
 
 FULL = os.environ.get("CHAOS") == "full"
 """CHAOS=full runs every row of the viewers' port with the full counts; latencies are for `make siege` to judge."""
@@ -29,7 +30,7 @@ CHOSEN = [row for row in ROWS if row.name in SHORT or (FULL and row.listener == 
 @pytest.mark.parametrize("row", CHOSEN, ids=lambda row: row.name)
 def test_nobody_else_notices(row):
     """No time is asserted here: other tests run beside it."""
-    outcome = lay_siege(row, seconds=8.0 if FULL else 2.0, settle_s=20.0, scale=1.0 if FULL else 0.5)
+    outcome = lay_siege(row, seconds=8.0 if FULL else 2.0, settle_s=DEADLINE_S, scale=1.0 if FULL else 0.5)
     assert outcome.attacked["watcher"]["viewer"]["count"] > 0, "the viewer got lines meanwhile"
     assert outcome.faults(times=False) == []
 

@@ -30,6 +30,11 @@ class Got(NamedTuple):
     accepted: bool
 
 
+OF_THE_DISK, REPEATED = "logrelay: the journal", "you may have had it before"
+"""How titles begin that tell of a commit which the disk of a busy machine has kept, and of its end; and what an alert
+says that comes again because its first delivery did not end in time: a machine that stood still makes both."""
+
+
 class Receiver:
     """A web service that takes alerts as Apprise's json:// sends them, and heartbeats by GET.
 
@@ -114,6 +119,11 @@ class Receiver:
         """What it has taken."""
         return [got for got in list(self.got) if got.accepted]
 
+    @property
+    def told(self) -> list[Got]:
+        """What it has taken about bots, repetitions that say that they may be some left out."""
+        return about_bots(self.accepted)
+
     def wait_for(self, text: str, *, count: int = 1) -> list[Got]:
         """Wait until so many accepted alerts have a text in them; return them."""
 
@@ -122,6 +132,11 @@ class Receiver:
 
         wait_for(lambda: len(found()) >= count, lambda: f"{count} alerts with {text!r}; there is {self.got}")
         return found()
+
+
+def about_bots(got: list[Got]) -> list[Got]:
+    """Return what tells neither of the disk nor of something a second time."""
+    return [one for one in got if not one.title.startswith(OF_THE_DISK) and REPEATED not in one.body]
 
 
 class MailServer:

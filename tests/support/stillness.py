@@ -29,10 +29,18 @@ class Stillness:
             self.longest_s = max(self.longest_s, now - before - LOOK_S)
             before = now
 
-    def __enter__(self) -> Self:
+    def start(self) -> Self:
+        """Begin to look, where there is no `with` block."""
         self._thread.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def stop(self) -> None:
+        """Look no longer."""
         self._stop.set()
         join(self._thread)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()

@@ -102,6 +102,15 @@ def processes_of(relay):
     return found
 
 
+def is_delivery(pid):
+    """Whether a process delivers an alert, and is not the worker."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return b"logrelay-delivery" in file.read()
+    except OSError:
+        return False
+
+
 def kill_all(pids):
     """SIGKILL to each that is still there: a delivery ends when it is done."""
     for pid in pids:
@@ -114,7 +123,8 @@ def ask():
     """Send a request as a viewer does, and return its answer."""
 
     def send(relay, request):
-        with connect(f"ws://127.0.0.1:{relay.port}/?tail=0") as viewer:
+        patient = {"open_timeout": DEADLINE_S, "close_timeout": DEADLINE_S, "ping_interval": None}
+        with connect(f"ws://127.0.0.1:{relay.port}/?tail=0", **patient) as viewer:
             viewer.recv(timeout=DEADLINE_S)
             viewer.send(orjson.dumps(request).decode())
             while (answer := orjson.loads(viewer.recv(timeout=DEADLINE_S)))["type"] == "log":

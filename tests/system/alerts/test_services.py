@@ -15,8 +15,9 @@ import pytest
 
 from tests.support.http import Trader
 from tests.support.services import Receiver
+from tests.support.stillness import Stillness
 from tests.support.waiting import wait_for
-from tests.system.alerts.conftest import kill_all, processes_of
+from tests.system.alerts.conftest import is_delivery, kill_all, processes_of
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def told_of(receiver):
     cooldown begins anew.
     """
     found = 0
-    for got in receiver.accepted:
+    for got in receiver.told:
         new = re.search(r"([\d,]+) of them since the last alert", got.body) or re.search(
             r"([\d,]+) times since", got.body
         )
@@ -65,7 +66,7 @@ def test_services_that_hang_or_push_back_keep_nobody_waiting(make_relay, make_bo
     One that answers 429 with Retry-After is left alone for so long, and nothing is in doubt. Meanwhile heartbeats begin
     once the bot is there that is expected.
     """
-    stuck, pushing, seen = Receiver(), Receiver(), threading.Event()
+    stuck, pushing, seen, still = Receiver(), Receiver(), threading.Event(), Stillness().start()
     try:
         stuck.answer = lambda _got: None if not stuck.got else (200, {})
         pushing.answer = lambda _got: (429, {"Retry-After": "7"}) if not seen.is_set() else (200, {})
@@ -88,9 +89,10 @@ def test_services_that_hang_or_push_back_keep_nobody_waiting(make_relay, make_bo
         again = stuck.wait_for("boom")[0]
         assert alone.at < again.at
         assert "you may have had it before" in again.body
-        assert again.at - stuck.got[0].at >= 2
+        # The times are those of the services, which this process is: what came while it stood still came later.
+        assert again.at - stuck.got[0].at >= 2 - still.longest_s
         came = pushing.wait_for("boom")[0]
-        assert all(later.at - earlier.at >= 7 for earlier, later in pairwise(pushing.got))
+        assert all(later.at - earlier.at >= 7 - still.longest_s for earlier, later in pairwise(pushing.got))
         assert "before" not in came.body
         wait_for(lambda: service(relay, "rule1")["error"] == "", "the error to be over")
         failed = sum(not got.accepted for got in [*stuck.got, *pushing.got])
@@ -103,6 +105,7 @@ def test_services_that_hang_or_push_back_keep_nobody_waiting(make_relay, make_bo
         relay.kill()
         wait_for(lambda: not processes_of(relay), "the worker to end")
     finally:
+        still.stop()
         stuck.release.set()
         stuck.close()
         pushing.close()
@@ -116,15 +119,15 @@ def test_one_that_is_away_gets_everything_in_order_when_it_is_back(make_relay, c
     trader.log("boom", "error")
     wait_for(lambda: (service(relay, "rule0") or {}).get("error"), "a failure")
     trader.log("the end", "critical")
-    wait_for(lambda: service(relay, "rule0")["waiting"] == 2, "both to wait")
+    wait_for(lambda: service(relay, "rule0")["waiting"] >= 2, "both to wait")
     assert "hidden" not in json.dumps(service(relay, "rule0"))
     relay.restart()
     wait_for(lambda: service(relay, "rule0"), "the worker")
-    wait_for(lambda: relay.metric("alerts_waiting") == 2, "both to wait still")
+    wait_for(lambda: relay.metric("alerts_waiting") >= 2, "both to wait still")
     receiver.open()
     receiver.wait_for("the end")
 
-    assert [re.sub("^.*: ", "", got.title) for got in receiver.accepted] == ["boom", "the end"]
+    assert [re.sub("^.*: ", "", got.title) for got in receiver.told] == ["boom", "the end"]
     assert not any("hidden" in line for line in relay.said), relay.tell()
 
 
@@ -139,7 +142,7 @@ def test_ten_thousand_errors_in_a_minute_ring_a_few_times_and_are_all_counted(ma
     trader.wait()
     wait_for(lambda: told_of(receiver) == 10_000, lambda: f"all to be told; it is {told_of(receiver)}")
 
-    assert len(receiver.accepted) <= 2 + (time.monotonic() - begun) / cooldown_s, receiver.accepted
+    assert len(receiver.told) <= 2 + (time.monotonic() - begun) / cooldown_s, receiver.accepted
 
 
 def test_trouble_with_the_journal_is_told_while_it_lasts_and_from_memory(make_relay, connect, receiver):
@@ -176,7 +179,7 @@ def test_a_worker_that_stands_still_holds_nothing_up(make_relay, connect, receiv
     relay = make_relay(rules(receiver.url))
     trader = connect(relay)
     wait_for(lambda: service(relay, "rule0"), "the worker")
-    (worker,) = processes_of(relay)
+    (worker,) = (pid for pid in processes_of(relay) if not is_delivery(pid))
     os.kill(worker, signal.SIGSTOP)
     try:
         for number in range(2000):
@@ -184,7 +187,7 @@ def test_a_worker_that_stands_still_holds_nothing_up(make_relay, connect, receiv
         begun = time.monotonic()
         trader.wait()
         print(f"acked {time.monotonic() - begun:.2f} s after the last line")
-        assert receiver.got == []
+        assert told_of(receiver) == 0
     finally:
         os.kill(worker, signal.SIGCONT)
     wait_for(lambda: told_of(receiver) == 2000, lambda: f"all to be told; it is {told_of(receiver)}")

@@ -143,6 +143,7 @@ def test_committed_lines_whose_acks_were_lost_do_not_come_twice(scene):
     frames = [frame for _, frame in trader.unacked]
     viewer = scene.viewer(relay).start()
     viewer.wait(lambda: sum(b'"feeder"' in got.raw for got in viewer.lines) == 200, "not 200 lines")
+    settled(relay)
     relay.restart()
     trader.close()
     trader.connect()
@@ -184,7 +185,7 @@ def test_no_private_gaps_when_nothing_is_missing(scene):
     for _ in range(3):
         trader.burst(20)
         trader.wait_acked()
-        viewer.wait_for_id(Ledger.read(relay.journal).head)
+        viewer.wait_for_id(settled(relay).head)
         relay.restart()
     trader.burst(20)
     trader.wait_acked()
