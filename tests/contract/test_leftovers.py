@@ -58,7 +58,7 @@ def test_a_process_that_is_left_fails_its_test_and_is_ended(run_pytest, tmp_path
         import subprocess
 
         def test_first():
-            subprocess.Popen(["sh", "-c", "sleep 3600 & echo $! >child; wait"]{session}).returncode = 0
+            subprocess.Popen(["sh", "-c", "sleep 3600 & echo $! >part && mv part child; wait"]{session}).returncode = 0
             while not __import__("pathlib").Path("child").exists():
                 pass
 
@@ -70,8 +70,9 @@ def test_a_process_that_is_left_fails_its_test_and_is_ended(run_pytest, tmp_path
     assert "ERROR test_it.py::test_first" in said
     assert "sleep 3600" in said
     assert "2 passed, 1 error" in said
-    pid = (tmp_path / "child").read_text().strip()
-    assert not Path(f"/proc/{pid}").exists()
+    stat = Path("/proc") / (tmp_path / "child").read_text().strip() / "stat"
+    # With so short a deadline it may be killed so late that this process is left with what remains of it.
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
 def test_what_ends_by_itself_in_time_is_no_leftover(run_pytest):
@@ -84,7 +85,7 @@ def test_what_ends_by_itself_in_time_is_no_leftover(run_pytest):
             threading.Timer(0.3, lambda: None).start()
             subprocess.Popen(["sleep", "0.3"]).returncode = 0
         """,
-        deadline="20",
+        deadline=str(DEADLINE_S),
     )
 
     assert code == 0, said
@@ -107,7 +108,7 @@ def test_a_fixture_that_hangs_behind_a_failed_test_is_interrupted(run_pytest):
         def test_second():
             pass
         """,
-        "--timeout=1",
+        "--timeout=5",
     )
 
     assert code == 1
@@ -127,7 +128,7 @@ def test_a_main_thread_that_no_signal_reaches_ends_the_run_with_its_summary(run_
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
             threading.Event().wait()
         """,
-        "--timeout=1",
+        "--timeout=5",
     )
 
     assert code == 1

@@ -26,6 +26,7 @@ from logrelay.listeners import (
     group_id,
     open_listeners,
 )
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def is_closed(sock):
 
 def connects_to(address, family=socket.AF_UNIX):
     with socket.socket(family) as client:
-        client.settimeout(20)
+        client.settimeout(DEADLINE_S)
         client.connect(address)
     return True
 

@@ -13,6 +13,7 @@ import pytest
 
 from logrelay.errors import ListenError
 from logrelay.systemd import LISTEN_FDS_START, Notifier, inherited_sockets, keeps_out, watchdog_interval
+from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE_S
 
 
@@ -190,8 +191,7 @@ def test_a_real_socket_activation_passes_both_sockets(tmp_path):
     if activator is None:
         pytest.skip("systemd-socket-activate is not installed")
     path = tmp_path / "ingest.sock"
-    with socket.create_server(("127.0.0.1", 0)) as lender:  # the activator wants a number
-        port = lender.getsockname()[1]
+    port = free_port()  # the activator wants a number
     command = [
         activator,
         f"-EPYTHONPATH={os.getcwd()}",

@@ -422,7 +422,7 @@ class Deaf:
         self.sock = socket.socket()
         relay.guests.append(self)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.sock.settimeout(20)
+        self.sock.settimeout(DEADLINE_S)
         self.sock.connect(("127.0.0.1", relay.port))
         self.sock.sendall(
             f"GET /{query} HTTP/1.1\r\nHost: 127.0.0.1:{relay.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -565,7 +565,7 @@ def test_plain_http_with_a_slow_reader(house):
     trader = filled(relay, 5000, pad="x" * 500)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    sock.settimeout(20)
+    sock.settimeout(DEADLINE_S)
     sock.connect(("127.0.0.1", relay.port))
     sock.sendall(f"GET /logs?limit=5001 HTTP/1.1\r\nHost: 127.0.0.1:{relay.port}\r\n\r\n".encode())
     data, largest = b"", 0

@@ -15,6 +15,7 @@ from logrelay.access.token_file import change_tokens, read_private, read_tokens,
 from logrelay.access.tokens import MAX_TOKENS, Token, digest_of
 from logrelay.errors import ConfigError, TokenFileError
 from logrelay.fanout.filters import Limit
+from tests.support.waiting import DEADLINE_S
 
 PHONE = Token("phone", digest_of("lr_phone"), "a1", Limit(20, ("x.*",), ("bot", "scalp*")), 1000, 2000)
 SCRIPT = Token("script", digest_of("lr_script"), "b2", created_s=3000)
@@ -74,8 +75,9 @@ def test_a_write_that_fails_leaves_the_old_file(path, monkeypatch):
     assert os.listdir(os.path.dirname(path)) == ["tokens.json"]
 
 
-def test_changes_at_once_all_count(path):
+def test_changes_at_once_all_count(path, monkeypatch):
     """Whoever changes the file holds the lock from its reading to its writing."""
+    monkeypatch.setattr(token_file, "LOCK_WAIT_S", DEADLINE_S)  # each of them waits for the disk with the lock
     put(path)
     together = threading.Barrier(8)
 

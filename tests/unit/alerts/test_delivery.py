@@ -85,8 +85,9 @@ def test_a_service_that_is_down_for_an_hour_gets_everything_in_order_soon_after(
     receiver = Receiver()
     try:
         process = subprocess.run(
-            [sys.executable, "-c", HOUR_OF_ATTEMPTS, str(tmp_path / "alerts"), str(free_port()), receiver.url],
-            cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S,
+            [sys.executable, "-c", HOUR_OF_ATTEMPTS, str(tmp_path / "alerts"), str(free_port()),
+             f"{receiver.url}?cto={DEADLINE_S:g}&rto={DEADLINE_S:g}"],
+            cwd=ROOT, capture_output=True, text=True, timeout=4 * DEADLINE_S,  # for a dozen attempts
         )  # fmt: skip
     finally:
         receiver.close()

@@ -67,7 +67,7 @@ def test_a_process_in_a_pid_namespace_of_its_own_is_known(peer, monkeypatch):
     """A bot in a container on this machine says the number that it has there."""
     child, sock = peer
     monkeypatch.setattr(module, "_innermost_pid", lambda pid: {child.pid: 7}[pid])
-    with closing(process_of(sock, 7, time.time_ns())) as process:
+    with closing(process_of(sock, 7, int((module._began_s(child.pid) + 1) * 1e9))) as process:
         assert process.pid == child.pid
 
 

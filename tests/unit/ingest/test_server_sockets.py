@@ -153,7 +153,7 @@ def test_many_may_wait_to_be_accepted(tmp_path):
         async with place(tmp_path, max_connections=500) as at:
             await at.server.serve(at.bound("a"))
             for _ in range(200):
-                at.trader("a")
+                at.trader("a", hello(b"1"))  # whoever says nothing for long is turned away
             await until(lambda: at.server.connection_count == 200)
 
     asyncio.run(run())

@@ -25,6 +25,7 @@ class Watched(MemoryJournal):
         self.free.set()
         self.in_append = threading.Event()
         self.error = None
+        self.failed = 0
         self.unsynced = 0
         self.synced = threading.Event()
         self.sync_in = 0.01
@@ -37,6 +38,7 @@ class Watched(MemoryJournal):
 
     def append_now(self, commit):
         if self.error is not None:
+            self.failed += 1
             raise self.error
         super().append(commit)
         self.by.append("loop")
@@ -142,7 +144,12 @@ def test_a_failure_is_left_to_the_thread(thread, journal, loop, lines):
     trust(thread, lines, loop)
     commit = Commit(lines(TRUSTED_AFTER + 1, 1))
     journal.error = JournalError("busy")
-    assert not thread.commit_now(commit, 100)
+
+    def meets_the_error():  # as soon as the thread has done what it does between commits
+        assert not thread.commit_now(commit, 100)
+        return journal.failed
+
+    wait_for(meets_the_error, "the loop's own attempt")
     journal.error = None
     assert not thread.commit_now(commit, 100)
     thread.submit(commit)

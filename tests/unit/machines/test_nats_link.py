@@ -14,8 +14,16 @@ from logrelay.machines.nats_link import NatsError, NatsRefusedError, NatsSetting
 from tests.support.certificates import Authority
 from tests.support.nats import NatsServer, asked, nats_server, needs_nats
 from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE_S
 
 pytest.importorskip("nats", reason="nats-py is not installed: pip install '.[nats]' in the checkout")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Have a server on a busy machine answered for as long as every test waits."""
+    monkeypatch.setattr(nats_link, "CONNECT_TIMEOUT_S", DEADLINE_S)
+    monkeypatch.setattr(nats_link, "REQUEST_TIMEOUT_S", DEADLINE_S)
 
 
 def settings(url, **more):

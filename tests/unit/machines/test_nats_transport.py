@@ -21,6 +21,14 @@ from tests.support.waiting import DEADLINE_S
 
 pytest.importorskip("nats", reason="nats-py is not installed: pip install '.[nats]' in the checkout")
 
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """Have a server on a busy machine answered for as long as every test waits."""
+    monkeypatch.setattr(nats_link, "CONNECT_TIMEOUT_S", DEADLINE_S)
+    monkeypatch.setattr(nats_link, "REQUEST_TIMEOUT_S", DEADLINE_S)
+
+
 INFO = b"INFO " + json.dumps({"server_id": "x", "version": "2.10.0", "max_payload": 1048576, "nonce": "n"}).encode()
 REASONS = {
     "Authorization Violation": "does not know us",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import tempfile
@@ -84,8 +85,8 @@ def relay(place):
 def link(place):
     made = []
 
-    def make(timeout_s=DEADLINE_S):
-        made.append(Link(str(place), HELLO, timeout_s=timeout_s))
+    def make(timeout_s=DEADLINE_S, **more):
+        made.append(Link(str(place), HELLO, timeout_s=timeout_s, **more))
         return made[-1]
 
     yield make
@@ -101,6 +102,11 @@ def acking(relay, connection, number):
             connection.sendall(msgpack.packb([0, {"protocol": 1, "acked": 0}]))
         elif frame[0] == 1:
             connection.sendall(msgpack.packb([1, frame[1]]))
+
+
+def looks():
+    """Make a clock on which a hundredth of a second passes with each look at it, however long this machine stands."""
+    return itertools.count(0.0, 0.01).__next__
 
 
 def line(seq, size=1):
@@ -139,17 +145,20 @@ def test_somebody_who_never_answers(relay, link):
 def test_what_was_given_to_a_connection_that_ended_may_be_read_too(relay, link, place):
     """The next connections are given nothing, because nobody listens any more."""
 
-    away = f"{place}.away"
+    away, left = f"{place}.away", threading.Event()
 
     def read_and_leave(relay, connection, number):
         frames = relay.frames(connection)
         assert [next(frames)[0], next(frames)[0]] == [0, 1]
         os.rename(place, away)
+        connection.close()
+        left.set()
 
     relay(read_and_leave)
-    sending = link(0.3)
+    sending = link(0.3, clock=looks())
+    sending.send(1, line(1))
+    assert left.wait(DEADLINE_S)
     with pytest.raises(NotAckedError, match="No such file"):
-        sending.send(1, line(1))
         sending.finish()
     sending.close()
     os.rename(away, place)
@@ -174,14 +183,18 @@ def test_a_relay_that_does_not_ack(relay, link):
 def test_a_relay_that_refuses(relay, link):
     """What it says is told; it is asked again until the time is up."""
 
+    refused = threading.Event()
+
     def refuse(relay, connection, number):
         connection.sendall(msgpack.packb([3, "256 traders are connected"]))
+        refused.set()
         list(relay.frames(connection))
 
     relay(refuse)
+    sending = link(0.2, clock=looks())
+    sending.send(1, line(1))
+    assert refused.wait(DEADLINE_S)
     with pytest.raises(NoRelayError, match="it refuses: 256 traders are connected"):
-        sending = link(0.2)
-        sending.send(1, line(1))
         sending.finish()
 
 

@@ -8,7 +8,9 @@ import pytest
 from websockets.sync.server import serve
 
 from logrelay.errors import ConfigError, NoRelayError
+from logrelay.terminal import relay
 from logrelay.terminal.relay import Address, Follower, parse_address
+from tests.support.waiting import DEADLINE_S
 
 
 @pytest.mark.parametrize(
@@ -39,8 +41,9 @@ def test_what_is_no_url_of_a_relay_is_refused(url):
 
 
 @pytest.mark.parametrize("code", [4400, 4401, 4403])
-def test_a_stream_that_would_be_refused_again_is_given_up(code):
+def test_a_stream_that_would_be_refused_again_is_given_up(code, monkeypatch):
     """A token that is good no longer is said at once, not tried for ever."""
+    monkeypatch.setattr(relay, "TIMEOUT_S", DEADLINE_S)
     with serve(lambda stream: stream.close(code, "no"), "127.0.0.1", 0) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()

@@ -10,6 +10,7 @@ from logrelay.http.response import Follow, HttpResponse
 from logrelay.viewers import connection as connection_module
 from logrelay.viewers.connection import ViewerConnection
 from logrelay.viewers.service import Upgrade
+from tests.support.waiting import DEADLINE_S
 
 REQUEST = b"GET /logs HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 WEBSOCKET = (
@@ -180,7 +181,7 @@ class Bench:
 def on_a_loop(test):
     def run(*args, **kwargs):
         async def bounded():
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 await test(*args, **kwargs)
 
         asyncio.run(bounded())

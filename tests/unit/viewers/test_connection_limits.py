@@ -18,6 +18,7 @@ from logrelay.viewers.limit_report import LimitReport
 from logrelay.viewers.server import ACCEPTORS, ViewerServer
 from logrelay.viewers.service import Upgrade
 from tests.support.chaos.viewer import CLOSE, PING, PONG, TEXT, mask
+from tests.support.waiting import DEADLINE_S
 from tests.unit.viewers.test_connection import WEBSOCKET, Bench, FakeTransport, on_a_loop
 
 MESSAGE = mask(TEXT, b'{"type":"ping"}')
@@ -245,7 +246,7 @@ def test_what_is_behind_a_request_is_thrown_away_a_little_at_a_time(monkeypatch)
         bench.connection.data_received(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         bench.connection.data_received(b"x" * 1000)
         assert bench.transport.reading is False
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             while not bench.transport.reading:  # noqa: ASYNC110  (nothing announces it)
                 await asyncio.sleep(0)
         bench.connection.connection_lost(None)

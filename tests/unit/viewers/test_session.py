@@ -15,6 +15,7 @@ from logrelay.viewers import session as session_module
 from logrelay.viewers.history_turns import HistoryTurns
 from logrelay.viewers.session import MAX_HISTORIES, Session
 from tests.support.streams import FakeSocket, FakeStream
+from tests.support.waiting import DEADLINE_S
 
 TAIL = 500
 
@@ -48,7 +49,7 @@ class Bench:
 
     async def answers(self, count):
         """Wait until nothing is under way any more; return all messages, which are so many."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
         assert len(self.socket.sent) == count, self.socket.sent
         return self.socket.sent
