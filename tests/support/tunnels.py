@@ -55,8 +55,15 @@ class Tunnel:
         return bool(listening & held)
 
     def freeze(self) -> None:
-        """Stop all of it, as it is."""
+        """Stop all of it, as it is; when this returns nothing goes through any more."""
         os.killpg(self.process.pid, signal.SIGSTOP)
+        wait_for(self._stands_still, "socat to stand still")
+
+    def _stands_still(self) -> bool:
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        states = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[0] for one in (pid, *children)]
+        return not set(states) - set("TZ")
 
     def thaw(self) -> None:
         """Let it go on with what it has."""

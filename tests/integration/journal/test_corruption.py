@@ -13,11 +13,12 @@ import orjson
 import pytest
 
 from logrelay.fanout.filters import Filter
-from logrelay.journal import schema
+from logrelay.journal import query, schema
 from logrelay.journal.interface import Query
 from logrelay.journal.sqlite import SqliteJournal
 from logrelay.model import Commit
 from tests.support.journals import T0_US
+from tests.support.waiting import DEADLINE_S
 
 PAGE = schema.PAGE_SIZE
 LINES = 1300
@@ -131,6 +132,12 @@ def damaged_copy(directory: Path, target: Path, number: int, name: str) -> Path:
         file.seek((number - 1) * PAGE)
         file.write(page)
     return path
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    """A page has all that was asked for, however busy the machine is."""
+    monkeypatch.setattr(query, "PAGE_SECONDS", DEADLINE_S)
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -15,26 +15,31 @@ import pytest
 import uvloop
 
 from logrelay.http.api import HttpApi
+from logrelay.ingest import connection as ingest_connection
 from logrelay.ingest.keepalive import Bounds
 from logrelay.ingest.server import TraderServer
+from logrelay.journal import memory, query
 from logrelay.journal.memory import MemoryJournal
 from logrelay.journal.writer_thread import JournalThread
 from logrelay.listeners import UnixListener
 from logrelay.pipeline import Pipeline
+from logrelay.viewers import connection as viewer_connection
+from logrelay.viewers import plain_answer
+from logrelay.viewers import server as viewer_server
 from logrelay.viewers.access_policy import AccessPolicy
 from logrelay.viewers.server import ViewerServer
 from logrelay.viewers.service import ViewerService
 from tests.support.threads import join
 from tests.support.waiting import DEADLINE_S, wait_for
 
-COMMIT_DEADLINE_S = 20.0
+COMMIT_DEADLINE_S = 10 * DEADLINE_S
 """A commit that takes longer is trouble; only the tests of that make it short, because a busy machine is no trouble."""
 
 READ_RETRY_S = 0.05
 """A failed read of the journal is tried again at once, near enough."""
 
-CLOSE_S = 20.0
-"""A journal gets as long to be closed as anything here."""
+CLOSE_S = DEADLINE_S
+"""A journal gets as long to be closed as anything here, and so does a viewer for its goodbye."""
 
 
 T0_NS = 1_769_162_400_000_000_000
@@ -109,8 +114,10 @@ class House:
         tail=500,
         quiet_after_s=60.0,
         commit_deadline_s=COMMIT_DEADLINE_S,
+        close_s=CLOSE_S,
         **options,
     ):
+        self.close_s = close_s
         self.path = Path(folder) / "ingest.sock"
         self.said = []
         self.tls = options.get("tls")
@@ -183,10 +190,10 @@ class House:
         self.viewers.stop_accepting()
         log_socket.remove()
         await self.ingest.drain()
-        await self.pipeline.wait_committed(CLOSE_S)
+        await self.pipeline.wait_committed(self.close_s)
         await self.ingest.close()
-        await self.viewers.close(1012, "the relay is stopping", 2.0)
-        await self.pipeline.close(CLOSE_S)
+        await self.viewers.close(1012, "the relay is stopping", self.close_s)
+        await self.pipeline.close(self.close_s)
 
     def call(self, function, *args):
         """Call a function on the loop; return its result."""
@@ -221,6 +228,24 @@ class House:
 def loop_factories():
     """The loops the product runs on."""
     return [pytest.param(uvloop.new_event_loop, id="uvloop"), pytest.param(asyncio.new_event_loop, id="asyncio")]
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch):
+    """A machine that stands still ends no connection, and a page of the journal has all that was asked for.
+
+    The tests of these times make them short.
+    """
+    for module, name in (
+        (ingest_connection, "HELLO_TIMEOUT_S"),
+        (viewer_connection, "HANDSHAKE_TIMEOUT_S"),
+        (viewer_server, "HANDSHAKE_TIMEOUT_S"),
+        (viewer_server, "PING_INTERVAL_S"),
+        (plain_answer, "STREAM_TIMEOUT_S"),
+        (memory, "PAGE_SECONDS"),
+        (query, "PAGE_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 10 * DEADLINE_S)
 
 
 @pytest.fixture(params=loop_factories())

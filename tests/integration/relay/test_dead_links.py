@@ -30,12 +30,15 @@ allow: it costs a reconnect, and neither a line nor an alarm."""
 PATIENT = Bounds(tick_s=0.05, ping_ticks=2, dead_ticks=40)
 """For what must not be given up: 2 s, twenty times a ping's interval."""
 
+NEVER = Bounds(dead_ticks=10_000)
+"""For what is not noticed by silence."""
+
 ROUNDS = 3
 
 BOT = """
 import sys
 from robo_trader.log_relay.processor import LogRelayProcessor
-relay = LogRelayProcessor(sys.argv[1], app="bot")
+relay = LogRelayProcessor(sys.argv[1], app="bot", exit_timeout=float(sys.argv[2]))
 for n, _ in enumerate(sys.stdin, 1):
     relay(None, "info", {"event": f"line {n}"})
     print(relay.flush(float(sys.argv[2])), flush=True)
@@ -128,7 +131,7 @@ def test_a_dropped_tunnel_is_no_crash(link, until):
     tunnel.start()
     say(trader, 1)
     assert trader.flush(DEADLINE_S)
-    assert relay.counter("traders_lost") == 0
+    until(lambda: relay.counter("traders_lost") == 0)  # on a busy machine it may be lost once more
     assert trader.close()
     check(relay, 2)
 
@@ -238,7 +241,7 @@ def test_a_bot_that_is_stopped_has_not_crashed(house, bot, until):
 
 def test_a_bot_that_is_killed_has_crashed(house, bot, until):
     """Its process is known, so there is nothing to wait for; one that ends in order has not."""
-    relay = house(bounds=SHORT)
+    relay = house(bounds=NEVER)
     for ended in ("crashed", "closed"):
         child = bot(relay)
         tell(child)
@@ -253,7 +256,7 @@ def test_a_bot_that_is_killed_has_crashed(house, bot, until):
 BECOMES_ANOTHER = """
 import os, sys
 from robo_trader.log_relay.processor import LogRelayProcessor
-relay = LogRelayProcessor(sys.argv[1], app=sys.argv[3])
+relay = LogRelayProcessor(sys.argv[1], app=sys.argv[3], exit_timeout=float(sys.argv[2]))
 relay(None, "info", {"event": "line"})
 assert relay.flush(float(sys.argv[2]))
 if sys.argv[3] == "first":
@@ -266,7 +269,7 @@ def test_a_process_that_becomes_another_program_has_not_crashed(house, until):
     """Its first run never said goodbye, and its end is the end of the second one, which did."""
     relay = house()
     arguments = [str(relay.path), str(DEADLINE_S), "first", BECOMES_ANOTHER]
-    subprocess.run([sys.executable, "-c", BECOMES_ANOTHER, *arguments], check=True, timeout=DEADLINE_S)
+    subprocess.run([sys.executable, "-c", BECOMES_ANOTHER, *arguments], check=True, timeout=2 * DEADLINE_S)
     until(lambda: {"gone", "closed"} <= set(states(relay)))
     assert "crashed" not in states(relay)
     assert (len(read_logs(relay, "first")), len(read_logs(relay, "second"))) == (1, 1)

@@ -165,6 +165,7 @@ def lines_of(found, key):
     return [line for line in found if isinstance(line, str) and line.startswith(key.hex())]
 
 
+@pytest.mark.timeout(900)  # as many
 @pytest.mark.parametrize("restart", [True, False], ids=["restarted", "running"])
 def test_a_run_that_dropped_is_known_after_thousands_of_others(relay_at, restart):
     """It resends its last lines: they are in the journal, once each, and nothing is said to be missing."""
@@ -293,6 +294,7 @@ def test_a_smaller_bound_is_reached_in_steps(relay_at):
     assert seen[-1] <= 10 + RECENT_RUNS + 2
 
 
+@pytest.mark.timeout(900)  # thousands of commits, each on the disk
 @pytest.mark.parametrize("seed", range(WALKS))
 def test_every_line_once_whatever_happens(relay_at, seed):
     """Runs, drops, restarts, resends, retention and crowds at random: each line once, in order, and no gap."""

@@ -479,7 +479,7 @@ def test_a_stalled_viewer_costs_less_than_64_kib(house, until, batch):
         trader.acked(at + 499)
         largest = max(largest, buffered(relay))
         awake.lines(500)
-    assert relay.counter("viewers_behind") == 1
+    until(lambda: relay.counter("viewers_behind") == 1)  # the other one has read all, and its last buffer goes soon
     assert 0 < largest < STALLED_BYTES
     deaf.say('{"type":"ping"}')
     got, pongs = [], 0
@@ -651,11 +651,9 @@ def test_a_peer_that_never_finishes_its_request_is_cut_off(house, data, monkeypa
     monkeypatch.setattr(connection_module, "HANDSHAKE_TIMEOUT_S", 0.05)
     relay = house()
     with socket.create_connection(("127.0.0.1", relay.port), timeout=DEADLINE_S) as sock:
-        sock.sendall(data)
-        try:
+        with suppress(ConnectionError):
+            sock.sendall(data)
             assert sock.recv(100) == b""
-        except ConnectionResetError:
-            pass
 
 
 def test_a_viewer_that_answers_no_ping_is_closed_with_1011(house, monkeypatch):
