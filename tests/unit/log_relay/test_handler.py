@@ -14,7 +14,7 @@ import structlog
 
 from robo_trader.log_relay import LogRelayHandler, LogRelayProcessor, environment
 from robo_trader.log_relay import handler as module
-from tests.support.waiting import DEADLINE_S
+from tests.support.waiting import DEADLINE_S, wait_for
 
 ROOT = Path(__file__).parents[3]
 CLASS = "robo_trader.log_relay.LogRelayHandler"
@@ -53,6 +53,8 @@ def make(sock):
         logging.getLogger().removeHandler(handler)
         handler.processor.close(0.0)
         handler.close()
+    for handler in made:
+        wait_for(lambda sender=handler.processor._sender: not sender.running, "the end of the sender's thread")
 
 
 @pytest.fixture
@@ -335,7 +337,7 @@ def config(sock, **handler):
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "handlers": {"relay": {"class": CLASS, "socket": sock, "exit_timeout": "0.5"} | handler},
+        "handlers": {"relay": {"class": CLASS, "socket": sock, "exit_timeout": str(DEADLINE_S)} | handler},
         "root": {"level": "DEBUG", "handlers": ["relay"]},
     }
 
@@ -356,7 +358,7 @@ def test_dict_config_with_plain_text(sock, peer, how):
     handler = configured()
     settings = handler.processor._settings
     assert (handler.level, settings["app"], settings["exclude"]) == (30, "my_bot", ("risk", "audit"))
-    assert (settings["max_bytes"], settings["exit_timeout"], settings["redact"]) == (1_048_576, 0.5, True)
+    assert (settings["max_bytes"], settings["exit_timeout"], settings["redact"]) == (1_048_576, DEADLINE_S, True)
     LOG.info("below")
     LOG.warning("above", extra={"password": "gull"})
     logging.getLogger("risk.limits").error("excluded")

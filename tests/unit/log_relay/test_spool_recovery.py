@@ -15,6 +15,7 @@ from robo_trader.log_relay.spool import Spool
 from robo_trader.log_relay.spool_format import HEADER_BYTES, RECORD
 from robo_trader.log_relay.spool_recovery import Recovery
 from tests.support.threads import join
+from tests.support.waiting import DEADLINE_S
 
 LIMIT = 1 << 18
 
@@ -116,7 +117,8 @@ def welcome(acked=0):
 
 
 @pytest.fixture
-def bench(tmp_path):
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ANSWER_S", DEADLINE_S)  # the other end may stand still
     folder = str(tmp_path / "spool")
     os.mkdir(folder, 0o700)
     bench = Bench(folder)
