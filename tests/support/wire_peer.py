@@ -165,12 +165,21 @@ class Peer:
             self.do(self._drain)
 
     def send(self, data, connection=None):
-        """Send raw bytes to a trader (default: the newest connection)."""
+        """Send raw bytes to a trader (default: the newest connection, which may have to be accepted first)."""
+        if connection is None:
+            wait_for(self.live, "a connection")
         self.do(lambda: (connection or self.live()[-1]).sock.sendall(data))
 
     def hang_up(self):
-        """Close every connection; keep listening."""
-        self.do(lambda: [self._end(c, "hung up") for c in self.live()])
+        """Close every connection, also one that is only now accepted; keep listening."""
+
+        def close_all():
+            if self.accepting:
+                self._accept_all()
+            for c in self.live():
+                self._end(c, "hung up")
+
+        self.do(close_all)
 
     def __enter__(self):
         return self.start()
@@ -265,10 +274,13 @@ class Peer:
         sock.setblocking(False)
         self.connections.append(Connection(sock))
 
-    def _drain(self):
+    def _accept_all(self):
         with contextlib.suppress(BlockingIOError):
             while True:
                 self._accept()
+
+    def _drain(self):
+        self._accept_all()
         for c in self.live():
             poll = select.poll()
             poll.register(c.fd, select.POLLIN)

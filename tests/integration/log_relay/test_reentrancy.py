@@ -145,7 +145,7 @@ tell(json.dumps({"codes": codes, "calls": calls, "stats": stats}))
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_g1_signals_threads_and_forks_together(make_peer, sock, wait_for):
     """A handler every 0.2 ms, eight threads, forks under load: no deadlock, all frames decode, the books balance.
 
