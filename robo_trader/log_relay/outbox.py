@@ -64,7 +64,8 @@ POLL_LONGEST_S: Final = 0.002
 longer."""
 BATON_TIMEOUT_S: Final = 5.0
 """Seconds to wait for the baton: thousands of times longer than a running thread ever keeps it. A process must not
-hang at its end because a thread that has the baton is suspended, by a debugger for example."""
+hang at its end because a thread that has the baton is suspended, by a debugger for example. Counted by the pauses and
+not by the clock: while this process does not run, neither does who has the baton."""
 SLICE_FRAMES: Final = 256
 """Frames released or sent in one go, with the baton and the GIL: some 30 microseconds, less than a caller can feel."""
 BATCH_BYTES: Final = 32_768
@@ -231,16 +232,16 @@ class Outbox:
         published = Delegated(work, args)
         try:
             self.delegated.append(published)
-            deadline = time.monotonic() + BATON_TIMEOUT_S
-            pause = POLL_FIRST_S
+            waited, pause = 0.0, POLL_FIRST_S
             self.combine()
             while not published.done:
                 if self.dirty:
                     # Nothing published is run before the repair, and who would repair may be the one who waits here.
                     self.run_alone(self.repair)
-                if time.monotonic() >= deadline:
+                if waited >= BATON_TIMEOUT_S:
                     raise TimeoutError("somebody keeps the baton")
                 time.sleep(pause)
+                waited += pause
                 pause = min(pause * 2, POLL_LONGEST_S)
                 self.combine()
         finally:
@@ -263,14 +264,16 @@ class Outbox:
 
         TimeoutError after `BATON_TIMEOUT_S` seconds.
         """
-        deadline = time.monotonic() + BATON_TIMEOUT_S
+        waited, pause = 0.0, POLL_FIRST_S
         while True:
             try:
                 del self.baton[0]
             except IndexError:
-                if time.monotonic() >= deadline:
+                if waited >= BATON_TIMEOUT_S:
                     raise TimeoutError("somebody keeps the baton") from None
-                time.sleep(POLL_FIRST_S)
+                time.sleep(pause)
+                waited += pause
+                pause = min(pause * 2, POLL_LONGEST_S)
                 continue
             try:
                 return work()

@@ -637,18 +637,34 @@ def test_the_baton_is_waited_for_in_short_sleeps(out, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     del out.baton[0]
-    with pytest.raises(TimeoutError):
-        out.delegate(max, 1, 2)
     first, longest = module.POLL_FIRST_S, module.POLL_LONGEST_S
-    assert clock.slept[:8] == [min(first * 2**n, longest) for n in range(8)]
-    assert clock.slept[-1] == longest
-    assert sum(clock.slept) == pytest.approx(module.BATON_TIMEOUT_S, abs=longest)
-    monkeypatch.setattr(module, "BATON_TIMEOUT_S", 0.01)
-    clock.slept.clear()
-    with pytest.raises(TimeoutError):
-        out.run_alone(lambda: None)
-    assert set(clock.slept) == {first}
-    assert sum(clock.slept) == pytest.approx(0.01, abs=first)
+    for work in (lambda: out.delegate(max, 1, 2), lambda: out.run_alone(lambda: None)):
+        clock.slept.clear()
+        with pytest.raises(TimeoutError):
+            work()
+        assert clock.slept[:8] == [min(first * 2**n, longest) for n in range(8)]
+        assert clock.slept[-1] == longest
+        assert sum(clock.slept) == pytest.approx(module.BATON_TIMEOUT_S, abs=longest)
+
+
+@pytest.mark.parametrize("way", ["delegate", "run_alone"])
+def test_a_process_that_stood_still_goes_on_waiting_for_the_baton(out, monkeypatch, way):
+    """Who has it did not run either, and gives it back as soon as it does."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    del out.baton[0]
+    sleep = clock.sleep
+
+    def frozen(seconds):
+        sleep(seconds)
+        clock.now += 3600
+        if len(clock.slept) == 3:
+            out.baton += (None,)
+
+    monkeypatch.setattr(clock, "sleep", frozen)
+    ran = []
+    getattr(out, way)(lambda: ran.append(1))
+    assert (ran, len(clock.slept)) == ([1], 3)
 
 
 def test_the_baton_comes_back_in_time(out, monkeypatch):
