@@ -66,6 +66,11 @@ def said(relay: Relay) -> Counter[str]:
     return Counter(name for name in found if name is not None)
 
 
+def wait_for_all(relay: Relay, names: list[str]) -> None:
+    """Wait until the journal has as many last words as there are names."""
+    wait_for(lambda: len(said(relay)) >= len(names), lambda: f"missing: {sorted(set(names) - set(said(relay)))}")
+
+
 def test_first_words_of_bots_that_die_at_once(scene):
     """Five ways to die right behind the first log call, again and again: no line is missing, none is there twice."""
     relay = scene.relay().start()
@@ -77,7 +82,7 @@ def test_first_words_of_bots_that_die_at_once(scene):
             nursery.ask(f"{how} {names[-1]}")
             assert nursery.line() == str(WAYS[how])
     # Each was in the kernel when its call returned; the relay gets to it in its own time.
-    wait_for(lambda: len(said(relay)) >= KILLS, lambda: f"missing: {sorted(set(names) - set(said(relay)))}")
+    wait_for_all(relay, names)
     assert said(relay) == Counter(names)
     ledger = Ledger.read(relay.journal)
     assert not ledger.notices(notice="gap")
@@ -108,6 +113,8 @@ def test_last_words_while_the_relay_is_away_and_its_socket_is_held(scene):
     with contextlib.closing(listener), bots.Bot(NURSERY, relay.socket, options=QUIET) as nursery:
         for number in range(RESTARTS):
             relay.start()
+            # What a relay has read and not committed dies with it, and these bots cannot send it again.
+            wait_for_all(relay, names)
             with bots.Bot(CHATTY, relay.socket) as chatty:
                 chatty.ask(f"up{number}")
                 names += [f"up{number}-{n}" for n in range(1, 51)]
@@ -122,6 +129,6 @@ def test_last_words_while_the_relay_is_away_and_its_socket_is_held(scene):
                 nursery.ask(f"{how} {names[-1]}")
                 assert nursery.line() == str(code)
         relay.start()
-        wait_for(lambda: len(said(relay)) >= len(names), lambda: f"missing: {sorted(set(names) - set(said(relay)))}")
+        wait_for_all(relay, names)
     assert said(relay) == Counter(names)
     assert not Ledger.read(relay.journal).notices(notice="gap")
