@@ -45,6 +45,7 @@ class Bench:
         self.made = []
         self.stream = FakeStream(**settings)
         self.loop = asyncio.new_event_loop()
+        self.loop.time = lambda: 100.0  # what is told and what is refused grows with time
         self.service = ViewerService(
             self.stream, AccessPolicy(token), tail=500, version="1.2.3", loop=self.loop, make_http=self.make
         )
