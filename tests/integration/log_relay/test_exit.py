@@ -790,7 +790,7 @@ def test_e6_log_calls_while_the_interpreter_ends(peer, sock):
 class Loud:
     def __init__(self, name): self.name, self.ship = name, ship
     def __del__(self): self.ship(None, "info", {"event": "gone", "name": self.name})
-ship = LogRelayProcessor(SOCK)
+ship = LogRelayProcessor(SOCK, exit_timeout=float(sys.argv[4]))
 ship(None, "info", {"event": "t"})
 until(lambda: up(ship))
 gc.disable()
@@ -808,7 +808,7 @@ for _ in range(int(sys.argv[2])):
     threading.Thread(target=talk, daemon=True).start()
 """
     for place in ("main", "module"):
-        bot = run_bot(code, sock, 0, place)
+        bot = run_bot(code, sock, 0, place, DEADLINE_S)
         assert (bot.code, bot.err) == (0, "")
         (run,) = {connection.run for connection in peer.connections if connection.pid == bot.pid}
         assert sorted(event.get("name", event["event"]) for event in peer.events(run)) == [
@@ -818,7 +818,7 @@ for _ in range(int(sys.argv[2])):
             "t",
         ]
     for _ in range(scaled(5, 50)):
-        bot = run_bot(code, sock, 3, "main")
+        bot = run_bot(code, sock, 3, "main", 2)  # who talks on is never done, and the exit takes all of its time
         # Lines that three threads say after the goodbye may be in doubt, and are then counted.
         assert bot.code == 0
         assert not bot.err or all("NOT DELIVERED" in line for line in bot.err.splitlines())
