@@ -14,7 +14,6 @@ the relay ignores a seq it has seen. If this process dies in the middle, the fil
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -44,6 +43,14 @@ BATCH_BYTES: Final = 32_768
 READ_BYTES: Final = 65_536
 
 Connect = Callable[[], "tuple[_socket.socket, Mark]"]
+
+
+def _waited_s(began: float) -> float:
+    """Return for how long a step that began then has waited; what is beyond its bound was no waiting.
+
+    Where the whole machine stood still, the relay did not run either.
+    """
+    return min(time.monotonic() - began, STEP_S)
 
 
 class StoppedError(Exception):
@@ -202,22 +209,26 @@ class Recovery:
         return lines
 
     def _write(self, data: bytes) -> None:
-        give_up = time.monotonic() + ANSWER_S
+        waited_s = 0.0
         while data:
-            sock = self._checked(give_up)
-            with contextlib.suppress(TimeoutError, BlockingIOError):
+            sock, began = self._checked(waited_s), time.monotonic()
+            try:
                 data = data[sock.send(data, SEND_FLAGS) :]
-                give_up = time.monotonic() + ANSWER_S
+                waited_s = 0.0
+            except (TimeoutError, BlockingIOError):
+                waited_s += _waited_s(began)
 
     def _wait_for(self, seq: int) -> None:
         """Read answers until the journal has everything up to `seq`."""
-        give_up = time.monotonic() + ANSWER_S
+        waited_s = 0.0
         while self._acked < seq:
-            sock = self._checked(give_up)
+            sock, began = self._checked(waited_s), time.monotonic()
             try:
                 data = sock.recv(READ_BYTES)
             except (TimeoutError, BlockingIOError):
                 continue
+            finally:
+                waited_s += _waited_s(began)
             if not data:
                 raise ConnectionError("the relay closed the connection")
             for answer in self._decoder.feed(data):
@@ -233,14 +244,14 @@ class Recovery:
                 elif not isinstance(answer, frames.Reject):
                     raise ConnectionError("the relay answers nonsense")
                 if self._acked > before:
-                    give_up = time.monotonic() + ANSWER_S
+                    waited_s = 0.0
 
-    def _checked(self, give_up: float) -> _socket.socket:
+    def _checked(self, waited_s: float) -> _socket.socket:
         """Return the connection, if it is ours and it makes sense to go on."""
         sock = self._sock
         if self._is_stopped or sock is None:
             raise StoppedError
-        if time.monotonic() >= give_up:
+        if waited_s >= ANSWER_S:
             raise TimeoutError("the relay does not answer")
         if not is_marked(sock.fileno(), self._mark):
             raise ConnectionError("the descriptor was closed by somebody else")

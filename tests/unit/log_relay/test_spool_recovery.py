@@ -1,9 +1,11 @@
 """What is done with files of dead runs, with a relay's end of a socket that has its answers ready."""
 
 import contextlib
+import itertools
 import os
 import socket
 import threading
+from types import SimpleNamespace
 
 import msgpack
 import pytest
@@ -286,6 +288,17 @@ def test_a_relay_that_says_nothing_is_given_up(bench, monkeypatch):
     bench.answers = [[]]
     bench.look()
     assert bench.told == [f"spool file {path} cannot be delivered now: TimeoutError: the relay does not answer"]
+
+
+def test_time_in_which_the_machine_stands_still_is_no_silence(bench, monkeypatch):
+    """An hour goes by at every look at the clock: the relay did not run either, and then it answers."""
+    clock = itertools.count(step=3600)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    bench.leave(b"1" * 16, [line(1)])
+    bench.answers = [[welcome(), [1, 1]]]
+    bench.look()
+    assert os.listdir(bench.folder) == []
+    assert "delivered" in bench.told[-1]
 
 
 def test_rejected_lines_are_done_with(bench):
