@@ -68,6 +68,8 @@ NO_CRASH: Final = (KeyboardInterrupt, SystemExit)
 WANTED_STATUS: Final = (0, 130, 143)
 """With these a process leaves in order, or because SIGINT or SIGTERM told it to: by the shell's custom 128 and the
 signal's number."""
+CHILD_ENDS_UNSEEN: Final = sys.version_info >= (3, 13)
+"""Whether multiprocessing runs what a child has to do at its end when the exception that ended it is gone."""
 PRINTING_HOOKS: Final = frozenset({"apport_python_hook"})
 """Modules whose excepthook is the system's: Ubuntu puts it into every program, and it logs nothing."""
 SCALARS: Final = frozenset({int, float, bool, type(None)})
@@ -732,6 +734,7 @@ def _all() -> Iterator[LogRelayProcessor]:
 
 
 def _forked() -> None:
+    _watch_child()
     for processor in _all():
         processor._after_fork()  # noqa: SLF001 - the hooks are the class's own, kept once per process
 
@@ -739,12 +742,16 @@ def _forked() -> None:
 def _exiting() -> None:
     uncaught, failed = None, ""
     with contextlib.suppress(Exception):
-        uncaught = _uncaught()
-        failed = _failure(uncaught)
-        if _has_own_hook():
-            uncaught = None  # the host has said what is told of it
+        if _ended_by:
+            uncaught, failed = _what_ended(_ended_by[0])
+        else:
+            uncaught = _uncaught()
+            failed = _failure(uncaught)
+            if _has_own_hook():
+                uncaught = None  # the host has said what is told of it
     for processor in _all():
         processor._at_exit(uncaught, failed)  # noqa: SLF001
+    _ended_by.clear()  # it is told; multiprocessing's own exit handler comes behind this one
 
 
 def _has_own_hook() -> bool:
@@ -807,12 +814,63 @@ def _exit_of(ref: weakref.ref[LogRelayProcessor]) -> None:
     if processor is None:
         return
     # Called while the exception that ends the child passes: multiprocessing prints it, and no hook is told. Another one
-    # is of the parent, which was forked while it handled that.
+    # is of the parent, which was forked while it handled that. Since Python 3.13 it has passed, and was noted.
     error = sys.exc_info()[1]
     found = None if error is None else error.__traceback__
     if found is None or found.tb_frame.f_code.co_name != "_bootstrap":
-        error = None
-    failed = ""
+        error = _ended_by[0] if _ended_by else None
+    uncaught, failed = None, ""
     with contextlib.suppress(Exception):
-        failed = _failure(error)
-    processor._at_exit(None if error is None or issubclass(type(error), NO_CRASH) else error, failed)  # noqa: SLF001
+        uncaught, failed = _what_ended(error)
+    processor._at_exit(uncaught, failed)  # noqa: SLF001
+
+
+def _what_ended(error: BaseException | None) -> tuple[BaseException | None, str]:
+    """Return what is to be told of the exception that ends a child, and what is said of the end."""
+    return None if error is None or issubclass(type(error), NO_CRASH) else error, _failure(error)
+
+
+_ended_by: list[BaseException] = []
+"""The exception that has ended the work of this multiprocessing child, where it is gone when exit handlers run."""
+
+_watching: list[bool] = []
+"""One element once the work of this process, if it is a multiprocessing child, is watched."""
+
+
+class _Work:
+    """What a multiprocessing child does: notes how it ends, and leaves no trace in the exception."""
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        self._run = run
+
+    def __call__(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            _ended_by[:] = [error]
+            if error.__traceback__ is not None:
+                error.with_traceback(error.__traceback__.tb_next)
+            raise
+
+
+def _watch_child() -> None:
+    """Have the work of a multiprocessing child watched that is about to begin: this process is new, or being prepared.
+
+    Nothing of multiprocessing is changed where nobody's work but a child's would be.
+    """
+    base = getattr(sys.modules.get("multiprocessing.process"), "BaseProcess", None)
+    if not CHILD_ENDS_UNSEEN or base is None or _watching:
+        return
+    _watching.append(True)
+    begin = base._bootstrap  # noqa: SLF001 - multiprocessing offers nothing that it calls there
+
+    def begin_watched(child: Any, *args: Any, **more: Any) -> Any:
+        _ended_by.clear()  # the parent's, if it was forked at its end
+        child.run = _Work(child.run)
+        return begin(child, *args, **more)
+
+    base._bootstrap = begin_watched  # noqa: SLF001
+
+
+if getattr(getattr(sys.modules.get("multiprocessing.process"), "_current_process", None), "_inheriting", False):
+    _watch_child()  # spawned, or in the server that forks: the work comes when the imports are done

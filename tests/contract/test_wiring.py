@@ -192,6 +192,8 @@ FOREIGN = [
     Foreign("logrelay.interrupts", "sys", {"unraisablehook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "sys", {"excepthook"}, "the interpreter's hook"),
     Foreign("robo_trader.logging.excepthooks", "threading", {"excepthook"}, "the interpreter's hook"),
+    Foreign("robo_trader.log_relay.processor", "child", {"run"}, "a process is told what to do this way too"),
+    Foreign("robo_trader.log_relay.processor", "base", {"_bootstrap"}, "multiprocessing offers no hook in a child"),
     Foreign("robo_trader.log_relay.handler", "_busy", {"depth"}, "a threading.local of the module: set per thread"),
     Foreign("robo_trader.log_relay.redaction", "_asking", {"depth"}, "a threading.local of the module: set per thread"),
     Foreign(

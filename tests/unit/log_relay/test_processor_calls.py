@@ -829,6 +829,45 @@ def test_a_processor_that_is_gone_lets_its_thread_end(monkeypatch):
     LogRelayProcessor.__new__(LogRelayProcessor).__del__()
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_the_end_of_a_childs_work_is_noted_where_exit_handlers_see_nothing_of_it(monkeypatch, make, late):
+    """As multiprocessing does it from Python 3.13 on; the exception looks as it would otherwise."""
+
+    class Process:
+        def run(self):
+            raise ValueError("out of luck")
+
+        def _bootstrap(self, sentinel):
+            try:
+                self.run()
+            except ValueError as error:
+                return [entry.tb_frame.f_code.co_name for entry in traceback(error)], sentinel
+
+    def traceback(error):
+        entry = error.__traceback__
+        while entry is not None:
+            yield entry
+            entry = entry.tb_next
+
+    told = []
+    monkeypatch.setattr(module, "CHILD_ENDS_UNSEEN", late)
+    monkeypatch.setattr(module, "_watching", [])
+    monkeypatch.setattr(module, "_ended_by", [])
+    monkeypatch.setattr(module, "_living", {})
+    monkeypatch.setitem(sys.modules, "multiprocessing.process", types.SimpleNamespace(BaseProcess=Process))
+    one = make().processor
+    monkeypatch.setattr(LogRelayProcessor, "_at_exit", lambda _, *what: told.append(what))
+    module._forked()
+    module._forked()  # its child: watched as it is
+    assert Process()._bootstrap(7) == (["_bootstrap", "run"], 7)
+    module._exit_of(module.weakref.ref(one))
+    module._exiting()
+    module._exit_of(module.weakref.ref(one))
+    assert [(type(error).__name__, words) for error, words in told] == (
+        [("ValueError", "uncaught ValueError")] * 2 + [("NoneType", "")] if late else [("NoneType", "")] * 3
+    )
+
+
 def test_a_copy_is_a_processor_of_its_own(make, monkeypatch):
     """With the same settings and another run; also by pickle."""
     options = {"spool": None, "level": 30, "app": "x", "max_bytes": 1 << 20, "exclude": ("risk",), "exit_timeout": 0.25}
