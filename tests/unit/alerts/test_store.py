@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -96,17 +97,17 @@ def damage_a_page(path):
 
 
 def damage_what_is_remembered(path):
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE remembered SET body = '{\"n\": '")
 
 
 def damage_a_text(path):
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE queue SET title = CAST(x'ff' AS TEXT)")
 
 
 def damage_a_number(path):
-    with sqlite3.connect(path) as db:
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE queue SET due_at = 'soon'")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 
 import pytest
@@ -101,7 +102,7 @@ def test_damaged_and_purged_lines_are_holes(journal_at, lines, line):
     """What cannot be trusted should be a hole with its cause, and never be passed on."""
     journal = sqlite_journal(journal_at, *lines(1, 9))
     journal.purge([4, 5])
-    with sqlite3.connect(journal.path) as db:
+    with contextlib.closing(sqlite3.connect(journal.path)) as db, db:
         db.execute("UPDATE lines SET body = replace(CAST(body AS TEXT), 'trade', 'fraud') WHERE seq = 7")
     db.close()
 
@@ -115,7 +116,7 @@ def test_damaged_and_purged_lines_are_holes(journal_at, lines, line):
 def test_a_newline_in_a_body_breaks_no_page(journal_at, lines):
     """Somebody's sqlite3 shell may have put one there: the line is damaged, the others are not."""
     journal = sqlite_journal(journal_at, *lines(1, 4))
-    with sqlite3.connect(journal.path) as db:
+    with contextlib.closing(sqlite3.connect(journal.path)) as db, db:
         db.execute("UPDATE lines SET body = replace(CAST(body AS TEXT), ',', ',' || char(10)) WHERE seq = 2")
     db.close()
 
